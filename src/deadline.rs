@@ -1,0 +1,26 @@
+//! A point in time by which something must be done.
+//!
+//! Every function takes `now`, so whatever depends on time can be tested without waiting.
+
+use std::time::{Duration, Instant};
+
+/// A point in time on the monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// The deadline `timeout` after `now`.
+    pub fn after(now: Instant, timeout: Duration) -> Self {
+        Self(now + timeout)
+    }
+
+    /// The time left at `now`; zero once the deadline has passed.
+    pub fn remaining(self, now: Instant) -> Duration {
+        self.0.saturating_duration_since(now)
+    }
+
+    /// Whether the deadline has passed at `now`.
+    pub fn has_passed(self, now: Instant) -> bool {
+        now >= self.0
+    }
+}

@@ -1,0 +1,139 @@
+//! Where master keys live: a small trait over opaque values, and the name rule that guards it.
+//!
+//! A key store creates (never overwrites), reads, deletes and lists values by name. It knows
+//! nothing of HTTP, policies, caching or what the values mean.
+
+pub mod fs;
+pub mod mem;
+
+use std::{fmt, sync::Arc};
+
+use crate::{deadline::Deadline, secret::Secret};
+
+/// The largest value that a key store takes or gives, in bytes (`formats.md` 1).
+pub const MAX_VALUE: usize = 1 << 20;
+
+/// The longest key name, in bytes: what every file system takes as a file name.
+pub const MAX_NAME: usize = 255;
+
+/// The name of a key: one path segment that is safe for every key store.
+///
+/// Not empty, not `.` or `..`, without `/`, `\`, NUL and other control characters, and at most
+/// [`MAX_NAME`] bytes of UTF-8.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyName(Arc<str>);
+
+impl KeyName {
+    /// Checks `name`; `None` if it can't be the name of a key.
+    pub fn parse(name: &str) -> Option<Self> {
+        let fits = !name.is_empty()
+            && name.len() <= MAX_NAME
+            && name != "."
+            && name != ".."
+            && !name
+                .chars()
+                .any(|c| c == '/' || c == '\\' || c.is_control());
+        fits.then(|| Self(name.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What can go wrong in a key store.
+#[derive(Debug)]
+pub enum Error {
+    /// A create found a value under this name.
+    Exists,
+    /// A read found nothing under this name.
+    NotFound,
+    /// The key store is there but sealed.
+    Sealed,
+    /// Anything else: what was being done (`read "/keys/a"`), and why it failed.
+    Unavailable {
+        /// What was being done, to what: reads as "failed to ...".
+        during: String,
+        /// Why it failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Error {
+    /// [`Error::Unavailable`] with its two parts; use as `.map_err(Error::during("read ..."))`.
+    pub fn during<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        what: impl Into<String>,
+    ) -> impl FnOnce(E) -> Self {
+        let during = what.into();
+        move |source| Self::Unavailable {
+            during,
+            source: source.into(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exists => f.write_str("key does already exist"),
+            Self::NotFound => f.write_str("key does not exist"),
+            Self::Sealed => f.write_str("key store is sealed"),
+            Self::Unavailable { during, source } => write!(f, "failed to {during}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unavailable { source, .. } => Some(source.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+/// A place for master keys.
+///
+/// Calls may block, at most until their deadline; the server makes them on threads of their own.
+pub trait KeyStore: Send + Sync {
+    /// Stores `value` under `name` if there is nothing yet. Returns only when the value is durable
+    /// and was read back and compared.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] if the name is taken; then nothing was changed.
+    fn create(&self, name: &KeyName, value: &Secret, deadline: Deadline) -> Result<(), Error>;
+
+    /// The value under `name`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none.
+    fn get(&self, name: &KeyName, deadline: Deadline) -> Result<Secret, Error>;
+
+    /// Removes the value under `name`, durably. Removing what is not there succeeds.
+    ///
+    /// # Errors
+    /// If the key store can't be reached or refuses.
+    fn delete(&self, name: &KeyName, deadline: Deadline) -> Result<(), Error>;
+
+    /// All names, in the order of the key store.
+    ///
+    /// # Errors
+    /// If the key store can't be reached or refuses.
+    fn list(&self, deadline: Deadline) -> Result<Vec<String>, Error>;
+
+    /// Whether the key store can serve right now.
+    ///
+    /// # Errors
+    /// Why it can't.
+    fn status(&self, deadline: Deadline) -> Result<(), Error>;
+
+    /// What the start-up banner says: `Filesystem: /abs/path`, `In-Memory: non-persistent`.
+    fn describe(&self) -> String;
+}

@@ -1,0 +1,25 @@
+//! The key encryption service: one binary that is both the server and its command line.
+//!
+//! Modules stand in layers and import from lower layers only (`tidy` checks it):
+//! base (`secret`, `duration`, `deadline`, `glob`), crypto (`crypto`, `identity`, `tls`), domain
+//! (`policy`, `keystore`), parts (`cache`, `http`, `log`), settings (`config`), process (`server`,
+//! `client`), command (`cli`).
+
+pub mod cache;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod crypto;
+pub mod deadline;
+pub mod duration;
+pub mod glob;
+pub mod http;
+pub mod identity;
+pub mod keystore;
+pub mod log;
+pub mod policy;
+pub mod secret;
+pub mod server;
+#[cfg(test)]
+mod tidy;
+pub mod tls;
