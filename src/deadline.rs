@@ -14,6 +14,11 @@ impl Deadline {
         Self(now + timeout)
     }
 
+    /// The point in time itself.
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+
     /// The time left at `now`; zero once the deadline has passed.
     pub fn remaining(self, now: Instant) -> Duration {
         self.0.saturating_duration_since(now)

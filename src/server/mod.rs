@@ -1,1 +1,203 @@
-//! To be written.
+//! The server: a listener, one epoll, a few workers, key store threads, and what they share.
+
+mod acceptor;
+mod background;
+pub mod banner;
+mod blocking;
+mod connection;
+pub mod failure;
+mod key;
+pub mod lifecycle;
+mod pipeline;
+mod registry;
+pub mod routes;
+mod state;
+mod status;
+mod worker;
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    os::fd::{AsFd, OwnedFd},
+    sync::{
+        Arc, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rustix::event::{EventfdFlags, epoll, eventfd};
+
+use self::{
+    blocking::Pool,
+    connection::{Connection, Wait},
+    pipeline::{Call, Outcome, Waiter},
+    registry::Registry,
+};
+pub use self::state::State;
+use crate::{
+    cache::{Cache, Expiry},
+    crypto::key::MasterKey,
+    keystore::KeyStore,
+    log::Log,
+};
+
+/// Key store threads.
+const KEY_STORE_THREADS: usize = 8;
+/// Requests that may wait for the key store threads.
+const KEY_STORE_QUEUE: usize = 1024;
+/// Keys that the cache holds at most.
+const CACHE_CAPACITY: usize = 16 * 1024;
+/// Stack of a worker, in bytes.
+const WORKER_STACK: usize = 512 * 1024;
+
+/// The sizes of a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Worker threads.
+    pub workers: usize,
+    /// Open connections.
+    pub connections: usize,
+}
+
+/// A running server.
+pub struct Server {
+    me: Weak<Server>,
+    epoll: OwnedFd,
+    stop: OwnedFd,
+    started: Instant,
+    is_draining: AtomicBool,
+    limits: Limits,
+    state: RwLock<Arc<State>>,
+    log: Arc<Log>,
+    registry: Registry,
+    pool: Pool,
+    cache: Cache<Arc<MasterKey>, Waiter>,
+    store: Arc<dyn KeyStore>,
+}
+
+/// The threads of a server.
+pub struct Threads {
+    listener: Arc<TcpListener>,
+    acceptor: JoinHandle<()>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts to serve `listener`.
+    ///
+    /// # Errors
+    /// If the system refuses threads or descriptors.
+    pub fn start(
+        listener: TcpListener,
+        limits: Limits,
+        state: State,
+        expiry: Expiry,
+        store: Arc<dyn KeyStore>,
+        log: Arc<Log>,
+    ) -> io::Result<(Arc<Self>, Threads)> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let pool = Pool::start(KEY_STORE_THREADS, KEY_STORE_QUEUE)?;
+        let server = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            epoll,
+            stop,
+            started: Instant::now(),
+            is_draining: AtomicBool::new(false),
+            limits,
+            state: RwLock::new(Arc::new(state)),
+            log,
+            registry: Registry::default(),
+            pool,
+            cache: Cache::new(CACHE_CAPACITY, expiry),
+            store,
+        });
+        // Level-triggered and never read: once written, every worker sees it.
+        let token = epoll::EventData::new_u64(worker::STOP);
+        epoll::add(&server.epoll, &server.stop, token, epoll::EventFlags::IN)?;
+        let workers = (0..limits.workers)
+            .map(|number| {
+                let server = server.clone();
+                std::thread::Builder::new()
+                    .name(format!("worker-{number}"))
+                    .stack_size(WORKER_STACK)
+                    .spawn(move || worker::run(&server))
+            })
+            .collect::<io::Result<Vec<_>>>()?;
+        background::start(&server)?;
+        let listener = Arc::new(listener);
+        let acceptor = acceptor::start(&server, listener.clone())?;
+        Ok((server, Threads { listener, acceptor, workers }))
+    }
+
+    /// Stops: no new connections, running requests may finish within `patience`, then everything
+    /// is closed and the threads have ended.
+    pub fn stop(&self, threads: Threads, patience: Duration) {
+        let until = Instant::now() + patience;
+        self.is_draining.store(true, Ordering::SeqCst);
+        // Wakes the acceptor out of `accept`, and refuses new clients at once.
+        let _ = rustix::net::shutdown(&threads.listener, rustix::net::Shutdown::Both);
+        let _ = threads.acceptor.join();
+        drop(threads.listener);
+        self.registry.for_each(|connection| connection.drain(self, false));
+        while !self.registry.is_empty() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.registry.for_each(|connection| connection.drain(self, true));
+        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
+        for worker in threads.workers {
+            let _ = worker.join();
+        }
+    }
+
+    fn me(&self) -> Weak<Self> {
+        self.me.clone()
+    }
+
+    /// The state that a request works with from start to finish.
+    fn state(&self) -> Arc<State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Milliseconds from the start of the server to `at`.
+    fn millis(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.started);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn log_error(&self, message: &str) {
+        self.log.error(message);
+    }
+
+    fn watch(&self, connection: &Connection, socket: impl AsFd) -> io::Result<()> {
+        let token = epoll::EventData::new_u64(connection.token);
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ONESHOT;
+        Ok(epoll::add(&self.epoll, socket, token, flags)?)
+    }
+
+    /// Asks epoll for the one event that `wait` names. Called with the connection locked.
+    fn arm(&self, connection: &Connection, socket: impl AsFd, wait: Wait) {
+        let wanted = match wait {
+            Wait::Writable => epoll::EventFlags::OUT,
+            _ => epoll::EventFlags::IN | epoll::EventFlags::RDHUP,
+        };
+        let token = epoll::EventData::new_u64(connection.token);
+        if let Err(e) =
+            epoll::modify(&self.epoll, socket, token, wanted | epoll::EventFlags::ONESHOT)
+        {
+            // The sweeper ends the connection at its deadline.
+            self.log_error(&format!("failed to watch a connection: {e}"));
+        }
+    }
+}
+
+/// The local address of `listener`, for messages.
+pub fn local_address(listener: &TcpListener) -> io::Result<SocketAddr> {
+    listener.local_addr()
+}

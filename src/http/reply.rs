@@ -1,0 +1,212 @@
+//! Replies: status, headers and body, from values to the bytes of HTTP/1.1.
+
+use std::{
+    cell::RefCell,
+    io::Write as _,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use zeroize::Zeroizing;
+
+use super::head::{Framing, Head};
+
+/// The trailers that every answer of the API announces (`api.md` 1.3, 1.5).
+const TRAILER_NAMES: &str = "Status, Error";
+
+/// An answer to one request.
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
+    /// `Content-Type`, if the body has one.
+    pub content_type: Option<&'static str>,
+    /// A further header.
+    pub header: Option<(&'static str, String)>,
+    /// The body. It may hold a data key, so it is wiped after use.
+    pub body: Zeroizing<Vec<u8>>,
+    /// Whether the answer announces its trailers.
+    pub announces_trailers: bool,
+    /// Whether the body is sent in chunks with trailers that say that it is complete.
+    pub is_stream: bool,
+}
+
+/// What the connection adds to a reply.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// The request was HTTP/1.1, so chunks and trailers are understood.
+    pub is_http11: bool,
+    /// The request was a HEAD: headers only.
+    pub is_head: bool,
+    /// The connection stays open.
+    pub keep_alive: bool,
+}
+
+impl Frame {
+    /// The frame of an answer that is given before the body was read: whoever announced a body and
+    /// waits for a go-ahead may or may not send it now, so the connection can't be used any more.
+    pub fn without_go_ahead(self, head: &Head) -> Self {
+        let is_pending = head.expects_continue && head.framing != Framing::None;
+        Self { keep_alive: self.keep_alive && !is_pending, ..self }
+    }
+}
+
+impl Reply {
+    /// Status 200 without content.
+    pub fn empty() -> Self {
+        Self {
+            status: 200,
+            content_type: None,
+            header: None,
+            body: Zeroizing::new(Vec::new()),
+            announces_trailers: true,
+            is_stream: false,
+        }
+    }
+
+    /// Status 200 with JSON text.
+    pub fn json(body: Vec<u8>) -> Self {
+        Self {
+            content_type: Some("application/json"),
+            body: Zeroizing::new(body),
+            ..Self::empty()
+        }
+    }
+
+    /// Status 200 with lines of JSON, sent in chunks, complete when the trailer `Status` says 200.
+    pub fn json_lines(body: Vec<u8>) -> Self {
+        Self {
+            content_type: Some("application/x-ndjson"),
+            body: Zeroizing::new(body),
+            is_stream: true,
+            ..Self::empty()
+        }
+    }
+
+    /// Appends the whole answer to `out`.
+    pub fn write(&self, frame: Frame, out: &mut Vec<u8>) {
+        let version = if frame.is_http11 { "1.1" } else { "1.0" };
+        out.reserve(320 + self.body.len());
+        // Writing to a `Vec` cannot fail.
+        let _ = write!(out, "HTTP/{version} {} {}\r\n", self.status, reason_phrase(self.status));
+        DATE.with_borrow_mut(|date| out.extend_from_slice(date.header(SystemTime::now())));
+        if let Some(content_type) = self.content_type {
+            let _ = write!(out, "Content-Type: {content_type}\r\n");
+            if self.status >= 400 {
+                out.extend_from_slice(b"X-Content-Type-Options: nosniff\r\n");
+            }
+        }
+        if let Some((name, value)) = &self.header {
+            let _ = write!(out, "{name}: {value}\r\n");
+        }
+        if self.announces_trailers {
+            let _ = write!(out, "Trailer: {TRAILER_NAMES}\r\n");
+        }
+        if !frame.keep_alive {
+            out.extend_from_slice(b"Connection: close\r\n");
+        } else if !frame.is_http11 {
+            out.extend_from_slice(b"Connection: keep-alive\r\n");
+        }
+        if self.is_stream && frame.is_http11 {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+            if frame.is_head {
+                return;
+            }
+            if !self.body.is_empty() {
+                let _ = write!(out, "{:x}\r\n", self.body.len());
+                out.extend_from_slice(&self.body);
+                out.extend_from_slice(b"\r\n");
+            }
+            out.extend_from_slice(b"0\r\nStatus: 200\r\nError: \r\n\r\n");
+            return;
+        }
+        let _ = write!(out, "Content-Length: {}\r\n\r\n", self.body.len());
+        if !frame.is_head {
+            out.extend_from_slice(&self.body);
+        }
+    }
+}
+
+/// The reason phrase of `status` (RFC 9110 15).
+pub fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        200 => "OK",
+        301 => "Moved Permanently",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        417 => "Expectation Failed",
+        422 => "Unprocessable Entity",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        _ => "Status",
+    }
+}
+
+thread_local! {
+    static DATE: RefCell<DateHeader> = const { RefCell::new(DateHeader { second: u64::MAX, line: [0; 37] }) };
+}
+
+/// The `Date` header of the current second (RFC 9110 5.6.7), made once a second and thread.
+struct DateHeader {
+    second: u64,
+    line: [u8; 37],
+}
+
+impl DateHeader {
+    fn header(&mut self, now: SystemTime) -> &[u8] {
+        let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        if second != self.second {
+            self.second = second;
+            let mut rest = self.line.as_mut_slice();
+            let _ = write!(rest, "Date: {}\r\n", http_date(second));
+        }
+        &self.line
+    }
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn http_date(second: u64) -> String {
+    const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let second = i64::try_from(second).unwrap_or_default();
+    let Ok(utc) = tz::UtcDateTime::from_timespec(second, 0) else {
+        return "Thu, 01 Jan 1970 00:00:00 GMT".to_owned();
+    };
+    format!(
+        "{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT",
+        DAYS[usize::from(utc.week_day()) % 7],
+        utc.month_day(),
+        MONTHS[usize::from(utc.month().saturating_sub(1)) % 12],
+        utc.year(),
+        utc.hour(),
+        utc.minute(),
+        utc.second()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_rfc() {
+        assert_eq!("Sun, 06 Nov 1994 08:49:37 GMT", http_date(784_111_777));
+    }
+
+    #[test]
+    fn a_stream_ends_with_its_trailers_in_http_1_1_only() {
+        let reply = Reply::json_lines(b"{}\n".to_vec());
+        let mut out = Vec::new();
+        reply.write(Frame { is_http11: true, is_head: false, keep_alive: true }, &mut out);
+        assert!(out.ends_with(b"\r\n\r\n3\r\n{}\n\r\n0\r\nStatus: 200\r\nError: \r\n\r\n"));
+        out.clear();
+        reply.write(Frame { is_http11: false, is_head: false, keep_alive: false }, &mut out);
+        assert!(out.ends_with(b"Content-Length: 3\r\n\r\n{}\n"));
+    }
+}

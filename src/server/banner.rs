@@ -1,0 +1,112 @@
+//! What `kes server` says when it is up.
+
+use std::{
+    io::{self, Write},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+/// Columns that one endpoint takes.
+const ENDPOINT_WIDTH: usize = 30;
+
+/// What the banner tells.
+pub struct Banner<'a> {
+    /// Where the server listens.
+    pub address: SocketAddr,
+    /// The root identity as configured.
+    pub root: &'a str,
+    /// Whether only trusted certificates may connect.
+    pub checks_certificates: bool,
+    /// `Filesystem: /abs/path`.
+    pub key_store: &'a str,
+    /// Blue labels, for a terminal.
+    pub is_coloured: bool,
+}
+
+impl Banner<'_> {
+    /// Writes the banner.
+    ///
+    /// # Errors
+    /// If `out` can't be written to.
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let (on, off) = if self.is_coloured { ("\x1b[34m", "\x1b[0m") } else { ("", "") };
+        let label = |name: &str| format!("{on}{name:<10}{off}");
+        let port = self.address.port();
+        let endpoints: Vec<_> =
+            self.addresses().iter().map(|ip| format!("https://{}", SocketAddr::new(*ip, port))).collect();
+        for (row, pair) in endpoints.chunks(2).enumerate() {
+            let start = if row == 0 { label("Endpoint:") } else { " ".repeat(10) };
+            let line: String = pair.iter().map(|e| format!("{e:<ENDPOINT_WIDTH$}")).collect();
+            writeln!(out, "{start}{}", line.trim_end())?;
+        }
+        let is_identity = self.root.len() == 64 && self.root.bytes().all(|c| c.is_ascii_hexdigit());
+        let root = if is_identity { self.root } else { "_     [ disabled ]" };
+        writeln!(out, "\n{}{root}", label("Root:"))?;
+        let auth = match self.checks_certificates {
+            true => "on    [ only clients with trusted certificates can connect ]",
+            false => "off   [ any client can connect but policies still apply ]",
+        };
+        writeln!(out, "{}{auth}", label("Auth:"))?;
+        writeln!(out, "\n{}{}", label("Keys:"), self.key_store)?;
+        let ip = match self.address.ip() {
+            ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ip => ip,
+        };
+        writeln!(
+            out,
+            "\n{}export KES_SERVER=https://{}\n\
+             \x20         export KES_CLIENT_KEY=<client-private-key>   // e.g. $HOME/root.key\n\
+             \x20         export KES_CLIENT_CERT=<client-certificate>  // e.g. $HOME/root.cert\n\
+             \x20         kes --help",
+            label("CLI:"),
+            SocketAddr::new(ip, port)
+        )?;
+        out.flush()
+    }
+
+    /// The addresses that clients can use: for an unspecified one, all IPv4 addresses of the host.
+    fn addresses(&self) -> Vec<IpAddr> {
+        let ip = self.address.ip();
+        if !ip.is_unspecified() {
+            return vec![ip];
+        }
+        let mut all: Vec<_> = if_addrs::get_if_addrs()
+            .unwrap_or_default()
+            .iter()
+            .map(if_addrs::Interface::ip)
+            .filter(IpAddr::is_ipv4)
+            .collect();
+        if all.is_empty() {
+            all.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_banner_tells_where_who_and_what() {
+        let banner = Banner {
+            address: "127.0.0.1:7373".parse().expect("an address"),
+            root: "disabled",
+            checks_certificates: false,
+            key_store: "Filesystem: /keys",
+            is_coloured: false,
+        };
+        let mut out = Vec::new();
+        banner.write(&mut out).expect("writing to memory");
+        assert_eq!(
+            "Endpoint: https://127.0.0.1:7373\n\n\
+             Root:     _     [ disabled ]\n\
+             Auth:     off   [ any client can connect but policies still apply ]\n\n\
+             Keys:     Filesystem: /keys\n\n\
+             CLI:      export KES_SERVER=https://127.0.0.1:7373\n\
+             \x20         export KES_CLIENT_KEY=<client-private-key>   // e.g. $HOME/root.key\n\
+             \x20         export KES_CLIENT_CERT=<client-certificate>  // e.g. $HOME/root.cert\n\
+             \x20         kes --help\n",
+            String::from_utf8(out).expect("it is text")
+        );
+    }
+}

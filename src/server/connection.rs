@@ -1,0 +1,800 @@
+//! One client connection: TLS, requests in their order, answers; driven by whichever worker is free.
+//!
+//! A connection never waits: [`Connection::drive`] does what can be done with the bytes that are
+//! there and says what to wait for. Between two calls nothing but the connection itself is held.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rustls::{HandshakeKind, ServerConnection};
+use rustls_pki_types::{CertificateDer, UnixTime};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{
+    Server,
+    failure::Failure,
+    pipeline::{Admission, Exchange},
+};
+use crate::{
+    http::{
+        Malformed, Method,
+        body::BodyReader,
+        head::{self, Head},
+        reply::{Frame, Reply},
+    },
+    identity, tls,
+};
+
+/// A handshake must be done, and a request complete, after this time.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection may stay open without a request for this time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// An answer must make progress within this time.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client may take this time to close its side after the last answer.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// An unread body up to this size is read and dropped to keep the connection, in bytes.
+const MAX_DISCARD: u64 = 256 * 1024;
+/// Answers that wait for the client to read, in bytes: more requests are not looked at before.
+const MAX_OUTPUT: usize = 64 * 1024;
+/// Reads and requests in one turn, so that a busy connection does not keep a worker for itself.
+const TURN: u32 = 64;
+
+/// Who is at the other end, found once per handshake.
+pub(super) struct Peer {
+    identity: Arc<str>,
+    several: bool,
+    not_after: UnixTime,
+    /// The generation of trust under which the certificate was accepted.
+    trust: u64,
+}
+
+impl Peer {
+    fn new(chain: &[CertificateDer<'_>], trust: u64) -> Result<Self, String> {
+        let Some((leaf, others)) = chain.split_first() else {
+            return Err("tls: client didn't provide a certificate".to_owned());
+        };
+        // Only the first certificate's key is proven by the handshake, so only it can identify.
+        let wrong = |e: identity::Error| format!("tls: invalid client certificate: {e}");
+        let several = others.iter().any(|other| other != leaf && !identity::is_ca(other));
+        Ok(Self {
+            identity: match several {
+                true => "".into(),
+                false => identity::of_certificate(leaf).map_err(wrong)?.into(),
+            },
+            several,
+            not_after: identity::not_after(leaf).map_err(wrong)?,
+            trust,
+        })
+    }
+
+    /// The identity; empty if there are several.
+    pub(super) fn identity(&self) -> Arc<str> {
+        self.identity.clone()
+    }
+
+    /// Whether the client showed more than one certificate that is not an authority's.
+    pub(super) fn has_several_identities(&self) -> bool {
+        self.several
+    }
+}
+
+/// What a connection waits for after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Bytes from the client.
+    Readable,
+    /// Room for bytes to the client.
+    Writable,
+    /// An answer from a key store thread.
+    Reply,
+    /// Nothing: it is over.
+    Closed,
+}
+
+/// Where the answer of a waiting request goes.
+pub(super) struct Address {
+    connection: Weak<Connection>,
+    request: u64,
+}
+
+impl Address {
+    /// Hands in the answer and wakes a worker. Does nothing if the request has ended meanwhile.
+    pub(super) fn deliver(&self, server: &Server, result: Result<Reply, Failure>) {
+        if let Some(connection) = self.connection.upgrade() {
+            let inner = &mut *connection.lock();
+            if let Stage::Waiting(waiting) = &mut inner.stage
+                && waiting.request == self.request
+                && waiting.result.is_none()
+            {
+                waiting.result = Some(result);
+                server.arm(&connection, &inner.socket, Wait::Writable);
+            }
+        }
+    }
+}
+
+/// A client connection.
+pub(super) struct Connection {
+    /// Its place in the registry.
+    pub(super) token: u64,
+    peer_address: SocketAddr,
+    /// When the sweeper must look, in milliseconds since the start of the server.
+    deadline: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    socket: TcpStream,
+    tls: ServerConnection,
+    peer: Option<Peer>,
+    stage: Stage,
+    /// Decrypted bytes that are not used yet, and how many of them were searched for a head's end.
+    input: Vec<u8>,
+    scanned: usize,
+    /// Bytes of answers that TLS has not taken yet, and how many of them it has.
+    output: Zeroizing<Vec<u8>>,
+    taken: usize,
+    /// Requests so far.
+    requests: u64,
+    /// The client will send no more.
+    is_eof: bool,
+    has_received: bool,
+    /// Close when the output is written.
+    is_closing: bool,
+    /// The client does not read fast enough; the deadline is that of the write.
+    is_stalled: bool,
+}
+
+enum Stage {
+    Handshake,
+    /// Between requests, or inside a head.
+    Head,
+    Body(Box<Receiving>),
+    Waiting(Box<Waiting>),
+    /// The answer is given; what is left of the body is dropped.
+    Discard(BodyReader, u64),
+    /// The last answer and the goodbye are written; the client may still be sending.
+    Linger,
+    Closed,
+}
+
+/// A request whose body is coming in.
+struct Receiving {
+    exchange: Exchange,
+    reader: BodyReader,
+    body: Zeroizing<Vec<u8>>,
+    max_body: usize,
+    frame: Frame,
+}
+
+/// A request whose answer comes from a key store thread.
+struct Waiting {
+    exchange: Exchange,
+    request: u64,
+    result: Option<Result<Reply, Failure>>,
+    unread: Option<BodyReader>,
+    frame: Frame,
+}
+
+/// Whether a step changed anything.
+enum Step {
+    Progress,
+    NeedsInput,
+    NeedsReply,
+}
+
+impl Connection {
+    /// Takes over an accepted socket.
+    pub(super) fn new(
+        token: u64,
+        socket: TcpStream,
+        peer_address: SocketAddr,
+        tls: ServerConnection,
+        server: &Server,
+    ) -> Self {
+        let deadline = server.millis(Instant::now() + READ_TIMEOUT);
+        Self {
+            token,
+            peer_address,
+            deadline: AtomicU64::new(deadline),
+            inner: Mutex::new(Inner {
+                socket,
+                tls,
+                peer: None,
+                stage: Stage::Handshake,
+                input: Vec::new(),
+                scanned: 0,
+                output: Zeroizing::new(Vec::new()),
+                taken: 0,
+                requests: 0,
+                is_eof: false,
+                has_received: false,
+                is_closing: false,
+                is_stalled: false,
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the sweeper must look at `now` (milliseconds since the start of the server).
+    pub(super) fn is_due(&self, now: u64) -> bool {
+        now >= self.deadline.load(Ordering::Relaxed)
+    }
+
+    fn set_deadline(&self, server: &Server, at: Instant) {
+        self.deadline.store(server.millis(at), Ordering::Relaxed);
+    }
+
+    /// Lets epoll watch the socket for the first time.
+    pub(super) fn register(&self, server: &Server) -> io::Result<()> {
+        server.watch(self, &self.lock().socket)
+    }
+
+    /// Does what can be done now and arms the socket for what comes next.
+    pub(super) fn drive(self: &Arc<Self>, server: &Server) {
+        let mut inner = self.lock();
+        if matches!(inner.stage, Stage::Closed) {
+            return;
+        }
+        let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
+        self.settle(&mut inner, server, wait);
+    }
+
+    fn settle(&self, inner: &mut Inner, server: &Server, wait: Wait) {
+        match wait {
+            Wait::Closed => self.close(inner, server),
+            Wait::Reply => {}
+            Wait::Readable | Wait::Writable => server.arm(self, &inner.socket, wait),
+        }
+    }
+
+    fn close(&self, inner: &mut Inner, server: &Server) {
+        let stage = std::mem::replace(&mut inner.stage, Stage::Closed);
+        // Even a request that nobody will hear the answer of is audited.
+        match stage {
+            Stage::Body(receiving) => {
+                receiving.exchange.answer(server, Err(Failure::InvalidJson));
+            }
+            Stage::Waiting(waiting) => {
+                let Waiting { exchange, result, .. } = *waiting;
+                exchange.answer(server, result.unwrap_or(Err(Failure::Timeout)));
+            }
+            _ => {}
+        }
+        inner.input.zeroize();
+        let _ = inner.socket.shutdown(std::net::Shutdown::Both);
+        server.registry.remove(self.token);
+    }
+
+    /// What the sweeper does with a connection whose deadline has passed.
+    pub(super) fn on_deadline(self: &Arc<Self>, server: &Server, now: Instant) {
+        let inner = &mut *self.lock();
+        // A worker may have moved the deadline while the lock was waited for.
+        if !self.is_due(server.millis(now)) {
+            return;
+        }
+        match &mut inner.stage {
+            Stage::Closed => {}
+            Stage::Waiting(waiting) if inner.taken == inner.output.len() => {
+                waiting.result.get_or_insert(Err(Failure::Timeout));
+                self.set_deadline(server, now + WRITE_TIMEOUT);
+                server.arm(self, &inner.socket, Wait::Writable);
+            }
+            Stage::Body(_) => {
+                // The read timeout cuts the body off, which is no valid JSON.
+                inner.fail_body(server);
+                self.set_deadline(server, now + WRITE_TIMEOUT);
+                let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
+                self.settle(inner, server, wait);
+            }
+            stage => {
+                if matches!(stage, Stage::Handshake) && inner.has_received {
+                    self.log_handshake(server, "tls: handshake timed out");
+                }
+                self.close(inner, server);
+            }
+        }
+    }
+
+    /// Closes the connection if it is idle, and else after the answers it still owes; `at_once`
+    /// closes it in any case.
+    pub(super) fn drain(&self, server: &Server, at_once: bool) {
+        let mut inner = self.lock();
+        let is_idle = match inner.stage {
+            Stage::Handshake => true,
+            Stage::Head => inner.input.is_empty() && inner.taken == inner.output.len(),
+            Stage::Closed => return,
+            _ => false,
+        };
+        if at_once || is_idle {
+            inner.tls.send_close_notify();
+            let _ = inner.write_tls();
+            self.close(&mut inner, server);
+        }
+    }
+
+    fn log_handshake(&self, server: &Server, reason: &str) {
+        let address = self.peer_address;
+        server.log_error(&format!("http: TLS handshake error from {address}: {reason}"));
+    }
+}
+
+impl Inner {
+    /// Reads, answers and writes until there is nothing left to do without waiting.
+    fn turn(&mut self, connection: &Arc<Connection>, server: &Server) -> io::Result<Wait> {
+        if matches!(self.stage, Stage::Linger) {
+            return Ok(self.linger());
+        }
+        let mut has_written = false;
+        for _ in 0..TURN {
+            let mut step = Step::Progress;
+            while matches!(step, Step::Progress) && self.output.len() - self.taken < MAX_OUTPUT {
+                if self.is_closing {
+                    break;
+                }
+                step = self.advance(connection, server)?;
+            }
+            let had_output = self.tls.wants_write() || self.taken < self.output.len();
+            if !self.flush()? {
+                self.is_stalled = true;
+                connection.set_deadline(server, Instant::now() + WRITE_TIMEOUT);
+                return Ok(Wait::Writable);
+            }
+            if std::mem::take(&mut self.is_stalled) {
+                self.restore_deadline(connection, server);
+            }
+            has_written |= had_output;
+            if self.is_closing {
+                return Ok(self.hang_up(connection, server));
+            }
+            match step {
+                Step::Progress => continue,
+                Step::NeedsReply => return Ok(Wait::Reply),
+                Step::NeedsInput => {}
+            }
+            if self.is_eof {
+                return Ok(Wait::Closed);
+            }
+            // Whoever was just answered has not sent more yet: epoll will tell, a read would not.
+            if has_written || !self.receive(connection, server)? {
+                return Ok(self.rest(connection, server));
+            }
+        }
+        // The turn is over but the work is not: the socket is writable, so another turn comes soon.
+        Ok(Wait::Writable)
+    }
+
+    /// Gives back what an idle connection does not need.
+    fn rest(&mut self, connection: &Connection, server: &Server) -> Wait {
+        if self.input.is_empty() {
+            self.input = Vec::new();
+            if matches!(self.stage, Stage::Head) && server.is_draining() {
+                return self.hang_up(connection, server);
+            }
+        }
+        Wait::Readable
+    }
+
+    /// Says goodbye and waits a moment for the client to do the same: closing a socket with unread
+    /// bytes would throw away the answer that is still on its way.
+    fn hang_up(&mut self, connection: &Connection, server: &Server) -> Wait {
+        self.tls.send_close_notify();
+        let sent = self.write_tls();
+        if self.is_eof || !matches!(sent, Ok(true)) {
+            return Wait::Closed;
+        }
+        let _ = self.socket.shutdown(std::net::Shutdown::Write);
+        self.stage = Stage::Linger;
+        connection.set_deadline(server, Instant::now() + LINGER_TIMEOUT);
+        Wait::Readable
+    }
+
+    /// Drops what still comes in until the client closes its side.
+    fn linger(&mut self) -> Wait {
+        let mut dropped = [0; 4096];
+        for _ in 0..TURN {
+            match self.socket.read(&mut dropped) {
+                Ok(0) => return Wait::Closed,
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Wait::Readable,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Wait::Closed,
+            }
+        }
+        Wait::Readable
+    }
+
+    fn restore_deadline(&self, connection: &Connection, server: &Server) {
+        let now = Instant::now();
+        let at = match &self.stage {
+            Stage::Waiting(waiting) => waiting.exchange.deadline.instant(),
+            Stage::Head if self.input.is_empty() => now + IDLE_TIMEOUT,
+            _ => now + READ_TIMEOUT,
+        };
+        connection.set_deadline(server, at);
+    }
+
+    /// Reads once from the socket. `false` if there is nothing to read now.
+    fn receive(&mut self, connection: &Connection, server: &Server) -> io::Result<bool> {
+        match self.tls.read_tls(&mut self.socket) {
+            Ok(0) => {
+                if self.tls.is_handshaking() && self.has_received {
+                    connection.log_handshake(server, "EOF");
+                }
+                self.is_eof = true;
+                return Ok(true);
+            }
+            Ok(_) => self.has_received = true,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(e) => return Err(e),
+        }
+        let state = match self.tls.process_new_packets() {
+            Ok(state) => state,
+            Err(e) => {
+                if self.tls.is_handshaking() {
+                    connection.log_handshake(server, &tls::handshake_failure(&e));
+                }
+                // The alert that says why.
+                let _ = self.write_tls();
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        };
+        let count = state.plaintext_bytes_to_read();
+        if count > 0 {
+            if self.input.is_empty() && matches!(self.stage, Stage::Head | Stage::Handshake) {
+                connection.set_deadline(server, Instant::now() + READ_TIMEOUT);
+            }
+            let start = self.input.len();
+            self.input.resize(start + count, 0);
+            self.tls.reader().read_exact(&mut self.input[start..])?;
+        }
+        if state.peer_has_closed() {
+            self.is_eof = true;
+        }
+        Ok(true)
+    }
+
+    /// Gives the output to TLS and that to the socket. `false` if the socket takes no more now.
+    fn flush(&mut self) -> io::Result<bool> {
+        loop {
+            while self.taken < self.output.len() {
+                let count = self.tls.writer().write(&self.output[self.taken..])?;
+                if count == 0 {
+                    break;
+                }
+                self.taken += count;
+            }
+            if !self.write_tls()? {
+                return Ok(false);
+            }
+            if self.taken == self.output.len() {
+                if !self.output.is_empty() {
+                    self.output = Zeroizing::new(Vec::new());
+                    self.taken = 0;
+                }
+                return Ok(true);
+            }
+        }
+    }
+
+    fn write_tls(&mut self) -> io::Result<bool> {
+        while self.tls.wants_write() {
+            match self.tls.write_tls(&mut self.socket) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(true)
+    }
+
+    /// One step of the protocol with the bytes that are there.
+    fn advance(&mut self, connection: &Arc<Connection>, server: &Server) -> io::Result<Step> {
+        match &mut self.stage {
+            Stage::Handshake if self.tls.is_handshaking() => Ok(Step::NeedsInput),
+            Stage::Handshake => self.finish_handshake(connection, server),
+            Stage::Head => self.read_head(connection, server),
+            Stage::Body(_) => self.read_body(connection, server),
+            Stage::Waiting(waiting) if waiting.result.is_none() => Ok(Step::NeedsReply),
+            Stage::Waiting(_) => {
+                let Stage::Waiting(waiting) = std::mem::replace(&mut self.stage, Stage::Head) else {
+                    return Ok(Step::NeedsReply);
+                };
+                let Waiting { exchange, result, unread, frame, .. } = *waiting;
+                let result = result.unwrap_or(Err(Failure::Timeout));
+                let reply = exchange.answer(server, result);
+                self.send(&reply, frame, unread, connection, server);
+                Ok(Step::Progress)
+            }
+            Stage::Discard(reader, left) => {
+                if self.input.is_empty() {
+                    return Ok(Step::NeedsInput);
+                }
+                let step = reader.read(&self.input, |_| {});
+                match step {
+                    Ok(step) if step.is_complete => {
+                        self.consume(step.consumed);
+                        self.next_request(connection, server);
+                        Ok(Step::Progress)
+                    }
+                    Ok(step) if step.consumed as u64 <= *left => {
+                        *left -= step.consumed as u64;
+                        self.consume(step.consumed);
+                        Ok(Step::NeedsInput)
+                    }
+                    _ => Err(io::ErrorKind::InvalidData.into()),
+                }
+            }
+            Stage::Linger | Stage::Closed => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Finds out who the client is. A resumed session brings the old certificate along unchecked,
+    /// so it is checked here.
+    fn finish_handshake(&mut self, connection: &Connection, server: &Server) -> io::Result<Step> {
+        let state = server.state();
+        let chain = self.tls.peer_certificates().unwrap_or_default();
+        let is_resumed = self.tls.handshake_kind() == Some(HandshakeKind::Resumed);
+        let checked = match is_resumed {
+            true => state.trust.verify(chain, UnixTime::now()),
+            false => Ok(()),
+        };
+        let peer = checked
+            .map_err(|e| tls::handshake_failure(&e))
+            .and_then(|()| Peer::new(chain, state.trust_generation));
+        match peer {
+            Ok(peer) => self.peer = Some(peer),
+            Err(reason) => {
+                connection.log_handshake(server, &reason);
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+        self.next_request(connection, server);
+        Ok(Step::Progress)
+    }
+
+    fn next_request(&mut self, connection: &Connection, server: &Server) {
+        self.stage = Stage::Head;
+        self.scanned = 0;
+        let timeout = if self.input.is_empty() { IDLE_TIMEOUT } else { READ_TIMEOUT };
+        connection.set_deadline(server, Instant::now() + timeout);
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.input.drain(..count);
+    }
+
+    fn read_head(&mut self, connection: &Arc<Connection>, server: &Server) -> io::Result<Step> {
+        // RFC 9112 2.2: empty lines before a request are to be skipped.
+        while self.scanned == 0 && self.input.starts_with(b"\r\n") {
+            self.consume(2);
+        }
+        let head = match head::find_end(&self.input, &mut self.scanned) {
+            Ok(None) => return Ok(Step::NeedsInput),
+            Ok(Some(end)) => {
+                let head = head::parse(&self.input[..end]);
+                self.consume(end);
+                head
+            }
+            Err(malformed) => Err(malformed),
+        };
+        match head {
+            Ok(head) => self.begin(&head, connection, server),
+            Err(malformed) => {
+                self.refuse_malformed(malformed);
+                Ok(Step::Progress)
+            }
+        }
+    }
+
+    /// Answers what is no request; there is nothing to audit and no way to go on.
+    fn refuse_malformed(&mut self, malformed: Malformed) {
+        let frame = Frame { is_http11: true, is_head: false, keep_alive: false };
+        Failure::Malformed(malformed).reply().write(frame, &mut self.output);
+        self.is_closing = true;
+    }
+
+    fn begin(
+        &mut self,
+        head: &Head,
+        connection: &Arc<Connection>,
+        server: &Server,
+    ) -> io::Result<Step> {
+        self.requests += 1;
+        let now = Instant::now();
+        let frame = Frame {
+            is_http11: head.is_http11,
+            is_head: head.method == Method::Head,
+            keep_alive: head.keep_alive && !server.is_draining(),
+        };
+        let is_trusted = self.is_still_trusted(server);
+        let Some(peer) = &self.peer else { return Err(io::ErrorKind::NotConnected.into()) };
+        let (reply, frame) = match server.admit(peer, head, now) {
+            Admission::Granted(exchange, max_body) if is_trusted => {
+                return Ok(self.accept(exchange, max_body, head, frame, connection, server));
+            }
+            Admission::Granted(exchange, _) => {
+                let reply = exchange.answer(server, Err(Failure::Prohibited));
+                (reply, Frame { keep_alive: false, ..frame })
+            }
+            Admission::Refused(exchange, failure) => (exchange.answer(server, Err(failure)), frame),
+            Admission::Redirect(reply) => (reply, frame),
+        };
+        let unread = BodyReader::new(head.framing);
+        self.send(&reply, frame.without_go_ahead(head), unread, connection, server);
+        Ok(Step::Progress)
+    }
+
+    /// Goes on with a request that was admitted: reads its body, or runs it at once.
+    fn accept(
+        &mut self,
+        exchange: Exchange,
+        max_body: usize,
+        head: &Head,
+        frame: Frame,
+        connection: &Arc<Connection>,
+        server: &Server,
+    ) -> Step {
+        match BodyReader::new(head.framing) {
+            Some(reader) if max_body > 0 => {
+                let is_too_long = matches!(reader, BodyReader::Length(n) if n > max_body as u64);
+                self.stage = Stage::Body(Box::new(Receiving {
+                    exchange,
+                    reader,
+                    body: Zeroizing::new(Vec::new()),
+                    max_body,
+                    frame,
+                }));
+                if is_too_long {
+                    self.fail_body(server);
+                } else if head.expects_continue && self.input.is_empty() {
+                    self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                }
+                Step::Progress
+            }
+            unread => {
+                let frame = frame.without_go_ahead(head);
+                self.run(exchange, &[], frame, unread, connection, server)
+            }
+        }
+    }
+
+    /// Whether the certificate that this connection was opened with would be accepted now.
+    fn is_still_trusted(&mut self, server: &Server) -> bool {
+        let state = server.state();
+        let Some(peer) = &mut self.peer else { return false };
+        if !state.trust.is_checked() {
+            return true;
+        }
+        let now = UnixTime::now();
+        if peer.not_after.as_secs() < now.as_secs() {
+            return false;
+        }
+        if peer.trust != state.trust_generation {
+            let chain = self.tls.peer_certificates().unwrap_or_default();
+            if state.trust.verify(chain, now).is_err() {
+                return false;
+            }
+            peer.trust = state.trust_generation;
+        }
+        true
+    }
+
+    fn read_body(&mut self, connection: &Arc<Connection>, server: &Server) -> io::Result<Step> {
+        let Stage::Body(receiving) = &mut self.stage else { return Ok(Step::NeedsInput) };
+        let Receiving { reader, body, max_body, .. } = receiving.as_mut();
+        let max_body = *max_body;
+        if let BodyReader::Length(length) = reader
+            && body.capacity() == 0
+        {
+            // Never more than the limit, which was checked. A buffer that grows would leave
+            // copies of what it held behind.
+            body.reserve_exact(usize::try_from(*length).unwrap_or(max_body).min(max_body));
+        }
+        let step = reader.read(&self.input, |bytes| {
+            let room = (max_body + 1).saturating_sub(body.len());
+            append(body, &bytes[..bytes.len().min(room)]);
+        });
+        let is_too_long = body.len() > max_body;
+        match step {
+            Ok(step) if !is_too_long => {
+                self.input[..step.consumed].zeroize();
+                self.consume(step.consumed);
+                if !step.is_complete {
+                    if self.is_eof {
+                        self.fail_body(server);
+                        return Ok(Step::Progress);
+                    }
+                    return Ok(Step::NeedsInput);
+                }
+                let stage = std::mem::replace(&mut self.stage, Stage::Head);
+                let Stage::Body(receiving) = stage else { return Ok(Step::NeedsInput) };
+                let Receiving { exchange, body, frame, .. } = *receiving;
+                Ok(self.run(exchange, &body, frame, None, connection, server))
+            }
+            _ => {
+                self.fail_body(server);
+                Ok(Step::Progress)
+            }
+        }
+    }
+
+    /// Answers a request whose body is too long, cut off or malformed, and closes after it.
+    fn fail_body(&mut self, server: &Server) {
+        if let Stage::Body(receiving) = std::mem::replace(&mut self.stage, Stage::Head) {
+            let Receiving { exchange, frame, .. } = *receiving;
+            let reply = exchange.answer(server, Err(Failure::InvalidJson));
+            reply.write(Frame { keep_alive: false, ..frame }, &mut self.output);
+            self.is_closing = true;
+        }
+    }
+
+    fn run(
+        &mut self,
+        exchange: Exchange,
+        body: &[u8],
+        frame: Frame,
+        unread: Option<BodyReader>,
+        connection: &Arc<Connection>,
+        server: &Server,
+    ) -> Step {
+        let request = self.requests;
+        let address = || Address { connection: Arc::downgrade(connection), request };
+        match server.run(&exchange, body, address) {
+            Some(result) => {
+                let reply = exchange.answer(server, result);
+                self.send(&reply, frame, unread, connection, server);
+                Step::Progress
+            }
+            None => {
+                connection.set_deadline(server, exchange.deadline.instant());
+                let waiting = Waiting { exchange, request, result: None, unread, frame };
+                self.stage = Stage::Waiting(Box::new(waiting));
+                Step::NeedsReply
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        reply: &Reply,
+        frame: Frame,
+        unread: Option<BodyReader>,
+        connection: &Connection,
+        server: &Server,
+    ) {
+        let is_small = !matches!(unread, Some(BodyReader::Length(n)) if n > MAX_DISCARD);
+        let frame = Frame { keep_alive: frame.keep_alive && is_small, ..frame };
+        reply.write(frame, &mut self.output);
+        self.is_closing = !frame.keep_alive;
+        self.next_request(connection, server);
+        if let Some(reader) = unread {
+            self.stage = Stage::Discard(reader, MAX_DISCARD);
+            connection.set_deadline(server, Instant::now() + READ_TIMEOUT);
+        }
+    }
+}
+
+/// Appends without leaving a copy behind when the buffer has to grow.
+fn append(body: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
+    if body.capacity() - body.len() < bytes.len() {
+        let mut larger = Vec::with_capacity((body.len() + bytes.len()).next_power_of_two());
+        larger.extend_from_slice(body);
+        *body = Zeroizing::new(larger);
+    }
+    body.extend_from_slice(bytes);
+}

@@ -1,0 +1,262 @@
+//! The life of `kes server`: from its flags to a listening server, and from a signal to exit 0.
+
+use std::{
+    fmt,
+    fs,
+    io::{self, IsTerminal as _, Write as _},
+    net::{SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Resource, Rlimit};
+use rustls_pki_types::UnixTime;
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+use super::{Limits, Server, State, banner::Banner};
+use crate::{
+    cache::Expiry,
+    config::{self, Config, Flags, KeyStoreConfig},
+    crypto::{key::MasterKey, stored},
+    deadline::Deadline,
+    keystore::{self, KeyName, KeyStore, fs::Fs, mem::Mem},
+    log::Log,
+    tls::{self, ClientTrust},
+};
+
+/// Running requests may finish within this time after a signal (`api.md` 1.1).
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(800);
+/// What is still in the log queues may be written within this time after that.
+const LOG_TIMEOUT: Duration = Duration::from_millis(500);
+/// A pre-defined key must be there within this time.
+const KEY_TIMEOUT: Duration = Duration::from_secs(15);
+/// Descriptors that are not for connections: files, logs, epoll.
+const RESERVED_DESCRIPTORS: u64 = 64;
+/// Never more connections than this.
+const MAX_CONNECTIONS: u64 = 100_000;
+
+/// What `kes server` was told on its command line.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+    /// The flags that stand for fields of the file.
+    pub flags: Flags,
+    /// Lock all memory, so that no key is ever swapped out.
+    pub mlock: bool,
+    /// Print nothing at start.
+    pub quiet: bool,
+}
+
+/// Why the server did not start.
+#[derive(Debug)]
+pub enum Error {
+    /// The configuration is wrong.
+    Config(config::Error),
+    /// Memory can't be locked.
+    Mlock(io::Error),
+    /// Certificate, key or trusted authorities are wrong.
+    Tls(tls::Error),
+    /// The key store can't be used.
+    KeyStore(keystore::Error),
+    /// The build has no such key store.
+    NoSuchKeyStore(&'static str),
+    /// A pre-defined key can't be made.
+    Key(String, String),
+    /// The address can't be listened on.
+    Listen(SocketAddr, io::Error),
+    /// The system refuses threads, descriptors or signals.
+    System(io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(e) => e.fmt(f),
+            Self::Mlock(e) => write!(f, "failed to lock memory: {e} - See: 'man mlockall'"),
+            Self::Tls(e) => e.fmt(f),
+            Self::KeyStore(e) => e.fmt(f),
+            Self::NoSuchKeyStore(name) => write!(
+                f,
+                "this version has no {name} key store yet: use a directory (fs) or the in-memory store"
+            ),
+            Self::Key(name, why) => write!(f, "failed to create key {name:?}: {why}"),
+            Self::Listen(address, e) => {
+                let hint = match e.kind() {
+                    io::ErrorKind::AddrInUse => {
+                        ": another program uses this port; stop it or choose another with --addr"
+                    }
+                    io::ErrorKind::PermissionDenied => ": ports below 1024 need more rights",
+                    io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
+                    _ => "",
+                };
+                write!(f, "failed to start server: listen tcp {address}: {e}{hint}")
+            }
+            Self::System(e) => write!(f, "failed to start server: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Runs a server until SIGTERM or SIGINT; a second signal ends the process at once.
+///
+/// # Errors
+/// [`Error`] if the server can't start. Nothing listens then.
+pub fn run(options: &Options) -> Result<(), Error> {
+    protect_memory();
+    let config = match &options.config {
+        Some(path) => Config::from_file(path, &options.flags),
+        None => Config::from_flags(&options.flags),
+    }
+    .map_err(Error::Config)?;
+    if options.mlock {
+        use rustix::mm::{MlockAllFlags, mlockall};
+        mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
+            .map_err(|e| Error::Mlock(e.into()))?;
+    }
+    let signals = Signals::new([SIGTERM, SIGINT]).map_err(Error::System)?;
+    let state = load_state(&config)?;
+    warn_if_readable(&config.tls_key);
+    let store = open_key_store(&config.key_store, options.quiet)?;
+    create_keys(&config.keys, store.as_ref())?;
+
+    let connections = raise_descriptor_limit();
+    let listener =
+        TcpListener::bind(config.address).map_err(|e| Error::Listen(config.address, e))?;
+    if !options.quiet {
+        let banner = Banner {
+            address: super::local_address(&listener).unwrap_or(config.address),
+            root: &config.root,
+            checks_certificates: state.trust.is_checked(),
+            key_store: &store.describe(),
+            is_coloured: is_coloured(),
+        };
+        // Whoever closed stdout does not want the banner; that is no reason to end.
+        let _ = banner.write(&mut io::stdout());
+    }
+    let log = Log::start(config.log.audit, config.log.error, io::stderr().is_terminal())
+        .map_err(Error::System)?;
+    let log = Arc::new(log);
+    log_panics(&log);
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+    let limits = Limits { workers, connections };
+    let expiry = Expiry { any: config.cache.any, unused: config.cache.unused };
+    let (server, threads) = Server::start(listener, limits, state, expiry, store, log.clone())
+        .map_err(Error::System)?;
+
+    wait_for_signal(signals);
+    server.stop(threads, DRAIN_TIMEOUT);
+    log.finish(LOG_TIMEOUT);
+    Ok(())
+}
+
+fn is_coloured() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// No core file and no debugger of the same user shall see the keys.
+fn protect_memory() {
+    let _ = rustix::process::setrlimit(
+        Resource::Core,
+        Rlimit { current: Some(0), maximum: Some(0) },
+    );
+    let _ = rustix::process::set_dumpable_behavior(
+        rustix::process::DumpableBehavior::NotDumpable,
+    );
+}
+
+fn load_state(config: &Config) -> Result<State, Error> {
+    let certificate = tls::load_certificate(&config.tls_cert, &config.tls_key, UnixTime::now())
+        .map_err(Error::Tls)?;
+    let trust = match config.auth {
+        config::Auth::On => ClientTrust::system().map_err(Error::Tls)?,
+        config::Auth::Off => ClientTrust::any(),
+    };
+    let trust = Arc::new(trust);
+    Ok(State {
+        tls: tls::server_config(certificate, trust.clone()).map_err(Error::Tls)?,
+        trust,
+        trust_generation: 0,
+        policies: config.policies.clone(),
+    })
+}
+
+fn warn_if_readable(key: &Path) {
+    if fs::metadata(key).is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
+        eprintln!("Warning: private key {key:?} can be read by every user: run 'chmod 600' on it");
+    }
+}
+
+fn open_key_store(config: &KeyStoreConfig, quiet: bool) -> Result<Arc<dyn KeyStore>, Error> {
+    match config {
+        KeyStoreConfig::Memory => Ok(Arc::new(Mem::default())),
+        KeyStoreConfig::Fs { path } => {
+            let is_new = !quiet && !path.exists();
+            if is_new {
+                print!("Creating directory '{}' ... ", path.display());
+                let _ = io::stdout().flush();
+            }
+            let store = Fs::open(path);
+            if is_new {
+                // On a terminal the line is erased, elsewhere it is ended.
+                print!("{}", if io::stdout().is_terminal() { "\r\x1b[K" } else { "\n" });
+                let _ = io::stdout().flush();
+            }
+            Ok(Arc::new(store.map_err(Error::KeyStore)?))
+        }
+        KeyStoreConfig::Vault { .. } => Err(Error::NoSuchKeyStore("Hashicorp Vault")),
+        KeyStoreConfig::KeySecure { .. } => Err(Error::NoSuchKeyStore("Gemalto KeySecure")),
+    }
+}
+
+/// Makes the keys that the configuration asks for; those that exist are left alone.
+fn create_keys(names: &[String], store: &dyn KeyStore) -> Result<(), Error> {
+    for name in names {
+        let fail = |why: String| Error::Key(name.clone(), why);
+        let parsed = KeyName::parse(name).ok_or_else(|| fail("invalid key name".to_owned()))?;
+        let key = MasterKey::generate().map_err(|e| fail(e.to_string()))?;
+        let deadline = Deadline::after(Instant::now(), KEY_TIMEOUT);
+        match store.create(&parsed, &stored::encode(&key), deadline) {
+            Ok(()) | Err(keystore::Error::Exists) => {}
+            Err(e) => return Err(fail(e.to_string())),
+        }
+    }
+    Ok(())
+}
+
+/// Raises the soft limit of open files to the hard one; the connections that fit into it.
+fn raise_descriptor_limit() -> usize {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let available = match rustix::process::setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let available = available.unwrap_or(MAX_CONNECTIONS).saturating_sub(RESERVED_DESCRIPTORS);
+    usize::try_from(available.clamp(16, MAX_CONNECTIONS)).unwrap_or(1024)
+}
+
+/// A panic is a bug: the log says where, and not with which values.
+fn log_panics(log: &Arc<Log>) {
+    let log = log.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current();
+        log.error(&format!("panic in thread {} at {place}", thread.name().unwrap_or("?")));
+    }));
+}
+
+fn wait_for_signal(mut signals: Signals) {
+    signals.forever().next();
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            std::process::exit(1);
+        }
+    });
+}

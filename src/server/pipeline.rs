@@ -1,0 +1,290 @@
+//! One request from head to answer, in the order of `api.md` 1.3.
+//!
+//! Answers are made here and nowhere else: [`Exchange::answer`] turns a result into a reply and
+//! audits it, once.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{
+    Server,
+    connection::{Address, Peer},
+    failure::{Failure, Task},
+    routes::{self, Access, Argument, Route},
+};
+use crate::{
+    cache::Lookup,
+    crypto::{key::MasterKey, stored},
+    deadline::Deadline,
+    http::{
+        head::{Head, clean},
+        reply::Reply,
+    },
+    keystore::{self, KeyName},
+    log::AuditEvent,
+};
+
+/// What a handler sees of a request.
+pub(super) struct Call<'a> {
+    /// The last element of the path, decoded; empty if there is none.
+    pub(super) argument: &'a str,
+    /// The whole body; empty if the route takes none.
+    pub(super) body: &'a [u8],
+}
+
+impl Call<'_> {
+    /// The argument as the name of a key.
+    pub(super) fn key_name(&self) -> Result<KeyName, Failure> {
+        KeyName::parse(self.argument).ok_or(Failure::InvalidKeyName)
+    }
+}
+
+type Result<T> = std::result::Result<T, Failure>;
+type KeyUse = Box<dyn FnOnce(&MasterKey) -> Result<Reply> + Send>;
+type StoreUse = Box<dyn FnOnce(&Server, Deadline) -> Result<Reply> + Send>;
+
+/// What a handler wants to happen.
+pub(super) enum Outcome {
+    /// This is the answer.
+    Done(Reply),
+    /// Get this key, from the cache if it is there, and do this with it.
+    Key(KeyName, KeyUse),
+    /// Do this on a key store thread.
+    Store(StoreUse),
+}
+
+impl Outcome {
+    pub(super) fn key(
+        name: KeyName,
+        then: impl FnOnce(&MasterKey) -> Result<Reply> + Send + 'static,
+    ) -> Self {
+        Self::Key(name, Box::new(then))
+    }
+
+    pub(super) fn store(
+        job: impl FnOnce(&Server, Deadline) -> Result<Reply> + Send + 'static,
+    ) -> Self {
+        Self::Store(Box::new(job))
+    }
+}
+
+/// A request that waits for a key which somebody is fetching.
+pub(super) struct Waiter {
+    address: Address,
+    then: KeyUse,
+}
+
+/// A request on its way to its one answer.
+pub(super) struct Exchange {
+    arrived: Instant,
+    arrived_at: SystemTime,
+    path: String,
+    identity: Arc<str>,
+    route: Option<&'static Route>,
+    /// When the answer is due.
+    pub(super) deadline: Deadline,
+}
+
+/// What to do with a request whose head was read.
+pub(super) enum Admission {
+    /// It may go on: its body can be at most so long (0: it is ignored).
+    Granted(Exchange, usize),
+    /// Its answer is known.
+    Refused(Exchange, Failure),
+    /// Its path is not in its shortest form; the reply says so and is not audited.
+    Redirect(Reply),
+}
+
+impl Server {
+    /// Checks a request head: route, method, path, identity, policy.
+    pub(super) fn admit(&self, peer: &Peer, head: &Head, now: Instant) -> Admission {
+        let cleaned = clean(&head.path);
+        if cleaned != head.path && !names_a_dot(&head.path) {
+            let query = head.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+            return Admission::Redirect(Failure::Moved(escape(&cleaned) + &query).reply());
+        }
+        let route = routes::find(&head.path);
+        let timeout = route.map_or(Duration::from_secs(10), |route| route.timeout);
+        let exchange = Exchange {
+            arrived: now,
+            arrived_at: SystemTime::now(),
+            path: head.path.clone(),
+            identity: peer.identity(),
+            route,
+            deadline: Deadline::after(now, timeout),
+        };
+        match self.check(peer, head, route) {
+            Ok(route) => Admission::Granted(exchange, route.max_body),
+            Err(failure) => Admission::Refused(exchange, failure),
+        }
+    }
+
+    fn check(
+        &self,
+        peer: &Peer,
+        head: &Head,
+        route: Option<&'static Route>,
+    ) -> Result<&'static Route> {
+        let route = route.ok_or(Failure::NoSuchPath)?;
+        if !route.accepts(head.method) {
+            return Err(Failure::MethodNotAllowed(route.method));
+        }
+        // A missing trailing slash is an empty argument, here and for the policy.
+        let slashed;
+        let mut path = head.path.as_str();
+        if path.len() < route.path.len() {
+            slashed = format!("{path}/");
+            path = &slashed;
+        }
+        if !crate::glob::matches(route.pattern, path) {
+            return Err(Failure::PathMismatch(route.pattern));
+        }
+        let state = self.state();
+        if route.access == Access::Policy {
+            if peer.has_several_identities() {
+                return Err(Failure::TooManyIdentities);
+            }
+            if !state.policies.allows(&peer.identity(), path) {
+                return Err(Failure::Prohibited);
+            }
+        }
+        Ok(route)
+    }
+
+    /// Runs the handler of a request that was admitted and whose body is complete.
+    ///
+    /// `None` if the answer comes later, to `address`.
+    pub(super) fn run(
+        &self,
+        exchange: &Exchange,
+        body: &[u8],
+        address: impl FnOnce() -> Address,
+    ) -> Option<Result<Reply>> {
+        let Some(route) = exchange.route else { return Some(Err(Failure::NoSuchPath)) };
+        let argument = match route.argument {
+            Argument::None => "",
+            _ => exchange.path.strip_prefix(route.path).unwrap_or_default(),
+        };
+        let outcome = match (route.handler)(&Call { argument, body }) {
+            Ok(outcome) => outcome,
+            Err(failure) => return Some(Err(failure)),
+        };
+        match outcome {
+            Outcome::Done(reply) => Some(Ok(reply)),
+            Outcome::Key(name, then) => self.with_key(&name, then, exchange.deadline, address),
+            Outcome::Store(job) => {
+                let Some(permit) = self.pool.reserve() else {
+                    return Some(Err(Failure::Overloaded));
+                };
+                let (server, address, deadline) = (self.me(), address(), exchange.deadline);
+                permit.submit(move || {
+                    if let Some(server) = server.upgrade() {
+                        let result = match deadline.has_passed(Instant::now()) {
+                            true => Err(Failure::Timeout),
+                            false => job(&server, deadline),
+                        };
+                        address.deliver(&server, result);
+                    }
+                });
+                None
+            }
+        }
+    }
+
+    fn with_key(
+        &self,
+        name: &KeyName,
+        then: KeyUse,
+        deadline: Deadline,
+        address: impl FnOnce() -> Address,
+    ) -> Option<Result<Reply>> {
+        let now = Instant::now();
+        if let Some(key) = self.cache.get(name, now) {
+            return Some(then(&key));
+        }
+        let Some(permit) = self.pool.reserve() else { return Some(Err(Failure::Overloaded)) };
+        let waiter = Waiter { address: address(), then };
+        let ticket = match self.cache.get_or_wait(name, waiter, now) {
+            Lookup::Hit(key, waiter) => return Some((waiter.then)(&key)),
+            Lookup::Waiting => return None,
+            Lookup::Fetch(ticket) => ticket,
+        };
+        let (server, name) = (self.me(), name.clone());
+        permit.submit(move || {
+            let Some(server) = server.upgrade() else { return };
+            let fetched = server.fetch(&name, deadline);
+            let waiters = server.cache.complete(ticket, fetched.as_ref().ok().cloned(), Instant::now());
+            for Waiter { address, then } in waiters {
+                let result = match &fetched {
+                    Ok(key) => then(key),
+                    Err(failure) => Err(failure.clone()),
+                };
+                address.deliver(&server, result);
+            }
+        });
+        None
+    }
+
+    fn fetch(&self, name: &KeyName, deadline: Deadline) -> Result<Arc<MasterKey>> {
+        let value = self
+            .store
+            .get(name, deadline)
+            .map_err(|e| self.key_store_failure(&e, Task::Access, Some(name)))?;
+        let key = stored::decode(value.expose()).map_err(|e| {
+            self.log_error(&format!("the stored value of key {:?} is no key: {e}", name.as_str()));
+            Failure::KeyStore(Task::Access)
+        })?;
+        Ok(Arc::new(key))
+    }
+
+    /// The failure that a client gets for `error`; the cause goes to the error log.
+    pub(super) fn key_store_failure(
+        &self,
+        error: &keystore::Error,
+        task: Task,
+        name: Option<&KeyName>,
+    ) -> Failure {
+        let failure = Failure::from_key_store(error, task);
+        if matches!(failure, Failure::KeyStore(_) | Failure::Sealed) {
+            match name {
+                Some(name) => self.log_error(&format!("key {:?}: {error}", name.as_str())),
+                None => self.log_error(&error.to_string()),
+            }
+        }
+        failure
+    }
+}
+
+impl Exchange {
+    /// The reply for `result`, audited. Consumes the exchange: nothing is answered twice.
+    pub(super) fn answer(self, server: &Server, result: Result<Reply>) -> Reply {
+        let reply = result.unwrap_or_else(|failure| failure.reply());
+        server.log.audit(&AuditEvent {
+            time: self.arrived_at,
+            path: &self.path,
+            identity: &self.identity,
+            status: reply.status,
+            took: self.arrived.elapsed(),
+        });
+        reply
+    }
+}
+
+/// Whether `path` is a key API with `.` or `..` in the place of the name: that is a wrong name, not
+/// a path to be shortened. A client that follows a redirect would call something else.
+fn names_a_dot(path: &str) -> bool {
+    routes::find(path).is_some_and(|route| {
+        route.argument == Argument::KeyName
+            && matches!(path.strip_prefix(route.path), Some("." | ".."))
+    })
+}
+
+/// Escapes a path for a `Location` header.
+fn escape(path: &str) -> String {
+    use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+    const UNSAFE: &AsciiSet =
+        &CONTROLS.add(b' ').add(b'"').add(b'%').add(b'<').add(b'>').add(b'?').add(b'#').add(b'\\');
+    utf8_percent_encode(path, UNSAFE).to_string()
+}

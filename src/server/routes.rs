@@ -1,0 +1,97 @@
+//! The API as a table: what is served, how, and by which handler.
+
+use std::time::Duration;
+
+use super::{
+    Call, Outcome,
+    failure::Failure,
+    key,
+    status,
+};
+use crate::http::Method;
+
+/// What the last element of a path means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Argument {
+    /// The path has none.
+    None,
+    /// The name of a key.
+    KeyName,
+    /// A glob pattern; none means `*`.
+    Pattern,
+}
+
+/// Who may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Any client that completes the handshake.
+    Anyone,
+    /// Clients whose policy allows the path.
+    Policy,
+}
+
+/// One API.
+pub struct Route {
+    /// The method. `PUT` is accepted where this says `POST`.
+    pub method: Method,
+    /// The path, up to and including the slash before the argument.
+    pub path: &'static str,
+    /// The pattern that the whole path must match.
+    pub pattern: &'static str,
+    /// What follows `path`.
+    pub argument: Argument,
+    /// The largest body in bytes; 0 if a body is ignored.
+    pub max_body: usize,
+    /// How long the answer may take.
+    pub timeout: Duration,
+    /// Who may call.
+    pub access: Access,
+    /// What it does.
+    pub handler: fn(&Call<'_>) -> Result<Outcome, Failure>,
+}
+
+const MIB: usize = 1 << 20;
+const SHORT: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(15);
+
+/// Everything that is served (`api.md` 1.5).
+#[rustfmt::skip]
+pub static ROUTES: &[Route] = &[
+    Route { method: Method::Get, path: "/version", pattern: "/version", argument: Argument::None, max_body: 0, timeout: SHORT, access: Access::Anyone, handler: status::version },
+    Route { method: Method::Post, path: "/v1/key/create/", pattern: "/v1/key/create/*", argument: Argument::KeyName, max_body: 0, timeout: LONG, access: Access::Policy, handler: key::create },
+    Route { method: Method::Post, path: "/v1/key/import/", pattern: "/v1/key/import/*", argument: Argument::KeyName, max_body: MIB, timeout: LONG, access: Access::Policy, handler: key::import },
+    Route { method: Method::Delete, path: "/v1/key/delete/", pattern: "/v1/key/delete/*", argument: Argument::KeyName, max_body: 0, timeout: LONG, access: Access::Policy, handler: key::delete },
+    Route { method: Method::Post, path: "/v1/key/generate/", pattern: "/v1/key/generate/*", argument: Argument::KeyName, max_body: MIB, timeout: LONG, access: Access::Policy, handler: key::generate },
+    Route { method: Method::Post, path: "/v1/key/encrypt/", pattern: "/v1/key/encrypt/*", argument: Argument::KeyName, max_body: MIB / 2, timeout: LONG, access: Access::Policy, handler: key::encrypt },
+    Route { method: Method::Post, path: "/v1/key/decrypt/", pattern: "/v1/key/decrypt/*", argument: Argument::KeyName, max_body: MIB, timeout: LONG, access: Access::Policy, handler: key::decrypt },
+    Route { method: Method::Get, path: "/v1/key/list/", pattern: "/v1/key/list/*", argument: Argument::Pattern, max_body: 0, timeout: LONG, access: Access::Policy, handler: key::list },
+];
+
+/// The route that serves `path`: an exact path, or a prefix with its argument. A prefix without its
+/// trailing slash counts as one with an empty argument.
+pub fn find(path: &str) -> Option<&'static Route> {
+    ROUTES.iter().find(|route| match route.argument {
+        Argument::None => path == route.path,
+        _ => path.starts_with(route.path) || route.path.strip_suffix('/') == Some(path),
+    })
+}
+
+impl Route {
+    /// Whether a request with `method` is for this route.
+    pub fn accepts(&self, method: Method) -> bool {
+        method == self.method || (self.method == Method::Post && method == Method::Put)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_trailing_slash_still_finds_the_route() {
+        assert_eq!("/v1/key/create/", find("/v1/key/create").expect("it is served").path);
+        assert!(find("/v1/key/creat").is_none());
+        assert!(find("/v1/key/created").is_none());
+        assert!(find("/version/").is_none());
+    }
+}

@@ -1,0 +1,20 @@
+//! What a reload replaces as a whole: who may connect, who may do what, the certificate.
+
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+
+use crate::{policy::Policies, tls::ClientTrust};
+
+/// The configuration that requests work with; each sees one from start to finish.
+pub struct State {
+    /// TLS for new connections.
+    pub tls: Arc<ServerConfig>,
+    /// Which client certificates are accepted.
+    pub trust: Arc<ClientTrust>,
+    /// Counts the changes of `trust`; connections that were accepted under another one are checked
+    /// again.
+    pub trust_generation: u64,
+    /// Who may do what.
+    pub policies: Policies,
+}
