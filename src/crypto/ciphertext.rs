@@ -1,1 +1,565 @@
-//! To be written.
+//! What a master key makes of a plaintext, and back.
+//!
+//! Writes C1, the JSON of KES 0.14, and reads C1 to C4 (`formats.md` 2 and 3).
+
+use std::{borrow::Cow, fmt};
+
+use aes_gcm::{Aes256Gcm, aead::AeadInOut};
+use base64::Engine;
+use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::{Algorithm, BASE64, MasterKey, Members, Text, key::IV_SIZE, read_members};
+use crate::secret::Secret;
+
+/// Size of the nonce of both AEADs, in bytes.
+const NONCE_SIZE: usize = 12;
+
+/// Size of the tag of both AEADs, in bytes.
+const TAG_SIZE: usize = 16;
+
+/// Why a plaintext can't be sealed.
+#[derive(Debug)]
+pub enum SealError {
+    /// The system has no randomness to give.
+    Entropy(getrandom::Error),
+    /// The plaintext or the context is longer than the AEAD takes (64 GiB).
+    TooLong,
+}
+
+impl fmt::Display for SealError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entropy(_) => f.write_str("failed to read random bytes"),
+            Self::TooLong => f.write_str("plaintext is too long"),
+        }
+    }
+}
+
+impl std::error::Error for SealError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Entropy(source) => Some(source),
+            Self::TooLong => None,
+        }
+    }
+}
+
+/// Why a ciphertext can't be opened. Prints the texts of KES 0.14.
+#[derive(Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// A JSON ciphertext with an IV of this many bytes instead of 16.
+    IvSize(usize),
+    /// A JSON ciphertext that names an unknown algorithm.
+    UnsupportedAlgorithm,
+    /// A JSON ciphertext with a nonce of this many bytes instead of 12.
+    NonceSize(usize),
+    /// Not made with this key and context, changed on the way, or no ciphertext at all.
+    NotAuthentic,
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::IvSize(size) => write!(f, "invalid iv size {size}"),
+            Self::UnsupportedAlgorithm => f.write_str("unsupported cryptographic algorithm"),
+            Self::NonceSize(size) => write!(f, "invalid nonce size {size}"),
+            Self::NotAuthentic => f.write_str("ciphertext is not authentic"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// Seals `plaintext` under a key derived from `key` and a fresh 16-byte IV.
+///
+/// Returns the JSON that KES 0.14 writes (C1): `aead`, `iv`, `nonce` (12 bytes) and `bytes`, in
+/// padded base64. `context` is authenticated but not stored; opening needs it again. A key that is
+/// good for any algorithm seals with AES-256.
+///
+/// # Errors
+/// [`SealError::Entropy`] if the system has no randomness to give.
+pub fn seal(key: &MasterKey, plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>, SealError> {
+    let mut random = [0; IV_SIZE + NONCE_SIZE];
+    getrandom::fill(&mut random).map_err(SealError::Entropy)?;
+    let (iv, nonce) = split_iv(&random);
+    let algorithm = key.algorithm().unwrap_or(Algorithm::Aes256);
+    let sealed = seal_raw(key, algorithm, &iv, &nonce, plaintext, context)?;
+    Ok(to_json(algorithm, &iv, &nonce, &sealed))
+}
+
+/// Opens what any KES has sealed with `key` and `context`.
+///
+/// A key that is good for any algorithm goes by the name in the ciphertext; where there is none
+/// (C4) AES-256 is tried first. A name that contradicts the key fails.
+///
+/// # Errors
+/// [`OpenError::NotAuthentic`], or for JSON what KES 0.14 finds wrong with it first.
+pub fn open(key: &MasterKey, ciphertext: &[u8], context: &[u8]) -> Result<Secret, OpenError> {
+    // A concatenation (C4) may begin like any other format by chance, so whatever does not parse
+    // as the format it begins like is one.
+    let parsed = match ciphertext.trim_ascii_start().first() {
+        Some(b'{') => from_json(ciphertext)?,
+        _ if ciphertext.first() == Some(&0x95) => from_msgpack(ciphertext),
+        _ => None,
+    };
+    let Some(sealed) = parsed.or_else(|| from_concatenation(ciphertext)) else {
+        return Err(OpenError::NotAuthentic);
+    };
+
+    let (first, second) = match (key.algorithm(), sealed.algorithm) {
+        (Some(known), Some(named)) if known != named => return Err(OpenError::NotAuthentic),
+        (Some(algorithm), _) | (None, Some(algorithm)) => (algorithm, None),
+        (None, None) => (Algorithm::Aes256, Some(Algorithm::ChaCha20)),
+    };
+    match (second, sealed.bytes) {
+        (None, bytes) => open_raw(
+            key,
+            first,
+            &sealed.iv,
+            &sealed.nonce,
+            bytes.into_owned(),
+            context,
+        ),
+        (Some(second), bytes) => {
+            let open = |algorithm| {
+                let bytes = bytes.to_vec();
+                open_raw(key, algorithm, &sealed.iv, &sealed.nonce, bytes, context)
+            };
+            open(first).or_else(|_| open(second))
+        }
+    }
+}
+
+/// The parts of a ciphertext, whatever its format.
+struct Sealed<'a> {
+    /// What the ciphertext says it was sealed with.
+    algorithm: Option<Algorithm>,
+    iv: [u8; IV_SIZE],
+    nonce: [u8; NONCE_SIZE],
+    /// The encrypted bytes, then the tag.
+    bytes: Cow<'a, [u8]>,
+}
+
+/// The name of `algorithm` in C1 and C2.
+fn json_name(algorithm: Algorithm) -> &'static str {
+    match algorithm {
+        Algorithm::Aes256 => "AES-256-GCM-HMAC-SHA-256",
+        Algorithm::ChaCha20 => "ChaCha20Poly1305",
+    }
+}
+
+/// Writes C1 into one buffer of the right size.
+fn to_json(
+    algorithm: Algorithm,
+    iv: &[u8; IV_SIZE],
+    nonce: &[u8; NONCE_SIZE],
+    sealed: &[u8],
+) -> Vec<u8> {
+    let name = json_name(algorithm);
+    let members = [
+        ("\",\"iv\":\"", iv.as_slice()),
+        ("\",\"nonce\":\"", nonce.as_slice()),
+        ("\",\"bytes\":\"", sealed),
+    ];
+    let texts: usize = members
+        .iter()
+        .map(|(label, bytes)| label.len() + bytes.len().div_ceil(3) * 4)
+        .sum();
+    let mut json = String::with_capacity("{\"aead\":\"".len() + name.len() + texts + "\"}".len());
+    json.push_str("{\"aead\":\"");
+    json.push_str(name);
+    for (label, bytes) in members {
+        json.push_str(label);
+        BASE64.encode_string(bytes, &mut json);
+    }
+    json.push_str("\"}");
+    json.into_bytes()
+}
+
+/// The JSON members of C1 and C2. The `id` of C2 is ignored, as by KES 0.14.
+#[derive(Default)]
+struct Json<'a> {
+    aead: Text<'a>,
+    iv: Text<'a>,
+    nonce: Text<'a>,
+    bytes: Text<'a>,
+}
+
+impl<'a> Members<'a> for Json<'a> {
+    const NAMES: &'static [&'static str] = &["aead", "iv", "nonce", "bytes"];
+
+    fn member(&mut self, index: usize) -> &mut Text<'a> {
+        match index {
+            0 => &mut self.aead,
+            1 => &mut self.iv,
+            2 => &mut self.nonce,
+            _ => &mut self.bytes,
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Json<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read_members(deserializer)
+    }
+}
+
+/// Reads C1 or C2; `None` if `ciphertext` is neither.
+///
+/// # Errors
+/// What KES 0.14 finds wrong, in its order: IV size, algorithm, nonce size.
+fn from_json(ciphertext: &[u8]) -> Result<Option<Sealed<'static>>, OpenError> {
+    let Ok(json) = serde_json::from_slice::<Json<'_>>(ciphertext) else {
+        return Ok(None);
+    };
+    let Some(iv) = array_from_base64(json.iv.as_str()) else {
+        return Ok(None);
+    };
+    let Some(nonce) = array_from_base64(json.nonce.as_str()) else {
+        return Ok(None);
+    };
+    let Ok(bytes) = BASE64.decode(json.bytes.as_str()) else {
+        return Ok(None);
+    };
+
+    let iv = iv.map_err(OpenError::IvSize)?;
+    let algorithm = [Algorithm::Aes256, Algorithm::ChaCha20]
+        .into_iter()
+        .find(|algorithm| json_name(*algorithm) == json.aead.as_str())
+        .ok_or(OpenError::UnsupportedAlgorithm)?;
+    let nonce = nonce.map_err(OpenError::NonceSize)?;
+    Ok(Some(Sealed {
+        algorithm: Some(algorithm),
+        iv,
+        nonce,
+        bytes: bytes.into(),
+    }))
+}
+
+/// The `N` bytes of `text`, or how many there are instead; `None` if it is not base64.
+fn array_from_base64<const N: usize>(text: &str) -> Option<Result<[u8; N], usize>> {
+    // What has the right size fits, with the room base64 wants for whole groups of three.
+    let mut room = [0; 24];
+    let bytes = match BASE64.decode_slice(text, &mut room) {
+        Ok(len) => Cow::Borrowed(&room[..len]),
+        Err(base64::DecodeSliceError::OutputSliceTooSmall) => BASE64.decode(text).ok()?.into(),
+        Err(base64::DecodeSliceError::DecodeError(_)) => return None,
+    };
+    Some(bytes.as_ref().try_into().map_err(|_| bytes.len()))
+}
+
+/// Reads C3: an array of algorithm, key id, IV, nonce and sealed bytes. The key id is ignored.
+fn from_msgpack(ciphertext: &[u8]) -> Option<Sealed<'_>> {
+    use rmp::decode::{read_array_len, read_bin_len, read_str_from_slice};
+
+    fn bin<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+        let len = read_bin_len(rest).ok()?;
+        let (bytes, after) = rest.split_at_checked(usize::try_from(len).ok()?)?;
+        *rest = after;
+        Some(bytes)
+    }
+
+    let mut rest = ciphertext;
+    if read_array_len(&mut rest).ok()? != 5 {
+        return None;
+    }
+    let (algorithm, rest) = read_str_from_slice(rest).ok()?;
+    // Stored keys of the same years use the same names.
+    let algorithm = Algorithm::from_stored_name(algorithm)?;
+    let (_id, mut rest) = read_str_from_slice(rest).ok()?;
+    let iv = bin(&mut rest)?.try_into().ok()?;
+    let nonce = bin(&mut rest)?.try_into().ok()?;
+    let bytes = bin(&mut rest)?;
+    rest.is_empty().then_some(Sealed {
+        algorithm: Some(algorithm),
+        iv,
+        nonce,
+        bytes: bytes.into(),
+    })
+}
+
+/// Reads C4: sealed bytes, IV, nonce.
+fn from_concatenation(ciphertext: &[u8]) -> Option<Sealed<'_>> {
+    let (bytes, random) = ciphertext.split_last_chunk::<{ IV_SIZE + NONCE_SIZE }>()?;
+    let (iv, nonce) = split_iv(random);
+    Some(Sealed {
+        algorithm: None,
+        iv,
+        nonce,
+        bytes: bytes.into(),
+    })
+}
+
+/// Takes the IV and the nonce apart.
+fn split_iv(both: &[u8; IV_SIZE + NONCE_SIZE]) -> ([u8; IV_SIZE], [u8; NONCE_SIZE]) {
+    let (mut iv, mut nonce) = ([0; IV_SIZE], [0; NONCE_SIZE]);
+    iv.copy_from_slice(&both[..IV_SIZE]);
+    nonce.copy_from_slice(&both[IV_SIZE..]);
+    (iv, nonce)
+}
+
+/// Encrypts into a buffer of its own: the encrypted bytes, then the tag.
+fn seal_raw(
+    key: &MasterKey,
+    algorithm: Algorithm,
+    iv: &[u8; IV_SIZE],
+    nonce: &[u8; NONCE_SIZE],
+    plaintext: &[u8],
+    context: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    let message_key = key.message_key(algorithm, iv);
+    let message_key = (&*message_key).into();
+    let nonce = nonce.into();
+
+    // Wiped when dropped, for should encryption fail there is plaintext in it.
+    let mut sealed = Zeroizing::new(Vec::with_capacity(plaintext.len() + TAG_SIZE));
+    sealed.extend_from_slice(plaintext);
+    let buffer = sealed.as_mut_slice().into();
+    let tag = match algorithm {
+        Algorithm::Aes256 => {
+            Aes256Gcm::new(message_key).encrypt_inout_detached(nonce, context, buffer)
+        }
+        Algorithm::ChaCha20 => {
+            ChaCha20Poly1305::new(message_key).encrypt_inout_detached(nonce, context, buffer)
+        }
+    };
+    sealed.extend_from_slice(&tag.map_err(|_| SealError::TooLong)?);
+    Ok(sealed)
+}
+
+/// Decrypts in place, so that there is one copy of the plaintext only.
+fn open_raw(
+    key: &MasterKey,
+    algorithm: Algorithm,
+    iv: &[u8; IV_SIZE],
+    nonce: &[u8; NONCE_SIZE],
+    bytes: Vec<u8>,
+    context: &[u8],
+) -> Result<Secret, OpenError> {
+    let message_key = key.message_key(algorithm, iv);
+    let message_key = (&*message_key).into();
+    let nonce = nonce.into();
+
+    let mut bytes = Zeroizing::new(bytes);
+    let (text, tag) = bytes
+        .split_last_chunk_mut::<TAG_SIZE>()
+        .ok_or(OpenError::NotAuthentic)?;
+    let (buffer, tag) = (text.into(), (&*tag).into());
+    match algorithm {
+        Algorithm::Aes256 => {
+            Aes256Gcm::new(message_key).decrypt_inout_detached(nonce, context, buffer, tag)
+        }
+        Algorithm::ChaCha20 => {
+            ChaCha20Poly1305::new(message_key).decrypt_inout_detached(nonce, context, buffer, tag)
+        }
+    }
+    .map_err(|_| OpenError::NotAuthentic)?;
+    let len = bytes.len() - TAG_SIZE;
+    bytes.truncate(len);
+    Ok(Secret::new(std::mem::take(&mut *bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::{super::testdata, *};
+
+    fn key_for(case: &Value, algorithm: Option<Algorithm>) -> MasterKey {
+        let mut key = MasterKey::from_bytes(&testdata::base64(case, "master_key")).unwrap();
+        key.algorithm = algorithm;
+        key
+    }
+
+    fn algorithm_of(case: &Value) -> Algorithm {
+        Algorithm::from_stored_name(testdata::text(case, "algorithm")).unwrap()
+    }
+
+    fn open_case(case: &Value, algorithm: Option<Algorithm>) -> Result<Vec<u8>, String> {
+        open(
+            &key_for(case, algorithm),
+            &testdata::base64(case, "ciphertext"),
+            &testdata::base64(case, "context"),
+        )
+        .map(|plaintext| plaintext.expose().to_vec())
+        .map_err(|err| err.to_string())
+    }
+
+    #[test]
+    fn ciphertexts_of_every_generation_open() {
+        let data = testdata::read("ciphertexts.json");
+        let cases = data["cases"].as_array().unwrap();
+        assert_eq!(64, cases.len());
+        for case in cases {
+            let expected = Ok(testdata::base64(case, "plaintext"));
+            for algorithm in [None, Some(algorithm_of(case))] {
+                assert_eq!(expected, open_case(case, algorithm), "{}", case["id"]);
+            }
+        }
+    }
+
+    #[test]
+    fn sealing_with_known_random_bytes_gives_the_known_json() {
+        let data = testdata::read("ciphertexts.json");
+        for case in data["cases"].as_array().unwrap() {
+            let iv = testdata::base64(case, "iv").try_into().unwrap();
+            let nonce = testdata::base64(case, "nonce").try_into().unwrap();
+            let key = key_for(case, None);
+            let algorithm = algorithm_of(case);
+            assert_eq!(
+                testdata::base64(case, "derived_key"),
+                key.message_key(algorithm, &iv).as_slice()
+            );
+            let sealed = seal_raw(
+                &key,
+                algorithm,
+                &iv,
+                &nonce,
+                &testdata::base64(case, "plaintext"),
+                &testdata::base64(case, "context"),
+            )
+            .unwrap();
+            assert_eq!(testdata::base64(case, "sealed"), *sealed);
+            if case["format"] == "json-v0.14" {
+                let json = to_json(algorithm, &iv, &nonce, &sealed);
+                assert_eq!(testdata::base64(case, "ciphertext"), json);
+                assert_eq!(json.len(), json.capacity(), "the buffer has the exact size");
+            }
+        }
+    }
+
+    #[test]
+    fn ciphertexts_that_were_tampered_with_fail_as_in_kes_0_14() {
+        // KES 0.14 answers to what it can't parse with 500 and the text of its parser; we say that
+        // it is not authentic. Formats newer than that do what the newest generation does.
+        fn expected(case: &Value) -> Result<Vec<u8>, String> {
+            let by_0_14 = &case["expect_v014"];
+            let expect = match by_0_14["status"].as_u64() {
+                Some(500) => &case["expect_new"],
+                _ => by_0_14,
+            };
+            if expect["ok"] == true {
+                return Ok(testdata::base64(expect, "plaintext"));
+            }
+            let message = testdata::text(expect, "message");
+            Err(message.trim_start_matches("decryption failed: ").to_owned())
+        }
+
+        let data = testdata::read("ciphertexts-negative.json");
+        let cases = data["cases"].as_array().unwrap();
+        assert_eq!(80, cases.len());
+        for case in cases {
+            let name = testdata::text(case, "name");
+            assert_eq!(expected(case), open_case(case, None), "{name}");
+            if name != "JSON ChaCha20 ciphertext, key stored without algorithm" {
+                let algorithm = Some(algorithm_of(case));
+                assert_eq!(expected(case), open_case(case, algorithm), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_ciphertext_that_names_another_algorithm_than_the_key_is_not_authentic() {
+        let data = testdata::read("ciphertexts.json");
+        for case in data["cases"].as_array().unwrap() {
+            let other = match algorithm_of(case) {
+                Algorithm::Aes256 => Algorithm::ChaCha20,
+                Algorithm::ChaCha20 => Algorithm::Aes256,
+            };
+            assert_eq!(
+                Err("ciphertext is not authentic".to_owned()),
+                open_case(case, Some(other))
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_sealed_opens_with_the_same_context_only() {
+        for algorithm in [None, Some(Algorithm::Aes256), Some(Algorithm::ChaCha20)] {
+            let mut key = MasterKey::generate().unwrap();
+            key.algorithm = algorithm;
+            for len in [0, 1, 32, 1000, 70_000] {
+                let plaintext = vec![7; len];
+                let ciphertext = seal(&key, &plaintext, b"context").unwrap();
+                let opened = open(&key, &ciphertext, b"context").unwrap();
+                assert_eq!(plaintext, opened.expose());
+                for context in [&b""[..], b"Context"] {
+                    let refused = open(&key, &ciphertext, context);
+                    assert_eq!(Some(OpenError::NotAuthentic), refused.err());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sealing_twice_gives_two_ciphertexts() {
+        let key = MasterKey::generate().unwrap();
+        let [a, b] = [(); 2].map(|()| seal(&key, b"same", b"").unwrap());
+        assert_ne!(a, b);
+    }
+
+    #[test]
+    fn any_ciphertext_cut_short_is_refused() {
+        let data = testdata::read("ciphertexts.json");
+        for case in data["cases"].as_array().unwrap() {
+            let key = key_for(case, None);
+            let ciphertext = testdata::base64(case, "ciphertext");
+            for len in 0..ciphertext.len().min(300) {
+                let context = testdata::base64(case, "context");
+                let refused = open(&key, &ciphertext[..len], &context);
+                assert_eq!(Some(OpenError::NotAuthentic), refused.err());
+            }
+        }
+    }
+
+    #[test]
+    fn json_is_read_as_go_reads_it() {
+        let data = testdata::read("ciphertexts.json");
+        let case = &data["cases"][0];
+        let json = String::from_utf8(testdata::base64(case, "ciphertext")).unwrap();
+        let open = |json: &str| {
+            let context = testdata::base64(case, "context");
+            open(&key_for(case, None), json.as_bytes(), &context).map(|_| ())
+        };
+        assert_eq!(Ok(()), open(&json));
+        assert_eq!(Ok(()), open(&format!(" {json}\n")));
+        assert_eq!(Ok(()), open(&json.replace("\"iv\"", "\"IV\"")));
+        assert_eq!(Ok(()), open(&json.replace("AES-", "\\u0041ES-")));
+        assert_eq!(
+            Ok(()),
+            open(&json.replace("{\"aead\"", "{\"iv\":\"\",\"aead\""))
+        );
+        assert_eq!(Err(OpenError::IvSize(0)), open("{\"iv\":null}"));
+        assert_eq!(Err(OpenError::NotAuthentic), open("{\"iv\":1}"));
+        let long = "A".repeat(4000);
+        assert_eq!(
+            Err(OpenError::IvSize(3000)),
+            open(&format!("{{\"iv\":\"{long}\"}}"))
+        );
+    }
+
+    /// `cargo test --release -- --ignored --nocapture sealing_and_opening`
+    #[test]
+    #[ignore = "measures time"]
+    fn sealing_and_opening_is_fast() {
+        for algorithm in [Algorithm::Aes256, Algorithm::ChaCha20] {
+            let mut key = MasterKey::generate().unwrap();
+            key.algorithm = Some(algorithm);
+            let rounds = 200_000;
+            let start = std::time::Instant::now();
+            for _ in 0..rounds {
+                std::hint::black_box(seal(&key, &[1; 32], b"{\"bucket\":\"object\"}").unwrap());
+            }
+            let sealing = start.elapsed() / rounds;
+            let ciphertext = seal(&key, &[1; 32], b"{\"bucket\":\"object\"}").unwrap();
+            let start = std::time::Instant::now();
+            for _ in 0..rounds {
+                std::hint::black_box(open(&key, &ciphertext, b"{\"bucket\":\"object\"}").unwrap());
+            }
+            let opening = start.elapsed() / rounds;
+            println!("{algorithm:?}: seal {sealing:?}, open {opening:?}");
+        }
+    }
+}

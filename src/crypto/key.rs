@@ -1,1 +1,193 @@
-//! To be written.
+//! The master key: 32 secret bytes, what they may be used for, and the keys derived from them.
+
+use std::fmt;
+
+use chacha20::{R20, hchacha};
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::secret::Secret;
+
+/// Size of a master key, of the keys derived from it, and of an HMAC key, in bytes.
+pub const KEY_SIZE: usize = 32;
+
+/// Size of the random input of a key derivation, in bytes.
+pub(super) const IV_SIZE: usize = 16;
+
+/// How a master key encrypts (`formats.md` 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// HMAC-SHA-256 derives the message key, AES-256-GCM encrypts.
+    Aes256,
+    /// HChaCha20 derives the message key, ChaCha20-Poly1305 (RFC 8439) encrypts.
+    ChaCha20,
+}
+
+impl Algorithm {
+    /// The algorithm that a stored key means by `name`. An empty name is none and is not asked for.
+    pub(super) fn from_stored_name(name: &str) -> Option<Self> {
+        match name {
+            "AES256" | "AES256-GCM_SHA256" => Some(Self::Aes256),
+            "ChaCha20" | "XCHACHA20-POLY1305" => Some(Self::ChaCha20),
+            _ => None,
+        }
+    }
+}
+
+/// A master key. Encrypts and decrypts data keys through [`ciphertext`](super::ciphertext).
+///
+/// Prints its properties, never its bytes.
+pub struct MasterKey {
+    pub(super) bytes: Secret,
+    pub(super) algorithm: Option<Algorithm>,
+    pub(super) hmac_key: Option<Secret>,
+    pub(super) created_at: Option<String>,
+    pub(super) created_by: Option<String>,
+}
+
+impl MasterKey {
+    /// A new random key, good for any algorithm.
+    ///
+    /// # Errors
+    /// If the system has no randomness to give.
+    pub fn generate() -> Result<Self, getrandom::Error> {
+        Secret::random(KEY_SIZE).map(Self::generic)
+    }
+
+    /// The key with these bytes, good for any algorithm; `None` unless there are exactly
+    /// [`KEY_SIZE`] of them.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() == KEY_SIZE).then(|| Self::generic(Secret::new(bytes.to_vec())))
+    }
+
+    fn generic(bytes: Secret) -> Self {
+        Self {
+            bytes,
+            algorithm: None,
+            hmac_key: None,
+            created_at: None,
+            created_by: None,
+        }
+    }
+
+    /// The only algorithm this key may be used with; `None` if any will do.
+    pub fn algorithm(&self) -> Option<Algorithm> {
+        self.algorithm
+    }
+
+    /// When the key was made (RFC 3339), if its stored value says so.
+    pub fn created_at(&self) -> Option<&str> {
+        self.created_at.as_deref()
+    }
+
+    /// The identity that made the key, if its stored value says so.
+    pub fn created_by(&self) -> Option<&str> {
+        self.created_by.as_deref()
+    }
+
+    /// HMAC-SHA-256 of `message` under the HMAC key that is stored beside the key; `None` if there
+    /// is no such key.
+    pub fn hmac(&self, message: &[u8]) -> Option<[u8; 32]> {
+        let key = self.hmac_key.as_ref()?;
+        Some(hmac_sha256(key.expose(), message))
+    }
+
+    /// The key of the one message that was sealed with `iv`: HMAC-SHA-256 of `iv` under the master
+    /// key, or HChaCha20 of both (draft-irtf-cfrg-xchacha 2.2).
+    pub(super) fn message_key(
+        &self,
+        algorithm: Algorithm,
+        iv: &[u8; IV_SIZE],
+    ) -> Zeroizing<[u8; KEY_SIZE]> {
+        let bytes = self.bytes.expose();
+        match algorithm {
+            Algorithm::Aes256 => Zeroizing::new(hmac_sha256(bytes, iv)),
+            Algorithm::ChaCha20 => {
+                let bytes = bytes
+                    .try_into()
+                    .expect("every constructor checks that a master key has 32 bytes");
+                let mut derived = hchacha::<R20>(bytes, iv.into());
+                let key = Zeroizing::new(derived.into());
+                derived.zeroize();
+                key
+            }
+        }
+    }
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MasterKey")
+            .field("bytes", &self.bytes)
+            .field("algorithm", &self.algorithm)
+            .field("hmac_key", &self.hmac_key)
+            .field("created_at", &self.created_at)
+            .field("created_by", &self.created_by)
+            .finish()
+    }
+}
+
+/// HMAC-SHA-256 (RFC 2104).
+fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    mac.update(message);
+    mac.finalize().into_bytes().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testdata, *};
+
+    #[test]
+    fn message_keys_are_derived_as_published() {
+        let data = testdata::read("primitives.json");
+        for (list, algorithm, input) in [
+            ("hmac_sha256_key_derivation", Algorithm::Aes256, "iv"),
+            ("hchacha20", Algorithm::ChaCha20, "nonce"),
+        ] {
+            for case in data[list].as_array().unwrap() {
+                let key = MasterKey::from_bytes(&testdata::hex(case, "key")).unwrap();
+                let iv = testdata::hex(case, input).try_into().unwrap();
+                let derived = key.message_key(algorithm, &iv);
+                assert_eq!(testdata::hex(case, "out"), derived.as_slice());
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_with_an_hmac_key_authenticates_messages() {
+        for case in testdata::read("hmac.json")["cases"].as_array().unwrap() {
+            let mut key = MasterKey::generate().unwrap();
+            key.hmac_key = Some(Secret::new(testdata::base64(case, "hmac_key")));
+            let tag = key.hmac(&testdata::base64(case, "message")).unwrap();
+            assert_eq!(testdata::base64(case, "hmac"), tag);
+        }
+    }
+
+    #[test]
+    fn a_key_without_an_hmac_key_authenticates_nothing() {
+        assert_eq!(None, MasterKey::generate().unwrap().hmac(b"message"));
+    }
+
+    #[test]
+    fn only_32_bytes_are_a_key() {
+        for len in [0, 31, 33, 64] {
+            assert!(MasterKey::from_bytes(&vec![0; len]).is_none());
+        }
+        assert!(MasterKey::from_bytes(&[0; 32]).is_some());
+    }
+
+    #[test]
+    fn generated_keys_differ() {
+        let [a, b] = [(); 2].map(|()| MasterKey::generate().unwrap());
+        assert_ne!(a.bytes, b.bytes);
+    }
+
+    #[test]
+    fn debug_does_not_show_the_bytes() {
+        let shown = format!("{:?}", MasterKey::from_bytes(&[77; 32]).unwrap());
+        assert!(shown.contains("Secret(32 bytes)"), "{shown}");
+        assert!(!shown.contains("77"), "{shown}");
+    }
+}

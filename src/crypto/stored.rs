@@ -1,1 +1,308 @@
-//! To be written.
+//! How a master key looks in a key store.
+//!
+//! Writes K1, the 56 bytes of KES 0.14, and reads K1 to K4 (`formats.md` 1).
+
+use std::fmt;
+
+use base64::Engine;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::{Algorithm, BASE64, KEY_SIZE, MasterKey, Members, Text, read_members};
+use crate::secret::Secret;
+
+const PREFIX: &str = "{\"bytes\":\"";
+const SUFFIX: &str = "\"}";
+
+/// Length of 32 bytes in padded base64.
+const KEY_TEXT: usize = KEY_SIZE.div_ceil(3) * 4;
+
+/// Why a stored value is no master key. Never tells any of its content.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The value is neither a JSON object nor a protobuf message in base64.
+    Syntax,
+    /// The key has this many bytes; zero if there is none.
+    KeySize(usize),
+    /// The key is for an algorithm that does not exist.
+    UnknownAlgorithm,
+    /// A protobuf value without an HMAC key for SHA-256 of 32 bytes.
+    HmacKey,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("secret is malformed: ")?;
+        match self {
+            Self::Syntax => f.write_str("the stored value is in no known format"),
+            Self::KeySize(size) => write!(f, "the key has {size} bytes instead of {KEY_SIZE}"),
+            Self::UnknownAlgorithm => f.write_str("the key is for an unknown algorithm"),
+            Self::HmacKey => f.write_str("the HMAC key is missing or unusable"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The stored value of `key`: `{"bytes":"<base64>"}` (K1), which every KES can read.
+///
+/// Says nothing of the algorithm, the HMAC key or who made the key when.
+pub fn encode(key: &MasterKey) -> Secret {
+    let mut value = Zeroizing::new(vec![0; PREFIX.len() + KEY_TEXT + SUFFIX.len()]);
+    let (prefix, rest) = value.split_at_mut(PREFIX.len());
+    let (text, suffix) = rest.split_at_mut(KEY_TEXT);
+    prefix.copy_from_slice(PREFIX.as_bytes());
+    suffix.copy_from_slice(SUFFIX.as_bytes());
+    BASE64
+        .encode_slice(key.bytes.expose(), text)
+        .expect("the text of 32 bytes has its exact room");
+    Secret::new(std::mem::take(&mut *value))
+}
+
+/// Reads a stored value of any generation.
+///
+/// JSON (K1-K3) is read as KES 0.14 does: whatever follows the first value is ignored, member names
+/// match in any case. Everything else is taken for K4.
+///
+/// # Errors
+/// [`Error`] if the value can't be used as a key.
+pub fn decode(value: &[u8]) -> Result<MasterKey, Error> {
+    let value = value.trim_ascii();
+    if value.first() == Some(&b'{') {
+        decode_json(value)
+    } else {
+        decode_protobuf(&from_base64(value)?)
+    }
+}
+
+/// The JSON members of K1 to K3. `version` is always `v1` and tells nothing.
+#[derive(Default)]
+struct Json<'a> {
+    bytes: Text<'a>,
+    algorithm: Text<'a>,
+    created_at: Text<'a>,
+    created_by: Text<'a>,
+}
+
+impl<'a> Members<'a> for Json<'a> {
+    const NAMES: &'static [&'static str] = &["bytes", "algorithm", "created_at", "created_by"];
+
+    fn member(&mut self, index: usize) -> &mut Text<'a> {
+        match index {
+            0 => &mut self.bytes,
+            1 => &mut self.algorithm,
+            2 => &mut self.created_at,
+            _ => &mut self.created_by,
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Json<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read_members(deserializer)
+    }
+}
+
+fn decode_json(value: &[u8]) -> Result<MasterKey, Error> {
+    // Not `from_slice`, which would refuse what follows the first value.
+    let mut deserializer = serde_json::Deserializer::from_slice(value);
+    let json = Json::deserialize(&mut deserializer).map_err(|_| Error::Syntax)?;
+
+    let bytes = from_base64(json.bytes.as_str().as_bytes())?;
+    let mut key = MasterKey::from_bytes(&bytes).ok_or(Error::KeySize(bytes.len()))?;
+    if let Some(name) = json.algorithm.non_empty() {
+        key.algorithm = Some(Algorithm::from_stored_name(name).ok_or(Error::UnknownAlgorithm)?);
+    }
+    key.created_at = json.created_at.non_empty().map(str::to_owned);
+    key.created_by = json.created_by.non_empty().map(str::to_owned);
+    Ok(key)
+}
+
+/// Reads K4: `KeyVersion { 1: SecretKey { 1: bytes, 2: type }, 2: HMACKey { 1: bytes, 2: hash },
+/// 3: Timestamp { 1: seconds, 2: nanos }, 4: created_by }`.
+fn decode_protobuf(message: &[u8]) -> Result<MasterKey, Error> {
+    let fields = Fields::parse(message)?;
+    let secret = Fields::parse(fields.bytes[0])?;
+    let mut key =
+        MasterKey::from_bytes(secret.bytes[0]).ok_or(Error::KeySize(secret.bytes[0].len()))?;
+    key.algorithm = Some(match secret.numbers[1] {
+        1 => Algorithm::Aes256,
+        2 => Algorithm::ChaCha20,
+        _ => return Err(Error::UnknownAlgorithm),
+    });
+
+    let hmac = Fields::parse(fields.bytes[1])?;
+    if hmac.bytes[0].len() != KEY_SIZE || hmac.numbers[1] != 1 {
+        return Err(Error::HmacKey);
+    }
+    key.hmac_key = Some(Secret::new(hmac.bytes[0].to_vec()));
+
+    let time = Fields::parse(fields.bytes[2])?.numbers;
+    key.created_at = rfc3339(time[0].cast_signed(), time[1]);
+    let by = std::str::from_utf8(fields.bytes[3]).map_err(|_| Error::Syntax)?;
+    key.created_by = Some(by.to_owned()).filter(|by| !by.is_empty());
+    Ok(key)
+}
+
+/// The first fields of a protobuf message, each both as bytes and as a number. A field that is
+/// absent, or has another wire type, is empty and zero.
+#[derive(Default)]
+struct Fields<'a> {
+    bytes: [&'a [u8]; 4],
+    numbers: [u64; 4],
+}
+
+impl<'a> Fields<'a> {
+    fn parse(mut message: &'a [u8]) -> Result<Self, Error> {
+        let mut fields = Self::default();
+        while !message.is_empty() {
+            let (tag, wire_type) = decode_key(&mut message).map_err(|_| Error::Syntax)?;
+            let index = tag as usize - 1; // a tag of zero is refused above
+            match wire_type {
+                WireType::Varint if index < fields.numbers.len() => {
+                    fields.numbers[index] =
+                        decode_varint(&mut message).map_err(|_| Error::Syntax)?;
+                }
+                WireType::LengthDelimited if index < fields.bytes.len() => {
+                    let len = decode_varint(&mut message).map_err(|_| Error::Syntax)?;
+                    let len = usize::try_from(len).map_err(|_| Error::Syntax)?;
+                    (fields.bytes[index], message) =
+                        message.split_at_checked(len).ok_or(Error::Syntax)?;
+                }
+                _ => skip_field(wire_type, tag, &mut message, DecodeContext::default())
+                    .map_err(|_| Error::Syntax)?,
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// The time as Go prints it: UTC, without trailing zeros in the fraction. `None` for the zero
+/// timestamp and for times out of range.
+fn rfc3339(seconds: i64, nanos: u64) -> Option<String> {
+    if (seconds, nanos) == (0, 0) {
+        return None;
+    }
+    let time = tz::UtcDateTime::from_timespec(seconds, u32::try_from(nanos).ok()?).ok()?;
+    let whole = format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
+        time.year(),
+        time.month(),
+        time.month_day(),
+        time.hour(),
+        time.minute(),
+        time.second(),
+    );
+    if nanos == 0 {
+        return Some(whole + "Z");
+    }
+    let fraction = format!("{nanos:09}");
+    Some(format!("{whole}.{}Z", fraction.trim_end_matches('0')))
+}
+
+/// Decodes into one buffer that is wiped when dropped.
+fn from_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
+    let len = BASE64
+        .decode_slice(text, &mut bytes)
+        .map_err(|_| Error::Syntax)?;
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::prelude::BASE64_STANDARD;
+
+    use super::{super::testdata, *};
+
+    #[test]
+    fn a_key_is_written_as_kes_0_14_writes_it() {
+        let key = MasterKey::from_bytes(&[0; 32]).unwrap();
+        let value = encode(&key);
+        assert_eq!(56, value.len());
+        assert_eq!(
+            b"{\"bytes\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"}",
+            value.expose()
+        );
+        assert_eq!(key.bytes, decode(value.expose()).unwrap().bytes);
+    }
+
+    #[test]
+    fn stored_values_of_every_generation_are_read() {
+        let data = testdata::read("stored-keys.json");
+        for case in data["cases"].as_array().unwrap() {
+            let name = testdata::text(case, "name");
+            let result = decode(testdata::text(case, "raw").as_bytes());
+            if case["ok"] == false {
+                assert!(result.is_err(), "{name}");
+                continue;
+            }
+            let key = result.unwrap_or_else(|err| panic!("{name}: {err}"));
+            assert_eq!(testdata::base64(case, "key"), key.bytes.expose(), "{name}");
+            let algorithm = match testdata::text(case, "type") {
+                "AES256" => Some(Algorithm::Aes256),
+                "ChaCha20" => Some(Algorithm::ChaCha20),
+                _ => None,
+            };
+            assert_eq!(algorithm, key.algorithm(), "{name}");
+            let hmac_key = case
+                .get("hmac_key")
+                .map(|_| testdata::base64(case, "hmac_key"));
+            assert_eq!(
+                hmac_key.as_deref(),
+                key.hmac_key.as_ref().map(Secret::expose),
+                "{name}"
+            );
+            for (member, actual) in [
+                ("created_at", key.created_at()),
+                ("created_by", key.created_by()),
+            ] {
+                let expected = case[member].as_str().unwrap_or_default();
+                assert_eq!(expected, actual.unwrap_or_default(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_cut_or_changed_anywhere_is_an_error_or_a_key_but_no_panic() {
+        let data = testdata::read("stored-keys.json");
+        for case in data["cases"].as_array().unwrap() {
+            let raw = testdata::text(case, "raw").as_bytes();
+            for at in 0..raw.len() {
+                let _ = decode(&raw[..at]);
+                let mut changed = raw.to_vec();
+                changed[at] ^= 1;
+                let _ = decode(&changed);
+            }
+            let Ok(message) = BASE64_STANDARD.decode(raw) else {
+                continue;
+            };
+            for at in 0..message.len() {
+                let _ = decode_protobuf(&message[..at]);
+                for bit in 0..8 {
+                    let mut changed = message.clone();
+                    changed[at] ^= 1 << bit;
+                    let _ = decode_protobuf(&changed);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_value_is_a_key_of_no_bytes() {
+        assert_eq!(Some(Error::KeySize(0)), decode(b"").err());
+        assert_eq!(Some(Error::KeySize(0)), decode(b"{}").err());
+    }
+
+    #[test]
+    fn a_line_end_after_the_value_does_no_harm() {
+        let data = testdata::read("stored-keys.json");
+        for case in data["cases"].as_array().unwrap() {
+            let raw = testdata::text(case, "raw");
+            let with_line_end = decode(format!("{raw}\n").as_bytes());
+            assert_eq!(decode(raw.as_bytes()).is_ok(), with_line_end.is_ok());
+        }
+    }
+}
