@@ -47,7 +47,7 @@ impl std::error::Error for SealError {
 }
 
 /// Why a ciphertext can't be opened. Prints the texts of KES 0.14.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenError {
     /// A JSON ciphertext with an IV of this many bytes instead of 16.
     IvSize(usize),

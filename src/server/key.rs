@@ -14,11 +14,7 @@ use super::{
     failure::{Failure, Task},
 };
 use crate::{
-    crypto::{
-        ciphertext,
-        key::MasterKey,
-        stored,
-    },
+    crypto::{MasterKey, ciphertext, stored},
     deadline::Deadline,
     glob,
     http::reply::Reply,

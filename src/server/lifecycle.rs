@@ -22,7 +22,7 @@ use super::{Limits, Server, State, banner::Banner};
 use crate::{
     cache::Expiry,
     config::{self, Config, Flags, KeyStoreConfig},
-    crypto::{key::MasterKey, stored},
+    crypto::{MasterKey, stored},
     deadline::Deadline,
     keystore::{self, KeyName, KeyStore, fs::Fs, mem::Mem},
     log::Log,

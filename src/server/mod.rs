@@ -38,7 +38,7 @@ use self::{
 pub use self::state::State;
 use crate::{
     cache::{Cache, Expiry},
-    crypto::key::MasterKey,
+    crypto::MasterKey,
     keystore::KeyStore,
     log::Log,
 };

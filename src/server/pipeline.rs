@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     cache::Lookup,
-    crypto::{key::MasterKey, stored},
+    crypto::{MasterKey, stored},
     deadline::Deadline,
     http::{
         head::{Head, clean},
@@ -36,7 +36,7 @@ pub(super) struct Call<'a> {
 
 impl Call<'_> {
     /// The argument as the name of a key.
-    pub(super) fn key_name(&self) -> Result<KeyName, Failure> {
+    pub(super) fn key_name(&self) -> Result<KeyName> {
         KeyName::parse(self.argument).ok_or(Failure::InvalidKeyName)
     }
 }
