@@ -1,1 +1,70 @@
-//! To be written.
+//! Keys in memory, for trying things out: they are gone when the server ends.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Error, KeyName, KeyStore};
+use crate::{deadline::Deadline, secret::Secret};
+
+/// A key store in memory. Lists in the order of the names.
+#[derive(Default)]
+pub struct Mem {
+    /// All there is; every operation is one step on the map.
+    values: Mutex<BTreeMap<KeyName, Secret>>,
+}
+
+impl Mem {
+    /// An empty key store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<KeyName, Secret>> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl KeyStore for Mem {
+    fn create(&self, name: &KeyName, value: &Secret, _: Deadline) -> Result<(), Error> {
+        match self.lock().entry(name.clone()) {
+            Entry::Occupied(_) => Err(Error::Exists),
+            Entry::Vacant(entry) => {
+                entry.insert(value.clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn get(&self, name: &KeyName, _: Deadline) -> Result<Secret, Error> {
+        self.lock().get(name).cloned().ok_or(Error::NotFound)
+    }
+
+    fn delete(&self, name: &KeyName, _: Deadline) -> Result<(), Error> {
+        self.lock().remove(name);
+        Ok(())
+    }
+
+    fn list(&self, _: Deadline) -> Result<Vec<String>, Error> {
+        Ok(self.lock().keys().map(KeyName::to_string).collect())
+    }
+
+    fn status(&self, _: Deadline) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        "In-Memory: non-persistent".into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::contract, *};
+
+    #[test]
+    fn the_contract_of_a_key_store_holds() {
+        contract(&Mem::new());
+    }
+}
