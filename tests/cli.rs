@@ -1,5 +1,5 @@
 //! The command line without a server: usage, exit codes, identities.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::{
     fs,
