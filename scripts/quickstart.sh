@@ -114,7 +114,7 @@ echo "$with_kes"
 
 say '... and with curl'
 # shellcheck disable=SC2016  # expanded by `run`
-run 'with_curl="$(curl -sS --fail --cacert server.crt --key root.key --cert root.crt --json "{\"ciphertext\":\"$ciphertext\"}" "$KES_SERVER/v1/key/decrypt/my-key")"'
+run 'with_curl="$(curl -sS --fail --cacert server.crt --key root.key --cert root.crt --data "{\"ciphertext\":\"$ciphertext\"}" "$KES_SERVER/v1/key/decrypt/my-key")"'
 # shellcheck disable=SC2154  # set by `run`
 echo "$with_curl"
 

@@ -58,7 +58,7 @@ need() {
 # within SECONDS COMMAND...: repeats the command until it succeeds.
 within() {
     local tries=$(($1 * 50)); shift
-    until "$@" 2>/dev/null; do
+    until "$@"; do
         tries=$((tries - 1))
         [ "$tries" -gt 0 ] || return 1
         sleep 0.02
@@ -163,9 +163,9 @@ start() {
 }
 
 is_up() {
-    kill -0 "$SERVER" || fail "the server has ended"
+    kill -0 "$SERVER" 2>/dev/null || fail "the server has ended"
     curl --silent --max-time 5 --output up.body --cacert server.crt \
-        --key "$CLIENT.key" --cert "$CLIENT.crt" "$URL/version"
+        --key "$CLIENT.key" --cert "$CLIENT.crt" "$URL/version" 2>/dev/null
 }
 
 # stop: ends the server, which must exit with 0.
