@@ -17,6 +17,7 @@ readonly CREATES=160   # more than it takes any thread to get to the last point
 trace() {
     strace -f -qq -o trace "$@" "$KES" server --config kes.yml --auth off --quiet >>out.log 2>>err.log &
     SERVER=$!
+    disown   # so that the shell does not report its end
     local tries=500
     until ask --output /dev/null "$URL/version" 2>/dev/null; do
         tries=$((tries - 1))
@@ -26,10 +27,15 @@ trace() {
     done
 }
 
+# Killing strace would set the server free.
+at_exit() { if [ -s trace ]; then kill -9 "$(head -n 1 trace | cut -d ' ' -f 1)" 2>/dev/null; fi; }
+
+# ended: strace ends with the server, whose first thread is the first in the trace.
+ended() { ! kill -0 "$SERVER" 2>/dev/null; }
+
 untrace() {
-    # strace ends with its only child.
-    pkill -KILL -P "$SERVER" 2>/dev/null || true
-    wait "$SERVER" 2>/dev/null || true
+    kill -9 "$(head -n 1 trace | cut -d ' ' -f 1)" 2>/dev/null || true
+    within 5 ended || fail 'strace does not end'
     SERVER=
 }
 
@@ -62,7 +68,7 @@ awk -v started="$(cat lines)" '
     }' trace | sort >points || fail 'the trace shows no create'
 sed 's/^\([^ ]*\) \([0-9]*\) .*/    \1 \2/' points
 
-points=0 in_create=0 answered=0
+points=0 in_create=0 answered=0 elsewhere=
 step 'killed at each of them'
 while read -r call count before; do
     case "$call" in
@@ -72,18 +78,18 @@ while read -r call count before; do
         rm -rf keys && mkdir -m 700 keys
         points=$((points + 1))
         : >created
-        if trace -e trace="$call,linkat" -e inject="$call:signal=KILL:when=$n"; then
+        if trace -e trace="$call,flock,linkat" -e inject="$call:signal=KILL:when=$n"; then
             create "$CREATES"
         fi
-        if kill -0 "$SERVER" 2>/dev/null && ! grep -q 'killed by SIGKILL' trace; then
-            untrace
-            fail "the server outlived $call number $n"
-        fi
-        wait "$SERVER" 2>/dev/null || true
+        within 2 ended || { untrace; fail "the server outlived $call number $n"; }
         SERVER=
         # Was it a thread that had stored keys, or was about to?
         thread="$(grep -v 'killed by' trace | tail -n 1 | cut -d ' ' -f 1)"
-        if grep -q "^$thread .*linkat" trace || [ "$call" = linkat ]; then in_create=$((in_create + 1)); fi
+        if grep -qE "^$thread .*(flock|linkat)" trace; then
+            in_create=$((in_create + 1))
+        else
+            elsewhere="$elsewhere $call"
+        fi
         answered=$((answered + $(wc -l <created)))
 
         start
@@ -105,5 +111,5 @@ while read -r call count before; do
         kill_now
     done
 done <points
-step "$points points, $in_create of them in threads that store keys; $answered keys answered 200, lost=0"
+step "$points points, $in_create of them in threads that store keys${elsewhere:+ (others:$elsewhere)}; $answered keys answered 200, lost=0"
 [ "$in_create" -gt 0 ] || fail 'no thread that stores keys was killed'

@@ -19,8 +19,8 @@ cd "$WORK"
 
 cleanup() {
     local code=$?
-    if [ -n "$SERVER" ]; then kill -9 "$SERVER" 2>/dev/null || true; wait "$SERVER" 2>/dev/null || true; fi
     if type -t at_exit >/dev/null; then at_exit || true; fi
+    if [ -n "$SERVER" ]; then kill -9 "$SERVER" 2>/dev/null || true; wait "$SERVER" 2>/dev/null || true; fi
     cd / && rm -rf "$WORK"
     exit "$code"
 }
