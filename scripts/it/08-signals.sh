@@ -4,10 +4,12 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 scene
 
-# slow_body SECONDS: a request whose body takes that long.
-slow_body() { { printf '{"context":'; sleep "$1"; printf '""}'; } |
-    ask --request POST --data-binary @- --header 'Transfer-Encoding: chunked' --no-buffer \
-        --upload-file - --output slow.body --write-out '%{http_code}' "$URL/v1/key/generate/my-key" >slow.status; }
+# slow_body SECONDS: a request whose body takes that long to arrive.
+slow_body() {
+    { printf '{"context":'; sleep "$1"; printf '""}'; } |
+        ask --request POST --upload-file - --header 'Expect:' --output slow.body \
+            --write-out '%{http_code}' "$URL/v1/key/generate/my-key" >slow.status 2>slow.error
+}
 
 for signal in TERM INT; do
     step "SIG$signal ends an idle server with 0"
@@ -32,6 +34,26 @@ stop
 wait "$client" || true
 equal 'answers that are neither 200 nor a closed connection' '' "$(grep -vE '^(200|000)$' many | head -n 1)"
 [ "$(grep -c '^200$' many)" -gt 0 ] || fail 'nothing was answered'
+
+step 'a request whose body is still arriving is answered too'
+start
+slow_body 0.5 &
+client=$!
+sleep 0.25
+stop
+wait "$client" || fail "the client failed: $(cat slow.error)"
+equal 'answer' 200 "$(cat slow.status)"
+
+step 'but not waited for without end'
+start
+slow_body 4 &
+client=$!
+sleep 0.25
+begin=$(date +%s%N)
+stop
+took=$((($(date +%s%N) - begin) / 1000000))
+kill "$client" 2>/dev/null || true
+[ "$took" -lt 2500 ] || fail "it took $took ms"
 
 step 'a connection that does nothing does not hold it up'
 start

@@ -87,6 +87,7 @@ prints() {
 # fails CODE TEXT COMMAND...: the command exits with CODE and its stderr contains TEXT.
 fails() {
     local expected="$1" text="$2" code=0; shift 2
+    if [ "$1" = kes ]; then shift; set -- "$KES" "$@"; fi   # `timeout` knows no functions
     timeout 20 "$@" >stdout 2>stderr </dev/null || code=$?
     [ "$code" -eq "$expected" ] || fail "'$*' exited with $code instead of $expected: $(cat stderr)"
     contains "$(cat stderr)" "$text" || fail "'$*' said '$(cat stderr)', not '$text'"
