@@ -83,12 +83,25 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// Reads a PEM certificate chain and its private key, and checks that they belong together and that
-/// the certificate has not expired at `now`.
+/// Checks that the certificate that was read from the file `cert` has not expired at `now`.
+///
+/// # Errors
+/// [`Error::Expired`]
+pub fn check_expiry(certified: &CertifiedKey, cert: &Path, now: UnixTime) -> Result<(), Error> {
+    let not_after = certified.cert.first().and_then(|leaf| identity::not_after(leaf).ok());
+    match not_after {
+        Some(not_after) if not_after.as_secs() < now.as_secs() => {
+            Err(Error::Expired(cert.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads a PEM certificate chain and its private key, and checks that they belong together.
 ///
 /// # Errors
 /// [`Error`] names the file and what is wrong with it.
-pub fn load_certificate(cert: &Path, key: &Path, now: UnixTime) -> Result<Arc<CertifiedKey>, Error> {
+pub fn load_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Error> {
     const CERT: &str = "certificate";
     const KEY: &str = "private key";
     let text = std::fs::read(cert).map_err(|e| Error::Unreadable(cert.to_owned(), CERT, e))?;
@@ -99,7 +112,7 @@ pub fn load_certificate(cert: &Path, key: &Path, now: UnixTime) -> Result<Arc<Ce
         let why = "no PEM block of type CERTIFICATE".to_owned();
         return Err(Error::Unusable(cert.to_owned(), CERT, why));
     };
-    let not_after = identity::not_after(leaf)
+    identity::not_after(leaf)
         .map_err(|e| Error::Unusable(cert.to_owned(), CERT, e.to_string()))?;
     let text = zeroize::Zeroizing::new(
         std::fs::read(key).map_err(|e| Error::Unreadable(key.to_owned(), KEY, e))?,
@@ -127,9 +140,6 @@ pub fn load_certificate(cert: &Path, key: &Path, now: UnixTime) -> Result<Arc<Ce
             return Err(Error::Mismatch(cert.to_owned(), key.to_owned()));
         }
         Err(e) => return Err(Error::Unusable(cert.to_owned(), CERT, e.to_string())),
-    }
-    if not_after.as_secs() < now.as_secs() {
-        return Err(Error::Expired(cert.to_owned()));
     }
     Ok(Arc::new(certified))
 }

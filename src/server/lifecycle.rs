@@ -172,8 +172,9 @@ fn protect_memory() {
 }
 
 fn load_state(config: &Config) -> Result<State, Error> {
-    let certificate = tls::load_certificate(&config.tls_cert, &config.tls_key, UnixTime::now())
-        .map_err(Error::Tls)?;
+    let certificate =
+        tls::load_certificate(&config.tls_cert, &config.tls_key).map_err(Error::Tls)?;
+    tls::check_expiry(&certificate, &config.tls_cert, UnixTime::now()).map_err(Error::Tls)?;
     let trust = match config.auth {
         config::Auth::On => ClientTrust::system().map_err(Error::Tls)?,
         config::Auth::Off => ClientTrust::any(),
