@@ -11,58 +11,58 @@ talk() {
     local request="$1"; shift
     printf '%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$request" |
         timeout 10 openssl s_client -connect "127.0.0.1:$PORT" -CAfile server.crt -verify_return_error \
-            -ign_eof "$@" >talk 2>&1
+            -ign_eof "$@" >talk.out 2>&1
 }
 
 step 'TLS 1.3 with a client certificate'
-talk 'GET /version' -cert root.crt -key root.key || fail "$(tail -n 3 talk)"
-grep -q '^HTTP/1.1 200' talk || fail 'no answer'
-grep -q 'TLSv1.3' talk || fail 'not TLS 1.3'
-grep -q 'Verify return code: 0 (ok)' talk || fail 'the server certificate is not verified'
-grep -q 'No client certificate CA names sent' talk || fail 'the request names authorities'
+talk 'GET /version' -cert root.crt -key root.key || fail "$(tail -n 3 talk.out)"
+grep -q '^HTTP/1.1 200' talk.out || fail 'no answer'
+grep -q 'TLSv1.3' talk.out || fail 'not TLS 1.3'
+grep -q 'Verify return code: 0 (ok)' talk.out || fail 'the server certificate is not verified'
+grep -q 'No client certificate CA names sent' talk.out || fail 'the request names authorities'
 
 step 'TLS 1.2 is refused'
 talk 'GET /version' -tls1_2 -cert root.crt -key root.key && fail 'TLS 1.2 was accepted'
-grep -q 'alert protocol version' talk || fail 'no alert protocol_version'
+grep -q 'alert protocol version' talk.out || fail 'no alert protocol_version'
 
 step 'no client certificate is refused'
 talk 'GET /version' && fail 'it was accepted'
-grep -q 'HTTP/1.1 200' talk && fail 'it was answered'
-grep -q 'alert certificate required' talk || fail 'no alert certificate_required'
+grep -q 'HTTP/1.1 200' talk.out && fail 'it was answered'
+grep -q 'alert certificate required' talk.out || fail 'no alert certificate_required'
 within 2 grep -q "tls: client didn't provide a certificate" err.log || fail 'the error log does not say so'
 
 step 'a resumed session is still who it was'
-talk 'GET /v1/key/list/*' -cert root.crt -key root.key -sess_out session || fail "$(tail -n 3 talk)"
-grep -q '^HTTP/1.1 200' talk || fail 'root may list'
+talk 'GET /v1/key/list/*' -cert root.crt -key root.key -sess_out session || fail "$(tail -n 3 talk.out)"
+grep -q '^HTTP/1.1 200' talk.out || fail 'root may list'
 [ -s session ] || fail 'there was no ticket'
-talk 'GET /v1/key/list/*' -sess_in session -cert root.crt -key root.key || fail "$(tail -n 3 talk)"
-grep -q '^Reused, TLSv1.3' talk || fail 'the session was not resumed'
-grep -q '^HTTP/1.1 200' talk || fail 'the resumed session is not root'
+talk 'GET /v1/key/list/*' -sess_in session -cert root.crt -key root.key || fail "$(tail -n 3 talk.out)"
+grep -q '^Reused, TLSv1.3' talk.out || fail 'the session was not resumed'
+grep -q '^HTTP/1.1 200' talk.out || fail 'the resumed session is not root'
 identity stranger
 talk 'GET /v1/key/list/*' -cert stranger.crt -key stranger.key -sess_out other
-grep -q '^HTTP/1.1 403' talk || fail 'a stranger may not list'
+grep -q '^HTTP/1.1 403' talk.out || fail 'a stranger may not list'
 talk 'GET /v1/key/list/*' -sess_in other -cert root.crt -key root.key
-grep -q '^Reused, TLSv1.3' talk || fail 'the session was not resumed'
-grep -q '^HTTP/1.1 403' talk || fail 'another certificate changed who a resumed session is'
+grep -q '^Reused, TLSv1.3' talk.out || fail 'the session was not resumed'
+grep -q '^HTTP/1.1 403' talk.out || fail 'another certificate changed who a resumed session is'
 
 step 'a restart forgets all sessions'
 stop
 start
-talk 'GET /v1/key/list/*' -sess_in session -cert root.crt -key root.key || fail "$(tail -n 3 talk)"
-grep -q '^New, TLSv1.3' talk || fail 'the session was resumed'
+talk 'GET /v1/key/list/*' -sess_in session -cert root.crt -key root.key || fail "$(tail -n 3 talk.out)"
+grep -q '^New, TLSv1.3' talk.out || fail 'the session was resumed'
 
 step 'all groups and suites that we promise'
 for group in X25519 P-256 P-384; do
-    talk 'GET /version' -groups "$group" -cert root.crt -key root.key || fail "$group: $(tail -n 3 talk)"
+    talk 'GET /version' -groups "$group" -cert root.crt -key root.key || fail "$group: $(tail -n 3 talk.out)"
 done
 for suite in TLS_AES_128_GCM_SHA256 TLS_AES_256_GCM_SHA384 TLS_CHACHA20_POLY1305_SHA256; do
-    talk 'GET /version' -ciphersuites "$suite" -cert root.crt -key root.key || fail "$suite: $(tail -n 3 talk)"
-    grep -q "Cipher is $suite" talk || fail "$suite was not used"
+    talk 'GET /version' -ciphersuites "$suite" -cert root.crt -key root.key || fail "$suite: $(tail -n 3 talk.out)"
+    grep -q "Cipher is $suite" talk.out || fail "$suite was not used"
 done
 
 step 'ALPN'
-talk 'GET /version' -alpn http/1.1 -cert root.crt -key root.key || fail "$(tail -n 3 talk)"
-grep -q 'ALPN protocol: http/1.1' talk || fail 'http/1.1 was not chosen'
+talk 'GET /version' -alpn http/1.1 -cert root.crt -key root.key || fail "$(tail -n 3 talk.out)"
+grep -q 'ALPN protocol: http/1.1' talk.out || fail 'http/1.1 was not chosen'
 stop
 
 # shows FILE PART: what openssl says about a certificate, as one line with single blanks.
