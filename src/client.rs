@@ -112,8 +112,10 @@ impl Client {
             .client_cert(Some(client_certificate(&cert, &key)?))
             .disable_verification(is_insecure);
         let roots = rustls_native_certs::load_native_certs().certs;
-        let roots: Vec<_> =
-            roots.iter().map(|der| ureq::tls::Certificate::from_der(der).to_owned()).collect();
+        let roots: Vec<_> = roots
+            .iter()
+            .map(|der| ureq::tls::Certificate::from_der(der).to_owned())
+            .collect();
         tls = tls.root_certs(RootCerts::Specific(Arc::new(roots)));
         let config = Agent::config_builder()
             .tls_config(tls.build())
@@ -125,7 +127,10 @@ impl Client {
             .timeout_global(Some(TOTAL_TIMEOUT))
             .user_agent(concat!("kes/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(Self { agent: config.new_agent(), server })
+        Ok(Self {
+            agent: config.new_agent(),
+            server,
+        })
     }
 
     /// Sends a request and returns the body of its answer, at most `limit` bytes. `path` is escaped
@@ -149,7 +154,9 @@ impl Client {
                 }
                 Ok((200..=299, body)) => return Ok(body),
                 Ok((_, message)) => {
-                    return Err(Error::Refused(String::from_utf8_lossy(&message).trim().to_owned()));
+                    return Err(Error::Refused(
+                        String::from_utf8_lossy(&message).trim().to_owned(),
+                    ));
                 }
                 Err(e) => return Err(e),
             }
@@ -165,13 +172,18 @@ impl Client {
         limit: u64,
     ) -> Result<(u16, Zeroizing<Vec<u8>>), Error> {
         let failed = |e: ureq::Error| Error::Network(self.server.clone(), e);
-        let request = Request::builder().method(method).uri(format!("{}{path}", self.server));
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.server));
         let answer = match body {
             Some(body) => {
                 let request = request.header("Content-Type", "application/json");
-                self.agent.run(request.body(body).map_err(|e| failed(e.into()))?)
+                self.agent
+                    .run(request.body(body).map_err(|e| failed(e.into()))?)
             }
-            None => self.agent.run(request.body(()).map_err(|e| failed(e.into()))?),
+            None => self
+                .agent
+                .run(request.body(()).map_err(|e| failed(e.into()))?),
         };
         let mut answer = answer.map_err(failed)?;
         let status = answer.status().as_u16();

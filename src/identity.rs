@@ -65,7 +65,11 @@ pub fn of_certificate(der: &[u8]) -> Result<String, Error> {
 pub fn with_hash(der: &[u8], hash: Hash) -> Result<String, Error> {
     // DER has one encoding for each value and the parser takes no other, so encoding the key again
     // gives the bytes that stand in the certificate.
-    let key = parse(der)?.tbs_certificate.subject_public_key_info.to_der().map_err(Error)?;
+    let key = parse(der)?
+        .tbs_certificate
+        .subject_public_key_info
+        .to_der()
+        .map_err(Error)?;
     Ok(match hash {
         Hash::Sha256 => hex(&Sha256::digest(&key)),
         Hash::Sha384 => hex(&Sha384::digest(&key)),
@@ -78,14 +82,24 @@ pub fn with_hash(der: &[u8], hash: Hash) -> Result<String, Error> {
 /// # Errors
 /// [`Error`] if `der` is no certificate.
 pub fn not_after(der: &[u8]) -> Result<UnixTime, Error> {
-    let end = parse(der)?.tbs_certificate.validity.not_after.to_unix_duration();
-    Ok(UnixTime::since_unix_epoch(Duration::from_secs(end.as_secs())))
+    let end = parse(der)?
+        .tbs_certificate
+        .validity
+        .not_after
+        .to_unix_duration();
+    Ok(UnixTime::since_unix_epoch(Duration::from_secs(
+        end.as_secs(),
+    )))
 }
 
 /// Whether a DER certificate is that of a certificate authority.
 pub fn is_ca(der: &[u8]) -> bool {
     let constraints = parse(der).ok().and_then(|certificate| {
-        certificate.tbs_certificate.get::<BasicConstraints>().ok().flatten()
+        certificate
+            .tbs_certificate
+            .get::<BasicConstraints>()
+            .ok()
+            .flatten()
     });
     constraints.is_some_and(|(_, constraints)| constraints.ca)
 }
@@ -96,11 +110,13 @@ fn parse(der: &[u8]) -> Result<Certificate, Error> {
 
 fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a `String` cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a `String` cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 #[cfg(test)]

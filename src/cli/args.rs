@@ -47,7 +47,8 @@ impl Args {
         let mut parsed = Self::default();
         let mut only_positional = false;
         let mut args = args.map(|arg| {
-            arg.into_string().map_err(|_| Misfit("argument is not valid UTF-8".to_owned()))
+            arg.into_string()
+                .map_err(|_| Misfit("argument is not valid UTF-8".to_owned()))
         });
         while let Some(arg) = args.next() {
             let arg = arg?;
@@ -102,7 +103,10 @@ impl Args {
 
     /// All values of a flag.
     pub(super) fn values(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.flags.iter().filter(move |(flag, _)| *flag == name).map(|(_, value)| value.as_str())
+        self.flags
+            .iter()
+            .filter(move |(flag, _)| *flag == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Whether a flag without value is set.
@@ -124,8 +128,16 @@ mod tests {
     use super::*;
 
     static FLAGS: &[Flag] = &[
-        Flag { names: &["insecure", "k"], takes: Takes::Bool, help: "" },
-        Flag { names: &["key"], takes: Takes::Value("file"), help: "" },
+        Flag {
+            names: &["insecure", "k"],
+            takes: Takes::Bool,
+            help: "",
+        },
+        Flag {
+            names: &["key"],
+            takes: Takes::Value("file"),
+            help: "",
+        },
     ];
 
     fn parse(args: &[&str]) -> Result<Args, Misfit> {
@@ -142,13 +154,19 @@ mod tests {
         ] {
             let args = parse(args).unwrap();
             assert!(args.is_set("insecure"));
-            assert_eq!((Some("f"), vec!["name".to_owned()]), (args.value("key"), args.positional));
+            assert_eq!(
+                (Some("f"), vec!["name".to_owned()]),
+                (args.value("key"), args.positional.clone())
+            );
         }
     }
 
     #[test]
     fn a_lone_hyphen_and_all_after_two_hyphens_are_no_flags() {
-        assert_eq!(vec!["-", "-k", "--"], parse(&["-", "--", "-k", "--"]).unwrap().positional);
+        assert_eq!(
+            vec!["-", "-k", "--"],
+            parse(&["-", "--", "-k", "--"]).unwrap().positional
+        );
     }
 
     #[test]
@@ -156,6 +174,9 @@ mod tests {
         let text = |args: &[&str]| parse(args).unwrap_err().0;
         assert_eq!("flag provided but not defined: -kf", text(&["-kf"]));
         assert_eq!("flag needs an argument: -key", text(&["--key"]));
-        assert_eq!("invalid value \"x\" for flag -k: parse error", text(&["-k=x"]));
+        assert_eq!(
+            "invalid value \"x\" for flag -k: parse error",
+            text(&["-k=x"])
+        );
     }
 }

@@ -39,7 +39,12 @@ pub(super) fn import(args: &Args) -> Result<()> {
 fn import_key(args: &Args, name: &str, key: &str) -> Result<()> {
     let key = value("key", key)?;
     client(args)?
-        .send("POST", &path("import", name), Some(&body(&[("bytes", &key)])), MAX_ANSWER)
+        .send(
+            "POST",
+            &path("import", name),
+            Some(&body(&[("bytes", &key)])),
+            MAX_ANSWER,
+        )
         .map_err(|e| format!("failed to import key {name:?}: {e}"))?;
     Ok(())
 }
@@ -71,7 +76,10 @@ pub(super) fn list(args: &Args) -> Result<()> {
         .map_err(|e| failed(e.to_string()))?;
     let mut names = Vec::new();
     for line in serde_json::Deserializer::from_slice(&lines).into_iter::<Line>() {
-        names.push(line.map_err(|e| failed(format!("the server sent no list: {e}")))?.name);
+        names.push(
+            line.map_err(|e| failed(format!("the server sent no list: {e}")))?
+                .name,
+        );
     }
     names.sort();
     let as_json = args.is_set("json") || !is_terminal();
@@ -81,7 +89,10 @@ pub(super) fn list(args: &Args) -> Result<()> {
             text.push_str(&serde_json::json!({ "name": name }).to_string());
         } else {
             // A name can't hold control characters on this server, but this may be another.
-            text.extend(name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
+            text.extend(
+                name.chars()
+                    .map(|c| if c.is_control() { '\u{fffd}' } else { c }),
+            );
         }
         text.push('\n');
     }
@@ -112,8 +123,13 @@ pub(super) fn encrypt(args: &Args) -> Result<()> {
     };
     let plaintext = value("plaintext", plaintext)?;
     let context = optional("context", rest.first())?;
-    let answer = call(args, "encrypt", name, &[("plaintext", &plaintext), ("context", &context)])
-        .map_err(|e| format!("failed to encrypt plaintext: {e}"))?;
+    let answer = call(
+        args,
+        "encrypt",
+        name,
+        &[("plaintext", &plaintext), ("context", &context)],
+    )
+    .map_err(|e| format!("failed to encrypt plaintext: {e}"))?;
     show(args, "ciphertext", answer.ciphertext());
     Ok(())
 }
@@ -125,8 +141,13 @@ pub(super) fn decrypt(args: &Args) -> Result<()> {
     };
     let ciphertext = value("ciphertext", ciphertext)?;
     let context = optional("context", rest.first())?;
-    let answer = call(args, "decrypt", name, &[("ciphertext", &ciphertext), ("context", &context)])
-        .map_err(|e| format!("failed to decrypt ciphertext: {e}"))?;
+    let answer = call(
+        args,
+        "decrypt",
+        name,
+        &[("ciphertext", &ciphertext), ("context", &context)],
+    )
+    .map_err(|e| format!("failed to decrypt ciphertext: {e}"))?;
     show(args, "plaintext", answer.plaintext());
     Ok(())
 }
@@ -187,10 +208,16 @@ fn show(args: &Args, label: &str, value: &str) {
 
 /// A JSON object of base64 texts; empty ones are left out.
 fn body(members: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
-    let size: usize = members.iter().map(|(name, value)| name.len() + value.len() + 6).sum();
+    let size: usize = members
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 6)
+        .sum();
     let mut json = Zeroizing::new(Vec::with_capacity(size + 2));
     json.push(b'{');
-    for (name, value) in members.iter().filter(|(name, value)| !value.is_empty() || *name == "plaintext") {
+    for (name, value) in members
+        .iter()
+        .filter(|(name, value)| !value.is_empty() || *name == "plaintext")
+    {
         if json.len() > 1 {
             json.push(b',');
         }

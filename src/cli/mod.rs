@@ -48,11 +48,16 @@ const INSECURE: Flag = Flag {
     help: "skip the checks of the server's certificate",
 };
 
-const JSON: Flag = Flag { names: &["json"], takes: Takes::Bool, help: "print JSON" };
+const JSON: Flag = Flag {
+    names: &["json"],
+    takes: Takes::Bool,
+    help: "print JSON",
+};
 
 const CLIENT: &[Flag] = &[INSECURE, JSON];
 
-const STDIN: &str = "'-' reads the value from standard input, so that it is not seen in the list of processes.";
+const STDIN: &str =
+    "'-' reads the value from standard input, so that it is not seen in the list of processes.";
 
 /// All commands; the second names of the newer vocabulary are rows of their own.
 #[rustfmt::skip]
@@ -86,7 +91,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
     let mut path: Vec<&str> = Vec::new();
     loop {
-        let next = args.get(path.len()).map(|arg| arg.to_str().unwrap_or_default());
+        let next = args
+            .get(path.len())
+            .map(|arg| arg.to_str().unwrap_or_default());
         match next {
             Some(word) if !word.starts_with('-') => {
                 path.push(word);
@@ -109,12 +116,17 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
                 return ExitCode::SUCCESS;
             }
             Some("-u" | "--update" | "-update") if path.is_empty() => {
-                eprintln!("Error: kes does not update itself: install a new version from where you got this one");
+                eprintln!(
+                    "Error: kes does not update itself: install a new version from where you got this one"
+                );
                 return ExitCode::from(1);
             }
             Some(flag) => {
                 let name = flag.trim_start_matches('-');
-                eprint!("flag provided but not defined: -{name}\n{}", group_usage(&path));
+                eprint!(
+                    "flag provided but not defined: -{name}\n{}",
+                    group_usage(&path)
+                );
                 return ExitCode::from(2);
             }
             None => {
@@ -126,7 +138,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn is_group(path: &[&str]) -> bool {
-    COMMANDS.iter().any(|command| command.path.starts_with(path))
+    COMMANDS
+        .iter()
+        .any(|command| command.path.starts_with(path))
 }
 
 fn run_command(command: &Command, args: impl Iterator<Item = OsString>) -> ExitCode {
@@ -155,7 +169,11 @@ fn run_command(command: &Command, args: impl Iterator<Item = OsString>) -> ExitC
 }
 
 fn usage(command: &Command) -> String {
-    let mut text = format!("{}.\n\nUsage:\n  kes {}", command.summary, command.path.join(" "));
+    let mut text = format!(
+        "{}.\n\nUsage:\n  kes {}",
+        command.summary,
+        command.path.join(" ")
+    );
     if !command.flags.is_empty() {
         text.push_str(" [options]");
     }
@@ -164,7 +182,11 @@ fn usage(command: &Command) -> String {
         text.push_str(command.arguments);
     }
     text.push_str("\n\nOptions:\n");
-    let help = Flag { names: &["help", "h"], takes: Takes::Bool, help: "print this text" };
+    let help = Flag {
+        names: &["help", "h"],
+        takes: Takes::Bool,
+        help: "print this text",
+    };
     for flag in command.flags.iter().chain([&help]) {
         let mut names: Vec<_> = flag.names.iter().map(|name| dashed(name)).collect();
         names.sort_by_key(String::len);
@@ -178,20 +200,31 @@ fn usage(command: &Command) -> String {
     if !command.details.is_empty() {
         let _ = write!(text, "\n{}\n", command.details);
     }
-    if command.flags.iter().any(|flag| flag.names == INSECURE.names) {
+    if command
+        .flags
+        .iter()
+        .any(|flag| flag.names == INSECURE.names)
+    {
         let _ = write!(text, "\n{ENVIRONMENT}");
     }
     text
 }
 
 fn dashed(name: &str) -> String {
-    if name.len() == 1 { format!("-{name}") } else { format!("--{name}") }
+    if name.len() == 1 {
+        format!("-{name}")
+    } else {
+        format!("--{name}")
+    }
 }
 
 fn group_usage(path: &[&str]) -> String {
     let name = [&["kes"], path].concat().join(" ");
     let mut text = format!("Usage:\n  {name} <command> [options]\n\nCommands:\n");
-    for command in COMMANDS.iter().filter(|command| command.path.starts_with(path)) {
+    for command in COMMANDS
+        .iter()
+        .filter(|command| command.path.starts_with(path))
+    {
         let words = command.path[path.len()..].join(" ");
         let _ = writeln!(text, "  {:<24} {}", words, command.summary);
     }

@@ -18,8 +18,9 @@ use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
 use zeroize::Zeroizing;
 
 use super::{
-    Args, Failure, is_terminal, print,
+    Args, Failure,
     args::{Flag, Takes},
+    is_terminal, print,
 };
 use crate::{
     duration,
@@ -47,8 +48,9 @@ pub(super) const OF_FLAGS: &[Flag] = &[
 
 /// A PKCS#8 private key of version 1 with an Ed25519 seed (RFC 8410 7) up to the seed. OpenSSL 3.0
 /// does not read version 2, which ring and rcgen would write.
-const ED25519_PKCS8: [u8; 16] =
-    [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+const ED25519_PKCS8: [u8; 16] = [
+    0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
+];
 
 /// `kes tool identity of [<file>]`
 pub(super) fn of(args: &Args) -> Result<()> {
@@ -60,7 +62,8 @@ pub(super) fn of(args: &Args) -> Result<()> {
         [] => (read_stdin()?, "standard input".to_owned()),
         [file] if file == "-" => (read_stdin()?, "standard input".to_owned()),
         [file] => {
-            let mut opened = File::open(file).map_err(|e| format!("failed to open {file:?}: {e}"))?;
+            let mut opened =
+                File::open(file).map_err(|e| format!("failed to open {file:?}: {e}"))?;
             let mut text = Vec::new();
             opened
                 .read_to_end(&mut text)
@@ -73,7 +76,11 @@ pub(super) fn of(args: &Args) -> Result<()> {
         .map_err(|_| "found no (non-CA) certificate in any PEM block")?;
     let identity = identity::with_hash(&der, hash)
         .map_err(|e| format!("failed to read certificate from {source}: {e}"))?;
-    print(&if is_terminal() { format!("\n  Identity:  {identity}\n") } else { identity });
+    print(&if is_terminal() {
+        format!("\n  Identity:  {identity}\n")
+    } else {
+        identity
+    });
     Ok(())
 }
 
@@ -105,11 +112,15 @@ pub(super) fn new(args: &Args) -> Result<()> {
     }
     let mut names = Vec::new();
     for ip in args.values("ip") {
-        let ip: IpAddr = ip.parse().map_err(|_| format!("{ip:?} is not a valid IP address"))?;
+        let ip: IpAddr = ip
+            .parse()
+            .map_err(|_| format!("{ip:?} is not a valid IP address"))?;
         names.push(SanType::IpAddress(ip));
     }
     for dns in args.values("dns") {
-        let dns = dns.try_into().map_err(|_| format!("{dns:?} is not a valid host name"))?;
+        let dns = dns
+            .try_into()
+            .map_err(|_| format!("{dns:?} is not a valid host name"))?;
         names.push(SanType::DnsName(dns));
     }
     let (key, cert) = generate(name, validity, names, args.is_set("server"))
@@ -151,7 +162,9 @@ fn generate(
     // Certificates count in whole seconds.
     let now = Duration::from_secs(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
     params.not_before = (UNIX_EPOCH + now).into();
-    let end = UNIX_EPOCH.checked_add(now + validity).ok_or("the validity is too long")?;
+    let end = UNIX_EPOCH
+        .checked_add(now + validity)
+        .ok_or("the validity is too long")?;
     // The last moment that an X.509 certificate can name is in the year 9999.
     if now + validity > Duration::from_secs(253_402_300_799) {
         return Err("the validity is too long".into());
@@ -215,8 +228,12 @@ fn write(path: &Path, what: &str, content: &[u8], force: bool) -> Result<Written
         return Err(exists().into());
     }
     let temp = beside("new");
-    let result = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temp).and_then(
-        |mut file| {
+    let result = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temp)
+        .and_then(|mut file| {
             file.write_all(content)?;
             file.sync_all()?;
             let mut backup = None;
@@ -229,9 +246,11 @@ fn write(path: &Path, what: &str, content: &[u8], force: bool) -> Result<Written
                 true => fs::rename(&temp, path)?,
                 false => fs::hard_link(&temp, path)?,
             }
-            Ok(Written { path: path.to_owned(), backup })
-        },
-    );
+            Ok(Written {
+                path: path.to_owned(),
+                backup,
+            })
+        });
     let _ = fs::remove_file(&temp);
     match result {
         Ok(written) => Ok(written),
