@@ -60,7 +60,7 @@ api GET '/v1/key/list/my-*'; is 200 '{"Name":"my-key"}'
 api GET /v1/key/list/; is 200
 equal 'keys without a pattern' 3 "$(wc -l <body)"
 api GET '/v1/key/list/nothing*' --globoff; is 200 ''
-ask --raw --output raw --dump-header head "$URL/v1/key/list/my-*"
+ask --raw --output raw --dump-header head.txt "$URL/v1/key/list/my-*"
 equal 'announced trailers' 'Status, Error' "$(header Trailer)"
 equal 'chunks and trailers' '12|{"Name":"my-key"}||0|Status: 200|Error:||' "$(tr -d '\r' <raw | sed 's/ *$//' | tr '\n' '|')"
 ask --raw --output raw "$URL/v1/key/list/nothing*"
@@ -92,7 +92,7 @@ printf '{"context":"%s"}' "$(head -c 200000 /dev/zero | base64_line)" >large
 api POST /v1/key/generate/my-key --header 'Transfer-Encoding: chunked' --data-binary @large; is 200
 api POST /v1/key/generate/my-key --header 'Expect: 100-continue' --data-binary @large
 is 200
-grep -q '^HTTP/1.1 100' head || fail 'there was no 100 Continue'
+grep -q '^HTTP/1.1 100' head.txt || fail 'there was no 100 Continue'
 api POST /v1/key/generate/my-key --header 'Expect:' --data-binary @large; is 200
 
 step 'bodies that are too large'
@@ -114,8 +114,8 @@ api GET '/v1/key/list/my-*' --no-alpn --http1.0; is 200 '{"Name":"my-key"}'
 equal 'no chunks' '' "$(header Transfer-Encoding)"
 
 step 'HEAD is an ordinary wrong method, answered without a body'
-ask --head --output head "$URL/version" || fail "HEAD failed with $?"
-grep -q '^HTTP/1.1 405' head || fail "HEAD was answered $(head -n 1 head)"
+ask --head --output head.txt "$URL/version" || fail "HEAD failed with $?"
+grep -q '^HTTP/1.1 405' head.txt || fail "HEAD was answered $(head -n 1 head.txt)"
 
 step 'an identity without a policy'
 identity stranger

@@ -52,7 +52,7 @@ for name in one two; do
     api POST "/v1/key/create/$name"; is 200
     needle "$(member bytes <"keys/$name")"
 done
-for number in 1 2 3; do
+for _ in 1 2 3; do
     api POST /v1/key/generate/one --data '{}'; is 200
     needle "$(member plaintext <body)"
     sealed="$(member ciphertext <body)"

@@ -193,11 +193,11 @@ ask() {
         --key "$CLIENT.key" --cert "$CLIENT.crt" "$@"
 }
 
-# api METHOD PATH [CURL ARGUMENTS]: sets STATUS and BODY, and leaves the files `head` and `body`.
+# api METHOD PATH [CURL ARGUMENTS]: sets STATUS and BODY, and leaves the files `head.txt` and `body`.
 api() {
     local method="$1" path="$2"; shift 2
-    : >head; : >body
-    STATUS="$(ask --request "$method" --dump-header head --output body --write-out '%{http_code}' \
+    : >head.txt; : >body
+    STATUS="$(ask --request "$method" --dump-header head.txt --output body --write-out '%{http_code}' \
         "$@" "$URL$path")" || fail "curl $method $path failed"
     BODY="$(cat body)"
 }
@@ -209,4 +209,4 @@ is() {
 }
 
 # header NAME: its value in the last answer.
-header() { tr -d '\r' <head | sed -n "s/^$1: *//Ip" | head -n 1; }
+header() { tr -d '\r' <head.txt | sed -n "s/^$1: *//Ip" | head -n 1; }
