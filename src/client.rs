@@ -80,6 +80,13 @@ impl fmt::Display for Error {
     }
 }
 
+impl Error {
+    /// Whether the same request may succeed a moment later.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Network(_, e) if !e.to_string().contains("invalid peer certificate"))
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -148,7 +155,11 @@ impl Client {
         let mut tries_left = RETRIES;
         loop {
             match self.try_once(method, path, body, limit) {
-                Ok((503, _)) | Err(Error::Network(..)) if tries_left > 0 => {
+                Ok((503, _)) if tries_left > 0 => {
+                    tries_left -= 1;
+                    thread::sleep(pause());
+                }
+                Err(e) if tries_left > 0 && e.may_pass() => {
                     tries_left -= 1;
                     thread::sleep(pause());
                 }
