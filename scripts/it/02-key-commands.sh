@@ -28,7 +28,7 @@ prints '' kes key create my-key
 fails 1 'Failed to create key "my-key": key does already exist' kes key create my-key
 fails 1 'Error: no key name specified' kes key create
 fails 1 'Error: too many arguments' kes key create a b c
-fails 1 'invalid key name' kes key create a/b
+fails 1 'Failed to create key "a/b": ' kes key create a/b
 
 step 'import, as of old and by its own name'
 prints '' kes key create old-import "$(random_base64 32)"

@@ -22,7 +22,7 @@ with_line() { cp good.yml kes.yml; printf '%b\n' "$1" >>kes.yml; }
 step 'configuration: fields that there are not'
 with_line 'colour: blue'
 refuses 'colour'
-contains "$(cat stderr)" 'kes.yml line 14' || fail "file and line are not named: $(cat stderr)"
+contains "$(cat stderr)" 'kes.yml line 12' || fail "file and line are not named: $(cat stderr)"
 with 's/path:/paht:/'
 refuses 'paht'
 with 's/^keystore:/keystroe:/'

@@ -34,9 +34,11 @@ step() { printf '  %s\n' "$*"; }
 
 # fail TEXT: ends the test, with what the server said last.
 fail() {
+    local frame=1
+    while [ "${BASH_SOURCE[frame]}" = "${BASH_SOURCE[0]}" ]; do frame=$((frame + 1)); done
     {
         printf 'FAILED: %s\n' "$*"
-        printf '  at %s:%s\n' "${BASH_SOURCE[2]##*/}" "${BASH_LINENO[1]}"
+        printf '  at %s:%s\n' "${BASH_SOURCE[frame]##*/}" "${BASH_LINENO[frame - 1]}"
         if [ -s "$WORK/err.log" ]; then echo '  last lines of the error log:'; tail -n 5 "$WORK/err.log" | cut -c 1-400 | sed 's/^/    /'; fi
     } >&2
     exit 1
