@@ -47,7 +47,7 @@ pub struct Route {
     /// Who may call.
     pub access: Access,
     /// What it does.
-    pub handler: fn(&Call<'_>) -> Result<Outcome, Failure>,
+    pub(super) handler: fn(&Call<'_>) -> Result<Outcome, Failure>,
 }
 
 const MIB: usize = 1 << 20;
