@@ -110,6 +110,10 @@ impl Client {
         Self { address: self.address, config: Arc::new(config) }
     }
 
+    pub fn config(&self) -> Arc<ClientConfig> {
+        self.config.clone()
+    }
+
     /// Connects and completes the client's side of the handshake.
     pub fn try_connect(&self) -> io::Result<Connection> {
         let mut socket = TcpStream::connect(self.address)?;
