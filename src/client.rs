@@ -1,1 +1,320 @@
-//! To be written.
+//! The command line's end of the API: one server, one client certificate, requests with retries.
+
+use std::{
+    env, fmt, fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use ureq::{
+    Agent,
+    http::{Request, Uri},
+    tls::{ClientCert, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem},
+};
+use zeroize::Zeroizing;
+
+use crate::tls;
+
+/// What follows the first try if it fails in the network or with 503.
+const RETRIES: u32 = 2;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The largest answer but for lists, in bytes.
+pub const MAX_ANSWER: u64 = 1 << 20;
+/// The largest list, in bytes.
+pub const MAX_LIST: u64 = 32 << 20;
+
+/// Why there is no client, or no answer.
+#[derive(Debug)]
+pub enum Error {
+    /// This environment variable is not set; it names a file of this kind.
+    NotSet(&'static str, &'static str),
+    /// This environment variable is empty.
+    Empty(&'static str, &'static str),
+    /// Certificate and private key can't be used.
+    Certificate(tls::Error),
+    /// `KES_SERVER` is not the URL of a server.
+    Server(String, &'static str),
+    /// The server refused; its words.
+    Refused(String),
+    /// The server could not be reached, or did not answer properly.
+    Network(String, ureq::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSet(name, what) => {
+                write!(f, "no TLS {what}. Environment variable '{name}' is not set")
+            }
+            Self::Empty(name, what) => {
+                write!(f, "no TLS {what}. Environment variable '{name}' is empty")
+            }
+            Self::Certificate(e) => write!(f, "failed to load TLS private key or certificate: {e}"),
+            Self::Server(url, why) => write!(f, "invalid KES_SERVER {url:?}: {why}"),
+            Self::Refused(text) => f.write_str(text),
+            Self::Network(server, e) => {
+                write!(f, "{server}: {e}")?;
+                let text = e.to_string();
+                if text.contains("UnknownIssuer") || text.contains("CaUsedAsEndEntity") {
+                    f.write_str(
+                        ": the certificate of the server is not trusted; set SSL_CERT_FILE to its \
+                         authority, or use -k to skip the check",
+                    )?;
+                } else if text.contains("NotValidForName") {
+                    f.write_str(
+                        ": the certificate of the server is for another host; use -k to skip the check",
+                    )?;
+                } else if text.contains("refused") {
+                    f.write_str(": no server listens there; is KES_SERVER right?")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Error {
+    /// Whether the same request may succeed a moment later.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Network(_, e) if !e.to_string().contains("invalid peer certificate"))
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Certificate(e) => Some(e),
+            Self::Network(_, e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+/// A client of one server.
+pub struct Client {
+    agent: Agent,
+    server: String,
+}
+
+impl Client {
+    /// The client that the environment describes: `KES_SERVER`, `KES_CLIENT_KEY`, `KES_CLIENT_CERT`.
+    /// `is_insecure` skips the checks of the server's certificate.
+    ///
+    /// # Errors
+    /// [`Error`] says which variable or file is wrong.
+    pub fn from_env(is_insecure: bool) -> Result<Self, Error> {
+        let cert = file_from_env("KES_CLIENT_CERT", "client certificate")?;
+        let key = file_from_env("KES_CLIENT_KEY", "private key")?;
+        let server = server_from_env()?;
+        let mut tls = TlsConfig::builder()
+            .provider(TlsProvider::Rustls)
+            .unversioned_rustls_crypto_provider(tls::provider())
+            .client_cert(Some(client_certificate(&cert, &key)?))
+            .disable_verification(is_insecure);
+        let roots = rustls_native_certs::load_native_certs().certs;
+        let roots: Vec<_> = roots
+            .iter()
+            .map(|der| ureq::tls::Certificate::from_der(der).to_owned())
+            .collect();
+        tls = tls.root_certs(RootCerts::Specific(Arc::new(roots)));
+        let config = Agent::config_builder()
+            .tls_config(tls.build())
+            .https_only(true)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_global(Some(TOTAL_TIMEOUT))
+            .user_agent(concat!("kes/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Ok(Self {
+            agent: config.new_agent(),
+            server,
+        })
+    }
+
+    /// Sends a request and returns the body of its answer, at most `limit` bytes. `path` is escaped
+    /// already.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the server's words, or [`Error::Network`].
+    pub fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&[u8]>,
+        limit: u64,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let mut tries_left = RETRIES;
+        loop {
+            match self.try_once(method, path, body, limit) {
+                Ok((503, _)) if tries_left > 0 => {
+                    tries_left -= 1;
+                    thread::sleep(pause());
+                }
+                Err(e) if tries_left > 0 && e.may_pass() => {
+                    tries_left -= 1;
+                    thread::sleep(pause());
+                }
+                Ok((200..=299, body)) => return Ok(body),
+                Ok((_, message)) => {
+                    return Err(Error::Refused(
+                        String::from_utf8_lossy(&message).trim().to_owned(),
+                    ));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// The status with the body, or with the message if it is an error.
+    fn try_once(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&[u8]>,
+        limit: u64,
+    ) -> Result<(u16, Zeroizing<Vec<u8>>), Error> {
+        let failed = |e: ureq::Error| Error::Network(self.server.clone(), e);
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.server));
+        let answer = match body {
+            Some(body) => {
+                let request = request.header("Content-Type", "application/json");
+                self.agent
+                    .run(request.body(body).map_err(|e| failed(e.into()))?)
+            }
+            None => self
+                .agent
+                .run(request.body(()).map_err(|e| failed(e.into()))?),
+        };
+        let mut answer = answer.map_err(failed)?;
+        let status = answer.status().as_u16();
+        let is_json = answer
+            .headers()
+            .get("content-type")
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+        let mut content = Zeroizing::new(Vec::with_capacity(4096));
+        answer
+            .body_mut()
+            .with_config()
+            .limit(limit)
+            .reader()
+            .read_to_end(&mut content)
+            .map_err(|e| failed(e.into()))?;
+        if status < 300 {
+            return Ok((status, content));
+        }
+        #[derive(Deserialize)]
+        struct Message {
+            message: String,
+        }
+        let message = match serde_json::from_slice::<Message>(&content) {
+            Ok(json) if is_json => json.message,
+            _ => String::from_utf8_lossy(&content).into_owned(),
+        };
+        let message = if message.trim().is_empty() {
+            format!("the server answered with status {status}")
+        } else {
+            message
+        };
+        Ok((status, Zeroizing::new(message.into_bytes())))
+    }
+}
+
+/// Escapes `name` for use as one path segment.
+pub fn escape(name: &str) -> String {
+    const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'~')
+        .remove(b'$')
+        .remove(b'&')
+        .remove(b'+')
+        .remove(b'=')
+        .remove(b':')
+        .remove(b'@');
+    utf8_percent_encode(name, SEGMENT).to_string()
+}
+
+/// 0.2 to 1.0 seconds.
+fn pause() -> Duration {
+    let random = getrandom::u32().unwrap_or(0) % 800;
+    Duration::from_millis(200 + u64::from(random))
+}
+
+fn file_from_env(name: &'static str, what: &'static str) -> Result<PathBuf, Error> {
+    match env::var_os(name) {
+        None => Err(Error::NotSet(name, what)),
+        Some(path) if path.is_empty() => Err(Error::Empty(name, what)),
+        Some(path) => Ok(path.into()),
+    }
+}
+
+/// The URL of the server, without a trailing slash.
+fn server_from_env() -> Result<String, Error> {
+    let text = match env::var("KES_SERVER") {
+        Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
+        _ => "https://127.0.0.1:7373".to_owned(),
+    };
+    let url = match text.split_once("://") {
+        None => format!("https://{text}"),
+        Some(("https", _)) => text.clone(),
+        Some(_) => {
+            return Err(Error::Server(text, "it must start with https://"));
+        }
+    };
+    let url = url.trim_end_matches('/').to_owned();
+    match url.parse::<Uri>() {
+        Ok(uri) if uri.host().is_some_and(|host| !host.is_empty()) && uri.path() == "/" => Ok(url),
+        _ => Err(Error::Server(text, "it must look like https://host:7373")),
+    }
+}
+
+fn client_certificate(cert: &Path, key: &Path) -> Result<ClientCert, Error> {
+    // Says which file is wrong and whether they belong together; what follows can't fail then.
+    tls::load_certificate(cert, key).map_err(Error::Certificate)?;
+    let read = |path: &Path, what| {
+        let unreadable = |e| Error::Certificate(tls::Error::Unreadable(path.to_owned(), what, e));
+        fs::read(path).map(Zeroizing::new).map_err(unreadable)
+    };
+    let (cert_text, key_text) = (read(cert, "certificate")?, read(key, "private key")?);
+    let chain: Vec<_> = parse_pem(&cert_text)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    let key = parse_pem(&key_text).find_map(|item| match item {
+        Ok(PemItem::PrivateKey(key)) => Some(key),
+        _ => None,
+    });
+    let no_key = || {
+        let why = "no private key".to_owned();
+        Error::Certificate(tls::Error::Unusable(PathBuf::new(), "private key", why))
+    };
+    Ok(ClientCert::new_with_certs(&chain, key.ok_or_else(no_key)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_escaped_as_the_vectors_say() {
+        let text = include_str!("../testdata/paths.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        for case in vectors["escaping"].as_array().unwrap() {
+            assert_eq!(case["path_escaped"], escape(case["name"].as_str().unwrap()));
+        }
+    }
+}

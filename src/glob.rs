@@ -1,2 +1,212 @@
-//! temp
-pub fn matches(p:&str,n:&str)->bool{ match p.strip_suffix('*'){Some(x)=>n.strip_prefix(x).is_some_and(|r|!r.contains('/')),None=>p==n} }
+//! Glob patterns over request paths and names, with the semantics of Go's `path.Match`.
+//!
+//! `*` is any run of characters but `/`, `?` one character but `/`, `[a-z]` and `[^a-z]` one
+//! character in or out of a class, `\x` the character `x`; a pattern covers the whole name. Matching
+//! takes at most length of pattern times length of name steps, whatever the pattern.
+
+use std::{fmt, iter::Peekable, str::Chars};
+
+/// A well-formed pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    text: String,
+    elements: Vec<Element>,
+}
+
+/// What one part of a pattern matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Element {
+    /// This character.
+    Literal(char),
+    /// Any one character but `/`.
+    One,
+    /// Any run of characters but `/`, also an empty one.
+    Run,
+    /// One character inside (or, if `negated`, outside) all the ranges. May be `/`.
+    Class {
+        negated: bool,
+        /// First and last character; a range that runs backwards contains nothing.
+        ranges: Vec<(char, char)>,
+    },
+}
+
+/// The pattern is malformed: an open or empty class, an unescaped `-` or `]` in a class, or a
+/// backslash at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyntaxError;
+
+impl fmt::Display for SyntaxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("syntax error in pattern")
+    }
+}
+
+impl std::error::Error for SyntaxError {}
+
+impl Pattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// If it is malformed.
+    pub fn parse(text: &str) -> Result<Self, SyntaxError> {
+        let mut elements = Vec::new();
+        let mut rest = text.chars().peekable();
+        while let Some(c) = rest.next() {
+            elements.push(match c {
+                '*' => Element::Run,
+                '?' => Element::One,
+                '[' => parse_class(&mut rest)?,
+                '\\' => Element::Literal(rest.next().ok_or(SyntaxError)?),
+                c => Element::Literal(c),
+            });
+        }
+        Ok(Self {
+            text: text.into(),
+            elements,
+        })
+    }
+
+    /// Whether the pattern covers all of `name`.
+    pub fn matches(&self, name: &str) -> bool {
+        let mut elements = self.elements.as_slice();
+        let mut rest = name.chars();
+        // Where to go on if what follows the latest `*` does not fit: one character further. Earlier
+        // ones need no second try, so the work stays bounded by pattern length times name length.
+        let mut retry: Option<(&[Element], Chars<'_>)> = None;
+        loop {
+            match elements.split_first() {
+                Some((Element::Run, after)) => {
+                    elements = after;
+                    retry = Some((after, rest.clone()));
+                    continue;
+                }
+                Some((element, after)) => {
+                    let mut next = rest.clone();
+                    if next.next().is_some_and(|c| element.fits(c)) {
+                        (elements, rest) = (after, next);
+                        continue;
+                    }
+                }
+                None if rest.as_str().is_empty() => return true,
+                None => {}
+            }
+            let Some((after, start)) = &mut retry else {
+                return false;
+            };
+            match start.next() {
+                None | Some('/') => return false,
+                Some(_) => (elements, rest) = (after, start.clone()),
+            }
+        }
+    }
+
+    /// The pattern as it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Element {
+    /// Whether this one-character element matches `c`.
+    fn fits(&self, c: char) -> bool {
+        match self {
+            Self::Literal(literal) => *literal == c,
+            Self::One | Self::Run => c != '/',
+            Self::Class { negated, ranges } => {
+                *negated != ranges.iter().any(|(from, to)| (*from..=*to).contains(&c))
+            }
+        }
+    }
+}
+
+/// Whether `pattern` is well-formed and covers all of `name`.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    Pattern::parse(pattern).is_ok_and(|pattern| pattern.matches(name))
+}
+
+/// Whether `pattern` can be matched at all.
+pub fn is_well_formed(pattern: &str) -> bool {
+    Pattern::parse(pattern).is_ok()
+}
+
+/// Reads a class after its `[`.
+fn parse_class(rest: &mut Peekable<Chars<'_>>) -> Result<Element, SyntaxError> {
+    let negated = rest.next_if_eq(&'^').is_some();
+    let mut ranges = Vec::new();
+    while ranges.is_empty() || rest.next_if_eq(&']').is_none() {
+        let from = parse_bound(rest)?;
+        let to = match rest.next_if_eq(&'-') {
+            Some(_) => parse_bound(rest)?,
+            None => from,
+        };
+        ranges.push((from, to));
+    }
+    Ok(Element::Class { negated, ranges })
+}
+
+/// Reads one end of a range in a class.
+fn parse_bound(rest: &mut Peekable<Chars<'_>>) -> Result<char, SyntaxError> {
+    match rest.next() {
+        None | Some('-' | ']') => Err(SyntaxError),
+        Some('\\') => rest.next().ok_or(SyntaxError),
+        Some(c) => Ok(c),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn test_data() -> serde_json::Value {
+        serde_json::from_str(include_str!("../testdata/glob.json")).unwrap()
+    }
+
+    #[test]
+    fn every_case_of_the_test_data_comes_out_the_same() {
+        for case in test_data()["cases"].as_array().unwrap() {
+            let pattern = case["pattern"].as_str().unwrap();
+            let name = case["name"].as_str().unwrap();
+            let matched = case["match"].as_bool().unwrap();
+            assert_eq!(matched, matches(pattern, name), "{pattern:?} {name:?}");
+            let malformed = case["bad_pattern_error"].as_bool().unwrap();
+            assert_eq!(malformed, !is_well_formed(pattern), "{pattern:?}");
+        }
+    }
+
+    #[test]
+    fn policies_accept_the_patterns_that_the_test_data_accepts() {
+        for case in test_data()["policy_pattern_validation"].as_array().unwrap() {
+            let pattern = case["pattern"].as_str().unwrap();
+            let accepted = case["accepted_as_policy_pattern"].as_bool().unwrap();
+            assert_eq!(accepted, is_well_formed(pattern), "{pattern:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_remembers_how_it_was_written() {
+        assert_eq!("/v1/[\\]]*", Pattern::parse("/v1/[\\]]*").unwrap().as_str());
+    }
+
+    #[test]
+    fn many_stars_do_not_take_forever() {
+        let pattern = Pattern::parse(&("a*".repeat(1_000) + "b")).unwrap();
+        let name = "a".repeat(5_000);
+        assert!(!pattern.matches(&name));
+        assert!(pattern.matches(&(name + "b")));
+    }
+
+    #[test]
+    fn a_negated_class_crosses_a_slash_and_a_star_does_not() {
+        assert!(matches("/v1[^a]key", "/v1/key"));
+        assert!(!matches("/v1*key", "/v1/key"));
+        assert!(!matches("/v1?key", "/v1/key"));
+        assert!(!matches("*b", "a/b"));
+    }
+
+    #[test]
+    fn a_name_is_matched_by_character_and_not_by_byte() {
+        assert!(matches("?", "ü"));
+        assert!(matches("[ä-ü]", "ö"));
+        assert!(!matches("??", "ü"));
+    }
+}

@@ -51,8 +51,16 @@ impl Log {
     pub fn start(audit: bool, error: bool, error_is_plain: bool) -> io::Result<Self> {
         let zone = tz::TimeZone::local().unwrap_or_else(|_| tz::TimeZone::utc());
         Ok(Self {
-            audit: if audit { Some(Sink::start("log-audit", io::stdout())?) } else { None },
-            error: if error { Some(Sink::start("log-error", io::stderr())?) } else { None },
+            audit: if audit {
+                Some(Sink::start("log-audit", io::stdout())?)
+            } else {
+                None
+            },
+            error: if error {
+                Some(Sink::start("log-error", io::stderr())?)
+            } else {
+                None
+            },
             error_is_plain,
             zone,
         })
@@ -68,8 +76,14 @@ impl Log {
         let Some(sink) = &self.audit else { return };
         let line = AuditLine {
             time: self.rfc3339(event.time),
-            request: AuditRequest { path: event.path, identity: event.identity },
-            response: AuditResponse { code: event.status, time: event.took.as_nanos() },
+            request: AuditRequest {
+                path: event.path,
+                identity: event.identity,
+            },
+            response: AuditResponse {
+                code: event.status,
+                time: event.took.as_nanos(),
+            },
         };
         if let Ok(mut text) = serde_json::to_vec(&line) {
             text.push(b'\n');
@@ -93,7 +107,8 @@ impl Log {
     /// Lines that were dropped because their reader did not keep up: audit, error.
     pub fn lost(&self) -> (u64, u64) {
         let lost = |sink: &Option<Sink>| {
-            sink.as_ref().map_or(0, |sink| sink.lost.load(Ordering::Relaxed))
+            sink.as_ref()
+                .map_or(0, |sink| sink.lost.load(Ordering::Relaxed))
         };
         (lost(&self.audit), lost(&self.error))
     }
@@ -113,13 +128,19 @@ impl Log {
 
     /// `2021-05-03T10:00:00+02:00`, whole seconds.
     fn rfc3339(&self, time: SystemTime) -> String {
-        let Some(t) = self.local(time) else { return "1970-01-01T00:00:00Z".to_owned() };
+        let Some(t) = self.local(time) else {
+            return "1970-01-01T00:00:00Z".to_owned();
+        };
         let offset = t.local_time_type().ut_offset();
         let zone = match offset {
             0 => "Z".to_owned(),
             _ => {
                 let sign = if offset < 0 { '-' } else { '+' };
-                format!("{sign}{:02}:{:02}", offset.abs() / 3600, offset.abs() / 60 % 60)
+                format!(
+                    "{sign}{:02}:{:02}",
+                    offset.abs() / 3600,
+                    offset.abs() / 60 % 60
+                )
             }
         };
         format!(
@@ -135,7 +156,9 @@ impl Log {
 
     /// `2021/05/03 10:00:00`.
     fn stamp(&self, time: SystemTime) -> String {
-        let Some(t) = self.local(time) else { return "1970/01/01 00:00:00".to_owned() };
+        let Some(t) = self.local(time) else {
+            return "1970/01/01 00:00:00".to_owned();
+        };
         format!(
             "{:04}/{:02}/{:02} {:02}:{:02}:{:02}",
             t.year(),
@@ -189,7 +212,11 @@ impl Sink {
             .name(name.to_owned())
             .stack_size(128 * 1024)
             .spawn(move || write_lines(&lines, to, &counter))?;
-        Ok(Self { queue: Mutex::new(Some(queue)), lost, writer: Mutex::new(Some(writer)) })
+        Ok(Self {
+            queue: Mutex::new(Some(queue)),
+            lost,
+            writer: Mutex::new(Some(writer)),
+        })
     }
 
     fn send(&self, line: Vec<u8>) {
@@ -203,8 +230,17 @@ impl Sink {
     }
 
     fn finish(&self, until: Instant) {
-        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(
+            self.queue
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+        let writer = self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let Some(writer) = writer else { return };
         while !writer.is_finished() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));

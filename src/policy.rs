@@ -1,5 +1,344 @@
-//! temp
-/// temp
+//! Who may call which path: the root identity, policies, and the identities assigned to them.
+//!
+//! A policy is a list of patterns over the request path; what none of them matches is denied. Knows
+//! nothing of certificates, HTTP or configuration files.
+
+use std::{
+    collections::{HashMap, HashSet, hash_map::Entry},
+    fmt,
+    sync::Arc,
+};
+
+use crate::glob::{Pattern, SyntaxError};
+
+/// What the identities assigned to it may call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// A path that one of these matches is allowed; all others are denied.
+    pub paths: Vec<Pattern>,
+}
+
+impl Policy {
+    /// Whether the policy allows a request to `path` (decoded, without query).
+    pub fn allows(&self, path: &str) -> bool {
+        self.paths.iter().any(|pattern| pattern.matches(path))
+    }
+}
+
+/// All policies and who they apply to. A clone can be changed and put in place of the original.
 #[derive(Clone, Debug, Default)]
-pub struct Policies{pub root:String}
-impl Policies { pub fn allows(&self, identity:&str, _path:&str)->bool { !identity.is_empty() && identity==self.root } }
+pub struct Policies {
+    root: String,
+    proxies: HashSet<String>,
+    policies: HashMap<String, Arc<Policy>>,
+    /// Identity to policy name.
+    assigned: HashMap<String, String>,
+}
+
+impl Policies {
+    /// Starts with no policies but the rule that `root` may do everything.
+    ///
+    /// `proxies` are the TLS proxies, which may not have a policy.
+    pub fn builder(root: &str, proxies: &[String]) -> Builder {
+        Builder(Self {
+            root: root.into(),
+            proxies: proxies.iter().cloned().collect(),
+            ..Self::default()
+        })
+    }
+
+    /// Whether `identity` may send a request to `path` (`auth.md` 5).
+    ///
+    /// Root may do everything; an empty or unknown identity, or one whose policy is gone, nothing.
+    pub fn allows(&self, identity: &str, path: &str) -> bool {
+        if identity.is_empty() {
+            return false;
+        }
+        self.is_root(identity)
+            || self
+                .policy_of(identity)
+                .is_some_and(|policy| policy.allows(path))
+    }
+
+    /// Whether `identity` is the root identity. The empty identity never is.
+    pub fn is_root(&self, identity: &str) -> bool {
+        !identity.is_empty() && identity == self.root
+    }
+
+    /// Whether `identity` is a TLS proxy.
+    pub fn is_proxy(&self, identity: &str) -> bool {
+        self.proxies.contains(identity)
+    }
+
+    /// The policy called `name`.
+    pub fn get(&self, name: &str) -> Option<&Arc<Policy>> {
+        self.policies.get(name)
+    }
+
+    /// The policy that `identity` is assigned to.
+    pub fn policy_of(&self, identity: &str) -> Option<&Arc<Policy>> {
+        self.get(self.policy_name_of(identity)?)
+    }
+
+    /// The name of the policy that `identity` is assigned to.
+    pub fn policy_name_of(&self, identity: &str) -> Option<&str> {
+        self.assigned.get(identity).map(String::as_str)
+    }
+
+    /// All policies with their names, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<Policy>)> {
+        self.policies
+            .iter()
+            .map(|(name, policy)| (name.as_str(), policy))
+    }
+
+    /// All assigned identities with the names of their policies, in no particular order.
+    pub fn assigned(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.assigned
+            .iter()
+            .map(|(identity, policy)| (identity.as_str(), policy.as_str()))
+    }
+}
+
+/// Puts [`Policies`] together under the rules for configuration files, one step at a time so that
+/// the caller knows which entry a refusal is about.
+#[derive(Debug)]
+pub struct Builder(Policies);
+
+impl Builder {
+    /// Adds a policy that allows nothing yet. One that is there already stays as it is.
+    pub fn define(&mut self, policy: &str) {
+        self.0.policies.entry(policy.into()).or_default();
+    }
+
+    /// Adds a pattern to the paths of `policy`, which is defined if it is not yet.
+    ///
+    /// # Errors
+    /// [`Error::Pattern`] if the pattern is malformed.
+    pub fn allow(&mut self, policy: &str, pattern: &str) -> Result<(), Error> {
+        let pattern = Pattern::parse(pattern).map_err(|source| Error::Pattern {
+            policy: policy.into(),
+            source,
+        })?;
+        let entry = self.0.policies.entry(policy.into()).or_default();
+        Arc::make_mut(entry).paths.push(pattern);
+        Ok(())
+    }
+
+    /// Assigns `identity` to `policy`. The empty identity is ignored.
+    ///
+    /// # Errors
+    /// [`Error::Assigned`] if it is root or has a policy, [`Error::Proxy`] if it is a TLS proxy.
+    pub fn assign(&mut self, policy: &str, identity: &str) -> Result<(), Error> {
+        let refused = |error: fn(String, String) -> Error| error(policy.into(), identity.into());
+        if identity.is_empty() {
+            return Ok(());
+        }
+        if self.0.is_root(identity) {
+            return Err(refused(|policy, identity| Error::Assigned {
+                policy,
+                identity,
+            }));
+        }
+        if self.0.is_proxy(identity) {
+            return Err(refused(|policy, identity| Error::Proxy {
+                policy,
+                identity,
+            }));
+        }
+        match self.0.assigned.entry(identity.into()) {
+            Entry::Occupied(_) => Err(refused(|policy, identity| Error::Assigned {
+                policy,
+                identity,
+            })),
+            Entry::Vacant(entry) => {
+                entry.insert(policy.into());
+                Ok(())
+            }
+        }
+    }
+
+    /// The finished policies.
+    pub fn build(self) -> Policies {
+        self.0
+    }
+}
+
+/// Why a policy or an assignment is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// A pattern is malformed.
+    Pattern {
+        /// The policy it is in.
+        policy: String,
+        /// What is wrong with it.
+        source: SyntaxError,
+    },
+    /// The identity is root or has a policy already.
+    Assigned {
+        /// The policy it should get.
+        policy: String,
+        /// The identity.
+        identity: String,
+    },
+    /// The identity is a TLS proxy, which acts for others and has no rights of its own.
+    Proxy {
+        /// The policy it should get.
+        policy: String,
+        /// The identity.
+        identity: String,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pattern { policy, source } => {
+                write!(
+                    f,
+                    "policy \"{policy}\" contains invalid glob patterns: {source}"
+                )
+            }
+            Self::Assigned { policy, identity } => write!(
+                f,
+                "cannot assign policy \"{policy}\" to identity \"{identity}\": \
+                 this identity already has a policy"
+            ),
+            Self::Proxy { policy, identity } => {
+                write!(
+                    f,
+                    "cannot assign policy \"{policy}\" to TLS proxy \"{identity}\""
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Pattern { source, .. } => Some(source),
+            Self::Assigned { .. } | Self::Proxy { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Root is `root`, `gate` is a TLS proxy, and `app` may create keys that start with `app-`.
+    fn builder() -> Builder {
+        let mut builder = Policies::builder("root", &["gate".into()]);
+        builder.allow("apps", "/v1/key/create/app-*").unwrap();
+        builder.assign("apps", "app").unwrap();
+        builder
+    }
+
+    #[test]
+    fn root_may_do_everything() {
+        assert!(builder().build().allows("root", "/v1/policy/write/apps"));
+    }
+
+    #[test]
+    fn an_identity_may_do_what_its_policy_allows_and_nothing_else() {
+        let policies = builder().build();
+        assert!(policies.allows("app", "/v1/key/create/app-1"));
+        assert!(!policies.allows("app", "/v1/key/create/other"));
+        assert!(!policies.allows("app", "/v1/key/create/app-1/x"));
+        assert!(!policies.allows("app", "/v1/key/delete/app-1"));
+    }
+
+    #[test]
+    fn unknown_and_empty_identities_may_do_nothing() {
+        let policies = builder().build();
+        for identity in ["stranger", "", "gate", "APP", "Root"] {
+            assert!(
+                !policies.allows(identity, "/v1/key/create/app-1"),
+                "{identity}"
+            );
+        }
+        let no_root = Policies::builder("", &[]).build();
+        assert!(!no_root.allows("", "/version"));
+        assert!(!Policies::default().is_root(""));
+    }
+
+    #[test]
+    fn a_policy_without_paths_allows_nothing() {
+        let mut builder = builder();
+        builder.define("none");
+        builder.assign("none", "nobody").unwrap();
+        let policies = builder.build();
+        assert_eq!(Some("none"), policies.policy_name_of("nobody"));
+        assert!(!policies.allows("nobody", "/v1/key/create/app-1"));
+        assert!(!policies.allows("nobody", ""));
+    }
+
+    #[test]
+    fn an_assignment_to_a_missing_policy_allows_nothing() {
+        let mut builder = builder();
+        builder.assign("gone", "nobody").unwrap();
+        assert!(!builder.build().allows("nobody", "/v1/key/create/app-1"));
+    }
+
+    #[test]
+    fn defining_a_policy_again_keeps_its_paths() {
+        let mut builder = builder();
+        builder.define("apps");
+        assert!(builder.build().allows("app", "/v1/key/create/app-1"));
+    }
+
+    #[test]
+    fn one_identity_cannot_have_two_policies() {
+        for policy in ["apps", "b"] {
+            assert_eq!(
+                format!(
+                    "cannot assign policy \"{policy}\" to identity \"app\": \
+                     this identity already has a policy"
+                ),
+                builder().assign(policy, "app").unwrap_err().to_string()
+            );
+        }
+    }
+
+    #[test]
+    fn root_cannot_have_a_policy() {
+        assert_eq!(
+            "cannot assign policy \"apps\" to identity \"root\": this identity already has a policy",
+            builder().assign("apps", "root").unwrap_err().to_string()
+        );
+    }
+
+    #[test]
+    fn a_tls_proxy_cannot_have_a_policy() {
+        assert_eq!(
+            "cannot assign policy \"apps\" to TLS proxy \"gate\"",
+            builder().assign("apps", "gate").unwrap_err().to_string()
+        );
+    }
+
+    #[test]
+    fn empty_identities_are_ignored() {
+        let mut builder = builder();
+        builder.assign("apps", "").unwrap();
+        builder.assign("apps", "").unwrap();
+        assert_eq!(1, builder.build().assigned().count());
+    }
+
+    #[test]
+    fn a_malformed_pattern_is_refused() {
+        assert_eq!(
+            "policy \"apps\" contains invalid glob patterns: syntax error in pattern",
+            builder().allow("apps", "/v1/[").unwrap_err().to_string()
+        );
+    }
+
+    #[test]
+    fn changing_a_clone_leaves_the_original_alone() {
+        let original = builder().build();
+        let mut changed = Builder(original.clone());
+        changed.allow("apps", "/v1/key/delete/*").unwrap();
+        assert!(changed.build().allows("app", "/v1/key/delete/a"));
+        assert!(!original.allows("app", "/v1/key/delete/a"));
+    }
+}

@@ -66,9 +66,16 @@ fn imports(text: &str) -> Vec<String> {
         }
     }
     let word = |text: String| -> String {
-        text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+        text.trim()
+            .chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect()
     };
-    found.into_iter().map(word).filter(|name| !name.is_empty()).collect()
+    found
+        .into_iter()
+        .map(word)
+        .filter(|name| !name.is_empty())
+        .collect()
 }
 
 #[test]
@@ -76,7 +83,14 @@ fn modules_import_from_lower_layers_only() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for file in rust_files(&source) {
         let relative = file.strip_prefix(&source).unwrap().with_extension("");
-        let module = relative.components().next().unwrap().as_os_str().to_str().unwrap().to_owned();
+        let module = relative
+            .components()
+            .next()
+            .unwrap()
+            .as_os_str()
+            .to_str()
+            .unwrap()
+            .to_owned();
         if ["lib", "main", "tidy"].contains(&module.as_str()) {
             continue;
         }
@@ -124,7 +138,12 @@ fn the_api_table_of_the_readme_is_the_table_of_routes() {
         .skip(2)
         .take_while(|line| line.starts_with('|'))
         .collect();
-    assert_eq!(rows, in_readme, "the API table of the README wants these rows:\n{}", rows.join("\n"));
+    assert_eq!(
+        rows,
+        in_readme,
+        "the API table of the README wants these rows:\n{}",
+        rows.join("\n")
+    );
 }
 
 #[test]
@@ -139,6 +158,9 @@ fn every_dependency_has_a_reason_in_the_readme() {
         .take_while(|line| !line.is_empty());
     for line in dependencies {
         let name = line.split_whitespace().next().unwrap();
-        assert!(readme.contains(&format!("`{name}`")), "the README gives no reason for {name}");
+        assert!(
+            readme.contains(&format!("`{name}`")),
+            "the README gives no reason for {name}"
+        );
     }
 }

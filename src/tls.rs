@@ -56,7 +56,10 @@ impl fmt::Display for Error {
                 "private key {key:?} does not belong to certificate {cert:?}: their public keys differ"
             ),
             Self::Expired(path) => {
-                write!(f, "certificate {path:?} has expired: make or request a new one")
+                write!(
+                    f,
+                    "certificate {path:?} has expired: make or request a new one"
+                )
             }
             Self::NoRoots(why) => write!(
                 f,
@@ -83,12 +86,28 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// Reads a PEM certificate chain and its private key, and checks that they belong together and that
-/// the certificate has not expired at `now`.
+/// Checks that the certificate that was read from the file `cert` has not expired at `now`.
+///
+/// # Errors
+/// [`Error::Expired`]
+pub fn check_expiry(certified: &CertifiedKey, cert: &Path, now: UnixTime) -> Result<(), Error> {
+    let not_after = certified
+        .cert
+        .first()
+        .and_then(|leaf| identity::not_after(leaf).ok());
+    match not_after {
+        Some(not_after) if not_after.as_secs() < now.as_secs() => {
+            Err(Error::Expired(cert.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads a PEM certificate chain and its private key, and checks that they belong together.
 ///
 /// # Errors
 /// [`Error`] names the file and what is wrong with it.
-pub fn load_certificate(cert: &Path, key: &Path, now: UnixTime) -> Result<Arc<CertifiedKey>, Error> {
+pub fn load_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Error> {
     const CERT: &str = "certificate";
     const KEY: &str = "private key";
     let text = std::fs::read(cert).map_err(|e| Error::Unreadable(cert.to_owned(), CERT, e))?;
@@ -99,8 +118,7 @@ pub fn load_certificate(cert: &Path, key: &Path, now: UnixTime) -> Result<Arc<Ce
         let why = "no PEM block of type CERTIFICATE".to_owned();
         return Err(Error::Unusable(cert.to_owned(), CERT, why));
     };
-    let not_after = identity::not_after(leaf)
-        .map_err(|e| Error::Unusable(cert.to_owned(), CERT, e.to_string()))?;
+    identity::not_after(leaf).map_err(|e| Error::Unusable(cert.to_owned(), CERT, e.to_string()))?;
     let text = zeroize::Zeroizing::new(
         std::fs::read(key).map_err(|e| Error::Unreadable(key.to_owned(), KEY, e))?,
     );
@@ -116,10 +134,14 @@ pub fn load_certificate(cert: &Path, key: &Path, now: UnixTime) -> Result<Arc<Ce
         };
         Error::Unusable(key.to_owned(), KEY, why)
     })?;
-    let signing_key = provider().key_provider.load_private_key(private_key).map_err(|_| {
-        let why = "not a key of type Ed25519, P-256, P-384 or RSA (at least 2048 bits)".to_owned();
-        Error::Unusable(key.to_owned(), KEY, why)
-    })?;
+    let signing_key = provider()
+        .key_provider
+        .load_private_key(private_key)
+        .map_err(|_| {
+            let why =
+                "not a key of type Ed25519, P-256, P-384 or RSA (at least 2048 bits)".to_owned();
+            Error::Unusable(key.to_owned(), KEY, why)
+        })?;
     let certified = CertifiedKey::new(chain, signing_key);
     match certified.keys_match() {
         Ok(()) => {}
@@ -127,9 +149,6 @@ pub fn load_certificate(cert: &Path, key: &Path, now: UnixTime) -> Result<Arc<Ce
             return Err(Error::Mismatch(cert.to_owned(), key.to_owned()));
         }
         Err(e) => return Err(Error::Unusable(cert.to_owned(), CERT, e.to_string())),
-    }
-    if not_after.as_secs() < now.as_secs() {
-        return Err(Error::Expired(cert.to_owned()));
     }
     Ok(Arc::new(certified))
 }
@@ -159,7 +178,10 @@ pub struct ClientTrust {
 impl ClientTrust {
     /// Accepts any certificate whose key the client holds.
     pub fn any() -> Self {
-        Self { roots: None, algorithms: provider().signature_verification_algorithms }
+        Self {
+            roots: None,
+            algorithms: provider().signature_verification_algorithms,
+        }
     }
 
     /// Accepts certificates issued by the authorities of the system store (`SSL_CERT_FILE` and
@@ -172,7 +194,10 @@ impl ClientTrust {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(found.certs);
         if roots.is_empty() {
-            let why = found.errors.first().map_or(String::new(), |e| format!(" ({e})"));
+            let why = found
+                .errors
+                .first()
+                .map_or(String::new(), |e| format!(" ({e})"));
             return Err(Error::NoRoots(why));
         }
         let provider = provider();
@@ -183,7 +208,10 @@ impl ClientTrust {
             .clear_root_hint_subjects()
             .build()
             .map_err(|e| Error::NoRoots(format!(" ({e})")))?;
-        Ok(Self { roots: Some(verifier), algorithms })
+        Ok(Self {
+            roots: Some(verifier),
+            algorithms,
+        })
     }
 
     /// Whether certificates are checked at all (`--auth on`).
@@ -199,7 +227,8 @@ impl ClientTrust {
         let Some((leaf, intermediates)) = chain.split_first() else {
             return Err(TlsError::NoCertificatesPresented);
         };
-        self.verify_client_cert(leaf, intermediates, now).map(|_| ())
+        self.verify_client_cert(leaf, intermediates, now)
+            .map(|_| ())
     }
 }
 

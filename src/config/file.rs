@@ -1,1 +1,326 @@
-//! To be written.
+//! The configuration file as it is written: YAML in, optional strings out.
+//!
+//! Reads the two formats that have a `root` (key store under `keys`, or under `keystore` with a list
+//! of key names under `keys`), strictly: an unknown or repeated field is an error. Only this file
+//! knows the YAML parser; what the strings mean is decided in `load`.
+
+use std::{cell::Cell, collections::HashSet, fmt};
+
+use serde::{
+    Deserialize,
+    de::{
+        DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+        value::{MapAccessDeserializer, SeqAccessDeserializer},
+    },
+};
+
+use super::{
+    check::{self, Check, Shape},
+    error::Position,
+};
+
+/// Declares the maps of the file. Every field may be missing or null.
+macro_rules! maps {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Default, Deserialize)]
+        #[serde(deny_unknown_fields, expecting = "a map of fields")]
+        pub(super) struct $name { $(pub(super) $field: Option<$type>,)* }
+    )*};
+}
+
+maps! {
+    /// The whole file.
+    File {
+        address: String,
+        root: String,
+        tls: Tls,
+        policy: PolicyMap,
+        cache: Cache,
+        log: Log,
+        keys: Keys,
+        keystore: Stores,
+    }
+    Tls { key: String, cert: String, proxy: Proxy, }
+    Proxy { identities: Vec<Option<String>>, header: Header, }
+    Header { cert: String, }
+    Policy { paths: Vec<Option<String>>, identities: Vec<Option<String>>, }
+    Cache { expiry: Expiry, }
+    Expiry { any: String, unused: String, }
+    Log { error: String, audit: String, }
+    Key { name: String, }
+    /// The key store section: at most one of them is filled in.
+    Stores {
+        fs: Fs,
+        vault: Vault,
+        gemalto: Gemalto,
+        generic: Generic,
+        aws: Aws,
+        gcp: Gcp,
+    }
+    Fs { path: String, }
+    Vault {
+        endpoint: String,
+        engine: String,
+        namespace: String,
+        prefix: String,
+        approle: AppRole,
+        kubernetes: Kubernetes,
+        tls: VaultTls,
+        status: Status,
+    }
+    AppRole { engine: String, id: String, secret: String, retry: String, }
+    Kubernetes { engine: String, role: String, jwt: String, retry: String, }
+    VaultTls { key: String, cert: String, ca: String, }
+    Status { ping: String, }
+    Gemalto { keysecure: KeySecure, }
+    KeySecure { endpoint: String, credentials: Credentials, tls: Ca, }
+    Credentials { token: String, domain: String, retry: String, }
+    Ca { ca: String, }
+    Aws { secretsmanager: SecretsManager, }
+    Gcp { secretmanager: SecretManager, }
+}
+
+// The key stores that are known by name only keep their one telling field; the rest is not checked.
+
+#[derive(Deserialize)]
+#[serde(expecting = "a map of fields")]
+pub(super) struct Generic {
+    pub(super) endpoint: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "a map of fields")]
+pub(super) struct SecretsManager {
+    pub(super) endpoint: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "a map of fields")]
+pub(super) struct SecretManager {
+    pub(super) project_id: Option<String>,
+}
+
+/// `keys` is the key store in the older format and a list of key names in the newer one.
+pub(super) enum Keys {
+    Stores(Box<Stores>),
+    Names(Vec<Option<Key>>),
+}
+
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeysVisitor;
+        impl<'de> Visitor<'de> for KeysVisitor {
+            type Value = Keys;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of key names or a key store")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Keys, A::Error> {
+                let stores = Stores::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Keys::Stores(Box::new(stores)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Keys, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(Keys::Names)
+            }
+        }
+        deserializer.deserialize_any(KeysVisitor)
+    }
+}
+
+/// Policies by name, in the order of the file.
+#[derive(Default)]
+pub(super) struct PolicyMap(pub(super) Vec<(String, Option<Policy>)>);
+
+impl<'de> Deserialize<'de> for PolicyMap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PolicyVisitor;
+        impl<'de> Visitor<'de> for PolicyVisitor {
+            type Value = PolicyMap;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of policies by name")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PolicyMap, A::Error> {
+                let mut policies = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    policies.push(entry);
+                }
+                Ok(PolicyMap(policies))
+            }
+        }
+        deserializer.deserialize_map(PolicyVisitor)
+    }
+}
+
+/// What keeps a text from being a configuration file.
+#[derive(Debug, PartialEq)]
+pub(super) enum Fault {
+    /// It has a field (`admin` or `version`) that only the format of newer versions has.
+    NewerFormat(&'static str),
+    /// It is not YAML, or not of the right shape.
+    Syntax(Option<Position>, String),
+}
+
+/// Reads a file. One that holds no YAML value is the same as an empty one.
+pub(super) fn parse(text: &str) -> Result<File, Fault> {
+    let fault = |error| Fault::from(error, text);
+    if check::nesting(text) > check::MAX_NESTING {
+        let reason = "brackets are nested too deeply; close them or leave them out";
+        return Err(Fault::Syntax(None, reason.into()));
+    }
+    let mut documents = serde_yaml_ng::Deserializer::from_str(text);
+    let Some(first) = documents.next() else {
+        return Ok(File::default());
+    };
+    let values_left = Cell::new(check::most_values(text));
+    let shape = Check::new(&values_left).deserialize(first);
+    let fields = match shape.map_err(fault)? {
+        Shape::Nothing => HashSet::new(),
+        Shape::Value => {
+            let reason = "expected a map of fields such as \"root: disabled\"".into();
+            return Err(Fault::Syntax(None, reason));
+        }
+        Shape::Map(fields) => fields,
+    };
+    if documents.next().is_some() {
+        let reason = "more than one YAML document; keep one and remove the \"---\" after it";
+        return Err(Fault::Syntax(None, reason.into()));
+    }
+    if let Some(field) = ["admin", "version"]
+        .into_iter()
+        .find(|field| fields.contains(*field))
+    {
+        return Err(Fault::NewerFormat(field));
+    }
+    let file: Option<File> = serde_yaml_ng::from_str(text).map_err(fault)?;
+    Ok(file.unwrap_or_default())
+}
+
+impl Fault {
+    /// Rewords an error of the YAML parser: the place apart from the text, and without the value
+    /// that has the wrong type, which may be a secret.
+    fn from(error: serde_yaml_ng::Error, text: &str) -> Self {
+        let mut reason = error.to_string();
+        let position = error.location().map(|location| Position {
+            line: location.line(),
+            column: location.column(),
+        });
+        if let Some(Position { line, column }) = position {
+            reason = reason.replacen(&format!(" at line {line} column {column}"), "", 1);
+            let indent_has_tab = text
+                .lines()
+                .nth(line - 1)
+                .is_some_and(|line| line.trim_start_matches(' ').starts_with('\t'));
+            if indent_has_tab {
+                reason += "; indent with spaces, not with tabs";
+            }
+        }
+        if reason.starts_with("repetition limit exceeded") {
+            reason = check::TOO_MANY.into();
+        }
+        for kind in ["invalid type: ", "invalid value: "] {
+            let Some((before, after)) = reason.split_once(kind) else {
+                continue;
+            };
+            let (found, expected) = after.rsplit_once(", expected ").unwrap_or((after, ""));
+            let found = found.split([' ', ',']).next().unwrap_or("value");
+            let (expected, found) = (plain(expected), plain(found));
+            reason = format!("{before}expected {expected}, found {found}");
+            break;
+        }
+        Self::Syntax(position, reason)
+    }
+}
+
+/// The word for a type of value as the message should have it.
+fn plain(found: &str) -> &str {
+    match found {
+        "sequence" | "a sequence" => "a list",
+        "map" => "a map",
+        "string" => "a string",
+        "integer" | "floating" => "a number",
+        "boolean" => "true or false",
+        "unit" => "nothing",
+        other => other,
+    }
+}
+
+/// One step from a value to a value inside it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Step<'a> {
+    Field(&'a str),
+    Item(usize),
+}
+
+/// Where in `text` the value at the end of `path` is; `None` if it isn't there.
+///
+/// The parser tells places with errors only, so this walks down the path and fails at its end.
+pub(super) fn locate(text: &str, path: &[Step<'_>]) -> Option<Position> {
+    let deserializer = serde_yaml_ng::Deserializer::from_str(text);
+    let location = Walk(path).deserialize(deserializer).err()?.location()?;
+    Some(Position {
+        line: location.line(),
+        column: location.column(),
+    })
+}
+
+/// See [`locate`].
+struct Walk<'a>(&'a [Step<'a>]);
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+/// At the end of the path every value has the wrong type, and the error has its place.
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("to be elsewhere")
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        if self.0.is_empty() {
+            return Err(E::custom("found"));
+        }
+        Ok(())
+    }
+
+    fn visit_none<E: serde::de::Error>(self) -> Result<(), E> {
+        self.visit_unit()
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Some((Step::Field(wanted), rest)) = self.0.split_first() else {
+            return Err(A::Error::custom("found"));
+        };
+        while let Some(field) = map.next_key::<String>()? {
+            if field == *wanted {
+                map.next_value_seed(Walk(rest))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let Some((Step::Item(wanted), rest)) = self.0.split_first() else {
+            return Err(A::Error::custom("found"));
+        };
+        for _ in 0..*wanted {
+            list.next_element::<IgnoredAny>()?;
+        }
+        list.next_element_seed(Walk(rest))?;
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+}

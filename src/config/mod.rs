@@ -1,12 +1,281 @@
-//! temp
-use std::{path::*,time::Duration,net::SocketAddr};
-#[derive(Debug)] pub struct Error(pub String);
-impl std::fmt::Display for Error { fn fmt(&self,f:&mut std::fmt::Formatter<'_>)->std::fmt::Result{f.write_str(&self.0)} }
-#[derive(Debug,Default,Clone,Copy,PartialEq)] pub enum Auth{#[default]On,Off}
-#[derive(Debug,Default)] pub struct Flags{pub addr:Option<String>,pub root:Option<String>,pub key:Option<PathBuf>,pub cert:Option<PathBuf>,pub auth:Auth}
-#[derive(Debug)] pub enum KeyStoreConfig{Memory,Fs{path:PathBuf},Vault{},KeySecure{}}
-pub struct Cache{pub any:Option<Duration>,pub unused:Option<Duration>}
-pub struct LogC{pub audit:bool,pub error:bool}
-pub struct Config{pub address:SocketAddr,pub root:String,pub tls_key:PathBuf,pub tls_cert:PathBuf,pub auth:Auth,pub policies:crate::policy::Policies,pub cache:Cache,pub log:LogC,pub keys:Vec<String>,pub key_store:KeyStoreConfig}
-impl Config{ pub fn from_flags(f:&Flags)->Result<Self,Error>{ let root=f.root.clone().unwrap_or_default(); Ok(Config{address:f.addr.clone().unwrap().parse().unwrap(),policies:crate::policy::Policies{root:root.clone()},root,tls_key:f.key.clone().unwrap(),tls_cert:f.cert.clone().unwrap(),auth:f.auth,cache:Cache{any:None,unused:None},log:LogC{audit:std::env::var_os("AUDIT").is_some(),error:true},keys:vec![],key_store:match std::env::var_os("KESDIR"){Some(p)=>KeyStoreConfig::Fs{path:p.into()},None=>KeyStoreConfig::Memory}})}
-pub fn from_file(_:&Path,f:&Flags)->Result<Self,Error>{Self::from_flags(f)} }
+//! The settings of the server, from flags and the configuration file.
+//!
+//! A [`Config`] can't hold a bad value: whoever has one need not check it again. Knows nothing of
+//! sockets and key stores; paths are not opened here, except to tell a Kubernetes token from a file.
+
+mod check;
+mod error;
+mod expand;
+mod file;
+mod load;
+mod stores;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use zeroize::Zeroizing;
+
+pub use error::{Error, Place, Position, Problem};
+
+use crate::{keystore::KeyName, policy::Policies, secret::Secret};
+
+/// Where the server listens unless told otherwise: port 7373 on all addresses.
+pub const DEFAULT_ADDRESS: SocketAddr =
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, DEFAULT_PORT));
+
+/// The port of an address without one.
+pub const DEFAULT_PORT: u16 = 7373;
+
+/// The largest configuration file that is read, in bytes.
+pub const MAX_FILE: u64 = 1 << 20;
+
+/// All settings of the server.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// The identity that may do everything; never empty. Text that is no identity disables root.
+    pub root: String,
+    /// The file with the private key.
+    pub tls_key: PathBuf,
+    /// The file with the certificate chain.
+    pub tls_cert: PathBuf,
+    /// Whether client certificates are verified.
+    pub auth: Auth,
+    /// The TLS proxies in front of the server.
+    pub proxy: Proxy,
+    /// Who may call what.
+    pub policies: Policies,
+    /// How long keys stay cached.
+    pub cache: Cache,
+    /// What is logged.
+    pub log: Log,
+    /// The keys that are created at start if they don't exist.
+    pub keys: Vec<KeyName>,
+    /// Where keys are stored.
+    pub key_store: KeyStoreConfig,
+}
+
+/// The settings that the command line gives. One that is given wins over the file; an empty text is
+/// the same as none.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--addr`.
+    pub addr: Option<String>,
+    /// `--root`.
+    pub root: Option<String>,
+    /// `--key`.
+    pub key: Option<PathBuf>,
+    /// `--cert`.
+    pub cert: Option<PathBuf>,
+    /// `--auth`.
+    pub auth: Auth,
+}
+
+/// Whether client certificates must be issued by a trusted authority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// Certificates are verified.
+    #[default]
+    On,
+    /// Any certificate will do, as long as the client has its private key.
+    Off,
+}
+
+/// The TLS proxies in front of the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxy {
+    /// Identities of the proxies, none of them empty or root. No proxies if empty.
+    pub identities: Vec<String>,
+    /// The header with the client's certificate.
+    pub header_cert: Option<String>,
+}
+
+/// How long keys stay cached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cache {
+    /// All keys are dropped every such period; `None` is never. Never zero.
+    pub any: Option<Duration>,
+    /// A key that was not used for so long is dropped; `None` is never. Never zero.
+    pub unused: Option<Duration>,
+}
+
+/// What is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Errors go to standard error.
+    pub error: bool,
+    /// Requests go to standard output.
+    pub audit: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            error: true,
+            audit: false,
+        }
+    }
+}
+
+/// Where keys are stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KeyStoreConfig {
+    /// In memory: gone when the server ends.
+    #[default]
+    Memory,
+    /// In files.
+    Fs {
+        /// The directory; created if missing.
+        path: PathBuf,
+    },
+    /// In HashiCorp Vault.
+    Vault(Box<Vault>),
+    /// In Gemalto KeySecure, now Thales CipherTrust.
+    KeySecure(Box<KeySecure>),
+}
+
+/// How to reach and use Vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vault {
+    /// An http or https URL without credentials and trailing slash.
+    pub endpoint: String,
+    /// Where the key-value engine is mounted; `kv` by default.
+    pub engine: String,
+    /// The namespace; none if empty.
+    pub namespace: String,
+    /// The path inside the engine; its top if empty.
+    pub prefix: String,
+    /// How to get a token.
+    pub login: VaultLogin,
+    /// The certificate to show to Vault.
+    pub client_cert: Option<ClientCert>,
+    /// A file or a directory of PEM files to trust instead of the system's authorities.
+    pub ca: Option<PathBuf>,
+    /// How often to ask for Vault's status; 10 s by default. Never zero.
+    pub ping: Duration,
+}
+
+/// How to get a token from Vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VaultLogin {
+    /// With a role id and its secret.
+    AppRole {
+        /// Where the method is mounted; `approle` by default.
+        engine: String,
+        /// The role id.
+        id: String,
+        /// The secret id.
+        secret: Secret,
+        /// The time between attempts; 5 s by default. Never zero.
+        retry: Duration,
+    },
+    /// With the token of a Kubernetes service account.
+    Kubernetes {
+        /// Where the method is mounted; `kubernetes` by default.
+        engine: String,
+        /// The role.
+        role: String,
+        /// The token, or where it is.
+        jwt: Jwt,
+        /// The time between attempts; 5 s by default. Never zero.
+        retry: Duration,
+    },
+}
+
+/// The token of a Kubernetes service account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Jwt {
+    /// The token itself.
+    Token(Secret),
+    /// A file that holds it; Kubernetes replaces its content now and then.
+    File(PathBuf),
+}
+
+/// A certificate and its private key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCert {
+    /// The file with the private key.
+    pub key: PathBuf,
+    /// The file with the certificate chain.
+    pub cert: PathBuf,
+}
+
+/// How to reach and use KeySecure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySecure {
+    /// An http or https URL without credentials and trailing slash.
+    pub endpoint: String,
+    /// The refresh token.
+    pub token: Secret,
+    /// The domain; the root domain if empty.
+    pub domain: String,
+    /// The time between login attempts; 5 s by default. Never zero.
+    pub retry: Duration,
+    /// A file or a directory of PEM files to trust instead of the system's authorities.
+    pub ca: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads the file at `path`; `flags` that are given win over it.
+    ///
+    /// # Errors
+    /// If the file can't be read, or a setting is wrong or missing.
+    pub fn from_file(path: &Path, flags: &Flags) -> Result<Self, Error> {
+        let text = read(path)?;
+        load::load(Some((path, &text)), flags, &from_environment)
+    }
+
+    /// Takes all settings from `flags` and defaults.
+    ///
+    /// # Errors
+    /// If a setting is wrong or missing.
+    pub fn from_flags(flags: &Flags) -> Result<Self, Error> {
+        load::load(None, flags, &from_environment)
+    }
+}
+
+/// The environment variable called `name`, if it is set and text.
+fn from_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The text of the file at `path`, which is wiped after use as it may hold credentials.
+fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let file = path.to_owned();
+    let mut bytes = Zeroizing::new(Vec::new());
+    let done =
+        fs::File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
+    if let Err(source) = done {
+        return Err(Error::Read { file, source });
+    }
+    if bytes.len() as u64 > MAX_FILE {
+        let source = io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB");
+        return Err(Error::Read { file, source });
+    }
+    match str::from_utf8(&bytes) {
+        Ok(text) => Ok(Zeroizing::new(text.into())),
+        Err(error) => {
+            let before = &bytes[..error.valid_up_to()];
+            let start = before
+                .iter()
+                .rposition(|b| *b == b'\n')
+                .map_or(0, |i| i + 1);
+            Err(Error::Syntax {
+                file,
+                position: Some(Position {
+                    line: 1 + before.iter().filter(|b| **b == b'\n').count(),
+                    column: 1 + String::from_utf8_lossy(&before[start..]).chars().count(),
+                }),
+                reason: "not UTF-8 text; save the file as UTF-8".into(),
+            })
+        }
+    }
+}

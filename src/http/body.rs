@@ -43,10 +43,15 @@ impl BodyReader {
     pub fn read(&mut self, input: &[u8], mut sink: impl FnMut(&[u8])) -> Result<Step, Malformed> {
         match self {
             Self::Length(left) => {
-                let consumed = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
+                let consumed = usize::try_from(*left)
+                    .unwrap_or(usize::MAX)
+                    .min(input.len());
                 sink(&input[..consumed]);
                 *left -= consumed as u64;
-                Ok(Step { consumed, is_complete: *left == 0 })
+                Ok(Step {
+                    consumed,
+                    is_complete: *left == 0,
+                })
             }
             Self::Chunked(chunked) => chunked.read(input, sink),
         }
@@ -75,11 +80,17 @@ impl Chunked {
         let mut used = 0;
         while used < input.len() {
             if let At::Data(left) = self.at {
-                let take = usize::try_from(left).unwrap_or(usize::MAX).min(input.len() - used);
+                let take = usize::try_from(left)
+                    .unwrap_or(usize::MAX)
+                    .min(input.len() - used);
                 sink(&input[used..used + take]);
                 used += take;
                 let left = left - take as u64;
-                self.at = if left == 0 { At::DataEnd } else { At::Data(left) };
+                self.at = if left == 0 {
+                    At::DataEnd
+                } else {
+                    At::Data(left)
+                };
                 continue;
             }
             let byte = input[used];
@@ -102,7 +113,10 @@ impl Chunked {
                 },
                 At::DataEnd if line.is_empty() => At::Size,
                 At::Trailers if line.is_empty() => {
-                    return Ok(Step { consumed: used, is_complete: true });
+                    return Ok(Step {
+                        consumed: used,
+                        is_complete: true,
+                    });
                 }
                 At::Trailers if self.trailers < MAX_TRAILERS => {
                     self.trailers += 1;
@@ -111,12 +125,18 @@ impl Chunked {
                 _ => return Err(Malformed::bad_request("malformed chunked body")),
             };
         }
-        Ok(Step { consumed: used, is_complete: false })
+        Ok(Step {
+            consumed: used,
+            is_complete: false,
+        })
     }
 }
 
 fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
-    let end = line.iter().position(|byte| *byte == b';').unwrap_or(line.len());
+    let end = line
+        .iter()
+        .position(|byte| *byte == b';')
+        .unwrap_or(line.len());
     let digits = line[..end].trim_ascii_end();
     if digits.is_empty() || digits.len() > 15 || !digits.iter().all(u8::is_ascii_hexdigit) {
         return Err(Malformed::bad_request("malformed chunk size"));
@@ -160,8 +180,15 @@ mod tests {
     #[test]
     fn broken_chunks_are_refused() {
         for input in [
-            "x\r\n", "\r\n", "-1\r\n", "0x1\r\n", "1\nA", "1\r\nAB\r\n", "fffffffffffffffff\r\n",
-            "1;a\rb\r\nA\r\n", " 1\r\nA\r\n",
+            "x\r\n",
+            "\r\n",
+            "-1\r\n",
+            "0x1\r\n",
+            "1\nA",
+            "1\r\nAB\r\n",
+            "fffffffffffffffff\r\n",
+            "1;a\rb\r\nA\r\n",
+            " 1\r\nA\r\n",
         ] {
             assert!(decode(input.as_bytes(), 64).is_err(), "{input:?} was taken");
         }
@@ -171,7 +198,19 @@ mod tests {
     #[test]
     fn a_length_ends_the_body_where_it_says() {
         let mut reader = BodyReader::new(Framing::Length(5)).expect("it has a body");
-        assert_eq!(Step { consumed: 2, is_complete: false }, reader.read(b"ab", |_| {}).unwrap());
-        assert_eq!(Step { consumed: 3, is_complete: true }, reader.read(b"cdeGET", |_| {}).unwrap());
+        assert_eq!(
+            Step {
+                consumed: 2,
+                is_complete: false
+            },
+            reader.read(b"ab", |_| {}).unwrap()
+        );
+        assert_eq!(
+            Step {
+                consumed: 3,
+                is_complete: true
+            },
+            reader.read(b"cdeGET", |_| {}).unwrap()
+        );
     }
 }

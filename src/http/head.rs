@@ -65,7 +65,10 @@ pub fn find_end(input: &[u8], scanned: &mut usize) -> Result<Option<usize>, Malf
     }
     *scanned = limit;
     if input.len() > MAX_HEAD {
-        return Err(Malformed { status: 431, reason: "request head over 64 KiB" });
+        return Err(Malformed {
+            status: 431,
+            reason: "request head over 64 KiB",
+        });
     }
     Ok(None)
 }
@@ -83,10 +86,16 @@ pub fn parse(bytes: &[u8]) -> Result<Head, Malformed> {
         Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
         Ok(_) => return Err(Malformed::bad_request("malformed request head")),
         Err(httparse::Error::TooManyHeaders) => {
-            return Err(Malformed { status: 431, reason: "more than 100 header lines" });
+            return Err(Malformed {
+                status: 431,
+                reason: "more than 100 header lines",
+            });
         }
         Err(httparse::Error::Version) => {
-            return Err(Malformed { status: 505, reason: "unsupported protocol version" });
+            return Err(Malformed {
+                status: 505,
+                reason: "unsupported protocol version",
+            });
         }
         Err(_) => return Err(Malformed::bad_request("malformed request head")),
     }
@@ -117,7 +126,10 @@ pub fn parse(bytes: &[u8]) -> Result<Head, Malformed> {
                 return Err(Malformed::bad_request("transfer coding in HTTP/1.0"));
             }
             if !line.value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Malformed { status: 501, reason: "unsupported transfer coding" });
+                return Err(Malformed {
+                    status: 501,
+                    reason: "unsupported transfer coding",
+                });
             }
             head.framing = Framing::Chunked;
         } else if line.name.eq_ignore_ascii_case("connection") {
@@ -130,7 +142,10 @@ pub fn parse(bytes: &[u8]) -> Result<Head, Malformed> {
             }
         } else if line.name.eq_ignore_ascii_case("expect") {
             if !line.value.eq_ignore_ascii_case(b"100-continue") {
-                return Err(Malformed { status: 417, reason: "unsupported expectation" });
+                return Err(Malformed {
+                    status: 417,
+                    reason: "unsupported expectation",
+                });
             }
             head.expects_continue = is_http11;
         } else if line.name.eq_ignore_ascii_case("host") {
@@ -147,7 +162,10 @@ pub fn parse(bytes: &[u8]) -> Result<Head, Malformed> {
 }
 
 fn tokens(value: &[u8]) -> impl Iterator<Item = &str> {
-    std::str::from_utf8(value).unwrap_or_default().split(',').map(str::trim)
+    std::str::from_utf8(value)
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
 }
 
 /// Digits only: `+5`, `5 ` and `5, 5` are lengths to some parsers and not to others.
@@ -156,7 +174,10 @@ fn parse_length(value: &[u8]) -> Result<u64, Malformed> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(wrong);
     }
-    std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok()).ok_or(wrong)
+    std::str::from_utf8(value)
+        .ok()
+        .and_then(|digits| digits.parse().ok())
+        .ok_or(wrong)
 }
 
 /// Splits a request target in origin form or absolute form into decoded path and query.
@@ -166,7 +187,11 @@ fn parse_target(target: &str) -> Result<(String, Option<String>), Malformed> {
             if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") =>
         {
             let path = rest.find(['/', '?']).map_or("", |at| &rest[at..]);
-            if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+            if path.starts_with('/') {
+                path.to_owned()
+            } else {
+                format!("/{path}")
+            }
         }
         _ if target.starts_with('/') || target == "*" => target.to_owned(),
         _ => return Err(Malformed::bad_request("malformed request target")),
@@ -227,16 +252,27 @@ mod tests {
 
     #[test]
     fn a_plain_request_is_read() {
-        let head = head("POST /v1/key/create/a%20b?x=1 HTTP/1.1\nHost: x\nContent-Length: 2").unwrap();
+        let head =
+            head("POST /v1/key/create/a%20b?x=1 HTTP/1.1\nHost: x\nContent-Length: 2").unwrap();
         assert_eq!(
             ("/v1/key/create/a b", Some("x=1"), Framing::Length(2), true),
-            (head.path.as_str(), head.query.as_deref(), head.framing, head.keep_alive)
+            (
+                head.path.as_str(),
+                head.query.as_deref(),
+                head.framing,
+                head.keep_alive
+            )
         );
     }
 
     #[test]
     fn absolute_targets_lose_their_authority() {
-        assert_eq!("/version", head("GET https://x:7373/version HTTP/1.1\nHost: x").unwrap().path);
+        assert_eq!(
+            "/version",
+            head("GET https://x:7373/version HTTP/1.1\nHost: x")
+                .unwrap()
+                .path
+        );
         assert_eq!("/", head("GET https://x HTTP/1.1\nHost: x").unwrap().path);
         assert_eq!("/", head("GET https://x?a HTTP/1.1\nHost: x").unwrap().path);
     }
@@ -277,8 +313,15 @@ mod tests {
 
     #[test]
     fn a_bare_line_feed_is_refused_wherever_it_stands() {
-        for text in ["GET / HTTP/1.1\nHost: x\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\n\r\n", "\n"] {
-            assert!(find_end(text.as_bytes(), &mut 0).is_err(), "{text:?} was taken");
+        for text in [
+            "GET / HTTP/1.1\nHost: x\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: x\n\r\n",
+            "\n",
+        ] {
+            assert!(
+                find_end(text.as_bytes(), &mut 0).is_err(),
+                "{text:?} was taken"
+            );
         }
     }
 
@@ -301,8 +344,16 @@ mod tests {
     #[test]
     fn http_1_0_closes_unless_asked_to_stay() {
         assert!(!head("GET / HTTP/1.0").unwrap().keep_alive);
-        assert!(head("GET / HTTP/1.0\nConnection: keep-alive").unwrap().keep_alive);
-        assert!(!head("GET / HTTP/1.1\nHost: x\nConnection: TE, close").unwrap().keep_alive);
+        assert!(
+            head("GET / HTTP/1.0\nConnection: keep-alive")
+                .unwrap()
+                .keep_alive
+        );
+        assert!(
+            !head("GET / HTTP/1.1\nHost: x\nConnection: TE, close")
+                .unwrap()
+                .keep_alive
+        );
     }
 
     #[test]
@@ -314,7 +365,11 @@ mod tests {
             if path.starts_with('/') {
                 let cleaned = clean(path);
                 // The vectors give the form without trailing slash; routing keeps the slash.
-                let cleaned = if cleaned == "/" { "/" } else { cleaned.trim_end_matches('/') };
+                let cleaned = if cleaned == "/" {
+                    "/"
+                } else {
+                    cleaned.trim_end_matches('/')
+                };
                 assert_eq!(case["cleaned"].as_str().unwrap(), cleaned);
             }
         }

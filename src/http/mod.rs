@@ -62,6 +62,9 @@ pub struct Malformed {
 impl Malformed {
     /// Status 400 with `reason`.
     pub const fn bad_request(reason: &'static str) -> Self {
-        Self { status: 400, reason }
+        Self {
+            status: 400,
+            reason,
+        }
     }
 }

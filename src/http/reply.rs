@@ -45,7 +45,10 @@ impl Frame {
     /// waits for a go-ahead may or may not send it now, so the connection can't be used any more.
     pub fn without_go_ahead(self, head: &Head) -> Self {
         let is_pending = head.expects_continue && head.framing != Framing::None;
-        Self { keep_alive: self.keep_alive && !is_pending, ..self }
+        Self {
+            keep_alive: self.keep_alive && !is_pending,
+            ..self
+        }
     }
 }
 
@@ -86,7 +89,12 @@ impl Reply {
         let version = if frame.is_http11 { "1.1" } else { "1.0" };
         out.reserve(320 + self.body.len());
         // Writing to a `Vec` cannot fail.
-        let _ = write!(out, "HTTP/{version} {} {}\r\n", self.status, reason_phrase(self.status));
+        let _ = write!(
+            out,
+            "HTTP/{version} {} {}\r\n",
+            self.status,
+            reason_phrase(self.status)
+        );
         DATE.with_borrow_mut(|date| out.extend_from_slice(date.header(SystemTime::now())));
         if let Some(content_type) = self.content_type {
             let _ = write!(out, "Content-Type: {content_type}\r\n");
@@ -159,7 +167,9 @@ struct DateHeader {
 
 impl DateHeader {
     fn header(&mut self, now: SystemTime) -> &[u8] {
-        let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let second = now
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         if second != self.second {
             self.second = second;
             let mut rest = self.line.as_mut_slice();
@@ -172,8 +182,9 @@ impl DateHeader {
 /// `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn http_date(second: u64) -> String {
     const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
     let second = i64::try_from(second).unwrap_or_default();
     let Ok(utc) = tz::UtcDateTime::from_timespec(second, 0) else {
         return "Thu, 01 Jan 1970 00:00:00 GMT".to_owned();
@@ -203,10 +214,24 @@ mod tests {
     fn a_stream_ends_with_its_trailers_in_http_1_1_only() {
         let reply = Reply::json_lines(b"{}\n".to_vec());
         let mut out = Vec::new();
-        reply.write(Frame { is_http11: true, is_head: false, keep_alive: true }, &mut out);
+        reply.write(
+            Frame {
+                is_http11: true,
+                is_head: false,
+                keep_alive: true,
+            },
+            &mut out,
+        );
         assert!(out.ends_with(b"\r\n\r\n3\r\n{}\n\r\n0\r\nStatus: 200\r\nError: \r\n\r\n"));
         out.clear();
-        reply.write(Frame { is_http11: false, is_head: false, keep_alive: false }, &mut out);
+        reply.write(
+            Frame {
+                is_http11: false,
+                is_head: false,
+                keep_alive: false,
+            },
+            &mut out,
+        );
         assert!(out.ends_with(b"Content-Length: 3\r\n\r\n{}\n"));
     }
 }

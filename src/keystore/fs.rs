@@ -150,10 +150,7 @@ impl KeyStore for Fs {
             Err(Errno::EXIST) => return Err(Error::Exists),
             Err(err) => return Err(during(err.into())),
         }
-        temp.finish(name, value).map_err(|err| {
-            temp.take_back(name);
-            during(err)
-        })
+        temp.finish(name, value).map_err(during)
     }
 
     fn get(&self, name: &KeyName, _: Deadline) -> Result<Secret, Error> {
@@ -277,12 +274,14 @@ impl<'a> Temp<'a> {
         let (found, stat) = read(self.directory, name)?;
         let written = rustix::fs::fstat(&self.file)?;
         if found != *value || !is_same(&stat, &written) {
+            self.take_back(name);
             return Err(Unfit::Changed.into());
         }
         Ok(())
     }
 
-    /// Frees `name` after a failure, if it still stands for this file.
+    /// Frees `name` if it still stands for this file. Only for a file that is no key: a whole one may
+    /// be in use by another server already, even if this one has to report a failure.
     fn take_back(&self, name: &KeyName) {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         let found = rustix::fs::statat(self.directory, name.as_str(), flags);
@@ -468,8 +467,8 @@ mod tests {
     fn leftovers_of_a_crash_go_but_files_in_the_making_stay() {
         let dir = TempDir::new();
         let store = Fs::open(&dir.0).unwrap();
-        std::fs::write(dir.0.join("\\tmp-1-0123456789abcdef"), "half").unwrap();
-        std::fs::create_dir(dir.0.join("\\tmp-directory")).unwrap();
+        std::fs::write(dir.0.join(format!("{TEMP_PREFIX}1-0123")), "half").unwrap();
+        std::fs::create_dir(dir.0.join(format!("{TEMP_PREFIX}directory"))).unwrap();
         std::fs::write(dir.0.join("other"), "value").unwrap();
         let directory = store.directory().unwrap();
         let live = Temp::create(&directory).unwrap();
@@ -599,5 +598,35 @@ mod tests {
             store.get(&name("key"), soon()),
             Err(Error::Unavailable { .. })
         ));
+    }
+
+    /// `mount -t tmpfs -o size=64k tmpfs DIR; KES_SMALL_DIR=DIR cargo test -- --ignored full_disk`
+    #[test]
+    #[ignore = "needs a small file system"]
+    fn a_full_disk_leaves_nothing_behind_and_the_name_free() {
+        let path = PathBuf::from(std::env::var_os("KES_SMALL_DIR").unwrap());
+        let store = Fs::open(&path).unwrap();
+        let value = Secret::new(vec![9; 10_000]);
+        let (failed, err) = (0..)
+            .map(|count| name(&format!("key-{count}")))
+            .find_map(|key| {
+                store
+                    .create(&key, &value, soon())
+                    .err()
+                    .map(|err| (key, err))
+            })
+            .unwrap();
+        assert!(err.to_string().contains("No space left"), "{err}");
+        let names = store.list(soon()).unwrap();
+        let files = std::fs::read_dir(&path).unwrap().count();
+        assert_eq!(
+            (files, false),
+            (names.len(), names.contains(&failed.to_string()))
+        );
+        for key in names {
+            store.delete(&name(&key), soon()).unwrap();
+        }
+        store.create(&failed, &value, soon()).unwrap();
+        store.delete(&failed, soon()).unwrap();
     }
 }

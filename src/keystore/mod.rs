@@ -137,3 +137,74 @@ pub trait KeyStore: Send + Sync {
     /// What the start-up banner says: `Filesystem: /abs/path`, `In-Memory: non-persistent`.
     fn describe(&self) -> String;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// What every key store must do, on an empty one.
+    pub(super) fn contract(store: &dyn KeyStore) {
+        let deadline = Deadline::after(Instant::now(), Duration::from_secs(60));
+        let name = |name| KeyName::parse(name).unwrap();
+        let value = |byte| Secret::new(vec![byte; 56]);
+        let (a, b) = (name("a"), name("b \u{e9} %2F"));
+
+        assert!(store.status(deadline).is_ok());
+        assert!(matches!(store.get(&a, deadline), Err(Error::NotFound)));
+        assert!(store.delete(&a, deadline).is_ok());
+        assert!(store.list(deadline).unwrap().is_empty());
+
+        store.create(&a, &value(1), deadline).unwrap();
+        store.create(&b, &value(2), deadline).unwrap();
+        let again = store.create(&a, &value(3), deadline);
+        assert!(matches!(again, Err(Error::Exists)));
+        assert_eq!(value(1), store.get(&a, deadline).unwrap());
+        assert_eq!(value(2), store.get(&b, deadline).unwrap());
+        let mut names = store.list(deadline).unwrap();
+        names.sort();
+        assert_eq!(vec![a.to_string(), b.to_string()], names);
+
+        store.delete(&a, deadline).unwrap();
+        assert!(matches!(store.get(&a, deadline), Err(Error::NotFound)));
+        store.create(&a, &value(4), deadline).unwrap();
+        assert_eq!(value(4), store.get(&a, deadline).unwrap());
+
+        let wins = std::thread::scope(|scope| {
+            let racers: Vec<_> = (0..16)
+                .map(|byte| {
+                    scope.spawn(move || {
+                        let name = KeyName::parse("raced").unwrap();
+                        let value = Secret::new(vec![byte; 56]);
+                        match store.create(&name, &value, deadline) {
+                            Ok(()) => Some(value),
+                            Err(Error::Exists) => None,
+                            Err(err) => panic!("{err}"),
+                        }
+                    })
+                })
+                .collect();
+            racers
+                .into_iter()
+                .filter_map(|racer| racer.join().unwrap())
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(1, wins.len(), "one create wins");
+        assert_eq!(wins[0], store.get(&name("raced"), deadline).unwrap());
+    }
+
+    #[test]
+    fn a_name_is_one_safe_path_segment() {
+        let longest = "x".repeat(MAX_NAME);
+        for good in ["a", "my-key", "a b", "...", "%2F", "\u{e9}", &longest] {
+            assert_eq!(good, KeyName::parse(good).unwrap().as_str());
+        }
+        let too_long = "\u{e9}".repeat(MAX_NAME / 2 + 1);
+        for bad in [
+            "", ".", "..", "/", "a/b", "\\", "a\\b", "a\0", "a\n", "\u{85}", &too_long,
+        ] {
+            assert_eq!(None, KeyName::parse(bad), "{bad:?}");
+        }
+    }
+}

@@ -16,7 +16,10 @@ use super::{Server, connection::Connection};
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Starts the acceptor; it ends when the server drains and the listener is shut down.
-pub(super) fn start(server: &Arc<Server>, listener: Arc<TcpListener>) -> io::Result<JoinHandle<()>> {
+pub(super) fn start(
+    server: &Arc<Server>,
+    listener: Arc<TcpListener>,
+) -> io::Result<JoinHandle<()>> {
     let server = server.clone();
     std::thread::Builder::new()
         .name("acceptor".to_owned())
@@ -41,7 +44,9 @@ fn accept_all(server: &Server, listener: &TcpListener) {
         match accepted {
             Ok(_) if server.registry.len() >= server.limits.connections => {
                 let limit = server.limits.connections;
-                complain(&format!("refused a connection: all {limit} connections are in use"));
+                complain(&format!(
+                    "refused a connection: all {limit} connections are in use"
+                ));
             }
             Ok((socket, address)) => {
                 if let Err(e) = take(server, socket, address) {
@@ -66,5 +71,7 @@ fn take(server: &Server, socket: TcpStream, address: std::net::SocketAddr) -> io
     let connection = server
         .registry
         .insert(|token| Connection::new(token, socket, address, tls, server));
-    connection.register(server).inspect_err(|_| server.registry.remove(connection.token))
+    connection
+        .register(server)
+        .inspect_err(|_| server.registry.remove(connection.token))
 }

@@ -14,7 +14,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(super) fn start(server: &Arc<Server>) -> io::Result<()> {
     every(server, "sweeper", |server, now| {
         let millis = server.millis(now);
-        for connection in server.registry.select(|connection| connection.is_due(millis)) {
+        for connection in server
+            .registry
+            .select(|connection| connection.is_due(millis))
+        {
             connection.on_deadline(server, now);
         }
     })?;
@@ -27,12 +30,17 @@ fn every(
     action: impl Fn(&Server, Instant) + Send + 'static,
 ) -> io::Result<()> {
     let server = Arc::downgrade(server);
-    std::thread::Builder::new().name(name.to_owned()).stack_size(256 * 1024).spawn(move || {
-        loop {
-            std::thread::sleep(INTERVAL);
-            let Some(server) = server.upgrade() else { return };
-            action(&server, Instant::now());
-        }
-    })?;
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(256 * 1024)
+        .spawn(move || {
+            loop {
+                std::thread::sleep(INTERVAL);
+                let Some(server) = server.upgrade() else {
+                    return;
+                };
+                action(&server, Instant::now());
+            }
+        })?;
     Ok(())
 }

@@ -41,7 +41,11 @@ impl Pool {
                 .stack_size(STACK)
                 .spawn(move || run(&receiver, &queued))?;
         }
-        Ok(Self { jobs, queued, limit })
+        Ok(Self {
+            jobs,
+            queued,
+            limit,
+        })
     }
 
     /// Room for one more job, or `None` if the queue is full.

@@ -63,7 +63,9 @@ impl Peer {
         };
         // Only the first certificate's key is proven by the handshake, so only it can identify.
         let wrong = |e: identity::Error| format!("tls: invalid client certificate: {e}");
-        let several = others.iter().any(|other| other != leaf && !identity::is_ca(other));
+        let several = others
+            .iter()
+            .any(|other| other != leaf && !identity::is_ca(other));
         Ok(Self {
             identity: match several {
                 true => "".into(),
@@ -267,7 +269,9 @@ impl Connection {
                 receiving.exchange.answer(server, Err(Failure::InvalidJson));
             }
             Stage::Waiting(waiting) => {
-                let Waiting { exchange, result, .. } = *waiting;
+                let Waiting {
+                    exchange, result, ..
+                } = *waiting;
                 exchange.answer(server, result.unwrap_or(Err(Failure::Timeout)));
             }
             _ => {}
@@ -326,7 +330,9 @@ impl Connection {
 
     fn log_handshake(&self, server: &Server, reason: &str) {
         let address = self.peer_address;
-        server.log_error(&format!("http: TLS handshake error from {address}: {reason}"));
+        server.log_error(&format!(
+            "http: TLS handshake error from {address}: {reason}"
+        ));
     }
 }
 
@@ -511,10 +517,17 @@ impl Inner {
             Stage::Body(_) => self.read_body(connection, server),
             Stage::Waiting(waiting) if waiting.result.is_none() => Ok(Step::NeedsReply),
             Stage::Waiting(_) => {
-                let Stage::Waiting(waiting) = std::mem::replace(&mut self.stage, Stage::Head) else {
+                let Stage::Waiting(waiting) = std::mem::replace(&mut self.stage, Stage::Head)
+                else {
                     return Ok(Step::NeedsReply);
                 };
-                let Waiting { exchange, result, unread, frame, .. } = *waiting;
+                let Waiting {
+                    exchange,
+                    result,
+                    unread,
+                    frame,
+                    ..
+                } = *waiting;
                 let result = result.unwrap_or(Err(Failure::Timeout));
                 let reply = exchange.answer(server, result);
                 self.send(&reply, frame, unread, connection, server);
@@ -570,7 +583,11 @@ impl Inner {
     fn next_request(&mut self, connection: &Connection, server: &Server) {
         self.stage = Stage::Head;
         self.scanned = 0;
-        let timeout = if self.input.is_empty() { IDLE_TIMEOUT } else { READ_TIMEOUT };
+        let timeout = if self.input.is_empty() {
+            IDLE_TIMEOUT
+        } else {
+            READ_TIMEOUT
+        };
         connection.set_deadline(server, Instant::now() + timeout);
     }
 
@@ -603,8 +620,14 @@ impl Inner {
 
     /// Answers what is no request; there is nothing to audit and no way to go on.
     fn refuse_malformed(&mut self, malformed: Malformed) {
-        let frame = Frame { is_http11: true, is_head: false, keep_alive: false };
-        Failure::Malformed(malformed).reply().write(frame, &mut self.output);
+        let frame = Frame {
+            is_http11: true,
+            is_head: false,
+            keep_alive: false,
+        };
+        Failure::Malformed(malformed)
+            .reply()
+            .write(frame, &mut self.output);
         self.is_closing = true;
     }
 
@@ -622,20 +645,34 @@ impl Inner {
             keep_alive: head.keep_alive && !server.is_draining(),
         };
         let is_trusted = self.is_still_trusted(server);
-        let Some(peer) = &self.peer else { return Err(io::ErrorKind::NotConnected.into()) };
+        let Some(peer) = &self.peer else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
         let (reply, frame) = match server.admit(peer, head, now) {
             Admission::Granted(exchange, max_body) if is_trusted => {
                 return Ok(self.accept(exchange, max_body, head, frame, connection, server));
             }
             Admission::Granted(exchange, _) => {
                 let reply = exchange.answer(server, Err(Failure::Prohibited));
-                (reply, Frame { keep_alive: false, ..frame })
+                (
+                    reply,
+                    Frame {
+                        keep_alive: false,
+                        ..frame
+                    },
+                )
             }
             Admission::Refused(exchange, failure) => (exchange.answer(server, Err(failure)), frame),
             Admission::Redirect(reply) => (reply, frame),
         };
         let unread = BodyReader::new(head.framing);
-        self.send(&reply, frame.without_go_ahead(head), unread, connection, server);
+        self.send(
+            &reply,
+            frame.without_go_ahead(head),
+            unread,
+            connection,
+            server,
+        );
         Ok(Step::Progress)
     }
 
@@ -662,7 +699,8 @@ impl Inner {
                 if is_too_long {
                     self.fail_body(server);
                 } else if head.expects_continue && self.input.is_empty() {
-                    self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                    self.output
+                        .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
                 Step::Progress
             }
@@ -676,7 +714,9 @@ impl Inner {
     /// Whether the certificate that this connection was opened with would be accepted now.
     fn is_still_trusted(&mut self, server: &Server) -> bool {
         let state = server.state();
-        let Some(peer) = &mut self.peer else { return false };
+        let Some(peer) = &mut self.peer else {
+            return false;
+        };
         if !state.trust.is_checked() {
             return true;
         }
@@ -695,8 +735,15 @@ impl Inner {
     }
 
     fn read_body(&mut self, connection: &Arc<Connection>, server: &Server) -> io::Result<Step> {
-        let Stage::Body(receiving) = &mut self.stage else { return Ok(Step::NeedsInput) };
-        let Receiving { reader, body, max_body, .. } = receiving.as_mut();
+        let Stage::Body(receiving) = &mut self.stage else {
+            return Ok(Step::NeedsInput);
+        };
+        let Receiving {
+            reader,
+            body,
+            max_body,
+            ..
+        } = receiving.as_mut();
         let max_body = *max_body;
         if let BodyReader::Length(length) = reader
             && body.capacity() == 0
@@ -722,8 +769,15 @@ impl Inner {
                     return Ok(Step::NeedsInput);
                 }
                 let stage = std::mem::replace(&mut self.stage, Stage::Head);
-                let Stage::Body(receiving) = stage else { return Ok(Step::NeedsInput) };
-                let Receiving { exchange, body, frame, .. } = *receiving;
+                let Stage::Body(receiving) = stage else {
+                    return Ok(Step::NeedsInput);
+                };
+                let Receiving {
+                    exchange,
+                    body,
+                    frame,
+                    ..
+                } = *receiving;
                 Ok(self.run(exchange, &body, frame, None, connection, server))
             }
             _ => {
@@ -736,9 +790,17 @@ impl Inner {
     /// Answers a request whose body is too long, cut off or malformed, and closes after it.
     fn fail_body(&mut self, server: &Server) {
         if let Stage::Body(receiving) = std::mem::replace(&mut self.stage, Stage::Head) {
-            let Receiving { exchange, frame, .. } = *receiving;
+            let Receiving {
+                exchange, frame, ..
+            } = *receiving;
             let reply = exchange.answer(server, Err(Failure::InvalidJson));
-            reply.write(Frame { keep_alive: false, ..frame }, &mut self.output);
+            reply.write(
+                Frame {
+                    keep_alive: false,
+                    ..frame
+                },
+                &mut self.output,
+            );
             self.is_closing = true;
         }
     }
@@ -753,7 +815,10 @@ impl Inner {
         server: &Server,
     ) -> Step {
         let request = self.requests;
-        let address = || Address { connection: Arc::downgrade(connection), request };
+        let address = || Address {
+            connection: Arc::downgrade(connection),
+            request,
+        };
         match server.run(&exchange, body, address) {
             Some(result) => {
                 let reply = exchange.answer(server, result);
@@ -762,7 +827,13 @@ impl Inner {
             }
             None => {
                 connection.set_deadline(server, exchange.deadline.instant());
-                let waiting = Waiting { exchange, request, result: None, unread, frame };
+                let waiting = Waiting {
+                    exchange,
+                    request,
+                    result: None,
+                    unread,
+                    frame,
+                };
                 self.stage = Stage::Waiting(Box::new(waiting));
                 Step::NeedsReply
             }
@@ -778,7 +849,10 @@ impl Inner {
         server: &Server,
     ) {
         let is_small = !matches!(unread, Some(BodyReader::Length(n)) if n > MAX_DISCARD);
-        let frame = Frame { keep_alive: frame.keep_alive && is_small, ..frame };
+        let frame = Frame {
+            keep_alive: frame.keep_alive && is_small,
+            ..frame
+        };
         reply.write(frame, &mut self.output);
         self.is_closing = !frame.keep_alive;
         self.next_request(connection, server);

@@ -84,13 +84,15 @@ impl Failure {
             Self::NoSuchPath => (404, "404 page not found\n".into()),
             Self::Moved(_) => (301, "".into()),
             Self::MethodNotAllowed(_) => (405, "Method Not Allowed".into()),
-            Self::PathMismatch(pattern) => {
-                (400, format!("request URL path does not match API pattern: {pattern}").into())
-            }
+            Self::PathMismatch(pattern) => (
+                400,
+                format!("request URL path does not match API pattern: {pattern}").into(),
+            ),
             Self::Prohibited => (403, "prohibited by policy".into()),
-            Self::TooManyIdentities => {
-                (400, "too many identities: more than one certificate is present".into())
-            }
+            Self::TooManyIdentities => (
+                400,
+                "too many identities: more than one certificate is present".into(),
+            ),
             Self::InvalidJson => (400, "invalid json".into()),
             Self::InvalidKeyName => (400, "invalid key name".into()),
             Self::InvalidKey => (400, "invalid key".into()),
@@ -119,7 +121,10 @@ impl Failure {
             message: &'a str,
         }
         let (status, message) = self.answer();
-        let mut reply = Reply { status, ..Reply::empty() };
+        let mut reply = Reply {
+            status,
+            ..Reply::empty()
+        };
         match self {
             Self::Moved(path) => reply.header = Some(("Location", path.clone())),
             Self::NoSuchPath => {

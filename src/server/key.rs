@@ -42,7 +42,9 @@ pub(super) fn import(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
     let [bytes] = members(call.body, ["bytes"])?;
     let key = MasterKey::from_bytes(bytes.expose()).ok_or(Failure::InvalidKey)?;
-    Ok(Outcome::store(move |server, deadline| store(server, &name, &key, deadline)))
+    Ok(Outcome::store(move |server, deadline| {
+        store(server, &name, &key, deadline)
+    }))
 }
 
 /// Nothing is cached here: a key that is not durable yet must not encrypt anything.
@@ -80,7 +82,10 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Outcome, Failure> {
     Ok(Outcome::key(name, move |key| {
         let data_key = Secret::random(DATA_KEY).map_err(|_| NO_RANDOMNESS)?;
         let sealed = seal(key, &data_key, &context)?;
-        Ok(object(&[("plaintext", data_key.expose()), ("ciphertext", &sealed)]))
+        Ok(object(&[
+            ("plaintext", data_key.expose()),
+            ("ciphertext", &sealed),
+        ]))
     }))
 }
 
@@ -135,7 +140,9 @@ fn seal(key: &MasterKey, plaintext: &Secret, context: &Secret) -> Result<Vec<u8>
 /// A JSON object of base64 members, in one buffer of the right size: nothing is left behind by a
 /// buffer that had to grow.
 fn object(members: &[(&str, &[u8])]) -> Reply {
-    let size = members.iter().map(|(name, bytes)| name.len() + bytes.len().div_ceil(3) * 4 + 6);
+    let size = members
+        .iter()
+        .map(|(name, bytes)| name.len() + bytes.len().div_ceil(3) * 4 + 6);
     let mut json = String::with_capacity(size.sum::<usize>() + 3);
     for (at, (name, bytes)) in members.iter().enumerate() {
         json.push(if at == 0 { '{' } else { ',' });
@@ -156,7 +163,9 @@ fn object(members: &[(&str, &[u8])]) -> Reply {
 /// base64 are skipped (`api.md` 1.3).
 fn members<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[Secret; N], Failure> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    Members(names).deserialize(&mut json).map_err(|_| Failure::InvalidJson)
+    Members(names)
+        .deserialize(&mut json)
+        .map_err(|_| Failure::InvalidJson)
 }
 
 /// Reads the members with these names into an array in the same order.
@@ -184,7 +193,11 @@ impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = std::array::from_fn(|_| Secret::new(Vec::new()));
         while let Some(member) = map.next_key::<Cow<'_, str>>()? {
-            match self.0.iter().position(|name| name.eq_ignore_ascii_case(&member)) {
+            match self
+                .0
+                .iter()
+                .position(|name| name.eq_ignore_ascii_case(&member))
+            {
                 Some(at) => {
                     if let Some(text) = map.next_value::<Option<String>>()? {
                         found[at] = decode(&Zeroizing::new(text))
@@ -217,14 +230,22 @@ mod tests {
 
     fn texts(body: &str) -> Option<Vec<Vec<u8>>> {
         let members = members(body.as_bytes(), ["plaintext", "context"]).ok()?;
-        Some(members.iter().map(|member| member.expose().to_vec()).collect())
+        Some(
+            members
+                .iter()
+                .map(|member| member.expose().to_vec())
+                .collect(),
+        )
     }
 
     #[test]
     fn bodies_are_read_as_the_clients_write_them() {
         let ab = Some(vec![b"a".to_vec(), b"b".to_vec()]);
         assert_eq!(ab, texts(r#"{"plaintext":"YQ==","context":"Yg=="}"#));
-        assert_eq!(ab, texts(r#"{"PlainText":"YQ==","CONTEXT":"Yg==","x":[{"y":1}]} trailing"#));
+        assert_eq!(
+            ab,
+            texts(r#"{"PlainText":"YQ==","CONTEXT":"Yg==","x":[{"y":1}]} trailing"#)
+        );
         assert_eq!(ab, texts(r#"{"plaintext":"Y\nQ=\r=","context":"Yg=="}"#));
         let empty = Some(vec![vec![], vec![]]);
         assert_eq!(empty, texts("{}"));

@@ -1,8 +1,7 @@
 //! The life of `kes server`: from its flags to a listening server, and from a signal to exit 0.
 
 use std::{
-    fmt,
-    fs,
+    fmt, fs,
     io::{self, IsTerminal as _, Write as _},
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt as _,
@@ -67,7 +66,7 @@ pub enum Error {
     /// The build has no such key store.
     NoSuchKeyStore(&'static str),
     /// A pre-defined key can't be made.
-    Key(String, String),
+    Key(KeyName, String),
     /// The address can't be listened on.
     Listen(SocketAddr, io::Error),
     /// The system refuses threads, descriptors or signals.
@@ -85,7 +84,7 @@ impl fmt::Display for Error {
                 f,
                 "this version has no {name} key store yet: use a directory (fs) or the in-memory store"
             ),
-            Self::Key(name, why) => write!(f, "failed to create key {name:?}: {why}"),
+            Self::Key(name, why) => write!(f, "failed to create key {:?}: {why}", name.as_str()),
             Self::Listen(address, e) => {
                 let hint = match e.kind() {
                     io::ErrorKind::AddrInUse => {
@@ -140,13 +139,25 @@ pub fn run(options: &Options) -> Result<(), Error> {
         // Whoever closed stdout does not want the banner; that is no reason to end.
         let _ = banner.write(&mut io::stdout());
     }
-    let log = Log::start(config.log.audit, config.log.error, io::stderr().is_terminal())
-        .map_err(Error::System)?;
+    let log = Log::start(
+        config.log.audit,
+        config.log.error,
+        io::stderr().is_terminal(),
+    )
+    .map_err(Error::System)?;
     let log = Arc::new(log);
     log_panics(&log);
-    let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-    let limits = Limits { workers, connections };
-    let expiry = Expiry { any: config.cache.any, unused: config.cache.unused };
+    let workers = std::thread::available_parallelism()
+        .map_or(2, usize::from)
+        .max(2);
+    let limits = Limits {
+        workers,
+        connections,
+    };
+    let expiry = Expiry {
+        any: config.cache.any,
+        unused: config.cache.unused,
+    };
     let (server, threads) = Server::start(listener, limits, state, expiry, store, log.clone())
         .map_err(Error::System)?;
 
@@ -164,16 +175,18 @@ fn is_coloured() -> bool {
 fn protect_memory() {
     let _ = rustix::process::setrlimit(
         Resource::Core,
-        Rlimit { current: Some(0), maximum: Some(0) },
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
     );
-    let _ = rustix::process::set_dumpable_behavior(
-        rustix::process::DumpableBehavior::NotDumpable,
-    );
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 fn load_state(config: &Config) -> Result<State, Error> {
-    let certificate = tls::load_certificate(&config.tls_cert, &config.tls_key, UnixTime::now())
-        .map_err(Error::Tls)?;
+    let certificate =
+        tls::load_certificate(&config.tls_cert, &config.tls_key).map_err(Error::Tls)?;
+    tls::check_expiry(&certificate, &config.tls_cert, UnixTime::now()).map_err(Error::Tls)?;
     let trust = match config.auth {
         config::Auth::On => ClientTrust::system().map_err(Error::Tls)?,
         config::Auth::Off => ClientTrust::any(),
@@ -205,7 +218,14 @@ fn open_key_store(config: &KeyStoreConfig, quiet: bool) -> Result<Arc<dyn KeySto
             let store = Fs::open(path);
             if is_new {
                 // On a terminal the line is erased, elsewhere it is ended.
-                print!("{}", if io::stdout().is_terminal() { "\r\x1b[K" } else { "\n" });
+                print!(
+                    "{}",
+                    if io::stdout().is_terminal() {
+                        "\r\x1b[K"
+                    } else {
+                        "\n"
+                    }
+                );
                 let _ = io::stdout().flush();
             }
             Ok(Arc::new(store.map_err(Error::KeyStore)?))
@@ -216,13 +236,12 @@ fn open_key_store(config: &KeyStoreConfig, quiet: bool) -> Result<Arc<dyn KeySto
 }
 
 /// Makes the keys that the configuration asks for; those that exist are left alone.
-fn create_keys(names: &[String], store: &dyn KeyStore) -> Result<(), Error> {
+fn create_keys(names: &[KeyName], store: &dyn KeyStore) -> Result<(), Error> {
     for name in names {
         let fail = |why: String| Error::Key(name.clone(), why);
-        let parsed = KeyName::parse(name).ok_or_else(|| fail("invalid key name".to_owned()))?;
         let key = MasterKey::generate().map_err(|e| fail(e.to_string()))?;
         let deadline = Deadline::after(Instant::now(), KEY_TIMEOUT);
-        match store.create(&parsed, &stored::encode(&key), deadline) {
+        match store.create(name, &stored::encode(&key), deadline) {
             Ok(()) | Err(keystore::Error::Exists) => {}
             Err(e) => return Err(fail(e.to_string())),
         }
@@ -233,12 +252,17 @@ fn create_keys(names: &[String], store: &dyn KeyStore) -> Result<(), Error> {
 /// Raises the soft limit of open files to the hard one; the connections that fit into it.
 fn raise_descriptor_limit() -> usize {
     let limit = rustix::process::getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     let available = match rustix::process::setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
     };
-    let available = available.unwrap_or(MAX_CONNECTIONS).saturating_sub(RESERVED_DESCRIPTORS);
+    let available = available
+        .unwrap_or(MAX_CONNECTIONS)
+        .saturating_sub(RESERVED_DESCRIPTORS);
     usize::try_from(available.clamp(16, MAX_CONNECTIONS)).unwrap_or(1024)
 }
 
@@ -246,9 +270,15 @@ fn raise_descriptor_limit() -> usize {
 fn log_panics(log: &Arc<Log>) {
     let log = log.clone();
     std::panic::set_hook(Box::new(move |panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         let thread = std::thread::current();
-        log.error(&format!("panic in thread {} at {place}", thread.name().unwrap_or("?")));
+        log.error(&format!(
+            "panic in thread {} at {place}",
+            thread.name().unwrap_or("?")
+        ));
     }));
 }
 

@@ -29,13 +29,13 @@ use std::{
 
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
+pub use self::state::State;
 use self::{
     blocking::Pool,
     connection::{Connection, Wait},
     pipeline::{Call, Outcome, Waiter},
     registry::Registry,
 };
-pub use self::state::State;
 use crate::{
     cache::{Cache, Expiry},
     crypto::MasterKey,
@@ -129,7 +129,14 @@ impl Server {
         background::start(&server)?;
         let listener = Arc::new(listener);
         let acceptor = acceptor::start(&server, listener.clone())?;
-        Ok((server, Threads { listener, acceptor, workers }))
+        Ok((
+            server,
+            Threads {
+                listener,
+                acceptor,
+                workers,
+            },
+        ))
     }
 
     /// Stops: no new connections, running requests may finish within `patience`, then everything
@@ -141,11 +148,13 @@ impl Server {
         let _ = rustix::net::shutdown(&threads.listener, rustix::net::Shutdown::Both);
         let _ = threads.acceptor.join();
         drop(threads.listener);
-        self.registry.for_each(|connection| connection.drain(self, false));
+        self.registry
+            .for_each(|connection| connection.drain(self, false));
         while !self.registry.is_empty() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.registry.for_each(|connection| connection.drain(self, true));
+        self.registry
+            .for_each(|connection| connection.drain(self, true));
         let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
         for worker in threads.workers {
             let _ = worker.join();
@@ -158,7 +167,10 @@ impl Server {
 
     /// The state that a request works with from start to finish.
     fn state(&self) -> Arc<State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn is_draining(&self) -> bool {
@@ -188,9 +200,12 @@ impl Server {
             _ => epoll::EventFlags::IN | epoll::EventFlags::RDHUP,
         };
         let token = epoll::EventData::new_u64(connection.token);
-        if let Err(e) =
-            epoll::modify(&self.epoll, socket, token, wanted | epoll::EventFlags::ONESHOT)
-        {
+        if let Err(e) = epoll::modify(
+            &self.epoll,
+            socket,
+            token,
+            wanted | epoll::EventFlags::ONESHOT,
+        ) {
             // The sweeper ends the connection at its deadline.
             self.log_error(&format!("failed to watch a connection: {e}"));
         }

@@ -102,7 +102,11 @@ impl Server {
     pub(super) fn admit(&self, peer: &Peer, head: &Head, now: Instant) -> Admission {
         let cleaned = clean(&head.path);
         if cleaned != head.path && !names_a_dot(&head.path) {
-            let query = head.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+            let query = head
+                .query
+                .as_ref()
+                .map(|query| format!("?{query}"))
+                .unwrap_or_default();
             return Admission::Redirect(Failure::Moved(escape(&cleaned) + &query).reply());
         }
         let route = routes::find(&head.path);
@@ -162,7 +166,9 @@ impl Server {
         body: &[u8],
         address: impl FnOnce() -> Address,
     ) -> Option<Result<Reply>> {
-        let Some(route) = exchange.route else { return Some(Err(Failure::NoSuchPath)) };
+        let Some(route) = exchange.route else {
+            return Some(Err(Failure::NoSuchPath));
+        };
         let argument = match route.argument {
             Argument::None => "",
             _ => exchange.path.strip_prefix(route.path).unwrap_or_default(),
@@ -204,8 +210,13 @@ impl Server {
         if let Some(key) = self.cache.get(name, now) {
             return Some(then(&key));
         }
-        let Some(permit) = self.pool.reserve() else { return Some(Err(Failure::Overloaded)) };
-        let waiter = Waiter { address: address(), then };
+        let Some(permit) = self.pool.reserve() else {
+            return Some(Err(Failure::Overloaded));
+        };
+        let waiter = Waiter {
+            address: address(),
+            then,
+        };
         let ticket = match self.cache.get_or_wait(name, waiter, now) {
             Lookup::Hit(key, waiter) => return Some((waiter.then)(&key)),
             Lookup::Waiting => return None,
@@ -213,9 +224,14 @@ impl Server {
         };
         let (server, name) = (self.me(), name.clone());
         permit.submit(move || {
-            let Some(server) = server.upgrade() else { return };
+            let Some(server) = server.upgrade() else {
+                return;
+            };
             let fetched = server.fetch(&name, deadline);
-            let waiters = server.cache.complete(ticket, fetched.as_ref().ok().cloned(), Instant::now());
+            let waiters =
+                server
+                    .cache
+                    .complete(ticket, fetched.as_ref().ok().cloned(), Instant::now());
             for Waiter { address, then } in waiters {
                 let result = match &fetched {
                     Ok(key) => then(key),
@@ -233,7 +249,10 @@ impl Server {
             .get(name, deadline)
             .map_err(|e| self.key_store_failure(&e, Task::Access, Some(name)))?;
         let key = stored::decode(value.expose()).map_err(|e| {
-            self.log_error(&format!("the stored value of key {:?} is no key: {e}", name.as_str()));
+            self.log_error(&format!(
+                "the stored value of key {:?} is no key: {e}",
+                name.as_str()
+            ));
             Failure::KeyStore(Task::Access)
         })?;
         Ok(Arc::new(key))
@@ -284,7 +303,14 @@ fn names_a_dot(path: &str) -> bool {
 /// Escapes a path for a `Location` header.
 fn escape(path: &str) -> String {
     use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-    const UNSAFE: &AsciiSet =
-        &CONTROLS.add(b' ').add(b'"').add(b'%').add(b'<').add(b'>').add(b'?').add(b'#').add(b'\\');
+    const UNSAFE: &AsciiSet = &CONTROLS
+        .add(b' ')
+        .add(b'"')
+        .add(b'%')
+        .add(b'<')
+        .add(b'>')
+        .add(b'?')
+        .add(b'#')
+        .add(b'\\');
     utf8_percent_encode(path, UNSAFE).to_string()
 }

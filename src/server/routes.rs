@@ -2,12 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    Call, Outcome,
-    failure::Failure,
-    key,
-    status,
-};
+use super::{Call, Outcome, failure::Failure, key, status};
 use crate::http::Method;
 
 /// What the last element of a path means.
@@ -89,7 +84,10 @@ mod tests {
 
     #[test]
     fn a_missing_trailing_slash_still_finds_the_route() {
-        assert_eq!("/v1/key/create/", find("/v1/key/create").expect("it is served").path);
+        assert_eq!(
+            "/v1/key/create/",
+            find("/v1/key/create").expect("it is served").path
+        );
         assert!(find("/v1/key/creat").is_none());
         assert!(find("/v1/key/created").is_none());
         assert!(find("/version/").is_none());

@@ -28,7 +28,9 @@ pub(super) fn run(server: &Server) {
         if token == STOP {
             return;
         }
-        let Some(connection) = server.registry.get(token) else { continue };
+        let Some(connection) = server.registry.get(token) else {
+            continue;
+        };
         // A bug in one request must not take the server down; the panic hook has told the log.
         if catch_unwind(AssertUnwindSafe(|| connection.drive(server))).is_err() {
             server.registry.remove(token);

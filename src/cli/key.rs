@@ -1,0 +1,263 @@
+//! `kes key ...`
+
+use std::io::Read as _;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::{Args, Failure, is_terminal, print};
+use crate::client::{Client, MAX_ANSWER, MAX_LIST, escape};
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// The longest value that is read from standard input, in bytes.
+const MAX_STDIN: u64 = 2 << 20;
+
+/// `kes key create <name> [<key>]`
+pub(super) fn create(args: &Args) -> Result<()> {
+    match arguments(args, 1, 2)? {
+        [name] => {
+            client(args)?
+                .send("POST", &path("create", name), None, MAX_ANSWER)
+                .map_err(|e| Failure::Plain(format!("Failed to create key {name:?}: {e}")))?;
+            Ok(())
+        }
+        [name, key] => import_key(args, name, key),
+        _ => Err("no key name specified".into()),
+    }
+}
+
+/// `kes key import <name> <key>`
+pub(super) fn import(args: &Args) -> Result<()> {
+    match arguments(args, 1, 2)? {
+        [name, key] => import_key(args, name, key),
+        _ => Err("no key specified".into()),
+    }
+}
+
+fn import_key(args: &Args, name: &str, key: &str) -> Result<()> {
+    let key = value("key", key)?;
+    client(args)?
+        .send(
+            "POST",
+            &path("import", name),
+            Some(&body(&[("bytes", &key)])),
+            MAX_ANSWER,
+        )
+        .map_err(|e| format!("failed to import key {name:?}: {e}"))?;
+    Ok(())
+}
+
+/// `kes key delete <name>`
+pub(super) fn delete(args: &Args) -> Result<()> {
+    let name = &arguments(args, 1, 1)?[0];
+    client(args)?
+        .send("DELETE", &path("delete", name), None, MAX_ANSWER)
+        .map_err(|e| format!("failed to delete key {name:?}: {e}"))?;
+    Ok(())
+}
+
+/// `kes key list [<pattern>]`
+pub(super) fn list(args: &Args) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Line {
+        #[serde(alias = "Name")]
+        name: String,
+    }
+    let pattern = match args.positional.as_slice() {
+        [] => "*",
+        [pattern] => pattern,
+        _ => return Err("too many arguments".into()),
+    };
+    let failed = |why: String| format!("failed to list keys matching {pattern:?}: {why}");
+    let lines = client(args)?
+        .send("GET", &path("list", pattern), None, MAX_LIST)
+        .map_err(|e| failed(e.to_string()))?;
+    let mut names = Vec::new();
+    for line in serde_json::Deserializer::from_slice(&lines).into_iter::<Line>() {
+        names.push(
+            line.map_err(|e| failed(format!("the server sent no list: {e}")))?
+                .name,
+        );
+    }
+    names.sort();
+    let as_json = args.is_set("json") || !is_terminal();
+    let mut text = String::new();
+    for name in names {
+        if as_json {
+            text.push_str(&serde_json::json!({ "name": name }).to_string());
+        } else {
+            // A name can't hold control characters on this server, but this may be another.
+            text.extend(
+                name.chars()
+                    .map(|c| if c.is_control() { '\u{fffd}' } else { c }),
+            );
+        }
+        text.push('\n');
+    }
+    print(&text);
+    Ok(())
+}
+
+/// `kes key derive <name> [<context>]`
+pub(super) fn derive(args: &Args) -> Result<()> {
+    let arguments = arguments(args, 1, 2)?;
+    let name = &arguments[0];
+    let context = optional("context", arguments.get(1))?;
+    let answer: Answer = call(args, "generate", name, &[("context", &context)])
+        .map_err(|e| format!("failed to derive key: {e}"))?;
+    let (plaintext, ciphertext) = (answer.plaintext(), answer.ciphertext());
+    print(&Zeroizing::new(if args.is_set("json") || !is_terminal() {
+        format!("{{\"plaintext\":\"{plaintext}\",\"ciphertext\":\"{ciphertext}\"}}")
+    } else {
+        format!("{{\n  plaintext : {plaintext}\n  ciphertext: {ciphertext}\n}}\n")
+    }));
+    Ok(())
+}
+
+/// `kes key encrypt <name> <plaintext> [<context>]`
+pub(super) fn encrypt(args: &Args) -> Result<()> {
+    let [name, plaintext, rest @ ..] = arguments(args, 1, 3)? else {
+        return Err("no plaintext specified".into());
+    };
+    let plaintext = value("plaintext", plaintext)?;
+    let context = optional("context", rest.first())?;
+    let answer = call(
+        args,
+        "encrypt",
+        name,
+        &[("plaintext", &plaintext), ("context", &context)],
+    )
+    .map_err(|e| format!("failed to encrypt plaintext: {e}"))?;
+    show(args, "ciphertext", answer.ciphertext());
+    Ok(())
+}
+
+/// `kes key decrypt <name> <ciphertext> [<context>]`
+pub(super) fn decrypt(args: &Args) -> Result<()> {
+    let [name, ciphertext, rest @ ..] = arguments(args, 1, 3)? else {
+        return Err("no ciphertext specified".into());
+    };
+    let ciphertext = value("ciphertext", ciphertext)?;
+    let context = optional("context", rest.first())?;
+    let answer = call(
+        args,
+        "decrypt",
+        name,
+        &[("ciphertext", &ciphertext), ("context", &context)],
+    )
+    .map_err(|e| format!("failed to decrypt ciphertext: {e}"))?;
+    show(args, "plaintext", answer.plaintext());
+    Ok(())
+}
+
+/// The members that answers have.
+#[derive(Default, Deserialize)]
+struct Answer {
+    plaintext: Option<String>,
+    ciphertext: Option<String>,
+}
+
+impl Answer {
+    /// An empty plaintext may come as `null`.
+    fn plaintext(&self) -> &str {
+        self.plaintext.as_deref().unwrap_or_default()
+    }
+
+    fn ciphertext(&self) -> &str {
+        self.ciphertext.as_deref().unwrap_or_default()
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        use zeroize::Zeroize as _;
+        self.plaintext.zeroize();
+    }
+}
+
+fn call(
+    args: &Args,
+    api: &str,
+    name: &str,
+    members: &[(&str, &str)],
+) -> std::result::Result<Answer, String> {
+    let client = Client::from_env(args.is_set("insecure")).map_err(|e| e.to_string())?;
+    let answer = client
+        .send("POST", &path(api, name), Some(&body(members)), MAX_ANSWER)
+        .map_err(|e| e.to_string())?;
+    serde_json::from_slice(&answer).map_err(|e| format!("the server sent no valid answer: {e}"))
+}
+
+fn client(args: &Args) -> Result<Client> {
+    Ok(Client::from_env(args.is_set("insecure"))?)
+}
+
+fn path(api: &str, argument: &str) -> String {
+    format!("/v1/key/{api}/{}", escape(argument))
+}
+
+fn show(args: &Args, label: &str, value: &str) {
+    print(&Zeroizing::new(if args.is_set("json") || !is_terminal() {
+        format!("{{\"{label}\":\"{value}\"}}")
+    } else {
+        format!("\n  {label}: {value}\n")
+    }));
+}
+
+/// A JSON object of base64 texts; empty ones are left out.
+fn body(members: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
+    let size: usize = members
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 6)
+        .sum();
+    let mut json = Zeroizing::new(Vec::with_capacity(size + 2));
+    json.push(b'{');
+    for (name, value) in members
+        .iter()
+        .filter(|(name, value)| !value.is_empty() || *name == "plaintext")
+    {
+        if json.len() > 1 {
+            json.push(b',');
+        }
+        for part in ["\"", name, "\":\"", value, "\""] {
+            json.extend_from_slice(part.as_bytes());
+        }
+    }
+    json.push(b'}');
+    json
+}
+
+fn arguments(args: &Args, least: usize, most: usize) -> Result<&[String]> {
+    match args.positional.len() {
+        count if count < least => Err("no key name specified".into()),
+        count if count > most => Err("too many arguments".into()),
+        _ => Ok(&args.positional),
+    }
+}
+
+fn optional(what: &str, given: Option<&String>) -> Result<Zeroizing<String>> {
+    given.map_or_else(|| Ok(Zeroizing::default()), |text| value(what, text))
+}
+
+/// A base64 argument, checked; `-` stands for standard input.
+fn value(what: &str, given: &str) -> Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(given.to_owned());
+    if given == "-" {
+        text.clear();
+        let mut stdin = Zeroizing::new(String::with_capacity(4096));
+        std::io::stdin()
+            .take(MAX_STDIN)
+            .read_to_string(&mut stdin)
+            .map_err(|e| format!("failed to read {what} from standard input: {e}"))?;
+        text.push_str(stdin.trim());
+    }
+    match STANDARD.decode(text.as_bytes()).map(Zeroizing::new) {
+        Ok(_) => Ok(text),
+        Err(base64::DecodeError::InvalidByte(at, _)) => {
+            Err(format!("invalid {what}: illegal base64 data at input byte {at}").into())
+        }
+        Err(_) => Err(format!("invalid {what}: not padded standard base64").into()),
+    }
+}

@@ -1,0 +1,260 @@
+//! `kes tool identity new` and `kes tool identity of`
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    net::IpAddr,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber,
+};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
+use zeroize::Zeroizing;
+
+use super::{
+    Args, Failure,
+    args::{Flag, Takes},
+    is_terminal, print,
+};
+use crate::{
+    duration,
+    identity::{self, Hash},
+    secret::Secret,
+};
+
+type Result<T> = std::result::Result<T, Failure>;
+
+#[rustfmt::skip]
+pub(super) const NEW_FLAGS: &[Flag] = &[
+    Flag { names: &["key"], takes: Takes::Value("file"), help: "private key to write (default ./private.key)" },
+    Flag { names: &["cert"], takes: Takes::Value("file"), help: "certificate to write (default ./public.crt)" },
+    Flag { names: &["time", "t"], takes: Takes::Value("duration"), help: "how long it is valid (default 720h)" },
+    Flag { names: &["ip"], takes: Takes::Value("IP"), help: "IP address of the holder; may be repeated" },
+    Flag { names: &["dns"], takes: Takes::Value("name"), help: "host name of the holder; may be repeated" },
+    Flag { names: &["server"], takes: Takes::Bool, help: "for a server, not for a client" },
+    Flag { names: &["force", "f"], takes: Takes::Bool, help: "overwrite existing files" },
+];
+
+#[rustfmt::skip]
+pub(super) const OF_FLAGS: &[Flag] = &[
+    Flag { names: &["hash"], takes: Takes::Value("name"), help: "SHA-256 (default), SHA-384 or SHA-512" },
+];
+
+/// A PKCS#8 private key of version 1 with an Ed25519 seed (RFC 8410 7) up to the seed. OpenSSL 3.0
+/// does not read version 2, which ring and rcgen would write.
+const ED25519_PKCS8: [u8; 16] = [
+    0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
+];
+
+/// `kes tool identity of [<file>]`
+pub(super) fn of(args: &Args) -> Result<()> {
+    let hash = match args.value("hash") {
+        None => Hash::Sha256,
+        Some(name) => Hash::parse(name).ok_or_else(|| format!("invalid --hash: {name:?}"))?,
+    };
+    let (text, source) = match args.positional.as_slice() {
+        [] => (read_stdin()?, "standard input".to_owned()),
+        [file] if file == "-" => (read_stdin()?, "standard input".to_owned()),
+        [file] => {
+            let mut opened =
+                File::open(file).map_err(|e| format!("failed to open {file:?}: {e}"))?;
+            let mut text = Vec::new();
+            opened
+                .read_to_end(&mut text)
+                .map_err(|e| format!("failed to read certificate from {file:?}: {e}"))?;
+            (text, format!("{file:?}"))
+        }
+        _ => return Err("too many arguments".into()),
+    };
+    let der = CertificateDer::from_pem_slice(&text)
+        .map_err(|_| "found no (non-CA) certificate in any PEM block")?;
+    let identity = identity::with_hash(&der, hash)
+        .map_err(|e| format!("failed to read certificate from {source}: {e}"))?;
+    print(&if is_terminal() {
+        format!("\n  Identity:  {identity}\n")
+    } else {
+        identity
+    });
+    Ok(())
+}
+
+fn read_stdin() -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    io::stdin()
+        .read_to_end(&mut text)
+        .map_err(|e| format!("failed to read certificate from standard input: {e}"))?;
+    Ok(text)
+}
+
+/// `kes tool identity new [<name>]`
+pub(super) fn new(args: &Args) -> Result<()> {
+    let name = match args.positional.as_slice() {
+        [] => "",
+        [name] => name,
+        _ => return Err("too many arguments".into()),
+    };
+    let key_file = PathBuf::from(args.value("key").unwrap_or("./private.key"));
+    let cert_file = PathBuf::from(args.value("cert").unwrap_or("./public.crt"));
+    if key_file == cert_file {
+        return Err("private key and certificate can't be the same file".into());
+    }
+    let validity = args.value("time").unwrap_or("720h");
+    let validity = duration::parse_non_negative(validity)
+        .map_err(|e| format!("invalid value {validity:?} for --time: {e}"))?;
+    if validity.is_zero() {
+        return Err("invalid value for --time: the certificate would expire at once".into());
+    }
+    let mut names = Vec::new();
+    for ip in args.values("ip") {
+        let ip: IpAddr = ip
+            .parse()
+            .map_err(|_| format!("{ip:?} is not a valid IP address"))?;
+        names.push(SanType::IpAddress(ip));
+    }
+    for dns in args.values("dns") {
+        let dns = dns
+            .try_into()
+            .map_err(|_| format!("{dns:?} is not a valid host name"))?;
+        names.push(SanType::DnsName(dns));
+    }
+    let (key, cert) = generate(name, validity, names, args.is_set("server"))
+        .map_err(|e| format!("failed to make a certificate: {e}"))?;
+
+    let force = args.is_set("force");
+    let key_written = write(&key_file, "private key", &key, force)?;
+    if let Err(failure) = write(&cert_file, "certificate", cert.as_bytes(), force) {
+        key_written.take_back();
+        return Err(failure);
+    }
+    key_written.keep();
+    Ok(())
+}
+
+type Pem = Zeroizing<Vec<u8>>;
+
+/// A private key and a self-signed certificate, both PEM.
+fn generate(
+    name: &str,
+    validity: Duration,
+    names: Vec<SanType>,
+    is_server: bool,
+) -> std::result::Result<(Pem, String), Box<dyn std::error::Error>> {
+    let seed = Secret::random(32)?;
+    let mut pkcs8 = Zeroizing::new(Vec::with_capacity(48));
+    pkcs8.extend_from_slice(&ED25519_PKCS8);
+    pkcs8.extend_from_slice(seed.expose());
+    let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(pkcs8.as_slice()))?;
+
+    let mut serial = [0; 16];
+    getrandom::fill(&mut serial)?;
+    let mut params = CertificateParams::default();
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params.distinguished_name = DistinguishedName::new();
+    if !name.is_empty() {
+        params.distinguished_name.push(DnType::CommonName, name);
+    }
+    // Certificates count in whole seconds.
+    let now = Duration::from_secs(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
+    params.not_before = (UNIX_EPOCH + now).into();
+    let end = UNIX_EPOCH
+        .checked_add(now + validity)
+        .ok_or("the validity is too long")?;
+    // The last moment that an X.509 certificate can name is in the year 9999.
+    if now + validity > Duration::from_secs(253_402_300_799) {
+        return Err("the validity is too long".into());
+    }
+    params.not_after = end.into();
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![match is_server {
+        true => ExtendedKeyUsagePurpose::ServerAuth,
+        false => ExtendedKeyUsagePurpose::ClientAuth,
+    }];
+    params.subject_alt_names = names;
+    let cert = params.self_signed(&key)?;
+
+    let mut key_pem = Zeroizing::new(Vec::with_capacity(160));
+    key_pem.extend_from_slice(b"-----BEGIN PRIVATE KEY-----\n");
+    key_pem.extend_from_slice(Zeroizing::new(STANDARD.encode(&pkcs8)).as_bytes());
+    key_pem.extend_from_slice(b"\n-----END PRIVATE KEY-----\n");
+    let mut cert_pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    let base64 = STANDARD.encode(cert.der());
+    for line in base64.as_bytes().chunks(64) {
+        cert_pem.push_str(&String::from_utf8_lossy(line));
+        cert_pem.push('\n');
+    }
+    cert_pem.push_str("-----END CERTIFICATE-----\n");
+    Ok((key_pem, cert_pem))
+}
+
+/// A file that was written and can still be undone.
+struct Written {
+    path: PathBuf,
+    /// What stood there before.
+    backup: Option<PathBuf>,
+}
+
+impl Written {
+    fn keep(self) {
+        if let Some(backup) = self.backup {
+            let _ = fs::remove_file(backup);
+        }
+    }
+
+    fn take_back(self) {
+        let _ = match self.backup {
+            Some(backup) => fs::rename(backup, self.path),
+            None => fs::remove_file(self.path),
+        };
+    }
+}
+
+/// Writes a file of mode 0600 as a whole or not at all.
+fn write(path: &Path, what: &str, content: &[u8], force: bool) -> Result<Written> {
+    let failed = |e: io::Error| format!("failed to create {what} {path:?}: {e}");
+    let exists = || format!("{what} {path:?} already exists: Use --force to overwrite it");
+    let beside = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{}.{suffix}", std::process::id()));
+        PathBuf::from(name)
+    };
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(exists().into());
+    }
+    let temp = beside("new");
+    let result = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temp)
+        .and_then(|mut file| {
+            file.write_all(content)?;
+            file.sync_all()?;
+            let mut backup = None;
+            if force && path.is_file() {
+                let saved = beside("old");
+                fs::hard_link(path, &saved)?;
+                backup = Some(saved);
+            }
+            match force {
+                true => fs::rename(&temp, path)?,
+                false => fs::hard_link(&temp, path)?,
+            }
+            Ok(Written {
+                path: path.to_owned(),
+                backup,
+            })
+        });
+    let _ = fs::remove_file(&temp);
+    match result {
+        Ok(written) => Ok(written),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(exists().into()),
+        Err(e) => Err(failed(e).into()),
+    }
+}

@@ -1,0 +1,215 @@
+//! The key store section of the file: which key store is configured, and its settings.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    ClientCert, Error, Jwt, KeySecure, KeyStoreConfig, Problem, Vault, VaultLogin, file,
+    load::Loader,
+};
+use crate::secret::Secret;
+
+/// The time between attempts to log in to a key store.
+const DEFAULT_RETRY: Duration = Duration::from_secs(5);
+
+/// The time between looks at the status of Vault.
+const DEFAULT_PING: Duration = Duration::from_secs(10);
+
+/// The section that holds the key store.
+pub(super) struct Section<'a> {
+    pub(super) loader: &'a Loader<'a>,
+    /// `keys` or `keystore`.
+    pub(super) name: &'static str,
+}
+
+impl Section<'_> {
+    /// The key store whose telling field (path or endpoint) is filled in; in memory if none is.
+    pub(super) fn key_store(&self, stores: file::Stores) -> Result<KeyStoreConfig, Error> {
+        let fs = stores.fs.unwrap_or_default();
+        let vault = stores.vault.unwrap_or_default();
+        let key_secure = stores.gemalto.unwrap_or_default().keysecure;
+        let key_secure = key_secure.unwrap_or_default();
+
+        let path = self.telling("fs.path", fs.path.as_ref())?;
+        let vault_endpoint = self.telling("vault.endpoint", vault.endpoint.as_ref())?;
+        let gemalto_field = "gemalto.keysecure.endpoint";
+        let key_secure_endpoint = self.telling(gemalto_field, key_secure.endpoint.as_ref())?;
+
+        let generic = stores.generic.and_then(|store| store.endpoint);
+        let aws = stores.aws.unwrap_or_default().secretsmanager;
+        let gcp = stores.gcp.unwrap_or_default().secretmanager;
+        for (field, name, value) in [
+            ("generic.endpoint", "a generic plugin", generic),
+            (
+                "aws.secretsmanager.endpoint",
+                "AWS Secrets Manager",
+                aws.and_then(|store| store.endpoint),
+            ),
+            (
+                "gcp.secretmanager.project_id",
+                "GCP Secret Manager",
+                gcp.and_then(|store| store.project_id),
+            ),
+        ] {
+            if self.telling(field, value.as_ref())?.is_some() {
+                return Err(self.invalid(field, Problem::NotSupported(name)));
+            }
+        }
+
+        match (path, vault_endpoint, key_secure_endpoint) {
+            (None, None, None) => Ok(KeyStoreConfig::Memory),
+            (Some(path), None, None) => Ok(KeyStoreConfig::Fs { path: path.into() }),
+            (None, Some(endpoint), None) => self.vault(&endpoint, vault),
+            (None, None, Some(endpoint)) => self.key_secure(&endpoint, key_secure),
+            (Some(_), Some(_), _) => {
+                Err(self.ambiguous("vault.endpoint", "FS and Hashicorp Vault endpoint"))
+            }
+            (Some(_), None, Some(_)) => {
+                Err(self.ambiguous(gemalto_field, "FS and Gemalto KeySecure endpoint are"))
+            }
+            (None, Some(_), Some(_)) => Err(self.ambiguous(
+                gemalto_field,
+                "Hashicorp Vault and Gemalto KeySecure endpoint are",
+            )),
+        }
+    }
+
+    fn vault(&self, endpoint: &str, vault: file::Vault) -> Result<KeyStoreConfig, Error> {
+        let loader = self.loader;
+        let endpoint = parse_endpoint(endpoint)
+            .ok_or_else(|| self.invalid("vault.endpoint", Problem::Endpoint("Hashicorp Vault")))?;
+        let login = self.vault_login(
+            vault.approle.unwrap_or_default(),
+            vault.kubernetes.unwrap_or_default(),
+        )?;
+        let tls = vault.tls.unwrap_or_default();
+        let client_cert = match (loader.path(tls.key, None), loader.path(tls.cert, None)) {
+            (None, None) => None,
+            (Some(key), Some(cert)) => Some(ClientCert { key, cert }),
+            _ => return Err(self.invalid("vault.tls", Problem::HalfVaultCertificate)),
+        };
+        let ping = vault.status.unwrap_or_default().ping;
+        Ok(KeyStoreConfig::Vault(Box::new(Vault {
+            endpoint,
+            engine: loader.text_or(vault.engine, "kv"),
+            namespace: loader.text(vault.namespace),
+            prefix: loader.text(vault.prefix),
+            login,
+            client_cert,
+            ca: loader.path(tls.ca, None),
+            ping: self.duration("vault.status.ping", ping, DEFAULT_PING)?,
+        })))
+    }
+
+    fn vault_login(
+        &self,
+        approle: file::AppRole,
+        kubernetes: file::Kubernetes,
+    ) -> Result<VaultLogin, Error> {
+        let loader = self.loader;
+        let id = loader.text(approle.id);
+        let secret = Secret::new(loader.text(approle.secret).into_bytes());
+        let role = loader.text(kubernetes.role);
+        let jwt = Secret::new(loader.text(kubernetes.jwt).into_bytes());
+        let has_approle = !id.is_empty() || !secret.is_empty();
+        let has_kubernetes = !role.is_empty() || !jwt.is_empty();
+        match (has_approle, has_kubernetes) {
+            (true, true) => Err(self.invalid("vault", Problem::TwoVaultLogins)),
+            (true, false) if !id.is_empty() && !secret.is_empty() => Ok(VaultLogin::AppRole {
+                engine: loader.text_or(approle.engine, "approle"),
+                id,
+                secret,
+                retry: self.duration("vault.approle.retry", approle.retry, DEFAULT_RETRY)?,
+            }),
+            (false, true) if !role.is_empty() && !jwt.is_empty() => Ok(VaultLogin::Kubernetes {
+                engine: loader.text_or(kubernetes.engine, "kubernetes"),
+                role,
+                jwt: token_or_file(jwt),
+                retry: self.duration("vault.kubernetes.retry", kubernetes.retry, DEFAULT_RETRY)?,
+            }),
+            _ => Err(self.invalid("vault", Problem::NoVaultLogin)),
+        }
+    }
+
+    fn key_secure(&self, endpoint: &str, store: file::KeySecure) -> Result<KeyStoreConfig, Error> {
+        let loader = self.loader;
+        let endpoint = parse_endpoint(endpoint).ok_or_else(|| {
+            let problem = Problem::Endpoint("Gemalto KeySecure");
+            self.invalid("gemalto.keysecure.endpoint", problem)
+        })?;
+        let credentials = store.credentials.unwrap_or_default();
+        let token = Secret::new(loader.text(credentials.token).into_bytes());
+        if token.is_empty() {
+            let field = "gemalto.keysecure.credentials.token";
+            return Err(self.invalid(field, Problem::NoToken));
+        }
+        let retry = "gemalto.keysecure.credentials.retry";
+        Ok(KeyStoreConfig::KeySecure(Box::new(KeySecure {
+            endpoint,
+            token,
+            domain: loader.text(credentials.domain),
+            retry: self.duration(retry, credentials.retry, DEFAULT_RETRY)?,
+            ca: loader.path(store.tls.unwrap_or_default().ca, None),
+        })))
+    }
+
+    /// The value of a field that tells which key store is configured; `None` if it is empty.
+    ///
+    /// A variable that is not set is refused here: going on with another key store, or the one in
+    /// memory, would lose keys.
+    fn telling(&self, field: &str, value: Option<&String>) -> Result<Option<String>, Error> {
+        let Some(written) = value.filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        let text = self.loader.text(Some(written.clone()));
+        if text.is_empty() {
+            return Err(self.invalid(field, Problem::NotSet(written.trim().into())));
+        }
+        Ok(Some(text))
+    }
+
+    fn duration(
+        &self,
+        field: &str,
+        value: Option<String>,
+        default: Duration,
+    ) -> Result<Duration, Error> {
+        let field = format!("{}.{field}", self.name);
+        Ok(self.loader.duration(&field, value)?.unwrap_or(default))
+    }
+
+    fn ambiguous(&self, field: &str, stores: &'static str) -> Error {
+        self.invalid(field, Problem::Ambiguous(stores))
+    }
+
+    /// The error for a field of the section.
+    fn invalid(&self, field: &str, problem: Problem) -> Error {
+        self.loader
+            .invalid(&format!("{}.{field}", self.name), problem)
+    }
+}
+
+/// An http or https URL with a host and without credentials, its trailing slashes removed.
+fn parse_endpoint(text: &str) -> Option<String> {
+    let text = text.trim_end_matches('/');
+    let (scheme, rest) = text.split_once("://")?;
+    let authority = rest.split('/').next()?;
+    let sound = (scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http"))
+        && !authority.is_empty()
+        && !authority.contains('@')
+        && !rest.contains(['?', '#'])
+        && !rest.contains(|c: char| c.is_whitespace() || c.is_control());
+    sound.then(|| text.to_owned())
+}
+
+/// What `jwt` is: a token has no slash, and a file is either there or has one in its path.
+fn token_or_file(jwt: Secret) -> Jwt {
+    match str::from_utf8(jwt.expose()) {
+        Ok(text) if text.contains('/') || Path::new(text).is_file() => {
+            Jwt::File(PathBuf::from(text))
+        }
+        _ => Jwt::Token(jwt),
+    }
+}

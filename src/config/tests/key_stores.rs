@@ -1,0 +1,245 @@
+//! Which key store is configured, and its settings.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::*;
+
+#[test]
+fn a_key_store_behind_an_unset_variable_is_not_silently_the_one_in_memory() {
+    assert_starts(
+        &error("keystore:\n  fs:\n    path: ${UNSET}\n"),
+        "no key store: environment variable ${UNSET} is empty or not set \
+         (kes.yml line 3 column 11, field keystore.fs.path: ",
+    );
+}
+
+#[test]
+fn vault_is_read_with_its_defaults() {
+    let text = r#"
+keystore:
+  vault:
+    endpoint: https://127.0.0.1:8200/
+    approle: { id: me, secret: "${SECRET}", retry: 0s }
+"#;
+    let KeyStoreConfig::Vault(vault) = key_store(text) else {
+        panic!("not Vault");
+    };
+    let expected = Vault {
+        endpoint: "https://127.0.0.1:8200".into(),
+        engine: "kv".into(),
+        namespace: String::new(),
+        prefix: String::new(),
+        login: VaultLogin::AppRole {
+            engine: "approle".into(),
+            id: "me".into(),
+            secret: Secret::new(b"hush".to_vec()),
+            retry: Duration::from_secs(5),
+        },
+        client_cert: None,
+        ca: None,
+        ping: Duration::from_secs(10),
+    };
+    assert_eq!(expected, *vault);
+    assert!(!format!("{vault:?}").contains("hush"));
+}
+
+#[test]
+fn vault_is_read_with_all_its_fields() {
+    let text = r#"
+keys:
+  vault:
+    endpoint: http://vault
+    engine: secrets
+    namespace: ns
+    prefix: my/keys
+    kubernetes: { engine: k8s, role: kes, jwt: ey.J.x, retry: 1s }
+    tls: { key: v.key, cert: v.crt, ca: v.ca }
+    status: { ping: 1m }
+"#;
+    let KeyStoreConfig::Vault(vault) = key_store(text) else {
+        panic!("not Vault");
+    };
+    let expected = Vault {
+        endpoint: "http://vault".into(),
+        engine: "secrets".into(),
+        namespace: "ns".into(),
+        prefix: "my/keys".into(),
+        login: VaultLogin::Kubernetes {
+            engine: "k8s".into(),
+            role: "kes".into(),
+            jwt: Jwt::Token(Secret::new(b"ey.J.x".to_vec())),
+            retry: Duration::from_secs(1),
+        },
+        client_cert: Some(ClientCert {
+            key: "v.key".into(),
+            cert: "v.crt".into(),
+        }),
+        ca: Some("v.ca".into()),
+        ping: Duration::from_secs(60),
+    };
+    assert_eq!(expected, *vault);
+}
+
+#[test]
+fn a_kubernetes_token_with_a_path_is_a_file() {
+    for path in ["/var/run/secrets/token", "Cargo.toml"] {
+        let text = format!(
+            "keystore: {{ vault: {{ endpoint: 'https://v', kubernetes: {{ role: r, jwt: {path} }} }} }}"
+        );
+        let KeyStoreConfig::Vault(vault) = key_store(&text) else {
+            panic!("not Vault");
+        };
+        let VaultLogin::Kubernetes { jwt, .. } = vault.login else {
+            panic!("not Kubernetes");
+        };
+        assert_eq!(Jwt::File(path.into()), jwt);
+    }
+}
+
+#[test]
+fn vault_needs_one_complete_login() {
+    let vault = |fields: &str| {
+        error(&format!(
+            "keystore:\n  vault:\n    endpoint: https://v\n    {fields}\n"
+        ))
+    };
+    for fields in [
+        "engine: kv",
+        "approle: { id: x }",
+        "kubernetes: { jwt: hush }",
+    ] {
+        let message = vault(fields);
+        assert_starts(
+            &message,
+            "failed to connect to Vault: vault: no or empty authentication credentials specified \
+             (kes.yml line 3 column 5, field keystore.vault: ",
+        );
+        assert!(!message.contains("hush"));
+    }
+    assert_starts(
+        &vault("approle: { id: x }\n    kubernetes: { role: y }"),
+        "invalid configuration: Vault AppRole and Kubernetes credentials are specified at the same \
+         time (kes.yml line 3 column 5, field keystore.vault: ",
+    );
+    assert_starts(
+        &vault("approle: { id: x, secret: y }\n    tls: { key: z }"),
+        "invalid configuration: Vault TLS private key and certificate are not specified together (",
+    );
+    assert_starts(
+        &vault("approle: { id: x, secret: y, retry: 5 }"),
+        "failed to read config file: time: missing unit in duration \"5\" (kes.yml line 4 column 41, \
+         field keystore.vault.approle.retry: ",
+    );
+}
+
+#[test]
+fn key_secure_is_read() {
+    let text = r#"
+keys:
+  gemalto:
+    keysecure:
+      endpoint: https://ks/
+      credentials: { token: hush, domain: d, retry: 15s }
+      tls: { ca: /etc/ca }
+"#;
+    let KeyStoreConfig::KeySecure(store) = key_store(text) else {
+        panic!("not KeySecure");
+    };
+    assert!(!format!("{store:?}").contains("hush"));
+    let expected = KeySecure {
+        endpoint: "https://ks".into(),
+        token: Secret::new(b"hush".to_vec()),
+        domain: "d".into(),
+        retry: Duration::from_secs(15),
+        ca: Some("/etc/ca".into()),
+    };
+    assert_eq!(expected, *store);
+    assert_starts(
+        &error("keys: { gemalto: { keysecure: { endpoint: 'https://ks' } } }"),
+        "failed to connect to Gemalto KeySecure: no refresh token has been specified (",
+    );
+}
+
+#[test]
+fn endpoints_are_urls_without_credentials_and_are_not_repeated() {
+    for endpoint in [
+        "127.0.0.1:8200",
+        "ftp://v",
+        "https://",
+        "https:///v1",
+        "https://me:hush@v",
+        "https://v?a=hush",
+        "https://a b",
+    ] {
+        let message = error(&format!(
+            "keystore:\n  vault:\n    endpoint: \"{endpoint}\"\n"
+        ));
+        assert_starts(
+            &message,
+            "invalid Hashicorp Vault endpoint (kes.yml line 3 column 15, field \
+             keystore.vault.endpoint: ",
+        );
+        assert!(!message.contains("hush"));
+    }
+}
+
+#[test]
+fn two_key_stores_are_ambiguous() {
+    let fs = "fs: { path: /keys }";
+    let vault = "vault: { endpoint: 'https://v' }";
+    let gemalto = "gemalto: { keysecure: { endpoint: 'https://g' } }";
+    for (stores, message) in [
+        ([fs, vault], "FS and Hashicorp Vault endpoint specified"),
+        (
+            [gemalto, fs],
+            "FS and Gemalto KeySecure endpoint are specified",
+        ),
+        (
+            [vault, gemalto],
+            "Hashicorp Vault and Gemalto KeySecure endpoint are specified",
+        ),
+    ] {
+        assert_starts(
+            &error(&format!("keys:\n  {}\n  {}\n", stores[0], stores[1])),
+            &format!("ambiguous configuration: {message} at the same time (kes.yml line "),
+        );
+    }
+}
+
+#[test]
+fn key_stores_that_are_left_empty_do_not_count() {
+    let text = r#"
+keystore:
+  fs: { path: /keys }
+  generic: { endpoint: "", tls: { key: "" } }
+  vault: { endpoint: "", approle: { id: "", secret: "", retry: 15s } }
+  aws: { secretsmanager: { endpoint: "", region: "", kmskey: "" } }
+  gcp: { secretmanager: { project_id: "", scopes: [""] } }
+  gemalto: { keysecure: { endpoint: "" } }
+"#;
+    let path = PathBuf::from("/keys");
+    assert_eq!(KeyStoreConfig::Fs { path }, key_store(text));
+}
+
+#[test]
+fn other_key_stores_are_not_supported() {
+    for (store, name) in [
+        (
+            "generic: { endpoint: x, tls: { ca: y } }",
+            "a generic plugin",
+        ),
+        (
+            "aws: { secretsmanager: { endpoint: x, region: y } }",
+            "AWS Secrets Manager",
+        ),
+        (
+            "gcp: { secretmanager: { project_id: x } }",
+            "GCP Secret Manager",
+        ),
+    ] {
+        assert_starts(
+            &error(&format!("keystore:\n  {store}\n")),
+            &format!("{name} is not supported as key store (kes.yml line 2 column "),
+        );
+    }
+}

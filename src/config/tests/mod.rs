@@ -1,0 +1,58 @@
+//! What configuration files mean, and what is said about wrong ones: the common parts.
+
+mod key_stores;
+mod rejected;
+mod settings;
+
+use std::path::Path;
+
+use super::*;
+
+/// Flags that leave nothing required to the file.
+fn flags() -> Flags {
+    Flags {
+        root: Some("disabled".into()),
+        key: Some("server.key".into()),
+        cert: Some("server.crt".into()),
+        ..Flags::default()
+    }
+}
+
+/// The environment of the tests.
+fn env(name: &str) -> Option<String> {
+    let value = match name {
+        "PORT" => "7000",
+        "ROOT" => "boss",
+        "ID" => "app-1",
+        "DIR" => "/keys",
+        "TIME" => "90s",
+        "SWITCH" => "on",
+        "SECRET" => "hush",
+        _ => return None,
+    };
+    Some(value.into())
+}
+
+/// What `text` in `kes.yml` means with the given flags.
+fn load_with(text: &str, flags: &Flags) -> Result<Config, Error> {
+    load::load(Some((Path::new("kes.yml"), text)), flags, &env)
+}
+
+fn load(text: &str) -> Config {
+    load_with(text, &flags()).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// The error message about `text` in `kes.yml`.
+fn error(text: &str) -> String {
+    let error = load_with(text, &flags()).expect_err(text);
+    error.to_string()
+}
+
+#[track_caller]
+fn assert_starts(message: &str, start: &str) {
+    assert!(message.starts_with(start), "\n{message}\n{start}");
+}
+
+fn key_store(text: &str) -> KeyStoreConfig {
+    load(text).key_store
+}

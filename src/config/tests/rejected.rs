@@ -1,0 +1,212 @@
+//! Files that can't be read or parsed, and formats that don't fit.
+
+use std::{fs, path::Path};
+
+use super::*;
+
+#[test]
+fn the_format_of_newer_versions_is_named() {
+    for (text, place) in [
+        (
+            "version: v1\nroot: x\n",
+            "kes.yml line 1 column 10, field version",
+        ),
+        (
+            "\nadmin:\n  identity: x\n",
+            "kes.yml line 3 column 3, field admin",
+        ),
+    ] {
+        assert_starts(
+            &error(text),
+            &format!(
+                "the file has the format of newer versions, which this version does not read yet \
+                 ({place}: "
+            ),
+        );
+    }
+}
+
+#[test]
+fn a_key_store_in_both_places_is_refused() {
+    assert_eq!(
+        "the file mixes two formats (kes.yml line 4 column 3, field keys: beside \"keystore\", \
+         \"keys\" is a list of key names such as \"- name: my-key\")",
+        error("keystore:\n  fs: { path: /a }\nkeys:\n  fs: { path: /b }\n")
+    );
+}
+
+#[test]
+fn unknown_and_repeated_fields_are_named_with_their_place() {
+    assert_eq!(
+        "failed to read config file: kes.yml line 3 column 3: tls: unknown field `kee`, expected \
+         one of `key`, `cert`, `proxy`",
+        error("tls:\n  cert: x\n  kee: y\n")
+    );
+    assert_starts(
+        &error("root: x\nkeystor:\n  fs: { path: /keys }\n"),
+        "failed to read config file: kes.yml line 2 column 1: unknown field `keystor`, expected ",
+    );
+    assert_eq!(
+        "failed to read config file: kes.yml line 3 column 1: field `root` appears twice; keep one \
+         of them",
+        error("root: x\nlog: ~\nroot: y\n")
+    );
+    assert_eq!(
+        "failed to read config file: kes.yml line 3 column 3: policy: field `a` appears twice; keep \
+         one of them",
+        error("policy:\n  a: { paths: [/x] }\n  a: { paths: [/y] }\n")
+    );
+}
+
+#[test]
+fn values_of_the_wrong_type_are_named_but_not_repeated() {
+    assert_eq!(
+        "failed to read config file: kes.yml line 3 column 14: keystore.vault.approle: expected a \
+         map of fields, found a string",
+        error("keystore:\n  vault:\n    approle: 'hush, expected x'\n")
+    );
+    for (text, message) in [
+        (
+            "hush",
+            "kes.yml: expected a map of fields such as \"root: disabled\"",
+        ),
+        (
+            "- hush",
+            "kes.yml: expected a map of fields such as \"root: disabled\"",
+        ),
+        (
+            "root: [hush]",
+            "kes.yml line 1 column 7: root: expected a string, found a list",
+        ),
+        (
+            "policy: { a: { paths: hush } }",
+            "kes.yml line 1 column 23: policy.a.paths: expected a list, found a string",
+        ),
+        (
+            "keys: 12345",
+            "kes.yml line 1 column 7: keys: expected a list of key names or a key store, found a \
+             number",
+        ),
+        (
+            "keys: [ hush ]",
+            "kes.yml line 1 column 9: keys[0]: expected a map of fields, found a string",
+        ),
+    ] {
+        assert_eq!(
+            format!("failed to read config file: {message}"),
+            error(text)
+        );
+    }
+}
+
+#[test]
+fn text_that_is_not_yaml_is_named_with_its_place() {
+    for (text, start) in [
+        (
+            "tls:\n\tkey: x\n",
+            "kes.yml line 2 column 1: found character that cannot start any token",
+        ),
+        (
+            "root: 'x\n",
+            "kes.yml line 2 column 1: found unexpected end of stream",
+        ),
+        (
+            "root: x\n  tls: y\n",
+            "kes.yml line 2 column 6: mapping values are not allowed",
+        ),
+        (
+            "root: *nothing\n",
+            "kes.yml line 1 column 7: unknown anchor",
+        ),
+        ("root: \u{1}\n", "kes.yml"),
+        ("root: !!binary x\ntls: !x {}\n", "kes.yml"),
+        (
+            "root: x\n---\nroot: y\n",
+            "kes.yml: more than one YAML document",
+        ),
+        ("root: &a [*a]\n", "kes.yml"),
+        (
+            &"[".repeat(100_000),
+            "kes.yml: brackets are nested too deeply",
+        ),
+        (
+            &"{a: ".repeat(100_000),
+            "kes.yml: brackets are nested too deeply",
+        ),
+        (
+            &"- ".repeat(100_000),
+            "kes.yml line 1 column 257: recursion limit exceeded",
+        ),
+        (
+            "? [a]\n: x\n",
+            "kes.yml line 1 column 3: expected the name of a field, found a list",
+        ),
+    ] {
+        assert_starts(
+            &error(text),
+            &format!("failed to read config file: {start}"),
+        );
+    }
+    assert!(error("tls:\n\tkey: x\n").ends_with("; indent with spaces, not with tabs"));
+}
+
+#[test]
+fn aliases_work_but_do_not_blow_up_the_file() {
+    let config = load(
+        "policy:\n  a: { paths: &p [/a, /b], identities: [x] }\n  b: { paths: *p, identities: [y] }\n",
+    );
+    assert!(config.policies.allows("y", "/b"));
+
+    let mut laughs = String::from("policy:\n  l0: &l0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for i in 1..9 {
+        let list = vec![format!("*l{}", i - 1); 10].join(", ");
+        laughs += &format!("  l{i}: &l{i} [{list}]\n");
+    }
+    assert!(error(&laughs).contains("aliases repeat too many values"));
+    let items = "x, ".repeat(20_000);
+    let copies = "*l, ".repeat(20_000);
+    let quadratic = format!("policy: {{ a: &l [{items}], b: [{copies}] }}");
+    assert!(error(&quadratic).contains("aliases repeat too many values"));
+}
+
+/// Calls `Config::from_file` with a file of `bytes`.
+fn from_bytes(name: &str, bytes: &[u8]) -> Result<Config, Error> {
+    let path = std::env::temp_dir().join(format!("kes-config-{}-{name}", std::process::id()));
+    fs::write(&path, bytes).unwrap();
+    let config = Config::from_file(&path, &flags());
+    fs::remove_file(&path).unwrap();
+    config
+}
+
+#[test]
+fn files_are_read_from_disk() {
+    let config = from_bytes("good", b"root: x\naddress: :7000\n").unwrap();
+    assert_eq!(7000, config.address.port());
+    assert_eq!("disabled", config.root);
+}
+
+#[test]
+fn unreadable_files_are_named() {
+    assert_eq!(
+        "failed to read config file: /nowhere/kes.yml: No such file or directory (os error 2)",
+        Config::from_file(Path::new("/nowhere/kes.yml"), &flags())
+            .unwrap_err()
+            .to_string()
+    );
+    assert_starts(
+        &Config::from_file(Path::new("/"), &flags())
+            .unwrap_err()
+            .to_string(),
+        "failed to read config file: /: Is a directory",
+    );
+    let large = from_bytes("large", &vec![b'#'; (1 << 20) + 1]).unwrap_err();
+    assert!(large.to_string().ends_with(": larger than 1 MiB"));
+    assert!(from_bytes("largest", &vec![b'#'; 1 << 20]).is_ok());
+    let latin = from_bytes("latin", b"root: x\n# \xc3\xbc gr\xfc\xdf\n").unwrap_err();
+    assert!(
+        latin
+            .to_string()
+            .ends_with(" line 2 column 7: not UTF-8 text; save the file as UTF-8"),
+        "{latin}"
+    );
+}

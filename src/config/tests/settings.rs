@@ -1,0 +1,357 @@
+//! What the fields mean, and what is said about wrong values.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::*;
+
+#[test]
+fn without_a_file_flags_and_defaults_are_all() {
+    let config = Config::from_flags(&flags()).unwrap();
+    assert_eq!("0.0.0.0:7373", config.address.to_string());
+    assert_eq!("disabled", config.root);
+    assert_eq!(Path::new("server.key"), config.tls_key);
+    assert_eq!(Path::new("server.crt"), config.tls_cert);
+    assert_eq!(Auth::On, config.auth);
+    assert_eq!(Proxy::default(), config.proxy);
+    assert_eq!(0, config.policies.iter().count());
+    assert_eq!(Cache::default(), config.cache);
+    let (error, audit) = (true, false);
+    assert_eq!(Log { error, audit }, config.log);
+    assert!(config.keys.is_empty());
+    assert_eq!(KeyStoreConfig::Memory, config.key_store);
+}
+
+#[test]
+fn a_file_without_values_is_like_no_file() {
+    for text in [
+        "",
+        "\n",
+        "# nothing\n",
+        "---\n",
+        "---\n...\n",
+        "~",
+        "{}",
+        "\u{feff}",
+        "tls:\npolicy: ~\nkeys:\n",
+    ] {
+        assert_eq!(KeyStoreConfig::Memory, key_store(text), "{text:?}");
+    }
+}
+
+#[test]
+fn the_format_with_a_key_store_under_keys_is_read() {
+    let text = r#"
+address: 127.0.0.1:7000
+root: aaaa
+tls:
+  key: a.key
+  cert: a.crt
+  proxy:
+    identities: [gate, "", ~]
+    header: { cert: X-Tls-Client-Cert }
+policy:
+  my.app:
+    paths:
+    - /v1/key/create/app-*
+    identities:
+    - app-1
+    - ""
+  empty: ~
+cache:
+  expiry: { any: 5m0s, unused: 30s }
+log: { error: off, audit: ON }
+keys:
+  fs: { path: /keys }
+"#;
+    let config = load_with(text, &Flags::default()).unwrap();
+    assert_eq!("127.0.0.1:7000", config.address.to_string());
+    assert_eq!("aaaa", config.root);
+    assert_eq!(Path::new("a.key"), config.tls_key);
+    assert_eq!(Path::new("a.crt"), config.tls_cert);
+    assert_eq!(vec!["gate"], config.proxy.identities);
+    assert_eq!(
+        Some("X-Tls-Client-Cert"),
+        config.proxy.header_cert.as_deref()
+    );
+    assert!(config.policies.allows("app-1", "/v1/key/create/app-x"));
+    assert!(!config.policies.allows("app-1", "/v1/key/delete/app-x"));
+    assert!(config.policies.allows("aaaa", "/v1/key/delete/app-x"));
+    assert!(config.policies.is_proxy("gate"));
+    assert!(config.policies.get("empty").is_some());
+    assert_eq!(Some(Duration::from_secs(300)), config.cache.any);
+    assert_eq!(Some(Duration::from_secs(30)), config.cache.unused);
+    let (error, audit) = (false, true);
+    assert_eq!(Log { error, audit }, config.log);
+    let path = PathBuf::from("/keys");
+    assert_eq!(KeyStoreConfig::Fs { path }, config.key_store);
+}
+
+#[test]
+fn the_format_with_key_names_under_keys_is_read() {
+    let config = load("keys:\n- name: a\n- name: b\nkeystore:\n  fs: { path: /keys }\n");
+    let names: Vec<_> = config.keys.iter().map(KeyName::as_str).collect();
+    assert_eq!(vec!["a", "b"], names);
+    let path = PathBuf::from("/keys");
+    assert_eq!(KeyStoreConfig::Fs { path }, config.key_store);
+    assert_eq!(KeyStoreConfig::Memory, key_store("keys:\n- name: a\n"));
+}
+
+#[test]
+fn a_flag_wins_over_the_file_and_an_empty_flag_does_not() {
+    let text = "address: 1.1.1.1:1\nroot: file\ntls: { key: file.key, cert: file.crt }\n";
+    let mut flags = Flags {
+        addr: Some("2.2.2.2:2".into()),
+        root: Some("flag".into()),
+        key: Some("flag.key".into()),
+        cert: Some("flag.crt".into()),
+        auth: Auth::Off,
+    };
+    let config = load_with(text, &flags).unwrap();
+    assert_eq!("2.2.2.2:2", config.address.to_string());
+    assert_eq!("flag", config.root);
+    assert_eq!(Path::new("flag.key"), config.tls_key);
+    assert_eq!(Path::new("flag.crt"), config.tls_cert);
+    assert_eq!(Auth::Off, config.auth);
+
+    flags.addr = Some(String::new());
+    flags.root = Some(String::new());
+    flags.key = Some(PathBuf::new());
+    flags.cert = None;
+    let config = load_with(text, &flags).unwrap();
+    assert_eq!("1.1.1.1:1", config.address.to_string());
+    assert_eq!("file", config.root);
+    assert_eq!(Path::new("file.key"), config.tls_key);
+    assert_eq!(Path::new("file.crt"), config.tls_cert);
+}
+
+#[test]
+fn an_address_needs_no_ip_or_no_port() {
+    for (text, address) in [
+        ("10.1.2.3", "10.1.2.3:7373"),
+        ("10.1.2.3:80", "10.1.2.3:80"),
+        (":80", "0.0.0.0:80"),
+        ("[::1]:80", "[::1]:80"),
+        ("[::1]", "[::1]:7373"),
+        ("::1", "[::1]:7373"),
+        ("${PORT}", ""),
+        (" ${ROOT}:$PORT ", ""),
+        ("localhost:7373", ""),
+        ("7373", ""),
+        (":+80", ""),
+        (":", ""),
+        (":70000", ""),
+        ("1.2.3.4:", ""),
+        ("[1.2.3.4]:80", ""),
+        ("1.2.3.4:80:80", ""),
+    ] {
+        let flags = Flags {
+            addr: Some(text.into()),
+            ..flags()
+        };
+        let parsed = load_with("", &flags).map(|config| config.address);
+        match address.parse::<SocketAddr>() {
+            Ok(address) => assert_eq!(address, parsed.unwrap(), "{text}"),
+            Err(_) => assert_eq!(
+                format!(
+                    "invalid server address: \"{text}\" (flag --addr: write IP, IP:PORT, :PORT or \
+                     [IPv6]:PORT, such as 0.0.0.0:7373)"
+                ),
+                parsed.unwrap_err().to_string()
+            ),
+        }
+    }
+}
+
+#[test]
+fn a_wrong_address_in_the_file_is_named_with_its_place() {
+    assert_starts(
+        &error("# first\naddress:   localhost:7373\n"),
+        "invalid server address: \"localhost:7373\" (kes.yml line 2 column 12, field address: ",
+    );
+}
+
+#[test]
+fn root_key_and_certificate_are_required() {
+    let require = |flags: Flags, text: &str| load_with(text, &flags).unwrap_err().to_string();
+    assert_eq!(
+        "no root identity has been specified (kes.yml, field root: set \"root\" in the file or use \
+         --root; \"disabled\" means no root)",
+        require(
+            Flags {
+                root: None,
+                ..flags()
+            },
+            ""
+        )
+    );
+    assert_starts(
+        &require(
+            Flags {
+                root: None,
+                ..flags()
+            },
+            "root: ${UNSET}",
+        ),
+        "no root identity has been specified (kes.yml line 1 column 7, field root: ",
+    );
+    assert_starts(
+        &require(
+            Flags {
+                key: None,
+                ..flags()
+            },
+            "tls: { cert: x }",
+        ),
+        "no private key file has been specified (kes.yml, field tls.key: ",
+    );
+    assert_starts(
+        &require(
+            Flags {
+                cert: None,
+                ..flags()
+            },
+            "tls: { key: x }",
+        ),
+        "no certificate file has been specified (kes.yml, field tls.cert: ",
+    );
+    assert_starts(
+        &Config::from_flags(&Flags::default())
+            .unwrap_err()
+            .to_string(),
+        "no root identity has been specified (flag --root: ",
+    );
+}
+
+#[test]
+fn environment_variables_are_expanded_where_they_always_were() {
+    let text = r#"
+address: "${UNSET}:$PORT${UNSET}"
+root: ${ROOT}
+tls: { proxy: { identities: ["${ID}"] } }
+policy:
+  ${ID}: { paths: ["${ROOT}"], identities: [ " ${ROOT}-$ID${UNSET}" ] }
+cache: { expiry: { any: "${TIME}" } }
+log: { error: "o${UNSET}ff", audit: "${SWITCH}" }
+keys: [ name: "${ID}" ]
+keystore: { fs: { path: "${DIR}" } }
+"#;
+    let flags = Flags {
+        root: None,
+        ..flags()
+    };
+    let config = load_with(text, &flags).unwrap();
+    assert_eq!(7000, config.address.port());
+    assert_eq!("boss", config.root);
+    assert_eq!(vec!["app-1"], config.proxy.identities);
+    assert_eq!(Some("${ID}"), config.policies.policy_name_of("boss-app-1"));
+    assert_eq!(
+        "${ROOT}",
+        config.policies.get("${ID}").unwrap().paths[0].as_str()
+    );
+    assert_eq!(Some(Duration::from_secs(90)), config.cache.any);
+    let (error, audit) = (false, true);
+    assert_eq!(Log { error, audit }, config.log);
+    assert_eq!("app-1", config.keys[0].as_str());
+    let path = PathBuf::from("/keys");
+    assert_eq!(KeyStoreConfig::Fs { path }, config.key_store);
+}
+
+#[test]
+fn on_and_off_are_words_with_and_without_quotes() {
+    for (text, audit) in [
+        ("on", true),
+        ("off", false),
+        ("\"on\"", true),
+        ("'OFF'", false),
+        ("On", true),
+        ("", false),
+        ("\"\"", false),
+    ] {
+        assert_eq!(
+            audit,
+            load(&format!("log:\n  audit: {text}\n")).log.audit,
+            "{text}"
+        );
+    }
+    assert_eq!(
+        "\"true\" is an invalid audit log configuration (kes.yml line 2 column 10, field \
+         log.audit: write on or off)",
+        error("log:\n  audit: true\n")
+    );
+    assert_starts(
+        &error("log: { error: yes }"),
+        "\"yes\" is an invalid error log configuration (kes.yml line 1 column 15, field log.error: ",
+    );
+}
+
+#[test]
+fn numbers_are_identities_and_names_as_they_are_written() {
+    let config = load("root: x\nkeys:\n- name: 0012\n- name: 1e3\n- name: true\n- name: 0x1F\n");
+    let names: Vec<_> = config.keys.iter().map(KeyName::as_str).collect();
+    assert_eq!(vec!["0012", "1e3", "true", "0x1F"], names);
+}
+
+#[test]
+fn wrong_durations_are_named_with_their_place() {
+    assert_eq!(
+        "failed to read config file: time: missing unit in duration \"30\" (kes.yml line 3 column \
+         12, field cache.expiry.any: write numbers with units, such as 30s, 5m or 1h30m)",
+        error("cache:\n  expiry:\n      any: 30\n")
+    );
+    assert_starts(
+        &error("cache: { expiry: { unused: -5s } }"),
+        "failed to read config file: time: negative duration \"-5s\" (kes.yml line 1 column 28, ",
+    );
+    assert_eq!(
+        Cache::default(),
+        load("cache: { expiry: { any: 0, unused: 0s } }").cache
+    );
+}
+
+#[test]
+fn refused_policies_are_named_with_their_place() {
+    let text = "policy:\n  a:\n    identities: [x, y]\n  b.c:\n    identities:\n    - z\n    - x\n";
+    assert_starts(
+        &error(text),
+        "cannot assign policy \"b.c\" to identity \"x\": this identity already has a policy \
+         (kes.yml line 7 column 7, field policy.b.c.identities[1]: ",
+    );
+    assert_starts(
+        &error("policy: { a: { paths: [/a, '/[b'] } }"),
+        "policy \"a\" contains invalid glob patterns: syntax error in pattern \
+         (kes.yml line 1 column 28, field policy.a.paths[1]: ",
+    );
+    assert_starts(
+        &error("policy: { a: { identities: [disabled] } }"),
+        "cannot assign policy \"a\" to identity \"disabled\": this identity already has a policy (",
+    );
+    assert_starts(
+        &error("policy: { a: { identities: [p] } }\ntls: { proxy: { identities: [p] } }"),
+        "cannot assign policy \"a\" to TLS proxy \"p\" (kes.yml line 1 column 29, ",
+    );
+}
+
+#[test]
+fn a_proxy_is_not_root_and_its_header_is_a_header() {
+    assert_starts(
+        &error("tls:\n  proxy:\n    identities:\n    - a\n    - disabled\n"),
+        "The 1-th TLS proxy identity is equal to the root identity \"disabled\". The root identity \
+         cannot be used as TLS proxy (kes.yml line 5 column 7, field tls.proxy.identities[1]: ",
+    );
+    assert_starts(
+        &error("tls: { proxy: { header: { cert: 'X Cert:' } } }"),
+        "invalid TLS proxy header name: \"X Cert:\" (kes.yml line 1 column 33, ",
+    );
+}
+
+#[test]
+fn key_names_that_are_unsafe_are_refused() {
+    for name in ["''", "a/b", "..", "~"] {
+        let message = error(&format!("keys:\n- name: ok\n- name: {name}\n"));
+        assert!(message.contains("invalid key name (kes.yml line 3 column 9, field keys[1].name"));
+    }
+}
