@@ -61,7 +61,9 @@ impl ServerCertVerifier for Pinned {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ring::default_provider().signature_verification_algorithms.supported_schemes()
+        ring::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -94,20 +96,26 @@ impl Client {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Pinned(server)));
         let mut config = match identity {
-            Some(identity) => {
-                builder.with_client_auth_cert(identity.chain.clone(), identity.key()).unwrap()
-            }
+            Some(identity) => builder
+                .with_client_auth_cert(identity.chain.clone(), identity.key())
+                .unwrap(),
             None => builder.with_no_client_auth(),
         };
         config.resumption = Resumption::disabled();
-        Self { address, config: Arc::new(config) }
+        Self {
+            address,
+            config: Arc::new(config),
+        }
     }
 
     /// The same with a session store of its own, so that later connections resume earlier ones.
     pub fn resuming(&self) -> Self {
         let mut config = (*self.config).clone();
         config.resumption = Resumption::in_memory_sessions(8);
-        Self { address: self.address, config: Arc::new(config) }
+        Self {
+            address: self.address,
+            config: Arc::new(config),
+        }
     }
 
     pub fn config(&self) -> Arc<ClientConfig> {
@@ -121,12 +129,14 @@ impl Client {
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
         let name = ServerName::from(self.address.ip());
-        let mut tls =
-            ClientConnection::new(self.config.clone(), name).map_err(io::Error::other)?;
+        let mut tls = ClientConnection::new(self.config.clone(), name).map_err(io::Error::other)?;
         while tls.is_handshaking() {
             tls.complete_io(&mut socket)?;
         }
-        Ok(Connection { stream: StreamOwned::new(tls, socket), input: Vec::new() })
+        Ok(Connection {
+            stream: StreamOwned::new(tls, socket),
+            input: Vec::new(),
+        })
     }
 
     pub fn connect(&self) -> Connection {
@@ -223,7 +233,9 @@ impl Connection {
                 }
             }
         }
-        let length = response.header("Content-Length").ok_or_else(|| wrong("no length"))?;
+        let length = response
+            .header("Content-Length")
+            .ok_or_else(|| wrong("no length"))?;
         let length = length.parse().map_err(|_| wrong(length))?;
         response.body = self.take(length)?;
         Ok(response)
@@ -275,7 +287,10 @@ impl Connection {
 
     fn until(&mut self, end: &str) -> io::Result<String> {
         loop {
-            let found = self.input.windows(end.len()).position(|part| part == end.as_bytes());
+            let found = self
+                .input
+                .windows(end.len())
+                .position(|part| part == end.as_bytes());
             if let Some(at) = found {
                 let text = String::from_utf8(self.take(at)?).map_err(io::Error::other)?;
                 self.take(end.len())?;
@@ -297,7 +312,10 @@ impl Connection {
 /// Whether this is how a read sees that the other side is gone.
 fn is_end(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
+    matches!(
+        error.kind(),
+        UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe
+    )
 }
 
 fn wrong(what: &str) -> io::Error {
@@ -363,7 +381,11 @@ impl Response {
 
     /// A member of the answer, decoded from base64.
     pub fn bytes(&self, member: &str) -> Vec<u8> {
-        super::from_base64(self.json()[member].as_str().unwrap_or_else(|| panic!("{self:?}")))
+        super::from_base64(
+            self.json()[member]
+                .as_str()
+                .unwrap_or_else(|| panic!("{self:?}")),
+        )
     }
 
     /// Asserts an answer without content.
@@ -388,12 +410,18 @@ impl Response {
     pub fn is_failure(&self, status: u16, message: &str) {
         let text = serde_json::json!({ "message": message }).to_string();
         assert_eq!((status, text.as_str()), (self.status, self.text()));
-        assert_eq!(Some("application/json; charset=utf-8"), self.header("Content-Type"));
+        assert_eq!(
+            Some("application/json; charset=utf-8"),
+            self.header("Content-Type")
+        );
         assert_eq!(Some("nosniff"), self.header("X-Content-Type-Options"));
         assert_eq!(Some("Status, Error"), self.header("Trailer"));
     }
 }
 
 fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    headers
+        .iter()
+        .find(|(n, _)| n.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.as_str())
 }

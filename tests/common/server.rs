@@ -26,8 +26,11 @@ pub struct Config {
     /// Arguments after `server --config <file> -q`.
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
+    /// PEM texts of the server's files; an empty one is not written.
     pub certificate: String,
     pub key: String,
+    /// What clients expect the server to show.
+    pub server_identity: Identity,
     /// Lines at the end of the file.
     pub more: String,
     pub audit: bool,
@@ -48,6 +51,7 @@ impl Config {
             environment: Vec::new(),
             certificate: server.certificate_pem(),
             key: server.key_pem(),
+            server_identity: server.clone(),
             more: String::new(),
             audit: true,
             auth: "off",
@@ -60,7 +64,10 @@ impl Config {
     /// Gives `identities` a policy that allows `paths`.
     pub fn policy(&mut self, name: &str, paths: &[&str], identities: &[&Identity]) {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
-        let identities = identities.iter().map(|identity| identity.id.clone()).collect();
+        let identities = identities
+            .iter()
+            .map(|identity| identity.id.clone())
+            .collect();
         self.policies.push((name.to_owned(), paths, identities));
     }
 
@@ -78,17 +85,29 @@ impl Config {
 
     fn yaml(&self, address: SocketAddr) -> String {
         let quoted = |texts: &[String]| {
-            texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ")
+            texts
+                .iter()
+                .map(|text| format!("{text:?}"))
+                .collect::<Vec<_>>()
+                .join(", ")
         };
         let mut yaml = format!("address: {address}\nroot: {}\n", self.root);
         let path = |name| self.directory.join(name).display().to_string();
-        let _ = writeln!(yaml, "tls: {{key: {}, cert: {}}}", path("server.key"), path("server.crt"));
+        let _ = writeln!(
+            yaml,
+            "tls: {{key: {}, cert: {}}}",
+            path("server.key"),
+            path("server.crt")
+        );
         if !self.policies.is_empty() {
             yaml.push_str("policy:\n");
         }
         for (name, paths, identities) in &self.policies {
             let (paths, identities) = (quoted(paths), quoted(identities));
-            let _ = writeln!(yaml, "  {name}: {{paths: [{paths}], identities: [{identities}]}}");
+            let _ = writeln!(
+                yaml,
+                "  {name}: {{paths: [{paths}], identities: [{identities}]}}"
+            );
         }
         let audit = if self.audit { "on" } else { "off" };
         yaml.push_str("cache: {expiry: {any: 5m0s, unused: 30s}}\n");
@@ -139,13 +158,18 @@ impl Server {
             };
             let child = spawn(&config, address);
             let root_identity = config.root_identity.clone();
-            let mut server =
-                Self { address, certificate: certificate.clone(), root_identity, child, directory };
+            let certificate = config.server_identity.clone();
+            let mut server = Self {
+                address,
+                certificate,
+                root_identity,
+                child,
+                directory,
+            };
             match server.wait() {
                 Ok(()) => return Ok(server),
                 // Somebody else got the port between our look and the server's bind.
-                Err(refusal)
-                    if config.address.is_empty() && refusal.stderr.contains("use") => {}
+                Err(refusal) if config.address.is_empty() && refusal.stderr.contains("use") => {}
                 Err(refusal) => return Err(refusal),
             }
             directory = std::mem::replace(&mut server.directory, TempDir::new());
@@ -179,7 +203,11 @@ impl Server {
     }
 
     pub fn client(&self, identity: &Identity) -> Client {
-        Client::new(self.address, self.certificate.chain[0].clone(), Some(identity))
+        Client::new(
+            self.address,
+            self.certificate.chain[0].clone(),
+            Some(identity),
+        )
     }
 
     /// A client without certificate.
@@ -191,7 +219,12 @@ impl Server {
     pub fn outdated(&self) -> Client {
         let certificate = self.certificate.chain[0].clone();
         let versions = &[&rustls::version::TLS12];
-        Client::with_versions(self.address, certificate, Some(&self.root_identity), versions)
+        Client::with_versions(
+            self.address,
+            certificate,
+            Some(&self.root_identity),
+            versions,
+        )
     }
 
     pub fn keys(&self) -> PathBuf {
@@ -201,8 +234,9 @@ impl Server {
     /// The names in the key directory, sorted.
     pub fn key_files(&self) -> Vec<String> {
         let entries = fs::read_dir(self.keys()).unwrap();
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort();
         names
     }
@@ -223,26 +257,29 @@ impl Server {
     #[track_caller]
     pub fn logs_error(&self, text: &str) {
         let found = wait_for(PATIENCE, || self.stderr().contains(text).then_some(()));
-        assert!(found.is_some(), "{text:?} is not in the error log:\n{}", self.stderr());
+        assert!(
+            found.is_some(),
+            "{text:?} is not in the error log:\n{}",
+            self.stderr()
+        );
     }
 
     /// Waits until there are `count` audit events, and returns all there are a moment later.
     pub fn audit(&self, count: usize) -> Vec<Value> {
-        let read = || {
-            let text = self.stdout();
-            // Until `-q` is there.
-            if *IS_PROVISIONAL { text.lines().filter(|line| line.starts_with('{')).map(|l| format!("{l}\n")).collect() } else { text }
-        };
-        wait_for(PATIENCE, || (read().lines().count() >= count).then_some(()));
+        wait_for(PATIENCE, || {
+            (self.stdout().lines().count() >= count).then_some(())
+        });
         std::thread::sleep(Duration::from_millis(100));
-        read()
+        self.stdout()
             .lines()
             .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line:?}: {e}")))
             .collect()
     }
 
     pub fn threads(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().count()
+        fs::read_dir(format!("/proc/{}/task", self.child.id()))
+            .unwrap()
+            .count()
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -274,30 +311,26 @@ fn write_private(path: &Path, content: &str) {
     }
 }
 
-static IS_PROVISIONAL: std::sync::LazyLock<bool> =
-    std::sync::LazyLock::new(|| include_str!("../../src/cli/mod.rs").contains("//! temp"));
-
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 fn spawn(config: &Config, address: SocketAddr) -> Child {
     let file = config.file("config.yml", &config.yaml(address));
     let output = |name| File::create(config.directory.join(name)).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_kes"));
-    // Until the command line is there.
-    if *IS_PROVISIONAL {
-        command.arg(address.to_string()).arg(&config.root);
-        command.arg(config.directory.join("server.key")).arg(config.directory.join("server.crt"));
-        command.env("KESDIR", config.keys());
-        if config.audit {
-            command.env("AUDIT", "1");
-        }
-    } else {
-        command.arg("server").arg("--config").arg(file).args(["--auth", config.auth, "-q"]);
-        command.args(&config.arguments);
-    }
     command
+        .arg("server")
+        .arg("--config")
+        .arg(file)
+        .args(["--auth", config.auth, "-q"]);
+    command.args(&config.arguments);
+    command
+        .env_remove("SSL_CERT_FILE")
+        .env_remove("SSL_CERT_DIR")
         .envs(config.environment.iter().cloned())
         .stdin(Stdio::null())
         .stdout(output("stdout"))
