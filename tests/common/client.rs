@@ -267,14 +267,25 @@ impl Connection {
         self.stream.sock.shutdown(Shutdown::Write).unwrap();
     }
 
+    /// Reads once. Does not write first, as a TLS stream would: what could not be sent does not
+    /// matter any more, and the answer may be there already.
     fn fill(&mut self) -> io::Result<()> {
         let mut bytes = [0; 16 * 1024];
-        match self.stream.read(&mut bytes)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            count => {
-                self.input.extend_from_slice(&bytes[..count]);
-                Ok(())
+        loop {
+            match self.stream.conn.reader().read(&mut bytes) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => {
+                    self.input.extend_from_slice(&bytes[..count]);
+                    return Ok(());
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
             }
+            self.stream.conn.read_tls(&mut self.stream.sock)?;
+            self.stream
+                .conn
+                .process_new_packets()
+                .map_err(io::Error::other)?;
         }
     }
 
