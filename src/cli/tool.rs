@@ -128,9 +128,12 @@ pub(super) fn new(args: &Args) -> Result<()> {
 
     let force = args.is_set("force");
     let key_written = write(&key_file, "private key", &key, force)?;
-    if let Err(failure) = write(&cert_file, "certificate", cert.as_bytes(), force) {
-        key_written.take_back();
-        return Err(failure);
+    match write(&cert_file, "certificate", cert.as_bytes(), force) {
+        Ok(cert_written) => cert_written.keep(),
+        Err(failure) => {
+            key_written.take_back();
+            return Err(failure);
+        }
     }
     key_written.keep();
     Ok(())
