@@ -170,9 +170,7 @@ fn pipelined_requests_are_answered_in_their_order() {
         bytes.extend(request("GET", &format!("/v1/key/list/key-{number}"), b""));
         bytes.extend(request("GET", "/nowhere", b""));
     }
-    let writer = connection.socket().try_clone().unwrap();
     connection.send(&bytes);
-    drop(writer);
     let mut sealed = Vec::new();
     for number in 0..100 {
         connection.response().is_empty_success();
@@ -432,15 +430,7 @@ fn request_lines_that_are_none_are_refused() {
         &server,
         head("POST /v1/key/encrypt/my-key HTTP/1.0\nTransfer-Encoding: chunked"),
     );
-    is_refused(
-        &server,
-        [0; 100]
-            .as_slice()
-            .to_vec()
-            .into_iter()
-            .chain(*b"\r\n\r\n")
-            .collect::<Vec<_>>(),
-    );
+    is_refused(&server, [&[0; 100][..], b"\r\n\r\n"].concat());
 }
 
 #[test]
@@ -840,10 +830,10 @@ fn a_client_that_reads_no_answers_is_dropped() {
         .socket()
         .set_write_timeout(Some(Duration::from_millis(500)))
         .unwrap();
-    let block = request("GET", "/version", b"").repeat(1000);
+    let block = request("GET", "/version", b"").repeat(300);
     let mut sent = 0;
     while connection.try_send(&block).is_ok() {
-        sent += 1000;
+        sent += 300;
         assert!(sent < 10_000_000, "the server takes everything");
     }
     // It has stopped to take requests; now it gives up.
