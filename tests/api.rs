@@ -5,7 +5,11 @@
 
 mod common;
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use common::{
     Authority, Client, Config, Identity, Profile, Response, Server, base64,
@@ -188,6 +192,42 @@ fn deleting_a_key_ends_its_use_at_once_and_succeeds_again() {
         .is_failure(404, "key does not exist");
     root.post("/v1/key/create/my-key", "").is_empty_success();
     root.post("/v1/key/generate/my-key", "{}").is_json_success();
+}
+
+#[test]
+fn a_deleted_key_is_gone_even_if_it_was_in_use_that_moment() {
+    let server = start();
+    let mut connection = server.root().connect();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut connection = server.root().connect();
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = connection.request("POST", "/v1/key/generate/a", "{}");
+                    assert!([200, 404].contains(&answer.status), "{}", answer.text());
+                }
+            });
+        }
+        let mut statuses = |_| {
+            [
+                ("POST", "create"),
+                ("DELETE", "delete"),
+                ("POST", "generate"),
+            ]
+            .map(|(method, api)| {
+                connection
+                    .request(method, &format!("/v1/key/{api}/a"), "{}")
+                    .status
+            })
+        };
+        let wrong = (0..150)
+            .map(&mut statuses)
+            .find(|statuses| *statuses != [200, 200, 404]);
+        // Before anything is asserted, so that the others end.
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(None, wrong);
+    });
 }
 
 // generate, encrypt, decrypt
@@ -391,6 +431,36 @@ fn what_is_no_key_file_is_not_listed() {
     fs::write(unfinished, "").unwrap();
     let answer = server.root().get("/v1/key/list/*");
     assert_eq!("{\"Name\":\"my-key\"}\n", answer.text());
+}
+
+#[test]
+fn patterns_full_of_stars_take_no_time() {
+    let app = Identity::new("app");
+    let stars = "*a".repeat(50) + "b";
+    let server = Server::start(|config| {
+        put_key(config, &"a".repeat(255), &stored_key(&KEY));
+        config.policy("app", &[&format!("/v1/key/create/{stars}")], &[&app]);
+    });
+    let start = std::time::Instant::now();
+    assert_eq!(
+        "",
+        server.root().get(&format!("/v1/key/list/{stars}")).text()
+    );
+    let path = format!("/v1/key/create/{}", "a".repeat(60_000));
+    server
+        .client(&app)
+        .post(&path, "")
+        .is_failure(403, "prohibited by policy");
+    let many = "*a".repeat(30_000) + "b";
+    assert_eq!(
+        "",
+        server.root().get(&format!("/v1/key/list/{many}")).text()
+    );
+    assert!(
+        start.elapsed() < std::time::Duration::from_secs(3),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 // routing

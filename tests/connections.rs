@@ -555,6 +555,56 @@ fn what_a_body_contains_is_no_request() {
     assert_eq!(["my-key"], *server.key_files());
 }
 
+#[test]
+fn requests_damaged_at_random_harm_nobody() {
+    let server = start();
+    let mut good = server.root().connect();
+    let body = json!({ "plaintext": base64("a") }).to_string();
+    let seeds = [
+        request("POST", "/v1/key/encrypt/my-key?a=b", body.as_bytes()),
+        chunked("POST", "/v1/key/encrypt/my-key", body.as_bytes(), 9),
+        request("GET", "/v1/key/list/[a-z]*?%41", b""),
+        head("GET https://kes/version HTTP/1.0\nConnection: keep-alive\nExpect: 100-continue")
+            .into(),
+    ];
+    // The same damage in every run (xorshift).
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = |limit: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % limit as u64).unwrap()
+    };
+    let special = b"\r\n\0 :;,/?%*[]\\+-09aAfF\x7f\x80\xff";
+    for number in 0..400 {
+        let mut bytes = seeds[number % seeds.len()].clone();
+        for _ in 0..=random(3) {
+            let at = random(bytes.len());
+            match random(4) {
+                0 => drop(bytes.remove(at)),
+                1 => bytes.insert(at, special[random(special.len())]),
+                2 => bytes[at] ^= 1 << random(8),
+                _ => bytes[at] = special[random(special.len())],
+            }
+        }
+        let mut connection = server.root().connect();
+        let _ = connection.try_send(&bytes);
+        connection.half_close();
+        let answers = connection.rest();
+        assert!(
+            answers.is_empty() || answers.starts_with(b"HTTP/1."),
+            "{:?}",
+            answers
+        );
+        if number % 20 == 0 {
+            good.request("POST", "/v1/key/generate/my-key", "{}")
+                .is_json_success();
+        }
+    }
+    assert_eq!("", server.stderr());
+    assert_eq!(["my-key"], *server.key_files());
+}
+
 // TLS
 
 #[test]
