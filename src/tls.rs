@@ -10,20 +10,19 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error as TlsError, RootCertStore,
-    ServerConfig, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error as TlsError, OtherError,
+    RootCertStore, ServerConfig, SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring},
-    server::{
-        ParsedCertificate, WebPkiClientVerifier,
-        danger::{ClientCertVerified, ClientCertVerifier},
-    },
+    server::danger::{ClientCertVerified, ClientCertVerifier},
     sign::CertifiedKey,
 };
 use rustls_pki_types::{
     CertificateDer, PrivateKeyDer, UnixTime,
     pem::{self, PemObject},
 };
+
+use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter};
 
 use crate::identity;
 
@@ -124,7 +123,7 @@ pub fn load_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Er
     );
     let private_key = PrivateKeyDer::from_pem_slice(&text).map_err(|e| {
         let why = match e {
-            pem::Error::NoItemsFound if contains(&text, b"ENCRYPTED") => {
+            _ if contains(&text, b"ENCRYPTED") => {
                 "the key is protected by a password, which is not supported".to_owned()
             }
             pem::Error::NoItemsFound => {
@@ -171,7 +170,7 @@ fn pem_reason(error: &pem::Error) -> String {
 #[derive(Debug)]
 pub struct ClientTrust {
     /// `None`: any certificate will do (`--auth off`), policies still apply.
-    roots: Option<Arc<dyn ClientCertVerifier>>,
+    roots: Option<RootCertStore>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -200,17 +199,9 @@ impl ClientTrust {
                 .map_or(String::new(), |e| format!(" ({e})"));
             return Err(Error::NoRoots(why));
         }
-        let provider = provider();
-        let algorithms = provider.signature_verification_algorithms;
-        // Go clients withhold self-signed certificates when the request names authorities, so it
-        // names none.
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-            .clear_root_hint_subjects()
-            .build()
-            .map_err(|e| Error::NoRoots(format!(" ({e})")))?;
         Ok(Self {
-            roots: Some(verifier),
-            algorithms,
+            roots: Some(roots),
+            ..Self::any()
         })
     }
 
@@ -232,7 +223,48 @@ impl ClientTrust {
     }
 }
 
+// The variant that replaces this one can be made by webpki only.
+#[allow(deprecated)]
+const WRONG_USAGE: webpki::Error = webpki::Error::RequiredEkuNotFound;
+
+/// What the extended key usage of a client certificate must allow: client authentication or any
+/// usage (`auth.md` 2). rustls' own verifier does not take the latter.
+struct ClientUsage;
+
+impl ExtendedKeyUsageValidator for ClientUsage {
+    fn validate(&self, usages: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
+        // RFC 5280 4.2.1.12: id-kp-clientAuth and anyExtendedKeyUsage.
+        const CLIENT_AUTH: KeyPurposeId<'_> = KeyPurposeId::new(&[43, 6, 1, 5, 5, 7, 3, 2]);
+        const ANY: KeyPurposeId<'_> = KeyPurposeId::new(&[85, 29, 37, 0]);
+        let mut has_usages = false;
+        for usage in usages {
+            has_usages = true;
+            if [CLIENT_AUTH, ANY].contains(&usage?) {
+                return Ok(());
+            }
+        }
+        // A certificate without this extension is for every usage.
+        match has_usages {
+            true => Err(WRONG_USAGE),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The TLS error, and with it the alert, for a certificate that does not pass.
+fn from_webpki(error: webpki::Error) -> TlsError {
+    TlsError::InvalidCertificate(match error {
+        webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
+        webpki::Error::CertExpired { .. } => CertificateError::Expired,
+        webpki::Error::CertNotValidYet { .. } => CertificateError::NotValidYet,
+        WRONG_USAGE => CertificateError::InvalidPurpose,
+        webpki::Error::BadDer | webpki::Error::BadDerTime => CertificateError::BadEncoding,
+        other => CertificateError::Other(OtherError(Arc::new(other))),
+    })
+}
+
 impl ClientCertVerifier for ClientTrust {
+    // Go clients withhold self-signed certificates when the request names authorities.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -243,13 +275,21 @@ impl ClientCertVerifier for ClientTrust {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, TlsError> {
-        match &self.roots {
-            Some(roots) => roots.verify_client_cert(leaf, intermediates, now),
-            None => {
-                ParsedCertificate::try_from(leaf)?;
-                Ok(ClientCertVerified::assertion())
-            }
+        let certificate = EndEntityCert::try_from(leaf).map_err(from_webpki)?;
+        if let Some(roots) = &self.roots {
+            certificate
+                .verify_for_usage(
+                    self.algorithms.all,
+                    &roots.roots,
+                    intermediates,
+                    now,
+                    ClientUsage,
+                    None,
+                    None,
+                )
+                .map_err(from_webpki)?;
         }
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

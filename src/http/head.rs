@@ -217,6 +217,16 @@ fn decode(path: &str) -> Result<String, Malformed> {
     }
 }
 
+/// Whether [`clean`] would leave `path` as it is.
+pub fn is_clean(path: &str) -> bool {
+    let Some(rest) = path.strip_prefix('/') else {
+        return false;
+    };
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    (rest.is_empty() && path.len() == 1)
+        || rest.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
 /// The shortest path that means the same: without empty elements, `.` and `..`; a trailing slash stays.
 pub fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
@@ -357,6 +367,16 @@ mod tests {
     }
 
     #[test]
+    fn clean_paths_are_known_without_cleaning_them() {
+        for path in [
+            "/", "//", "/a", "/a/", "/a//", "//a", "/.", "/a/./b", "/a/../b", "/..a/.b", "a", "*",
+            "",
+        ] {
+            assert_eq!(clean(path) == path, is_clean(path), "{path:?}");
+        }
+    }
+
+    #[test]
     fn paths_are_cleaned_as_the_vectors_say() {
         let text = include_str!("../../testdata/paths.json");
         let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
@@ -364,6 +384,7 @@ mod tests {
             let path = case["path"].as_str().unwrap();
             if path.starts_with('/') {
                 let cleaned = clean(path);
+                assert_eq!(cleaned == path, is_clean(path), "{path}");
                 // The vectors give the form without trailing slash; routing keeps the slash.
                 let cleaned = if cleaned == "/" {
                     "/"

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::head::{Framing, Head};
 
 /// The trailers that every answer of the API announces (`api.md` 1.3, 1.5).
-const TRAILER_NAMES: &str = "Status, Error";
+const TRAILERS: &str = "Trailer: Status, Error\r\n";
 
 /// An answer to one request.
 pub struct Reply {
@@ -86,51 +86,77 @@ impl Reply {
 
     /// Appends the whole answer to `out`.
     pub fn write(&self, frame: Frame, out: &mut Vec<u8>) {
-        let version = if frame.is_http11 { "1.1" } else { "1.0" };
+        let put = |out: &mut Vec<u8>, text: &str| out.extend_from_slice(text.as_bytes());
         out.reserve(320 + self.body.len());
-        // Writing to a `Vec` cannot fail.
-        let _ = write!(
+        put(
             out,
-            "HTTP/{version} {} {}\r\n",
-            self.status,
-            reason_phrase(self.status)
+            if frame.is_http11 {
+                "HTTP/1.1 "
+            } else {
+                "HTTP/1.0 "
+            },
         );
+        put_number(out, self.status.into());
+        put(out, " ");
+        put(out, reason_phrase(self.status));
+        put(out, "\r\n");
         DATE.with_borrow_mut(|date| out.extend_from_slice(date.header(SystemTime::now())));
         if let Some(content_type) = self.content_type {
-            let _ = write!(out, "Content-Type: {content_type}\r\n");
+            put(out, "Content-Type: ");
+            put(out, content_type);
+            put(out, "\r\n");
             if self.status >= 400 {
-                out.extend_from_slice(b"X-Content-Type-Options: nosniff\r\n");
+                put(out, "X-Content-Type-Options: nosniff\r\n");
             }
         }
         if let Some((name, value)) = &self.header {
-            let _ = write!(out, "{name}: {value}\r\n");
+            for part in [name, ": ", value, "\r\n"] {
+                put(out, part);
+            }
         }
         if self.announces_trailers {
-            let _ = write!(out, "Trailer: {TRAILER_NAMES}\r\n");
+            put(out, TRAILERS);
         }
         if !frame.keep_alive {
-            out.extend_from_slice(b"Connection: close\r\n");
+            put(out, "Connection: close\r\n");
         } else if !frame.is_http11 {
-            out.extend_from_slice(b"Connection: keep-alive\r\n");
+            put(out, "Connection: keep-alive\r\n");
         }
         if self.is_stream && frame.is_http11 {
-            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n");
+            put(out, "Transfer-Encoding: chunked\r\n\r\n");
             if frame.is_head {
                 return;
             }
             if !self.body.is_empty() {
-                let _ = write!(out, "{:x}\r\n", self.body.len());
+                put(out, &format!("{:x}\r\n", self.body.len()));
                 out.extend_from_slice(&self.body);
-                out.extend_from_slice(b"\r\n");
+                put(out, "\r\n");
             }
-            out.extend_from_slice(b"0\r\nStatus: 200\r\nError: \r\n\r\n");
+            put(out, "0\r\nStatus: 200\r\nError: \r\n\r\n");
             return;
         }
-        let _ = write!(out, "Content-Length: {}\r\n\r\n", self.body.len());
+        put(out, "Content-Length: ");
+        put_number(out, self.body.len());
+        put(out, "\r\n\r\n");
         if !frame.is_head {
             out.extend_from_slice(&self.body);
         }
     }
+}
+
+/// Appends `number` in decimal digits; the formatting of the standard library costs more than the
+/// rest of the head.
+fn put_number(out: &mut Vec<u8>, mut number: usize) {
+    let start = out.len();
+    loop {
+        // One decimal digit always fits.
+        out.push(b'0' + (number % 10) as u8);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out[start..].reverse();
 }
 
 /// The reason phrase of `status` (RFC 9110 15).
@@ -208,6 +234,15 @@ mod tests {
     #[test]
     fn dates_are_those_of_the_rfc() {
         assert_eq!("Sun, 06 Nov 1994 08:49:37 GMT", http_date(784_111_777));
+    }
+
+    #[test]
+    fn numbers_are_written_in_decimal() {
+        for number in [0, 7, 10, 200, 1_048_576, usize::MAX] {
+            let mut out = Vec::new();
+            put_number(&mut out, number);
+            assert_eq!(number.to_string().as_bytes(), out);
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::{
-    Server,
+    Server, State,
     failure::Failure,
     pipeline::{Admission, Exchange},
 };
@@ -153,6 +153,8 @@ struct Inner {
     is_closing: bool,
     /// The client does not read fast enough; the deadline is that of the write.
     is_stalled: bool,
+    /// When this turn began.
+    now: Instant,
 }
 
 enum Stage {
@@ -221,6 +223,7 @@ impl Connection {
                 has_received: false,
                 is_closing: false,
                 is_stalled: false,
+                now: Instant::now(),
             }),
         }
     }
@@ -342,6 +345,8 @@ impl Inner {
         if matches!(self.stage, Stage::Linger) {
             return Ok(self.linger());
         }
+        // One look at the clock for the whole turn, which never waits.
+        self.now = Instant::now();
         let mut has_written = false;
         for _ in 0..TURN {
             let mut step = Step::Progress;
@@ -354,7 +359,7 @@ impl Inner {
             let had_output = self.tls.wants_write() || self.taken < self.output.len();
             if !self.flush()? {
                 self.is_stalled = true;
-                connection.set_deadline(server, Instant::now() + WRITE_TIMEOUT);
+                connection.set_deadline(server, self.now + WRITE_TIMEOUT);
                 return Ok(Wait::Writable);
             }
             if std::mem::take(&mut self.is_stalled) {
@@ -402,7 +407,7 @@ impl Inner {
         }
         let _ = self.socket.shutdown(std::net::Shutdown::Write);
         self.stage = Stage::Linger;
-        connection.set_deadline(server, Instant::now() + LINGER_TIMEOUT);
+        connection.set_deadline(server, self.now + LINGER_TIMEOUT);
         Wait::Readable
     }
 
@@ -422,7 +427,7 @@ impl Inner {
     }
 
     fn restore_deadline(&self, connection: &Connection, server: &Server) {
-        let now = Instant::now();
+        let now = self.now;
         let at = match &self.stage {
             Stage::Waiting(waiting) => waiting.exchange.deadline.instant(),
             Stage::Head if self.input.is_empty() => now + IDLE_TIMEOUT,
@@ -460,7 +465,7 @@ impl Inner {
         let count = state.plaintext_bytes_to_read();
         if count > 0 {
             if self.input.is_empty() && matches!(self.stage, Stage::Head | Stage::Handshake) {
-                connection.set_deadline(server, Instant::now() + READ_TIMEOUT);
+                connection.set_deadline(server, self.now + READ_TIMEOUT);
             }
             let start = self.input.len();
             self.input.resize(start + count, 0);
@@ -593,7 +598,7 @@ impl Inner {
         } else {
             READ_TIMEOUT
         };
-        connection.set_deadline(server, Instant::now() + timeout);
+        connection.set_deadline(server, self.now + timeout);
     }
 
     fn consume(&mut self, count: usize) {
@@ -643,17 +648,18 @@ impl Inner {
         server: &Server,
     ) -> io::Result<Step> {
         self.requests += 1;
-        let now = Instant::now();
+        let now = self.now;
         let frame = Frame {
             is_http11: head.is_http11,
             is_head: head.method == Method::Head,
             keep_alive: head.keep_alive && !server.is_draining(),
         };
-        let is_trusted = self.is_still_trusted(server);
+        let state = server.state();
+        let is_trusted = self.is_still_trusted(&state);
         let Some(peer) = &self.peer else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        let (reply, frame) = match server.admit(peer, head, now) {
+        let (reply, frame) = match server.admit(&state, peer, head, now) {
             Admission::Granted(exchange, max_body) if is_trusted => {
                 return Ok(self.accept(exchange, max_body, head, frame, connection, server));
             }
@@ -717,8 +723,7 @@ impl Inner {
     }
 
     /// Whether the certificate that this connection was opened with would be accepted now.
-    fn is_still_trusted(&mut self, server: &Server) -> bool {
-        let state = server.state();
+    fn is_still_trusted(&mut self, state: &State) -> bool {
         let Some(peer) = &mut self.peer else {
             return false;
         };
@@ -855,7 +860,7 @@ impl Inner {
     ) {
         let is_small = !matches!(unread, Some(BodyReader::Length(n)) if n > MAX_DISCARD);
         let frame = Frame {
-            keep_alive: frame.keep_alive && is_small,
+            keep_alive: frame.keep_alive && is_small && !server.is_draining(),
             ..frame
         };
         reply.write(frame, &mut self.output);
@@ -863,7 +868,7 @@ impl Inner {
         self.next_request(connection, server);
         if let Some(reader) = unread {
             self.stage = Stage::Discard(reader, MAX_DISCARD);
-            connection.set_deadline(server, Instant::now() + READ_TIMEOUT);
+            connection.set_deadline(server, self.now + READ_TIMEOUT);
         }
     }
 }

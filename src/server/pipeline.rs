@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Server,
+    Server, State,
     connection::{Address, Peer},
     failure::{Failure, Task},
     routes::{self, Access, Argument, Route},
@@ -19,7 +19,7 @@ use crate::{
     crypto::{MasterKey, stored},
     deadline::Deadline,
     http::{
-        head::{Head, clean},
+        head::{Head, clean, is_clean},
         reply::Reply,
     },
     keystore::{self, KeyName},
@@ -99,9 +99,9 @@ pub(super) enum Admission {
 
 impl Server {
     /// Checks a request head: route, method, path, identity, policy.
-    pub(super) fn admit(&self, peer: &Peer, head: &Head, now: Instant) -> Admission {
-        let cleaned = clean(&head.path);
-        if cleaned != head.path && !names_a_dot(&head.path) {
+    pub(super) fn admit(&self, state: &State, peer: &Peer, head: &Head, now: Instant) -> Admission {
+        if !is_clean(&head.path) && !names_a_dot(&head.path) {
+            let cleaned = clean(&head.path);
             let query = head
                 .query
                 .as_ref()
@@ -119,42 +119,10 @@ impl Server {
             route,
             deadline: Deadline::after(now, timeout),
         };
-        match self.check(peer, head, route) {
+        match check(state, peer, head, route) {
             Ok(route) => Admission::Granted(exchange, route.max_body),
             Err(failure) => Admission::Refused(exchange, failure),
         }
-    }
-
-    fn check(
-        &self,
-        peer: &Peer,
-        head: &Head,
-        route: Option<&'static Route>,
-    ) -> Result<&'static Route> {
-        let route = route.ok_or(Failure::NoSuchPath)?;
-        if !route.accepts(head.method) {
-            return Err(Failure::MethodNotAllowed(route.method));
-        }
-        // A missing trailing slash is an empty argument, here and for the policy.
-        let slashed;
-        let mut path = head.path.as_str();
-        if path.len() < route.path.len() {
-            slashed = format!("{path}/");
-            path = &slashed;
-        }
-        if !crate::glob::matches(route.pattern, path) {
-            return Err(Failure::PathMismatch(route.pattern));
-        }
-        let state = self.state();
-        if route.access == Access::Policy {
-            if peer.has_several_identities() {
-                return Err(Failure::TooManyIdentities);
-            }
-            if !state.policies.allows(&peer.identity(), path) {
-                return Err(Failure::Prohibited);
-            }
-        }
-        Ok(route)
     }
 
     /// Runs the handler of a request that was admitted and whose body is complete.
@@ -179,7 +147,7 @@ impl Server {
         };
         match outcome {
             Outcome::Done(reply) => Some(Ok(reply)),
-            Outcome::Key(name, then) => self.with_key(&name, then, exchange.deadline, address),
+            Outcome::Key(name, then) => self.with_key(exchange, &name, then, address),
             Outcome::Store(job) => {
                 let Some(permit) = self.pool.reserve() else {
                     return Some(Err(Failure::Overloaded));
@@ -201,12 +169,13 @@ impl Server {
 
     fn with_key(
         &self,
+        exchange: &Exchange,
         name: &KeyName,
         then: KeyUse,
-        deadline: Deadline,
         address: impl FnOnce() -> Address,
     ) -> Option<Result<Reply>> {
-        let now = Instant::now();
+        // The cache knows seconds; when the request came is near enough.
+        let now = exchange.arrived;
         if let Some(key) = self.cache.get(name, now) {
             return Some(then(&key));
         }
@@ -222,7 +191,7 @@ impl Server {
             Lookup::Waiting => return None,
             Lookup::Fetch(ticket) => ticket,
         };
-        let (server, name) = (self.me(), name.clone());
+        let (server, name, deadline) = (self.me(), name.clone(), exchange.deadline);
         permit.submit(move || {
             let Some(server) = server.upgrade() else {
                 return;
@@ -276,17 +245,51 @@ impl Server {
     }
 }
 
+/// The checks before the body, in their order.
+fn check(
+    state: &State,
+    peer: &Peer,
+    head: &Head,
+    route: Option<&'static Route>,
+) -> Result<&'static Route> {
+    let route = route.ok_or(Failure::NoSuchPath)?;
+    if !route.accepts(head.method) {
+        return Err(Failure::MethodNotAllowed(route.method));
+    }
+    // A missing trailing slash is an empty argument, here and for the policy.
+    let slashed;
+    let mut path = head.path.as_str();
+    if path.len() < route.path.len() {
+        slashed = format!("{path}/");
+        path = &slashed;
+    }
+    if !crate::glob::matches(route.pattern, path) {
+        return Err(Failure::PathMismatch(route.pattern));
+    }
+    if route.access == Access::Policy {
+        if peer.has_several_identities() {
+            return Err(Failure::TooManyIdentities);
+        }
+        if !state.policies.allows(&peer.identity(), path) {
+            return Err(Failure::Prohibited);
+        }
+    }
+    Ok(route)
+}
+
 impl Exchange {
     /// The reply for `result`, audited. Consumes the exchange: nothing is answered twice.
     pub(super) fn answer(self, server: &Server, result: Result<Reply>) -> Reply {
         let reply = result.unwrap_or_else(|failure| failure.reply());
-        server.log.audit(&AuditEvent {
-            time: self.arrived_at,
-            path: &self.path,
-            identity: &self.identity,
-            status: reply.status,
-            took: self.arrived.elapsed(),
-        });
+        if server.log.audits() {
+            server.log.audit(&AuditEvent {
+                time: self.arrived_at,
+                path: &self.path,
+                identity: &self.identity,
+                status: reply.status,
+                took: self.arrived.elapsed(),
+            });
+        }
         reply
     }
 }
