@@ -111,7 +111,7 @@ fn reason(error: &ureq::Error) -> String {
     }
     match error {
         ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-            "connection refused: no server listens there; is KES_SERVER right?".to_owned()
+            format!("{e}: no server listens there; is KES_SERVER right?")
         }
         ureq::Error::Io(e) => e.to_string(),
         ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {

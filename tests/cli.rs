@@ -1,475 +1,334 @@
-//! The command line, run as users run it: the binary, its output and its exit codes.
-
-#![allow(clippy::unwrap_used)]
+//! The command line without a server: usage, exit codes, identities.
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::{
     fs,
-    io::Write as _,
-    net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    thread,
-    time::{Duration, Instant},
+    path::PathBuf,
+    process::{Command, Output, Stdio},
 };
 
-const COMMANDS: &[&[&str]] = &[
-    &["server"],
-    &["key", "create"],
-    &["key", "import"],
-    &["key", "delete"],
-    &["key", "rm"],
-    &["key", "list"],
-    &["key", "ls"],
-    &["key", "derive"],
-    &["key", "dek"],
-    &["key", "encrypt"],
-    &["key", "decrypt"],
-    &["tool", "identity", "new"],
-    &["tool", "identity", "of"],
-    &["identity", "new"],
-    &["identity", "of"],
-];
+struct Folder(PathBuf);
 
-/// A folder of its own for a test, with the environment of the commands run in it.
-struct Scene {
-    dir: PathBuf,
-    env: Vec<(&'static str, String)>,
-}
-
-impl Scene {
+impl Folder {
     fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("kes-cli-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).unwrap();
-        let env = Vec::new();
-        Self { dir, env }
+        let path = std::env::temp_dir().join(format!("kes-cli-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kes"));
-        command
+    fn kes(&self, args: &[&str]) -> Output {
+        self.kes_with(args, &[], "")
+    }
+
+    fn kes_with(&self, args: &[&str], env: &[(&str, &str)], stdin: &str) -> Output {
+        use std::io::Write as _;
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kes"))
             .args(args)
-            .current_dir(&self.dir)
+            .current_dir(&self.0)
             .env_clear()
-            .envs(self.env.iter().cloned())
+            .envs(env.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.run_with(args, "")
-    }
-
-    fn run_with(&self, args: &[&str], stdin: &str) -> Output {
-        let mut child = self.command(args).spawn().unwrap();
-        // A command that reads no input may be gone already.
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that does not read may be gone already.
         let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
         child.wait_with_output().unwrap()
     }
 
-    /// Runs a command that succeeds without a word on stderr.
-    fn ok(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert_eq!(
-            (Some(0), ""),
-            (output.status.code(), &*stderr(&output)),
-            "{args:?}"
-        );
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Runs a command that fails with exit code 1 and nothing but `Error: ` and this text.
-    fn fails(&self, args: &[&str], text: &str) {
-        let output = self.run(args);
-        assert_eq!(
-            (Some(1), format!("Error: {text}\n")),
-            (output.status.code(), stderr(&output)),
-            "{args:?}"
-        );
-        assert!(output.stdout.is_empty(), "{args:?}");
-    }
-
-    fn file(&self, name: &str) -> String {
-        fs::read_to_string(self.dir.join(name)).unwrap()
-    }
-
-    fn files(&self) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(&self.dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.0.join(name)).unwrap()
     }
 }
 
-impl Drop for Scene {
+impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-fn stderr(output: &Output) -> String {
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-fn vectors() -> serde_json::Value {
-    serde_json::from_str(include_str!("../testdata/identities.json")).unwrap()
-}
+const COMMANDS: &[&str] = &[
+    "server",
+    "key create",
+    "key import",
+    "key delete",
+    "key rm",
+    "key list",
+    "key ls",
+    "key derive",
+    "key dek",
+    "key encrypt",
+    "key decrypt",
+    "tool identity new",
+    "tool identity of",
+    "identity new",
+    "identity of",
+];
 
 #[test]
-fn every_command_explains_itself() {
-    let scene = Scene::new("help");
+fn every_command_has_help_and_the_list_names_them_all() {
+    let folder = Folder::new("help");
+    let list = out(&folder.kes(&["--help"]));
     for command in COMMANDS {
+        assert!(list.contains(command), "{command} is not in the list");
         for flag in ["-h", "--help", "-help"] {
-            let text = scene.ok(&[command, &[flag][..]].concat());
-            assert!(text.contains(&format!("kes {}", command.join(" "))));
+            let args: Vec<&str> = command.split(' ').chain([flag]).collect();
+            let output = folder.kes(&args);
+            assert_eq!(Some(0), output.status.code(), "{command} {flag}");
+            assert!(
+                out(&output).contains(&format!("kes {command}")),
+                "{command} {flag}"
+            );
         }
     }
-    for group in [&[][..], &["key"], &["tool"], &["tool", "identity"]] {
-        assert!(
-            scene
-                .ok(&[group, &["--help"]].concat())
-                .contains("Commands:")
+}
+
+#[test]
+fn the_version_is_printed() {
+    let folder = Folder::new("version");
+    for flag in ["-v", "--version"] {
+        let output = folder.kes(&[flag]);
+        let version = concat!("kes version ", env!("CARGO_PKG_VERSION"), "\n");
+        assert_eq!(
+            (Some(0), version),
+            (output.status.code(), out(&output).as_str())
         );
     }
-    for flag in ["-v", "--version"] {
-        let version = concat!("kes version ", env!("CARGO_PKG_VERSION"), "\n");
-        assert_eq!(version, scene.ok(&[flag]));
+}
+
+#[test]
+fn wrong_usage_is_told_with_the_documented_exit_code() {
+    let folder = Folder::new("usage");
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&[], 1, "Usage:"),
+        (&["tool"], 1, "Usage:"),
+        (&["tool", "identity"], 1, "Usage:"),
+        (&["key"], 2, "Usage:"),
+        (
+            &["kye"],
+            1,
+            "Error: \"kye\" is not a kes command. See 'kes --help'",
+        ),
+        (
+            &["key", "x"],
+            1,
+            "Error: \"x\" is not a kes key command. See 'kes key --help'",
+        ),
+        (&["--wrong"], 2, "flag provided but not defined: -wrong"),
+        (
+            &["key", "create", "--wrong"],
+            2,
+            "flag provided but not defined: -wrong",
+        ),
+        (
+            &["key", "create", "-k=x", "a"],
+            2,
+            "invalid value \"x\" for flag -k: parse error",
+        ),
+        (&["server", "--addr"], 2, "flag needs an argument: -addr"),
+        (&["server", "extra"], 1, "Error: too many arguments"),
+        (
+            &["server", "--auth", "maybe"],
+            1,
+            "Error: invalid option for --auth: \"maybe\"",
+        ),
+        (&["server"], 1, "Error: no root identity has been specified"),
+        (
+            &["server", "--root", "_"],
+            1,
+            "Error: no private key file has been specified",
+        ),
+        (
+            &["server", "--root", "_", "--key", "k"],
+            1,
+            "Error: no certificate file has been specified",
+        ),
+        (&["key", "create"], 1, "Error: no key name specified"),
+        (
+            &["key", "create", "a", "b", "c"],
+            1,
+            "Error: too many arguments",
+        ),
+        (&["key", "create", "a", "%"], 1, "Error: invalid key: "),
+        (
+            &["key", "decrypt", "a"],
+            1,
+            "Error: no ciphertext specified",
+        ),
+        (
+            &["key", "decrypt", "a", "%"],
+            1,
+            "Error: invalid ciphertext: ",
+        ),
+        (&["key", "derive", "a", "%"], 1, "Error: invalid context: "),
+        (&["--update"], 1, "Error: kes does not update itself"),
+    ];
+    for (args, code, text) in cases {
+        let output = folder.kes(args);
+        assert_eq!(
+            Some(*code),
+            output.status.code(),
+            "{args:?}: {}",
+            err(&output)
+        );
+        assert!(err(&output).starts_with(text), "{args:?}: {}", err(&output));
+        assert_eq!("", out(&output), "{args:?}");
     }
 }
 
 #[test]
-fn wrong_usage_has_its_exit_codes() {
-    let scene = Scene::new("usage");
-    for (args, code) in [
-        (&[][..], 1),
-        (&["tool"], 1),
-        (&["tool", "identity"], 1),
-        (&["key"], 2),
-        (&["--update"], 1),
-        (&["--bogus"], 2),
-        (&["key", "--bogus"], 2),
-        (&["key", "create", "-kf", "name"], 2),
-        (&["key", "create", "name", "--bogus=hunter2"], 2),
-        (&["server", "--addr"], 2),
-        (&["tool", "identity", "new", "--time", "soon"], 2),
-    ] {
-        let output = scene.run(args);
-        assert_eq!(Some(code), output.status.code(), "{args:?}");
-        assert!(output.stdout.is_empty(), "{args:?}");
-        assert!(!stderr(&output).contains("hunter2"), "{args:?}");
-    }
-    let first_line = |args: &[&str]| {
-        let text = stderr(&scene.run(args));
-        text.lines().next().unwrap().to_owned()
-    };
-    for (args, text) in [
-        (
-            &["key", "ls", "--bogus"][..],
-            "flag provided but not defined: -bogus",
-        ),
-        (
-            &["key", "ls", "-k=maybe"],
-            "invalid value \"maybe\" for flag -k: parse error",
-        ),
-        (
-            &["tool", "identity", "new", "-t=1d"],
-            "invalid value \"1d\" for flag -t: parse error",
-        ),
-        (
-            &["frob"],
-            "Error: \"frob\" is not a kes command. See 'kes --help'",
-        ),
-        (
-            &["key", "frob"],
-            "Error: \"frob\" is not a kes key command. See 'kes key --help'",
-        ),
-    ] {
-        assert_eq!(text, first_line(args));
-    }
+fn the_client_says_which_variable_or_file_is_wrong() {
+    let folder = Folder::new("env");
+    folder.kes(&[
+        "tool", "identity", "new", "--key", "a.key", "--cert", "a.crt", "a",
+    ]);
+    folder.kes(&[
+        "tool", "identity", "new", "--key", "b.key", "--cert", "b.crt", "b",
+    ]);
+    let run = |env: &[(&str, &str)]| err(&folder.kes_with(&["key", "list"], env, ""));
+    let cert = ("KES_CLIENT_CERT", "a.crt");
+    let key = ("KES_CLIENT_KEY", "a.key");
+    assert_eq!(
+        "Error: no TLS client certificate. Environment variable 'KES_CLIENT_CERT' is not set\n",
+        run(&[])
+    );
+    assert_eq!(
+        "Error: no TLS client certificate. Environment variable 'KES_CLIENT_CERT' is empty\n",
+        run(&[("KES_CLIENT_CERT", "")])
+    );
+    assert_eq!(
+        "Error: no TLS private key. Environment variable 'KES_CLIENT_KEY' is not set\n",
+        run(&[cert])
+    );
+    let mismatch = run(&[cert, ("KES_CLIENT_KEY", "b.key")]);
+    assert!(
+        mismatch.contains("does not belong to certificate"),
+        "{mismatch}"
+    );
+    let missing = run(&[cert, ("KES_CLIENT_KEY", "no.key")]);
+    assert!(missing.contains("\"no.key\": No such file"), "{missing}");
+    let server = run(&[cert, key, ("KES_SERVER", "http://127.0.0.1:7373")]);
+    assert!(server.contains("must start with https://"), "{server}");
+    let refused = run(&[cert, key, ("KES_SERVER", "https://127.0.0.1:1")]);
+    assert!(refused.contains("Connection refused"), "{refused}");
 }
 
 #[test]
-fn arguments_are_checked_before_the_environment() {
-    let scene = Scene::new("arguments");
-    for command in ["create", "delete", "derive", "encrypt", "decrypt", "import"] {
-        scene.fails(&["key", command], "no key name specified");
-        scene.fails(&["key", command, "1", "2", "3", "4"], "too many arguments");
-    }
-    scene.fails(
-        &["key", "create", "name", "%"],
-        "invalid key: illegal base64 data at input byte 0",
-    );
-    scene.fails(&["key", "decrypt", "name"], "no ciphertext specified");
-    scene.fails(&["key", "encrypt", "name"], "no plaintext specified");
-    scene.fails(
-        &["key", "encrypt", "name", "-", "-"],
-        "only one value can be read from standard input",
-    );
-    scene.fails(
-        &["server", "--auth", "maybe"],
-        "invalid option for --auth: \"maybe\"",
-    );
-    scene.fails(&["server", "now"], "too many arguments");
-}
-
-#[test]
-fn the_environment_of_clients_is_explained() {
-    let mut scene = Scene::new("environment");
-    let list = &["key", "list"];
-    let no_cert = "no TLS client certificate. Environment variable 'KES_CLIENT_CERT'";
-    scene.fails(list, &format!("{no_cert} is not set"));
-    scene.env = vec![("KES_CLIENT_CERT", String::new())];
-    scene.fails(list, &format!("{no_cert} is empty"));
-    scene.env = vec![("KES_CLIENT_CERT", "public.crt".to_owned())];
-    let no_key = "no TLS private key. Environment variable 'KES_CLIENT_KEY'";
-    scene.fails(list, &format!("{no_key} is not set"));
-    scene.env.push(("KES_CLIENT_KEY", "private.key".to_owned()));
-
-    let failed = |scene: &Scene| {
-        let output = scene.run(list);
-        assert_eq!(Some(1), output.status.code());
-        let text = stderr(&output);
-        let start = "Error: failed to load TLS private key or certificate: ";
-        text.strip_prefix(start).unwrap_or(&text).to_owned()
-    };
-    assert!(failed(&scene).contains("certificate file \"public.crt\""));
-    scene.ok(&["tool", "identity", "new"]);
-    scene.ok(&[
+fn an_identity_is_made_and_never_overwritten_by_accident() {
+    let folder = Folder::new("identity");
+    let new = [
         "tool",
         "identity",
         "new",
-        "--key=other.key",
-        "--cert=other.crt",
-    ]);
-    scene.env[1].1 = "other.key".to_owned();
-    assert!(failed(&scene).contains("does not belong to"));
-    scene.env[1].1 = "public.crt".to_owned();
-    assert!(failed(&scene).contains("private key file \"public.crt\": no PEM block"));
-
-    scene.env[1].1 = "private.key".to_owned();
-    scene
-        .env
-        .push(("KES_SERVER", "http://127.0.0.1:1".to_owned()));
-    assert!(failed(&scene).contains("it must start with https://"));
-    scene.env[2].1 = "127.0.0.1:1".to_owned();
-    assert!(failed(&scene).contains("https://127.0.0.1:1: connection refused"));
-}
-
-#[test]
-fn a_full_disk_is_an_error() {
-    let scene = Scene::new("full");
-    let full = fs::File::options().write(true).open("/dev/full").unwrap();
-    let output = scene.command(&["--help"]).stdout(full).output().unwrap();
-    assert_eq!(Some(1), output.status.code());
-    assert!(stderr(&output).contains("failed to write to standard output"));
-}
-
-#[test]
-fn identities_are_those_of_the_vectors() {
-    let scene = Scene::new("of");
-    for case in vectors()["certificates"].as_array().unwrap() {
-        let pem = case["certificate_pem"].as_str().unwrap();
-        fs::write(scene.dir.join("public.crt"), pem).unwrap();
-        for (args, member) in [
-            (&["public.crt"][..], "identity"),
-            (&["--hash", "sha384", "public.crt"], "sha384"),
-            (&["public.crt", "-hash=SHA-512"], "sha512"),
-        ] {
-            let identity = scene.ok(&[&["tool", "identity", "of"], args].concat());
-            assert_eq!(case[member], identity);
-        }
-        for args in [&["identity", "of"][..], &["identity", "of", "-"]] {
-            let output = scene.run_with(args, pem);
-            assert_eq!(case["identity"], &*String::from_utf8_lossy(&output.stdout));
-        }
+        "--ip",
+        "127.0.0.1",
+        "--dns",
+        "localhost",
+        "me",
+    ];
+    let output = folder.kes(&new);
+    assert_eq!(
+        (Some(0), String::new()),
+        (output.status.code(), out(&output) + &err(&output))
+    );
+    for file in ["private.key", "public.crt"] {
+        let mode = fs::metadata(folder.0.join(file))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(0o600, mode & 0o777, "{file}");
     }
-    let of = |args: &[&'static str]| [&["tool", "identity", "of"], args].concat();
-    scene.fails(&of(&["--hash=md5"]), "invalid --hash: \"md5\"");
-    scene.fails(&of(&[]), "found no (non-CA) certificate in any PEM block");
-    scene.fails(
-        &of(&["missing"]),
-        "failed to open \"missing\": No such file or directory (os error 2)",
-    );
-}
+    let (key, cert) = (folder.read("private.key"), folder.read("public.crt"));
 
-#[test]
-fn the_first_certificate_of_a_file_counts() {
-    let scene = Scene::new("first");
-    scene.ok(&["identity", "new"]);
-    let vectors = vectors();
-    let first = vectors["certificates"][0]["certificate_pem"]
-        .as_str()
-        .unwrap();
-    let text = scene.file("private.key") + first + &scene.file("public.crt");
-    let output = scene.run_with(&["identity", "of"], &text);
+    let text = err(&folder.kes(&new));
     assert_eq!(
-        vectors["multi_block_pem"]["expected_identity"],
-        &*String::from_utf8_lossy(&output.stdout)
+        "Error: private key \"./private.key\" already exists: Use --force to overwrite it\n",
+        text
     );
-}
-
-#[test]
-fn new_identities_are_files_of_their_owner_and_are_not_overwritten() {
-    let scene = Scene::new("new");
-    let new = &["tool", "identity", "new"];
-    assert_eq!("", scene.ok(new));
-    assert_eq!(["private.key", "public.crt"], *scene.files());
-    for file in scene.files() {
-        let mode = fs::metadata(scene.dir.join(file)).unwrap().permissions();
-        assert_eq!(0o600, mode.mode() & 0o7777);
-    }
-    let (key, cert) = (scene.file("private.key"), scene.file("public.crt"));
-    // The start of PKCS#8 version 1: OpenSSL 3.0 does not read version 2.
-    assert!(key.starts_with("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEI"));
-
-    let key_exists = "private key \"./private.key\" already exists: Use --force to overwrite it";
-    scene.fails(new, key_exists);
-    // A key without a certificate is of no use, so it does not stay.
-    fs::remove_file(scene.dir.join("private.key")).unwrap();
-    let cert_exists = "certificate \"./public.crt\" already exists: Use --force to overwrite it";
-    scene.fails(new, cert_exists);
-    assert_eq!(["public.crt"], *scene.files());
-    assert_eq!(cert, scene.file("public.crt"));
-
-    scene.ok(&["identity", "new", "-f"]);
-    assert_eq!(["private.key", "public.crt"], *scene.files());
-    assert!(key != scene.file("private.key") && cert != scene.file("public.crt"));
-    let key = scene.file("private.key");
-    let output = scene.run(&["identity", "new", "-f", "--cert=missing/public.crt"]);
-    assert_eq!(Some(1), output.status.code());
-    assert_eq!(key, scene.file("private.key"));
-    assert_eq!(["private.key", "public.crt"], *scene.files());
-}
-
-#[test]
-fn names_of_new_identities_are_checked() {
-    let scene = Scene::new("names");
-    let new = |arg: &'static str| ["tool", "identity", "new", arg];
-    scene.fails(&new("--ip=1.2.3"), "\"1.2.3\" is not a valid IP address");
-    scene.fails(&new("--dns=\u{e9}"), "\"\u{e9}\" is not a valid host name");
-    assert!(scene.files().is_empty());
-}
-
-/// A server with a volatile key store, ended when dropped.
-struct Server(Child);
-
-impl Server {
-    /// Starts a server whose root is the client of `scene`.
-    fn start(scene: &mut Scene) -> Self {
-        let new = ["tool", "identity", "new"];
-        scene.ok(&[
-            &new[..],
-            &["--server", "--ip=127.0.0.1", "--key=s.key", "--cert=s.crt"],
-        ]
-        .concat());
-        scene.ok(&[&new[..], &["me"]].concat());
-        let root = scene.ok(&["tool", "identity", "of", "public.crt"]);
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
-        let address = port.unwrap().to_string();
-        let args = ["server", "--auth=off", "--key=s.key", "--cert=s.crt", "-q"];
-        let child = scene
-            .command(&[&args[..], &["--root", &root, "--addr", &address]].concat())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let started = Instant::now();
-        while TcpStream::connect(&address).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(20));
-            thread::sleep(Duration::from_millis(20));
-        }
-        let path = |name: &str| Path::join(&scene.dir, name).to_str().unwrap().to_owned();
-        scene.env = vec![
-            ("KES_SERVER", format!("https://{address}")),
-            ("KES_CLIENT_KEY", path("private.key")),
-            ("KES_CLIENT_CERT", path("public.crt")),
-            ("SSL_CERT_FILE", path("s.crt")),
-            // Never used on the way to this machine itself.
-            ("HTTPS_PROXY", "http://127.0.0.1:1".to_owned()),
-        ];
-        Self(child)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[test]
-fn keys_live_from_creation_to_deletion() {
-    let mut scene = Scene::new("keys");
-    let _server = Server::start(&mut scene);
-    assert_eq!("", scene.ok(&["key", "create", "my-key"]));
-    let output = scene.run(&["key", "create", "my-key"]);
+    fs::remove_file(folder.0.join("private.key")).unwrap();
+    let text = err(&folder.kes(&new));
     assert_eq!(
-        "Failed to create key \"my-key\": key does already exist\n",
-        stderr(&output)
+        "Error: certificate \"./public.crt\" already exists: Use --force to overwrite it\n",
+        text
     );
-    let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-    let output = scene.run_with(&["key", "import", "given", "-"], &format!("{key}\n"));
-    assert_eq!((Some(0), ""), (output.status.code(), &*stderr(&output)));
-    scene.fails(
-        &["key", "create", "given", key],
-        "failed to import key \"given\": key does already exist",
-    );
-    assert_eq!(
-        "{\"name\":\"given\"}\n{\"name\":\"my-key\"}\n",
-        scene.ok(&["key", "list"])
-    );
-    assert_eq!(
-        "{\"name\":\"my-key\"}\n",
-        scene.ok(&["key", "ls", "my-*", "--json"])
-    );
-
-    let json = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
-    let text = scene.ok(&["key", "derive", "my-key", "Y29udGV4dA=="]);
-    assert!(!text.ends_with('\n'));
-    let derived = json(text);
-    let ciphertext = derived["ciphertext"].as_str().unwrap();
-    let decrypt = ["key", "decrypt", "my-key", ciphertext];
-    let opened = scene.ok(&[&decrypt[..], &["Y29udGV4dA=="]].concat());
-    assert_eq!(
-        format!("{{\"plaintext\":{}}}", derived["plaintext"]),
-        opened
-    );
-    scene.fails(
-        &decrypt,
-        "failed to decrypt ciphertext: ciphertext is not authentic",
-    );
-    let sealed = json(scene.ok(&["key", "encrypt", "given", "aGVsbG8="]));
-    let sealed = sealed["ciphertext"].as_str().unwrap();
-    let output = scene.run_with(&["key", "decrypt", "given", "-"], sealed);
-    assert_eq!(b"{\"plaintext\":\"aGVsbG8=\"}", &*output.stdout);
-
-    scene.ok(&["key", "delete", "my-key"]);
-    scene.fails(
-        &["key", "dek", "my-key"],
-        "failed to derive key: key does not exist",
-    );
-}
-
-#[test]
-fn a_server_that_is_not_trusted_is_used_only_with_the_flag() {
-    let mut scene = Scene::new("trust");
-    let _server = Server::start(&mut scene);
-    scene.env.retain(|(name, _)| *name != "SSL_CERT_FILE");
-    let trust = scene.dir.join("public.crt").to_str().unwrap().to_owned();
-    scene.env.push(("SSL_CERT_FILE", trust));
-    let output = scene.run(&["key", "list"]);
-    assert_eq!(Some(1), output.status.code());
-    let text = stderr(&output);
     assert!(
-        text.contains("the certificate of the server is not trusted"),
-        "{text}"
+        !folder.0.join("private.key").exists(),
+        "the key without certificate stays behind"
     );
-    assert_eq!("", scene.ok(&["key", "list", "-k"]));
-    assert_eq!("", scene.ok(&["key", "list", "-insecure"]));
+    assert_eq!(cert, folder.read("public.crt"));
+
+    let forced: Vec<&str> = new.iter().copied().chain(["--force"]).collect();
+    assert_eq!(Some(0), folder.kes(&forced).status.code());
+    assert_ne!(key, folder.read("private.key"));
+    assert_eq!(
+        2,
+        fs::read_dir(&folder.0).unwrap().count(),
+        "files are left over"
+    );
+}
+
+#[test]
+fn a_failed_force_leaves_the_old_pair() {
+    let folder = Folder::new("force");
+    folder.kes(&["tool", "identity", "new", "me"]);
+    let key = folder.read("private.key");
+    let args = [
+        "tool",
+        "identity",
+        "new",
+        "-f",
+        "--cert",
+        "no/such/dir.crt",
+        "me",
+    ];
+    assert_eq!(Some(1), folder.kes(&args).status.code());
+    assert_eq!(key, folder.read("private.key"));
+}
+
+#[test]
+fn the_identity_of_a_certificate_is_that_of_the_vectors() {
+    let folder = Folder::new("of");
+    let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/identities.json");
+    let vectors: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(vectors).unwrap()).unwrap();
+    for case in vectors["certificates"].as_array().unwrap() {
+        let pem = case["certificate_pem"].as_str().unwrap();
+        fs::write(folder.0.join("a.crt"), pem).unwrap();
+        let of = |args: &[&str], stdin: &str| {
+            let args: Vec<&str> = ["tool", "identity", "of"]
+                .iter()
+                .chain(args)
+                .copied()
+                .collect();
+            out(&folder.kes_with(&args, &[], stdin))
+        };
+        assert_eq!(case["identity"], of(&["a.crt"], ""));
+        assert_eq!(case["identity"], of(&[], pem));
+        assert_eq!(case["identity"], of(&["-"], pem));
+        assert_eq!(case["sha384"], of(&["--hash", "sha384", "a.crt"], ""));
+        assert_eq!(case["sha512"], of(&["a.crt", "--hash=SHA-512"], ""));
+    }
+    let output = folder.kes(&["tool", "identity", "of", "--hash", "md5"]);
+    assert_eq!("Error: invalid --hash: \"md5\"\n", err(&output));
+    let output = folder.kes_with(&["tool", "identity", "of"], &[], "nothing");
+    assert_eq!(
+        "Error: found no (non-CA) certificate in any PEM block\n",
+        err(&output)
+    );
+    let output = folder.kes(&["tool", "identity", "of", "no.crt"]);
+    assert!(
+        err(&output).starts_with("Error: failed to open \"no.crt\": "),
+        "{}",
+        err(&output)
+    );
 }

@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Who may connect with --auth on: clients of an authority that the system trusts, with certificates
+# for clients, within their time. With --auth off, anybody with a certificate; policies still apply.
+# shellcheck source=scripts/it/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+need openssl
+scene
+
+# authority NAME: an authority with openssl.
+authority() {
+    openssl req -x509 -newkey ed25519 -nodes -keyout "$1.key" -out "$1.crt" -days 2 -subj "/CN=$1" \
+        -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign 2>/dev/null
+}
+
+# issue AUTHORITY NAME USAGE [START END]: a certificate for NAME; USAGE may be empty.
+issue() {
+    local start="${4:-$(date -u -d '1 hour ago' +%Y%m%d%H%M%SZ)}" end="${5:-$(date -u -d 'tomorrow' +%Y%m%d%H%M%SZ)}"
+    openssl req -newkey ed25519 -nodes -keyout "$2.key" -out "$2.csr" -subj "/CN=$2" 2>/dev/null
+    rm -rf "$1.db" && mkdir "$1.db" && : >"$1.db/index"
+    {
+        printf '[ca]\ndefault_ca=ca\n[ca]\ndatabase=%s/index\nnew_certs_dir=%s\ndefault_md=default\n' "$1.db" "$1.db"
+        printf 'policy=any\nrand_serial=yes\nunique_subject=no\nx509_extensions=ext\n[any]\ncommonName=supplied\n[ext]\nbasicConstraints=critical,CA:FALSE\n'
+        if [ -n "$3" ]; then printf 'extendedKeyUsage=%s\n' "$3"; fi
+    } >"$1.cnf"
+    openssl ca -batch -notext -config "$1.cnf" -cert "$1.crt" -keyfile "$1.key" -in "$2.csr" -out "$2.crt" \
+        -startdate "$start" -enddate "$end" 2>ca.log || fail "openssl ca: $(cat ca.log)"
+}
+
+# connects NAME / is_refused NAME REASON
+connects() { as "$1"; api GET /version; is 200; }
+is_refused() {
+    : >err.log
+    as "$1"
+    ask --output /dev/null "$URL/version" 2>/dev/null && fail "$1 could connect"
+    within 2 grep -q "$2" err.log || fail "the error log does not say '$2'"
+}
+
+authority trusted
+authority unknown
+issue trusted app clientAuth
+issue trusted plain ''
+issue trusted web serverAuth
+issue trusted late clientAuth 20200101000000Z 20200102000000Z
+issue trusted early clientAuth "$(date -u -d '1 day' +%Y%m%d%H%M%SZ)" "$(date -u -d '2 days' +%Y%m%d%H%M%SZ)"
+issue unknown other clientAuth
+sed -i "s/^root: .*/root: $(identity_of app)/" kes.yml
+cat >>kes.yml <<YAML
+policy:
+  readers:
+    paths: ["/v1/key/list/*"]
+    identities: ["$(identity_of plain)", "$(identity_of root)"]
+YAML
+
+step 'on: certificates of a trusted authority'
+as app
+SSL_CERT_FILE="$WORK/trusted.crt" start --auth on
+connects app
+connects plain
+api GET '/v1/key/list/*'; is 200
+api POST /v1/key/create/my-key; is 403 '{"message":"prohibited by policy"}'
+as app
+api POST /v1/key/create/my-key; is 200
+
+step 'on: not certificates of others'
+is_refused other 'certificate signed by unknown authority'
+is_refused root 'certificate signed by unknown authority'
+
+step 'on: not certificates for servers'
+is_refused web 'incompatible key usage'
+
+step 'on: not certificates outside their time'
+is_refused late 'expired'
+is_refused early 'not yet valid'
+as app
+stop
+
+step 'on: with a folder of authorities'
+mkdir authorities
+cp trusted.crt "authorities/$(openssl x509 -in trusted.crt -noout -subject_hash).0"
+SSL_CERT_DIR="$WORK/authorities" start --auth on
+connects app
+is_refused other 'certificate signed by unknown authority'
+as app
+stop
+
+step 'on is the default'
+printf '' >err.log
+"$KES" server --config kes.yml >banner 2>>err.log &
+SERVER=$!
+within 10 grep -q '^Auth: *on' banner || [ -s err.log ] || fail 'the banner does not say so'
+kill_now
+
+step 'on: nobody is trusted'
+: >nobody.pem
+fails 1 'no trusted certificate authority found' env SSL_CERT_FILE="$WORK/nobody.pem" "$KES" server --config kes.yml --auth on
+
+step 'off: anybody may connect, and policies still apply'
+start --auth off
+for name in app plain web late early other root; do connects "$name"; done
+as root
+api GET '/v1/key/list/*'; is 200
+as other
+api GET '/v1/key/list/*'; is 403 '{"message":"prohibited by policy"}'
+as app
+
+step 'off: but not without proof of the key'
+curl --silent --output /dev/null --cacert server.crt "$URL/version" && fail 'no certificate was needed'
+stop
+
+step 'what is neither on nor off'
+fails 1 'invalid option for --auth: "maybe"' "$KES" server --config kes.yml --auth maybe

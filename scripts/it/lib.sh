@@ -1,0 +1,214 @@
+# shellcheck shell=bash
+# What every shell test starts from: a temporary folder, a free port, certificates, a server, and
+# the few words the tests are written in. Knows nothing of any particular test.
+#
+#   KES       the binary under test; built if not set
+#   CI=true   a test that cannot be run fails instead of being skipped
+set -euo pipefail
+
+REPO="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+KES="${KES:-$("$REPO/scripts/build" | tail -n 1)}"
+WORK="$(mktemp -d "${TMPDIR:-/tmp}/kes-it.XXXXXX")"
+SERVER=            # process id of the running server
+STATUS='' BODY=''  # of the last answer
+CLIENT=root        # who asks: $CLIENT.key and $CLIENT.crt
+unset KES_SERVER KES_CLIENT_KEY KES_CLIENT_CERT HTTPS_PROXY https_proxy ALL_PROXY all_proxy
+unset SSL_CERT_FILE SSL_CERT_DIR
+export NO_PROXY='*' no_proxy='*' LC_ALL=C
+cd "$WORK"
+
+cleanup() {
+    local code=$?
+    if type -t at_exit >/dev/null; then at_exit || true; fi
+    if [ -n "$SERVER" ]; then kill -9 "$SERVER" 2>/dev/null || true; wait "$SERVER" 2>/dev/null || true; fi
+    cd / && rm -rf "$WORK"
+    exit "$code"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+# ── Words about the test itself ────────────────────────────────────────────────────────────────
+
+# step TEXT: what is shown next.
+step() { printf '  %s\n' "$*"; }
+
+# fail TEXT: ends the test, with what the server said last.
+fail() {
+    local frame=1
+    while [ "${BASH_SOURCE[frame]}" = "${BASH_SOURCE[0]}" ]; do frame=$((frame + 1)); done
+    {
+        printf 'FAILED: %s\n' "$*"
+        printf '  at %s:%s\n' "${BASH_SOURCE[frame]##*/}" "${BASH_LINENO[frame - 1]}"
+        if [ -s "$WORK/err.log" ]; then echo '  last lines of the error log:'; tail -n 5 "$WORK/err.log" | cut -c 1-400 | sed 's/^/    /'; fi
+    } >&2
+    exit 1
+}
+
+# skip TEXT: the test needs what this machine does not have.
+skip() {
+    echo "SKIPPED: $*" >&2
+    [ "${CI-}" = true ] && exit 1
+    exit 77
+}
+
+# need PROGRAM...: without these the test is skipped.
+need() {
+    local program
+    for program; do command -v "$program" >/dev/null || skip "$program is not installed"; done
+}
+
+# within SECONDS COMMAND...: repeats the command until it succeeds.
+within() {
+    local tries=$(($1 * 50)); shift
+    until "$@"; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || return 1
+        sleep 0.02
+    done
+}
+
+# contains TEXT PART
+contains() { case "$1" in *"$2"*) return 0 ;; *) return 1 ;; esac; }
+
+# equal WHAT EXPECTED FOUND
+equal() { [ "$2" = "$3" ] || fail "$1: expected '$2', found '$3'"; }
+
+# ── Commands ───────────────────────────────────────────────────────────────────────────────────
+
+kes() { "$KES" "$@"; }
+
+# prints TEXT COMMAND...: the command succeeds and its stdout is exactly TEXT.
+prints() {
+    local expected="$1" out code=0; shift
+    out="$("$@" 2>stderr; code=$?; printf x; exit $code)" || code=$?
+    out="${out%x}"
+    [ "$code" -eq 0 ] || fail "'$*' exited with $code: $(cat stderr)"
+    [ "$out" = "$expected" ] || fail "'$*' printed '$out' instead of '$expected'"
+}
+
+# fails CODE TEXT COMMAND...: the command exits with CODE and its stderr contains TEXT.
+fails() {
+    local expected="$1" text="$2" code=0; shift 2
+    if [ "$1" = kes ]; then shift; set -- "$KES" "$@"; fi   # `timeout` knows no functions
+    timeout 20 "$@" >stdout 2>stderr </dev/null || code=$?
+    [ "$code" -eq "$expected" ] || fail "'$*' exited with $code instead of $expected: $(cat stderr)"
+    contains "$(cat stderr)" "$text" || fail "'$*' said '$(cat stderr)', not '$text'"
+}
+
+# member NAME: that member of the JSON text on stdin.
+member() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }
+
+base64_line() { base64 | tr -d '\n'; }
+
+# random_base64 BYTES
+random_base64() { head -c "$1" /dev/urandom | base64_line; }
+
+# hex FILE
+hex() { od -An -v -tx1 "$1" | tr -d ' \n'; }
+
+# ── Certificates and configuration ─────────────────────────────────────────────────────────────
+
+# identity NAME [FLAGS]: makes NAME.key and NAME.crt.
+identity() {
+    local name="$1"; shift
+    kes tool identity new --key "$name.key" --cert "$name.crt" "$@" "$name"
+}
+
+# identity_of NAME
+identity_of() { kes tool identity of "$1.crt"; }
+
+# as NAME: from now on, requests and `kes` commands are made by NAME.
+as() {
+    CLIENT="$1"
+    export KES_CLIENT_KEY="$WORK/$1.key" KES_CLIENT_CERT="$WORK/$1.crt"
+}
+
+free_port() {
+    local port
+    while :; do
+        port=$((20000 + RANDOM % 12000))
+        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then echo "$port"; return; fi
+    done
+}
+
+# scene: certificates for the server and for root, and a configuration with an fs key store.
+scene() {
+    need curl
+    PORT="$(free_port)"
+    URL="https://127.0.0.1:$PORT"
+    export KES_SERVER="$URL"
+    identity server --server --ip 127.0.0.1 --dns localhost
+    identity root
+    ROOT="$(identity_of root)"
+    as root
+    cat >kes.yml <<YAML
+address: 127.0.0.1:$PORT
+root: $ROOT
+tls:
+  key: $WORK/server.key
+  cert: $WORK/server.crt
+log:
+  audit: on
+  error: on
+keystore:
+  fs:
+    path: $WORK/keys
+YAML
+}
+
+# ── The server ─────────────────────────────────────────────────────────────────────────────────
+
+# start [FLAGS]: the server, with the configuration of the scene; returns when it answers.
+start() {
+    "$KES" server --config kes.yml --auth off "$@" >>out.log 2>>err.log &
+    SERVER=$!
+    within 20 is_up || fail "the server does not answer"
+}
+
+is_up() {
+    kill -0 "$SERVER" 2>/dev/null || fail "the server has ended"
+    curl --silent --max-time 5 --output up.body --cacert server.crt \
+        --key "$CLIENT.key" --cert "$CLIENT.crt" "$URL/version" 2>/dev/null
+}
+
+# stop: ends the server, which must exit with 0.
+stop() {
+    local code=0
+    kill -TERM "$SERVER"
+    wait "$SERVER" || code=$?
+    SERVER=
+    equal 'exit code after SIGTERM' 0 "$code"
+}
+
+# kill_now: ends the server with SIGKILL.
+kill_now() {
+    kill -9 "$SERVER"
+    wait "$SERVER" 2>/dev/null || true
+    SERVER=
+}
+
+# ── Requests ───────────────────────────────────────────────────────────────────────────────────
+
+# ask ARGUMENTS...: curl as $CLIENT.
+ask() {
+    curl --silent --show-error --max-time 20 --path-as-is --cacert server.crt \
+        --key "$CLIENT.key" --cert "$CLIENT.crt" "$@"
+}
+
+# api METHOD PATH [CURL ARGUMENTS]: sets STATUS and BODY, and leaves the files `head.txt` and `body`.
+api() {
+    local method="$1" path="$2"; shift 2
+    : >head.txt; : >body
+    STATUS="$(ask --request "$method" --dump-header head.txt --output body --write-out '%{http_code}' \
+        "$@" "$URL$path")" || fail "curl $method $path failed"
+    BODY="$(cat body)"
+}
+
+# is STATUS [BODY]: what the last request was answered.
+is() {
+    [ "$STATUS" = "$1" ] || fail "answered $STATUS '$BODY' instead of $1"
+    if [ $# -gt 1 ] && [ "$BODY" != "$2" ]; then fail "answered '$BODY' instead of '$2'"; fi
+}
+
+# header NAME: its value in the last answer.
+header() { tr -d '\r' <head.txt | sed -n "s/^$1: *//Ip" | head -n 1; }

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change goes in: format, lints, tests, documentation, the static
+# release, and the shell tests in scripts/it against it. CI runs this and nothing else.
+#
+#   scripts/test.sh              all of it
+#   scripts/test.sh 03 09        only the shell tests whose names start so, after the build
+#
+# With CI=true what is missing is installed where that is allowed, and a test that cannot be run
+# fails. Elsewhere it says so and is counted as skipped.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+began=$SECONDS failed_steps=()
+
+# run WHAT COMMAND...: goes on after a failure, so that one run shows all of them.
+run() {
+    local what="$1" start=$SECONDS; shift
+    printf '\n── %s\n' "$what"
+    if "$@"; then
+        printf '   %s: ok, %d s\n' "$what" $((SECONDS - start))
+    else
+        printf '   %s: FAILED, %d s\n' "$what" $((SECONDS - start))
+        failed_steps+=("$what")
+    fi
+}
+
+# provide PROGRAM [PACKAGE]: installs what is missing, in CI and as root. False if it stays missing.
+apt_is_fresh=
+provide() {
+    command -v "$1" >/dev/null && return
+    if [ "${CI-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        [ -n "$apt_is_fresh" ] || apt-get update -qq
+        apt_is_fresh=yes
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${2:-$1}" >/dev/null
+    fi
+    command -v "$1" >/dev/null
+}
+
+# component NAME COMMAND...: a part of the toolchain, which a minimal installation lacks.
+component() {
+    local name="$1"; shift
+    "$@" >/dev/null 2>&1 && return
+    if [ "${CI-}" = true ] && command -v rustup >/dev/null; then rustup component add "$name"; fi
+    "$@" >/dev/null 2>&1 || {
+        echo "$name is missing from the Rust toolchain: run 'rustup component add $name'" >&2
+        return 1
+    }
+}
+
+formatted() { component rustfmt cargo fmt --version && cargo fmt --all --check; }
+linted() { component clippy cargo clippy --version && cargo clippy --locked --all-targets -- -D warnings; }
+bench_linted() { cargo clippy --locked --manifest-path scripts/bench-tool/Cargo.toml --all-targets -- -D warnings; }
+documented() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items --quiet; }
+built() { KES="$(scripts/build | tail -n 1)" && [ -x "$KES" ] && export KES; }
+
+command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs" >&2; exit 1; }
+for program in curl openssl strace; do
+    provide "$program" || echo "$program is not installed: tests that need it are skipped, or fail in CI" >&2
+done
+
+if [ $# -eq 0 ]; then
+    run 'format' formatted
+    run 'lints' linted
+    run 'tests' cargo test --locked --quiet
+    run 'documentation' documented
+    if [ -e scripts/bench-tool/Cargo.toml ]; then run 'lints of the benchmark' bench_linted; fi
+fi
+run 'static release' built
+
+passed=0 failed=0 skipped=0
+shell_test() {
+    local name start=$SECONDS code=0
+    name="$(basename "$1" .sh)"
+    printf '\n── %s\n' "$name"
+    timeout 300 "$1" || code=$?
+    case "$code" in
+        0) passed=$((passed + 1)); printf '   %s: ok, %d s\n' "$name" $((SECONDS - start)) ;;
+        77) skipped=$((skipped + 1)); printf '   %s: skipped\n' "$name" ;;
+        *) failed=$((failed + 1)); printf '   %s: FAILED with %d, %d s\n' "$name" "$code" $((SECONDS - start)) ;;
+    esac
+}
+
+for file in scripts/it/[0-9]*.sh; do
+    wanted=
+    [ $# -gt 0 ] || wanted=yes
+    for start in "$@"; do
+        case "$(basename "$file")" in "$start"*) wanted=yes ;; esac
+    done
+    [ -n "$wanted" ] || continue
+    if [ -n "${KES-}" ]; then
+        shell_test "$file"
+    else
+        failed=$((failed + 1))   # there is nothing to test
+    fi
+done
+
+printf '\nall of it took %d s\n' $((SECONDS - began))
+if [ ${#failed_steps[@]} -gt 0 ]; then printf 'FAILED: %s\n' "${failed_steps[@]}"; fi
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ] && [ ${#failed_steps[@]} -eq 0 ]

@@ -1,0 +1,340 @@
+//! The real binary on a free port in a directory of its own.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, File},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::{Client, Identity, Profile, TempDir, wait_for};
+
+/// A server starts, ends or logs within this time, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a test may change before its server starts.
+pub struct Config {
+    /// Whose client [`Server::root`] is, and unless `root` says otherwise, who is root.
+    pub root_identity: Identity,
+    /// The text after `root:`.
+    pub root: String,
+    /// Arguments after `server --config <file> -q`.
+    pub arguments: Vec<String>,
+    pub environment: Vec<(String, String)>,
+    /// PEM texts of the server's files; an empty one is not written.
+    pub certificate: String,
+    pub key: String,
+    /// What clients expect the server to show.
+    pub server_identity: Identity,
+    /// Lines at the end of the file.
+    pub more: String,
+    pub audit: bool,
+    pub auth: &'static str,
+    /// The address to listen on; a free port of 127.0.0.1 if empty.
+    pub address: String,
+    policies: Vec<(String, Vec<String>, Vec<String>)>,
+    directory: PathBuf,
+}
+
+impl Config {
+    fn new(directory: &Path, server: &Identity) -> Self {
+        let root_identity = Identity::new("root");
+        Self {
+            root: root_identity.id.clone(),
+            root_identity,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            certificate: server.certificate_pem(),
+            key: server.key_pem(),
+            server_identity: server.clone(),
+            more: String::new(),
+            audit: true,
+            auth: "off",
+            address: String::new(),
+            policies: Vec::new(),
+            directory: directory.to_owned(),
+        }
+    }
+
+    /// Gives `identities` a policy that allows `paths`.
+    pub fn policy(&mut self, name: &str, paths: &[&str], identities: &[&Identity]) {
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        let identities = identities
+            .iter()
+            .map(|identity| identity.id.clone())
+            .collect();
+        self.policies.push((name.to_owned(), paths, identities));
+    }
+
+    /// The directory of the key store. It exists already, so that a test may put files there.
+    pub fn keys(&self) -> PathBuf {
+        self.directory.join("keys")
+    }
+
+    /// A file for the server to read.
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.directory.join(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn yaml(&self, address: SocketAddr) -> String {
+        let quoted = |texts: &[String]| {
+            texts
+                .iter()
+                .map(|text| format!("{text:?}"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let mut yaml = format!("address: {address}\nroot: {}\n", self.root);
+        let path = |name| self.directory.join(name).display().to_string();
+        let _ = writeln!(
+            yaml,
+            "tls: {{key: {}, cert: {}}}",
+            path("server.key"),
+            path("server.crt")
+        );
+        if !self.policies.is_empty() {
+            yaml.push_str("policy:\n");
+        }
+        for (name, paths, identities) in &self.policies {
+            let (paths, identities) = (quoted(paths), quoted(identities));
+            let _ = writeln!(
+                yaml,
+                "  {name}: {{paths: [{paths}], identities: [{identities}]}}"
+            );
+        }
+        let audit = if self.audit { "on" } else { "off" };
+        yaml.push_str("cache: {expiry: {any: 5m0s, unused: 30s}}\n");
+        let _ = writeln!(yaml, "log: {{error: on, audit: {audit}}}");
+        let _ = writeln!(yaml, "keys: {{fs: {{path: {}}}}}", path("keys"));
+        yaml + &self.more
+    }
+}
+
+/// A server that did not start.
+#[derive(Debug)]
+pub struct Refusal {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A running server; it is killed when it is dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    pub certificate: Identity,
+    pub root_identity: Identity,
+    child: Child,
+    directory: TempDir,
+}
+
+impl Server {
+    /// Starts a server with what `change` makes of the usual configuration, and waits until it
+    /// answers.
+    pub fn start(change: impl FnOnce(&mut Config)) -> Self {
+        Self::try_start(change).unwrap_or_else(|refusal| panic!("no start: {refusal:?}"))
+    }
+
+    pub fn try_start(change: impl FnOnce(&mut Config)) -> Result<Self, Refusal> {
+        let mut directory = TempDir::new();
+        fs::create_dir(directory.path().join("keys")).unwrap();
+        let certificate = Identity::self_signed("server", &Profile::server());
+        let mut config = Config::new(directory.path(), &certificate);
+        change(&mut config);
+        write_private(&directory.path().join("server.key"), &config.key);
+        if !config.certificate.is_empty() {
+            fs::write(directory.path().join("server.crt"), &config.certificate).unwrap();
+        }
+        loop {
+            let address = match config.address.as_str() {
+                "" => free_address(),
+                address => address.parse().unwrap(),
+            };
+            let child = spawn(&config, address);
+            let root_identity = config.root_identity.clone();
+            let certificate = config.server_identity.clone();
+            let mut server = Self {
+                address,
+                certificate,
+                root_identity,
+                child,
+                directory,
+            };
+            match server.wait() {
+                Ok(()) => return Ok(server),
+                // Somebody else got the port between our look and the server's bind.
+                Err(refusal) if config.address.is_empty() && refusal.stderr.contains("use") => {}
+                Err(refusal) => return Err(refusal),
+            }
+            directory = std::mem::replace(&mut server.directory, TempDir::new());
+        }
+    }
+
+    /// Waits until the server answers or ends.
+    fn wait(&mut self) -> Result<(), Refusal> {
+        let root = self.root();
+        let ended = wait_for(PATIENCE, || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return Some(Some(status));
+            }
+            TcpStream::connect(self.address).ok()?;
+            root.try_connect().ok().map(|_| None)
+        });
+        match ended {
+            Some(None) => Ok(()),
+            Some(Some(status)) => Err(Refusal {
+                code: status.code(),
+                stdout: self.stdout(),
+                stderr: self.stderr(),
+            }),
+            None => panic!("the server neither answers nor ends: {}", self.stderr()),
+        }
+    }
+
+    /// A client with the root identity.
+    pub fn root(&self) -> Client {
+        self.client(&self.root_identity)
+    }
+
+    pub fn client(&self, identity: &Identity) -> Client {
+        Client::new(
+            self.address,
+            self.certificate.chain[0].clone(),
+            Some(identity),
+        )
+    }
+
+    /// A client without certificate.
+    pub fn anonymous(&self) -> Client {
+        Client::new(self.address, self.certificate.chain[0].clone(), None)
+    }
+
+    /// A client that speaks TLS 1.2 only.
+    pub fn outdated(&self) -> Client {
+        let certificate = self.certificate.chain[0].clone();
+        let versions = &[&rustls::version::TLS12];
+        Client::with_versions(
+            self.address,
+            certificate,
+            Some(&self.root_identity),
+            versions,
+        )
+    }
+
+    pub fn keys(&self) -> PathBuf {
+        self.directory.path().join("keys")
+    }
+
+    /// The names in the key directory, sorted.
+    pub fn key_files(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.keys()).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    pub fn stdout(&self) -> String {
+        self.read("stdout")
+    }
+
+    pub fn stderr(&self) -> String {
+        self.read("stderr")
+    }
+
+    fn read(&self, name: &str) -> String {
+        String::from_utf8_lossy(&fs::read(self.directory.path().join(name)).unwrap()).into_owned()
+    }
+
+    /// Waits until the error log contains `text`.
+    #[track_caller]
+    pub fn logs_error(&self, text: &str) {
+        let found = wait_for(PATIENCE, || self.stderr().contains(text).then_some(()));
+        assert!(
+            found.is_some(),
+            "{text:?} is not in the error log:\n{}",
+            self.stderr()
+        );
+    }
+
+    /// Waits until there are `count` audit events, and returns all there are a moment later.
+    pub fn audit(&self, count: usize) -> Vec<Value> {
+        wait_for(PATIENCE, || {
+            (self.stdout().lines().count() >= count).then_some(())
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        self.stdout()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line:?}: {e}")))
+            .collect()
+    }
+
+    pub fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.child.id()))
+            .unwrap()
+            .count()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for the end of the process.
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
+        wait_for(PATIENCE, || self.child.try_wait().unwrap()).expect("the server does not end")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn write_private(path: &Path, content: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    if !path.exists() && !content.is_empty() {
+        fs::write(path, content).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+fn spawn(config: &Config, address: SocketAddr) -> Child {
+    let file = config.file("config.yml", &config.yaml(address));
+    let output = |name| File::create(config.directory.join(name)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kes"));
+    command
+        .arg("server")
+        .arg("--config")
+        .arg(file)
+        .args(["--auth", config.auth, "-q"]);
+    command.args(&config.arguments);
+    command
+        .env_remove("SSL_CERT_FILE")
+        .env_remove("SSL_CERT_DIR")
+        .envs(config.environment.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(output("stdout"))
+        .stderr(output("stderr"))
+        .spawn()
+        .unwrap()
+}
