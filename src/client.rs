@@ -2,7 +2,8 @@
 
 use std::{
     env, fmt, fs,
-    io::Read as _,
+    io::{self, Read as _},
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -10,9 +11,10 @@ use std::{
 };
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::{CertificateError, Error as TlsError};
 use serde::Deserialize;
 use ureq::{
-    Agent,
+    Agent, Proxy, Timeout,
     http::{Request, Uri},
     tls::{ClientCert, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem},
 };
@@ -41,6 +43,8 @@ pub enum Error {
     Certificate(tls::Error),
     /// `KES_SERVER` is not the URL of a server.
     Server(String, &'static str),
+    /// `HTTPS_PROXY` is not the URL of a proxy.
+    Proxy(ureq::Error),
     /// The server refused; its words.
     Refused(String),
     /// The server could not be reached, or did not answer properly.
@@ -58,24 +62,10 @@ impl fmt::Display for Error {
             }
             Self::Certificate(e) => write!(f, "failed to load TLS private key or certificate: {e}"),
             Self::Server(url, why) => write!(f, "invalid KES_SERVER {url:?}: {why}"),
+            // The URL may hold a password, so it is not shown.
+            Self::Proxy(e) => write!(f, "invalid HTTPS_PROXY: {e}"),
             Self::Refused(text) => f.write_str(text),
-            Self::Network(server, e) => {
-                write!(f, "{server}: {e}")?;
-                let text = e.to_string();
-                if text.contains("UnknownIssuer") || text.contains("CaUsedAsEndEntity") {
-                    f.write_str(
-                        ": the certificate of the server is not trusted; set SSL_CERT_FILE to its \
-                         authority, or use -k to skip the check",
-                    )?;
-                } else if text.contains("NotValidForName") {
-                    f.write_str(
-                        ": the certificate of the server is for another host; use -k to skip the check",
-                    )?;
-                } else if text.contains("refused") {
-                    f.write_str(": no server listens there; is KES_SERVER right?")?;
-                }
-                Ok(())
-            }
+            Self::Network(server, e) => write!(f, "{server}: {}", reason(e)),
         }
     }
 }
@@ -83,7 +73,61 @@ impl fmt::Display for Error {
 impl Error {
     /// Whether the same request may succeed a moment later.
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Network(_, e) if !e.to_string().contains("invalid peer certificate"))
+        let Self::Network(_, e) = self else {
+            return false;
+        };
+        match e {
+            ureq::Error::Io(_) => tls_error(e).is_none(),
+            ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve)
+            | ureq::Error::ConnectionFailed
+            | ureq::Error::HostNotFound
+            | ureq::Error::ConnectProxyFailed(_) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Why a request failed in the network, and what may help.
+fn reason(error: &ureq::Error) -> String {
+    if let Some(e) = tls_error(error) {
+        let hint = match e {
+            TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                ": the certificate of the server is not trusted; set SSL_CERT_FILE to its \
+                 authority, or use -k to skip the check"
+            }
+            TlsError::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            ) => ": the certificate of the server is for another host; use -k to skip the check",
+            TlsError::InvalidCertificate(CertificateError::Other(_)) => {
+                ": is the certificate of the server one of a certificate authority? Use -k to skip \
+                 the check"
+            }
+            TlsError::AlertReceived(_) => {
+                ": the server refused the connection; does it accept your certificate?"
+            }
+            _ => "",
+        };
+        return format!("{e}{hint}");
+    }
+    match error {
+        ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            format!("{e}: no server listens there; is KES_SERVER right?")
+        }
+        ureq::Error::Io(e) => e.to_string(),
+        ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
+            format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
+        }
+        ureq::Error::Timeout(_) => format!("no answer within {} s", TOTAL_TIMEOUT.as_secs()),
+        e => e.to_string(),
+    }
+}
+
+/// The TLS error inside: connections report theirs as errors of reading and writing.
+fn tls_error(error: &ureq::Error) -> Option<&TlsError> {
+    match error {
+        ureq::Error::Rustls(e) => Some(e),
+        ureq::Error::Io(e) => e.get_ref()?.downcast_ref(),
+        _ => None,
     }
 }
 
@@ -91,7 +135,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Certificate(e) => Some(e),
-            Self::Network(_, e) => Some(e),
+            Self::Proxy(e) | Self::Network(_, e) => Some(e),
             _ => None,
         }
     }
@@ -118,7 +162,10 @@ impl Client {
             .unversioned_rustls_crypto_provider(tls::provider())
             .client_cert(Some(client_certificate(&cert, &key)?))
             .disable_verification(is_insecure);
-        let roots = rustls_native_certs::load_native_certs().certs;
+        let roots = match is_insecure {
+            true => Vec::new(),
+            false => rustls_native_certs::load_native_certs().certs,
+        };
         let roots: Vec<_> = roots
             .iter()
             .map(|der| ureq::tls::Certificate::from_der(der).to_owned())
@@ -126,6 +173,7 @@ impl Client {
         tls = tls.root_certs(RootCerts::Specific(Arc::new(roots)));
         let config = Agent::config_builder()
             .tls_config(tls.build())
+            .proxy(proxy_from_env(&server)?)
             .https_only(true)
             .http_status_as_error(false)
             .max_redirects(0)
@@ -280,6 +328,77 @@ fn server_from_env() -> Result<String, Error> {
     }
 }
 
+/// The proxy on the way to `server`: none to this machine itself, as Go programs have it.
+fn proxy_from_env(server: &str) -> Result<Option<Proxy>, Error> {
+    let first_of = |names: [&str; 2]| {
+        let mut values = names.into_iter().filter_map(|name| env::var(name).ok());
+        values.find(|value| !value.is_empty())
+    };
+    let Some(proxy) = first_of(["HTTPS_PROXY", "https_proxy"]) else {
+        return Ok(None);
+    };
+    let uri = server.parse::<Uri>().unwrap_or_default();
+    let host = uri.host().unwrap_or_default();
+    let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
+    let exceptions = first_of(["NO_PROXY", "no_proxy"]).unwrap_or_default();
+    if is_direct(&host, uri.port_u16().unwrap_or(443), &exceptions) {
+        return Ok(None);
+    }
+    Proxy::new(&proxy).map(Some).map_err(Error::Proxy)
+}
+
+/// Whether no proxy is used for `host`. `exceptions` are host names (with their subdomains, or only
+/// these after a leading dot), addresses and networks, all but the latter with or without port.
+fn is_direct(host: &str, port: u16, exceptions: &str) -> bool {
+    let address = host.parse::<IpAddr>().ok();
+    if host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
+        return true;
+    }
+    exceptions.split(',').any(|exception| {
+        let exception = exception.trim().to_ascii_lowercase();
+        if exception == "*" {
+            return true;
+        }
+        if let (Some(address), Some((network, bits))) = (address, exception.split_once('/')) {
+            return is_in_network(address, network, bits);
+        }
+        let name = match exception.rsplit_once(':') {
+            Some((name, text)) if exception.parse::<IpAddr>().is_err() => {
+                if text.parse() != Ok(port) {
+                    return false;
+                }
+                name
+            }
+            _ => &exception,
+        };
+        let name = name.trim_matches(['[', ']']);
+        let name = name.strip_prefix('*').unwrap_or(name);
+        match host.strip_suffix(name) {
+            _ if name.is_empty() => false,
+            Some("") => true,
+            Some(before) => address.is_none() && (name.starts_with('.') || before.ends_with('.')),
+            None => false,
+        }
+    })
+}
+
+fn is_in_network(address: IpAddr, network: &str, bits: &str) -> bool {
+    let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else {
+        return false;
+    };
+    // Both as numbers whose first bit is the highest one.
+    let (a, b, width) = match (address, network) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (
+            u128::from(a.to_bits()) << 96,
+            u128::from(b.to_bits()) << 96,
+            32,
+        ),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128),
+        _ => return false,
+    };
+    bits <= width && (bits == 0 || (a ^ b) >> (128 - bits) == 0)
+}
+
 fn client_certificate(cert: &Path, key: &Path) -> Result<ClientCert, Error> {
     // Says which file is wrong and whether they belong together; what follows can't fail then.
     tls::load_certificate(cert, key).map_err(Error::Certificate)?;
@@ -308,6 +427,38 @@ fn client_certificate(cert: &Path, key: &Path) -> Result<ClientCert, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn some_hosts_are_reached_without_a_proxy() {
+        let exceptions = "example.com, .inner.test,10.0.0.0/8,fd00::/8,192.168.1.2,odd.test:7373";
+        for host in [
+            "localhost",
+            "127.0.0.1",
+            "::1",
+            "example.com",
+            "kes.example.com",
+            "a.inner.test",
+            "10.1.2.3",
+            "fd00::1",
+            "192.168.1.2",
+            "odd.test",
+        ] {
+            assert!(is_direct(host, 7373, exceptions), "{host}");
+            assert!(is_direct(host, 7373, "*"), "{host}");
+        }
+        for host in [
+            "badexample.com",
+            "inner.test",
+            "11.1.2.3",
+            "fe00::1",
+            "192.168.1.3",
+            "com",
+        ] {
+            assert!(!is_direct(host, 7373, exceptions), "{host}");
+            assert!(!is_direct(host, 7373, ""), "{host}");
+        }
+        assert!(!is_direct("odd.test", 443, exceptions));
+    }
 
     #[test]
     fn names_are_escaped_as_the_vectors_say() {

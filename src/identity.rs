@@ -6,9 +6,9 @@ use std::{fmt, time::Duration};
 use rustls_pki_types::UnixTime;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use x509_cert::{
-    Certificate,
-    der::{self, Decode, Encode},
-    ext::pkix::BasicConstraints,
+    der::{self, Decode as _, Reader as _, SliceReader, Tag, TagNumber, oid::AssociatedOid as _},
+    ext::{Extensions, pkix::BasicConstraints},
+    time::Validity,
 };
 
 /// A certificate that can't be read.
@@ -63,17 +63,11 @@ pub fn of_certificate(der: &[u8]) -> Result<String, Error> {
 /// # Errors
 /// [`Error`] if `der` is no certificate.
 pub fn with_hash(der: &[u8], hash: Hash) -> Result<String, Error> {
-    // DER has one encoding for each value and the parser takes no other, so encoding the key again
-    // gives the bytes that stand in the certificate.
-    let key = parse(der)?
-        .tbs_certificate
-        .subject_public_key_info
-        .to_der()
-        .map_err(Error)?;
+    let key = parts(der).map_err(Error)?.public_key;
     Ok(match hash {
-        Hash::Sha256 => hex(&Sha256::digest(&key)),
-        Hash::Sha384 => hex(&Sha384::digest(&key)),
-        Hash::Sha512 => hex(&Sha512::digest(&key)),
+        Hash::Sha256 => hex(&Sha256::digest(key)),
+        Hash::Sha384 => hex(&Sha384::digest(key)),
+        Hash::Sha512 => hex(&Sha512::digest(key)),
     })
 }
 
@@ -82,11 +76,8 @@ pub fn with_hash(der: &[u8], hash: Hash) -> Result<String, Error> {
 /// # Errors
 /// [`Error`] if `der` is no certificate.
 pub fn not_after(der: &[u8]) -> Result<UnixTime, Error> {
-    let end = parse(der)?
-        .tbs_certificate
-        .validity
-        .not_after
-        .to_unix_duration();
+    let validity = parts(der).and_then(|parts| Validity::from_der(parts.validity));
+    let end = validity.map_err(Error)?.not_after.to_unix_duration();
     Ok(UnixTime::since_unix_epoch(Duration::from_secs(
         end.as_secs(),
     )))
@@ -94,18 +85,70 @@ pub fn not_after(der: &[u8]) -> Result<UnixTime, Error> {
 
 /// Whether a DER certificate is that of a certificate authority.
 pub fn is_ca(der: &[u8]) -> bool {
-    let constraints = parse(der).ok().and_then(|certificate| {
-        certificate
-            .tbs_certificate
-            .get::<BasicConstraints>()
-            .ok()
-            .flatten()
-    });
-    constraints.is_some_and(|(_, constraints)| constraints.ca)
+    let Ok(Some(extensions)) = parts(der).map(|parts| parts.extensions) else {
+        return false;
+    };
+    Extensions::from_der(extensions).is_ok_and(|extensions| {
+        extensions
+            .iter()
+            .find(|extension| extension.extn_id == BasicConstraints::OID)
+            .and_then(|found| BasicConstraints::from_der(found.extn_value.as_bytes()).ok())
+            .is_some_and(|constraints| constraints.ca)
+    })
 }
 
-fn parse(der: &[u8]) -> Result<Certificate, Error> {
-    Certificate::from_der(der).map_err(Error)
+/// Parts of a certificate, each a whole DER element as it stands there.
+struct Parts<'a> {
+    validity: &'a [u8],
+    public_key: &'a [u8],
+    extensions: Option<&'a [u8]>,
+}
+
+/// Finds the parts of a certificate (RFC 5280 4.1).
+///
+/// Elements that nobody asks for are skipped unread: TLS accepts names and serial numbers that a
+/// full parser refuses, and a client must not lose its identity over them.
+fn parts(der: &[u8]) -> der::Result<Parts<'_>> {
+    let certificate = content(der, Tag::Sequence)?;
+    let tbs = SliceReader::new(certificate)?.tlv_bytes()?;
+    let mut tbs = SliceReader::new(content(tbs, Tag::Sequence)?)?;
+    let explicit = |number| Tag::ContextSpecific {
+        constructed: true,
+        number,
+    };
+    if tbs.peek_tag()? == explicit(TagNumber::N0) {
+        tbs.tlv_bytes()?; // version
+    }
+    for _ in ["serial number", "signature algorithm", "issuer"] {
+        tbs.tlv_bytes()?;
+    }
+    let validity = tbs.tlv_bytes()?;
+    tbs.tlv_bytes()?; // subject
+    let public_key = tbs.tlv_bytes()?;
+    content(public_key, Tag::Sequence)?;
+    let mut extensions = None;
+    while !tbs.is_finished() {
+        let is_extensions = tbs.peek_tag()? == explicit(TagNumber::N3);
+        let element = tbs.tlv_bytes()?;
+        if is_extensions {
+            extensions = Some(content(element, explicit(TagNumber::N3))?);
+        }
+    }
+    Ok(Parts {
+        validity,
+        public_key,
+        extensions,
+    })
+}
+
+/// What is inside `element`, which must have this tag and nothing behind it.
+fn content(element: &[u8], tag: Tag) -> der::Result<&[u8]> {
+    let mut reader = SliceReader::new(element)?;
+    let header = reader.peek_header()?;
+    header.tag.assert_eq(tag)?;
+    let whole = reader.tlv_bytes()?;
+    let length = usize::try_from(header.length)?;
+    reader.finish(&whole[whole.len() - length..])
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -136,7 +179,37 @@ mod tests {
             assert_eq!(case["sha384"], with_hash(&der, Hash::Sha384).unwrap());
             assert_eq!(case["sha512"], with_hash(&der, Hash::Sha512).unwrap());
             assert!(not_after(&der).unwrap() > UnixTime::since_unix_epoch(Duration::from_secs(1)));
+            assert!(is_ca(&der), "{}", case["name"]);
         }
+    }
+
+    #[test]
+    fn a_certificate_is_that_of_an_authority_only_if_it_says_so() {
+        use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+        let key = KeyPair::generate().unwrap();
+        for (kind, expected) in [
+            (IsCa::NoCa, false),
+            (IsCa::ExplicitNoCa, false),
+            (IsCa::Ca(BasicConstraints::Unconstrained), true),
+            (IsCa::Ca(BasicConstraints::Constrained(0)), true),
+        ] {
+            let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+            params.is_ca = kind;
+            let certificate = params.self_signed(&key).unwrap();
+            assert_eq!(expected, is_ca(certificate.der()));
+        }
+    }
+
+    #[test]
+    fn a_certificate_cut_short_or_with_a_tail_is_none() {
+        let text = include_str!("../testdata/identities.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        let pem = vectors["certificates"][0]["certificate_pem"].as_str();
+        let der = CertificateDer::from_pem_slice(pem.unwrap().as_bytes()).unwrap();
+        for length in 0..der.len() {
+            assert!(of_certificate(&der[..length]).is_err(), "{length}");
+        }
+        assert!(of_certificate(&[&der[..], &[0]].concat()).is_err());
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 use std::ffi::OsString;
 
+use crate::duration;
+
 /// What a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Takes {
@@ -13,6 +15,8 @@ pub(super) enum Takes {
     Bool,
     /// A value, described by this word.
     Value(&'static str),
+    /// A length of time, such as `720h`.
+    Duration,
 }
 
 /// A flag of a command.
@@ -85,12 +89,16 @@ impl Args {
                         return Err(Misfit(text));
                     }
                 },
-                (Takes::Value(_), Some(value)) => value,
-                (Takes::Value(_), None) => match args.next() {
+                (_, Some(value)) => value,
+                (_, None) => match args.next() {
                     Some(value) => value?,
                     None => return Err(Misfit(format!("flag needs an argument: -{name}"))),
                 },
             };
+            if flag.takes == Takes::Duration && duration::parse_non_negative(&value).is_err() {
+                let text = format!("invalid value {value:?} for flag -{name}: parse error");
+                return Err(Misfit(text));
+            }
             parsed.flags.push((flag.names[0], value));
         }
         Ok(parsed)

@@ -96,8 +96,7 @@ pub(super) fn list(args: &Args) -> Result<()> {
         }
         text.push('\n');
     }
-    print(&text);
-    Ok(())
+    print(&text)
 }
 
 /// `kes key derive <name> [<context>]`
@@ -108,12 +107,14 @@ pub(super) fn derive(args: &Args) -> Result<()> {
     let answer: Answer = call(args, "generate", name, &[("context", &context)])
         .map_err(|e| format!("failed to derive key: {e}"))?;
     let (plaintext, ciphertext) = (answer.plaintext(), answer.ciphertext());
+    if plaintext.is_empty() || ciphertext.is_empty() {
+        return Err("failed to derive key: the server sent no key".into());
+    }
     print(&Zeroizing::new(if args.is_set("json") || !is_terminal() {
         format!("{{\"plaintext\":\"{plaintext}\",\"ciphertext\":\"{ciphertext}\"}}")
     } else {
         format!("{{\n  plaintext : {plaintext}\n  ciphertext: {ciphertext}\n}}\n")
-    }));
-    Ok(())
+    }))
 }
 
 /// `kes key encrypt <name> <plaintext> [<context>]`
@@ -121,6 +122,7 @@ pub(super) fn encrypt(args: &Args) -> Result<()> {
     let [name, plaintext, rest @ ..] = arguments(args, 1, 3)? else {
         return Err("no plaintext specified".into());
     };
+    only_one_from_stdin(args)?;
     let plaintext = value("plaintext", plaintext)?;
     let context = optional("context", rest.first())?;
     let answer = call(
@@ -130,8 +132,10 @@ pub(super) fn encrypt(args: &Args) -> Result<()> {
         &[("plaintext", &plaintext), ("context", &context)],
     )
     .map_err(|e| format!("failed to encrypt plaintext: {e}"))?;
-    show(args, "ciphertext", answer.ciphertext());
-    Ok(())
+    if answer.ciphertext().is_empty() {
+        return Err("failed to encrypt plaintext: the server sent no ciphertext".into());
+    }
+    show(args, "ciphertext", answer.ciphertext())
 }
 
 /// `kes key decrypt <name> <ciphertext> [<context>]`
@@ -139,6 +143,7 @@ pub(super) fn decrypt(args: &Args) -> Result<()> {
     let [name, ciphertext, rest @ ..] = arguments(args, 1, 3)? else {
         return Err("no ciphertext specified".into());
     };
+    only_one_from_stdin(args)?;
     let ciphertext = value("ciphertext", ciphertext)?;
     let context = optional("context", rest.first())?;
     let answer = call(
@@ -148,8 +153,7 @@ pub(super) fn decrypt(args: &Args) -> Result<()> {
         &[("ciphertext", &ciphertext), ("context", &context)],
     )
     .map_err(|e| format!("failed to decrypt ciphertext: {e}"))?;
-    show(args, "plaintext", answer.plaintext());
-    Ok(())
+    show(args, "plaintext", answer.plaintext())
 }
 
 /// The members that answers have.
@@ -187,7 +191,14 @@ fn call(
     let answer = client
         .send("POST", &path(api, name), Some(&body(members)), MAX_ANSWER)
         .map_err(|e| e.to_string())?;
-    serde_json::from_slice(&answer).map_err(|e| format!("the server sent no valid answer: {e}"))
+    let answer: Answer = serde_json::from_slice(&answer)
+        .map_err(|e| format!("the server sent no valid answer: {e}"))?;
+    // What goes to the terminal as it is must not hold more than base64.
+    let is_base64 = |c: u8| c.is_ascii_alphanumeric() || b"+/=".contains(&c);
+    if !answer.plaintext().bytes().all(is_base64) || !answer.ciphertext().bytes().all(is_base64) {
+        return Err("the server sent no valid answer: not base64".to_owned());
+    }
+    Ok(answer)
 }
 
 fn client(args: &Args) -> Result<Client> {
@@ -198,12 +209,12 @@ fn path(api: &str, argument: &str) -> String {
     format!("/v1/key/{api}/{}", escape(argument))
 }
 
-fn show(args: &Args, label: &str, value: &str) {
+fn show(args: &Args, label: &str, value: &str) -> Result<()> {
     print(&Zeroizing::new(if args.is_set("json") || !is_terminal() {
         format!("{{\"{label}\":\"{value}\"}}")
     } else {
         format!("\n  {label}: {value}\n")
-    }));
+    }))
 }
 
 /// A JSON object of base64 texts; empty ones are left out.
@@ -234,6 +245,18 @@ fn arguments(args: &Args, least: usize, most: usize) -> Result<&[String]> {
         count if count < least => Err("no key name specified".into()),
         count if count > most => Err("too many arguments".into()),
         _ => Ok(&args.positional),
+    }
+}
+
+/// A second value would find standard input empty, and an empty context is a valid one.
+fn only_one_from_stdin(args: &Args) -> Result<()> {
+    match args.positional[1..]
+        .iter()
+        .filter(|arg| *arg == "-")
+        .count()
+    {
+        0 | 1 => Ok(()),
+        _ => Err("only one value can be read from standard input".into()),
     }
 }
 

@@ -101,36 +101,32 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
                     return run_command(command, args.into_iter().skip(command.path.len()));
                 }
                 if !is_group(&path) {
-                    let (word, group) = (path[path.len() - 1], &path[..path.len() - 1]);
-                    let group = [&["kes"], group].concat().join(" ");
-                    eprintln!("Error: {word:?} is not a {group} command. See '{group} --help'");
+                    complain(&unknown_command(&path));
                     return ExitCode::from(1);
                 }
             }
             Some("-h" | "--help" | "-help") => {
-                print(&group_usage(&path));
-                return ExitCode::SUCCESS;
+                return exit_code(print(&group_usage(&path)));
             }
             Some("-v" | "--version" | "-version") if path.is_empty() => {
-                print(concat!("kes version ", env!("CARGO_PKG_VERSION"), "\n"));
-                return ExitCode::SUCCESS;
+                let version = concat!("kes version ", env!("CARGO_PKG_VERSION"), "\n");
+                return exit_code(print(version));
             }
             Some("-u" | "--update" | "-update") if path.is_empty() => {
-                eprintln!(
-                    "Error: kes does not update itself: install a new version from where you got this one"
-                );
-                return ExitCode::from(1);
+                return exit_code(Err(
+                    "kes does not update itself: install a new version from where you got this one"
+                        .into(),
+                ));
             }
             Some(flag) => {
                 let name = flag.trim_start_matches('-');
-                eprint!(
-                    "flag provided but not defined: -{name}\n{}",
-                    group_usage(&path)
-                );
+                let name = name.split_once('=').map_or(name, |(name, _)| name);
+                let usage = group_usage(&path);
+                complain(&format!("flag provided but not defined: -{name}\n{usage}"));
                 return ExitCode::from(2);
             }
             None => {
-                eprint!("{}", group_usage(&path));
+                complain(&group_usage(&path));
                 return ExitCode::from(if path == ["key"] { 2 } else { 1 });
             }
         }
@@ -147,25 +143,54 @@ fn run_command(command: &Command, args: impl Iterator<Item = OsString>) -> ExitC
     let args = match Args::parse(args, command.flags) {
         Ok(args) => args,
         Err(misfit) => {
-            eprint!("{}\n{}", misfit.0, usage(command));
+            complain(&format!("{}\n{}", misfit.0, usage(command)));
             return ExitCode::from(2);
         }
     };
     if args.wants_help {
-        print(&usage(command));
-        return ExitCode::SUCCESS;
+        return exit_code(print(&usage(command)));
     }
-    match (command.run)(&args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Message(message)) => {
-            eprintln!("Error: {message}");
-            ExitCode::from(1)
-        }
-        Err(Failure::Plain(message)) => {
-            eprintln!("{message}");
-            ExitCode::from(1)
+    exit_code((command.run)(&args))
+}
+
+fn exit_code(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Message(message)) => complain(&format!("Error: {message}\n")),
+        Err(Failure::Plain(message)) => complain(&format!("{message}\n")),
+    }
+    ExitCode::from(1)
+}
+
+/// What is wrong with `path`, whose last word is no command, and which word may have been meant.
+fn unknown_command(path: &[&str]) -> String {
+    let (word, group) = (path[path.len() - 1], &path[..path.len() - 1]);
+    let name = [&["kes"], group].concat().join(" ");
+    let mut text = format!("Error: {word:?} is not a {name} command. See '{name} --help'\n");
+    let meant = COMMANDS
+        .iter()
+        .filter(|command| command.path.starts_with(group))
+        .map(|command| command.path[group.len()])
+        .min_by_key(|known| distance(word, known));
+    if let Some(meant) = meant.filter(|known| distance(word, known) <= known.len() / 2) {
+        let _ = writeln!(text, "Did you mean '{name} {meant}'?");
+    }
+    text
+}
+
+/// The number of letters to insert, delete or replace to make `b` of `a` (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.chars().enumerate() {
+            let replaced = diagonal + usize::from(from != to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
         }
     }
+    row[b.chars().count()]
 }
 
 fn usage(command: &Command) -> String {
@@ -193,6 +218,7 @@ fn usage(command: &Command) -> String {
         let value = match flag.takes {
             Takes::Bool => String::new(),
             Takes::Value(what) => format!(" <{what}>"),
+            Takes::Duration => " <duration>".to_owned(),
         };
         // Writing to a `String` cannot fail.
         let _ = writeln!(text, "  {:<24} {}", names.join(", ") + &value, flag.help);
@@ -235,10 +261,20 @@ fn group_usage(path: &[&str]) -> String {
     text
 }
 
-/// Prints to stdout; a reader that went away (`kes key list | head -1`) is no error.
-fn print(text: &str) {
+/// Prints to stdout; a reader that went away (`kes key list | head -1`) is no error, a full disk is.
+fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(format!("failed to write to standard output: {e}").into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints to stderr; if nobody listens there is nobody left to tell.
+fn complain(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// Whether a person reads stdout.
@@ -249,6 +285,19 @@ fn is_terminal() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mistyped_command_is_recognised_and_a_strange_one_is_not() {
+        assert_eq!(
+            "Error: \"crate\" is not a kes key command. See 'kes key --help'\n\
+             Did you mean 'kes key create'?\n",
+            unknown_command(&["key", "crate"])
+        );
+        assert_eq!(
+            "Error: \"enclave\" is not a kes command. See 'kes --help'\n",
+            unknown_command(&["enclave"])
+        );
+    }
 
     #[test]
     fn no_command_hides_another_and_no_flag_is_named_twice() {

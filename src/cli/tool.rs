@@ -34,7 +34,7 @@ type Result<T> = std::result::Result<T, Failure>;
 pub(super) const NEW_FLAGS: &[Flag] = &[
     Flag { names: &["key"], takes: Takes::Value("file"), help: "private key to write (default ./private.key)" },
     Flag { names: &["cert"], takes: Takes::Value("file"), help: "certificate to write (default ./public.crt)" },
-    Flag { names: &["time", "t"], takes: Takes::Value("duration"), help: "how long it is valid (default 720h)" },
+    Flag { names: &["time", "t"], takes: Takes::Duration, help: "how long it is valid (default 720h)" },
     Flag { names: &["ip"], takes: Takes::Value("IP"), help: "IP address of the holder; may be repeated" },
     Flag { names: &["dns"], takes: Takes::Value("name"), help: "host name of the holder; may be repeated" },
     Flag { names: &["server"], takes: Takes::Bool, help: "for a server, not for a client" },
@@ -80,8 +80,7 @@ pub(super) fn of(args: &Args) -> Result<()> {
         format!("\n  Identity:  {identity}\n")
     } else {
         identity
-    });
-    Ok(())
+    })
 }
 
 fn read_stdin() -> Result<Vec<u8>> {
@@ -231,33 +230,53 @@ fn write(path: &Path, what: &str, content: &[u8], force: bool) -> Result<Written
         return Err(exists().into());
     }
     let temp = beside("new");
-    let result = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temp)
-        .and_then(|mut file| {
-            file.write_all(content)?;
-            file.sync_all()?;
-            let mut backup = None;
-            if force && path.is_file() {
-                let saved = beside("old");
-                fs::hard_link(path, &saved)?;
-                backup = Some(saved);
+    let result = new_file(&temp).and_then(|mut file| {
+        file.write_all(content)?;
+        file.sync_all()?;
+        let mut backup = None;
+        if force && path.is_file() {
+            let saved = beside("old");
+            // Some file systems know no hard links.
+            fs::hard_link(path, &saved).or_else(|_| {
+                io::copy(&mut File::open(path)?, &mut new_file(&saved)?).map(|_| ())
+            })?;
+            backup = Some(saved);
+        }
+        match force {
+            true => fs::rename(&temp, path)
+                .inspect_err(|_| drop(backup.as_ref().map(fs::remove_file)))?,
+            false => {
+                // A rename alone would replace a file that came into being meanwhile.
+                new_file(path)?;
+                fs::rename(&temp, path).inspect_err(|_| drop(fs::remove_file(path)))?;
             }
-            match force {
-                true => fs::rename(&temp, path)?,
-                false => fs::hard_link(&temp, path)?,
-            }
-            Ok(Written {
-                path: path.to_owned(),
-                backup,
-            })
-        });
+        }
+        // Not every file system can do this for folders.
+        let _ = sync_folder(path);
+        Ok(Written {
+            path: path.to_owned(),
+            backup,
+        })
+    });
     let _ = fs::remove_file(&temp);
     match result {
         Ok(written) => Ok(written),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(exists().into()),
         Err(e) => Err(failed(e).into()),
     }
+}
+
+/// Creates a file that only its owner may read, and that did not exist.
+fn new_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+}
+
+/// Makes the entry of `path` in its folder durable.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|path| !path.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -1,0 +1,279 @@
+//! The commands of clients against a running server, and what they check before they ask it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    io::Write as _,
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A folder of its own for a test, with the environment of the commands run in it.
+struct Scene {
+    dir: PathBuf,
+    env: Vec<(&'static str, String)>,
+}
+
+impl Scene {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("kes-client-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
+        let env = Vec::new();
+        Self { dir, env }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kes"));
+        command
+            .args(args)
+            .current_dir(&self.dir)
+            .env_clear()
+            .envs(self.env.iter().cloned())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.run_with(args, "")
+    }
+
+    fn run_with(&self, args: &[&str], stdin: &str) -> Output {
+        let mut child = self.command(args).spawn().unwrap();
+        // A command that reads no input may be gone already.
+        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
+    /// Runs a command that succeeds without a word on stderr.
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert_eq!(
+            (Some(0), ""),
+            (output.status.code(), &*stderr(&output)),
+            "{args:?}"
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that fails with exit code 1 and nothing but `Error: ` and this text.
+    fn fails(&self, args: &[&str], text: &str) {
+        let output = self.run(args);
+        assert_eq!(
+            (Some(1), format!("Error: {text}\n")),
+            (output.status.code(), stderr(&output)),
+            "{args:?}"
+        );
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+
+    fn file(&self, name: &str) -> String {
+        fs::read_to_string(self.dir.join(name)).unwrap()
+    }
+
+    fn files(&self) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(&self.dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn vectors() -> serde_json::Value {
+    serde_json::from_str(include_str!("../testdata/identities.json")).unwrap()
+}
+
+#[test]
+fn arguments_are_checked_before_the_environment() {
+    let scene = Scene::new("arguments");
+    for command in ["create", "delete", "derive", "encrypt", "decrypt", "import"] {
+        scene.fails(&["key", command], "no key name specified");
+        scene.fails(&["key", command, "1", "2", "3", "4"], "too many arguments");
+    }
+    scene.fails(
+        &["key", "create", "name", "%"],
+        "invalid key: illegal base64 data at input byte 0",
+    );
+    scene.fails(&["key", "decrypt", "name"], "no ciphertext specified");
+    scene.fails(&["key", "encrypt", "name"], "no plaintext specified");
+    scene.fails(
+        &["key", "encrypt", "name", "-", "-"],
+        "only one value can be read from standard input",
+    );
+    scene.fails(
+        &["server", "--auth", "maybe"],
+        "invalid option for --auth: \"maybe\"",
+    );
+    scene.fails(&["server", "now"], "too many arguments");
+}
+
+#[test]
+fn a_full_disk_is_an_error() {
+    let scene = Scene::new("full");
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = scene.command(&["--help"]).stdout(full).output().unwrap();
+    assert_eq!(Some(1), output.status.code());
+    assert!(stderr(&output).contains("failed to write to standard output"));
+}
+
+#[test]
+fn the_first_certificate_of_a_file_counts() {
+    let scene = Scene::new("first");
+    scene.ok(&["identity", "new"]);
+    let vectors = vectors();
+    let first = vectors["certificates"][0]["certificate_pem"]
+        .as_str()
+        .unwrap();
+    let text = scene.file("private.key") + first + &scene.file("public.crt");
+    let output = scene.run_with(&["identity", "of"], &text);
+    assert_eq!(
+        vectors["multi_block_pem"]["expected_identity"],
+        &*String::from_utf8_lossy(&output.stdout)
+    );
+}
+
+#[test]
+fn names_of_new_identities_are_checked() {
+    let scene = Scene::new("names");
+    let new = |arg: &'static str| ["tool", "identity", "new", arg];
+    scene.fails(&new("--ip=1.2.3"), "\"1.2.3\" is not a valid IP address");
+    scene.fails(&new("--dns=\u{e9}"), "\"\u{e9}\" is not a valid host name");
+    assert!(scene.files().is_empty());
+}
+
+/// A server with a volatile key store, ended when dropped.
+struct Server(Child);
+
+impl Server {
+    /// Starts a server whose root is the client of `scene`.
+    fn start(scene: &mut Scene) -> Self {
+        let new = ["tool", "identity", "new"];
+        scene.ok(&[
+            &new[..],
+            &["--server", "--ip=127.0.0.1", "--key=s.key", "--cert=s.crt"],
+        ]
+        .concat());
+        scene.ok(&[&new[..], &["me"]].concat());
+        let root = scene.ok(&["tool", "identity", "of", "public.crt"]);
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
+        let address = port.unwrap().to_string();
+        let args = ["server", "--auth=off", "--key=s.key", "--cert=s.crt", "-q"];
+        let child = scene
+            .command(&[&args[..], &["--root", &root, "--addr", &address]].concat())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let started = Instant::now();
+        while TcpStream::connect(&address).is_err() {
+            assert!(started.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(20));
+        }
+        let path = |name: &str| Path::join(&scene.dir, name).to_str().unwrap().to_owned();
+        scene.env = vec![
+            ("KES_SERVER", format!("https://{address}")),
+            ("KES_CLIENT_KEY", path("private.key")),
+            ("KES_CLIENT_CERT", path("public.crt")),
+            ("SSL_CERT_FILE", path("s.crt")),
+            // Never used on the way to this machine itself.
+            ("HTTPS_PROXY", "http://127.0.0.1:1".to_owned()),
+        ];
+        Self(child)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn keys_live_from_creation_to_deletion() {
+    let mut scene = Scene::new("keys");
+    let _server = Server::start(&mut scene);
+    assert_eq!("", scene.ok(&["key", "create", "my-key"]));
+    let output = scene.run(&["key", "create", "my-key"]);
+    assert_eq!(
+        "Failed to create key \"my-key\": key does already exist\n",
+        stderr(&output)
+    );
+    let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let output = scene.run_with(&["key", "import", "given", "-"], &format!("{key}\n"));
+    assert_eq!((Some(0), ""), (output.status.code(), &*stderr(&output)));
+    scene.fails(
+        &["key", "create", "given", key],
+        "failed to import key \"given\": key does already exist",
+    );
+    assert_eq!(
+        "{\"name\":\"given\"}\n{\"name\":\"my-key\"}\n",
+        scene.ok(&["key", "list"])
+    );
+    assert_eq!(
+        "{\"name\":\"my-key\"}\n",
+        scene.ok(&["key", "ls", "my-*", "--json"])
+    );
+
+    let json = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
+    let text = scene.ok(&["key", "derive", "my-key", "Y29udGV4dA=="]);
+    assert!(!text.ends_with('\n'));
+    let derived = json(text);
+    let ciphertext = derived["ciphertext"].as_str().unwrap();
+    let decrypt = ["key", "decrypt", "my-key", ciphertext];
+    let opened = scene.ok(&[&decrypt[..], &["Y29udGV4dA=="]].concat());
+    assert_eq!(
+        format!("{{\"plaintext\":{}}}", derived["plaintext"]),
+        opened
+    );
+    scene.fails(
+        &decrypt,
+        "failed to decrypt ciphertext: ciphertext is not authentic",
+    );
+    let sealed = json(scene.ok(&["key", "encrypt", "given", "aGVsbG8="]));
+    let sealed = sealed["ciphertext"].as_str().unwrap();
+    let output = scene.run_with(&["key", "decrypt", "given", "-"], sealed);
+    assert_eq!(b"{\"plaintext\":\"aGVsbG8=\"}", &*output.stdout);
+
+    scene.ok(&["key", "delete", "my-key"]);
+    scene.fails(
+        &["key", "dek", "my-key"],
+        "failed to derive key: key does not exist",
+    );
+}
+
+#[test]
+fn a_server_that_is_not_trusted_is_used_only_with_the_flag() {
+    let mut scene = Scene::new("trust");
+    let _server = Server::start(&mut scene);
+    scene.env.retain(|(name, _)| *name != "SSL_CERT_FILE");
+    let trust = scene.dir.join("public.crt").to_str().unwrap().to_owned();
+    scene.env.push(("SSL_CERT_FILE", trust));
+    let output = scene.run(&["key", "list"]);
+    assert_eq!(Some(1), output.status.code());
+    let text = stderr(&output);
+    assert!(
+        text.contains("the certificate of the server is not trusted"),
+        "{text}"
+    );
+    assert_eq!("", scene.ok(&["key", "list", "-k"]));
+    assert_eq!("", scene.ok(&["key", "list", "-insecure"]));
+}
