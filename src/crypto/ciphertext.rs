@@ -2,7 +2,7 @@
 //!
 //! Writes C1, the JSON of KES 0.14, and reads C1 to C4 (`formats.md` 2 and 3).
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, cell::RefCell, fmt};
 
 use aes_gcm::{Aes256Gcm, aead::AeadInOut};
 use base64::Engine;
@@ -81,12 +81,30 @@ impl std::error::Error for OpenError {}
 /// # Errors
 /// [`SealError::Entropy`] if the system has no randomness to give.
 pub fn seal(key: &MasterKey, plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>, SealError> {
-    let mut random = [0; IV_SIZE + NONCE_SIZE];
-    getrandom::fill(&mut random).map_err(SealError::Entropy)?;
-    let (iv, nonce) = split_iv(&random);
+    let (iv, nonce) = split_iv(&fresh_iv().map_err(SealError::Entropy)?);
     let algorithm = key.algorithm().unwrap_or(Algorithm::Aes256);
     let sealed = seal_raw(key, algorithm, &iv, &nonce, plaintext, context)?;
     Ok(to_json(algorithm, &iv, &nonce, &sealed))
+}
+
+/// IVs and nonces that one system call fetches.
+const STOCK: usize = 32;
+
+thread_local! {
+    /// Random bytes that were not handed out yet. They are no secret: they stand in the ciphertext.
+    static FRESH: RefCell<Vec<[u8; IV_SIZE + NONCE_SIZE]>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An IV and a nonce that nobody else gets.
+fn fresh_iv() -> Result<[u8; IV_SIZE + NONCE_SIZE], getrandom::Error> {
+    FRESH.with_borrow_mut(|fresh| {
+        if fresh.is_empty() {
+            let mut stock = [[0; IV_SIZE + NONCE_SIZE]; STOCK];
+            getrandom::fill(stock.as_flattened_mut())?;
+            fresh.extend_from_slice(&stock);
+        }
+        fresh.pop().ok_or(getrandom::Error::UNEXPECTED)
+    })
 }
 
 /// Opens what any KES has sealed with `key` and `context`.
@@ -385,6 +403,20 @@ mod tests {
         )
         .map(|plaintext| plaintext.expose().to_vec())
         .map_err(|err| err.to_string())
+    }
+
+    #[test]
+    fn no_iv_is_handed_out_twice_whatever_the_thread() {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                std::thread::spawn(|| (0..1000).map(|_| fresh_iv().unwrap()).collect::<Vec<_>>())
+            })
+            .collect();
+        let all = threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap());
+        let distinct: std::collections::HashSet<_> = all.collect();
+        assert_eq!(4000, distinct.len());
     }
 
     #[test]
