@@ -517,21 +517,26 @@ fn a_broken_body_does_not_take_back_answers_that_were_given() {
     assert!(connection.is_closed());
 }
 
+/// Sends all of `bytes`, a request with a large body that nobody wants, and gets the answer. A
+/// connection that is reset while the client is still sending may take the answer along.
+fn is_answered_after_all_is_sent(bytes: &[u8]) {
+    let server = start();
+    for _ in 0..10 {
+        let mut connection = server.root().connect();
+        connection.send(bytes);
+        connection.response().is_json_success();
+        assert!(connection.is_closed());
+    }
+}
+
 #[test]
 fn a_large_body_that_nobody_wants_does_not_cost_the_answer() {
-    let server = start();
-    let body = vec![b'x'; 3 << 20];
-    for _ in 0..10 {
-        for bytes in [
-            request("GET", "/version", &body),
-            chunked("GET", "/version", &body, 9999),
-        ] {
-            let mut connection = server.root().connect();
-            let _ = connection.try_send(&bytes);
-            connection.response().is_json_success();
-            assert!(connection.is_closed());
-        }
-    }
+    is_answered_after_all_is_sent(&request("GET", "/version", &vec![b'x'; 3 << 20]));
+}
+
+#[test]
+fn a_large_body_in_chunks_that_nobody_wants_does_not_cost_the_answer() {
+    is_answered_after_all_is_sent(&chunked("GET", "/version", &vec![b'x'; 3 << 20], 9999));
 }
 
 #[test]

@@ -549,7 +549,12 @@ impl Inner {
                         self.consume(step.consumed);
                         Ok(Step::NeedsInput)
                     }
-                    _ => Err(io::ErrorKind::InvalidData.into()),
+                    // The answer was given already and must not be lost; nothing after it can be
+                    // trusted.
+                    _ => {
+                        self.is_closing = true;
+                        Ok(Step::Progress)
+                    }
                 }
             }
             Stage::Linger | Stage::Closed => Err(io::ErrorKind::NotConnected.into()),

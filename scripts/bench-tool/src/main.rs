@@ -1,0 +1,61 @@
+//! Measures the kes server: load over mTLS, footprint, and a bare TLS server as the floor.
+//!
+//! Every subcommand prints JSON, one object a line, so that runs can be collected in a file;
+//! `report` turns such a file into a table. `scripts/bench` strings the subcommands together.
+
+mod args;
+mod client;
+mod floor;
+mod hold;
+mod http;
+mod load;
+mod process;
+mod report;
+mod tls;
+
+use std::process::ExitCode;
+
+use args::Args;
+
+/// Whatever stops a subcommand; its text goes to stderr.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// One subcommand: its name, what it needs, and the function behind it.
+type Command = (&'static str, &'static str, fn(&Args) -> Result<()>);
+
+const COMMANDS: &[Command] = &[
+    ("certs", "--dir DIR", tls::certs),
+    ("floor", "--addr A --cert F --key F [--workers 2]", floor::run),
+    (
+        "load",
+        "--addr A --client-cert F --client-key F --op OP [--connections 8] [--seconds 2] [--warmup 0.5]\n         \
+         [--threads 1] [--pid P] [--label L] [--round R] [--active 8]\n         \
+         OP: version generate encrypt decrypt mixed handshake-full handshake-resumed idle slow",
+        load::run,
+    ),
+    (
+        "once",
+        "--addr A --client-cert F --client-key F [--method GET] [--path /version] [--body B]",
+        load::once,
+    ),
+    ("start", "--addr A --client-cert F --client-key F [--settle 1] -- COMMAND...", process::start),
+    ("report", "--results FILE [--json FILE]", report::run),
+];
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let name = words.next().unwrap_or_default();
+    let Some((_, _, command)) = COMMANDS.iter().find(|(n, _, _)| *n == name) else {
+        for (name, usage, _) in COMMANDS {
+            eprintln!("bench-tool {name} {usage}");
+        }
+        return ExitCode::from(2);
+    };
+    match Args::parse(words).and_then(|args| command(&args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

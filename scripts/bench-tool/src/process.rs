@@ -1,0 +1,88 @@
+//! What the kernel knows about a process: CPU time, memory, threads, and how long it takes to start.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
+
+use crate::args::Args;
+use crate::client::Connection;
+use crate::{Result, http, tls};
+
+/// CPU time of all threads, in nanoseconds. `/proc/PID/stat` counts in steps of 10 ms, which is
+/// too coarse for a run of a second.
+pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
+    let mut total = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end between the listing and the read.
+        let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else {
+            continue;
+        };
+        total += text.split(' ').next().unwrap_or("0").parse::<u64>()?;
+    }
+    Ok(total)
+}
+
+/// Resident memory in KiB.
+pub(crate) fn rss_kib(pid: u32) -> Result<u64> {
+    status(pid, "VmRSS:")
+}
+
+/// Number of threads.
+pub(crate) fn threads(pid: u32) -> Result<u64> {
+    status(pid, "Threads:")
+}
+
+/// Lets this process open as many files as the system grants it.
+pub(crate) fn raise_file_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // A lower limit shows as a failed connection, which says more than an error here.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+/// Starts a server, measures until its first 200 to `/version`, lets it settle, reads its memory
+/// and threads, and ends it.
+pub(crate) fn start(args: &Args) -> Result<()> {
+    let addr = args.text("addr")?.parse()?;
+    let config = tls::Client::new(args)?.config(false);
+    let settle = Duration::from_secs_f64(args.number("settle", 1.0)?);
+    let (program, words) = args.rest.split_first().ok_or("no command after --")?;
+    let request = http::request("GET", "/version", "");
+
+    let began = Instant::now();
+    let mut server = Command::new(program).args(words).stdout(Stdio::null()).spawn()?;
+    let answered = loop {
+        let answer = Connection::open(addr, &config).and_then(|mut c| c.ask(&request));
+        if answer.is_ok_and(|answer| http::status(&answer) == 200) {
+            break Ok(began.elapsed());
+        }
+        if let Some(status) = server.try_wait()? {
+            break Err(format!("{program} ended before it answered: {status}"));
+        }
+        if began.elapsed() > Duration::from_secs(20) {
+            break Err(format!("{program} did not answer within 20 s"));
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    };
+    let figures = answered.map_err(Into::into).and_then(|answered| {
+        std::thread::sleep(settle);
+        Ok(json!({
+            "kind": "start",
+            "start_ms": answered.as_secs_f64() * 1e3,
+            "rss_kib": rss_kib(server.id())?,
+            "threads": threads(server.id())?,
+        }))
+    });
+    server.kill()?;
+    server.wait()?;
+    figures.map(|figures| println!("{figures}"))
+}
+
+fn status(pid: u32, field: &str) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
+    let number = line.and_then(|rest| rest.split_whitespace().next());
+    Ok(number.ok_or_else(|| format!("no {field} for process {pid}"))?.parse()?)
+}
