@@ -60,7 +60,7 @@ done
 if [ $# -eq 0 ]; then
     run 'format' formatted
     run 'lints' linted
-    run 'tests' cargo test --locked --quiet
+    run 'tests' cargo test --locked --quiet --no-fail-fast
     run 'documentation' documented
     if [ -e scripts/bench-tool/Cargo.toml ]; then run 'lints of the benchmark' bench_linted; fi
 fi
