@@ -263,7 +263,7 @@ fn check(
         slashed = format!("{path}/");
         path = &slashed;
     }
-    if !crate::glob::matches(route.pattern, path) {
+    if !route.matches(path) {
         return Err(Failure::PathMismatch(route.pattern));
     }
     if route.access == Access::Policy {

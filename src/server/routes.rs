@@ -72,6 +72,15 @@ pub fn find(path: &str) -> Option<&'static Route> {
 }
 
 impl Route {
+    /// Whether `path` matches the pattern, which is the path of the route with one more element where
+    /// it takes an argument.
+    pub fn matches(&self, path: &str) -> bool {
+        match (self.argument, path.strip_prefix(self.path)) {
+            (Argument::None, rest) => rest == Some(""),
+            (_, rest) => rest.is_some_and(|argument| !argument.contains('/')),
+        }
+    }
+
     /// Whether a request with `method` is for this route.
     pub fn accepts(&self, method: Method) -> bool {
         method == self.method || (self.method == Method::Post && method == Method::Put)
@@ -81,6 +90,17 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn matching_is_what_the_pattern_says() {
+        for route in ROUTES {
+            for end in ["", "a", "*", "[", "a/b", "/", "a/"] {
+                let path = format!("{}{end}", route.path);
+                let by_pattern = crate::glob::matches(route.pattern, &path);
+                assert_eq!(by_pattern, route.matches(&path), "{path}");
+            }
+        }
+    }
 
     #[test]
     fn a_missing_trailing_slash_still_finds_the_route() {
