@@ -39,6 +39,8 @@ pub struct Log {
     audit: Option<Sink>,
     error: Option<Sink>,
     error_is_plain: bool,
+    /// Lost audit lines that the error log knows of.
+    reported: AtomicU64,
     zone: tz::TimeZone,
 }
 
@@ -62,6 +64,7 @@ impl Log {
                 None
             },
             error_is_plain,
+            reported: AtomicU64::new(0),
             zone,
         })
     }
@@ -104,18 +107,22 @@ impl Log {
         sink.send(text);
     }
 
-    /// Lines that were dropped because their reader did not keep up: audit, error.
-    pub fn lost(&self) -> (u64, u64) {
-        let lost = |sink: &Option<Sink>| {
-            sink.as_ref()
-                .map_or(0, |sink| sink.lost.load(Ordering::Relaxed))
-        };
-        (lost(&self.audit), lost(&self.error))
+    /// Writes one error event if audit lines were lost since the last call.
+    pub fn report_lost(&self) {
+        let Some(audit) = &self.audit else { return };
+        let lost = audit.lost.load(Ordering::Relaxed);
+        let new = lost - self.reported.swap(lost, Ordering::Relaxed).min(lost);
+        if new > 0 {
+            self.error(&format!(
+                "{new} audit lines are lost: whoever reads stdout does not keep up or has gone"
+            ));
+        }
     }
 
     /// Writes what is queued, for at most `patience`, and ends the writers.
     pub fn finish(&self, patience: Duration) {
         let until = Instant::now() + patience;
+        self.report_lost();
         for sink in [&self.audit, &self.error].into_iter().flatten() {
             sink.finish(until);
         }

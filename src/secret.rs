@@ -6,7 +6,7 @@
 use std::fmt;
 
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Secret bytes of any length.
 #[derive(Clone)]
@@ -41,6 +41,17 @@ impl Secret {
     /// Whether there are no bytes at all.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// Makes room for `additional` bytes in `buffer` without leaving a copy of its content behind, as a
+/// buffer that grows by itself would.
+pub fn reserve(buffer: &mut Vec<u8>, additional: usize) {
+    if buffer.capacity() - buffer.len() < additional {
+        let mut larger = Vec::with_capacity((buffer.len() + additional).next_power_of_two());
+        larger.extend_from_slice(buffer);
+        buffer.zeroize();
+        *buffer = larger;
     }
 }
 

@@ -147,6 +147,10 @@ pub fn load_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Er
         Err(TlsError::InconsistentKeys(_)) => {
             return Err(Error::Mismatch(cert.to_owned(), key.to_owned()));
         }
+        Err(e) if e.to_string().contains("UnsupportedCertVersion") => {
+            let why = "it is of X.509 version 1; make one of version 3".to_owned();
+            return Err(Error::Unusable(cert.to_owned(), CERT, why));
+        }
         Err(e) => return Err(Error::Unusable(cert.to_owned(), CERT, e.to_string())),
     }
     Ok(Arc::new(certified))
@@ -344,6 +348,11 @@ pub fn handshake_failure(error: &TlsError) -> String {
     let verify = |why: &str| format!("tls: failed to verify client certificate: x509: {why}");
     match error {
         TlsError::NoCertificatesPresented => "tls: client didn't provide a certificate".to_owned(),
+        TlsError::InvalidCertificate(CertificateError::Other(reason))
+            if reason.to_string().contains("UnsupportedCertVersion") =>
+        {
+            verify("certificate is of X.509 version 1; it must be of version 3")
+        }
         TlsError::InvalidCertificate(reason) => match reason {
             CertificateError::UnknownIssuer => verify("certificate signed by unknown authority"),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {

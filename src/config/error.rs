@@ -103,6 +103,8 @@ pub enum Problem {
     NotSupported(&'static str),
     /// The field that selects a key store refers to environment variables that are not set.
     NotSet(String),
+    /// A key store is described, but the field that selects it is empty.
+    NoKeyStore,
     /// The endpoint of this key store is not an http or https URL.
     Endpoint(&'static str),
     /// Vault has AppRole and Kubernetes credentials.
@@ -144,6 +146,9 @@ impl Problem {
             Self::NotSupported(_) => "use fs, vault or gemalto.keysecure",
             Self::NotSet(_) => {
                 "set the variable, or leave out the field for an in-memory key store"
+            }
+            Self::NoKeyStore => {
+                "fill in the field, or leave out the section for an in-memory key store"
             }
             Self::Endpoint(_) => "write a URL without credentials, such as https://127.0.0.1:8200",
             Self::TwoVaultLogins => "keep either \"approle\" or \"kubernetes\"",
@@ -197,6 +202,7 @@ impl fmt::Display for Problem {
                     "no key store: environment variable {reference} is empty or not set"
                 )
             }
+            Self::NoKeyStore => f.write_str("no key store: a section is there but says not where"),
             Self::Endpoint(store) => write!(f, "invalid {store} endpoint"),
             Self::TwoVaultLogins => f.write_str(
                 "invalid configuration: Vault AppRole and Kubernetes credentials are specified at \

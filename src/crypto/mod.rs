@@ -19,7 +19,7 @@ use zeroize::Zeroize;
 pub use key::{Algorithm, KEY_SIZE, MasterKey};
 
 /// Padded standard base64 as Go reads it: bits left over in the last character may be set.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
         .with_decode_allow_trailing_bits(true)

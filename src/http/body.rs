@@ -106,6 +106,9 @@ impl Chunked {
                 return Err(Malformed::bad_request("line feed without carriage return"));
             }
             let line = std::mem::take(&mut self.line);
+            if line.contains(&b'\r') {
+                return Err(Malformed::bad_request("carriage return inside a line"));
+            }
             self.at = match self.at {
                 At::Size => match chunk_size(&line)? {
                     0 => At::Trailers,
@@ -137,12 +140,12 @@ fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
         .iter()
         .position(|byte| *byte == b';')
         .unwrap_or(line.len());
-    let digits = line[..end].trim_ascii_end();
+    let mut digits = &line[..end];
+    while let [rest @ .., b' ' | b'\t'] = digits {
+        digits = rest;
+    }
     if digits.is_empty() || digits.len() > 15 || !digits.iter().all(u8::is_ascii_hexdigit) {
         return Err(Malformed::bad_request("malformed chunk size"));
-    }
-    if line.contains(&b'\r') {
-        return Err(Malformed::bad_request("carriage return inside a line"));
     }
     std::str::from_utf8(digits)
         .ok()
@@ -188,6 +191,8 @@ mod tests {
             "1\r\nAB\r\n",
             "fffffffffffffffff\r\n",
             "1;a\rb\r\nA\r\n",
+            "1\x0c\r\nA\r\n",
+            "0\r\nT: a\rb\r\n\r\n",
             " 1\r\nA\r\n",
         ] {
             assert!(decode(input.as_bytes(), 64).is_err(), "{input:?} was taken");

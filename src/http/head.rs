@@ -193,7 +193,7 @@ fn parse_target(target: &str) -> Result<(String, Option<String>), Malformed> {
                 format!("/{path}")
             }
         }
-        _ if target.starts_with('/') || target == "*" => target.to_owned(),
+        _ if target.starts_with('/') => target.to_owned(),
         _ => return Err(Malformed::bad_request("malformed request target")),
     };
     let (path, query) = match local.split_once('?') {

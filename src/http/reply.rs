@@ -9,6 +9,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use super::head::{Framing, Head};
+use crate::secret;
 
 /// The trailers that every answer of the API announces (`api.md` 1.3, 1.5).
 const TRAILERS: &str = "Trailer: Status, Error\r\n";
@@ -87,7 +88,7 @@ impl Reply {
     /// Appends the whole answer to `out`.
     pub fn write(&self, frame: Frame, out: &mut Vec<u8>) {
         let put = |out: &mut Vec<u8>, text: &str| out.extend_from_slice(text.as_bytes());
-        out.reserve(320 + self.body.len());
+        secret::reserve(out, 320 + self.body.len());
         put(
             out,
             if frame.is_http11 {

@@ -67,10 +67,11 @@ fn accept_all(server: &Server, listener: &TcpListener) {
 fn take(server: &Server, socket: TcpStream, address: std::net::SocketAddr) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_nodelay(true)?;
-    let tls = ServerConnection::new(server.state().tls.clone()).map_err(io::Error::other)?;
-    let connection = server
-        .registry
-        .insert(|token| Connection::new(token, socket, address, tls, server));
+    let state = server.state();
+    let tls = ServerConnection::new(state.tls.clone()).map_err(io::Error::other)?;
+    let connection = server.registry.insert(|token| {
+        Connection::new(token, socket, address, tls, state.trust_generation, server)
+    });
     connection
         .register(server)
         .inspect_err(|_| server.registry.remove(connection.token))

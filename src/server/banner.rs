@@ -52,7 +52,11 @@ impl Banner<'_> {
                 .collect();
             writeln!(out, "{start}{}", line.trim_end())?;
         }
-        let is_identity = self.root.len() == 64 && self.root.bytes().all(|c| c.is_ascii_hexdigit());
+        let is_identity = self.root.len() == 64
+            && self
+                .root
+                .bytes()
+                .all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
         let root = if is_identity {
             self.root
         } else {

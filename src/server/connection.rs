@@ -29,7 +29,7 @@ use crate::{
         head::{self, Head},
         reply::{Frame, Reply},
     },
-    identity, tls,
+    identity, secret, tls,
 };
 
 /// A handshake must be done, and a request complete, after this time.
@@ -128,6 +128,8 @@ pub(super) struct Connection {
     /// Its place in the registry.
     pub(super) token: u64,
     peer_address: SocketAddr,
+    /// The generation of the trust that its handshake works with.
+    trust_generation: u64,
     /// When the sweeper must look, in milliseconds since the start of the server.
     deadline: AtomicU64,
     inner: Mutex<Inner>,
@@ -202,12 +204,14 @@ impl Connection {
         socket: TcpStream,
         peer_address: SocketAddr,
         tls: ServerConnection,
+        trust_generation: u64,
         server: &Server,
     ) -> Self {
         let deadline = server.millis(Instant::now() + READ_TIMEOUT);
         Self {
             token,
             peer_address,
+            trust_generation,
             deadline: AtomicU64::new(deadline),
             inner: Mutex::new(Inner {
                 socket,
@@ -269,13 +273,13 @@ impl Connection {
         // Even a request that nobody will hear the answer of is audited.
         match stage {
             Stage::Body(receiving) => {
-                receiving.exchange.answer(server, Err(Failure::InvalidJson));
+                receiving.exchange.answer(Err(Failure::InvalidJson));
             }
             Stage::Waiting(waiting) => {
                 let Waiting {
                     exchange, result, ..
                 } = *waiting;
-                exchange.answer(server, result.unwrap_or(Err(Failure::Timeout)));
+                exchange.answer(result.unwrap_or(Err(Failure::Timeout)));
             }
             _ => {}
         }
@@ -293,14 +297,14 @@ impl Connection {
         }
         match &mut inner.stage {
             Stage::Closed => {}
-            Stage::Waiting(waiting) if inner.taken == inner.output.len() => {
-                waiting.result.get_or_insert(Err(Failure::Timeout));
+            Stage::Waiting(waiting) if !inner.is_stalled && waiting.result.is_none() => {
+                waiting.result = Some(Err(Failure::Timeout));
                 self.set_deadline(server, now + WRITE_TIMEOUT);
                 server.arm(self, &inner.socket, Wait::Writable);
             }
             Stage::Body(_) => {
                 // The read timeout cuts the body off, which is no valid JSON.
-                inner.fail_body(server);
+                inner.fail_body();
                 self.set_deadline(server, now + WRITE_TIMEOUT);
                 let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
                 self.settle(inner, server, wait);
@@ -318,16 +322,20 @@ impl Connection {
     /// closes it in any case.
     pub(super) fn drain(&self, server: &Server, at_once: bool) {
         let mut inner = self.lock();
+        if matches!(inner.stage, Stage::Closed) {
+            return;
+        }
         let is_idle = match inner.stage {
             Stage::Handshake => true,
-            Stage::Head => inner.input.is_empty() && inner.taken == inner.output.len(),
-            Stage::Closed => return,
+            Stage::Head => inner.input.is_empty() && !inner.is_stalled,
             _ => false,
         };
-        if at_once || is_idle {
-            inner.tls.send_close_notify();
-            let _ = inner.write_tls();
+        if at_once {
             self.close(&mut inner, server);
+        } else if is_idle {
+            inner.now = Instant::now();
+            let wait = inner.hang_up(self, server);
+            self.settle(&mut inner, server, wait);
         }
     }
 
@@ -389,6 +397,7 @@ impl Inner {
     /// Gives back what an idle connection does not need.
     fn rest(&mut self, connection: &Connection, server: &Server) -> Wait {
         if self.input.is_empty() {
+            self.input.zeroize();
             self.input = Vec::new();
             if matches!(self.stage, Stage::Head) && server.is_draining() {
                 return self.hang_up(connection, server);
@@ -468,6 +477,7 @@ impl Inner {
                 connection.set_deadline(server, self.now + READ_TIMEOUT);
             }
             let start = self.input.len();
+            secret::reserve(&mut self.input, count);
             self.input.resize(start + count, 0);
             self.tls.reader().read_exact(&mut self.input[start..])?;
         }
@@ -534,7 +544,7 @@ impl Inner {
                     ..
                 } = *waiting;
                 let result = result.unwrap_or(Err(Failure::Timeout));
-                let reply = exchange.answer(server, result);
+                let reply = exchange.answer(result);
                 self.send(&reply, frame, unread, connection, server);
                 Ok(Step::Progress)
             }
@@ -572,13 +582,18 @@ impl Inner {
         let state = server.state();
         let chain = self.tls.peer_certificates().unwrap_or_default();
         let is_resumed = self.tls.handshake_kind() == Some(HandshakeKind::Resumed);
-        let checked = match is_resumed {
-            true => state.trust.verify(chain, UnixTime::now()),
-            false => Ok(()),
+        // A full handshake was checked by the trust that it began with, a resumed one is by that of
+        // now; requests compare with the latest.
+        let (checked, generation) = match is_resumed {
+            true => (
+                state.trust.verify(chain, UnixTime::now()),
+                state.trust_generation,
+            ),
+            false => (Ok(()), connection.trust_generation),
         };
         let peer = checked
             .map_err(|e| tls::handshake_failure(&e))
-            .and_then(|()| Peer::new(chain, state.trust_generation));
+            .and_then(|()| Peer::new(chain, generation));
         match peer {
             Ok(peer) => self.peer = Some(peer),
             Err(reason) => {
@@ -664,7 +679,7 @@ impl Inner {
                 return Ok(self.accept(exchange, max_body, head, frame, connection, server));
             }
             Admission::Granted(exchange, _) => {
-                let reply = exchange.answer(server, Err(Failure::Prohibited));
+                let reply = exchange.answer(Err(Failure::Prohibited));
                 (
                     reply,
                     Frame {
@@ -673,7 +688,7 @@ impl Inner {
                     },
                 )
             }
-            Admission::Refused(exchange, failure) => (exchange.answer(server, Err(failure)), frame),
+            Admission::Refused(exchange, failure) => (exchange.answer(Err(failure)), frame),
             Admission::Redirect(reply) => (reply, frame),
         };
         let unread = BodyReader::new(head.framing);
@@ -708,7 +723,7 @@ impl Inner {
                     frame,
                 }));
                 if is_too_long {
-                    self.fail_body(server);
+                    self.fail_body();
                 } else if head.expects_continue && self.input.is_empty() {
                     self.output
                         .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -764,7 +779,9 @@ impl Inner {
         }
         let step = reader.read(&self.input, |bytes| {
             let room = (max_body + 1).saturating_sub(body.len());
-            append(body, &bytes[..bytes.len().min(room)]);
+            let bytes = &bytes[..bytes.len().min(room)];
+            secret::reserve(body, bytes.len());
+            body.extend_from_slice(bytes);
         });
         let is_too_long = body.len() > max_body;
         match step {
@@ -773,7 +790,7 @@ impl Inner {
                 self.consume(step.consumed);
                 if !step.is_complete {
                     if self.is_eof {
-                        self.fail_body(server);
+                        self.fail_body();
                         return Ok(Step::Progress);
                     }
                     return Ok(Step::NeedsInput);
@@ -791,19 +808,19 @@ impl Inner {
                 Ok(self.run(exchange, &body, frame, None, connection, server))
             }
             _ => {
-                self.fail_body(server);
+                self.fail_body();
                 Ok(Step::Progress)
             }
         }
     }
 
     /// Answers a request whose body is too long, cut off or malformed, and closes after it.
-    fn fail_body(&mut self, server: &Server) {
+    fn fail_body(&mut self) {
         if let Stage::Body(receiving) = std::mem::replace(&mut self.stage, Stage::Head) {
             let Receiving {
                 exchange, frame, ..
             } = *receiving;
-            let reply = exchange.answer(server, Err(Failure::InvalidJson));
+            let reply = exchange.answer(Err(Failure::InvalidJson));
             reply.write(
                 Frame {
                     keep_alive: false,
@@ -831,7 +848,7 @@ impl Inner {
         };
         match server.run(&exchange, body, address) {
             Some(result) => {
-                let reply = exchange.answer(server, result);
+                let reply = exchange.answer(result);
                 self.send(&reply, frame, unread, connection, server);
                 Step::Progress
             }
@@ -871,14 +888,4 @@ impl Inner {
             connection.set_deadline(server, self.now + READ_TIMEOUT);
         }
     }
-}
-
-/// Appends without leaving a copy behind when the buffer has to grow.
-fn append(body: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
-    if body.capacity() - body.len() < bytes.len() {
-        let mut larger = Vec::with_capacity((body.len() + bytes.len()).next_power_of_two());
-        larger.extend_from_slice(body);
-        *body = Zeroizing::new(larger);
-    }
-    body.extend_from_slice(bytes);
 }

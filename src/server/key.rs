@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::Engine as _;
 use serde::{
     Deserializer,
     de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
@@ -14,13 +14,16 @@ use super::{
     failure::{Failure, Task},
 };
 use crate::{
-    crypto::{MasterKey, ciphertext, stored},
+    crypto::{BASE64, MasterKey, ciphertext, stored},
     deadline::Deadline,
-    glob,
+    glob::Pattern,
     http::reply::Reply,
     keystore::KeyName,
     secret::Secret,
 };
+
+/// The longest pattern of a list, in bytes.
+const MAX_PATTERN: usize = 4096;
 
 /// The length of a data key, in bytes.
 const DATA_KEY: usize = 32;
@@ -55,10 +58,11 @@ fn store(
     deadline: Deadline,
 ) -> Result<Reply, Failure> {
     let value = stored::encode(key);
-    server
-        .store
-        .create(name, &value, deadline)
-        .map_err(|e| server.key_store_failure(&e, Task::Create, Some(name)))?;
+    let created = server.store.create(name, &value, deadline);
+    // Another server may have deleted an older key of this name, which the cache still holds. It
+    // must not seal anything from now on.
+    server.cache.remove(name);
+    created.map_err(|e| server.key_store_failure(&e, Task::Create, Some(name)))?;
     Ok(Reply::empty())
 }
 
@@ -112,16 +116,21 @@ pub(super) fn decrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
 /// `GET /v1/key/list/<pattern>`
 pub(super) fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
     let pattern = match call.argument {
-        "" => "*".to_owned(),
-        pattern => pattern.to_owned(),
+        "" => "*",
+        pattern => pattern,
     };
+    // A malformed pattern matches nothing, and no name is so long that it takes a longer one.
+    let pattern = Some(pattern)
+        .filter(|pattern| pattern.len() <= MAX_PATTERN)
+        .and_then(|pattern| Pattern::parse(pattern).ok());
     Ok(Outcome::store(move |server, deadline| {
         let names = server
             .store
             .list(deadline)
             .map_err(|e| server.key_store_failure(&e, Task::List, None))?;
         let mut lines = Vec::new();
-        for name in names.iter().filter(|name| glob::matches(&pattern, name)) {
+        let matches = |name: &&String| pattern.as_ref().is_some_and(|p| p.matches(name));
+        for name in names.iter().filter(matches) {
             lines.extend_from_slice(b"{\"Name\":");
             let name = serde_json::to_vec(name).map_err(|_| Failure::KeyStore(Task::List))?;
             lines.extend_from_slice(&name);
@@ -149,7 +158,7 @@ fn object(members: &[(&str, &[u8])]) -> Reply {
         json.push('"');
         json.push_str(name);
         json.push_str("\":\"");
-        STANDARD.encode_string(bytes, &mut json);
+        BASE64.encode_string(bytes, &mut json);
         json.push('"');
     }
     json.push_str("}\n");
@@ -221,7 +230,7 @@ fn decode(text: &str) -> Option<Secret> {
     } else {
         text
     };
-    STANDARD.decode(text).map(Secret::new).ok()
+    BASE64.decode(text).map(Secret::new).ok()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,6 +23,7 @@ use crate::{
     config::{self, Config, Flags, KeyStoreConfig},
     crypto::{MasterKey, stored},
     deadline::Deadline,
+    glob::Pattern,
     keystore::{self, KeyName, KeyStore, fs::Fs, mem::Mem},
     log::Log,
     tls::{self, ClientTrust},
@@ -119,18 +120,19 @@ pub fn run(options: &Options) -> Result<(), Error> {
         mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
             .map_err(|e| Error::Mlock(e.into()))?;
     }
-    let signals = Signals::new([SIGTERM, SIGINT]).map_err(Error::System)?;
     let state = load_state(&config)?;
-    warn_if_readable(&config.tls_key);
+    warn(&config);
     let store = open_key_store(&config.key_store, options.quiet)?;
     create_keys(&config.keys, store.as_ref())?;
 
+    // Until here a signal simply ends the process.
+    let signals = Signals::new([SIGTERM, SIGINT]).map_err(Error::System)?;
     let connections = raise_descriptor_limit();
     let listener =
         TcpListener::bind(config.address).map_err(|e| Error::Listen(config.address, e))?;
     if !options.quiet {
         let banner = Banner {
-            address: super::local_address(&listener).unwrap_or(config.address),
+            address: listener.local_addr().unwrap_or(config.address),
             root: &config.root,
             checks_certificates: state.trust.is_checked(),
             key_store: &store.describe(),
@@ -200,10 +202,34 @@ fn load_state(config: &Config) -> Result<State, Error> {
     })
 }
 
-fn warn_if_readable(key: &Path) {
+/// Tells what is allowed but hardly meant.
+fn warn(config: &Config) {
+    // Whoever closed stderr does not want to know.
+    let warn = |text: String| drop(writeln!(io::stderr(), "Warning: {text}"));
+    let key = &config.tls_key;
     if fs::metadata(key).is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
-        eprintln!("Warning: private key {key:?} can be read by every user: run 'chmod 600' on it");
+        warn(format!(
+            "private key {key:?} can be read by every user: run 'chmod 600' on it"
+        ));
     }
+    if !config.proxy.identities.is_empty() {
+        warn("tls.proxy is not supported yet: forwarded certificates are ignored".to_owned());
+    }
+    for (name, policy) in config.policies.iter() {
+        for pattern in policy.paths.iter().map(Pattern::as_str) {
+            if !pattern.starts_with(['/', '*', '?', '[', '\\']) {
+                warn(format!(
+                    "policy {name:?}: {pattern:?} can't match anything: paths start with '/'"
+                ));
+            }
+        }
+    }
+}
+
+/// Prints to stdout; whoever closed it does not want to know.
+fn tell(text: &str) {
+    let mut out = io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 fn open_key_store(config: &KeyStoreConfig, quiet: bool) -> Result<Arc<dyn KeyStore>, Error> {
@@ -212,21 +238,16 @@ fn open_key_store(config: &KeyStoreConfig, quiet: bool) -> Result<Arc<dyn KeySto
         KeyStoreConfig::Fs { path } => {
             let is_new = !quiet && !path.exists();
             if is_new {
-                print!("Creating directory '{}' ... ", path.display());
-                let _ = io::stdout().flush();
+                tell(&format!("Creating directory '{}' ... ", path.display()));
             }
             let store = Fs::open(path);
             if is_new {
                 // On a terminal the line is erased, elsewhere it is ended.
-                print!(
-                    "{}",
-                    if io::stdout().is_terminal() {
-                        "\r\x1b[K"
-                    } else {
-                        "\n"
-                    }
-                );
-                let _ = io::stdout().flush();
+                tell(if io::stdout().is_terminal() {
+                    "\r\x1b[K"
+                } else {
+                    "\n"
+                });
             }
             Ok(Arc::new(store.map_err(Error::KeyStore)?))
         }

@@ -17,7 +17,7 @@ mod worker;
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, PoisonError, RwLock, Weak,
@@ -210,9 +210,4 @@ impl Server {
             self.log_error(&format!("failed to watch a connection: {e}"));
         }
     }
-}
-
-/// The local address of `listener`, for messages.
-pub fn local_address(listener: &TcpListener) -> io::Result<SocketAddr> {
-    listener.local_addr()
 }

@@ -23,7 +23,7 @@ use crate::{
         reply::Reply,
     },
     keystore::{self, KeyName},
-    log::AuditEvent,
+    log::{AuditEvent, Log},
 };
 
 /// What a handler sees of a request.
@@ -83,6 +83,8 @@ pub(super) struct Exchange {
     path: String,
     identity: Arc<str>,
     route: Option<&'static Route>,
+    log: Arc<Log>,
+    is_answered: bool,
     /// When the answer is due.
     pub(super) deadline: Deadline,
 }
@@ -117,6 +119,8 @@ impl Server {
             path: head.path.clone(),
             identity: peer.identity(),
             route,
+            log: self.log.clone(),
+            is_answered: false,
             deadline: Deadline::after(now, timeout),
         };
         match check(state, peer, head, route) {
@@ -279,18 +283,32 @@ fn check(
 
 impl Exchange {
     /// The reply for `result`, audited. Consumes the exchange: nothing is answered twice.
-    pub(super) fn answer(self, server: &Server, result: Result<Reply>) -> Reply {
+    pub(super) fn answer(mut self, result: Result<Reply>) -> Reply {
         let reply = result.unwrap_or_else(|failure| failure.reply());
-        if server.log.audits() {
-            server.log.audit(&AuditEvent {
+        self.is_answered = true;
+        self.audit(reply.status);
+        reply
+    }
+
+    fn audit(&self, status: u16) {
+        if self.log.audits() {
+            self.log.audit(&AuditEvent {
                 time: self.arrived_at,
                 path: &self.path,
                 identity: &self.identity,
-                status: reply.status,
+                status,
                 took: self.arrived.elapsed(),
             });
         }
-        reply
+    }
+}
+
+/// A request that a panic ends without an answer is audited all the same.
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.audit(500);
+        }
     }
 }
 
