@@ -256,6 +256,8 @@ mod tests {
             texts(r#"{"PlainText":"YQ==","CONTEXT":"Yg==","x":[{"y":1}]} trailing"#)
         );
         assert_eq!(ab, texts(r#"{"plaintext":"Y\nQ=\r=","context":"Yg=="}"#));
+        // Go ignores what is left over in the last character.
+        assert_eq!(ab, texts(r#"{"plaintext":"YR==","context":"Yh=="}"#));
         let empty = Some(vec![vec![], vec![]]);
         assert_eq!(empty, texts("{}"));
         assert_eq!(empty, texts("null"));

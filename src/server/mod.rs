@@ -8,6 +8,7 @@ mod connection;
 pub mod failure;
 mod key;
 pub mod lifecycle;
+mod peer;
 mod pipeline;
 mod registry;
 pub mod routes;

@@ -10,8 +10,9 @@ use std::{
 
 use super::{
     Server, State,
-    connection::{Address, Peer},
+    connection::Address,
     failure::{Failure, Task},
+    peer::Peer,
     routes::{self, Access, Argument, Route},
 };
 use crate::{

@@ -1,0 +1,381 @@
+//! What a connection does with the bytes of its client: heads, bodies, answers.
+//!
+//! Each step is a function of the state and the input; reading and writing is left to the parent.
+
+use std::{io, sync::Arc};
+
+use rustls::HandshakeKind;
+use rustls_pki_types::UnixTime;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::{
+    Address, Connection, IDLE_TIMEOUT, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving, Stage, Step,
+    Waiting,
+};
+use crate::{
+    http::{
+        Malformed, Method,
+        body::BodyReader,
+        head::{self, Head},
+        reply::{Frame, Reply},
+    },
+    secret,
+    server::{
+        Server,
+        failure::Failure,
+        peer::Peer,
+        pipeline::{Admission, Exchange},
+    },
+    tls,
+};
+
+impl Inner {
+    /// One step of the protocol with the bytes that are there.
+    pub(super) fn advance(
+        &mut self,
+        connection: &Arc<Connection>,
+        server: &Server,
+    ) -> io::Result<Step> {
+        match &mut self.stage {
+            Stage::Handshake if self.tls.is_handshaking() => Ok(Step::NeedsInput),
+            Stage::Handshake => self.finish_handshake(connection, server),
+            Stage::Head => self.read_head(connection, server),
+            Stage::Body(_) => self.read_body(connection, server),
+            Stage::Waiting(waiting) if waiting.result.is_none() => Ok(Step::NeedsReply),
+            Stage::Waiting(_) => {
+                let Stage::Waiting(waiting) = std::mem::replace(&mut self.stage, Stage::Head)
+                else {
+                    return Ok(Step::NeedsReply);
+                };
+                let Waiting {
+                    exchange,
+                    result,
+                    unread,
+                    frame,
+                    ..
+                } = *waiting;
+                let result = result.unwrap_or(Err(Failure::Timeout));
+                let reply = exchange.answer(result);
+                self.send(&reply, frame, unread, connection, server);
+                Ok(Step::Progress)
+            }
+            Stage::Discard(reader, left) => {
+                if self.input.is_empty() {
+                    return Ok(Step::NeedsInput);
+                }
+                let step = reader.read(&self.input, |_| {});
+                match step {
+                    Ok(step) if step.is_complete => {
+                        self.consume(step.consumed);
+                        self.next_request(connection, server);
+                        Ok(Step::Progress)
+                    }
+                    Ok(step) if step.consumed as u64 <= *left => {
+                        *left -= step.consumed as u64;
+                        self.consume(step.consumed);
+                        Ok(Step::NeedsInput)
+                    }
+                    // The answer was given already and must not be lost; nothing after it can be
+                    // trusted.
+                    _ => {
+                        self.is_closing = true;
+                        Ok(Step::Progress)
+                    }
+                }
+            }
+            Stage::Linger | Stage::Closed => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Finds out who the client is. A resumed session brings the old certificate along unchecked,
+    /// so it is checked here.
+    fn finish_handshake(&mut self, connection: &Connection, server: &Server) -> io::Result<Step> {
+        let state = server.state();
+        let chain = self.tls.peer_certificates().unwrap_or_default();
+        let is_resumed = self.tls.handshake_kind() == Some(HandshakeKind::Resumed);
+        // A full handshake was checked by the trust that it began with, a resumed one is by that of
+        // now; requests compare with the latest.
+        let (checked, generation) = match is_resumed {
+            true => (
+                state.trust.verify(chain, UnixTime::now()),
+                state.trust_generation,
+            ),
+            false => (Ok(()), connection.trust_generation),
+        };
+        let peer = checked
+            .map_err(|e| tls::handshake_failure(&e))
+            .and_then(|()| Peer::new(chain, generation));
+        match peer {
+            Ok(peer) => self.peer = Some(peer),
+            Err(reason) => {
+                connection.log_handshake(server, &reason);
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+        self.next_request(connection, server);
+        Ok(Step::Progress)
+    }
+
+    fn next_request(&mut self, connection: &Connection, server: &Server) {
+        self.stage = Stage::Head;
+        self.scanned = 0;
+        let timeout = if self.input.is_empty() {
+            IDLE_TIMEOUT
+        } else {
+            READ_TIMEOUT
+        };
+        connection.set_deadline(server, self.now + timeout);
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.input.drain(..count);
+    }
+
+    fn read_head(&mut self, connection: &Arc<Connection>, server: &Server) -> io::Result<Step> {
+        // RFC 9112 2.2: empty lines before a request are to be skipped.
+        while self.scanned == 0 && self.input.starts_with(b"\r\n") {
+            self.consume(2);
+        }
+        let head = match head::find_end(&self.input, &mut self.scanned) {
+            Ok(None) => return Ok(Step::NeedsInput),
+            Ok(Some(end)) => {
+                let head = head::parse(&self.input[..end]);
+                self.consume(end);
+                head
+            }
+            Err(malformed) => Err(malformed),
+        };
+        match head {
+            Ok(head) => self.begin(&head, connection, server),
+            Err(malformed) => {
+                self.refuse_malformed(malformed);
+                Ok(Step::Progress)
+            }
+        }
+    }
+
+    /// Answers what is no request; there is nothing to audit and no way to go on.
+    fn refuse_malformed(&mut self, malformed: Malformed) {
+        let frame = Frame {
+            is_http11: true,
+            is_head: false,
+            keep_alive: false,
+        };
+        Failure::Malformed(malformed)
+            .reply()
+            .write(frame, &mut self.output);
+        self.is_closing = true;
+    }
+
+    fn begin(
+        &mut self,
+        head: &Head,
+        connection: &Arc<Connection>,
+        server: &Server,
+    ) -> io::Result<Step> {
+        self.requests += 1;
+        let now = self.now;
+        let frame = Frame {
+            is_http11: head.is_http11,
+            is_head: head.method == Method::Head,
+            keep_alive: head.keep_alive && !server.is_draining(),
+        };
+        let state = server.state();
+        let Some(peer) = &mut self.peer else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let chain = self.tls.peer_certificates().unwrap_or_default();
+        let is_trusted = peer.is_still_trusted(&state, chain, UnixTime::now());
+        let (reply, frame) = match server.admit(&state, peer, head, now) {
+            Admission::Granted(exchange, max_body) if is_trusted => {
+                return Ok(self.accept(exchange, max_body, head, frame, connection, server));
+            }
+            Admission::Granted(exchange, _) => {
+                let reply = exchange.answer(Err(Failure::Prohibited));
+                (
+                    reply,
+                    Frame {
+                        keep_alive: false,
+                        ..frame
+                    },
+                )
+            }
+            Admission::Refused(exchange, failure) => (exchange.answer(Err(failure)), frame),
+            Admission::Redirect(reply) => (reply, frame),
+        };
+        let unread = BodyReader::new(head.framing);
+        self.send(
+            &reply,
+            frame.without_go_ahead(head),
+            unread,
+            connection,
+            server,
+        );
+        Ok(Step::Progress)
+    }
+
+    /// Goes on with a request that was admitted: reads its body, or runs it at once.
+    fn accept(
+        &mut self,
+        exchange: Exchange,
+        max_body: usize,
+        head: &Head,
+        frame: Frame,
+        connection: &Arc<Connection>,
+        server: &Server,
+    ) -> Step {
+        match BodyReader::new(head.framing) {
+            Some(reader) if max_body > 0 => {
+                let is_too_long = matches!(reader, BodyReader::Length(n) if n > max_body as u64);
+                self.stage = Stage::Body(Box::new(Receiving {
+                    exchange,
+                    reader,
+                    body: Zeroizing::new(Vec::new()),
+                    max_body,
+                    frame,
+                }));
+                if is_too_long {
+                    self.fail_body();
+                } else if head.expects_continue && self.input.is_empty() {
+                    self.output
+                        .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                }
+                Step::Progress
+            }
+            unread => {
+                let frame = frame.without_go_ahead(head);
+                self.run(exchange, &[], frame, unread, connection, server)
+            }
+        }
+    }
+
+    fn read_body(&mut self, connection: &Arc<Connection>, server: &Server) -> io::Result<Step> {
+        let Stage::Body(receiving) = &mut self.stage else {
+            return Ok(Step::NeedsInput);
+        };
+        let Receiving {
+            reader,
+            body,
+            max_body,
+            ..
+        } = receiving.as_mut();
+        let max_body = *max_body;
+        if let BodyReader::Length(length) = reader
+            && body.capacity() == 0
+        {
+            // Never more than the limit, which was checked. A buffer that grows would leave
+            // copies of what it held behind.
+            body.reserve_exact(usize::try_from(*length).unwrap_or(max_body).min(max_body));
+        }
+        let step = reader.read(&self.input, |bytes| {
+            let room = (max_body + 1).saturating_sub(body.len());
+            let bytes = &bytes[..bytes.len().min(room)];
+            secret::reserve(body, bytes.len());
+            body.extend_from_slice(bytes);
+        });
+        let is_too_long = body.len() > max_body;
+        match step {
+            Ok(step) if !is_too_long => {
+                self.input[..step.consumed].zeroize();
+                self.consume(step.consumed);
+                if !step.is_complete {
+                    if self.is_eof {
+                        self.fail_body();
+                        return Ok(Step::Progress);
+                    }
+                    return Ok(Step::NeedsInput);
+                }
+                let stage = std::mem::replace(&mut self.stage, Stage::Head);
+                let Stage::Body(receiving) = stage else {
+                    return Ok(Step::NeedsInput);
+                };
+                let Receiving {
+                    exchange,
+                    body,
+                    frame,
+                    ..
+                } = *receiving;
+                Ok(self.run(exchange, &body, frame, None, connection, server))
+            }
+            _ => {
+                self.fail_body();
+                Ok(Step::Progress)
+            }
+        }
+    }
+
+    /// Answers a request whose body is too long, cut off or malformed, and closes after it.
+    pub(super) fn fail_body(&mut self) {
+        if let Stage::Body(receiving) = std::mem::replace(&mut self.stage, Stage::Head) {
+            let Receiving {
+                exchange, frame, ..
+            } = *receiving;
+            let reply = exchange.answer(Err(Failure::InvalidJson));
+            reply.write(
+                Frame {
+                    keep_alive: false,
+                    ..frame
+                },
+                &mut self.output,
+            );
+            self.is_closing = true;
+        }
+    }
+
+    fn run(
+        &mut self,
+        exchange: Exchange,
+        body: &[u8],
+        frame: Frame,
+        unread: Option<BodyReader>,
+        connection: &Arc<Connection>,
+        server: &Server,
+    ) -> Step {
+        let request = self.requests;
+        let address = || Address {
+            connection: Arc::downgrade(connection),
+            request,
+        };
+        match server.run(&exchange, body, address) {
+            Some(result) => {
+                let reply = exchange.answer(result);
+                self.send(&reply, frame, unread, connection, server);
+                Step::Progress
+            }
+            None => {
+                connection.set_deadline(server, exchange.deadline.instant());
+                let waiting = Waiting {
+                    exchange,
+                    request,
+                    result: None,
+                    unread,
+                    frame,
+                };
+                self.stage = Stage::Waiting(Box::new(waiting));
+                Step::NeedsReply
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        reply: &Reply,
+        frame: Frame,
+        unread: Option<BodyReader>,
+        connection: &Connection,
+        server: &Server,
+    ) {
+        let is_small = !matches!(unread, Some(BodyReader::Length(n)) if n > MAX_DISCARD);
+        let frame = Frame {
+            keep_alive: frame.keep_alive && is_small && !server.is_draining(),
+            ..frame
+        };
+        reply.write(frame, &mut self.output);
+        self.is_closing = !frame.keep_alive;
+        self.next_request(connection, server);
+        if let Some(reader) = unread {
+            self.stage = Stage::Discard(reader, MAX_DISCARD);
+            connection.set_deadline(server, self.now + READ_TIMEOUT);
+        }
+    }
+}
