@@ -135,47 +135,36 @@ impl Log {
 
     /// `2021-05-03T10:00:00+02:00`, whole seconds.
     fn rfc3339(&self, time: SystemTime) -> String {
-        let Some(t) = self.local(time) else {
+        let Some(local) = self.local(time) else {
             return "1970-01-01T00:00:00Z".to_owned();
         };
-        let offset = t.local_time_type().ut_offset();
+        let offset = local.local_time_type().ut_offset();
         let zone = match offset {
             0 => "Z".to_owned(),
             _ => {
                 let sign = if offset < 0 { '-' } else { '+' };
-                format!(
-                    "{sign}{:02}:{:02}",
-                    offset.abs() / 3600,
-                    offset.abs() / 60 % 60
-                )
+                let minutes = offset.abs() / 60;
+                format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60)
             }
         };
-        format!(
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{zone}",
-            t.year(),
-            t.month(),
-            t.month_day(),
-            t.hour(),
-            t.minute(),
-            t.second()
-        )
+        date_and_time(&local, '-', 'T') + &zone
     }
 
     /// `2021/05/03 10:00:00`.
     fn stamp(&self, time: SystemTime) -> String {
-        let Some(t) = self.local(time) else {
-            return "1970/01/01 00:00:00".to_owned();
-        };
-        format!(
-            "{:04}/{:02}/{:02} {:02}:{:02}:{:02}",
-            t.year(),
-            t.month(),
-            t.month_day(),
-            t.hour(),
-            t.minute(),
-            t.second()
-        )
+        match self.local(time) {
+            Some(local) => date_and_time(&local, '/', ' '),
+            None => "1970/01/01 00:00:00".to_owned(),
+        }
     }
+}
+
+fn date_and_time(t: &tz::DateTime, in_date: char, between: char) -> String {
+    let (year, month, day) = (t.year(), t.month(), t.month_day());
+    let (hour, minute, second) = (t.hour(), t.minute(), t.second());
+    format!(
+        "{year:04}{in_date}{month:02}{in_date}{day:02}{between}{hour:02}:{minute:02}:{second:02}"
+    )
 }
 
 #[derive(Serialize)]

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# The five minutes of the README, word for word: only the port, the build and the ciphertext that a
+# person would paste are filled in.
+# shellcheck source=scripts/it/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+need curl
+
+PORT="$(free_port)"
+mkdir bin && ln -s "$KES" bin/kes
+export PATH="$WORK/bin:$PATH"
+
+awk '/^## /{inside = ($0 == "## Five minutes to the first data key")} inside && /^    /' \
+    "$REPO/README.md" | sed \
+    -e 's/^    //' \
+    -e '/^scripts\/build$/d' \
+    -e '/^export PATH=/d' \
+    -e "s/7373/$PORT/g" \
+    -e 's/^kes server .*/& >out.log 2>err.log \& SERVER=$!; listens/' \
+    -e 's/^kes key derive .*/SEALED="$(& | member ciphertext)"/' \
+    -e 's/^curl .*\/generate\/.*/SEALED="$(& | member ciphertext)"/' \
+    -e '/^kes key decrypt/s/<ciphertext>/"$SEALED"/' \
+    -e "s/<ciphertext>/'\"\$SEALED\"'/" >commands
+
+listens() { within 20 eval '(exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null'; }
+
+step 'the section has its commands'
+equal 'lines that start a server, derive and decrypt' 5 "$(grep -cE 'kes server|derive|decrypt|/generate/' commands)"
+
+step 'they run'
+# shellcheck source=/dev/null
+. ./commands >answers
+equal 'plaintexts in the answers' 2 "$(grep -o '"plaintext":"[^"]\{44\}"' answers | wc -l)"
