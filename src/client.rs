@@ -213,9 +213,11 @@ impl Client {
                 }
                 Ok((200..=299, body)) => return Ok(body),
                 Ok((_, message)) => {
-                    return Err(Error::Refused(
-                        String::from_utf8_lossy(&message).trim().to_owned(),
-                    ));
+                    let mut text = String::from_utf8_lossy(&message).trim().to_owned();
+                    if tries_left < RETRIES && text == "key does already exist" {
+                        text += " (an earlier try may have created it, its answer was lost)";
+                    }
+                    return Err(Error::Refused(text));
                 }
                 Err(e) => return Err(e),
             }

@@ -269,12 +269,16 @@ fn value(what: &str, given: &str) -> Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(given.to_owned());
     if given == "-" {
         text.clear();
-        let mut stdin = Zeroizing::new(String::with_capacity(4096));
+        // As large as it can get: a buffer that grows leaves copies behind.
+        let mut stdin = Zeroizing::new(String::with_capacity(MAX_STDIN as usize + 1));
         std::io::stdin()
             .take(MAX_STDIN)
             .read_to_string(&mut stdin)
             .map_err(|e| format!("failed to read {what} from standard input: {e}"))?;
         text.push_str(stdin.trim());
+    }
+    if text.is_empty() && matches!(what, "key" | "ciphertext") {
+        return Err(format!("invalid {what}: it is empty").into());
     }
     match STANDARD.decode(text.as_bytes()).map(Zeroizing::new) {
         Ok(_) => Ok(text),
