@@ -8,6 +8,9 @@ need curl
 PORT="$(free_port)"
 mkdir bin && ln -s "$KES" bin/kes
 export PATH="$WORK/bin:$PATH"
+# The program itself, as in a person's shell: a function in the background would be a shell with the
+# server as its child, and only the shell would be ended.
+unset -f kes
 
 awk '/^## /{inside = ($0 == "## Five minutes to the first data key")} inside && /^    /' \
     "$REPO/README.md" | sed \
