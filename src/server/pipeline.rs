@@ -29,6 +29,10 @@ use crate::{
 
 /// What a handler sees of a request.
 pub(super) struct Call<'a> {
+    /// The server that was asked.
+    pub(super) server: &'a Server,
+    /// Who asks.
+    pub(super) identity: &'a str,
     /// The last element of the path, decoded; empty if there is none.
     pub(super) argument: &'a str,
     /// The whole body; empty if the route takes none.
@@ -146,7 +150,13 @@ impl Server {
             Argument::None => "",
             _ => exchange.path.strip_prefix(route.path).unwrap_or_default(),
         };
-        let outcome = match (route.handler)(&Call { argument, body }) {
+        let call = Call {
+            server: self,
+            identity: &exchange.identity,
+            argument,
+            body,
+        };
+        let outcome = match (route.handler)(&call) {
             Ok(outcome) => outcome,
             Err(failure) => return Some(Err(failure)),
         };
