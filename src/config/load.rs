@@ -8,12 +8,17 @@ use std::{
 };
 
 use super::{
-    Cache, Config, DEFAULT_ADDRESS, DEFAULT_PORT, Error, Flags, Log, Place, Problem, Proxy,
+    Cache, Config, DEFAULT_ADDRESS, DEFAULT_PORT, Error, Flags, Place, Problem, Proxy,
     expand::{Env, expand, expand_always},
     file::{self, Fault, Step},
     stores::Section,
 };
-use crate::{duration, keystore::KeyName, policy::Policies};
+use crate::{
+    duration,
+    keystore::KeyName,
+    log::{self, AuditMode},
+    policy::Policies,
+};
 
 /// Puts the settings together from `source` (the file's path and text) and `flags`.
 pub(super) fn load(
@@ -113,6 +118,16 @@ fn parse_switch(text: &str) -> Option<bool> {
     } else {
         None
     }
+}
+
+fn parse_audit(text: &str) -> Option<AuditMode> {
+    if text.eq_ignore_ascii_case("required") {
+        return Some(AuditMode::Required);
+    }
+    Some(match parse_switch(text)? {
+        true => AuditMode::On,
+        false => AuditMode::Off,
+    })
 }
 
 /// Whether `name` can be the name of an HTTP header: a token (RFC 9110, 5.6.2).
@@ -244,12 +259,12 @@ impl Loader<'_> {
     }
 
     /// `log.error` is expanded even if it is only partly a variable, as it always was.
-    fn log(&self, log: file::Log) -> Result<Log, Error> {
+    fn log(&self, log: file::Log) -> Result<log::Settings, Error> {
         let error = expand_always(log.error.as_deref().unwrap_or_default(), self.env);
         let error = error.trim();
         let audit = self.text(log.audit);
-        let default = Log::default();
-        Ok(Log {
+        let default = log::Settings::default();
+        Ok(log::Settings {
             error: match error {
                 "" => default.error,
                 text => parse_switch(text)
@@ -257,7 +272,7 @@ impl Loader<'_> {
             },
             audit: match audit.as_str() {
                 "" => default.audit,
-                text => parse_switch(text)
+                text => parse_audit(text)
                     .ok_or_else(|| self.invalid("log.audit", Problem::AuditLog(text.into())))?,
             },
         })

@@ -20,7 +20,7 @@ pub(super) fn start(server: &Arc<Server>) -> io::Result<()> {
         {
             connection.on_deadline(server, now);
         }
-        server.log.report_lost();
+        server.log.report_lost(now);
     })?;
     every(server, "expiry", |server, now| server.cache.expire(now))
 }

@@ -84,11 +84,6 @@ impl Registry {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// The connections that `wanted` picks; the lock is free again when they are returned.
     pub(super) fn select(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<Arc<Connection>> {
         let slots = self.lock();

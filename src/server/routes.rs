@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Call, Outcome, failure::Failure, key, status};
+use super::{Call, Outcome, failure::Failure, key, status, trace};
 use crate::http::Method;
 
 /// What the last element of a path means.
@@ -37,7 +37,7 @@ pub struct Route {
     pub argument: Argument,
     /// The largest body in bytes; 0 if a body is ignored.
     pub max_body: usize,
-    /// How long the answer may take.
+    /// How long the answer may take; zero if it goes on until somebody ends it.
     pub timeout: Duration,
     /// Who may call.
     pub access: Access,
@@ -48,6 +48,7 @@ pub struct Route {
 const MIB: usize = 1 << 20;
 const SHORT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(15);
+const ENDLESS: Duration = Duration::ZERO;
 
 /// Everything that is served (`api.md` 1.5).
 #[rustfmt::skip]
@@ -60,6 +61,9 @@ pub static ROUTES: &[Route] = &[
     Route { method: Method::Post, path: "/v1/key/encrypt/", pattern: "/v1/key/encrypt/*", argument: Argument::KeyName, max_body: MIB / 2, timeout: LONG, access: Access::Policy, handler: key::encrypt },
     Route { method: Method::Post, path: "/v1/key/decrypt/", pattern: "/v1/key/decrypt/*", argument: Argument::KeyName, max_body: MIB, timeout: LONG, access: Access::Policy, handler: key::decrypt },
     Route { method: Method::Get, path: "/v1/key/list/", pattern: "/v1/key/list/*", argument: Argument::Pattern, max_body: 0, timeout: LONG, access: Access::Policy, handler: key::list },
+    Route { method: Method::Get, path: "/v1/log/audit/trace", pattern: "/v1/log/audit/trace", argument: Argument::None, max_body: 0, timeout: ENDLESS, access: Access::Policy, handler: trace::audit },
+    Route { method: Method::Get, path: "/v1/log/error/trace", pattern: "/v1/log/error/trace", argument: Argument::None, max_body: 0, timeout: ENDLESS, access: Access::Policy, handler: trace::error },
+    Route { method: Method::Get, path: "/v1/log/log/error/trace", pattern: "/v1/log/log/error/trace", argument: Argument::None, max_body: 0, timeout: ENDLESS, access: Access::Policy, handler: trace::error },
 ];
 
 /// The route that serves `path`: an exact path, or a prefix with its argument. A prefix without its
@@ -79,6 +83,11 @@ impl Route {
             (Argument::None, rest) => rest == Some(""),
             (_, rest) => rest.is_some_and(|argument| !argument.contains('/')),
         }
+    }
+
+    /// Whether what it answers may be a key or what was sealed under one.
+    pub fn answers_with_keys(&self) -> bool {
+        self.path.starts_with("/v1/key/")
     }
 
     /// Whether a request with `method` is for this route.
