@@ -7,7 +7,9 @@ mod check;
 mod error;
 mod expand;
 mod file;
+mod lint;
 mod load;
+mod review;
 mod stores;
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,7 @@ use std::{
 use zeroize::Zeroizing;
 
 pub use error::{Error, Place, Position, Problem};
+pub use review::{Finding, Review, Severity};
 
 use crate::{keystore::KeyName, policy::Policies, secret::Secret};
 
