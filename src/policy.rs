@@ -4,12 +4,15 @@
 //! nothing of certificates, HTTP or configuration files, but which policies and assignments come
 //! from one: the others live as long as the process and outlast a reload.
 
+mod why;
+
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
     fmt,
     sync::Arc,
 };
 
+pub use self::why::Verdict;
 use crate::glob::{Pattern, SyntaxError};
 
 /// What the identities assigned to it may call.
