@@ -19,13 +19,18 @@ use crate::{
     cache::Lookup,
     crypto::{MasterKey, stored},
     deadline::Deadline,
+    glob::Pattern,
     http::{
         head::{Head, clean, is_clean},
         reply::Reply,
     },
     keystore::{self, KeyName},
     log::{AuditEvent, Log},
+    policy::Policies,
 };
+
+/// The longest pattern of a list, in bytes.
+const MAX_PATTERN: usize = 4096;
 
 /// What a handler sees of a request.
 pub(super) struct Call<'a> {
@@ -33,7 +38,9 @@ pub(super) struct Call<'a> {
     pub(super) server: &'a Server,
     /// Who asks.
     pub(super) identity: &'a str,
-    /// The last element of the path, decoded; empty if there is none.
+    /// The whole path, decoded.
+    pub(super) path: &'a str,
+    /// What follows the path of the route, decoded; empty if there is nothing.
     pub(super) argument: &'a str,
     /// The whole body; empty if the route takes none.
     pub(super) body: &'a [u8],
@@ -43,6 +50,33 @@ impl Call<'_> {
     /// The argument as the name of a key.
     pub(super) fn key_name(&self) -> Result<KeyName> {
         KeyName::parse(self.argument).ok_or(Failure::InvalidKeyName)
+    }
+
+    /// The argument as the pattern of a list; `None` is one that matches nothing.
+    pub(super) fn pattern(&self) -> Option<Pattern> {
+        let pattern = match self.argument {
+            "" => "*",
+            pattern => pattern,
+        };
+        // A malformed pattern matches nothing, and no name is so long that it takes a longer one.
+        Some(pattern)
+            .filter(|pattern| pattern.len() <= MAX_PATTERN)
+            .and_then(|pattern| Pattern::parse(pattern).ok())
+    }
+
+    /// Changes the policies, if the caller still may: its right may have ended while its body came
+    /// in.
+    pub(super) fn change_policies(
+        &self,
+        change: impl FnOnce(&mut Policies) -> Result<()>,
+    ) -> Result<Outcome> {
+        self.server.change_state(|state| {
+            if !state.policies.allows(self.identity, self.path) {
+                return Err(Failure::Prohibited);
+            }
+            change(&mut state.policies)
+        })?;
+        Ok(Outcome::Done(Reply::empty()))
     }
 }
 
@@ -153,6 +187,7 @@ impl Server {
         let call = Call {
             server: self,
             identity: &exchange.identity,
+            path: &exchange.path,
             argument,
             body,
         };
@@ -323,13 +358,17 @@ impl Drop for Exchange {
     }
 }
 
-/// Whether `path` is a key API with `.` or `..` in the place of the name: that is a wrong name, not
-/// a path to be shortened. A client that follows a redirect would call something else.
+/// Whether `path` is an API with `.` or `..` in the place of a name: that is a wrong name, not a path
+/// to be shortened. A client that follows a redirect would call something else.
 fn names_a_dot(path: &str) -> bool {
-    routes::find(path).is_some_and(|route| {
-        route.argument == Argument::KeyName
-            && matches!(path.strip_prefix(route.path), Some("." | ".."))
-    })
+    let Some(route) = routes::find(path) else {
+        return false;
+    };
+    let names = path.strip_prefix(route.path).unwrap_or_default();
+    match route.argument {
+        Argument::None | Argument::Pattern => false,
+        _ => route.matches(path) && names.split('/').any(|name| matches!(name, "." | "..")),
+    }
 }
 
 /// Escapes a path for a `Location` header.

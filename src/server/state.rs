@@ -7,6 +7,7 @@ use rustls::ServerConfig;
 use crate::{policy::Policies, tls::ClientTrust};
 
 /// The configuration that requests work with; each sees one from start to finish.
+#[derive(Clone)]
 pub struct State {
     /// TLS for new connections.
     pub tls: Arc<ServerConfig>,
