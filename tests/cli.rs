@@ -73,6 +73,10 @@ const COMMANDS: &[&str] = &[
     "tool identity of",
     "identity new",
     "identity of",
+    "config check",
+    "completion",
+    "man",
+    "tool man",
 ];
 
 #[test]

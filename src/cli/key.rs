@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{Args, Failure, is_terminal, print};
+use super::{Args, Failure, is_terminal, print, style::harmless};
 use crate::client::{Client, MAX_ANSWER, MAX_LIST, escape};
 
 type Result<T> = std::result::Result<T, Failure>;
@@ -60,11 +60,6 @@ pub(super) fn delete(args: &Args) -> Result<()> {
 
 /// `kes key list [<pattern>]`
 pub(super) fn list(args: &Args) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Line {
-        #[serde(alias = "Name")]
-        name: String,
-    }
     let pattern = match args.positional.as_slice() {
         [] => "*",
         [pattern] => pattern,
@@ -74,14 +69,7 @@ pub(super) fn list(args: &Args) -> Result<()> {
     let lines = client(args)?
         .send("GET", &path("list", pattern), None, MAX_LIST)
         .map_err(|e| failed(e.to_string()))?;
-    let mut names = Vec::new();
-    for line in serde_json::Deserializer::from_slice(&lines).into_iter::<Line>() {
-        names.push(
-            line.map_err(|e| failed(format!("the server sent no list: {e}")))?
-                .name,
-        );
-    }
-    names.sort();
+    let names = names(&lines).map_err(|e| failed(format!("the server sent no list: {e}")))?;
     let as_json = args.is_set("json") || !is_terminal();
     let mut text = String::new();
     for name in names {
@@ -89,14 +77,26 @@ pub(super) fn list(args: &Args) -> Result<()> {
             text.push_str(&serde_json::json!({ "name": name }).to_string());
         } else {
             // A name can't hold control characters on this server, but this may be another.
-            text.extend(
-                name.chars()
-                    .map(|c| if c.is_control() { '\u{fffd}' } else { c }),
-            );
+            text.push_str(&harmless(&name));
         }
         text.push('\n');
     }
     print(&text)
+}
+
+/// The names in the lines of a list, sorted.
+pub(super) fn names(lines: &[u8]) -> serde_json::Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Line {
+        #[serde(alias = "Name")]
+        name: String,
+    }
+    let lines = serde_json::Deserializer::from_slice(lines).into_iter::<Line>();
+    let mut names: Vec<_> = lines
+        .map(|line| Ok(line?.name))
+        .collect::<serde_json::Result<_>>()?;
+    names.sort();
+    Ok(names)
 }
 
 /// `kes key derive <name> [<context>]`
