@@ -2,7 +2,7 @@
 //!
 //! Modules stand in layers and import from lower layers only (`tidy` checks it):
 //! base (`secret`, `duration`, `deadline`, `glob`), crypto (`crypto`, `identity`, `tls`), domain
-//! (`policy`, `keystore`), parts (`cache`, `http`, `log`), settings (`config`), process (`server`,
+//! (`policy`, `keystore`), parts (`cache`, `http`, `log`, `metrics`), settings (`config`), process (`server`,
 //! `client`), command (`cli`).
 
 pub mod cache;
@@ -17,6 +17,7 @@ pub mod http;
 pub mod identity;
 pub mod keystore;
 pub mod log;
+pub mod metrics;
 pub mod policy;
 pub mod secret;
 pub mod server;

@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["secret", "duration", "deadline", "glob"],
     &["crypto", "identity"],
     &["tls", "policy", "keystore"],
-    &["cache", "http", "log"],
+    &["cache", "http", "log", "metrics"],
     &["config"],
     &["server", "client"],
     &["cli"],

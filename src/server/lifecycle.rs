@@ -195,6 +195,7 @@ fn load_state(config: &Config) -> Result<State, Error> {
     };
     let trust = Arc::new(trust);
     Ok(State {
+        certificate_expiry: tls::expiry(&certificate),
         tls: tls::server_config(certificate, trust.clone()).map_err(Error::Tls)?,
         trust,
         trust_generation: 0,

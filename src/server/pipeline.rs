@@ -1,7 +1,7 @@
 //! One request from head to answer, in the order of `api.md` 1.3.
 //!
-//! Answers are made here and nowhere else: [`Exchange::answer`] turns a result into a reply and
-//! audits it, once.
+//! Answers are made here and nowhere else: [`Exchange::answer`] turns a result into a reply, audits
+//! and counts it, once.
 
 use std::{
     sync::Arc,
@@ -25,6 +25,7 @@ use crate::{
     },
     keystore::{self, KeyName},
     log::{AuditEvent, Log},
+    metrics::{self, Metrics},
 };
 
 /// What a handler sees of a request.
@@ -89,6 +90,8 @@ pub(super) struct Exchange {
     identity: Arc<str>,
     route: Option<&'static Route>,
     log: Arc<Log>,
+    /// `None` if the request is not counted.
+    metrics: Option<&'static Metrics>,
     is_answered: bool,
     /// When the answer is due.
     pub(super) deadline: Deadline,
@@ -118,6 +121,10 @@ impl Server {
         }
         let route = routes::find(&head.path);
         let timeout = route.map_or(Duration::from_secs(10), |route| route.timeout);
+        let metrics = route.is_none_or(Route::is_metered).then_some(self.metrics);
+        if let Some(metrics) = metrics {
+            metrics.request_begins();
+        }
         let exchange = Exchange {
             arrived: now,
             arrived_at: SystemTime::now(),
@@ -125,6 +132,7 @@ impl Server {
             identity: peer.identity(),
             route,
             log: self.log.clone(),
+            metrics,
             is_answered: false,
             deadline: Deadline::after(now, timeout),
         };
@@ -293,32 +301,42 @@ fn check(
 }
 
 impl Exchange {
-    /// The reply for `result`, audited. Consumes the exchange: nothing is answered twice.
+    /// The reply for `result`, audited and counted. Consumes the exchange: nothing is answered
+    /// twice.
     pub(super) fn answer(mut self, result: Result<Reply>) -> Reply {
         let reply = result.unwrap_or_else(|failure| failure.reply());
         self.is_answered = true;
-        self.audit(reply.status);
+        self.record(reply.status);
         reply
     }
 
-    fn audit(&self, status: u16) {
+    fn record(&self, status: u16) {
+        let took = self.arrived.elapsed();
+        if let Some(metrics) = self.metrics {
+            let outcome = match status {
+                ..400 => metrics::Outcome::Success,
+                400..500 => metrics::Outcome::Error,
+                500.. => metrics::Outcome::Failure,
+            };
+            metrics.request_ends(outcome, took);
+        }
         if self.log.audits() {
             self.log.audit(&AuditEvent {
                 time: self.arrived_at,
                 path: &self.path,
                 identity: &self.identity,
                 status,
-                took: self.arrived.elapsed(),
+                took,
             });
         }
     }
 }
 
-/// A request that a panic ends without an answer is audited all the same.
+/// A request that a panic ends without an answer is audited and counted all the same.
 impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.is_answered {
-            self.audit(500);
+            self.record(500);
         }
     }
 }

@@ -45,6 +45,7 @@ pub struct Route {
     pub(super) handler: fn(&Call<'_>) -> Result<Outcome, Failure>,
 }
 
+const METRICS: &str = "/v1/metrics";
 const MIB: usize = 1 << 20;
 const SHORT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(15);
@@ -60,6 +61,7 @@ pub static ROUTES: &[Route] = &[
     Route { method: Method::Post, path: "/v1/key/encrypt/", pattern: "/v1/key/encrypt/*", argument: Argument::KeyName, max_body: MIB / 2, timeout: LONG, access: Access::Policy, handler: key::encrypt },
     Route { method: Method::Post, path: "/v1/key/decrypt/", pattern: "/v1/key/decrypt/*", argument: Argument::KeyName, max_body: MIB, timeout: LONG, access: Access::Policy, handler: key::decrypt },
     Route { method: Method::Get, path: "/v1/key/list/", pattern: "/v1/key/list/*", argument: Argument::Pattern, max_body: 0, timeout: LONG, access: Access::Policy, handler: key::list },
+    Route { method: Method::Get, path: METRICS, pattern: METRICS, argument: Argument::None, max_body: 0, timeout: SHORT, access: Access::Policy, handler: status::metrics },
 ];
 
 /// The route that serves `path`: an exact path, or a prefix with its argument. A prefix without its
@@ -79,6 +81,11 @@ impl Route {
             (Argument::None, rest) => rest == Some(""),
             (_, rest) => rest.is_some_and(|argument| !argument.contains('/')),
         }
+    }
+
+    /// Whether its requests are counted: all but those that ask for the counts.
+    pub fn is_metered(&self) -> bool {
+        self.path != METRICS
     }
 
     /// Whether a request with `method` is for this route.

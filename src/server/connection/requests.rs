@@ -19,6 +19,7 @@ use crate::{
         head::{self, Head},
         reply::{Frame, Reply},
     },
+    metrics::Event,
     secret,
     server::{
         Server,
@@ -108,10 +109,14 @@ impl Inner {
         match peer {
             Ok(peer) => self.peer = Some(peer),
             Err(reason) => {
-                connection.log_handshake(server, &reason);
+                connection.fail_handshake(server, &reason);
                 return Err(io::ErrorKind::InvalidData.into());
             }
         }
+        server.metrics.count(match is_resumed {
+            true => Event::ResumedHandshake,
+            false => Event::FullHandshake,
+        });
         self.next_request(connection, server);
         Ok(Step::Progress)
     }
