@@ -11,6 +11,7 @@ mod key;
 pub mod lifecycle;
 mod peer;
 mod pipeline;
+mod proxy;
 mod registry;
 pub mod routes;
 mod state;

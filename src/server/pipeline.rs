@@ -12,7 +12,7 @@ use super::{
     Server, State,
     connection::Address,
     failure::{Failure, Task},
-    peer::Peer,
+    proxy::Client,
     routes::{self, Access, Argument, Route},
 };
 use crate::{
@@ -108,8 +108,14 @@ pub(super) enum Admission {
 }
 
 impl Server {
-    /// Checks a request head: route, method, path, identity, policy.
-    pub(super) fn admit(&self, state: &State, peer: &Peer, head: &Head, now: Instant) -> Admission {
+    /// Checks a request head: route, method, path, TLS proxy, identity, policy.
+    pub(super) fn admit(
+        &self,
+        state: &State,
+        client: &Client<'_>,
+        head: &Head,
+        now: Instant,
+    ) -> Admission {
         if !is_clean(&head.path) && !names_a_dot(&head.path) {
             let cleaned = clean(&head.path);
             let query = head
@@ -129,14 +135,14 @@ impl Server {
             arrived: now,
             arrived_at: SystemTime::now(),
             path: head.path.clone(),
-            identity: peer.identity(),
+            identity: client.peer.identity(),
             route,
             log: self.log.clone(),
             metrics,
             is_answered: false,
             deadline: Deadline::after(now, timeout),
         };
-        match check(state, peer, head, route) {
+        match check(state, client, head, route) {
             Ok(route) => Admission::Granted(exchange, route.max_body),
             Err(failure) => Admission::Refused(exchange, failure),
         }
@@ -271,11 +277,14 @@ impl Server {
 /// The checks before the body, in their order.
 fn check(
     state: &State,
-    peer: &Peer,
+    client: &Client<'_>,
     head: &Head,
     route: Option<&'static Route>,
 ) -> Result<&'static Route> {
-    let route = route.ok_or(Failure::NoSuchPath)?;
+    let Some(route) = route else {
+        client.check()?;
+        return Err(Failure::NoSuchPath);
+    };
     if !route.accepts(head.method) {
         return Err(Failure::MethodNotAllowed(route.method));
     }
@@ -289,11 +298,12 @@ fn check(
     if !route.matches(path) {
         return Err(Failure::PathMismatch(route.pattern));
     }
+    client.check()?;
     if route.access == Access::Policy {
-        if peer.has_several_identities() {
+        if client.peer.has_several_identities() {
             return Err(Failure::TooManyIdentities);
         }
-        if !state.policies.allows(&peer.identity(), path) {
+        if !state.policies.allows(&client.peer.identity(), path) {
             return Err(Failure::Prohibited);
         }
     }

@@ -20,4 +20,6 @@ pub struct State {
     pub trust_generation: u64,
     /// Who may do what.
     pub policies: Policies,
+    /// The header in which TLS proxies forward the certificates of their clients.
+    pub proxy_header: Option<String>,
 }

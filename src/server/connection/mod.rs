@@ -18,7 +18,7 @@ use std::{
 use rustls::ServerConnection;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Server, failure::Failure, peer::Peer, pipeline::Exchange};
+use super::{Server, failure::Failure, peer::Peer, pipeline::Exchange, proxy::Forwarded};
 use crate::{
     http::{
         body::BodyReader,
@@ -94,6 +94,8 @@ struct Inner {
     socket: TcpStream,
     tls: ServerConnection,
     peer: Option<Peer>,
+    /// The certificate that a TLS proxy forwarded last.
+    forwarded: Option<Box<Forwarded>>,
     stage: Stage,
     /// Decrypted bytes that are not used yet, and how many of them were searched for a head's end.
     input: Vec<u8>,
@@ -172,6 +174,7 @@ impl Connection {
                 socket,
                 tls,
                 peer: None,
+                forwarded: None,
                 stage: Stage::Handshake,
                 input: Vec::new(),
                 scanned: 0,
