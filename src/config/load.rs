@@ -50,6 +50,7 @@ pub(super) fn load(
     let policies = loader.policies(file.policy.unwrap_or_default(), &root, &proxy)?;
     let cache = loader.cache(file.cache.unwrap_or_default())?;
     let log = loader.log(file.log.unwrap_or_default())?;
+    let probe = loader.probe(file.probe.unwrap_or_default(), address)?;
 
     let (section, stores, keys) = match (file.keystore, file.keys) {
         (None, Some(file::Keys::Stores(stores))) => ("keys", *stores, Vec::new()),
@@ -76,6 +77,7 @@ pub(super) fn load(
         policies,
         cache,
         log,
+        probe,
         keys,
         key_store,
     })
@@ -102,6 +104,12 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
     let port = text.strip_prefix(':')?;
     let port = port.parse().ok().filter(|_| !port.starts_with('+'))?;
     Some(SocketAddr::new(DEFAULT_ADDRESS.ip(), port))
+}
+
+/// Whether nobody can listen on both. Port 0 is another one every time.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let is_same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && is_same_ip
 }
 
 /// `on` or `off` in any case.
@@ -261,6 +269,21 @@ impl Loader<'_> {
                     .ok_or_else(|| self.invalid("log.audit", Problem::AuditLog(text.into())))?,
             },
         })
+    }
+
+    /// The address for probes; `api` is that for clients.
+    fn probe(&self, probe: file::Probe, api: SocketAddr) -> Result<Option<SocketAddr>, Error> {
+        let text = self.text(probe.address);
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |problem| self.invalid("probe.address", problem);
+        let address =
+            parse_address(&text).ok_or_else(|| wrong(Problem::ProbeAddress(text.clone())))?;
+        match overlap(address, api) {
+            true => Err(wrong(Problem::ProbeIsApi(text))),
+            false => Ok(Some(address)),
+        }
     }
 
     fn keys(&self, keys: Vec<Option<file::Key>>) -> Result<Vec<KeyName>, Error> {

@@ -57,6 +57,8 @@ pub struct Config {
     pub cache: Cache,
     /// What is logged.
     pub log: Log,
+    /// Where to listen for probes; not where clients do.
+    pub probe: Option<SocketAddr>,
     /// The keys that are created at start if they don't exist.
     pub keys: Vec<KeyName>,
     /// Where keys are stored.
