@@ -5,6 +5,7 @@ mod background;
 pub mod banner;
 mod blocking;
 mod connection;
+mod counted;
 pub mod failure;
 mod identity;
 mod key;
@@ -12,6 +13,7 @@ pub mod lifecycle;
 mod peer;
 mod pipeline;
 mod policy;
+mod proxy;
 mod registry;
 pub mod routes;
 mod state;
@@ -36,6 +38,7 @@ pub use self::state::State;
 use self::{
     blocking::Pool,
     connection::{Connection, Wait},
+    counted::Counted,
     pipeline::{Call, Outcome, Waiter},
     registry::Registry,
 };
@@ -44,6 +47,7 @@ use crate::{
     crypto::MasterKey,
     keystore::KeyStore,
     log::Log,
+    metrics::Metrics,
 };
 
 /// Key store threads.
@@ -76,6 +80,7 @@ pub struct Server {
     /// Held from reading the state to putting a changed one in its place, so that no change is lost.
     state_writer: Mutex<()>,
     log: Arc<Log>,
+    metrics: &'static Metrics,
     registry: Registry,
     pool: Pool,
     cache: Cache<Arc<MasterKey>, Waiter>,
@@ -105,6 +110,9 @@ impl Server {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let pool = Pool::start(KEY_STORE_THREADS, KEY_STORE_QUEUE)?;
+        // Lives as long as the process, so that no request has to count references to the counters.
+        let metrics: &'static Metrics =
+            Box::leak(Box::new(Metrics::new(limits.workers + KEY_STORE_THREADS)));
         let server = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             epoll,
@@ -115,10 +123,11 @@ impl Server {
             state: RwLock::new(Arc::new(state)),
             state_writer: Mutex::new(()),
             log,
+            metrics,
             registry: Registry::default(),
             pool,
             cache: Cache::new(CACHE_CAPACITY, expiry),
-            store,
+            store: Arc::new(Counted::new(store, metrics)),
         });
         // Level-triggered and never read: once written, every worker sees it.
         let token = epoll::EventData::new_u64(worker::STOP);
