@@ -20,6 +20,7 @@ pub(super) fn start(server: &Arc<Server>) -> io::Result<()> {
         {
             connection.on_deadline(server, now);
         }
+        server.report_unexplained();
         server.log.report_lost();
     })?;
     every(server, "expiry", |server, now| server.cache.expire(now))

@@ -6,6 +6,7 @@ pub mod banner;
 mod blocking;
 mod connection;
 mod counted;
+mod explain;
 pub mod failure;
 mod identity;
 mod key;
@@ -39,6 +40,7 @@ use self::{
     blocking::Pool,
     connection::{Connection, Wait},
     counted::Counted,
+    explain::Explanations,
     pipeline::{Call, Outcome, Waiter},
     registry::Registry,
 };
@@ -80,6 +82,7 @@ pub struct Server {
     /// Held from reading the state to putting a changed one in its place, so that no change is lost.
     state_writer: Mutex<()>,
     log: Arc<Log>,
+    explanations: Explanations,
     metrics: &'static Metrics,
     registry: Registry,
     pool: Pool,
@@ -123,6 +126,7 @@ impl Server {
             state: RwLock::new(Arc::new(state)),
             state_writer: Mutex::new(()),
             log,
+            explanations: Explanations::default(),
             metrics,
             registry: Registry::default(),
             pool,

@@ -71,9 +71,10 @@ impl Call<'_> {
         &self,
         change: impl FnOnce(&mut Policies) -> Result<()>,
     ) -> Result<Outcome> {
-        self.server.change_state(|state| {
+        let server = self.server;
+        server.change_state(|state| {
             if !state.policies.allows(self.identity, self.path) {
-                return Err(Failure::Prohibited);
+                return Err(server.prohibit(&state.policies, self.identity, self.path));
             }
             change(&mut state.policies)
         })?;
@@ -176,7 +177,7 @@ impl Server {
             is_answered: false,
             deadline: Deadline::after(now, timeout),
         };
-        match check(state, client, head, route) {
+        match check(self, state, client, head, route) {
             Ok(route) => Admission::Granted(exchange, route.max_body),
             Err(failure) => Admission::Refused(exchange, failure),
         }
@@ -311,6 +312,7 @@ impl Server {
 
 /// The checks before the body, in their order.
 fn check(
+    server: &Server,
     state: &State,
     client: &Client<'_>,
     head: &Head,
@@ -338,8 +340,9 @@ fn check(
         if client.peer.has_several_identities() {
             return Err(Failure::TooManyIdentities);
         }
-        if !state.policies.allows(&client.peer.identity(), path) {
-            return Err(Failure::Prohibited);
+        let identity = client.peer.identity();
+        if !state.policies.allows(&identity, path) {
+            return Err(server.prohibit(&state.policies, &identity, path));
         }
     }
     Ok(route)
