@@ -11,6 +11,7 @@ use crate::{
     crypto::ciphertext::OpenError,
     http::{Malformed, Method, reply::Reply},
     keystore,
+    policy::Refusal,
 };
 
 /// Why a request was not served.
@@ -40,6 +41,12 @@ pub enum Failure {
     InvalidJson,
     /// The argument can't be the name of a key.
     InvalidKeyName,
+    /// The argument can't be the name of a policy.
+    InvalidPolicyName,
+    /// There is no such policy.
+    PolicyNotFound,
+    /// The identity can't be assigned or forgotten.
+    Identity(Refusal),
     /// An imported key that has not exactly 32 bytes.
     InvalidKey,
     /// The ciphertext can't be opened.
@@ -109,6 +116,19 @@ impl Failure {
             Self::UntrustedClientCertificate => (403, "".into()),
             Self::InvalidJson => (400, "invalid json".into()),
             Self::InvalidKeyName => (400, "invalid key name".into()),
+            Self::InvalidPolicyName => (400, "invalid policy name".into()),
+            Self::PolicyNotFound | Self::Identity(Refusal::NoPolicy) => {
+                (404, "policy does not exist".into())
+            }
+            Self::Identity(Refusal::NoIdentity) => (400, "identity is unknown".into()),
+            Self::Identity(Refusal::Root) => (400, "identity is root".into()),
+            Self::Identity(Refusal::Proxy) => (
+                400,
+                "identity is a TLS proxy, which can't have a policy".into(),
+            ),
+            Self::Identity(Refusal::Caller) => {
+                (403, "identity cannot assign policy to itself".into())
+            }
             Self::InvalidKey => (400, "invalid key".into()),
             Self::Ciphertext(OpenError::UnsupportedAlgorithm) => {
                 (422, OpenError::UnsupportedAlgorithm.to_string().into())

@@ -6,11 +6,14 @@ pub mod banner;
 mod blocking;
 mod connection;
 mod counted;
+mod explain;
 pub mod failure;
+mod identity;
 mod key;
 pub mod lifecycle;
 mod peer;
 mod pipeline;
+mod policy;
 mod probe;
 mod proxy;
 mod registry;
@@ -24,7 +27,7 @@ use std::{
     net::TcpListener,
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, PoisonError, RwLock, Weak,
+        Arc, Mutex, PoisonError, RwLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -39,6 +42,7 @@ use self::{
     blocking::Pool,
     connection::{Connection, Wait},
     counted::Counted,
+    explain::Explanations,
     pipeline::{Call, Outcome, Waiter},
     probe::Health,
     registry::Registry,
@@ -78,8 +82,11 @@ pub struct Server {
     is_draining: AtomicBool,
     limits: Limits,
     state: RwLock<Arc<State>>,
+    /// Held from reading the state to putting a changed one in its place, so that no change is lost.
+    state_writer: Mutex<()>,
     log: Arc<Log>,
     health: Health,
+    explanations: Explanations,
     metrics: &'static Metrics,
     registry: Registry,
     pool: Pool,
@@ -130,8 +137,10 @@ impl Server {
             is_draining: AtomicBool::new(false),
             limits,
             state: RwLock::new(Arc::new(state)),
+            state_writer: Mutex::new(()),
             log,
             health: Health::default(),
+            explanations: Explanations::default(),
             metrics,
             registry: Registry::default(),
             pool,
@@ -195,6 +204,23 @@ impl Server {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Puts what `change` makes of the state in its place. Requests that begin from now on see it
+    /// whole; those that run go on with the one they have. Nothing changes if `change` fails.
+    fn change_state<T, E>(&self, change: impl FnOnce(&mut State) -> Result<T, E>) -> Result<T, E> {
+        let _writer = self
+            .state_writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = State::clone(&self.state());
+        let done = change(&mut state)?;
+        let mut current = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *current, Arc::new(state));
+        drop(current);
+        // Freeing thousands of policies takes its time; not while readers wait.
+        drop(before);
+        Ok(done)
     }
 
     fn is_draining(&self) -> bool {

@@ -19,6 +19,7 @@ use crate::{
     cache::Lookup,
     crypto::{MasterKey, stored},
     deadline::Deadline,
+    glob::Pattern,
     http::{
         head::{Head, clean, is_clean},
         reply::Reply,
@@ -26,7 +27,11 @@ use crate::{
     keystore::{self, KeyName},
     log::{AuditEvent, Log},
     metrics::{self, Metrics},
+    policy::Policies,
 };
+
+/// The longest pattern of a list, in bytes.
+const MAX_PATTERN: usize = 4096;
 
 /// What a handler sees of a request.
 pub(super) struct Call<'a> {
@@ -34,7 +39,9 @@ pub(super) struct Call<'a> {
     pub(super) server: &'a Server,
     /// Who asks.
     pub(super) identity: &'a str,
-    /// The last element of the path, decoded; empty if there is none.
+    /// The whole path, decoded.
+    pub(super) path: &'a str,
+    /// What follows the path of the route, decoded; empty if there is nothing.
     pub(super) argument: &'a str,
     /// The whole body; empty if the route takes none.
     pub(super) body: &'a [u8],
@@ -44,6 +51,34 @@ impl Call<'_> {
     /// The argument as the name of a key.
     pub(super) fn key_name(&self) -> Result<KeyName> {
         KeyName::parse(self.argument).ok_or(Failure::InvalidKeyName)
+    }
+
+    /// The argument as the pattern of a list; `None` is one that matches nothing.
+    pub(super) fn pattern(&self) -> Option<Pattern> {
+        let pattern = match self.argument {
+            "" => "*",
+            pattern => pattern,
+        };
+        // A malformed pattern matches nothing, and no name is so long that it takes a longer one.
+        Some(pattern)
+            .filter(|pattern| pattern.len() <= MAX_PATTERN)
+            .and_then(|pattern| Pattern::parse(pattern).ok())
+    }
+
+    /// Changes the policies, if the caller still may: its right may have ended while its body came
+    /// in.
+    pub(super) fn change_policies(
+        &self,
+        change: impl FnOnce(&mut Policies) -> Result<()>,
+    ) -> Result<Outcome> {
+        let server = self.server;
+        server.change_state(|state| {
+            if !state.policies.allows(self.identity, self.path) {
+                return Err(server.prohibit(&state.policies, self.identity, self.path));
+            }
+            change(&mut state.policies)
+        })?;
+        Ok(Outcome::Done(Reply::empty()))
     }
 }
 
@@ -142,7 +177,7 @@ impl Server {
             is_answered: false,
             deadline: Deadline::after(now, timeout),
         };
-        match check(state, client, head, route) {
+        match check(self, state, client, head, route) {
             Ok(route) => Admission::Granted(exchange, route.max_body),
             Err(failure) => Admission::Refused(exchange, failure),
         }
@@ -167,6 +202,7 @@ impl Server {
         let call = Call {
             server: self,
             identity: &exchange.identity,
+            path: &exchange.path,
             argument,
             body,
         };
@@ -276,6 +312,7 @@ impl Server {
 
 /// The checks before the body, in their order.
 fn check(
+    server: &Server,
     state: &State,
     client: &Client<'_>,
     head: &Head,
@@ -303,8 +340,9 @@ fn check(
         if client.peer.has_several_identities() {
             return Err(Failure::TooManyIdentities);
         }
-        if !state.policies.allows(&client.peer.identity(), path) {
-            return Err(Failure::Prohibited);
+        let identity = client.peer.identity();
+        if !state.policies.allows(&identity, path) {
+            return Err(server.prohibit(&state.policies, &identity, path));
         }
     }
     Ok(route)
@@ -351,13 +389,17 @@ impl Drop for Exchange {
     }
 }
 
-/// Whether `path` is a key API with `.` or `..` in the place of the name: that is a wrong name, not
-/// a path to be shortened. A client that follows a redirect would call something else.
+/// Whether `path` is an API with `.` or `..` in the place of a name: that is a wrong name, not a path
+/// to be shortened. A client that follows a redirect would call something else.
 fn names_a_dot(path: &str) -> bool {
-    routes::find(path).is_some_and(|route| {
-        route.argument == Argument::KeyName
-            && matches!(path.strip_prefix(route.path), Some("." | ".."))
-    })
+    let Some(route) = routes::find(path) else {
+        return false;
+    };
+    let names = path.strip_prefix(route.path).unwrap_or_default();
+    match route.argument {
+        Argument::None | Argument::Pattern => false,
+        _ => route.matches(path) && names.split('/').any(|name| matches!(name, "." | "..")),
+    }
 }
 
 /// Escapes a path for a `Location` header.

@@ -8,6 +8,7 @@ use rustls_pki_types::UnixTime;
 use crate::{policy::Policies, tls::ClientTrust};
 
 /// The configuration that requests work with; each sees one from start to finish.
+#[derive(Clone)]
 pub struct State {
     /// TLS for new connections.
     pub tls: Arc<ServerConfig>,

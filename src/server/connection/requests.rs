@@ -216,7 +216,8 @@ impl Inner {
                 return Ok(self.accept(exchange, max_body, head, frame, connection, server));
             }
             Admission::Granted(exchange, _) => {
-                let reply = exchange.answer(Err(Failure::Prohibited));
+                let failure = server.distrust(&client.peer.identity(), &head.path);
+                let reply = exchange.answer(Err(failure));
                 (
                     reply,
                     Frame {
