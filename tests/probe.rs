@@ -8,6 +8,7 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    process::{Command, Output},
     time::{Duration, Instant},
 };
 
@@ -306,4 +307,96 @@ fn a_probe_address_that_is_taken_ends_the_start() {
     assert!(refusal.stderr.contains(&expected), "{refusal:?}");
     let hint = "another program uses this port; stop it or choose another with probe.address";
     assert!(refusal.stderr.contains(hint), "{refusal:?}");
+}
+
+// kes healthcheck
+
+fn healthcheck(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kes"))
+        .arg("healthcheck")
+        .args(arguments)
+        .env("http_proxy", "http://127.0.0.1:1")
+        .env("HTTP_PROXY", "http://127.0.0.1:1")
+        .env("ALL_PROXY", "http://127.0.0.1:1")
+        .output()
+        .unwrap()
+}
+
+/// Exit code, stdout and stderr.
+fn parts(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (
+        output.status.code().unwrap(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+#[test]
+fn healthcheck_asks_the_probe() {
+    let (mut server, probe) = start();
+    let address = probe.to_string();
+    let config = server.keys().with_file_name("config.yml");
+    let config = config.to_str().unwrap();
+    let nothing = String::new();
+    for arguments in [&["--probe", &address][..], &["--config", config]] {
+        let expected = format!("healthy: http://{probe}/ready says ok\n");
+        let output = healthcheck(arguments);
+        assert_eq!((0, expected, nothing.clone()), parts(&output));
+        let output = healthcheck(&[arguments, &["--live"]].concat());
+        let expected = format!("healthy: http://{probe}/live says ok\n");
+        assert_eq!((0, expected, nothing.clone()), parts(&output));
+    }
+    fs::rename(server.keys(), server.keys().with_file_name("away")).unwrap();
+    let unhealthy = wait_for(PATIENCE, || {
+        let output = parts(&healthcheck(&["--probe", &address]));
+        (output.0 != 0).then_some(output)
+    });
+    let expected =
+        format!("Error: unhealthy: http://{probe}/ready says the key store is not available\n");
+    assert_eq!(Some((1, nothing.clone(), expected)), unhealthy);
+    assert_eq!(0, parts(&healthcheck(&["--probe", &address, "--live"])).0);
+    server.signal(Signal::TERM);
+    server.wait_for_exit();
+    let (code, _, text) = parts(&healthcheck(&["--probe", &address, "--live"]));
+    assert_eq!(1, code);
+    let expected = format!("Error: unhealthy: http://{probe}/live does not answer: ");
+    assert!(text.starts_with(&expected), "{text}");
+    assert_eq!(1, text.lines().count());
+}
+
+#[test]
+fn healthcheck_wants_to_know_where() {
+    let (code, _, text) = parts(&healthcheck(&[]));
+    assert_eq!(2, code);
+    assert!(text.starts_with("Error: no probe address"), "{text}");
+    let (code, _, text) = parts(&healthcheck(&["--probe", "somewhere"]));
+    assert_eq!(
+        (2, "Error: invalid probe address: \"somewhere\"\n"),
+        (code, text.as_str())
+    );
+    assert_eq!(
+        2,
+        parts(&healthcheck(&["--probe", "127.0.0.1:1", "extra"])).0
+    );
+    assert_eq!(2, parts(&healthcheck(&["--nonsense"])).0);
+    let server = Server::start(|_| {});
+    let config = server.keys().with_file_name("config.yml");
+    let (code, _, text) = parts(&healthcheck(&["--config", config.to_str().unwrap()]));
+    assert_eq!(2, code);
+    assert!(text.contains("no probe.address"), "{text}");
+    let (code, _, text) = parts(&healthcheck(&["--config", "/nowhere.yml"]));
+    assert_eq!(2, code);
+    assert!(text.contains("/nowhere.yml"), "{text}");
+}
+
+#[test]
+fn a_probe_that_never_answers_is_unhealthy() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let start = Instant::now();
+    let (code, _, text) = parts(&healthcheck(&["--probe", &address]));
+    assert_eq!(1, code);
+    assert!(text.contains("does not answer: timeout"), "{text}");
+    assert!(start.elapsed() < Duration::from_secs(15));
 }

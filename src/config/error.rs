@@ -123,7 +123,7 @@ pub enum Problem {
 
 impl Problem {
     /// What would be right.
-    fn advice(&self) -> &'static str {
+    pub(super) fn advice(&self) -> &'static str {
         match self {
             Self::NewerFormat => "write \"root\" instead of \"admin\" and leave out \"version\"",
             Self::MixedFormats => {
