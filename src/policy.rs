@@ -100,6 +100,11 @@ impl Policies {
         self.proxies.contains(identity)
     }
 
+    /// Whether there are TLS proxies at all.
+    pub fn has_proxies(&self) -> bool {
+        !self.proxies.is_empty()
+    }
+
     /// The policy called `name`.
     pub fn get(&self, name: &str) -> Option<&Arc<Policy>> {
         self.policies.get(name).map(|policy| &policy.value)

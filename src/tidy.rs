@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["secret", "duration", "deadline", "glob", "name"],
     &["crypto", "identity"],
     &["tls", "policy", "keystore"],
-    &["cache", "http", "log"],
+    &["cache", "http", "log", "metrics"],
     &["config"],
     &["server", "client"],
     &["cli"],

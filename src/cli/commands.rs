@@ -3,7 +3,7 @@
 use super::{
     Failure,
     args::{Args, Flag, Takes},
-    completion, config, key, man, server, tool,
+    completion, config, healthcheck, key, man, server, tool,
 };
 
 /// A command.
@@ -88,6 +88,14 @@ pub(super) static COMMANDS: &[Command] = &[
         flags: server::FLAGS,
         examples: &["kes server --config /etc/kes/config.yml", "kes server --config config.yml --auth off"],
         run: server::run,
+    },
+    Command {
+        path: &["healthcheck"], aliases: &[], arguments: &[],
+        summary: "Ask the probe of a server whether it is healthy",
+        details: healthcheck::DETAILS,
+        flags: healthcheck::FLAGS,
+        examples: &["kes healthcheck --config /etc/kes/config.yml", "kes healthcheck --probe 127.0.0.1:7374 --live"],
+        run: healthcheck::run,
     },
     Command {
         path: &["config", "check"], aliases: &[],

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod completion;
 mod config;
+mod healthcheck;
 mod help;
 mod key;
 mod man;

@@ -38,6 +38,7 @@ maps! {
         policy: PolicyMap,
         cache: Cache,
         log: Log,
+        probe: Probe,
         keys: Keys,
         keystore: Stores,
     }
@@ -48,6 +49,7 @@ maps! {
     Cache { expiry: Expiry, }
     Expiry { any: String, unused: String, }
     Log { error: String, audit: String, }
+    Probe { address: String, }
     Key { name: String, }
     /// The key store section: at most one of them is filled in.
     Stores {

@@ -63,7 +63,7 @@ fn given(flag: Option<&str>) -> Option<&str> {
 }
 
 /// The address that `text` stands for: `IP`, `IP:PORT`, `:PORT`, `[IPv6]` or `[IPv6]:PORT`.
-fn parse_address(text: &str) -> Option<SocketAddr> {
+pub(super) fn parse_address(text: &str) -> Option<SocketAddr> {
     if let Ok(address) = text.parse() {
         return Some(address);
     }
@@ -78,6 +78,12 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
     let port = text.strip_prefix(':')?;
     let port = port.parse().ok().filter(|_| !port.starts_with('+'))?;
     Some(SocketAddr::new(DEFAULT_ADDRESS.ip(), port))
+}
+
+/// Whether nobody can listen on both. Port 0 is another one every time.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let is_same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && is_same_ip
 }
 
 /// `on` or `off` in any case.
@@ -130,6 +136,7 @@ impl Loader<'_> {
         let policies = self.policies(file.policy.unwrap_or_default(), &root, &proxy);
         let cache = self.cache(file.cache.unwrap_or_default());
         let log = self.log(file.log.unwrap_or_default());
+        let probe = self.probe(file.probe.unwrap_or_default(), address);
 
         let (section, stores, keys) = match (file.keystore, file.keys) {
             (None, Some(file::Keys::Stores(stores))) => ("keys", *stores, Vec::new()),
@@ -159,6 +166,7 @@ impl Loader<'_> {
             policies,
             cache,
             log,
+            probe,
             keys,
             key_store,
         }
@@ -302,6 +310,21 @@ impl Loader<'_> {
             error: switch("log.error", error, default.error, Problem::ErrorLog),
             audit: switch("log.audit", &audit, default.audit, Problem::AuditLog),
         }
+    }
+
+    /// The address for probes; `api` is that for clients.
+    fn probe(&self, probe: file::Probe, api: SocketAddr) -> Option<SocketAddr> {
+        let text = self.text(probe.address);
+        if text.is_empty() {
+            return None;
+        }
+        let problem = match parse_address(&text) {
+            Some(address) if !overlap(address, api) => return Some(address),
+            Some(_) => Problem::ProbeIsApi(text),
+            None => Problem::ProbeAddress(text),
+        };
+        self.refuse(self.invalid("probe.address", problem));
+        None
     }
 
     fn keys(&self, keys: Vec<Option<file::Key>>) -> Vec<KeyName> {

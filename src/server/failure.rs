@@ -29,6 +29,14 @@ pub enum Failure {
     Prohibited,
     /// The client showed more than one certificate that is not an authority's.
     TooManyIdentities,
+    /// A TLS proxy forwarded no certificate.
+    NoClientCertificate,
+    /// There is more than one client certificate, in the handshake or from a TLS proxy.
+    TooManyClientCertificates,
+    /// What a TLS proxy forwarded is no certificate.
+    InvalidClientCertificate,
+    /// A TLS proxy forwarded a certificate that is not trusted.
+    UntrustedClientCertificate,
     /// The body is not the JSON that the route wants, too large, or cut off.
     InvalidJson,
     /// The argument can't be the name of a key.
@@ -100,6 +108,12 @@ impl Failure {
                 400,
                 "too many identities: more than one certificate is present".into(),
             ),
+            Self::NoClientCertificate => (400, "no client certificate is present".into()),
+            Self::TooManyClientCertificates => {
+                (400, "too many client certificates are present".into())
+            }
+            Self::InvalidClientCertificate => (400, "invalid client certificate".into()),
+            Self::UntrustedClientCertificate => (403, "".into()),
             Self::InvalidJson => (400, "invalid json".into()),
             Self::InvalidKeyName => (400, "invalid key name".into()),
             Self::InvalidPolicyName => (400, "invalid policy name".into()),

@@ -1,7 +1,7 @@
 //! One request from head to answer, in the order of `api.md` 1.3.
 //!
-//! Answers are made here and nowhere else: [`Exchange::answer`] turns a result into a reply and
-//! audits it, once.
+//! Answers are made here and nowhere else: [`Exchange::answer`] turns a result into a reply, audits
+//! and counts it, once.
 
 use std::{
     sync::Arc,
@@ -12,7 +12,7 @@ use super::{
     Server, State,
     connection::Address,
     failure::{Failure, Task},
-    peer::Peer,
+    proxy::Client,
     routes::{self, Access, Argument, Route},
 };
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     },
     keystore::{self, KeyName},
     log::{AuditEvent, Log},
+    metrics::{self, Metrics},
     policy::Policies,
 };
 
@@ -70,9 +71,10 @@ impl Call<'_> {
         &self,
         change: impl FnOnce(&mut Policies) -> Result<()>,
     ) -> Result<Outcome> {
-        self.server.change_state(|state| {
+        let server = self.server;
+        server.change_state(|state| {
             if !state.policies.allows(self.identity, self.path) {
-                return Err(Failure::Prohibited);
+                return Err(server.prohibit(&state.policies, self.identity, self.path));
             }
             change(&mut state.policies)
         })?;
@@ -123,6 +125,8 @@ pub(super) struct Exchange {
     identity: Arc<str>,
     route: Option<&'static Route>,
     log: Arc<Log>,
+    /// `None` if the request is not counted.
+    metrics: Option<&'static Metrics>,
     is_answered: bool,
     /// When the answer is due.
     pub(super) deadline: Deadline,
@@ -139,8 +143,14 @@ pub(super) enum Admission {
 }
 
 impl Server {
-    /// Checks a request head: route, method, path, identity, policy.
-    pub(super) fn admit(&self, state: &State, peer: &Peer, head: &Head, now: Instant) -> Admission {
+    /// Checks a request head: route, method, path, TLS proxy, identity, policy.
+    pub(super) fn admit(
+        &self,
+        state: &State,
+        client: &Client<'_>,
+        head: &Head,
+        now: Instant,
+    ) -> Admission {
         if !is_clean(&head.path) && !names_a_dot(&head.path) {
             let cleaned = clean(&head.path);
             let query = head
@@ -152,17 +162,22 @@ impl Server {
         }
         let route = routes::find(&head.path);
         let timeout = route.map_or(Duration::from_secs(10), |route| route.timeout);
+        let metrics = route.is_none_or(Route::is_metered).then_some(self.metrics);
+        if let Some(metrics) = metrics {
+            metrics.request_begins();
+        }
         let exchange = Exchange {
             arrived: now,
             arrived_at: SystemTime::now(),
             path: head.path.clone(),
-            identity: peer.identity(),
+            identity: client.peer.identity(),
             route,
             log: self.log.clone(),
+            metrics,
             is_answered: false,
             deadline: Deadline::after(now, timeout),
         };
-        match check(state, peer, head, route) {
+        match check(self, state, client, head, route) {
             Ok(route) => Admission::Granted(exchange, route.max_body),
             Err(failure) => Admission::Refused(exchange, failure),
         }
@@ -297,12 +312,16 @@ impl Server {
 
 /// The checks before the body, in their order.
 fn check(
+    server: &Server,
     state: &State,
-    peer: &Peer,
+    client: &Client<'_>,
     head: &Head,
     route: Option<&'static Route>,
 ) -> Result<&'static Route> {
-    let route = route.ok_or(Failure::NoSuchPath)?;
+    let Some(route) = route else {
+        client.check()?;
+        return Err(Failure::NoSuchPath);
+    };
     if !route.accepts(head.method) {
         return Err(Failure::MethodNotAllowed(route.method));
     }
@@ -316,44 +335,56 @@ fn check(
     if !route.matches(path) {
         return Err(Failure::PathMismatch(route.pattern));
     }
+    client.check()?;
     if route.access == Access::Policy {
-        if peer.has_several_identities() {
+        if client.peer.has_several_identities() {
             return Err(Failure::TooManyIdentities);
         }
-        if !state.policies.allows(&peer.identity(), path) {
-            return Err(Failure::Prohibited);
+        let identity = client.peer.identity();
+        if !state.policies.allows(&identity, path) {
+            return Err(server.prohibit(&state.policies, &identity, path));
         }
     }
     Ok(route)
 }
 
 impl Exchange {
-    /// The reply for `result`, audited. Consumes the exchange: nothing is answered twice.
+    /// The reply for `result`, audited and counted. Consumes the exchange: nothing is answered
+    /// twice.
     pub(super) fn answer(mut self, result: Result<Reply>) -> Reply {
         let reply = result.unwrap_or_else(|failure| failure.reply());
         self.is_answered = true;
-        self.audit(reply.status);
+        self.record(reply.status);
         reply
     }
 
-    fn audit(&self, status: u16) {
+    fn record(&self, status: u16) {
+        let took = self.arrived.elapsed();
+        if let Some(metrics) = self.metrics {
+            let outcome = match status {
+                ..400 => metrics::Outcome::Success,
+                400..500 => metrics::Outcome::Error,
+                500.. => metrics::Outcome::Failure,
+            };
+            metrics.request_ends(outcome, took);
+        }
         if self.log.audits() {
             self.log.audit(&AuditEvent {
                 time: self.arrived_at,
                 path: &self.path,
                 identity: &self.identity,
                 status,
-                took: self.arrived.elapsed(),
+                took,
             });
         }
     }
 }
 
-/// A request that a panic ends without an answer is audited all the same.
+/// A request that a panic ends without an answer is audited and counted all the same.
 impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.is_answered {
-            self.audit(500);
+            self.record(500);
         }
     }
 }

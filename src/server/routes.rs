@@ -51,6 +51,9 @@ pub struct Route {
     pub(super) handler: fn(&Call<'_>) -> Result<Outcome, Failure>,
 }
 
+const METRICS: &str = "/v1/metrics";
+/// Documented with POST, called with GET: both are accepted.
+const POLICY_LIST: &str = "/v1/policy/list/";
 const MIB: usize = 1 << 20;
 const SHORT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(15);
@@ -73,10 +76,8 @@ pub static ROUTES: &[Route] = &[
     Route { method: Method::Post, path: "/v1/identity/assign/", pattern: "/v1/identity/assign/*/*", argument: Argument::PolicyAndIdentity, max_body: 0, timeout: SHORT, access: Access::Policy, handler: identity::assign },
     Route { method: Method::Get, path: "/v1/identity/list/", pattern: "/v1/identity/list/*", argument: Argument::Pattern, max_body: 0, timeout: SHORT, access: Access::Policy, handler: identity::list },
     Route { method: Method::Delete, path: "/v1/identity/forget/", pattern: "/v1/identity/forget/*", argument: Argument::Identity, max_body: 0, timeout: SHORT, access: Access::Policy, handler: identity::forget },
+    Route { method: Method::Get, path: METRICS, pattern: METRICS, argument: Argument::None, max_body: 0, timeout: SHORT, access: Access::Policy, handler: status::metrics },
 ];
-
-/// Documented with POST, called with GET: both are accepted.
-const POLICY_LIST: &str = "/v1/policy/list/";
 
 /// The route that serves `path`: an exact path, or a prefix with its argument. A prefix without its
 /// trailing slash counts as one with an empty argument.
@@ -99,6 +100,11 @@ impl Route {
             Argument::PolicyAndIdentity => rest.bytes().filter(|c| *c == b'/').count() == 1,
             _ => !rest.contains('/'),
         }
+    }
+
+    /// Whether its requests are counted: all but those that ask for the counts.
+    pub fn is_metered(&self) -> bool {
+        self.path != METRICS
     }
 
     /// Whether a request with `method` is for this route.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rustls::ServerConfig;
+use rustls_pki_types::UnixTime;
 
 use crate::{policy::Policies, tls::ClientTrust};
 
@@ -11,6 +12,8 @@ use crate::{policy::Policies, tls::ClientTrust};
 pub struct State {
     /// TLS for new connections.
     pub tls: Arc<ServerConfig>,
+    /// When the server's certificate expires.
+    pub certificate_expiry: UnixTime,
     /// Which client certificates are accepted.
     pub trust: Arc<ClientTrust>,
     /// Counts the changes of `trust`; connections that were accepted under another one are checked
@@ -18,4 +21,6 @@ pub struct State {
     pub trust_generation: u64,
     /// Who may do what.
     pub policies: Policies,
+    /// The header in which TLS proxies forward the certificates of their clients.
+    pub proxy_header: Option<String>,
 }
