@@ -3,7 +3,7 @@
 use super::{
     Failure,
     args::{Args, Flag, Takes},
-    completion, config, healthcheck, key, man, server, tool,
+    completion, config, healthcheck, identity, key, man, policy, server, tool, why,
 };
 
 /// A command.
@@ -43,6 +43,10 @@ pub(super) enum Kind {
     File,
     /// The name of a key that exists.
     Key,
+    /// The name of a policy that exists.
+    Policy,
+    /// An identity that has a policy.
+    Identity,
 }
 
 const fn required(name: &'static str, kind: Kind) -> Argument {
@@ -61,7 +65,7 @@ const fn optional(name: &'static str, kind: Kind) -> Argument {
     }
 }
 
-const INSECURE: Flag = Flag {
+pub(super) const INSECURE: Flag = Flag {
     names: &["insecure", "k"],
     takes: Takes::Bool,
     help: "skip the checks of the server's certificate",
@@ -168,6 +172,81 @@ pub(super) static COMMANDS: &[Command] = &[
         flags: CLIENT,
         examples: &["kes key decrypt my-key - <ciphertext.txt"],
         run: key::decrypt,
+    },
+    Command {
+        path: &["policy", "add"], aliases: &[&["policy", "create"]],
+        arguments: &[required("name", Kind::Policy), optional("file", Kind::File)],
+        summary: "Create a policy, or replace its paths",
+        details: "\
+The policy is JSON: {\"paths\":[\"/v1/key/create/my-app-*\",...]}. Without a file, or with '-',
+it is read from standard input. It lasts until the server ends; what is to last
+longer belongs into its configuration file.",
+        flags: CLIENT,
+        examples: &["kes policy add my-app my-app.json"],
+        run: policy::add,
+    },
+    Command {
+        path: &["policy", "show"], aliases: &[],
+        arguments: &[required("name", Kind::Policy)],
+        summary: "Print the paths that a policy allows",
+        details: "",
+        flags: CLIENT,
+        examples: &["kes policy show my-app"],
+        run: policy::show,
+    },
+    Command {
+        path: &["policy", "list"], aliases: &[&["policy", "ls"]],
+        arguments: &[optional("pattern", Kind::Policy)],
+        summary: "List the policies that match a pattern",
+        details: "",
+        flags: CLIENT,
+        examples: &["kes policy list 'my-*'"],
+        run: policy::list,
+    },
+    Command {
+        path: &["policy", "delete"], aliases: &[&["policy", "rm"]],
+        arguments: &[required("name", Kind::Policy)],
+        summary: "Delete a policy; whoever is assigned to it has none then",
+        details: "",
+        flags: CLIENT,
+        examples: &["kes policy delete my-app"],
+        run: policy::delete,
+    },
+    Command {
+        path: &["policy", "why"], aliases: &[],
+        arguments: &[required("identity", Kind::Identity), required("path", Kind::Text)],
+        summary: "Tell whether an identity may call a path, and why",
+        details: why::DETAILS,
+        flags: why::FLAGS,
+        examples: &["kes policy why --config config.yml \"$APP\" /v1/key/create/my-key"],
+        run: why::run,
+    },
+    Command {
+        path: &["identity", "assign"], aliases: &[],
+        arguments: &[required("identity", Kind::Identity), required("policy", Kind::Policy)],
+        summary: "Assign an identity to a policy, instead of the one that it had",
+        details: "It lasts until the server ends; what is to last longer belongs into its\nconfiguration file.",
+        flags: CLIENT,
+        examples: &["kes identity assign \"$APP\" my-app"],
+        run: identity::assign,
+    },
+    Command {
+        path: &["identity", "list"], aliases: &[&["identity", "ls"]],
+        arguments: &[optional("pattern", Kind::Identity)],
+        summary: "List identities with their policies",
+        details: "",
+        flags: CLIENT,
+        examples: &["kes identity list"],
+        run: identity::list,
+    },
+    Command {
+        path: &["identity", "forget"], aliases: &[&["identity", "rm"]],
+        arguments: &[required("identity", Kind::Identity)],
+        summary: "Take its policy from an identity",
+        details: "",
+        flags: CLIENT,
+        examples: &["kes identity forget 736bf58626441e3e134a2daf2e6a8441b40e1abc0eac510878168c8aac9f2b0b"],
+        run: identity::forget,
     },
     Command {
         path: &["tool", "identity", "new"], aliases: &[&["identity", "new"]],

@@ -6,11 +6,14 @@ mod completion;
 mod config;
 mod healthcheck;
 mod help;
+mod identity;
 mod key;
 mod man;
+mod policy;
 mod server;
 mod style;
 mod tool;
+mod why;
 
 use std::{
     ffi::OsString,
@@ -25,6 +28,8 @@ use self::{
     help::{group_usage, usage},
     style::{Paint, Style},
 };
+
+use crate::client::Client;
 
 /// Why a command failed; exits with 1 unless it says otherwise.
 enum Failure {
@@ -83,7 +88,11 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             }
             None => {
                 complain(&group_usage(&path));
-                return ExitCode::from(if path == ["key"] { 2 } else { 1 });
+                return ExitCode::from(if matches!(*path, ["key" | "log"]) {
+                    2
+                } else {
+                    1
+                });
             }
         }
     }
@@ -159,6 +168,27 @@ fn print(text: &str) -> Result<(), Failure> {
 /// Prints to stderr; if nobody listens there is nobody left to tell.
 fn complain(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// The arguments: at least as many as there are names in `required`, which say what is missing, and
+/// no more than `most`.
+fn arguments<'a>(args: &'a Args, required: &[&str], most: usize) -> Result<&'a [String], Failure> {
+    let given = args.positional.len();
+    match required.get(given) {
+        Some(missing) => Err(format!("no {missing} specified").into()),
+        None if given > most => Err("too many arguments".into()),
+        None => Ok(&args.positional),
+    }
+}
+
+/// The client that the environment and the flags describe.
+fn client(args: &Args) -> Result<Client, Failure> {
+    Ok(Client::from_env(args.is_set("insecure"))?)
+}
+
+/// Whether the output is for a program: with `--json`, and when it is no terminal.
+fn wants_json(args: &Args) -> bool {
+    args.is_set("json") || !is_terminal()
 }
 
 /// Whether a person reads stdout.

@@ -8,7 +8,7 @@ use super::{
     args::{Flag, Takes},
     commands::{self, Command, Kind, below},
     help::{HELP, dashed},
-    print,
+    identity, key, policy, print,
     style::harmless,
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 
 pub(super) const DETAILS: &str = "\
 Completes commands, flags, file names and, if the environment names a server that
-answers quickly, the names of keys.";
+answers quickly, the names of keys, policies and identities.";
 
 /// The scripts, by the shell's name.
 const SCRIPTS: [(&str, &str); 3] = [
@@ -194,15 +194,19 @@ fn choices(text: &str, prefix: &str) -> Vec<(String, String)> {
 
 /// The names of this kind that start with `started`, if the server tells them at once.
 fn names(kind: Kind, started: &str, is_insecure: bool) -> Option<Vec<String>> {
-    let api = match kind {
-        Kind::Key => "key",
+    let (api, read): (_, fn(&[u8]) -> serde_json::Result<Vec<String>>) = match kind {
+        Kind::Key => ("key", key::names),
+        Kind::Policy => ("policy", policy::names),
+        Kind::Identity => ("identity", |list| {
+            Ok(identity::parse(list)?.into_keys().collect())
+        }),
         Kind::Text | Kind::File => return None,
     };
     let pattern = format!("{}*", glob::escape(started));
     let path = format!("/v1/{api}/list/{}", escape(&pattern));
     let client = Client::from_env(is_insecure).ok()?;
     let answer = client.glance(&path, MAX_ANSWER).ok()?;
-    super::key::names(&answer).ok()
+    read(&answer).ok()
 }
 
 #[cfg(test)]
