@@ -122,8 +122,12 @@ fn draw(view: &View, style: Style) {
         if number > 0 {
             text.push_str("\r\n");
         }
+        // Before the line: behind one that fills the width, its last character would be erased.
+        text.push_str("\x1b[2K");
         text.push_str(line);
-        text.push_str("\x1b[K");
+    }
+    if !lines.is_empty() {
+        text.push_str("\r\n");
     }
     text.push_str("\x1b[J");
     write(&text);
