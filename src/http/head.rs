@@ -1,5 +1,7 @@
 //! Request heads: request line and headers, from bytes to a checked [`Head`].
 
+use std::{borrow::Cow, mem::MaybeUninit};
+
 use percent_encoding::percent_decode_str;
 
 use super::{Malformed, Method};
@@ -51,10 +53,7 @@ pub fn find_end(input: &[u8], scanned: &mut usize) -> Result<Option<usize>, Malf
     // for a line end; whoever can make the two disagree can smuggle a request, so neither may pass.
     let start = *scanned;
     let limit = input.len().min(MAX_HEAD);
-    for (at, byte) in input.iter().enumerate().take(limit).skip(start) {
-        if *byte != b'\n' {
-            continue;
-        }
+    for at in memchr::memchr_iter(b'\n', &input[start..limit]).map(|found| start + found) {
         if at == 0 || input[at - 1] != b'\r' {
             return Err(Malformed::bad_request("line feed without carriage return"));
         }
@@ -80,9 +79,9 @@ pub fn find_end(input: &[u8], scanned: &mut usize) -> Result<Option<usize>, Malf
 /// (RFC 9112 6.3): several lengths, a length with chunked, transfer codings other than chunked,
 /// folded lines, several `Host` lines, a missing `Host` in HTTP/1.1.
 pub fn parse(bytes: &[u8]) -> Result<Head, Malformed> {
-    let mut lines = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut lines);
-    match request.parse(bytes) {
+    let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(bytes, &mut lines) {
         Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
         Ok(_) => return Err(Malformed::bad_request("malformed request head")),
         Err(httparse::Error::TooManyHeaders) => {
@@ -182,29 +181,35 @@ fn parse_length(value: &[u8]) -> Result<u64, Malformed> {
 
 /// Splits a request target in origin form or absolute form into decoded path and query.
 fn parse_target(target: &str) -> Result<(String, Option<String>), Malformed> {
-    let local = match target.split_once("://") {
-        Some((scheme, rest))
-            if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") =>
-        {
-            let path = rest.find(['/', '?']).map_or("", |at| &rest[at..]);
-            if path.starts_with('/') {
-                path.to_owned()
-            } else {
-                format!("/{path}")
+    let local = if target.starts_with('/') {
+        Cow::Borrowed(target)
+    } else {
+        match target.split_once("://") {
+            Some((scheme, rest))
+                if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") =>
+            {
+                let path = rest.find(['/', '?']).map_or("", |at| &rest[at..]);
+                if path.starts_with('/') {
+                    Cow::Borrowed(path)
+                } else {
+                    Cow::Owned(format!("/{path}"))
+                }
             }
+            _ => return Err(Malformed::bad_request("malformed request target")),
         }
-        _ if target.starts_with('/') => target.to_owned(),
-        _ => return Err(Malformed::bad_request("malformed request target")),
     };
     let (path, query) = match local.split_once('?') {
         Some((path, query)) => (path, Some(query.to_owned())),
-        None => (local.as_str(), None),
+        None => (&*local, None),
     };
     Ok((decode(path)?, query))
 }
 
 fn decode(path: &str) -> Result<String, Malformed> {
     let bytes = path.as_bytes();
+    if memchr::memchr(b'%', bytes).is_none() {
+        return Ok(path.to_owned());
+    }
     for (at, byte) in bytes.iter().enumerate() {
         let is_escape = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
         if *byte == b'%' && !(is_escape(at + 1) && is_escape(at + 2)) {

@@ -122,7 +122,7 @@ impl Server {
             arrived: now,
             arrived_at: SystemTime::now(),
             path: head.path.clone(),
-            identity: peer.identity(),
+            identity: peer.identity().clone(),
             route,
             log: self.log.clone(),
             is_answered: false,
@@ -285,7 +285,7 @@ fn check(
         if peer.has_several_identities() {
             return Err(Failure::TooManyIdentities);
         }
-        if !state.policies.allows(&peer.identity(), path) {
+        if !state.policies.allows(peer.identity(), path) {
             return Err(Failure::Prohibited);
         }
     }

@@ -16,7 +16,6 @@ use std::{
 };
 
 use rustls::ServerConnection;
-use zeroize::{Zeroize, Zeroizing};
 
 use super::{Server, failure::Failure, peer::Peer, pipeline::Exchange};
 use crate::{
@@ -24,7 +23,8 @@ use crate::{
         body::BodyReader,
         reply::{Frame, Reply},
     },
-    secret, tls,
+    secret::{self, Wiped},
+    tls,
 };
 
 /// A handshake must be done, and a request complete, after this time.
@@ -95,10 +95,10 @@ struct Inner {
     peer: Option<Peer>,
     stage: Stage,
     /// Decrypted bytes that are not used yet, and how many of them were searched for a head's end.
-    input: Vec<u8>,
+    input: Wiped,
     scanned: usize,
     /// Bytes of answers that TLS has not taken yet, and how many of them it has.
-    output: Zeroizing<Vec<u8>>,
+    output: Wiped,
     taken: usize,
     /// Requests so far.
     requests: u64,
@@ -130,7 +130,7 @@ enum Stage {
 struct Receiving {
     exchange: Exchange,
     reader: BodyReader,
-    body: Zeroizing<Vec<u8>>,
+    body: Wiped,
     max_body: usize,
     frame: Frame,
 }
@@ -172,9 +172,9 @@ impl Connection {
                 tls,
                 peer: None,
                 stage: Stage::Handshake,
-                input: Vec::new(),
+                input: Wiped::default(),
                 scanned: 0,
-                output: Zeroizing::new(Vec::new()),
+                output: Wiped::default(),
                 taken: 0,
                 requests: 0,
                 is_eof: false,
@@ -237,7 +237,7 @@ impl Connection {
             }
             _ => {}
         }
-        inner.input.zeroize();
+        inner.input.reset();
         let _ = inner.socket.shutdown(std::net::Shutdown::Both);
         server.registry.remove(self.token);
     }
@@ -351,8 +351,7 @@ impl Inner {
     /// Gives back what an idle connection does not need.
     fn rest(&mut self, connection: &Connection, server: &Server) -> Wait {
         if self.input.is_empty() {
-            self.input.zeroize();
-            self.input = Vec::new();
+            self.input.reset();
             if matches!(self.stage, Stage::Head) && server.is_draining() {
                 return self.hang_up(connection, server);
             }
@@ -456,7 +455,7 @@ impl Inner {
             }
             if self.taken == self.output.len() {
                 if !self.output.is_empty() {
-                    self.output = Zeroizing::new(Vec::new());
+                    self.output.reset();
                     self.taken = 0;
                 }
                 return Ok(true);

@@ -6,7 +6,7 @@ use std::{io, sync::Arc};
 
 use rustls::HandshakeKind;
 use rustls_pki_types::UnixTime;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroize as _;
 
 use super::{
     Address, Connection, IDLE_TIMEOUT, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving, Stage, Step,
@@ -19,7 +19,7 @@ use crate::{
         head::{self, Head},
         reply::{Frame, Reply},
     },
-    secret,
+    secret::{self, Wiped},
     server::{
         Server,
         failure::Failure,
@@ -230,7 +230,7 @@ impl Inner {
                 self.stage = Stage::Body(Box::new(Receiving {
                     exchange,
                     reader,
-                    body: Zeroizing::new(Vec::new()),
+                    body: Wiped::default(),
                     max_body,
                     frame,
                 }));
