@@ -263,6 +263,12 @@ impl Connection {
                 let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
                 self.settle(inner, server, wait);
             }
+            Stage::Head if inner.input.is_empty() && !inner.is_stalled => {
+                // Idle for too long: the client hears that it is no accident.
+                inner.now = now;
+                let wait = inner.hang_up(self, server);
+                self.settle(inner, server, wait);
+            }
             stage => {
                 if matches!(stage, Stage::Handshake) && inner.has_received {
                     self.log_handshake(server, "tls: handshake timed out");
