@@ -68,6 +68,18 @@ impl Pattern {
 
     /// Whether the pattern covers all of `name`.
     pub fn matches(&self, name: &str) -> bool {
+        self.walk(name, |_| {})
+    }
+
+    /// How many bytes of `name`, from its start, a beginning of the pattern covers.
+    pub fn reach(&self, name: &str) -> usize {
+        let mut left = name.len();
+        self.walk(name, |rest| left = left.min(rest.len()));
+        name.len() - left
+    }
+
+    /// Matches `name`; tells `on_step` what of it is left after each character that fits.
+    fn walk(&self, name: &str, mut on_step: impl FnMut(&str)) -> bool {
         let mut elements = self.elements.as_slice();
         let mut rest = name.chars();
         // Where to go on if what follows the latest `*` does not fit: one character further. Earlier
@@ -84,6 +96,7 @@ impl Pattern {
                     let mut next = rest.clone();
                     if next.next().is_some_and(|c| element.fits(c)) {
                         (elements, rest) = (after, next);
+                        on_step(rest.as_str());
                         continue;
                     }
                 }
@@ -95,7 +108,10 @@ impl Pattern {
             };
             match start.next() {
                 None | Some('/') => return false,
-                Some(_) => (elements, rest) = (after, start.clone()),
+                Some(_) => {
+                    (elements, rest) = (after, start.clone());
+                    on_step(rest.as_str());
+                }
             }
         }
     }
@@ -122,6 +138,18 @@ impl Element {
 /// Whether `pattern` is well-formed and covers all of `name`.
 pub fn matches(pattern: &str, name: &str) -> bool {
     Pattern::parse(pattern).is_ok_and(|pattern| pattern.matches(name))
+}
+
+/// The pattern that matches `name` and nothing else.
+pub fn escape(name: &str) -> String {
+    let mut pattern = String::with_capacity(name.len());
+    for c in name.chars() {
+        if matches!(c, '*' | '?' | '[' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
 }
 
 /// Whether `pattern` can be matched at all.
@@ -201,6 +229,23 @@ mod tests {
         assert!(!matches("/v1*key", "/v1/key"));
         assert!(!matches("/v1?key", "/v1/key"));
         assert!(!matches("*b", "a/b"));
+    }
+
+    #[test]
+    fn a_pattern_reaches_as_far_as_its_beginning_matches() {
+        for (pattern, name, reach) in [
+            ("/a/b", "/a/b", 4),
+            ("/a/b", "/a/bc", 4),
+            ("/a/c", "/a/b", 3),
+            ("x", "/a", 0),
+            ("", "/a", 0),
+            ("/*", "/ab/c", 3),
+            ("/*/[c-d]x", "/ab/c", 5),
+            ("\u{fc}?", "\u{fc}\u{fc}\u{fc}", 4),
+        ] {
+            let pattern = Pattern::parse(pattern).unwrap();
+            assert_eq!(reach, pattern.reach(name), "{} {name}", pattern.as_str());
+        }
     }
 
     #[test]

@@ -107,6 +107,12 @@ impl Log {
         sink.send(text);
     }
 
+    /// Audit lines that nobody could read.
+    pub fn audit_lost(&self) -> u64 {
+        let audit = self.audit.as_ref();
+        audit.map_or(0, |audit| audit.lost.load(Ordering::Relaxed))
+    }
+
     /// Writes one error event if audit lines were lost since the last call.
     pub fn report_lost(&self) {
         let Some(audit) = &self.audit else { return };

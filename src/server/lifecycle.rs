@@ -195,10 +195,12 @@ fn load_state(config: &Config) -> Result<State, Error> {
     };
     let trust = Arc::new(trust);
     Ok(State {
+        certificate_expiry: tls::expiry(&certificate),
         tls: tls::server_config(certificate, trust.clone()).map_err(Error::Tls)?,
         trust,
         trust_generation: 0,
         policies: config.policies.clone(),
+        proxy_header: config.proxy.header_cert.clone(),
     })
 }
 
@@ -212,8 +214,11 @@ fn warn(config: &Config) {
             "private key {key:?} can be read by every user: run 'chmod 600' on it"
         ));
     }
-    if !config.proxy.identities.is_empty() {
-        warn("tls.proxy is not supported yet: forwarded certificates are ignored".to_owned());
+    if !config.proxy.identities.is_empty() && config.proxy.header_cert.is_none() {
+        warn(
+            "tls.proxy.header.cert is not set: all requests of TLS proxies will be refused"
+                .to_owned(),
+        );
     }
     for (name, policy) in config.policies.iter() {
         for pattern in policy.paths.iter().map(Pattern::as_str) {

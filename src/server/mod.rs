@@ -5,11 +5,15 @@ mod background;
 pub mod banner;
 mod blocking;
 mod connection;
+mod counted;
 pub mod failure;
+mod identity;
 mod key;
 pub mod lifecycle;
 mod peer;
 mod pipeline;
+mod policy;
+mod proxy;
 mod registry;
 pub mod routes;
 mod state;
@@ -21,7 +25,7 @@ use std::{
     net::TcpListener,
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, PoisonError, RwLock, Weak,
+        Arc, Mutex, PoisonError, RwLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -34,6 +38,7 @@ pub use self::state::State;
 use self::{
     blocking::Pool,
     connection::{Connection, Wait},
+    counted::Counted,
     pipeline::{Call, Outcome, Waiter},
     registry::Registry,
 };
@@ -42,6 +47,7 @@ use crate::{
     crypto::MasterKey,
     keystore::KeyStore,
     log::Log,
+    metrics::Metrics,
 };
 
 /// Key store threads.
@@ -71,7 +77,10 @@ pub struct Server {
     is_draining: AtomicBool,
     limits: Limits,
     state: RwLock<Arc<State>>,
+    /// Held from reading the state to putting a changed one in its place, so that no change is lost.
+    state_writer: Mutex<()>,
     log: Arc<Log>,
+    metrics: &'static Metrics,
     registry: Registry,
     pool: Pool,
     cache: Cache<Arc<MasterKey>, Waiter>,
@@ -101,6 +110,9 @@ impl Server {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let pool = Pool::start(KEY_STORE_THREADS, KEY_STORE_QUEUE)?;
+        // Lives as long as the process, so that no request has to count references to the counters.
+        let metrics: &'static Metrics =
+            Box::leak(Box::new(Metrics::new(limits.workers + KEY_STORE_THREADS)));
         let server = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             epoll,
@@ -109,11 +121,13 @@ impl Server {
             is_draining: AtomicBool::new(false),
             limits,
             state: RwLock::new(Arc::new(state)),
+            state_writer: Mutex::new(()),
             log,
+            metrics,
             registry: Registry::default(),
             pool,
             cache: Cache::new(CACHE_CAPACITY, expiry),
-            store,
+            store: Arc::new(Counted::new(store, metrics)),
         });
         // Level-triggered and never read: once written, every worker sees it.
         let token = epoll::EventData::new_u64(worker::STOP);
@@ -172,6 +186,23 @@ impl Server {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Puts what `change` makes of the state in its place. Requests that begin from now on see it
+    /// whole; those that run go on with the one they have. Nothing changes if `change` fails.
+    fn change_state<T, E>(&self, change: impl FnOnce(&mut State) -> Result<T, E>) -> Result<T, E> {
+        let _writer = self
+            .state_writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = State::clone(&self.state());
+        let done = change(&mut state)?;
+        let mut current = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *current, Arc::new(state));
+        drop(current);
+        // Freeing thousands of policies takes its time; not while readers wait.
+        drop(before);
+        Ok(done)
     }
 
     fn is_draining(&self) -> bool {

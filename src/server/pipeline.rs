@@ -1,7 +1,7 @@
 //! One request from head to answer, in the order of `api.md` 1.3.
 //!
-//! Answers are made here and nowhere else: [`Exchange::answer`] turns a result into a reply and
-//! audits it, once.
+//! Answers are made here and nowhere else: [`Exchange::answer`] turns a result into a reply, audits
+//! and counts it, once.
 
 use std::{
     sync::Arc,
@@ -12,20 +12,26 @@ use super::{
     Server, State,
     connection::Address,
     failure::{Failure, Task},
-    peer::Peer,
+    proxy::Client,
     routes::{self, Access, Argument, Route},
 };
 use crate::{
     cache::Lookup,
     crypto::{MasterKey, stored},
     deadline::Deadline,
+    glob::Pattern,
     http::{
         head::{Head, clean, is_clean},
         reply::Reply,
     },
     keystore::{self, KeyName},
     log::{AuditEvent, Log},
+    metrics::{self, Metrics},
+    policy::Policies,
 };
+
+/// The longest pattern of a list, in bytes.
+const MAX_PATTERN: usize = 4096;
 
 /// What a handler sees of a request.
 pub(super) struct Call<'a> {
@@ -33,7 +39,9 @@ pub(super) struct Call<'a> {
     pub(super) server: &'a Server,
     /// Who asks.
     pub(super) identity: &'a str,
-    /// The last element of the path, decoded; empty if there is none.
+    /// The whole path, decoded.
+    pub(super) path: &'a str,
+    /// What follows the path of the route, decoded; empty if there is nothing.
     pub(super) argument: &'a str,
     /// The whole body; empty if the route takes none.
     pub(super) body: &'a [u8],
@@ -43,6 +51,33 @@ impl Call<'_> {
     /// The argument as the name of a key.
     pub(super) fn key_name(&self) -> Result<KeyName> {
         KeyName::parse(self.argument).ok_or(Failure::InvalidKeyName)
+    }
+
+    /// The argument as the pattern of a list; `None` is one that matches nothing.
+    pub(super) fn pattern(&self) -> Option<Pattern> {
+        let pattern = match self.argument {
+            "" => "*",
+            pattern => pattern,
+        };
+        // A malformed pattern matches nothing, and no name is so long that it takes a longer one.
+        Some(pattern)
+            .filter(|pattern| pattern.len() <= MAX_PATTERN)
+            .and_then(|pattern| Pattern::parse(pattern).ok())
+    }
+
+    /// Changes the policies, if the caller still may: its right may have ended while its body came
+    /// in.
+    pub(super) fn change_policies(
+        &self,
+        change: impl FnOnce(&mut Policies) -> Result<()>,
+    ) -> Result<Outcome> {
+        self.server.change_state(|state| {
+            if !state.policies.allows(self.identity, self.path) {
+                return Err(Failure::Prohibited);
+            }
+            change(&mut state.policies)
+        })?;
+        Ok(Outcome::Done(Reply::empty()))
     }
 }
 
@@ -89,6 +124,8 @@ pub(super) struct Exchange {
     identity: Arc<str>,
     route: Option<&'static Route>,
     log: Arc<Log>,
+    /// `None` if the request is not counted.
+    metrics: Option<&'static Metrics>,
     is_answered: bool,
     /// When the answer is due.
     pub(super) deadline: Deadline,
@@ -105,8 +142,14 @@ pub(super) enum Admission {
 }
 
 impl Server {
-    /// Checks a request head: route, method, path, identity, policy.
-    pub(super) fn admit(&self, state: &State, peer: &Peer, head: &Head, now: Instant) -> Admission {
+    /// Checks a request head: route, method, path, TLS proxy, identity, policy.
+    pub(super) fn admit(
+        &self,
+        state: &State,
+        client: &Client<'_>,
+        head: &Head,
+        now: Instant,
+    ) -> Admission {
         if !is_clean(&head.path) && !names_a_dot(&head.path) {
             let cleaned = clean(&head.path);
             let query = head
@@ -118,17 +161,22 @@ impl Server {
         }
         let route = routes::find(&head.path);
         let timeout = route.map_or(Duration::from_secs(10), |route| route.timeout);
+        let metrics = route.is_none_or(Route::is_metered).then_some(self.metrics);
+        if let Some(metrics) = metrics {
+            metrics.request_begins();
+        }
         let exchange = Exchange {
             arrived: now,
             arrived_at: SystemTime::now(),
             path: head.path.clone(),
-            identity: peer.identity().clone(),
+            identity: client.peer.identity().clone(),
             route,
             log: self.log.clone(),
+            metrics,
             is_answered: false,
             deadline: Deadline::after(now, timeout),
         };
-        match check(state, peer, head, route) {
+        match check(state, client, head, route) {
             Ok(route) => Admission::Granted(exchange, route.max_body),
             Err(failure) => Admission::Refused(exchange, failure),
         }
@@ -153,6 +201,7 @@ impl Server {
         let call = Call {
             server: self,
             identity: &exchange.identity,
+            path: &exchange.path,
             argument,
             body,
         };
@@ -263,11 +312,14 @@ impl Server {
 /// The checks before the body, in their order.
 fn check(
     state: &State,
-    peer: &Peer,
+    client: &Client<'_>,
     head: &Head,
     route: Option<&'static Route>,
 ) -> Result<&'static Route> {
-    let route = route.ok_or(Failure::NoSuchPath)?;
+    let Some(route) = route else {
+        client.check()?;
+        return Err(Failure::NoSuchPath);
+    };
     if !route.accepts(head.method) {
         return Err(Failure::MethodNotAllowed(route.method));
     }
@@ -281,11 +333,12 @@ fn check(
     if !route.matches(path) {
         return Err(Failure::PathMismatch(route.pattern));
     }
+    client.check()?;
     if route.access == Access::Policy {
-        if peer.has_several_identities() {
+        if client.peer.has_several_identities() {
             return Err(Failure::TooManyIdentities);
         }
-        if !state.policies.allows(peer.identity(), path) {
+        if !state.policies.allows(client.peer.identity(), path) {
             return Err(Failure::Prohibited);
         }
     }
@@ -293,43 +346,57 @@ fn check(
 }
 
 impl Exchange {
-    /// The reply for `result`, audited. Consumes the exchange: nothing is answered twice.
+    /// The reply for `result`, audited and counted. Consumes the exchange: nothing is answered
+    /// twice.
     pub(super) fn answer(mut self, result: Result<Reply>) -> Reply {
         let reply = result.unwrap_or_else(|failure| failure.reply());
         self.is_answered = true;
-        self.audit(reply.status);
+        self.record(reply.status);
         reply
     }
 
-    fn audit(&self, status: u16) {
+    fn record(&self, status: u16) {
+        let took = self.arrived.elapsed();
+        if let Some(metrics) = self.metrics {
+            let outcome = match status {
+                ..400 => metrics::Outcome::Success,
+                400..500 => metrics::Outcome::Error,
+                500.. => metrics::Outcome::Failure,
+            };
+            metrics.request_ends(outcome, took);
+        }
         if self.log.audits() {
             self.log.audit(&AuditEvent {
                 time: self.arrived_at,
                 path: &self.path,
                 identity: &self.identity,
                 status,
-                took: self.arrived.elapsed(),
+                took,
             });
         }
     }
 }
 
-/// A request that a panic ends without an answer is audited all the same.
+/// A request that a panic ends without an answer is audited and counted all the same.
 impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.is_answered {
-            self.audit(500);
+            self.record(500);
         }
     }
 }
 
-/// Whether `path` is a key API with `.` or `..` in the place of the name: that is a wrong name, not
-/// a path to be shortened. A client that follows a redirect would call something else.
+/// Whether `path` is an API with `.` or `..` in the place of a name: that is a wrong name, not a path
+/// to be shortened. A client that follows a redirect would call something else.
 fn names_a_dot(path: &str) -> bool {
-    routes::find(path).is_some_and(|route| {
-        route.argument == Argument::KeyName
-            && matches!(path.strip_prefix(route.path), Some("." | ".."))
-    })
+    let Some(route) = routes::find(path) else {
+        return false;
+    };
+    let names = path.strip_prefix(route.path).unwrap_or_default();
+    match route.argument {
+        Argument::None | Argument::Pattern => false,
+        _ => route.matches(path) && names.split('/').any(|name| matches!(name, "." | "..")),
+    }
 }
 
 /// Escapes a path for a `Location` header.

@@ -89,6 +89,16 @@ impl Registry {
         self.len() == 0
     }
 
+    /// How many connections `wanted` picks. It must not wait for anything.
+    pub(super) fn count(&self, wanted: impl Fn(&Connection) -> bool) -> usize {
+        let slots = self.lock();
+        let open = slots
+            .slots
+            .iter()
+            .filter_map(|slot| slot.connection.as_ref());
+        open.filter(|connection| wanted(connection)).count()
+    }
+
     /// The connections that `wanted` picks; the lock is free again when they are returned.
     pub(super) fn select(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<Arc<Connection>> {
         let slots = self.lock();

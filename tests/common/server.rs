@@ -38,6 +38,8 @@ pub struct Config {
     /// The address to listen on; a free port of 127.0.0.1 if empty.
     pub address: String,
     policies: Vec<(String, Vec<String>, Vec<String>)>,
+    /// What stands under `tls.proxy`.
+    proxy: String,
     directory: PathBuf,
 }
 
@@ -57,6 +59,7 @@ impl Config {
             auth: "off",
             address: String::new(),
             policies: Vec::new(),
+            proxy: String::new(),
             directory: directory.to_owned(),
         }
     }
@@ -69,6 +72,15 @@ impl Config {
             .map(|identity| identity.id.clone())
             .collect();
         self.policies.push((name.to_owned(), paths, identities));
+    }
+
+    /// Makes `identities` TLS proxies that forward certificates in this header.
+    pub fn proxies(&mut self, identities: &[&Identity], header: Option<&str>) {
+        let identities: Vec<_> = identities.iter().map(|identity| &identity.id).collect();
+        self.proxy = format!("identities: {identities:?}");
+        if let Some(header) = header {
+            let _ = write!(self.proxy, ", header: {{cert: {header}}}");
+        }
     }
 
     /// The directory of the key store. It exists already, so that a test may put files there.
@@ -95,9 +107,10 @@ impl Config {
         let path = |name| self.directory.join(name).display().to_string();
         let _ = writeln!(
             yaml,
-            "tls: {{key: {}, cert: {}}}",
+            "tls: {{key: {}, cert: {}, proxy: {{{}}}}}",
             path("server.key"),
-            path("server.crt")
+            path("server.crt"),
+            self.proxy
         );
         if !self.policies.is_empty() {
             yaml.push_str("policy:\n");

@@ -17,12 +17,13 @@ use std::{
 
 use rustls::ServerConnection;
 
-use super::{Server, failure::Failure, peer::Peer, pipeline::Exchange};
+use super::{Server, failure::Failure, peer::Peer, pipeline::Exchange, proxy::Forwarded};
 use crate::{
     http::{
         body::BodyReader,
         reply::{Frame, Reply},
     },
+    metrics::Event,
     secret::{self, Wiped},
     tls,
 };
@@ -93,6 +94,8 @@ struct Inner {
     socket: TcpStream,
     tls: ServerConnection,
     peer: Option<Peer>,
+    /// The certificate that a TLS proxy forwarded last.
+    forwarded: Option<Box<Forwarded>>,
     stage: Stage,
     /// Decrypted bytes that are not used yet, and how many of them were searched for a head's end.
     input: Wiped,
@@ -171,6 +174,7 @@ impl Connection {
                 socket,
                 tls,
                 peer: None,
+                forwarded: None,
                 stage: Stage::Handshake,
                 input: Wiped::default(),
                 scanned: 0,
@@ -197,6 +201,11 @@ impl Connection {
 
     fn set_deadline(&self, server: &Server, at: Instant) {
         self.deadline.store(server.millis(at), Ordering::Relaxed);
+    }
+
+    /// Whether it waits for its next request. One that a worker is busy with does not.
+    pub(super) fn is_idle(&self) -> bool {
+        self.inner.try_lock().is_ok_and(|inner| inner.is_idle())
     }
 
     /// Lets epoll watch the socket for the first time.
@@ -271,7 +280,7 @@ impl Connection {
             }
             stage => {
                 if matches!(stage, Stage::Handshake) && inner.has_received {
-                    self.log_handshake(server, "tls: handshake timed out");
+                    self.fail_handshake(server, "tls: handshake timed out");
                 }
                 self.close(inner, server);
             }
@@ -287,8 +296,7 @@ impl Connection {
         }
         let is_idle = match inner.stage {
             Stage::Handshake => true,
-            Stage::Head => inner.input.is_empty() && !inner.is_stalled,
-            _ => false,
+            _ => inner.is_idle(),
         };
         if at_once {
             self.close(&mut inner, server);
@@ -299,7 +307,8 @@ impl Connection {
         }
     }
 
-    fn log_handshake(&self, server: &Server, reason: &str) {
+    fn fail_handshake(&self, server: &Server, reason: &str) {
+        server.metrics.count(Event::FailedHandshake);
         let address = self.peer_address;
         server.log_error(&format!(
             "http: TLS handshake error from {address}: {reason}"
@@ -308,6 +317,11 @@ impl Connection {
 }
 
 impl Inner {
+    /// Whether it is between two requests and owes no answer.
+    fn is_idle(&self) -> bool {
+        matches!(self.stage, Stage::Head) && self.input.is_empty() && !self.is_stalled
+    }
+
     /// Reads, answers and writes until there is nothing left to do without waiting.
     fn turn(&mut self, connection: &Arc<Connection>, server: &Server) -> io::Result<Wait> {
         if matches!(self.stage, Stage::Linger) {
@@ -409,7 +423,7 @@ impl Inner {
         match self.tls.read_tls(&mut self.socket) {
             Ok(0) => {
                 if self.tls.is_handshaking() && self.has_received {
-                    connection.log_handshake(server, "EOF");
+                    connection.fail_handshake(server, "EOF");
                 }
                 self.is_eof = true;
                 return Ok(true);
@@ -423,7 +437,7 @@ impl Inner {
             Ok(state) => state,
             Err(e) => {
                 if self.tls.is_handshaking() {
-                    connection.log_handshake(server, &tls::handshake_failure(&e));
+                    connection.fail_handshake(server, &tls::handshake_failure(&e));
                 }
                 // The alert that says why.
                 let _ = self.write_tls();

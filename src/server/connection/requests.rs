@@ -19,12 +19,14 @@ use crate::{
         head::{self, Head},
         reply::{Frame, Reply},
     },
+    metrics::Event,
     secret::{self, Wiped},
     server::{
-        Server,
+        Server, State,
         failure::Failure,
         peer::Peer,
         pipeline::{Admission, Exchange},
+        proxy::Client,
     },
     tls,
 };
@@ -108,10 +110,14 @@ impl Inner {
         match peer {
             Ok(peer) => self.peer = Some(peer),
             Err(reason) => {
-                connection.log_handshake(server, &reason);
+                connection.fail_handshake(server, &reason);
                 return Err(io::ErrorKind::InvalidData.into());
             }
         }
+        server.metrics.count(match is_resumed {
+            true => Event::ResumedHandshake,
+            false => Event::FullHandshake,
+        });
         self.next_request(connection, server);
         Ok(Step::Progress)
     }
@@ -136,17 +142,20 @@ impl Inner {
         while self.scanned == 0 && self.input.starts_with(b"\r\n") {
             self.consume(2);
         }
-        let head = match head::find_end(&self.input, &mut self.scanned) {
+        let end = match head::find_end(&self.input, &mut self.scanned) {
+            Ok(Some(end)) => end,
             Ok(None) => return Ok(Step::NeedsInput),
-            Ok(Some(end)) => {
-                let head = head::parse(&self.input[..end]);
-                self.consume(end);
-                head
+            Err(malformed) => {
+                self.refuse_malformed(malformed);
+                return Ok(Step::Progress);
             }
-            Err(malformed) => Err(malformed),
         };
+        let state = server.state();
+        let kept = self.peer.as_ref().and_then(|peer| state.forwards_in(peer));
+        let head = head::parse(&self.input[..end], kept);
+        self.consume(end);
         match head {
-            Ok(head) => self.begin(&head, connection, server),
+            Ok(head) => self.begin(&head, &state, connection, server),
             Err(malformed) => {
                 self.refuse_malformed(malformed);
                 Ok(Step::Progress)
@@ -170,6 +179,7 @@ impl Inner {
     fn begin(
         &mut self,
         head: &Head,
+        state: &State,
         connection: &Arc<Connection>,
         server: &Server,
     ) -> io::Result<Step> {
@@ -180,13 +190,18 @@ impl Inner {
             is_head: head.method == Method::Head,
             keep_alive: head.keep_alive && !server.is_draining(),
         };
-        let state = server.state();
         let Some(peer) = &mut self.peer else {
             return Err(io::ErrorKind::NotConnected.into());
         };
         let chain = self.tls.peer_certificates().unwrap_or_default();
-        let is_trusted = peer.is_still_trusted(&state, chain, UnixTime::now());
-        let (reply, frame) = match server.admit(&state, peer, head, now) {
+        let is_trusted = peer.is_still_trusted(state, chain, UnixTime::now());
+        let client = Client::new(state, peer, head, &mut self.forwarded, |reason| {
+            let address = connection.peer_address;
+            server.log_error(&format!(
+                "http: client certificate forwarded by TLS proxy {address}: {reason}"
+            ));
+        });
+        let (reply, frame) = match server.admit(state, &client, head, now) {
             Admission::Granted(exchange, max_body) if is_trusted => {
                 return Ok(self.accept(exchange, max_body, head, frame, connection, server));
             }
