@@ -1,8 +1,11 @@
 //! The command line: one table of commands, from which dispatch, help and errors derive.
 
 mod args;
+mod config;
+mod healthcheck;
 mod key;
 mod server;
+mod style;
 mod tool;
 
 use std::{
@@ -12,7 +15,10 @@ use std::{
     process::ExitCode,
 };
 
-use self::args::{Args, Flag, Takes};
+use self::{
+    args::{Args, Flag, Takes},
+    style::{Paint, Style},
+};
 
 /// A command.
 struct Command {
@@ -28,12 +34,14 @@ struct Command {
     run: fn(&Args) -> Result<(), Failure>,
 }
 
-/// Why a command failed; everything but wrong usage exits with 1.
+/// Why a command failed; exits with 1 unless it says otherwise.
 enum Failure {
     /// Printed after `Error: `.
     Message(String),
     /// Printed as it is.
     Plain(String),
+    /// All is said; this is the exit code.
+    Exit(u8),
 }
 
 impl<T: std::fmt::Display> From<T> for Failure {
@@ -63,6 +71,8 @@ const STDIN: &str =
 #[rustfmt::skip]
 static COMMANDS: &[Command] = &[
     Command { path: &["server"], arguments: "", summary: "Run a server", details: server::DETAILS, flags: server::FLAGS, run: server::run },
+    Command { path: &["healthcheck"], arguments: "", summary: "Ask the probe of a server whether it is healthy", details: healthcheck::DETAILS, flags: healthcheck::FLAGS, run: healthcheck::run },
+    Command { path: &["config", "check"], arguments: "<file>", summary: "Look for errors and oddities in a configuration file", details: config::DETAILS, flags: server::CHECK_FLAGS, run: config::check },
     Command { path: &["key", "create"], arguments: "<name> [<key>]", summary: "Create a key, or import a given one", details: STDIN, flags: CLIENT, run: key::create },
     Command { path: &["key", "import"], arguments: "<name> <key>", summary: "Import a key of 32 bytes in base64", details: STDIN, flags: CLIENT, run: key::import },
     Command { path: &["key", "delete"], arguments: "<name>", summary: "Delete a key; what it has sealed is lost for ever", details: "", flags: CLIENT, run: key::delete },
@@ -156,8 +166,12 @@ fn run_command(command: &Command, args: impl Iterator<Item = OsString>) -> ExitC
 fn exit_code(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Message(message)) => complain(&format!("Error: {message}\n")),
+        Err(Failure::Message(message)) => {
+            let error = Style::of_stderr().paint(Paint::Red, "Error:");
+            complain(&format!("{error} {message}\n"));
+        }
         Err(Failure::Plain(message)) => complain(&format!("{message}\n")),
+        Err(Failure::Exit(code)) => return ExitCode::from(code),
     }
     ExitCode::from(1)
 }

@@ -7,7 +7,9 @@ mod check;
 mod error;
 mod expand;
 mod file;
+mod lint;
 mod load;
+mod review;
 mod stores;
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,7 @@ use std::{
 use zeroize::Zeroizing;
 
 pub use error::{Error, Place, Position, Problem};
+pub use review::{Finding, Review, Severity};
 
 use crate::{keystore::KeyName, policy::Policies, secret::Secret};
 
@@ -57,6 +60,8 @@ pub struct Config {
     pub cache: Cache,
     /// What is logged.
     pub log: Log,
+    /// Where to listen for probes; not where clients do.
+    pub probe: Option<SocketAddr>,
     /// The keys that are created at start if they don't exist.
     pub keys: Vec<KeyName>,
     /// Where keys are stored.
@@ -221,6 +226,11 @@ pub struct KeySecure {
     pub retry: Duration,
     /// A file or a directory of PEM files to trust instead of the system's authorities.
     pub ca: Option<PathBuf>,
+}
+
+/// The address that `text` stands for: `IP`, `IP:PORT`, `:PORT`, `[IPv6]` or `[IPv6]:PORT`.
+pub fn parse_address(text: &str) -> Option<SocketAddr> {
+    load::parse_address(text)
 }
 
 impl Config {

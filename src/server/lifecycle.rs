@@ -17,7 +17,7 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use super::{Limits, Server, State, banner::Banner};
+use super::{Limits, Listeners, Server, State, banner::Banner};
 use crate::{
     cache::Expiry,
     config::{self, Config, Flags, KeyStoreConfig},
@@ -35,8 +35,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(800);
 const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 /// A pre-defined key must be there within this time.
 const KEY_TIMEOUT: Duration = Duration::from_secs(15);
-/// Descriptors that are not for connections: files, logs, epoll.
-const RESERVED_DESCRIPTORS: u64 = 64;
+/// Descriptors that are not for connections of clients: files, logs, epoll, probes.
+const RESERVED_DESCRIPTORS: u64 = 96;
 /// Never more connections than this.
 const MAX_CONNECTIONS: u64 = 100_000;
 
@@ -68,8 +68,8 @@ pub enum Error {
     NoSuchKeyStore(&'static str),
     /// A pre-defined key can't be made.
     Key(KeyName, String),
-    /// The address can't be listened on.
-    Listen(SocketAddr, io::Error),
+    /// The address can't be listened on; this is where to change it.
+    Listen(SocketAddr, &'static str, io::Error),
     /// The system refuses threads, descriptors or signals.
     System(io::Error),
 }
@@ -86,14 +86,18 @@ impl fmt::Display for Error {
                 "this version has no {name} key store yet: use a directory (fs) or the in-memory store"
             ),
             Self::Key(name, why) => write!(f, "failed to create key {:?}: {why}", name.as_str()),
-            Self::Listen(address, e) => {
+            Self::Listen(address, setting, e) => {
                 let hint = match e.kind() {
-                    io::ErrorKind::AddrInUse => {
-                        ": another program uses this port; stop it or choose another with --addr"
+                    io::ErrorKind::AddrInUse => format!(
+                        ": another program uses this port; stop it or choose another with {setting}"
+                    ),
+                    io::ErrorKind::PermissionDenied => {
+                        ": ports below 1024 need more rights".to_owned()
                     }
-                    io::ErrorKind::PermissionDenied => ": ports below 1024 need more rights",
-                    io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
-                    _ => "",
+                    io::ErrorKind::AddrNotAvailable => {
+                        ": this machine has no such address".to_owned()
+                    }
+                    _ => String::new(),
                 };
                 write!(f, "failed to start server: listen tcp {address}: {e}{hint}")
             }
@@ -128,11 +132,16 @@ pub fn run(options: &Options) -> Result<(), Error> {
     // Until here a signal simply ends the process.
     let signals = Signals::new([SIGTERM, SIGINT]).map_err(Error::System)?;
     let connections = raise_descriptor_limit();
-    let listener =
-        TcpListener::bind(config.address).map_err(|e| Error::Listen(config.address, e))?;
+    let listeners = Listeners {
+        api: listen(config.address, "--addr")?,
+        probe: config
+            .probe
+            .map(|address| listen(address, "probe.address"))
+            .transpose()?,
+    };
     if !options.quiet {
         let banner = Banner {
-            address: listener.local_addr().unwrap_or(config.address),
+            address: listeners.api.local_addr().unwrap_or(config.address),
             root: &config.root,
             checks_certificates: state.trust.is_checked(),
             key_store: &store.describe(),
@@ -160,13 +169,18 @@ pub fn run(options: &Options) -> Result<(), Error> {
         any: config.cache.any,
         unused: config.cache.unused,
     };
-    let (server, threads) = Server::start(listener, limits, state, expiry, store, log.clone())
+    let (server, threads) = Server::start(listeners, limits, state, expiry, store, log.clone())
         .map_err(Error::System)?;
 
     wait_for_signal(signals);
     server.stop(threads, DRAIN_TIMEOUT);
     log.finish(LOG_TIMEOUT);
     Ok(())
+}
+
+/// Listens on `address`, which comes from this setting.
+fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).map_err(|e| Error::Listen(address, setting, e))
 }
 
 fn is_coloured() -> bool {

@@ -38,7 +38,7 @@ pub(super) fn metrics_reply(server: &Server) -> Reply {
 #[rustfmt::skip]
 fn readings(server: &Server) -> [Family; 8] {
     let expiry = server.state().certificate_expiry.as_secs() as f64 - UnixTime::now().as_secs() as f64;
-    let idle = server.registry.count(|connection| connection.is_idle());
+    let idle = server.registry.count(|connection| !connection.is_probe && connection.is_idle());
     [
         Family::counter("kes_cache_hits", "Requests whose key was in the cache.", server.cache.hits()),
         Family::counter("kes_cache_misses", "Requests whose key was not in the cache.", server.cache.misses()),

@@ -6,6 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
     time::Duration,
 };
 
@@ -81,6 +82,16 @@ impl Config {
         if let Some(header) = header {
             let _ = write!(self.proxy, ", header: {{cert: {header}}}");
         }
+    }
+
+    /// Adds a probe listener, on an address that nobody else has.
+    pub fn probe(&mut self) -> SocketAddr {
+        static COUNT: AtomicU8 = AtomicU8::new(1);
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let address = SocketAddr::from(([127, high, low, number], 7374));
+        let _ = writeln!(self.more, "probe: {{address: {address}}}");
+        address
     }
 
     /// The directory of the key store. It exists already, so that a test may put files there.

@@ -4,9 +4,10 @@
 //! there and says what to wait for. Between two calls nothing but the connection itself is held.
 
 mod requests;
+mod transport;
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     net::{SocketAddr, TcpStream},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -15,9 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::ServerConnection;
 use zeroize::{Zeroize, Zeroizing};
 
+pub(super) use self::transport::Transport;
 use super::{Server, failure::Failure, peer::Peer, pipeline::Exchange, proxy::Forwarded};
 use crate::{
     http::{
@@ -82,6 +83,8 @@ impl Address {
 pub(super) struct Connection {
     /// Its place in the registry.
     pub(super) token: u64,
+    /// It is a probe's, without TLS and certificate.
+    pub(super) is_probe: bool,
     peer_address: SocketAddr,
     /// The generation of the trust that its handshake works with.
     trust_generation: u64,
@@ -92,7 +95,7 @@ pub(super) struct Connection {
 
 struct Inner {
     socket: TcpStream,
-    tls: ServerConnection,
+    transport: Transport,
     peer: Option<Peer>,
     /// The certificate that a TLS proxy forwarded last.
     forwarded: Option<Box<Forwarded>>,
@@ -100,7 +103,7 @@ struct Inner {
     /// Decrypted bytes that are not used yet, and how many of them were searched for a head's end.
     input: Vec<u8>,
     scanned: usize,
-    /// Bytes of answers that TLS has not taken yet, and how many of them it has.
+    /// Bytes of answers that the transport has not taken yet, and how many of them it has.
     output: Zeroizing<Vec<u8>>,
     taken: usize,
     /// Requests so far.
@@ -160,19 +163,20 @@ impl Connection {
         token: u64,
         socket: TcpStream,
         peer_address: SocketAddr,
-        tls: ServerConnection,
+        transport: Transport,
         trust_generation: u64,
         server: &Server,
     ) -> Self {
         let deadline = server.millis(Instant::now() + READ_TIMEOUT);
         Self {
             token,
+            is_probe: transport.is_plain(),
             peer_address,
             trust_generation,
             deadline: AtomicU64::new(deadline),
             inner: Mutex::new(Inner {
                 socket,
-                tls,
+                transport,
                 peer: None,
                 forwarded: None,
                 stage: Stage::Handshake,
@@ -332,7 +336,7 @@ impl Inner {
                 }
                 step = self.advance(connection, server)?;
             }
-            let had_output = self.tls.wants_write() || self.taken < self.output.len();
+            let had_output = self.transport.wants_write() || self.taken < self.output.len();
             if !self.flush()? {
                 self.is_stalled = true;
                 connection.set_deadline(server, self.now + WRITE_TIMEOUT);
@@ -377,8 +381,8 @@ impl Inner {
     /// Says goodbye and waits a moment for the client to do the same: closing a socket with unread
     /// bytes would throw away the answer that is still on its way.
     fn hang_up(&mut self, connection: &Connection, server: &Server) -> Wait {
-        self.tls.send_close_notify();
-        let sent = self.write_tls();
+        self.transport.say_goodbye();
+        let sent = self.write_out();
         if self.is_eof || !matches!(sent, Ok(true)) {
             return Wait::Closed;
         }
@@ -415,9 +419,9 @@ impl Inner {
 
     /// Reads once from the socket. `false` if there is nothing to read now.
     fn receive(&mut self, connection: &Connection, server: &Server) -> io::Result<bool> {
-        match self.tls.read_tls(&mut self.socket) {
+        match self.transport.read(&mut self.socket) {
             Ok(0) => {
-                if self.tls.is_handshaking() && self.has_received {
+                if self.transport.is_handshaking() && self.has_received {
                     connection.fail_handshake(server, "EOF");
                 }
                 self.is_eof = true;
@@ -428,18 +432,18 @@ impl Inner {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(true),
             Err(e) => return Err(e),
         }
-        let state = match self.tls.process_new_packets() {
-            Ok(state) => state,
+        let received = match self.transport.process() {
+            Ok(received) => received,
             Err(e) => {
-                if self.tls.is_handshaking() {
+                if self.transport.is_handshaking() {
                     connection.fail_handshake(server, &tls::handshake_failure(&e));
                 }
                 // The alert that says why.
-                let _ = self.write_tls();
+                let _ = self.write_out();
                 return Err(io::ErrorKind::InvalidData.into());
             }
         };
-        let count = state.plaintext_bytes_to_read();
+        let count = received.count;
         if count > 0 {
             if self.input.is_empty() && matches!(self.stage, Stage::Head | Stage::Handshake) {
                 connection.set_deadline(server, self.now + READ_TIMEOUT);
@@ -447,25 +451,25 @@ impl Inner {
             let start = self.input.len();
             secret::reserve(&mut self.input, count);
             self.input.resize(start + count, 0);
-            self.tls.reader().read_exact(&mut self.input[start..])?;
+            self.transport.take(&mut self.input[start..])?;
         }
-        if state.peer_has_closed() {
+        if received.is_end {
             self.is_eof = true;
         }
         Ok(true)
     }
 
-    /// Gives the output to TLS and that to the socket. `false` if the socket takes no more now.
+    /// Gives the output to the transport and that to the socket. `false` if the socket takes no more now.
     fn flush(&mut self) -> io::Result<bool> {
         loop {
             while self.taken < self.output.len() {
-                let count = self.tls.writer().write(&self.output[self.taken..])?;
+                let count = self.transport.put(&self.output[self.taken..])?;
                 if count == 0 {
                     break;
                 }
                 self.taken += count;
             }
-            if !self.write_tls()? {
+            if !self.write_out()? {
                 return Ok(false);
             }
             if self.taken == self.output.len() {
@@ -478,9 +482,9 @@ impl Inner {
         }
     }
 
-    fn write_tls(&mut self) -> io::Result<bool> {
-        while self.tls.wants_write() {
-            match self.tls.write_tls(&mut self.socket) {
+    fn write_out(&mut self) -> io::Result<bool> {
+        while self.transport.wants_write() {
+            match self.transport.write(&mut self.socket) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
