@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 pub use error::{Error, Place, Position, Problem};
 pub use review::{Finding, Review, Severity};
 
-use crate::{keystore::KeyName, policy::Policies, secret::Secret};
+use crate::{cache::Expiry, keystore::KeyName, policy::Policies, secret::Secret};
 
 /// Where the server listens unless told otherwise: port 7373 on all addresses.
 pub const DEFAULT_ADDRESS: SocketAddr =
@@ -127,6 +127,12 @@ impl Default for Log {
             error: true,
             audit: false,
         }
+    }
+}
+
+impl From<Cache> for Expiry {
+    fn from(Cache { any, unused }: Cache) -> Self {
+        Self { any, unused }
     }
 }
 
