@@ -116,6 +116,44 @@ impl Pattern {
         }
     }
 
+    /// Whether some name is covered by both patterns.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.elements, &other.elements);
+        // `reached[j]`: some text is covered by our elements so far and by their first `j`.
+        let mut reached = vec![false; theirs.len() + 1];
+        reached[0] = true;
+        for i in 0..=ours.len() {
+            let mut next = vec![false; theirs.len() + 1];
+            for j in 0..=theirs.len() {
+                if !reached[j] {
+                    continue;
+                }
+                // A run may end here, or take one more character of the other side.
+                match (ours.get(i), theirs.get(j)) {
+                    (None, None) => return true,
+                    (Some(Element::Run), Some(Element::Run)) => {
+                        next[j] = true;
+                        reached[j + 1] = true;
+                    }
+                    (Some(Element::Run), other) => {
+                        next[j] = true;
+                        if other.is_some_and(|other| other.shares(&Element::One)) {
+                            reached[j + 1] = true;
+                        }
+                    }
+                    (other, Some(Element::Run)) => {
+                        reached[j + 1] = true;
+                        next[j] |= other.is_some_and(|other| other.shares(&Element::One));
+                    }
+                    (Some(a), Some(b)) => next[j + 1] |= a.shares(b),
+                    _ => {}
+                }
+            }
+            reached = next;
+        }
+        false
+    }
+
     /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
@@ -130,6 +168,33 @@ impl Element {
             Self::One | Self::Run => c != '/',
             Self::Class { negated, ranges } => {
                 *negated != ranges.iter().any(|(from, to)| (*from..=*to).contains(&c))
+            }
+        }
+    }
+}
+
+impl Element {
+    /// Whether some character fits both. The first one that does is where a range of one of them
+    /// begins.
+    fn shares(&self, other: &Self) -> bool {
+        let mut begins = self.begins().chain(other.begins());
+        begins.any(|c| self.fits(c) && other.fits(c))
+    }
+
+    /// The characters at which ranges of what fits begin.
+    fn begins(&self) -> Box<dyn Iterator<Item = char> + '_> {
+        match self {
+            Self::Literal(c) => Box::new([*c].into_iter()),
+            Self::One | Self::Run => Box::new(['\0', '0'].into_iter()),
+            Self::Class { negated, ranges } => {
+                let ends = |(from, to): &(char, char)| {
+                    if *negated {
+                        (*to..=char::MAX).nth(1)
+                    } else {
+                        Some(*from)
+                    }
+                };
+                Box::new(ranges.iter().filter_map(ends).chain(['\0']))
             }
         }
     }
@@ -221,6 +286,45 @@ mod tests {
         let name = "a".repeat(5_000);
         assert!(!pattern.matches(&name));
         assert!(pattern.matches(&(name + "b")));
+    }
+
+    #[test]
+    fn patterns_overlap_if_some_name_fits_both() {
+        let overlap = |a: &str, b: &str| {
+            let (a, b) = (Pattern::parse(a).unwrap(), Pattern::parse(b).unwrap());
+            assert_eq!(a.overlaps(&b), b.overlaps(&a), "{a:?} {b:?}");
+            a.overlaps(&b)
+        };
+        for (a, b) in [
+            ("/v1/key/create/*", "/v1/key/create/my-*"),
+            ("/v1/key/create/*", "/v1/key/*/x"),
+            ("/v1/*/*/*", "/v1/key/create/*"),
+            ("/v1/[jk]ey/*", "/v1/key/*"),
+            ("a*c", "*b*"),
+            ("[^a]", "[^b]"),
+            ("[a-f]", "[f-z]"),
+            ("[^b-z]", "?"),
+            ("/v1[^a]key", "/v1/key"),
+            ("", "*"),
+            ("\\*", "*"),
+        ] {
+            assert!(overlap(a, b), "{a} {b}");
+        }
+        for (a, b) in [
+            ("/v1/key/create/*", "/v1/key/crate/*"),
+            ("/v1/key/create/*", "/v1/key/create"),
+            ("/v1/key/create/*", "/v1/*"),
+            ("/v1/key/create/*", "/v1/key/create/a/b"),
+            ("[a-e]", "[f-z]"),
+            ("[z-a]", "*"),
+            ("[/]", "?"),
+            ("[^a]", "a"),
+            ("\\*", "a"),
+            ("", "?"),
+            ("a*", "b*"),
+        ] {
+            assert!(!overlap(a, b), "{a} {b}");
+        }
     }
 
     #[test]

@@ -7,7 +7,9 @@ mod check;
 mod error;
 mod expand;
 mod file;
+mod lint;
 mod load;
+mod review;
 mod stores;
 #[cfg(test)]
 mod tests;
@@ -23,8 +25,9 @@ use std::{
 use zeroize::Zeroizing;
 
 pub use error::{Error, Place, Position, Problem};
+pub use review::{Finding, Review, Severity};
 
-use crate::{keystore::KeyName, policy::Policies, secret::Secret};
+use crate::{cache::Expiry, keystore::KeyName, log, policy::Policies, secret::Secret};
 
 /// Where the server listens unless told otherwise: port 7373 on all addresses.
 pub const DEFAULT_ADDRESS: SocketAddr =
@@ -56,7 +59,9 @@ pub struct Config {
     /// How long keys stay cached.
     pub cache: Cache,
     /// What is logged.
-    pub log: Log,
+    pub log: log::Settings,
+    /// Where to listen for probes; not where clients do.
+    pub probe: Option<SocketAddr>,
     /// The keys that are created at start if they don't exist.
     pub keys: Vec<KeyName>,
     /// Where keys are stored.
@@ -107,21 +112,9 @@ pub struct Cache {
     pub unused: Option<Duration>,
 }
 
-/// What is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// Errors go to standard error.
-    pub error: bool,
-    /// Requests go to standard output.
-    pub audit: bool,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self {
-            error: true,
-            audit: false,
-        }
+impl From<Cache> for Expiry {
+    fn from(Cache { any, unused }: Cache) -> Self {
+        Self { any, unused }
     }
 }
 
@@ -221,6 +214,11 @@ pub struct KeySecure {
     pub retry: Duration,
     /// A file or a directory of PEM files to trust instead of the system's authorities.
     pub ca: Option<PathBuf>,
+}
+
+/// The address that `text` stands for: `IP`, `IP:PORT`, `:PORT`, `[IPv6]` or `[IPv6]:PORT`.
+pub fn parse_address(text: &str) -> Option<SocketAddr> {
+    load::parse_address(text)
 }
 
 impl Config {

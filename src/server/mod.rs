@@ -6,6 +6,7 @@ pub mod banner;
 mod blocking;
 mod connection;
 mod counted;
+mod explain;
 pub mod failure;
 mod identity;
 mod key;
@@ -13,11 +14,14 @@ pub mod lifecycle;
 mod peer;
 mod pipeline;
 mod policy;
+mod probe;
 mod proxy;
 mod registry;
+mod reload;
 pub mod routes;
 mod state;
 mod status;
+mod trace;
 mod worker;
 
 use std::{
@@ -36,10 +40,13 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 
 pub use self::state::State;
 use self::{
+    acceptor::{Acceptor, Service},
     blocking::Pool,
     connection::{Connection, Wait},
     counted::Counted,
+    explain::Explanations,
     pipeline::{Call, Outcome, Waiter},
+    probe::Health,
     registry::Registry,
 };
 use crate::{
@@ -80,6 +87,8 @@ pub struct Server {
     /// Held from reading the state to putting a changed one in its place, so that no change is lost.
     state_writer: Mutex<()>,
     log: Arc<Log>,
+    health: Health,
+    explanations: Explanations,
     metrics: &'static Metrics,
     registry: Registry,
     pool: Pool,
@@ -87,20 +96,29 @@ pub struct Server {
     store: Arc<dyn KeyStore>,
 }
 
+/// Where a server listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub api: TcpListener,
+    /// For probes, without TLS.
+    pub probe: Option<TcpListener>,
+}
+
 /// The threads of a server.
 pub struct Threads {
-    listener: Arc<TcpListener>,
-    acceptor: JoinHandle<()>,
+    api: Acceptor,
+    probe: Option<Acceptor>,
     workers: Vec<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Starts to serve `listener`.
+    /// Starts to serve `listeners`.
     ///
     /// # Errors
     /// If the system refuses threads or descriptors.
     pub fn start(
-        listener: TcpListener,
+        listeners: Listeners,
         limits: Limits,
         state: State,
         expiry: Expiry,
@@ -123,6 +141,8 @@ impl Server {
             state: RwLock::new(Arc::new(state)),
             state_writer: Mutex::new(()),
             log,
+            health: Health::default(),
+            explanations: Explanations::default(),
             metrics,
             registry: Registry::default(),
             pool,
@@ -141,32 +161,38 @@ impl Server {
                     .spawn(move || worker::run(&server))
             })
             .collect::<io::Result<Vec<_>>>()?;
-        background::start(&server)?;
-        let listener = Arc::new(listener);
-        let acceptor = acceptor::start(&server, listener.clone())?;
-        Ok((
-            server,
-            Threads {
-                listener,
-                acceptor,
-                workers,
-            },
-        ))
+        background::start(&server, listeners.probe.is_some())?;
+        let probe = listeners
+            .probe
+            .map(|probe| Acceptor::start(&server, probe, Service::Probe))
+            .transpose()?;
+        let threads = Threads {
+            api: Acceptor::start(&server, listeners.api, Service::Api)?,
+            probe,
+            workers,
+        };
+        Ok((server, threads))
     }
 
     /// Stops: no new connections, running requests may finish within `patience`, then everything
-    /// is closed and the threads have ended.
+    /// is closed and the threads have ended. Probes are told meanwhile.
     pub fn stop(&self, threads: Threads, patience: Duration) {
         let until = Instant::now() + patience;
         self.is_draining.store(true, Ordering::SeqCst);
-        // Wakes the acceptor out of `accept`, and refuses new clients at once.
-        let _ = rustix::net::shutdown(&threads.listener, rustix::net::Shutdown::Both);
-        let _ = threads.acceptor.join();
-        drop(threads.listener);
+        threads.api.stop();
         self.registry
             .for_each(|connection| connection.drain(self, false));
-        while !self.registry.is_empty() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
+        // Subscribers of the log see the requests that are finished now, and go last.
+        let wait_for = |limit: &dyn Fn() -> usize, until| {
+            while self.registry.len() > limit() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        wait_for(&|| self.log.subscribers(), until - patience / 4);
+        self.log.end_streams();
+        wait_for(&|| 0, until);
+        if let Some(probe) = threads.probe {
+            probe.stop();
         }
         self.registry
             .for_each(|connection| connection.drain(self, true));

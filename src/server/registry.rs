@@ -12,7 +12,8 @@ use super::connection::Connection;
 #[derive(Default)]
 pub(super) struct Registry {
     slots: Mutex<Slots>,
-    count: AtomicUsize,
+    clients: AtomicUsize,
+    probes: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -45,8 +46,15 @@ impl Registry {
         let slot = &mut slots.slots[index as usize];
         let connection = Arc::new(make(u64::from(slot.generation) << 32 | u64::from(index)));
         slot.connection = Some(connection.clone());
-        self.count.fetch_add(1, Ordering::Relaxed);
+        self.counter(&connection).fetch_add(1, Ordering::Relaxed);
         connection
+    }
+
+    fn counter(&self, connection: &Connection) -> &AtomicUsize {
+        match connection.is_probe {
+            true => &self.probes,
+            false => &self.clients,
+        }
     }
 
     /// The connection with this token, if it is still open.
@@ -73,20 +81,22 @@ impl Registry {
         let removed = slot.connection.take();
         slot.generation = slot.generation.wrapping_add(1);
         slots.free.push(index);
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        if let Some(connection) = &removed {
+            self.counter(connection).fetch_sub(1, Ordering::Relaxed);
+        }
         drop(slots);
         // Closing a socket takes its time; not under the lock.
         drop(removed);
     }
 
-    /// Open connections.
+    /// Open connections of clients.
     pub(super) fn len(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.clients.load(Ordering::Relaxed)
     }
 
-    /// Whether there are none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Open connections of probes.
+    pub(super) fn probes(&self) -> usize {
+        self.probes.load(Ordering::Relaxed)
     }
 
     /// How many connections `wanted` picks. It must not wait for anything.

@@ -4,9 +4,11 @@
 //! there and says what to wait for. Between two calls nothing but the connection itself is held.
 
 mod requests;
+mod streaming;
+mod transport;
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     net::{SocketAddr, TcpStream},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -15,8 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::ServerConnection;
-
+use self::streaming::{CHECK_INTERVAL, Streaming};
+pub(super) use self::transport::Transport;
 use super::{Server, failure::Failure, peer::Peer, pipeline::Exchange, proxy::Forwarded};
 use crate::{
     http::{
@@ -34,6 +36,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// An answer must make progress within this time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The log decides about a held answer in less time than this.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(3);
 /// A client may take this time to close its side after the last answer.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// An unread body up to this size is read and dropped to keep the connection, in bytes.
@@ -76,12 +80,33 @@ impl Address {
             }
         }
     }
+
+    /// Lets an answer go that is held for its audit line, or refuses it, and wakes a worker.
+    pub(super) fn release(&self, server: &Server, is_written: bool) {
+        let held = self.connection.upgrade().and_then(|connection| {
+            let inner = &mut *connection.lock();
+            match &mut inner.stage {
+                Stage::Waiting(waiting) if waiting.request == self.request => waiting.held.take(),
+                _ => None,
+            }
+        });
+        if let Some(reply) = held {
+            let result = if is_written {
+                Ok(reply)
+            } else {
+                Err(Failure::NotAudited)
+            };
+            self.deliver(server, result);
+        }
+    }
 }
 
 /// A client connection.
 pub(super) struct Connection {
     /// Its place in the registry.
     pub(super) token: u64,
+    /// It is a probe's, without TLS and certificate.
+    pub(super) is_probe: bool,
     peer_address: SocketAddr,
     /// The generation of the trust that its handshake works with.
     trust_generation: u64,
@@ -92,7 +117,7 @@ pub(super) struct Connection {
 
 struct Inner {
     socket: TcpStream,
-    tls: ServerConnection,
+    transport: Transport,
     peer: Option<Peer>,
     /// The certificate that a TLS proxy forwarded last.
     forwarded: Option<Box<Forwarded>>,
@@ -100,7 +125,7 @@ struct Inner {
     /// Decrypted bytes that are not used yet, and how many of them were searched for a head's end.
     input: Wiped,
     scanned: usize,
-    /// Bytes of answers that TLS has not taken yet, and how many of them it has.
+    /// Bytes of answers that the transport has not taken yet, and how many of them it has.
     output: Wiped,
     taken: usize,
     /// Requests so far.
@@ -122,6 +147,8 @@ enum Stage {
     Head,
     Body(Box<Receiving>),
     Waiting(Box<Waiting>),
+    /// The answer is a log stream.
+    Streaming(Box<Streaming>),
     /// The answer is given; what is left of the body is dropped.
     Discard(BodyReader, u64),
     /// The last answer and the goodbye are written; the client may still be sending.
@@ -138,11 +165,13 @@ struct Receiving {
     frame: Frame,
 }
 
-/// A request whose answer comes from a key store thread.
+/// A request whose answer comes from a key store thread or waits for its audit line.
 struct Waiting {
     exchange: Exchange,
     request: u64,
     result: Option<Result<Reply, Failure>>,
+    /// The answer that waits for its audit line.
+    held: Option<Reply>,
     unread: Option<BodyReader>,
     frame: Frame,
 }
@@ -160,19 +189,20 @@ impl Connection {
         token: u64,
         socket: TcpStream,
         peer_address: SocketAddr,
-        tls: ServerConnection,
+        transport: Transport,
         trust_generation: u64,
         server: &Server,
     ) -> Self {
         let deadline = server.millis(Instant::now() + READ_TIMEOUT);
         Self {
             token,
+            is_probe: transport.is_plain(),
             peer_address,
             trust_generation,
             deadline: AtomicU64::new(deadline),
             inner: Mutex::new(Inner {
                 socket,
-                tls,
+                transport,
                 peer: None,
                 forwarded: None,
                 stage: Stage::Handshake,
@@ -260,8 +290,13 @@ impl Connection {
         }
         match &mut inner.stage {
             Stage::Closed => {}
+            Stage::Streaming(_) => inner.check_stream(self, server, now),
             Stage::Waiting(waiting) if !inner.is_stalled && waiting.result.is_none() => {
-                waiting.result = Some(Err(Failure::Timeout));
+                let failure = match waiting.held.take() {
+                    Some(_) => Failure::NotAudited,
+                    None => Failure::Timeout,
+                };
+                waiting.result = Some(Err(failure));
                 self.set_deadline(server, now + WRITE_TIMEOUT);
                 server.arm(self, &inner.socket, Wait::Writable);
             }
@@ -338,10 +373,9 @@ impl Inner {
                 }
                 step = self.advance(connection, server)?;
             }
-            let had_output = self.tls.wants_write() || self.taken < self.output.len();
+            let had_output = self.transport.wants_write() || self.taken < self.output.len();
             if !self.flush()? {
-                self.is_stalled = true;
-                connection.set_deadline(server, self.now + WRITE_TIMEOUT);
+                self.stall(connection, server);
                 return Ok(Wait::Writable);
             }
             if std::mem::take(&mut self.is_stalled) {
@@ -382,8 +416,8 @@ impl Inner {
     /// Says goodbye and waits a moment for the client to do the same: closing a socket with unread
     /// bytes would throw away the answer that is still on its way.
     fn hang_up(&mut self, connection: &Connection, server: &Server) -> Wait {
-        self.tls.send_close_notify();
-        let sent = self.write_tls();
+        self.transport.say_goodbye();
+        let sent = self.write_out();
         if self.is_eof || !matches!(sent, Ok(true)) {
             return Wait::Closed;
         }
@@ -408,11 +442,22 @@ impl Inner {
         Wait::Readable
     }
 
+    /// The socket takes no more for now.
+    fn stall(&mut self, connection: &Connection, server: &Server) {
+        self.is_stalled = true;
+        let until = self.now + WRITE_TIMEOUT;
+        match &mut self.stage {
+            Stage::Streaming(streaming) => streaming.stalled_until = until,
+            _ => connection.set_deadline(server, until),
+        }
+    }
+
     fn restore_deadline(&self, connection: &Connection, server: &Server) {
         let now = self.now;
         let at = match &self.stage {
             Stage::Waiting(waiting) => waiting.exchange.deadline.instant(),
             Stage::Head if self.input.is_empty() => now + IDLE_TIMEOUT,
+            Stage::Streaming(_) => now + CHECK_INTERVAL,
             _ => now + READ_TIMEOUT,
         };
         connection.set_deadline(server, at);
@@ -420,9 +465,9 @@ impl Inner {
 
     /// Reads once from the socket. `false` if there is nothing to read now.
     fn receive(&mut self, connection: &Connection, server: &Server) -> io::Result<bool> {
-        match self.tls.read_tls(&mut self.socket) {
+        match self.transport.read(&mut self.socket) {
             Ok(0) => {
-                if self.tls.is_handshaking() && self.has_received {
+                if self.transport.is_handshaking() && self.has_received {
                     connection.fail_handshake(server, "EOF");
                 }
                 self.is_eof = true;
@@ -433,18 +478,18 @@ impl Inner {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(true),
             Err(e) => return Err(e),
         }
-        let state = match self.tls.process_new_packets() {
-            Ok(state) => state,
+        let received = match self.transport.process() {
+            Ok(received) => received,
             Err(e) => {
-                if self.tls.is_handshaking() {
+                if self.transport.is_handshaking() {
                     connection.fail_handshake(server, &tls::handshake_failure(&e));
                 }
                 // The alert that says why.
-                let _ = self.write_tls();
+                let _ = self.write_out();
                 return Err(io::ErrorKind::InvalidData.into());
             }
         };
-        let count = state.plaintext_bytes_to_read();
+        let count = received.count;
         if count > 0 {
             if self.input.is_empty() && matches!(self.stage, Stage::Head | Stage::Handshake) {
                 connection.set_deadline(server, self.now + READ_TIMEOUT);
@@ -452,25 +497,25 @@ impl Inner {
             let start = self.input.len();
             secret::reserve(&mut self.input, count);
             self.input.resize(start + count, 0);
-            self.tls.reader().read_exact(&mut self.input[start..])?;
+            self.transport.take(&mut self.input[start..])?;
         }
-        if state.peer_has_closed() {
+        if received.is_end {
             self.is_eof = true;
         }
         Ok(true)
     }
 
-    /// Gives the output to TLS and that to the socket. `false` if the socket takes no more now.
+    /// Gives the output to the transport and that to the socket. `false` if the socket takes no more now.
     fn flush(&mut self) -> io::Result<bool> {
         loop {
             while self.taken < self.output.len() {
-                let count = self.tls.writer().write(&self.output[self.taken..])?;
+                let count = self.transport.put(&self.output[self.taken..])?;
                 if count == 0 {
                     break;
                 }
                 self.taken += count;
             }
-            if !self.write_tls()? {
+            if !self.write_out()? {
                 return Ok(false);
             }
             if self.taken == self.output.len() {
@@ -483,9 +528,9 @@ impl Inner {
         }
     }
 
-    fn write_tls(&mut self) -> io::Result<bool> {
-        while self.tls.wants_write() {
-            match self.tls.write_tls(&mut self.socket) {
+    fn write_out(&mut self) -> io::Result<bool> {
+        while self.transport.wants_write() {
+            match self.transport.write(&mut self.socket) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),

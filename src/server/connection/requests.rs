@@ -9,10 +9,11 @@ use rustls_pki_types::UnixTime;
 use zeroize::Zeroize as _;
 
 use super::{
-    Address, Connection, IDLE_TIMEOUT, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving, Stage, Step,
-    Waiting,
+    Address, Connection, HOLD_TIMEOUT, IDLE_TIMEOUT, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving,
+    Stage, Step, Waiting,
 };
 use crate::{
+    deadline::Deadline,
     http::{
         Malformed, Method,
         body::BodyReader,
@@ -25,7 +26,8 @@ use crate::{
         Server, State,
         failure::Failure,
         peer::Peer,
-        pipeline::{Admission, Exchange},
+        pipeline::{Admission, Exchange, Progress},
+        probe,
         proxy::Client,
     },
     tls,
@@ -39,7 +41,7 @@ impl Inner {
         server: &Server,
     ) -> io::Result<Step> {
         match &mut self.stage {
-            Stage::Handshake if self.tls.is_handshaking() => Ok(Step::NeedsInput),
+            Stage::Handshake if self.transport.is_handshaking() => Ok(Step::NeedsInput),
             Stage::Handshake => self.finish_handshake(connection, server),
             Stage::Head => self.read_head(connection, server),
             Stage::Body(_) => self.read_body(connection, server),
@@ -57,10 +59,9 @@ impl Inner {
                     ..
                 } = *waiting;
                 let result = result.unwrap_or(Err(Failure::Timeout));
-                let reply = exchange.answer(result);
-                self.send(&reply, frame, unread, connection, server);
-                Ok(Step::Progress)
+                Ok(self.finish(exchange, result, unread, frame, connection, server))
             }
+            Stage::Streaming(_) => Ok(self.stream()),
             Stage::Discard(reader, left) => {
                 if self.input.is_empty() {
                     return Ok(Step::NeedsInput);
@@ -92,9 +93,13 @@ impl Inner {
     /// Finds out who the client is. A resumed session brings the old certificate along unchecked,
     /// so it is checked here.
     fn finish_handshake(&mut self, connection: &Connection, server: &Server) -> io::Result<Step> {
+        if connection.is_probe {
+            self.next_request(connection, server);
+            return Ok(Step::Progress);
+        }
         let state = server.state();
-        let chain = self.tls.peer_certificates().unwrap_or_default();
-        let is_resumed = self.tls.handshake_kind() == Some(HandshakeKind::Resumed);
+        let chain = self.transport.peer_certificates();
+        let is_resumed = self.transport.handshake_kind() == Some(HandshakeKind::Resumed);
         // A full handshake was checked by the trust that it began with, a resumed one is by that of
         // now; requests compare with the latest.
         let (checked, generation) = match is_resumed {
@@ -155,6 +160,7 @@ impl Inner {
         let head = head::parse(&self.input[..end], kept);
         self.consume(end);
         match head {
+            Ok(head) if connection.is_probe => Ok(self.answer_probe(&head, connection, server)),
             Ok(head) => self.begin(&head, &state, connection, server),
             Err(malformed) => {
                 self.refuse_malformed(malformed);
@@ -176,6 +182,14 @@ impl Inner {
         self.is_closing = true;
     }
 
+    fn answer_probe(&mut self, head: &Head, connection: &Connection, server: &Server) -> Step {
+        let frame = frame(head, server).without_go_ahead(head);
+        let unread = BodyReader::new(head.framing);
+        let reply = probe::answer(server, head);
+        self.send(&reply, frame, unread, connection, server);
+        Step::Progress
+    }
+
     fn begin(
         &mut self,
         head: &Head,
@@ -185,15 +199,11 @@ impl Inner {
     ) -> io::Result<Step> {
         self.requests += 1;
         let now = self.now;
-        let frame = Frame {
-            is_http11: head.is_http11,
-            is_head: head.method == Method::Head,
-            keep_alive: head.keep_alive && !server.is_draining(),
-        };
+        let frame = frame(head, server);
         let Some(peer) = &mut self.peer else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        let chain = self.tls.peer_certificates().unwrap_or_default();
+        let chain = self.transport.peer_certificates();
         let is_trusted = peer.is_still_trusted(state, chain, UnixTime::now());
         let client = Client::new(state, peer, head, &mut self.forwarded, |reason| {
             let address = connection.peer_address;
@@ -206,7 +216,8 @@ impl Inner {
                 return Ok(self.accept(exchange, max_body, head, frame, connection, server));
             }
             Admission::Granted(exchange, _) => {
-                let reply = exchange.answer(Err(Failure::Prohibited));
+                let failure = server.distrust(client.peer.identity(), &head.path);
+                let reply = exchange.answer(Err(failure));
                 (
                     reply,
                     Frame {
@@ -352,24 +363,67 @@ impl Inner {
             request,
         };
         match server.run(&exchange, body, address) {
-            Some(result) => {
-                let reply = exchange.answer(result);
-                self.send(&reply, frame, unread, connection, server);
-                Step::Progress
+            Progress::Done(result) => {
+                self.finish(exchange, result, unread, frame, connection, server)
             }
-            None => {
-                connection.set_deadline(server, exchange.deadline.instant());
+            Progress::Later => {
                 let waiting = Waiting {
                     exchange,
                     request,
                     result: None,
+                    held: None,
                     unread,
                     frame,
                 };
-                self.stage = Stage::Waiting(Box::new(waiting));
-                Step::NeedsReply
+                self.wait(waiting, connection, server)
+            }
+            Progress::Stream(stream) => {
+                self.open_stream(exchange, stream, frame, connection, server)
             }
         }
+    }
+
+    fn wait(&mut self, waiting: Waiting, connection: &Connection, server: &Server) -> Step {
+        connection.set_deadline(server, waiting.exchange.deadline.instant());
+        self.stage = Stage::Waiting(Box::new(waiting));
+        Step::NeedsReply
+    }
+
+    /// Answers a request, unless the answer must wait for its audit line.
+    fn finish(
+        &mut self,
+        mut exchange: Exchange,
+        result: Result<Reply, Failure>,
+        unread: Option<BodyReader>,
+        frame: Frame,
+        connection: &Arc<Connection>,
+        server: &Server,
+    ) -> Step {
+        let result = match result {
+            Ok(reply) if exchange.must_be_held(&reply) => {
+                let address = Address {
+                    connection: Arc::downgrade(connection),
+                    request: self.requests,
+                };
+                if exchange.hold(address, server) {
+                    exchange.deadline = Deadline::after(self.now, HOLD_TIMEOUT);
+                    let waiting = Waiting {
+                        exchange,
+                        request: self.requests,
+                        result: None,
+                        held: Some(reply),
+                        unread,
+                        frame,
+                    };
+                    return self.wait(waiting, connection, server);
+                }
+                Err(Failure::NotAudited)
+            }
+            result => result,
+        };
+        let reply = exchange.answer(result);
+        self.send(&reply, frame, unread, connection, server);
+        Step::Progress
     }
 
     fn send(
@@ -392,5 +446,14 @@ impl Inner {
             self.stage = Stage::Discard(reader, MAX_DISCARD);
             connection.set_deadline(server, self.now + READ_TIMEOUT);
         }
+    }
+}
+
+/// The frame of the answer to `head`.
+fn frame(head: &Head, server: &Server) -> Frame {
+    Frame {
+        is_http11: head.is_http11,
+        is_head: head.method == Method::Head,
+        keep_alive: head.keep_alive && !server.is_draining(),
     }
 }
