@@ -129,8 +129,11 @@ fn the_api_table_of_the_readme_is_the_table_of_routes() {
                 bytes => format!("{} KiB", bytes / 1024),
             };
             let (method, path) = (route.method.name(), route.path);
-            let timeout = route.timeout.as_secs();
-            format!("| `{method}` | `{path}{argument}` | {body} | {timeout} s | {access} |")
+            let timeout = match route.timeout.as_secs() {
+                0 => "-".to_owned(),
+                seconds => format!("{seconds} s"),
+            };
+            format!("| `{method}` | `{path}{argument}` | {body} | {timeout} | {access} |")
         })
         .collect();
     let readme = readme();

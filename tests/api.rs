@@ -1166,7 +1166,7 @@ fn a_request_whose_client_is_gone_is_audited_too() {
 
 #[test]
 fn without_audit_log_stdout_stays_empty() {
-    let server = Server::start(|config| config.audit = false);
+    let server = Server::start(|config| config.audit = "off");
     server.root().get("/version").is_json_success();
     std::thread::sleep(std::time::Duration::from_millis(100));
     assert_eq!("", server.stdout());

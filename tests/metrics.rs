@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Client, Identity, Profile, Server, client::request, stored_key, wait_for};
+use common::{Client, Follower, Identity, Profile, Server, client::request, stored_key, wait_for};
 
 /// A page of metrics: samples by name, with the label of a histogram's bucket.
 struct Page(BTreeMap<String, f64>);
@@ -310,6 +310,42 @@ fn connections_and_handshakes_are_counted() {
         (page().since(&before, connections) == [0.0, 0.0]).then_some(())
     });
     assert!(gone.is_some());
+}
+
+#[test]
+fn log_streams_are_active_while_they_are_open_and_their_events_are_counted() {
+    let server = Server::start(|_| {});
+    let root = server.root();
+    let before = Page::of(&root);
+    let mut streams: Vec<_> = ["audit", "audit", "error"]
+        .map(|kind| Follower::start(&root, &format!("/v1/log/{kind}/trace")))
+        .into();
+    let path = "kes_http_response_time_count";
+    let open = wait_for(Duration::from_secs(10), || {
+        let page = Page::of(&root);
+        (page.get("kes_log_subscribers") == 3.0).then_some(page)
+    });
+    let open = open.unwrap();
+    assert_eq!(3.0, open.get("kes_http_request_active"));
+    // They count as answered when they open.
+    let opened = open.since(&before, ["kes_http_request_success", path]);
+    assert_eq!([3.0, 3.0], opened);
+    root.get("/version");
+    for stream in &mut streams[..2] {
+        stream.until("/version");
+    }
+    let sent = Page::of(&root).get("kes_log_audit_events");
+    assert!(sent >= 5.0, "{sent}");
+    drop(streams);
+    let closed = wait_for(Duration::from_secs(10), || {
+        // What goes out finds out who has left.
+        root.get("/version");
+        let page = Page::of(&root);
+        (page.get("kes_log_subscribers") == 0.0).then_some(page)
+    });
+    let closed = closed.unwrap();
+    assert_eq!(0.0, closed.get("kes_http_request_active"));
+    assert_eq!(0.0, closed.get("kes_log_subscribers_dropped"));
 }
 
 #[test]

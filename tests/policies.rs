@@ -660,7 +660,7 @@ fn every_answer_is_explained_by_some_order_of_all_changes() {
         for key in ["a", "b"] {
             put_key(config, key);
         }
-        config.audit = false;
+        config.audit = "off";
         config.policy("admins", &ADMINISTRATION, &[&admin]);
     });
     let is_over = AtomicBool::new(false);

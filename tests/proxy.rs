@@ -314,6 +314,33 @@ fn a_certificate_that_expires_is_refused_on_an_open_connection() {
 }
 
 #[test]
+fn a_log_stream_ends_with_the_forwarded_certificate() {
+    let scene = scene("on");
+    let short = Profile::client().valid_for(4);
+    let short = scene.authority.issue_for(
+        rcgen::KeyPair::try_from(&scene.server.root_identity.key()).unwrap(),
+        "root",
+        &short,
+    );
+    assert_eq!(scene.server.root_identity.id, short.id);
+    let mut open = [&short, &scene.server.root_identity].map(|identity| {
+        let mut proxy = scene.proxy();
+        let line = format!("{HEADER}: {}", escaped(identity));
+        proxy.send(format!(
+            "GET /v1/log/error/trace HTTP/1.1\r\nHost: kes\r\n{line}\r\n\r\n"
+        ));
+        assert_eq!(200, proxy.try_response(true).unwrap().status);
+        proxy
+    });
+    let end = String::from_utf8(open[0].rest()).unwrap();
+    assert!(end.ends_with("0\r\n\r\n"), "{end:?}");
+    // The other one goes on.
+    let mut proxy = scene.proxy();
+    forward(&mut proxy, "/version", &Identity::new("self-signed")).is_failure(403, "");
+    assert!(!open[1].chunk().unwrap().is_empty());
+}
+
+#[test]
 fn without_a_header_name_proxies_are_refused_and_the_start_says_so() {
     let proxy = Identity::new("proxy");
     let server = Server::start(|config| config.proxies(&[&proxy], None));

@@ -9,13 +9,18 @@ use std::{
 };
 
 use super::{
-    Cache, Config, DEFAULT_ADDRESS, DEFAULT_PORT, Error, Flags, KeyStoreConfig, Log, Place,
-    Problem, Proxy,
+    Cache, Config, DEFAULT_ADDRESS, DEFAULT_PORT, Error, Flags, KeyStoreConfig, Place, Problem,
+    Proxy,
     expand::{Env, expand, expand_always},
     file::{self, Fault, Step},
     stores::Section,
 };
-use crate::{duration, keystore::KeyName, policy::Policies};
+use crate::{
+    duration,
+    keystore::KeyName,
+    log::{self, AuditMode},
+    policy::Policies,
+};
 
 /// Errors that are found in the file beyond these come without their place.
 const MAX_LOCATED: usize = 200;
@@ -95,6 +100,16 @@ fn parse_switch(text: &str) -> Option<bool> {
     } else {
         None
     }
+}
+
+fn parse_audit(text: &str) -> Option<AuditMode> {
+    if text.eq_ignore_ascii_case("required") {
+        return Some(AuditMode::Required);
+    }
+    Some(match parse_switch(text)? {
+        true => AuditMode::On,
+        false => AuditMode::Off,
+    })
 }
 
 /// Whether `name` can be the name of an HTTP header: a token (RFC 9110, 5.6.2).
@@ -293,22 +308,23 @@ impl Loader<'_> {
     }
 
     /// `log.error` is expanded even if it is only partly a variable, as it always was.
-    fn log(&self, log: file::Log) -> Log {
+    fn log(&self, log: file::Log) -> log::Settings {
         let error = expand_always(log.error.as_deref().unwrap_or_default(), self.env);
-        let error = error.trim();
         let audit = self.text(log.audit);
-        let default = Log::default();
-        let switch = |field, text: &str, default, problem: fn(String) -> Problem| match text {
-            "" => default,
-            text => {
-                let switch = parse_switch(text);
-                let refused = || self.invalid(field, problem(text.into()));
-                self.note(switch.ok_or_else(refused), default)
-            }
+        let default = log::Settings::default();
+        let error = match error.trim() {
+            "" => Ok(default.error),
+            text => parse_switch(text)
+                .ok_or_else(|| self.invalid("log.error", Problem::ErrorLog(text.into()))),
         };
-        Log {
-            error: switch("log.error", error, default.error, Problem::ErrorLog),
-            audit: switch("log.audit", &audit, default.audit, Problem::AuditLog),
+        let audit = match audit.as_str() {
+            "" => Ok(default.audit),
+            text => parse_audit(text)
+                .ok_or_else(|| self.invalid("log.audit", Problem::AuditLog(text.into()))),
+        };
+        log::Settings {
+            error: self.note(error, default.error),
+            audit: self.note(audit, default.audit),
         }
     }
 

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 pub use error::{Error, Place, Position, Problem};
 pub use review::{Finding, Review, Severity};
 
-use crate::{cache::Expiry, keystore::KeyName, policy::Policies, secret::Secret};
+use crate::{cache::Expiry, keystore::KeyName, log, policy::Policies, secret::Secret};
 
 /// Where the server listens unless told otherwise: port 7373 on all addresses.
 pub const DEFAULT_ADDRESS: SocketAddr =
@@ -59,7 +59,7 @@ pub struct Config {
     /// How long keys stay cached.
     pub cache: Cache,
     /// What is logged.
-    pub log: Log,
+    pub log: log::Settings,
     /// Where to listen for probes; not where clients do.
     pub probe: Option<SocketAddr>,
     /// The keys that are created at start if they don't exist.
@@ -110,24 +110,6 @@ pub struct Cache {
     pub any: Option<Duration>,
     /// A key that was not used for so long is dropped; `None` is never. Never zero.
     pub unused: Option<Duration>,
-}
-
-/// What is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// Errors go to standard error.
-    pub error: bool,
-    /// Requests go to standard output.
-    pub audit: bool,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self {
-            error: true,
-            audit: false,
-        }
-    }
 }
 
 impl From<Cache> for Expiry {

@@ -28,6 +28,8 @@ pub struct Reply {
     pub announces_trailers: bool,
     /// Whether the body is sent in chunks with trailers that say that it is complete.
     pub is_stream: bool,
+    /// Whether only the head is written; the body follows later, without length or trailers.
+    pub is_open: bool,
 }
 
 /// What the connection adds to a reply.
@@ -63,6 +65,7 @@ impl Reply {
             body: Zeroizing::new(Vec::new()),
             announces_trailers: true,
             is_stream: false,
+            is_open: false,
         }
     }
 
@@ -81,6 +84,17 @@ impl Reply {
             content_type: Some("application/x-ndjson"),
             body: Zeroizing::new(body),
             is_stream: true,
+            ..Self::empty()
+        }
+    }
+
+    /// The head of status 200 with lines of JSON that are sent as they come, until either side ends
+    /// it. In HTTP/1.1 each [`chunk`] of them is one of the transfer coding.
+    pub fn open_stream() -> Self {
+        Self {
+            content_type: Some("application/x-ndjson"),
+            announces_trailers: false,
+            is_open: true,
             ..Self::empty()
         }
     }
@@ -123,15 +137,20 @@ impl Reply {
         } else if !frame.is_http11 {
             put(out, "Connection: keep-alive\r\n");
         }
+        if self.is_open {
+            if frame.is_http11 {
+                put(out, "Transfer-Encoding: chunked\r\n");
+            }
+            put(out, "\r\n");
+            return;
+        }
         if self.is_stream && frame.is_http11 {
             put(out, "Transfer-Encoding: chunked\r\n\r\n");
             if frame.is_head {
                 return;
             }
             if !self.body.is_empty() {
-                put(out, &format!("{:x}\r\n", self.body.len()));
-                out.extend_from_slice(&self.body);
-                put(out, "\r\n");
+                chunk(&self.body, out);
             }
             put(out, "0\r\nStatus: 200\r\nError: \r\n\r\n");
             return;
@@ -143,6 +162,16 @@ impl Reply {
             out.extend_from_slice(&self.body);
         }
     }
+}
+
+/// What ends the chunks of an open stream.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Appends `bytes`, at least one, as one chunk.
+pub fn chunk(bytes: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends `number` in decimal digits; the formatting of the standard library costs more than the

@@ -144,8 +144,14 @@ impl Metrics {
         })
     }
 
-    /// The page at `now`: what was counted here, and `readings` of what others know.
-    pub fn page(&self, readings: impl IntoIterator<Item = Family>, now: Instant) -> String {
+    /// The page at `now`: what was counted here, and `readings` of what others know. `streams` have
+    /// been answered but go on.
+    pub fn page(
+        &self,
+        readings: impl IntoIterator<Item = Family>,
+        streams: usize,
+        now: Instant,
+    ) -> String {
         let mut families: Vec<_> = readings.into_iter().collect();
         let mut ended = 0;
         for (event, name, help) in EVENTS {
@@ -156,12 +162,12 @@ impl Metrics {
             families.push(Family::counter(name, help, count));
         }
         // What has ended was read first, so there is never less that has begun.
-        let active = self.sum(|shard| &shard.begun).saturating_sub(ended);
+        let active = self.sum(|shard| &shard.begun).saturating_sub(ended) + streams as u64;
         let up = now.saturating_duration_since(self.started).as_millis() / 10;
         families.extend([
             Family::gauge(
                 "kes_http_request_active",
-                "Requests that are not answered yet.",
+                "Requests that are not answered yet, and open log streams.",
                 active as f64,
             ),
             Family::gauge(
@@ -269,7 +275,7 @@ mod tests {
     #[test]
     fn all_families_are_there_from_the_start_sorted_and_once() {
         let metrics = Metrics::new(2);
-        let page = metrics.page([Family::gauge("kes_a", "A.", -1.5)], metrics.started);
+        let page = metrics.page([Family::gauge("kes_a", "A.", -1.5)], 0, metrics.started);
         let names: Vec<_> = page
             .lines()
             .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
@@ -293,7 +299,7 @@ mod tests {
             metrics.request_ends(Outcome::Success, Duration::from_millis(millis));
         }
         metrics.request_begins();
-        let page = metrics.page([], metrics.started + Duration::from_millis(12_349));
+        let page = metrics.page([], 2, metrics.started + Duration::from_millis(12_349));
         let bucket = |bound| sample(&page, &format!("{RESPONSE_TIME}_bucket{{le=\"{bound}\"}}"));
         assert_eq!("2", bucket("0.01"));
         assert_eq!("3", bucket("0.05"));
@@ -302,7 +308,7 @@ mod tests {
         assert_eq!("5", bucket("+Inf"));
         assert_eq!("5", sample(&page, "kes_http_response_time_count"));
         assert_eq!("20.022000000", sample(&page, "kes_http_response_time_sum"));
-        assert_eq!("1", sample(&page, "kes_http_request_active"));
+        assert_eq!("3", sample(&page, "kes_http_request_active"));
         assert_eq!("12.34", sample(&page, "kes_system_up_time"));
     }
 
@@ -320,7 +326,7 @@ mod tests {
                 });
             }
         });
-        let page = metrics.page([], Instant::now());
+        let page = metrics.page([], 0, Instant::now());
         assert_eq!("9000", sample(&page, "kes_tls_handshake_full"));
         assert_eq!("9000", sample(&page, "kes_http_request_error"));
         assert_eq!("9000", sample(&page, "kes_http_response_time_count"));

@@ -23,7 +23,7 @@ pub(super) fn start(server: &Arc<Server>, has_probe: bool) -> io::Result<()> {
             connection.on_deadline(server, now);
         }
         server.report_unexplained();
-        server.log.report_lost();
+        server.log.report_lost(now);
     })?;
     every(server, "expiry", INTERVAL, |server, now| {
         server.cache.expire(now);

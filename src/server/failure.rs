@@ -61,6 +61,8 @@ pub enum Failure {
     KeyStore(Task),
     /// It took too long.
     Timeout,
+    /// The audit line of an answer with a key could not be written, and has to be.
+    NotAudited,
     /// More requests wait for the key store than it can serve.
     Overloaded,
     /// The server itself failed.
@@ -142,6 +144,7 @@ impl Failure {
             Self::KeyStore(Task::Delete) => (502, "bad gateway: failed to delete key".into()),
             Self::KeyStore(Task::List) => (502, "bad gateway: failed to list keys".into()),
             Self::Timeout => (503, "timeout".into()),
+            Self::NotAudited => (503, "audit log is not available".into()),
             Self::Overloaded => (503, "too many requests wait for the key store".into()),
             Self::Internal(text) => (500, (*text).into()),
             Self::Malformed(Malformed { status, reason }) => (*status, (*reason).into()),

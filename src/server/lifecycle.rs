@@ -172,12 +172,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         // Whoever closed stdout does not want the banner; that is no reason to end.
         let _ = banner.write(&mut io::stdout());
     }
-    let log = Log::start(
-        config.log.audit,
-        config.log.error,
-        io::stderr().is_terminal(),
-    )
-    .map_err(Error::System)?;
+    let log = Log::start(config.log, io::stderr().is_terminal()).map_err(Error::System)?;
     let log = Arc::new(log);
     log_panics(&log);
     let workers = std::thread::available_parallelism()

@@ -21,6 +21,7 @@ mod reload;
 pub mod routes;
 mod state;
 mod status;
+mod trace;
 mod worker;
 
 use std::{
@@ -181,9 +182,15 @@ impl Server {
         threads.api.stop();
         self.registry
             .for_each(|connection| connection.drain(self, false));
-        while !self.registry.is_empty() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        // Subscribers of the log see the requests that are finished now, and go last.
+        let wait_for = |limit: &dyn Fn() -> usize, until| {
+            while self.registry.len() > limit() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        wait_for(&|| self.log.subscribers(), until - patience / 4);
+        self.log.end_streams();
+        wait_for(&|| 0, until);
         if let Some(probe) = threads.probe {
             probe.stop();
         }

@@ -8,11 +8,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use rustls_pki_types::{CertificateDer, UnixTime};
+
 use super::{
     Server, State,
     connection::Address,
     failure::{Failure, Task},
-    proxy::Client,
+    peer::Peer,
+    proxy::{Client, Forwarded},
     routes::{self, Access, Argument, Route},
 };
 use crate::{
@@ -25,7 +28,7 @@ use crate::{
         reply::Reply,
     },
     keystore::{self, KeyName},
-    log::{AuditEvent, Log},
+    log::{AuditEvent, Log, Stream, Subscriber, Subscription},
     metrics::{self, Metrics},
     policy::Policies,
 };
@@ -94,6 +97,18 @@ pub(super) enum Outcome {
     Key(KeyName, KeyUse),
     /// Do this on a key store thread.
     Store(StoreUse),
+    /// Answer with these events as they come.
+    Stream(Stream),
+}
+
+/// What came of running a handler.
+pub(super) enum Progress {
+    /// This is the answer.
+    Done(Result<Reply>),
+    /// The answer comes later.
+    Later,
+    /// The answer is this stream.
+    Stream(Stream),
 }
 
 impl Outcome {
@@ -128,6 +143,8 @@ pub(super) struct Exchange {
     /// `None` if the request is not counted.
     metrics: Option<&'static Metrics>,
     is_answered: bool,
+    /// The log has its event, or is responsible for it.
+    is_audited: bool,
     /// When the answer is due.
     pub(super) deadline: Deadline,
 }
@@ -175,6 +192,7 @@ impl Server {
             log: self.log.clone(),
             metrics,
             is_answered: false,
+            is_audited: false,
             deadline: Deadline::after(now, timeout),
         };
         match check(self, state, client, head, route) {
@@ -183,17 +201,33 @@ impl Server {
         }
     }
 
+    /// Whether a client whose request to `path` was admitted some time ago would be admitted now.
+    pub(super) fn may_stay(
+        &self,
+        peer: &mut Peer,
+        chain: &[CertificateDer<'_>],
+        forwarded: &mut Option<Box<Forwarded>>,
+        identity: &str,
+        path: &str,
+        now: UnixTime,
+    ) -> bool {
+        let state = self.state();
+        peer.is_still_trusted(&state, chain, now)
+            && state.still_speaks_for(peer, forwarded, now)
+            && state.policies.allows(identity, path)
+    }
+
     /// Runs the handler of a request that was admitted and whose body is complete.
     ///
-    /// `None` if the answer comes later, to `address`.
+    /// An answer that comes later goes to `address`.
     pub(super) fn run(
         &self,
         exchange: &Exchange,
         body: &[u8],
         address: impl FnOnce() -> Address,
-    ) -> Option<Result<Reply>> {
+    ) -> Progress {
         let Some(route) = exchange.route else {
-            return Some(Err(Failure::NoSuchPath));
+            return Progress::Done(Err(Failure::NoSuchPath));
         };
         let argument = match route.argument {
             Argument::None => "",
@@ -208,14 +242,18 @@ impl Server {
         };
         let outcome = match (route.handler)(&call) {
             Ok(outcome) => outcome,
-            Err(failure) => return Some(Err(failure)),
+            Err(failure) => return Progress::Done(Err(failure)),
         };
         match outcome {
-            Outcome::Done(reply) => Some(Ok(reply)),
-            Outcome::Key(name, then) => self.with_key(exchange, &name, then, address),
+            Outcome::Done(reply) => Progress::Done(Ok(reply)),
+            Outcome::Stream(stream) => Progress::Stream(stream),
+            Outcome::Key(name, then) => {
+                let result = self.with_key(exchange, &name, then, address);
+                result.map_or(Progress::Later, Progress::Done)
+            }
             Outcome::Store(job) => {
                 let Some(permit) = self.pool.reserve() else {
-                    return Some(Err(Failure::Overloaded));
+                    return Progress::Done(Err(Failure::Overloaded));
                 };
                 let (server, address, deadline) = (self.me(), address(), exchange.deadline);
                 permit.submit(move || {
@@ -227,11 +265,12 @@ impl Server {
                         address.deliver(&server, result);
                     }
                 });
-                None
+                Progress::Later
             }
         }
     }
 
+    /// `None` if the answer comes later, to `address`.
     fn with_key(
         &self,
         exchange: &Exchange,
@@ -358,25 +397,82 @@ impl Exchange {
         reply
     }
 
-    fn record(&self, status: u16) {
-        let took = self.arrived.elapsed();
+    fn record(&mut self, status: u16) {
+        self.count(status);
+        self.audit(status);
+    }
+
+    fn count(&self, status: u16) {
         if let Some(metrics) = self.metrics {
             let outcome = match status {
                 ..400 => metrics::Outcome::Success,
                 400..500 => metrics::Outcome::Error,
                 500.. => metrics::Outcome::Failure,
             };
-            metrics.request_ends(outcome, took);
+            metrics.request_ends(outcome, self.arrived.elapsed());
         }
-        if self.log.audits() {
-            self.log.audit(&AuditEvent {
-                time: self.arrived_at,
-                path: &self.path,
-                identity: &self.identity,
-                status,
-                took,
-            });
+    }
+
+    fn audit(&mut self, status: u16) {
+        if self.log.audits() && !std::mem::replace(&mut self.is_audited, true) {
+            let event = self.event(status);
+            self.log.audit(event);
         }
+    }
+
+    /// Takes the path along: there is one event for each exchange.
+    fn event(&mut self, status: u16) -> AuditEvent {
+        AuditEvent {
+            time: self.arrived_at,
+            path: std::mem::take(&mut self.path),
+            identity: self.identity.clone(),
+            status,
+            took: self.arrived.elapsed(),
+        }
+    }
+
+    /// Whether `reply` may not leave before its audit line is written. All that the key API
+    /// answers is treated alike, also ciphertexts and names: that is easy to know and to check.
+    pub(super) fn must_be_held(&self, reply: &Reply) -> bool {
+        self.log.requires_audit()
+            && !self.is_audited
+            && self.route.is_some_and(Route::answers_with_keys)
+            && reply.status == 200
+            && !reply.body.is_empty()
+    }
+
+    /// Hands the audit event over ahead of the answer, which is released or refused at `address`
+    /// when the log knows what became of the line. `false` if the log can't take it.
+    pub(super) fn hold(&mut self, address: Address, server: &Server) -> bool {
+        let (event, server) = (self.event(200), server.me());
+        let held = self.log.hold(event, move |is_written| {
+            if let Some(server) = server.upgrade() {
+                address.release(&server, is_written);
+            }
+        });
+        match held {
+            Ok(()) => self.is_audited = true,
+            Err(event) => self.path = event.path,
+        }
+        self.is_audited
+    }
+
+    /// Makes a subscriber of the client, and answers the request with that.
+    pub(super) fn subscribe(
+        mut self,
+        stream: Stream,
+        subscriber: Box<dyn Subscriber>,
+    ) -> Subscription {
+        self.is_answered = true;
+        self.is_audited = true;
+        self.count(200);
+        let event = self.event(200);
+        self.log.subscribe(stream, subscriber, event)
+    }
+
+    /// Who asked for what.
+    pub(super) fn subject(&self) -> (Arc<str>, String) {
+        (self.identity.clone(), self.path.clone())
     }
 }
 

@@ -36,6 +36,20 @@ impl State {
         self.is_proxy(peer).then_some(header)
     }
 
+    /// Whether a request over the connection to `peer`, with the certificate that was forwarded for
+    /// it if one was, would still be from the same client at `now`.
+    pub(super) fn still_speaks_for(
+        &self,
+        peer: &Peer,
+        forwarded: &mut Option<Box<Forwarded>>,
+        now: UnixTime,
+    ) -> bool {
+        match forwarded {
+            Some(last) => self.is_proxy(peer) && last.peer.is_still_trusted(self, &last.chain, now),
+            None => !self.is_proxy(peer),
+        }
+    }
+
     fn is_proxy(&self, peer: &Peer) -> bool {
         self.policies.has_proxies() && self.policies.is_proxy(&peer.identity())
     }
@@ -59,6 +73,7 @@ impl<'a> Client<'a> {
             return refused(Failure::TooManyClientCertificates);
         }
         if !state.is_proxy(peer) {
+            *last = None;
             return Self {
                 peer,
                 refusal: None,

@@ -99,11 +99,6 @@ impl Registry {
         self.probes.load(Ordering::Relaxed)
     }
 
-    /// Whether there are no clients.
-    pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// How many connections `wanted` picks. It must not wait for anything.
     pub(super) fn count(&self, wanted: impl Fn(&Connection) -> bool) -> usize {
         let slots = self.lock();

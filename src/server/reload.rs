@@ -138,7 +138,7 @@ impl Reloader {
             Ok::<(), Infallible>(())
         });
         server.cache.set_expiry(config.cache.into());
-        //LOG server.log.configure(config.log);
+        server.log.configure(config.log);
         notes.extend(self.needs_restart(&config));
         self.certificate = certificate;
         (self.files, self.seen) = (files, files);

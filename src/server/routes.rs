@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Call, Outcome, failure::Failure, identity, key, policy, status};
+use super::{Call, Outcome, failure::Failure, identity, key, policy, status, trace};
 use crate::http::Method;
 
 /// What the last element of a path means.
@@ -43,7 +43,7 @@ pub struct Route {
     pub argument: Argument,
     /// The largest body in bytes; 0 if a body is ignored.
     pub max_body: usize,
-    /// How long the answer may take.
+    /// How long the answer may take; zero if it goes on until somebody ends it.
     pub timeout: Duration,
     /// Who may call.
     pub access: Access,
@@ -57,6 +57,7 @@ const POLICY_LIST: &str = "/v1/policy/list/";
 const MIB: usize = 1 << 20;
 const SHORT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(15);
+const ENDLESS: Duration = Duration::ZERO;
 
 /// Everything that is served (`api.md` 1.5).
 #[rustfmt::skip]
@@ -76,6 +77,9 @@ pub static ROUTES: &[Route] = &[
     Route { method: Method::Post, path: "/v1/identity/assign/", pattern: "/v1/identity/assign/*/*", argument: Argument::PolicyAndIdentity, max_body: 0, timeout: SHORT, access: Access::Policy, handler: identity::assign },
     Route { method: Method::Get, path: "/v1/identity/list/", pattern: "/v1/identity/list/*", argument: Argument::Pattern, max_body: 0, timeout: SHORT, access: Access::Policy, handler: identity::list },
     Route { method: Method::Delete, path: "/v1/identity/forget/", pattern: "/v1/identity/forget/*", argument: Argument::Identity, max_body: 0, timeout: SHORT, access: Access::Policy, handler: identity::forget },
+    Route { method: Method::Get, path: "/v1/log/audit/trace", pattern: "/v1/log/audit/trace", argument: Argument::None, max_body: 0, timeout: ENDLESS, access: Access::Policy, handler: trace::audit },
+    Route { method: Method::Get, path: "/v1/log/error/trace", pattern: "/v1/log/error/trace", argument: Argument::None, max_body: 0, timeout: ENDLESS, access: Access::Policy, handler: trace::error },
+    Route { method: Method::Get, path: "/v1/log/log/error/trace", pattern: "/v1/log/log/error/trace", argument: Argument::None, max_body: 0, timeout: ENDLESS, access: Access::Policy, handler: trace::error },
     Route { method: Method::Get, path: METRICS, pattern: METRICS, argument: Argument::None, max_body: 0, timeout: SHORT, access: Access::Policy, handler: status::metrics },
 ];
 
@@ -105,6 +109,11 @@ impl Route {
     /// Whether its requests are counted: all but those that ask for the counts.
     pub fn is_metered(&self) -> bool {
         self.path != METRICS
+    }
+
+    /// Whether what it answers may be a key or what was sealed under one.
+    pub fn answers_with_keys(&self) -> bool {
+        self.path.starts_with("/v1/key/")
     }
 
     /// Whether a request with `method` is for this route.

@@ -241,6 +241,15 @@ impl Connection {
         Ok(response)
     }
 
+    /// The next chunk of a body that goes on; an empty one is the last.
+    pub fn chunk(&mut self) -> io::Result<Vec<u8>> {
+        let line = self.line()?;
+        let size = usize::from_str_radix(&line, 16).map_err(|_| wrong(&line))?;
+        let chunk = self.take(size)?;
+        self.take(2)?;
+        Ok(chunk)
+    }
+
     /// Whether the server has ended the connection and sent nothing before that.
     pub fn is_closed(&mut self) -> bool {
         self.input.is_empty() && matches!(self.fill(), Err(e) if is_end(&e))

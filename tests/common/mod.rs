@@ -13,6 +13,7 @@
 pub mod certificates;
 pub mod client;
 pub mod server;
+pub mod stream;
 
 use std::{
     path::{Path, PathBuf},
@@ -27,6 +28,7 @@ pub use self::{
     certificates::{Authority, Identity, Profile},
     client::{Client, Connection, Response},
     server::{Config, Server},
+    stream::Follower,
 };
 
 /// A directory that is removed when it is dropped.

@@ -34,7 +34,8 @@ pub struct Config {
     pub server_identity: Identity,
     /// Lines at the end of the file.
     pub more: String,
-    pub audit: bool,
+    /// `on`, `off` or `required`.
+    pub audit: &'static str,
     pub auth: &'static str,
     /// The address to listen on; a free port of 127.0.0.1 if empty.
     pub address: String,
@@ -56,7 +57,7 @@ impl Config {
             key: server.key_pem(),
             server_identity: server.clone(),
             more: String::new(),
-            audit: true,
+            audit: "on",
             auth: "off",
             address: String::new(),
             policies: Vec::new(),
@@ -133,7 +134,7 @@ impl Config {
                 "  {name}: {{paths: [{paths}], identities: [{identities}]}}"
             );
         }
-        let audit = if self.audit { "on" } else { "off" };
+        let audit = self.audit;
         yaml.push_str("cache: {expiry: {any: 5m0s, unused: 30s}}\n");
         let _ = writeln!(yaml, "log: {{error: on, audit: {audit}}}");
         let _ = writeln!(yaml, "keys: {{fs: {{path: {}}}}}", path("keys"));
@@ -298,6 +299,13 @@ impl Server {
             .lines()
             .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line:?}: {e}")))
             .collect()
+    }
+
+    /// Open descriptors.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id()))
+            .unwrap()
+            .count()
     }
 
     pub fn threads(&self) -> usize {

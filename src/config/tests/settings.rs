@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::*;
+use crate::log::{AuditMode, Settings};
 
 #[test]
 fn without_a_file_flags_and_defaults_are_all() {
@@ -19,8 +20,8 @@ fn without_a_file_flags_and_defaults_are_all() {
     assert_eq!(Proxy::default(), config.proxy);
     assert_eq!(0, config.policies.iter().count());
     assert_eq!(Cache::default(), config.cache);
-    let (error, audit) = (true, false);
-    assert_eq!(Log { error, audit }, config.log);
+    let (error, audit) = (true, AuditMode::Off);
+    assert_eq!(Settings { audit, error }, config.log);
     assert!(config.keys.is_empty());
     assert_eq!(KeyStoreConfig::Memory, config.key_store);
 }
@@ -84,8 +85,8 @@ keys:
     assert!(config.policies.get("empty").is_some());
     assert_eq!(Some(Duration::from_secs(300)), config.cache.any);
     assert_eq!(Some(Duration::from_secs(30)), config.cache.unused);
-    let (error, audit) = (false, true);
-    assert_eq!(Log { error, audit }, config.log);
+    let (error, audit) = (false, AuditMode::On);
+    assert_eq!(Settings { audit, error }, config.log);
     let path = PathBuf::from("/keys");
     assert_eq!(KeyStoreConfig::Fs { path }, config.key_store);
 }
@@ -253,8 +254,8 @@ keystore: { fs: { path: "${DIR}" } }
         config.policies.get("${ID}").unwrap().paths[0].as_str()
     );
     assert_eq!(Some(Duration::from_secs(90)), config.cache.any);
-    let (error, audit) = (false, true);
-    assert_eq!(Log { error, audit }, config.log);
+    let (error, audit) = (false, AuditMode::On);
+    assert_eq!(Settings { audit, error }, config.log);
     assert_eq!("app-1", config.keys[0].as_str());
     let path = PathBuf::from("/keys");
     assert_eq!(KeyStoreConfig::Fs { path }, config.key_store);
@@ -263,13 +264,15 @@ keystore: { fs: { path: "${DIR}" } }
 #[test]
 fn on_and_off_are_words_with_and_without_quotes() {
     for (text, audit) in [
-        ("on", true),
-        ("off", false),
-        ("\"on\"", true),
-        ("'OFF'", false),
-        ("On", true),
-        ("", false),
-        ("\"\"", false),
+        ("on", AuditMode::On),
+        ("off", AuditMode::Off),
+        ("\"on\"", AuditMode::On),
+        ("'OFF'", AuditMode::Off),
+        ("On", AuditMode::On),
+        ("", AuditMode::Off),
+        ("\"\"", AuditMode::Off),
+        ("required", AuditMode::Required),
+        ("Required", AuditMode::Required),
     ] {
         assert_eq!(
             audit,
@@ -279,7 +282,7 @@ fn on_and_off_are_words_with_and_without_quotes() {
     }
     assert_eq!(
         "\"true\" is an invalid audit log configuration (kes.yml line 2 column 10, field \
-         log.audit: write on or off)",
+         log.audit: write on, off or required)",
         error("log:\n  audit: true\n")
     );
     assert_starts(

@@ -4,6 +4,7 @@
 //! there and says what to wait for. Between two calls nothing but the connection itself is held.
 
 mod requests;
+mod streaming;
 mod transport;
 
 use std::{
@@ -18,6 +19,7 @@ use std::{
 
 use zeroize::{Zeroize, Zeroizing};
 
+use self::streaming::{CHECK_INTERVAL, Streaming};
 pub(super) use self::transport::Transport;
 use super::{Server, failure::Failure, peer::Peer, pipeline::Exchange, proxy::Forwarded};
 use crate::{
@@ -35,6 +37,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// An answer must make progress within this time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The log decides about a held answer in less time than this.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(3);
 /// A client may take this time to close its side after the last answer.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// An unread body up to this size is read and dropped to keep the connection, in bytes.
@@ -75,6 +79,25 @@ impl Address {
                 waiting.result = Some(result);
                 server.arm(&connection, &inner.socket, Wait::Writable);
             }
+        }
+    }
+
+    /// Lets an answer go that is held for its audit line, or refuses it, and wakes a worker.
+    pub(super) fn release(&self, server: &Server, is_written: bool) {
+        let held = self.connection.upgrade().and_then(|connection| {
+            let inner = &mut *connection.lock();
+            match &mut inner.stage {
+                Stage::Waiting(waiting) if waiting.request == self.request => waiting.held.take(),
+                _ => None,
+            }
+        });
+        if let Some(reply) = held {
+            let result = if is_written {
+                Ok(reply)
+            } else {
+                Err(Failure::NotAudited)
+            };
+            self.deliver(server, result);
         }
     }
 }
@@ -125,6 +148,8 @@ enum Stage {
     Head,
     Body(Box<Receiving>),
     Waiting(Box<Waiting>),
+    /// The answer is a log stream.
+    Streaming(Box<Streaming>),
     /// The answer is given; what is left of the body is dropped.
     Discard(BodyReader, u64),
     /// The last answer and the goodbye are written; the client may still be sending.
@@ -141,11 +166,13 @@ struct Receiving {
     frame: Frame,
 }
 
-/// A request whose answer comes from a key store thread.
+/// A request whose answer comes from a key store thread or waits for its audit line.
 struct Waiting {
     exchange: Exchange,
     request: u64,
     result: Option<Result<Reply, Failure>>,
+    /// The answer that waits for its audit line.
+    held: Option<Reply>,
     unread: Option<BodyReader>,
     frame: Frame,
 }
@@ -264,8 +291,13 @@ impl Connection {
         }
         match &mut inner.stage {
             Stage::Closed => {}
+            Stage::Streaming(_) => inner.check_stream(self, server, now),
             Stage::Waiting(waiting) if !inner.is_stalled && waiting.result.is_none() => {
-                waiting.result = Some(Err(Failure::Timeout));
+                let failure = match waiting.held.take() {
+                    Some(_) => Failure::NotAudited,
+                    None => Failure::Timeout,
+                };
+                waiting.result = Some(Err(failure));
                 self.set_deadline(server, now + WRITE_TIMEOUT);
                 server.arm(self, &inner.socket, Wait::Writable);
             }
@@ -338,8 +370,7 @@ impl Inner {
             }
             let had_output = self.transport.wants_write() || self.taken < self.output.len();
             if !self.flush()? {
-                self.is_stalled = true;
-                connection.set_deadline(server, self.now + WRITE_TIMEOUT);
+                self.stall(connection, server);
                 return Ok(Wait::Writable);
             }
             if std::mem::take(&mut self.is_stalled) {
@@ -407,11 +438,22 @@ impl Inner {
         Wait::Readable
     }
 
+    /// The socket takes no more for now.
+    fn stall(&mut self, connection: &Connection, server: &Server) {
+        self.is_stalled = true;
+        let until = self.now + WRITE_TIMEOUT;
+        match &mut self.stage {
+            Stage::Streaming(streaming) => streaming.stalled_until = until,
+            _ => connection.set_deadline(server, until),
+        }
+    }
+
     fn restore_deadline(&self, connection: &Connection, server: &Server) {
         let now = self.now;
         let at = match &self.stage {
             Stage::Waiting(waiting) => waiting.exchange.deadline.instant(),
             Stage::Head if self.input.is_empty() => now + IDLE_TIMEOUT,
+            Stage::Streaming(_) => now + CHECK_INTERVAL,
             _ => now + READ_TIMEOUT,
         };
         connection.set_deadline(server, at);

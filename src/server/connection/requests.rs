@@ -9,10 +9,11 @@ use rustls_pki_types::UnixTime;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{
-    Address, Connection, IDLE_TIMEOUT, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving, Stage, Step,
-    Waiting,
+    Address, Connection, HOLD_TIMEOUT, IDLE_TIMEOUT, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving,
+    Stage, Step, Waiting,
 };
 use crate::{
+    deadline::Deadline,
     http::{
         Malformed, Method,
         body::BodyReader,
@@ -25,7 +26,7 @@ use crate::{
         Server, State,
         failure::Failure,
         peer::Peer,
-        pipeline::{Admission, Exchange},
+        pipeline::{Admission, Exchange, Progress},
         probe,
         proxy::Client,
     },
@@ -58,10 +59,9 @@ impl Inner {
                     ..
                 } = *waiting;
                 let result = result.unwrap_or(Err(Failure::Timeout));
-                let reply = exchange.answer(result);
-                self.send(&reply, frame, unread, connection, server);
-                Ok(Step::Progress)
+                Ok(self.finish(exchange, result, unread, frame, connection, server))
             }
+            Stage::Streaming(_) => Ok(self.stream()),
             Stage::Discard(reader, left) => {
                 if self.input.is_empty() {
                     return Ok(Step::NeedsInput);
@@ -363,24 +363,67 @@ impl Inner {
             request,
         };
         match server.run(&exchange, body, address) {
-            Some(result) => {
-                let reply = exchange.answer(result);
-                self.send(&reply, frame, unread, connection, server);
-                Step::Progress
+            Progress::Done(result) => {
+                self.finish(exchange, result, unread, frame, connection, server)
             }
-            None => {
-                connection.set_deadline(server, exchange.deadline.instant());
+            Progress::Later => {
                 let waiting = Waiting {
                     exchange,
                     request,
                     result: None,
+                    held: None,
                     unread,
                     frame,
                 };
-                self.stage = Stage::Waiting(Box::new(waiting));
-                Step::NeedsReply
+                self.wait(waiting, connection, server)
+            }
+            Progress::Stream(stream) => {
+                self.open_stream(exchange, stream, frame, connection, server)
             }
         }
+    }
+
+    fn wait(&mut self, waiting: Waiting, connection: &Connection, server: &Server) -> Step {
+        connection.set_deadline(server, waiting.exchange.deadline.instant());
+        self.stage = Stage::Waiting(Box::new(waiting));
+        Step::NeedsReply
+    }
+
+    /// Answers a request, unless the answer must wait for its audit line.
+    fn finish(
+        &mut self,
+        mut exchange: Exchange,
+        result: Result<Reply, Failure>,
+        unread: Option<BodyReader>,
+        frame: Frame,
+        connection: &Arc<Connection>,
+        server: &Server,
+    ) -> Step {
+        let result = match result {
+            Ok(reply) if exchange.must_be_held(&reply) => {
+                let address = Address {
+                    connection: Arc::downgrade(connection),
+                    request: self.requests,
+                };
+                if exchange.hold(address, server) {
+                    exchange.deadline = Deadline::after(self.now, HOLD_TIMEOUT);
+                    let waiting = Waiting {
+                        exchange,
+                        request: self.requests,
+                        result: None,
+                        held: Some(reply),
+                        unread,
+                        frame,
+                    };
+                    return self.wait(waiting, connection, server);
+                }
+                Err(Failure::NotAudited)
+            }
+            result => result,
+        };
+        let reply = exchange.answer(result);
+        self.send(&reply, frame, unread, connection, server);
+        Step::Progress
     }
 
     fn send(

@@ -1,0 +1,213 @@
+//! What is logged, and how it reads: one line of JSON for each event.
+
+use std::{
+    fmt::Write as _,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// One answered request.
+#[derive(Debug)]
+pub struct AuditEvent {
+    /// When the request arrived.
+    pub time: SystemTime,
+    /// The decoded path.
+    pub path: String,
+    /// The client's identity, empty if it has none.
+    pub identity: Arc<str>,
+    /// The status of the answer.
+    pub status: u16,
+    /// From arrival to answer.
+    pub took: Duration,
+}
+
+/// A line with its line feed.
+pub(super) struct Line {
+    pub(super) text: String,
+    /// Where the part about the response begins, which may have to be written anew.
+    response_at: usize,
+}
+
+impl Line {
+    /// The line of an audit event (`api.md` 1.5, log streams).
+    pub(super) fn audit(event: &AuditEvent, clock: &mut Clock) -> Self {
+        let mut text = String::with_capacity(200 + event.path.len());
+        text.push_str("{\"time\":\"");
+        text.push_str(clock.rfc3339(event.time));
+        text.push_str("\",\"request\":{\"path\":");
+        text.push_str(&quoted(&event.path));
+        text.push_str(",\"identity\":");
+        text.push_str(&quoted(&event.identity));
+        text.push_str("},\"response\":{");
+        let mut line = Self {
+            response_at: text.len(),
+            text,
+        };
+        line.set_response(event.status, event.took);
+        line
+    }
+
+    /// Says in an audit line what the client was really answered.
+    pub(super) fn set_response(&mut self, status: u16, took: Duration) {
+        self.text.truncate(self.response_at);
+        // Writing to a string can't fail.
+        let _ = writeln!(
+            self.text,
+            "\"code\":{status},\"time\":{}}}}}",
+            took.as_nanos()
+        );
+    }
+
+    /// The line of an error event: local date and time before `message`.
+    pub(super) fn error(time: SystemTime, message: &str, clock: &mut Clock) -> Self {
+        let message = format!("{} {}", clock.stamp(time), message.trim_end());
+        Self::plain(format!("{{\"message\":{}}}", quoted(&message)))
+    }
+
+    /// The line of an error event for people: date, time and text.
+    pub(super) fn error_for_people(time: SystemTime, message: &str, clock: &mut Clock) -> Self {
+        Self::plain(format!("{} {}", clock.stamp(time), message.trim_end()))
+    }
+
+    fn plain(mut text: String) -> Self {
+        text.push('\n');
+        Self {
+            response_at: text.len(),
+            text,
+        }
+    }
+}
+
+fn quoted(text: &str) -> String {
+    // A string is always valid JSON.
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+/// Local time as text. Events come in the order of time, so the text of the last second is kept.
+pub(super) struct Clock {
+    zone: tz::TimeZone,
+    second: i64,
+    rfc3339: String,
+}
+
+impl Clock {
+    pub(super) fn local() -> Self {
+        Self::new(tz::TimeZone::local().unwrap_or_else(|_| tz::TimeZone::utc()))
+    }
+
+    fn new(zone: tz::TimeZone) -> Self {
+        Self {
+            zone,
+            second: -1,
+            rfc3339: "1970-01-01T00:00:00Z".to_owned(),
+        }
+    }
+
+    /// `2021-05-03T10:00:00+02:00`, whole seconds.
+    fn rfc3339(&mut self, time: SystemTime) -> &str {
+        let second = seconds(time);
+        if second != self.second
+            && let Some(local) = self.at(second)
+        {
+            let offset = local.local_time_type().ut_offset();
+            let zone = match offset {
+                0 => "Z".to_owned(),
+                _ => {
+                    let sign = if offset < 0 { '-' } else { '+' };
+                    let minutes = offset.abs() / 60;
+                    format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60)
+                }
+            };
+            self.rfc3339 = date_and_time(&local, '-', 'T') + &zone;
+            self.second = second;
+        }
+        &self.rfc3339
+    }
+
+    /// `2021/05/03 10:00:00`.
+    fn stamp(&self, time: SystemTime) -> String {
+        match self.at(seconds(time)) {
+            Some(local) => date_and_time(&local, '/', ' '),
+            None => "1970/01/01 00:00:00".to_owned(),
+        }
+    }
+
+    fn at(&self, second: i64) -> Option<tz::DateTime> {
+        tz::DateTime::from_timespec(second, 0, self.zone.as_ref()).ok()
+    }
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or_default()
+}
+
+fn date_and_time(t: &tz::DateTime, in_date: char, between: char) -> String {
+    let (year, month, day) = (t.year(), t.month(), t.month_day());
+    let (hour, minute, second) = (t.hour(), t.minute(), t.second());
+    format!(
+        "{year:04}{in_date}{month:02}{in_date}{day:02}{between}{hour:02}:{minute:02}:{second:02}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(path: &str, seconds: u64) -> AuditEvent {
+        AuditEvent {
+            time: UNIX_EPOCH + Duration::from_secs(seconds),
+            path: path.to_owned(),
+            identity: "ab".into(),
+            status: 200,
+            took: Duration::from_nanos(52_067),
+        }
+    }
+
+    #[test]
+    fn an_audit_line_tells_who_asked_for_what_and_what_came_of_it() {
+        let mut clock = Clock::new(tz::TimeZone::utc());
+        let mut line = Line::audit(&event("/v1/key/create/\"ä\n", 1_620_036_000), &mut clock);
+        let request = r#"{"time":"2021-05-03T10:00:00Z","request":{"path":"/v1/key/create/\"ä\n","identity":"ab"},"#;
+        assert_eq!(
+            format!("{request}\"response\":{{\"code\":200,\"time\":52067}}}}\n"),
+            line.text
+        );
+        line.set_response(503, Duration::from_nanos(7));
+        assert_eq!(
+            format!("{request}\"response\":{{\"code\":503,\"time\":7}}}}\n"),
+            line.text
+        );
+    }
+
+    #[test]
+    fn times_carry_the_offset_of_the_zone() {
+        let zone = |minutes| tz::TimeZone::fixed(minutes * 60).expect("an offset");
+        for (offset, text) in [
+            (0, "1970-01-02T00:00:00Z"),
+            (150, "1970-01-02T02:30:00+02:30"),
+            (-60, "1970-01-01T23:00:00-01:00"),
+        ] {
+            let mut clock = Clock::new(zone(offset));
+            let day = UNIX_EPOCH + Duration::from_secs(86_400);
+            assert_eq!(text, clock.rfc3339(day));
+            assert_eq!(
+                text.replace("-02T", "-03T").replace("-01T", "-02T"),
+                clock.rfc3339(day + Duration::from_secs(86_400))
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_line_is_json_for_programs_and_text_for_people() {
+        let mut clock = Clock::new(tz::TimeZone::utc());
+        assert_eq!(
+            "{\"message\":\"1970/01/01 00:00:00 a\\nb\"}\n",
+            Line::error(UNIX_EPOCH, "a\nb\n", &mut clock).text
+        );
+        assert_eq!(
+            "1970/01/01 00:00:00 a\n",
+            Line::error_for_people(UNIX_EPOCH, "a", &mut clock).text
+        );
+    }
+}

@@ -1,0 +1,499 @@
+//! Lines on their way to stdout or stderr: what is written, what waits, and which answers wait for
+//! which line. No I/O here.
+//!
+//! An answer that is held is let go when its line is written in full, and refused when that takes
+//! too long or fails. Each is decided once: deciding takes it out. The line of a refused answer is
+//! changed to say so unless some of it may be written already; then a line tells of an answer that
+//! was not given, which is the side to err on.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use super::event::Line;
+
+/// What lines may take that wait to be written, in bytes.
+const MAX_BYTES: usize = 1 << 20;
+/// What a line takes besides its text, about, in bytes.
+const OVERHEAD: usize = 64;
+/// How long an answer may wait for its line.
+pub(super) const PATIENCE: Duration = Duration::from_millis(900);
+/// The error log hears of trouble at most so often.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+/// What a refused client is answered.
+const REFUSED: u16 = 503;
+
+/// Lets an answer go (`true`) or refuses it.
+pub(super) type Decide = Box<dyn FnOnce(bool) + Send>;
+
+/// An answer that waits for its line.
+pub(super) struct Hold {
+    since: Instant,
+    took: Duration,
+    decide: Decide,
+}
+
+impl Hold {
+    pub(super) fn new(since: Instant, took: Duration, decide: Decide) -> Self {
+        Self {
+            since,
+            took,
+            decide,
+        }
+    }
+}
+
+struct Entry {
+    line: Line,
+    hold: Option<Hold>,
+}
+
+impl Entry {
+    fn size(&self) -> usize {
+        OVERHEAD + self.line.text.len()
+    }
+}
+
+/// An answer that was decided on; to be carried out without any lock.
+pub(super) struct Decision {
+    pub(super) is_accepted: bool,
+    pub(super) decide: Decide,
+    /// What the log says about it.
+    pub(super) line: String,
+}
+
+/// What came of a step.
+#[derive(Default)]
+pub(super) struct Effects {
+    pub(super) decisions: Vec<Decision>,
+    /// Lines that found no room.
+    pub(super) lost: u64,
+    /// Something that the error log should know.
+    pub(super) report: Option<String>,
+}
+
+/// Lines that wait, in their order.
+#[derive(Default)]
+pub(super) struct Outbox {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    /// How much of the first line is written.
+    written: usize,
+    /// So many lines are, in part at least, in the block that is being written.
+    in_flight: usize,
+    /// So many answers wait.
+    held: usize,
+    /// Part of a line was written before an error.
+    needs_line_feed: bool,
+    /// Lines can't be written at the moment.
+    trouble: Option<Trouble>,
+    /// When the error log heard of trouble last.
+    reported: Option<Instant>,
+}
+
+struct Trouble {
+    refused: u64,
+    is_reported: bool,
+}
+
+impl Outbox {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds a line, or the effects say that it is lost.
+    pub(super) fn push(&mut self, line: Line, effects: &mut Effects) {
+        self.add(Entry { line, hold: None }, effects);
+    }
+
+    /// Adds a line and an answer that waits for it. Where lines can't be written at the moment, the
+    /// answer is refused at once.
+    pub(super) fn hold(&mut self, line: Line, hold: Hold, now: Instant, effects: &mut Effects) {
+        let mut entry = Entry {
+            line,
+            hold: Some(hold),
+        };
+        if self.trouble.is_some() || self.bytes + entry.size() > MAX_BYTES {
+            effects.decisions.extend(entry.refuse(now, true));
+            self.trouble(1, "whoever reads it does not keep up", now, effects);
+        } else {
+            self.held += 1;
+        }
+        self.add(entry, effects);
+    }
+
+    fn add(&mut self, entry: Entry, effects: &mut Effects) {
+        if self.bytes + entry.size() > MAX_BYTES {
+            effects.lost += 1;
+        } else {
+            self.bytes += entry.size();
+            self.entries.push_back(entry);
+        }
+    }
+
+    /// Fills `block` with at most `limit` bytes to be written now, at least one of them.
+    pub(super) fn fill(&mut self, block: &mut Vec<u8>, limit: usize) {
+        block.clear();
+        if self.needs_line_feed {
+            block.push(b'\n');
+        }
+        let mut skip = self.written;
+        self.in_flight = 0;
+        for entry in &self.entries {
+            let text = &entry.line.text.as_bytes()[skip..];
+            // Whole lines as long as they fit; a longer one goes in parts.
+            if !block.is_empty() && block.len() + text.len() > limit {
+                break;
+            }
+            block.extend_from_slice(text);
+            skip = 0;
+            self.in_flight += 1;
+        }
+        block.truncate(limit);
+    }
+
+    /// So many bytes of the block were written.
+    pub(super) fn wrote(&mut self, mut count: usize, effects: &mut Effects) {
+        self.in_flight = 0;
+        if count == 0 {
+            return;
+        }
+        if std::mem::take(&mut self.needs_line_feed) {
+            count -= 1;
+        }
+        self.written += count;
+        while let Some(entry) = self.entries.front()
+            && self.written >= entry.line.text.len()
+        {
+            self.written -= entry.line.text.len();
+            self.bytes -= entry.size();
+            if let Some(Entry {
+                line,
+                hold: Some(hold),
+            }) = self.entries.pop_front()
+            {
+                self.held -= 1;
+                effects.decisions.push(Decision {
+                    is_accepted: true,
+                    decide: hold.decide,
+                    line: line.text,
+                });
+            }
+        }
+        if let Some(trouble) = self.trouble.take()
+            && trouble.is_reported
+        {
+            effects.report = Some(match trouble.refused {
+                0 => "stdout can be written to again".to_owned(),
+                refused => format!(
+                    "stdout can be written to again; requests refused because their audit lines \
+                     could not be written: {refused}"
+                ),
+            });
+        }
+    }
+
+    /// Writing the block failed: every answer that waits is refused. The lines stay, to be tried
+    /// again.
+    pub(super) fn failed(&mut self, reason: &str, now: Instant, effects: &mut Effects) {
+        self.in_flight = 0;
+        if std::mem::take(&mut self.written) > 0 {
+            self.needs_line_feed = true;
+        }
+        let refused = self.refuse(now, |_| true, effects);
+        self.trouble(refused, reason, now, effects);
+    }
+
+    /// Refuses the answers that have waited too long.
+    pub(super) fn expire(&mut self, now: Instant, effects: &mut Effects) {
+        let refused = self.refuse(now, |hold| now >= hold.since + PATIENCE, effects);
+        if refused > 0 {
+            self.trouble(refused, "nobody reads it", now, effects);
+        }
+    }
+
+    /// When [`Outbox::expire`] has something to do.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        if self.held == 0 {
+            return None;
+        }
+        let mut holds = self.entries.iter().filter_map(|entry| entry.hold.as_ref());
+        holds.next().map(|hold| hold.since + PATIENCE)
+    }
+
+    fn refuse(
+        &mut self,
+        now: Instant,
+        which: impl Fn(&Hold) -> bool,
+        effects: &mut Effects,
+    ) -> u64 {
+        if self.held == 0 {
+            return 0;
+        }
+        let mut refused = 0;
+        for (at, entry) in self.entries.iter_mut().enumerate() {
+            if !entry.hold.as_ref().is_some_and(&which) {
+                continue;
+            }
+            let is_untouched = at >= self.in_flight && (at > 0 || self.written == 0);
+            self.bytes -= entry.size();
+            effects.decisions.extend(entry.refuse(now, is_untouched));
+            self.bytes += entry.size();
+            self.held -= 1;
+            refused += 1;
+        }
+        refused
+    }
+
+    fn trouble(&mut self, refused: u64, reason: &str, now: Instant, effects: &mut Effects) {
+        let trouble = self.trouble.get_or_insert_with(|| {
+            let is_quiet = self
+                .reported
+                .is_some_and(|reported| now < reported + REPORT_INTERVAL);
+            if !is_quiet {
+                self.reported = Some(now);
+                effects.report = Some(format!("failed to write to stdout: {reason}"));
+            }
+            Trouble {
+                refused: 0,
+                is_reported: !is_quiet,
+            }
+        });
+        trouble.refused += refused;
+    }
+}
+
+impl Entry {
+    /// Takes out the answer that waits, refused. `may_change`: the line is not being written yet.
+    fn refuse(&mut self, now: Instant, may_change: bool) -> Option<Decision> {
+        let hold = self.hold.take()?;
+        if may_change {
+            let waited = now.saturating_duration_since(hold.since);
+            self.line.set_response(REFUSED, hold.took + waited);
+        }
+        Some(Decision {
+            is_accepted: false,
+            decide: hold.decide,
+            line: self.line.text.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, Mutex},
+        time::UNIX_EPOCH,
+    };
+
+    use super::*;
+    use crate::log::event::{AuditEvent, Clock};
+
+    /// An outbox, what came out of it, and a clock that a test sets.
+    struct Scene {
+        outbox: Outbox,
+        start: Instant,
+        now: Instant,
+        block: Vec<u8>,
+        decided: Arc<Mutex<Vec<(usize, bool)>>>,
+        lines: Vec<String>,
+        reports: Vec<String>,
+        lost: u64,
+        count: usize,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let start = Instant::now();
+            Self {
+                outbox: Outbox::default(),
+                start,
+                now: start,
+                block: Vec::new(),
+                decided: Arc::default(),
+                lines: Vec::new(),
+                reports: Vec::new(),
+                lost: 0,
+                count: 0,
+            }
+        }
+
+        fn at(&mut self, millis: u64) -> &mut Self {
+            self.now = self.start + Duration::from_millis(millis);
+            self
+        }
+
+        fn line(&self, path: &str) -> Line {
+            let event = AuditEvent {
+                time: UNIX_EPOCH,
+                path: path.to_owned(),
+                identity: "".into(),
+                status: 200,
+                took: Duration::ZERO,
+            };
+            Line::audit(&event, &mut Clock::local())
+        }
+
+        fn act(&mut self, step: impl FnOnce(&mut Outbox, Instant, &mut Effects)) -> &mut Self {
+            let mut effects = Effects::default();
+            step(&mut self.outbox, self.now, &mut effects);
+            for decision in effects.decisions {
+                (decision.decide)(decision.is_accepted);
+                self.lines.push(decision.line);
+            }
+            self.reports.extend(effects.report);
+            self.lost += effects.lost;
+            self
+        }
+
+        fn push(&mut self) -> &mut Self {
+            let line = self.line("/plain");
+            self.act(|outbox, _, effects| outbox.push(line, effects))
+        }
+
+        /// Adds an answer that waits; they are numbered from 0.
+        fn hold(&mut self) -> &mut Self {
+            let (number, decided) = (self.count, self.decided.clone());
+            self.count += 1;
+            let line = self.line(&format!("/held/{number}"));
+            self.act(move |outbox, now, effects| {
+                let decide =
+                    Box::new(move |accepted| decided.lock().unwrap().push((number, accepted)));
+                outbox.hold(line, Hold::new(now, Duration::ZERO, decide), now, effects);
+            })
+        }
+
+        fn fill(&mut self) -> String {
+            self.outbox.fill(&mut self.block, 4096);
+            String::from_utf8(self.block.clone()).unwrap()
+        }
+
+        fn wrote(&mut self, count: usize) -> &mut Self {
+            self.act(|outbox, _, effects| outbox.wrote(count, effects))
+        }
+
+        fn expire(&mut self) -> &mut Self {
+            self.act(|outbox, now, effects| outbox.expire(now, effects))
+        }
+
+        fn failed(&mut self) -> &mut Self {
+            self.act(|outbox, now, effects| outbox.failed("disk full", now, effects))
+        }
+
+        fn decided(&self) -> Vec<(usize, bool)> {
+            self.decided.lock().unwrap().clone()
+        }
+    }
+
+    #[test]
+    fn an_answer_goes_when_the_last_byte_of_its_line_is_written_and_not_before() {
+        let mut scene = Scene::new();
+        let block = scene.push().hold().hold().fill();
+        let first_two = block.match_indices('\n').nth(1).unwrap().0 + 1;
+        assert!(scene.wrote(first_two - 1).decided().is_empty());
+        assert!(scene.fill().starts_with('\n'));
+        assert_eq!(vec![(0, true)], scene.wrote(1).decided());
+        let rest = scene.fill();
+        assert_eq!(block[first_two..], rest);
+        assert_eq!(
+            vec![(0, true), (1, true)],
+            scene.wrote(rest.len()).decided()
+        );
+        assert!(scene.outbox.is_empty() && scene.outbox.bytes == 0 && scene.outbox.held == 0);
+    }
+
+    #[test]
+    fn an_answer_that_waits_too_long_is_refused_and_its_line_says_so() {
+        let mut scene = Scene::new();
+        scene.hold().at(500).hold();
+        assert!(scene.at(899).expire().decided().is_empty());
+        assert_eq!(vec![(0, false)], scene.at(900).expire().decided());
+        assert!(scene.lines[0].contains("\"code\":503,\"time\":900000000}"));
+        assert_eq!(
+            vec!["failed to write to stdout: nobody reads it"],
+            scene.reports
+        );
+        // From here on nobody has to wait, until something can be written again.
+        assert_eq!(vec![(0, false), (2, false)], scene.hold().decided());
+        let block = scene.fill();
+        assert_eq!(
+            vec![503, 200, 503],
+            block
+                .lines()
+                .map(|line| {
+                    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                    line["response"]["code"].as_u64().unwrap()
+                })
+                .collect::<Vec<_>>()
+        );
+        scene.wrote(block.len()).hold();
+        assert_eq!(vec![(0, false), (2, false), (1, true)], scene.decided());
+        assert!(
+            scene.reports[1].ends_with("written: 2"),
+            "{:?}",
+            scene.reports
+        );
+    }
+
+    #[test]
+    fn a_line_that_is_being_written_is_not_changed_any_more() {
+        let mut scene = Scene::new();
+        let before = scene.hold().fill();
+        scene.at(900).expire();
+        assert_eq!(vec![(0, false)], scene.decided());
+        assert_eq!(before, scene.fill());
+        scene.wrote(before.len());
+        assert_eq!(vec![(0, false)], scene.decided());
+
+        // Nor is one of which a part is written while nothing is under way.
+        let before = scene.hold().fill();
+        scene.wrote(5).at(1800).expire();
+        assert_eq!(before[5..], scene.fill());
+    }
+
+    #[test]
+    fn a_failed_write_refuses_all_and_the_log_goes_on_with_a_fresh_line() {
+        let mut scene = Scene::new();
+        scene.hold().hold().fill();
+        scene.wrote(7).failed();
+        assert_eq!(vec![(0, false), (1, false)], scene.decided());
+        assert_eq!(vec!["failed to write to stdout: disk full"], scene.reports);
+        scene.failed();
+        let block = scene.fill();
+        assert_eq!(Some(""), block.lines().next());
+        assert_eq!(2, block.matches("\"code\":503").count());
+        // Of what is tried again, a part is written once more.
+        scene.wrote(1).failed();
+        assert!(!scene.fill().starts_with('\n'));
+        let block = scene.fill();
+        assert_eq!(2, block.lines().count());
+        scene.wrote(block.len());
+        assert!(scene.outbox.is_empty() && scene.outbox.bytes == 0);
+        assert_eq!(vec![(0, false), (1, false)], scene.decided());
+    }
+
+    #[test]
+    fn a_line_longer_than_a_block_goes_in_parts() {
+        let mut scene = Scene::new();
+        let line = scene.line(&"x".repeat(10_000));
+        let whole = line.text.clone();
+        scene.act(|outbox, _, effects| outbox.push(line, effects));
+        let mut parts = String::new();
+        while !scene.outbox.is_empty() {
+            let part = scene.fill();
+            assert!(part.len() <= 4096);
+            scene.wrote(part.len());
+            parts += &part;
+        }
+        assert_eq!(whole, parts);
+    }
+
+    #[test]
+    fn lines_without_room_are_lost_and_their_answers_refused() {
+        let mut scene = Scene::new();
+        while scene.push().lost == 0 {}
+        scene.hold();
+        assert_eq!((2, vec![(0, false)]), (scene.lost, scene.decided()));
+    }
+}

@@ -1,0 +1,127 @@
+//! A thread that writes lines to stdout or stderr, which may be slow, full or gone.
+//!
+//! It waits until there is room and then writes no more than a pipe takes at once, so that hardly
+//! anything is on its way when nobody reads, and every line knows what became of it.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::{FileType, fstat},
+    io::{Errno, write},
+};
+
+use super::outbox::{Effects, Outbox};
+
+/// What a pipe that has any room takes without waiting, in bytes (`PIPE_BUF`).
+const PIPE_BLOCK: usize = 4096;
+/// What is written to a file at once, in bytes.
+const FILE_BLOCK: usize = 64 * 1024;
+/// After an error, writing is tried again after this time.
+const RETRY: Duration = Duration::from_millis(200);
+/// Another program took the room that there was.
+const CROWDED: Duration = Duration::from_millis(5);
+
+/// Lines that wait for the writer, and the writer's alarm.
+#[derive(Default)]
+pub(super) struct Output {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    outbox: Outbox,
+    /// The writer sleeps.
+    is_awaited: bool,
+    is_closed: bool,
+}
+
+impl Output {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the outbox and wakes the writer if it has to know.
+    pub(super) fn with<T>(&self, action: impl FnOnce(&mut Outbox) -> T) -> T {
+        let mut state = self.lock();
+        let result = action(&mut state.outbox);
+        let must_wake = state.is_awaited && !state.outbox.is_empty();
+        if must_wake {
+            state.is_awaited = false;
+            drop(state);
+            self.changed.notify_one();
+        }
+        result
+    }
+
+    /// Lets the writer end when everything is written.
+    pub(super) fn close(&self) {
+        self.lock().is_closed = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits for lines. `false` if there are none and never will be.
+    fn wait(&self) -> bool {
+        let mut state = self.lock();
+        while state.outbox.is_empty() && !state.is_closed {
+            state.is_awaited = true;
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.is_awaited = false;
+        !state.outbox.is_empty()
+    }
+
+    /// Writes lines until the output is closed; `apply` carries out what that has led to.
+    pub(super) fn run(&self, to: impl AsFd, apply: impl Fn(Effects)) {
+        let to = to.as_fd();
+        let is_file = fstat(to)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+        let limit = if is_file { FILE_BLOCK } else { PIPE_BLOCK };
+        let mut block = Vec::new();
+        while self.wait() {
+            wait_for_room(to);
+            self.with(|outbox| outbox.fill(&mut block, limit));
+            let written = write(to, &block);
+            let mut effects = Effects::default();
+            let pause = self.with(|outbox| match written {
+                Ok(count) => {
+                    outbox.wrote(count, &mut effects);
+                    None
+                }
+                Err(Errno::INTR) => {
+                    outbox.wrote(0, &mut effects);
+                    None
+                }
+                Err(Errno::AGAIN) => {
+                    outbox.wrote(0, &mut effects);
+                    Some(CROWDED)
+                }
+                Err(e) => {
+                    outbox.failed(&e.to_string(), Instant::now(), &mut effects);
+                    Some(RETRY)
+                }
+            });
+            apply(effects);
+            if let Some(pause) = pause {
+                if self.lock().is_closed {
+                    return;
+                }
+                std::thread::sleep(pause);
+            }
+        }
+    }
+}
+
+/// Returns when a write does not have to wait, or fails.
+fn wait_for_room(to: BorrowedFd<'_>) {
+    let mut fds = [PollFd::from_borrowed_fd(to, PollFlags::OUT)];
+    while matches!(poll(&mut fds, None), Err(Errno::INTR)) {}
+}
