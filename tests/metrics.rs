@@ -5,7 +5,7 @@
 mod common;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     time::{Duration, Instant},
 };
@@ -118,6 +118,26 @@ fn the_page_has_every_family_once_with_one_sample_and_sorted() {
         .as_slice(),
         bounds
     );
+}
+
+#[test]
+fn the_readme_names_all_families_and_no_others() {
+    let server = Server::start(|_| {});
+    let answer = server.root().get("/v1/metrics");
+    let types = answer.text().lines();
+    let page: BTreeSet<_> = types
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    let readme = include_str!("../README.md");
+    let rows = readme
+        .lines()
+        .skip_while(|line| !line.starts_with("| Family | Type |"))
+        .take_while(|line| line.starts_with('|'));
+    let named: BTreeSet<_> = rows
+        .flat_map(|row| row.split('|').nth(1).unwrap().split('`'))
+        .filter(|name| name.starts_with("kes_"))
+        .collect();
+    assert_eq!(page, named);
 }
 
 #[test]
