@@ -2,7 +2,7 @@
 
 use std::{
     env, fmt, fs,
-    io::{self, Read as _},
+    io::{self, Read},
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -180,6 +180,7 @@ impl Client {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(TOTAL_TIMEOUT))
             .user_agent(concat!("kes/", env!("CARGO_PKG_VERSION")))
             .build();
         Ok(Self {
@@ -221,6 +222,32 @@ impl Client {
                 }
                 Err(e) => return Err(e),
             }
+        }
+    }
+
+    /// The body of an answer that has no end: read it as it comes.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub fn stream(&self, path: &str) -> Result<impl Read + Send + use<>, Error> {
+        let mut tries_left = RETRIES;
+        loop {
+            match self.ask("GET", path, None, None) {
+                Ok(answer) if answer.status().is_success() => {
+                    return Ok(answer.into_body().into_reader());
+                }
+                Ok(answer) => {
+                    let (status, message) = self.read(answer, MAX_ANSWER)?;
+                    if status != 503 || tries_left == 0 {
+                        let message = String::from_utf8_lossy(&message);
+                        return Err(Error::Refused(message.into_owned()));
+                    }
+                }
+                Err(e) if tries_left == 0 || !e.may_pass() => return Err(e),
+                Err(_) => {}
+            }
+            tries_left -= 1;
+            thread::sleep(pause());
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{
     Failure,
     args::{Args, Flag, Takes},
-    completion, config, healthcheck, identity, key, man, policy, server, tool, why,
+    completion, config, healthcheck, identity, key, man, policy, server, tool, trace, why,
 };
 
 /// A command.
@@ -247,6 +247,15 @@ longer belongs into its configuration file.",
         flags: CLIENT,
         examples: &["kes identity forget 736bf58626441e3e134a2daf2e6a8441b40e1abc0eac510878168c8aac9f2b0b"],
         run: identity::forget,
+    },
+    Command {
+        path: &["log", "trace"], aliases: &[],
+        arguments: &[],
+        summary: "Show audit events, errors or metrics of a server as they happen",
+        details: trace::DETAILS,
+        flags: trace::FLAGS,
+        examples: &["kes log trace", "kes log trace --type metric --rate 1s", "kes log trace --json | jq .request.path"],
+        run: trace::run,
     },
     Command {
         path: &["tool", "identity", "new"], aliases: &[&["identity", "new"]],

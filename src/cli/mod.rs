@@ -13,6 +13,7 @@ mod policy;
 mod server;
 mod style;
 mod tool;
+mod trace;
 mod why;
 
 use std::{
@@ -78,6 +79,12 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
                     "kes does not update itself: install a new version from where you got this one"
                         .into(),
                 ));
+            }
+            // `kes log --json` of newer versions.
+            Some(_) if path == ["log"] => {
+                let path = ["log", "trace"];
+                let command = commands::find(&path).expect("it is in the table");
+                return run_command(command, &path, &args[1..]);
             }
             Some(flag) => {
                 let name = flag.trim_start_matches('-');
