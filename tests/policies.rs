@@ -566,6 +566,15 @@ fn during<T>(action: impl FnOnce() -> T) -> During<T> {
     }
 }
 
+/// Sets the flag when it is dropped, in a panic too: whoever waits for it must not wait for ever.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Changes the right of one identity `rounds` times around, in every way there is.
 struct Writer<'a> {
     connection: Connection,
@@ -702,6 +711,7 @@ fn every_answer_is_explained_by_some_order_of_all_changes() {
                 })
             })
             .collect();
+        let end = SetOnDrop(&is_over);
         // The fellows are assigned one after the other and go with their policy all at once: what
         // is listed is always the first few of them.
         let mut connection = server.root().connect();
@@ -716,7 +726,7 @@ fn every_answer_is_explained_by_some_order_of_all_changes() {
                 assert!(listed.is_sorted_by(|a, b| a >= b), "{listed:?}");
             }
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(end);
         let changes: Vec<_> = changes.into_iter().map(|w| w.join().unwrap()).collect();
         for (changes, uses) in changes.iter().zip(uses) {
             let uses = uses.join().unwrap();

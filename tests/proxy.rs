@@ -359,5 +359,6 @@ fn without_proxies_the_header_means_nothing() {
     let mut connection = server.client(&app).connect();
     forward(&mut connection, "/v1/key/create/a", &server.root_identity)
         .is_failure(403, "prohibited by policy");
-    assert!(!server.stderr().contains("Warning"), "{}", server.stderr());
+    server.logs_error(&app.id);
+    assert_eq!(1, server.stderr().lines().count());
 }

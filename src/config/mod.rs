@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 pub use error::{Error, Place, Position, Problem};
 pub use review::{Finding, Review, Severity};
 
-use crate::{keystore::KeyName, log, policy::Policies, secret::Secret};
+use crate::{cache::Expiry, keystore::KeyName, log, policy::Policies, secret::Secret};
 
 /// Where the server listens unless told otherwise: port 7373 on all addresses.
 pub const DEFAULT_ADDRESS: SocketAddr =
@@ -110,6 +110,12 @@ pub struct Cache {
     pub any: Option<Duration>,
     /// A key that was not used for so long is dropped; `None` is never. Never zero.
     pub unused: Option<Duration>,
+}
+
+impl From<Cache> for Expiry {
+    fn from(Cache { any, unused }: Cache) -> Self {
+        Self { any, unused }
+    }
 }
 
 /// Where keys are stored.

@@ -6,27 +6,29 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, mpsc::SyncSender},
     time::{Duration, Instant},
 };
 
 use rustix::process::{Resource, Rlimit};
-use rustls_pki_types::UnixTime;
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
 
-use super::{Limits, Listeners, Server, State, banner::Banner};
+use super::{
+    Limits, Listeners, Server, State,
+    banner::Banner,
+    reload::{self, Files, Reloader},
+};
 use crate::{
-    cache::Expiry,
     config::{self, Config, Flags, KeyStoreConfig},
     crypto::{MasterKey, stored},
     deadline::Deadline,
     glob::Pattern,
     keystore::{self, KeyName, KeyStore, fs::Fs, mem::Mem},
     log::Log,
-    tls::{self, ClientTrust},
+    tls,
 };
 
 /// Running requests may finish within this time after a signal (`api.md` 1.1).
@@ -41,7 +43,7 @@ const RESERVED_DESCRIPTORS: u64 = 96;
 const MAX_CONNECTIONS: u64 = 100_000;
 
 /// What `kes server` was told on its command line.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The configuration file.
     pub config: Option<PathBuf>,
@@ -53,7 +55,18 @@ pub struct Options {
     pub quiet: bool,
 }
 
-/// Why the server did not start.
+impl Options {
+    /// Reads the settings; flags win over the file.
+    pub(super) fn load(&self) -> Result<Config, Error> {
+        match &self.config {
+            Some(path) => Config::from_file(path, &self.flags),
+            None => Config::from_flags(&self.flags),
+        }
+        .map_err(Error::Config)
+    }
+}
+
+/// Why the server did not start, or does not take up new settings.
 #[derive(Debug)]
 pub enum Error {
     /// The configuration is wrong.
@@ -108,29 +121,38 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Runs a server until SIGTERM or SIGINT; a second signal ends the process at once.
+impl From<tls::Error> for Error {
+    fn from(error: tls::Error) -> Self {
+        Self::Tls(error)
+    }
+}
+
+/// Runs a server until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reloads.
 ///
 /// # Errors
 /// [`Error`] if the server can't start. Nothing listens then.
 pub fn run(options: &Options) -> Result<(), Error> {
     protect_memory();
-    let config = match &options.config {
-        Some(path) => Config::from_file(path, &options.flags),
-        None => Config::from_flags(&options.flags),
-    }
-    .map_err(Error::Config)?;
+    let config = options.load()?;
     if options.mlock {
         use rustix::mm::{MlockAllFlags, mlockall};
         mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
             .map_err(|e| Error::Mlock(e.into()))?;
     }
-    let state = load_state(&config)?;
-    warn(&config);
+    // Looked at before they are read: whatever happens to them from now on is a change.
+    let files = Files::of(&config);
+    let certificate = reload::load_certificate(&config)?;
+    reload::check_expiry(&config, &certificate)?;
+    let state = State::load(&config, certificate.clone())?;
+    for warning in warnings(&config) {
+        // Whoever closed stderr does not want to know.
+        let _ = writeln!(io::stderr(), "{warning}");
+    }
     let store = open_key_store(&config.key_store, options.quiet)?;
     create_keys(&config.keys, store.as_ref())?;
 
     // Until here a signal simply ends the process.
-    let signals = Signals::new([SIGTERM, SIGINT]).map_err(Error::System)?;
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Error::System)?;
     let connections = raise_descriptor_limit();
     let listeners = Listeners {
         api: listen(config.address, "--addr")?,
@@ -160,14 +182,14 @@ pub fn run(options: &Options) -> Result<(), Error> {
         workers,
         connections,
     };
-    let expiry = Expiry {
-        any: config.cache.any,
-        unused: config.cache.unused,
-    };
+    let expiry = config.cache.into();
     let (server, threads) = Server::start(listeners, limits, state, expiry, store, log.clone())
         .map_err(Error::System)?;
+    let reload = Reloader::new(&server, options, config, certificate, files)
+        .start()
+        .map_err(Error::System)?;
 
-    wait_for_signal(signals);
+    wait_for_end(signals, &reload);
     server.stop(threads, DRAIN_TIMEOUT);
     log.finish(LOG_TIMEOUT);
     Ok(())
@@ -194,29 +216,10 @@ fn protect_memory() {
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
-fn load_state(config: &Config) -> Result<State, Error> {
-    let certificate =
-        tls::load_certificate(&config.tls_cert, &config.tls_key).map_err(Error::Tls)?;
-    tls::check_expiry(&certificate, &config.tls_cert, UnixTime::now()).map_err(Error::Tls)?;
-    let trust = match config.auth {
-        config::Auth::On => ClientTrust::system().map_err(Error::Tls)?,
-        config::Auth::Off => ClientTrust::any(),
-    };
-    let trust = Arc::new(trust);
-    Ok(State {
-        certificate_expiry: tls::expiry(&certificate),
-        tls: tls::server_config(certificate, trust.clone()).map_err(Error::Tls)?,
-        trust,
-        trust_generation: 0,
-        policies: config.policies.clone(),
-        proxy_header: config.proxy.header_cert.clone(),
-    })
-}
-
-/// Tells what is allowed but hardly meant.
-fn warn(config: &Config) {
-    // Whoever closed stderr does not want to know.
-    let warn = |text: String| drop(writeln!(io::stderr(), "Warning: {text}"));
+/// What is allowed but hardly meant.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut warn = |text: String| found.push(format!("Warning: {text}"));
     let key = &config.tls_key;
     if fs::metadata(key).is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
         warn(format!(
@@ -238,6 +241,7 @@ fn warn(config: &Config) {
             }
         }
     }
+    found
 }
 
 /// Prints to stdout; whoever closed it does not want to know.
@@ -271,7 +275,10 @@ fn open_key_store(config: &KeyStoreConfig, quiet: bool) -> Result<Arc<dyn KeySto
 }
 
 /// Makes the keys that the configuration asks for; those that exist are left alone.
-fn create_keys(names: &[KeyName], store: &dyn KeyStore) -> Result<(), Error> {
+pub(super) fn create_keys<'a>(
+    names: impl IntoIterator<Item = &'a KeyName>,
+    store: &dyn KeyStore,
+) -> Result<(), Error> {
     for name in names {
         let fail = |why: String| Error::Key(name.clone(), why);
         let key = MasterKey::generate().map_err(|e| fail(e.to_string()))?;
@@ -317,10 +324,17 @@ fn log_panics(log: &Arc<Log>) {
     }));
 }
 
-fn wait_for_signal(mut signals: Signals) {
-    signals.forever().next();
+/// Passes SIGHUP on to `reload` until another signal comes.
+fn wait_for_end(mut signals: Signals, reload: &SyncSender<()>) {
+    for signal in signals.forever() {
+        if signal != SIGHUP {
+            break;
+        }
+        // If it can't be sent, one is waiting already, which will see the same files.
+        let _ = reload.try_send(());
+    }
     std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
+        if signals.forever().any(|signal| signal != SIGHUP) {
             std::process::exit(1);
         }
     });

@@ -17,6 +17,7 @@ mod policy;
 mod probe;
 mod proxy;
 mod registry;
+mod reload;
 pub mod routes;
 mod state;
 mod status;

@@ -256,6 +256,15 @@ impl Server {
         self.directory.path().join("keys")
     }
 
+    /// A file in the directory of the server, such as `config.yml` or `server.crt`.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The names in the key directory, sorted.
     pub fn key_files(&self) -> Vec<String> {
         let entries = fs::read_dir(self.keys()).unwrap();
