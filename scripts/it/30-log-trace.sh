@@ -57,6 +57,7 @@ fails 1 'Error: invalid log type --type: "all"' kes log trace --type all
 fails 2 'invalid value "x" for flag -rate: parse error' kes log trace --rate x
 fails 1 'Error: too many arguments' kes log trace x
 fails 2 'Usage' kes log
+fails 1 'Error: invalid log type --type: "none"' kes log --type none
 as app
 fails 1 'Error: failed to connect to audit log: prohibited by policy' kes log trace
 fails 1 'Error: failed to connect to error log: prohibited by policy' kes log trace --type error
