@@ -114,6 +114,16 @@ prints_why 0 'allowed: policy "file" has the path "/v1/key/list/*"' --config kes
 prints_why 1 'policy.file.paths' --config kes.yml "$OTHER" /v1/key/delete/a
 prints_why 0 'allowed: the identity is root' --config kes.yml "$ROOT" /v1/key/delete/a
 prints_why 1 'assigned to no policy' --config kes.yml "$APP" /v1/key/delete/a
+
+step 'the configuration, checked'
+kes config check --auth off kes.yml >checked || fail "a good file is refused: $(cat checked)"
+if grep -q ': error: ' checked; then fail "a good file has errors: $(cat checked)"; fi
+sed 's/^root:/rot:/' kes.yml >bad.yml
+code=0; kes config check --auth off bad.yml >checked || code=$?
+equal 'exit code' 78 "$code"
+grep -q '^bad.yml:2:1: error: unknown field `rot`' checked || fail "says '$(cat checked)'"
+
+step 'why, asked wrongly'
 fails 1 'Error: no identity specified' kes policy why
 fails 1 'Error: no path specified' kes policy why "$APP"
 fails 1 'must start with' kes policy why "$APP" v1/key/create/a

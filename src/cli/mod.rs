@@ -27,7 +27,7 @@ use self::{
     args::Args,
     commands::{Command, below},
     help::{group_usage, usage},
-    style::{Paint, Style},
+    style::{Paint, Style, harmless},
 };
 
 use crate::client::Client;
@@ -124,12 +124,18 @@ fn exit_code(result: Result<(), Failure>) -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Message(message)) => {
             let error = Style::of_stderr().paint(Paint::Red, "Error:");
-            complain(&format!("{error} {message}\n"));
+            complain(&format!("{error} {}\n", harmless_lines(&message)));
         }
-        Err(Failure::Plain(message)) => complain(&format!("{message}\n")),
+        Err(Failure::Plain(message)) => complain(&format!("{}\n", harmless_lines(&message))),
         Err(Failure::Exit(code)) => return ExitCode::from(code),
     }
     ExitCode::from(1)
+}
+
+/// `text`, which may be a server's, with nothing in it that controls a terminal but line ends.
+fn harmless_lines(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(harmless).collect();
+    lines.join("\n")
 }
 
 /// What is wrong with `path`, whose last word is no command, and which word may have been meant.
@@ -206,6 +212,14 @@ fn is_terminal() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_server_says_does_not_control_the_terminal() {
+        assert_eq!(
+            "a\nb\u{fffd}[31mc\u{fffd}",
+            harmless_lines("a\nb\u{1b}[31mc\r")
+        );
+    }
 
     #[test]
     fn a_mistyped_command_is_recognised_and_a_strange_one_is_not() {
