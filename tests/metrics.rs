@@ -5,7 +5,7 @@
 mod common;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     time::{Duration, Instant},
 };
@@ -118,6 +118,26 @@ fn the_page_has_every_family_once_with_one_sample_and_sorted() {
         .as_slice(),
         bounds
     );
+}
+
+#[test]
+fn the_readme_names_all_families_and_no_others() {
+    let server = Server::start(|_| {});
+    let answer = server.root().get("/v1/metrics");
+    let types = answer.text().lines();
+    let page: BTreeSet<_> = types
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    let readme = include_str!("../README.md");
+    let rows = readme
+        .lines()
+        .skip_while(|line| !line.starts_with("| Family | Type |"))
+        .take_while(|line| line.starts_with('|'));
+    let named: BTreeSet<_> = rows
+        .flat_map(|row| row.split('|').nth(1).unwrap().split('`'))
+        .filter(|name| name.starts_with("kes_"))
+        .collect();
+    assert_eq!(page, named);
 }
 
 #[test]
@@ -272,7 +292,12 @@ fn connections_and_handshakes_are_counted() {
     let root = server.root();
     let mut watcher = root.connect();
     let mut page = || Page::parse(watcher.request("GET", "/v1/metrics", "").text());
-    let before = page();
+    // The connections with which the start was awaited are over then.
+    let before = wait_for(Duration::from_secs(10), || {
+        let page = page();
+        (page.get("kes_connections_open") == 1.0).then_some(page)
+    });
+    let before = before.unwrap();
     let idle: Vec<_> = (0..3)
         .map(|_| {
             let mut connection = root.connect();
@@ -364,7 +389,11 @@ fn the_process_and_its_certificate_are_told() {
         up < 60.0 && ((up * 100.0).round() - up * 100.0).abs() < 1e-6,
         "{up}"
     );
-    assert_eq!(server.threads() as f64, page.get("kes_system_num_threads"));
+    let threads = wait_for(Duration::from_secs(10), || {
+        let page = Page::of(&server.root());
+        (server.threads() as f64 == page.get("kes_system_num_threads")).then_some(())
+    });
+    assert!(threads.is_some());
     assert!(page.get("kes_system_num_cpu") >= page.get("kes_system_num_cpu_used"));
     assert!(page.get("kes_system_num_cpu_used") >= 1.0);
     let memory = page.get("kes_system_mem_heap_used");

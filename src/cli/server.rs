@@ -1,8 +1,9 @@
 //! `kes server`
 
 use super::{
-    Failure, JSON,
+    Failure,
     args::{Args, Flag, Takes},
+    commands::JSON,
 };
 use crate::{
     config::{Auth, Flags},

@@ -8,7 +8,6 @@ use std::{
 /// What a text is printed like on a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Paint {
-    #[expect(dead_code, reason = "for tables")]
     Bold,
     Red,
     Green,
@@ -22,6 +21,10 @@ pub(super) struct Style {
 }
 
 impl Style {
+    #[cfg(test)]
+    pub(super) const PLAIN: Self = Self { is_coloured: false };
+    #[cfg(test)]
+    pub(super) const COLOURED: Self = Self { is_coloured: true };
     /// For standard output.
     pub(super) fn of_stdout() -> Self {
         Self {

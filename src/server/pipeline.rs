@@ -398,36 +398,37 @@ impl Exchange {
     }
 
     fn record(&mut self, status: u16) {
-        self.count(status);
-        self.audit(status);
+        let took = self.arrived.elapsed();
+        self.count(status, took);
+        self.audit(status, took);
     }
 
-    fn count(&self, status: u16) {
+    fn count(&self, status: u16, took: Duration) {
         if let Some(metrics) = self.metrics {
             let outcome = match status {
                 ..400 => metrics::Outcome::Success,
                 400..500 => metrics::Outcome::Error,
                 500.. => metrics::Outcome::Failure,
             };
-            metrics.request_ends(outcome, self.arrived.elapsed());
+            metrics.request_ends(outcome, took);
         }
     }
 
-    fn audit(&mut self, status: u16) {
+    fn audit(&mut self, status: u16, took: Duration) {
         if self.log.audits() && !std::mem::replace(&mut self.is_audited, true) {
-            let event = self.event(status);
+            let event = self.event(status, took);
             self.log.audit(event);
         }
     }
 
     /// Takes the path along: there is one event for each exchange.
-    fn event(&mut self, status: u16) -> AuditEvent {
+    fn event(&mut self, status: u16, took: Duration) -> AuditEvent {
         AuditEvent {
             time: self.arrived_at,
             path: std::mem::take(&mut self.path),
             identity: self.identity.clone(),
             status,
-            took: self.arrived.elapsed(),
+            took,
         }
     }
 
@@ -444,7 +445,8 @@ impl Exchange {
     /// Hands the audit event over ahead of the answer, which is released or refused at `address`
     /// when the log knows what became of the line. `false` if the log can't take it.
     pub(super) fn hold(&mut self, address: Address, server: &Server) -> bool {
-        let (event, server) = (self.event(200), server.me());
+        let took = self.arrived.elapsed();
+        let (event, server) = (self.event(200, took), server.me());
         let held = self.log.hold(event, move |is_written| {
             if let Some(server) = server.upgrade() {
                 address.release(&server, is_written);
@@ -465,8 +467,9 @@ impl Exchange {
     ) -> Subscription {
         self.is_answered = true;
         self.is_audited = true;
-        self.count(200);
-        let event = self.event(200);
+        let took = self.arrived.elapsed();
+        self.count(200, took);
+        let event = self.event(200, took);
         self.log.subscribe(stream, subscriber, event)
     }
 
