@@ -1,5 +1,7 @@
 //! Request heads: request line and headers, from bytes to a checked [`Head`].
 
+use std::{borrow::Cow, mem::MaybeUninit};
+
 use percent_encoding::{percent_decode, percent_decode_str};
 
 use super::{Malformed, Method};
@@ -53,10 +55,7 @@ pub fn find_end(input: &[u8], scanned: &mut usize) -> Result<Option<usize>, Malf
     // for a line end; whoever can make the two disagree can smuggle a request, so neither may pass.
     let start = *scanned;
     let limit = input.len().min(MAX_HEAD);
-    for (at, byte) in input.iter().enumerate().take(limit).skip(start) {
-        if *byte != b'\n' {
-            continue;
-        }
+    for at in memchr::memchr_iter(b'\n', &input[start..limit]).map(|found| start + found) {
         if at == 0 || input[at - 1] != b'\r' {
             return Err(Malformed::bad_request("line feed without carriage return"));
         }
@@ -83,9 +82,9 @@ pub fn find_end(input: &[u8], scanned: &mut usize) -> Result<Option<usize>, Malf
 /// (RFC 9112 6.3): several lengths, a length with chunked, transfer codings other than chunked,
 /// folded lines, several `Host` lines, a missing `Host` in HTTP/1.1.
 pub fn parse(bytes: &[u8], kept: Option<&str>) -> Result<Head, Malformed> {
-    let mut lines = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut lines);
-    match request.parse(bytes) {
+    let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(bytes, &mut lines) {
         Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
         Ok(_) => return Err(Malformed::bad_request("malformed request head")),
         Err(httparse::Error::TooManyHeaders) => {
@@ -189,28 +188,34 @@ fn parse_length(value: &[u8]) -> Result<u64, Malformed> {
 
 /// Splits a request target in origin form or absolute form into decoded path and query.
 fn parse_target(target: &str) -> Result<(String, Option<String>), Malformed> {
-    let local = match target.split_once("://") {
-        Some((scheme, rest))
-            if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") =>
-        {
-            let path = rest.find(['/', '?']).map_or("", |at| &rest[at..]);
-            if path.starts_with('/') {
-                path.to_owned()
-            } else {
-                format!("/{path}")
+    let local = if target.starts_with('/') {
+        Cow::Borrowed(target)
+    } else {
+        match target.split_once("://") {
+            Some((scheme, rest))
+                if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") =>
+            {
+                let path = rest.find(['/', '?']).map_or("", |at| &rest[at..]);
+                if path.starts_with('/') {
+                    Cow::Borrowed(path)
+                } else {
+                    Cow::Owned(format!("/{path}"))
+                }
             }
+            _ => return Err(Malformed::bad_request("malformed request target")),
         }
-        _ if target.starts_with('/') => target.to_owned(),
-        _ => return Err(Malformed::bad_request("malformed request target")),
     };
     let (path, query) = match local.split_once('?') {
         Some((path, query)) => (path, Some(query.to_owned())),
-        None => (local.as_str(), None),
+        None => (&*local, None),
     };
     Ok((decode(path)?, query))
 }
 
 fn decode(path: &str) -> Result<String, Malformed> {
+    if memchr::memchr(b'%', path.as_bytes()).is_none() {
+        return Ok(path.to_owned());
+    }
     if !is_escaped_well(path.as_bytes()) {
         return Err(Malformed::bad_request("invalid URL escape"));
     }

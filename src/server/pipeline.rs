@@ -187,7 +187,7 @@ impl Server {
             arrived: now,
             arrived_at: SystemTime::now(),
             path: head.path.clone(),
-            identity: client.peer.identity(),
+            identity: client.peer.identity().clone(),
             route,
             log: self.log.clone(),
             metrics,
@@ -380,8 +380,8 @@ fn check(
             return Err(Failure::TooManyIdentities);
         }
         let identity = client.peer.identity();
-        if !state.policies.allows(&identity, path) {
-            return Err(server.prohibit(&state.policies, &identity, path));
+        if !state.policies.allows(identity, path) {
+            return Err(server.prohibit(&state.policies, identity, path));
         }
     }
     Ok(route)

@@ -51,7 +51,7 @@ impl State {
     }
 
     fn is_proxy(&self, peer: &Peer) -> bool {
-        self.policies.has_proxies() && self.policies.is_proxy(&peer.identity())
+        self.policies.has_proxies() && self.policies.is_proxy(peer.identity())
     }
 }
 

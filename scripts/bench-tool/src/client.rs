@@ -71,6 +71,14 @@ impl Connection {
         Ok(Some(status))
     }
 
+    /// What was received since the last answer. For non-blocking sockets.
+    pub(crate) fn receive(&mut self) -> Result<Vec<u8>> {
+        match self.read() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok(std::mem::take(&mut self.received)),
+        }
+    }
+
     /// Says goodbye; the socket closes when the connection is dropped.
     pub(crate) fn close(mut self) {
         self.tls.send_close_notify();

@@ -11,6 +11,7 @@ mod http;
 mod load;
 mod process;
 mod report;
+mod streams;
 mod tls;
 
 use std::process::ExitCode;
@@ -37,6 +38,12 @@ const COMMANDS: &[Command] = &[
         "once",
         "--addr A --client-cert F --client-key F [--method GET] [--path /version] [--body B]",
         load::once,
+    ),
+    (
+        "streams",
+        "--addr A --pid P --client-cert F --client-key F [--subscribers 50] [--silent 10]\n         \
+         [--requests 20000] [--rounds 5] [--rate 2000] [--connections 16]",
+        streams::run,
     ),
     ("start", "--addr A --client-cert F --client-key F [--settle 1] -- COMMAND...", process::start),
     ("report", "--results FILE [--json FILE]", report::run),

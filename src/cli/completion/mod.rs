@@ -194,7 +194,8 @@ fn choices(text: &str, prefix: &str) -> Vec<(String, String)> {
 
 /// The names of this kind that start with `started`, if the server tells them at once.
 fn names(kind: Kind, started: &str, is_insecure: bool) -> Option<Vec<String>> {
-    let (api, read): (_, fn(&[u8]) -> serde_json::Result<Vec<String>>) = match kind {
+    type Read = fn(&[u8]) -> serde_json::Result<Vec<String>>;
+    let (api, read): (_, Read) = match kind {
         Kind::Key => ("key", key::names),
         Kind::Policy => ("policy", policy::names),
         Kind::Identity => ("identity", |list| {

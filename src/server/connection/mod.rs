@@ -17,8 +17,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use zeroize::{Zeroize, Zeroizing};
-
 use self::streaming::{CHECK_INTERVAL, Streaming};
 pub(super) use self::transport::Transport;
 use super::{Server, failure::Failure, peer::Peer, pipeline::Exchange, proxy::Forwarded};
@@ -28,7 +26,8 @@ use crate::{
         reply::{Frame, Reply},
     },
     metrics::Event,
-    secret, tls,
+    secret::{self, Wiped},
+    tls,
 };
 
 /// A handshake must be done, and a request complete, after this time.
@@ -124,10 +123,10 @@ struct Inner {
     forwarded: Option<Box<Forwarded>>,
     stage: Stage,
     /// Decrypted bytes that are not used yet, and how many of them were searched for a head's end.
-    input: Vec<u8>,
+    input: Wiped,
     scanned: usize,
     /// Bytes of answers that the transport has not taken yet, and how many of them it has.
-    output: Zeroizing<Vec<u8>>,
+    output: Wiped,
     taken: usize,
     /// Requests so far.
     requests: u64,
@@ -161,7 +160,7 @@ enum Stage {
 struct Receiving {
     exchange: Exchange,
     reader: BodyReader,
-    body: Zeroizing<Vec<u8>>,
+    body: Wiped,
     max_body: usize,
     frame: Frame,
 }
@@ -207,9 +206,9 @@ impl Connection {
                 peer: None,
                 forwarded: None,
                 stage: Stage::Handshake,
-                input: Vec::new(),
+                input: Wiped::default(),
                 scanned: 0,
-                output: Zeroizing::new(Vec::new()),
+                output: Wiped::default(),
                 taken: 0,
                 requests: 0,
                 is_eof: false,
@@ -277,7 +276,7 @@ impl Connection {
             }
             _ => {}
         }
-        inner.input.zeroize();
+        inner.input.reset();
         let _ = inner.socket.shutdown(std::net::Shutdown::Both);
         server.registry.remove(self.token);
     }
@@ -306,6 +305,12 @@ impl Connection {
                 inner.fail_body();
                 self.set_deadline(server, now + WRITE_TIMEOUT);
                 let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
+                self.settle(inner, server, wait);
+            }
+            Stage::Head if inner.input.is_empty() && !inner.is_stalled => {
+                // Idle for too long: the client hears that it is no accident.
+                inner.now = now;
+                let wait = inner.hang_up(self, server);
                 self.settle(inner, server, wait);
             }
             stage => {
@@ -400,8 +405,7 @@ impl Inner {
     /// Gives back what an idle connection does not need.
     fn rest(&mut self, connection: &Connection, server: &Server) -> Wait {
         if self.input.is_empty() {
-            self.input.zeroize();
-            self.input = Vec::new();
+            self.input.reset();
             if matches!(self.stage, Stage::Head) && server.is_draining() {
                 return self.hang_up(connection, server);
             }
@@ -516,7 +520,7 @@ impl Inner {
             }
             if self.taken == self.output.len() {
                 if !self.output.is_empty() {
-                    self.output = Zeroizing::new(Vec::new());
+                    self.output.reset();
                     self.taken = 0;
                 }
                 return Ok(true);

@@ -6,7 +6,7 @@ use std::{io, sync::Arc};
 
 use rustls::HandshakeKind;
 use rustls_pki_types::UnixTime;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroize as _;
 
 use super::{
     Address, Connection, HOLD_TIMEOUT, IDLE_TIMEOUT, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving,
@@ -21,7 +21,7 @@ use crate::{
         reply::{Frame, Reply},
     },
     metrics::Event,
-    secret,
+    secret::{self, Wiped},
     server::{
         Server, State,
         failure::Failure,
@@ -216,7 +216,7 @@ impl Inner {
                 return Ok(self.accept(exchange, max_body, head, frame, connection, server));
             }
             Admission::Granted(exchange, _) => {
-                let failure = server.distrust(&client.peer.identity(), &head.path);
+                let failure = server.distrust(client.peer.identity(), &head.path);
                 let reply = exchange.answer(Err(failure));
                 (
                     reply,
@@ -256,7 +256,7 @@ impl Inner {
                 self.stage = Stage::Body(Box::new(Receiving {
                     exchange,
                     reader,
-                    body: Zeroizing::new(Vec::new()),
+                    body: Wiped::default(),
                     max_body,
                     frame,
                 }));
