@@ -227,8 +227,8 @@ fn reason_phrase(code: u16) -> &'static str {
 /// `ns` nanoseconds with as many digits as one wants to see.
 fn short(ns: u64) -> String {
     let unit = match ns {
-        ..1_000_000 => 1_000,
-        ..1_000_000_000 => 10_000,
+        0..1_000_000 => 1_000,
+        1_000_000..1_000_000_000 => 10_000,
         _ => 10_000_000,
     };
     duration::format(i64::try_from(ns - ns % unit).unwrap_or(i64::MAX))
