@@ -17,7 +17,7 @@ use super::{Connection, Inner, Stage, Step, Wait};
 use crate::{
     http::reply::{Frame, LAST_CHUNK, Reply, chunk},
     log::{Stream, Subscriber, Subscription},
-    server::{Server, pipeline::Exchange},
+    server::{Server, exchange::Exchange},
 };
 
 /// Whether a client may still see its stream is looked at this often.
