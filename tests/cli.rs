@@ -88,6 +88,7 @@ const COMMANDS: &[&str] = &[
     "identity forget",
     "identity rm",
     "healthcheck",
+    "log trace",
     "completion",
     "man",
     "tool man",

@@ -346,6 +346,14 @@ fn healthcheck_asks_the_probe() {
         let expected = format!("healthy: http://{probe}/live says ok\n");
         assert_eq!((0, expected, nothing.clone()), parts(&output));
     }
+    let json = |healthy, says, status| {
+        format!(
+            "{{\"healthy\":{healthy},\"says\":\"{says}\",\"status\":{status},\
+             \"url\":\"http://{probe}/ready\"}}\n"
+        )
+    };
+    let output = healthcheck(&["--probe", &address, "--json"]);
+    assert_eq!((0, json(true, "ok", 200), nothing.clone()), parts(&output));
     fs::rename(server.keys(), server.keys().with_file_name("away")).unwrap();
     let unhealthy = wait_for(PATIENCE, || {
         let output = parts(&healthcheck(&["--probe", &address]));
@@ -354,6 +362,9 @@ fn healthcheck_asks_the_probe() {
     let expected =
         format!("Error: unhealthy: http://{probe}/ready says the key store is not available\n");
     assert_eq!(Some((1, nothing.clone(), expected)), unhealthy);
+    let output = healthcheck(&["--probe", &address, "--json"]);
+    let expected = json(false, "the key store is not available", 503);
+    assert_eq!((1, expected, nothing.clone()), parts(&output));
     assert_eq!(0, parts(&healthcheck(&["--probe", &address, "--live"])).0);
     server.signal(Signal::TERM);
     server.wait_for_exit();

@@ -12,6 +12,9 @@ touch policy-file.json
 
 mkdir bin && ln -s "$KES" bin/kes
 export PATH="$WORK/bin:$PATH" TMUX_TMPDIR="$WORK" HOME="$WORK" TERM=xterm XDG_CONFIG_HOME="$WORK/config"
+SHELL_NAME=
+# A server of tmux for each shell: one that is ending takes no new session.
+tmux() { command tmux -f /dev/null -L "completion-$SHELL_NAME" "$@"; }
 at_exit() { tmux kill-server 2>/dev/null; }
 screen() { tmux capture-pane -p -J -t shell; }
 shows() { screen | grep -qF -- "$1"; }
@@ -36,9 +39,9 @@ offers() {
 
 # begin NAME COMMAND: the shell, with its prompt set to '> ' and the script loaded.
 begin() {
-    SHELL_NAME="$1"
     tmux kill-server 2>/dev/null || true
-    tmux -f /dev/null new-session -d -s shell -x 120 -y 40 "$2"
+    SHELL_NAME="$1"
+    tmux new-session -d -s shell -x 120 -y 40 "$2"
     tmux send-keys -t shell -l "$3"; tmux send-keys -t shell Enter
     tmux send-keys -t shell -l 'echo load''ed'; tmux send-keys -t shell Enter
     within 20 shows loaded || { screen >&2; fail "$1 does not start"; }

@@ -396,6 +396,20 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_has_a_row_for_every_command() {
+        let readme = include_str!("../../README.md").replace("\\|", "|");
+        for command in COMMANDS {
+            let row = format!("| `kes {}", command.path.join(" "));
+            let arguments = command.arguments();
+            let found = readme.lines().any(|line| {
+                let rest = line.strip_prefix(&row);
+                rest.is_some_and(|rest| rest.starts_with('`') || rest.starts_with(' '))
+            });
+            assert!(found, "{row} {arguments}` is not in the README");
+        }
+    }
+
+    #[test]
     fn required_arguments_come_first() {
         for command in COMMANDS {
             let is_optional = |argument: &Argument| argument.is_optional;

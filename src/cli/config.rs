@@ -1,6 +1,6 @@
 //! `kes config check`: all that keeps a server from starting with a file, and all that looks wrong.
 
-use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use rustls_pki_types::UnixTime;
 use serde_json::json;
@@ -99,9 +99,13 @@ impl Look<'_> {
             Auth::On => ClientTrust::system(),
             Auth::Off => Ok(ClientTrust::any()),
         };
-        if let Err(e) = trust {
-            self.refuse("--auth", e);
-        }
+        let trust = match trust {
+            Ok(trust) => trust,
+            Err(e) => {
+                self.refuse("--auth", e);
+                ClientTrust::any()
+            }
+        };
         if tls_key.as_os_str().is_empty() || tls_cert.as_os_str().is_empty() {
             return; // an error already
         }
@@ -129,6 +133,9 @@ impl Look<'_> {
                     if number > 0 || !is_expired {
                         self.at_expiry(number, der, now);
                     }
+                }
+                if let Err(e) = tls::server_config(certified, Arc::new(trust)) {
+                    self.refuse("tls.cert", e);
                 }
             }
         }

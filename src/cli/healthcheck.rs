@@ -6,9 +6,12 @@ use std::{
     time::Duration,
 };
 
+use serde_json::json;
+
 use super::{
     Failure,
     args::{Args, Flag, Takes},
+    commands::JSON,
     complain, print,
 };
 use crate::config::{Config, Flags, parse_address};
@@ -27,6 +30,7 @@ pub(super) const FLAGS: &[Flag] = &[
     Flag { names: &["config"], takes: Takes::Value("file"), help: "configuration file of the server, for its probe.address" },
     Flag { names: &["probe"], takes: Takes::Value("IP:port"), help: "ask there" },
     Flag { names: &["live"], takes: Takes::Bool, help: "ask only whether the server runs" },
+    JSON,
 ];
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
@@ -42,6 +46,15 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let (status, text) =
         ask(&url).map_err(|e| format!("unhealthy: {url} does not answer: {}", one_line(&e)))?;
     let text = one_line(&text);
+    if args.is_set("json") {
+        let answer =
+            json!({ "healthy": status == 200, "url": url, "status": status, "says": text });
+        print(&format!("{answer}\n"))?;
+        return match status {
+            200 => Ok(()),
+            _ => Err(Failure::Exit(1)),
+        };
+    }
     match status {
         200 => print(&format!("healthy: {url} says {text}\n")),
         503 => Err(format!("unhealthy: {url} says {text}").into()),

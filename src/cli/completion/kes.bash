@@ -2,7 +2,7 @@
 #   source <(kes completion bash)
 
 _kes() {
-    local line words word cur lines i
+    local IFS=$' \t\n' line words word cur given
     # The line is split at blanks only: bash would also split at "=" and ":".
     line="${COMP_LINE:0:COMP_POINT}"
     line="${line#*"$1"}"
@@ -13,18 +13,16 @@ _kes() {
         *) cur="${words[${#words[@]}-1]}" ;;
     esac
     COMPREPLY=()
-    mapfile -t lines < <("${1/#\~/$HOME}" completion words -- "${words[@]}" 2>/dev/null)
-    if [ "${lines[0]-}" = $'\tfiles' ]; then
-        compopt -o default 2>/dev/null
-        return
-    fi
-    # What bash takes for the word ends at the last "=" or ":", so only what follows is given.
-    local given="${cur%"${cur##*[=:]}"}"
-    for ((i = 0; i < ${#lines[@]}; i++)); do
-        word="${lines[i]%%$'\t'*}"
-        printf -v word '%q' "$word"
+    # What bash takes for the word begins after the last "=" or ":", so only that is given.
+    given="${cur%"${cur##*[=:]}"}"
+    while IFS= read -r line; do
+        if [ "$line" = $'\tfiles' ]; then
+            compopt -o default 2>/dev/null || COMPREPLY=($(compgen -f -- "${cur#"$given"}"))
+            return
+        fi
+        printf -v word '%q' "${line%%$'\t'*}"
         COMPREPLY+=("${word#"$given"}")
-    done
+    done < <("${1/#\~/$HOME}" completion words -- "${words[@]}" 2>/dev/null)
 }
 
 complete -F _kes kes

@@ -37,7 +37,7 @@ const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
 const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 
 /// Messages that may wait to be shown; whoever feeds faster than a terminal draws has to wait.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 128;
 /// What follows a lone Esc within this time belongs to it: it was another key.
 const ESCAPE_TIMEOUT: Timespec = Timespec {
     tv_sec: 0,
@@ -122,8 +122,12 @@ fn draw(view: &View, style: Style) {
         if number > 0 {
             text.push_str("\r\n");
         }
+        // Before the line: behind one that fills the width, its last character would be erased.
+        text.push_str("\x1b[2K");
         text.push_str(line);
-        text.push_str("\x1b[K");
+    }
+    if !lines.is_empty() {
+        text.push_str("\r\n");
     }
     text.push_str("\x1b[J");
     write(&text);

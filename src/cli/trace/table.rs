@@ -79,7 +79,7 @@ pub(super) fn lines<'a>(
     lines
 }
 
-/// The widths between the borders; the widest column takes what dividing leaves over.
+/// The widths between the borders; the columns with the largest share take what dividing leaves over.
 fn widths(columns: &[Column], width: usize) -> Vec<usize> {
     let available = width - columns.len() - 1;
     let shares: usize = columns.iter().map(|column| column.share).sum();
@@ -96,8 +96,12 @@ fn widths(columns: &[Column], width: usize) -> Vec<usize> {
         }
         used -= 1;
     }
-    if let Some(widest) = widths.iter_mut().rev().max() {
-        *widest += available - used;
+    let largest = columns.iter().map(|column| column.share).max();
+    let takers: Vec<_> = (0..columns.len())
+        .filter(|at| Some(columns[*at].share) == largest)
+        .collect();
+    for at in takers.iter().cycle().take(available - used) {
+        widths[*at] += 1;
     }
     widths
 }

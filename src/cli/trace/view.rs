@@ -19,6 +19,8 @@ use crate::{
 
 /// Rows that are kept.
 const MAX_ROWS: usize = 1000;
+/// Characters that are kept of a cell: as wide as no terminal is.
+const MAX_TEXT: usize = 1000;
 /// Lines of a screen that are no rows: the head and the end of the table, and the cursor's.
 const NO_ROWS: usize = 5;
 
@@ -78,10 +80,13 @@ impl View {
 
     /// Adds a line of a log that came in `now`.
     pub(super) fn add(&mut self, line: &[u8], now: SystemTime) {
-        let row = match self.kind {
+        let mut row = match self.kind {
             Kind::Audit => audit_row(line),
             _ => error_row(line, || self.clock(now)),
         };
+        for cell in &mut row {
+            cell.text = cell.text.chars().take(MAX_TEXT).collect();
+        }
         if self.rows.len() == MAX_ROWS {
             self.rows.pop_front();
         }
