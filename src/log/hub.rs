@@ -1,5 +1,5 @@
-//! The log thread: takes events out of the inbox, formats each once, and hands the line to stdout or
-//! stderr and to the subscribers. It never waits for any of them.
+//! The log thread: takes events out of the inbox, formats each once, and hands the line to the
+//! threads that write stdout and stderr and feed the subscribers. It never waits for any of them.
 
 use std::{
     collections::VecDeque,
@@ -7,41 +7,104 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
     AuditMode, Switches,
     event::{AuditEvent, Clock, Line},
     inbox::{Inbox, Message},
-    outbox::{Effects, Hold},
+    outbox::{Decide, Effects, Hold, Outbox},
     output::Output,
-    streams::{Counts, FanOut, Stream},
+    streams::{Counts, Feed, Stream, Subscriber},
 };
 
-/// A queue that has grown larger is given back, in messages.
-const MAX_KEPT: usize = 1024;
+/// Audit events that may wait for the log thread, in bytes.
+const MAX_WAITING: usize = 4 << 20;
+/// Errors may be left when audit events can't be any more, in bytes on top.
+const RESERVED: usize = 1 << 20;
+/// What an event takes besides its text, about, in bytes.
+const OVERHEAD: usize = 128;
+/// Events may wait for so long to be handled together.
+const NAP: Duration = Duration::from_millis(10);
 
-/// What requests, the log thread and the writers share.
+/// Something for the log thread to do.
+pub(super) enum Task {
+    /// Log an answered request.
+    Audit(AuditEvent),
+    /// Log a request whose answer waits for the line to be written, since then.
+    Hold(AuditEvent, Instant, Decide),
+    /// Log an error.
+    Error(SystemTime, String),
+    /// Show an audit line to subscribers; stdout is done with it.
+    Publish(String),
+    /// Add a subscriber.
+    Subscribe(Stream, Box<dyn Subscriber>),
+    /// Show what is there to subscribers and let them go.
+    EndStreams,
+}
+
+impl Message for Task {
+    fn size(&self) -> usize {
+        OVERHEAD
+            + match self {
+                Self::Audit(event) | Self::Hold(event, ..) => event.path.len(),
+                Self::Error(_, text) | Self::Publish(text) => text.len(),
+                Self::Subscribe(..) | Self::EndStreams => 0,
+            }
+    }
+
+    fn limit(&self) -> usize {
+        match self {
+            Self::Audit(_) | Self::Hold(..) => MAX_WAITING,
+            Self::Error(..) => MAX_WAITING + RESERVED,
+            // Bounded by requests that wait, and by connections.
+            Self::Publish(_) | Self::Subscribe(..) | Self::EndStreams => usize::MAX,
+        }
+    }
+
+    fn is_urgent(&self) -> bool {
+        !matches!(self, Self::Audit(_) | Self::Publish(_))
+    }
+}
+
+/// What requests and the threads of the log share.
 #[derive(Default)]
 pub(super) struct Shared {
-    pub(super) inbox: Inbox,
+    pub(super) inbox: Inbox<Task>,
+    pub(super) streams: Inbox<Feed>,
     pub(super) stdout: Output,
     pub(super) stderr: Output,
     pub(super) switches: Switches,
     pub(super) counts: Arc<Counts>,
     /// Audit lines that did not get to stdout or to the subscribers.
     pub(super) lost: AtomicU64,
+    /// There was an audit event that subscribers should have seen and will not.
+    pub(super) has_gap: AtomicBool,
     pub(super) error_is_plain: AtomicBool,
 }
 
 impl Shared {
+    /// Leaves an audit event.
+    pub(super) fn audit(&self, event: AuditEvent) {
+        if self.inbox.push(Task::Audit(event)).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.has_gap.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Leaves an error event.
+    pub(super) fn error(&self, message: String) {
+        // What can't be left is lost: there is no other place to tell.
+        let _ = self.inbox.push(Task::Error(SystemTime::now(), message));
+    }
+
     /// Carries out what a step at stdout has led to.
     pub(super) fn apply(&self, effects: Effects) {
         for decision in effects.decisions {
             (decision.decide)(decision.is_accepted);
-            if self.counts.audit.load(Ordering::Relaxed) > 0 {
-                let _ = self.inbox.push(Message::Publish(decision.line));
+            if self.counts.has(Stream::Audit) {
+                let _ = self.inbox.push(Task::Publish(decision.line));
             }
         }
         if effects.lost > 0 {
@@ -51,21 +114,16 @@ impl Shared {
             self.error(report);
         }
     }
-
-    /// Leaves an error event.
-    pub(super) fn error(&self, message: String) {
-        // What can't be left is lost: there is no other place to tell.
-        let _ = self.inbox.push(Message::Error(SystemTime::now(), message));
-    }
 }
 
 /// The state of the log thread.
 struct Hub<'a> {
     shared: &'a Shared,
     clock: Clock,
-    audit: FanOut,
-    error: FanOut,
     now: Instant,
+    /// Lines for subscribers, until the end of the batch.
+    audit: String,
+    error: String,
 }
 
 /// Runs until the inbox is closed and empty.
@@ -73,81 +131,93 @@ pub(super) fn run(shared: &Shared) {
     let mut hub = Hub {
         shared,
         clock: Clock::local(),
-        audit: FanOut::default(),
-        error: FanOut::default(),
         now: Instant::now(),
+        audit: String::new(),
+        error: String::new(),
     };
     let mut batch = VecDeque::new();
-    while shared.inbox.take(&mut batch, hub.next_task()) {
+    let mut nap = None;
+    loop {
+        let expiry = shared.stdout.with(|outbox| outbox.next_expiry());
+        if !shared.inbox.take(&mut batch, nap, expiry) {
+            break;
+        }
         hub.now = Instant::now();
-        for message in batch.drain(..) {
-            hub.handle(message);
+        for task in batch.drain(..) {
+            hub.handle(task);
         }
-        hub.tick();
-        if batch.capacity() > MAX_KEPT {
-            batch = VecDeque::new();
-        }
+        hub.feed();
+        hub.to_stdout(|outbox, now, effects| outbox.expire(now, effects));
+        nap = Some(hub.now + NAP);
     }
-    hub.audit.end(hub.now);
-    hub.error.end(hub.now);
     shared.stdout.close();
     shared.stderr.close();
+    shared.streams.close();
 }
 
 impl Hub<'_> {
-    /// When there is something to do although nothing comes in.
-    fn next_task(&self) -> Option<Instant> {
-        let expiry = self.shared.stdout.with(|outbox| outbox.next_expiry());
-        let tasks = [self.audit.due(self.now), self.error.due(self.now), expiry];
-        tasks.into_iter().flatten().min()
-    }
-
-    fn tick(&mut self) {
-        let mut effects = Effects::default();
-        let now = self.now;
-        self.shared
-            .stdout
-            .with(|outbox| outbox.expire(now, &mut effects));
-        self.shared.apply(effects);
-        self.audit.flush_if_due(now);
-        self.error.flush_if_due(now);
-    }
-
-    fn handle(&mut self, message: Message) {
-        let now = self.now;
-        match message {
-            Message::Audit(event) => self.audit(&event),
-            Message::Hold(event, since, decide) => {
+    fn handle(&mut self, task: Task) {
+        match task {
+            Task::Audit(event) => self.audit(&event),
+            Task::Hold(event, since, decide) => {
                 let line = Line::audit(&event, &mut self.clock);
                 let hold = Hold::new(since, event.took, decide);
-                self.to_stdout(|outbox, effects| outbox.hold(line, hold, now, effects));
+                self.to_stdout(|outbox, now, effects| outbox.hold(line, hold, now, effects));
             }
-            Message::Error(time, text) => self.error(time, &text),
-            Message::Publish(line) => self.publish(Stream::Audit, &line),
-            Message::Subscribe(Stream::Audit, subscriber) => self.audit.add(subscriber, now),
-            Message::Subscribe(Stream::Error, subscriber) => self.error.add(subscriber, now),
-            Message::EndStreams => {
-                self.audit.end(now);
-                self.error.end(now);
+            Task::Error(time, text) => self.error(time, &text),
+            Task::Publish(line) => self.audit.push_str(&line),
+            Task::Subscribe(stream, subscriber) => {
+                self.feed();
+                let _ = self
+                    .shared
+                    .streams
+                    .push(Feed::Subscribe(stream, subscriber));
+            }
+            Task::EndStreams => {
+                self.feed();
+                let _ = self.shared.streams.push(Feed::End);
+            }
+        }
+    }
+
+    /// Hands the lines that were collected to the subscribers.
+    fn feed(&mut self) {
+        let shared = self.shared;
+        let mut has_gap = shared.has_gap.swap(false, Ordering::Relaxed);
+        for (stream, lines) in [
+            (Stream::Audit, &mut self.audit),
+            (Stream::Error, &mut self.error),
+        ] {
+            let lines = std::mem::take(lines);
+            if !lines.is_empty() {
+                has_gap |= shared.streams.push(Feed::Lines(stream, lines)).is_err();
+            }
+            if std::mem::take(&mut has_gap) {
+                let _ = shared.streams.push(Feed::Gap(stream));
             }
         }
     }
 
     fn audit(&mut self, event: &AuditEvent) {
         let is_on = self.shared.switches.audit() != AuditMode::Off;
-        if !is_on && !self.audit.is_wanted() {
+        let is_followed = self.shared.counts.has(Stream::Audit);
+        if !is_on && !is_followed {
             return;
         }
         let line = Line::audit(event, &mut self.clock);
-        self.publish(Stream::Audit, &line.text);
+        if is_followed {
+            self.audit.push_str(&line.text);
+        }
         if is_on {
-            self.to_stdout(|outbox, effects| outbox.push(line, effects));
+            self.to_stdout(|outbox, _, effects| outbox.push(line, effects));
         }
     }
 
     fn error(&mut self, time: SystemTime, text: &str) {
         let line = Line::error(time, text, &mut self.clock);
-        self.publish(Stream::Error, &line.text);
+        if self.shared.counts.has(Stream::Error) {
+            self.error.push_str(&line.text);
+        }
         if self.shared.switches.error() {
             let line = match self.shared.error_is_plain.load(Ordering::Relaxed) {
                 true => Line::error_for_people(time, text, &mut self.clock),
@@ -161,21 +231,11 @@ impl Hub<'_> {
         }
     }
 
-    fn publish(&mut self, stream: Stream, line: &str) {
-        let fan_out = match stream {
-            Stream::Audit => &mut self.audit,
-            Stream::Error => &mut self.error,
-        };
-        let sent = fan_out.push(line, self.now) as u64;
+    fn to_stdout(&self, step: impl FnOnce(&mut Outbox, Instant, &mut Effects)) {
+        let (now, mut effects) = (self.now, Effects::default());
         self.shared
-            .counts
-            .events(stream)
-            .fetch_add(sent, Ordering::Relaxed);
-    }
-
-    fn to_stdout(&self, step: impl FnOnce(&mut super::outbox::Outbox, &mut Effects)) {
-        let mut effects = Effects::default();
-        self.shared.stdout.with(|outbox| step(outbox, &mut effects));
+            .stdout
+            .with(|outbox| step(outbox, now, &mut effects));
         self.shared.apply(effects);
     }
 }

@@ -1,84 +1,76 @@
-//! Where requests leave their events: a bounded queue in front of the log thread.
+//! A bounded queue in front of a thread of the log.
 //!
-//! Leaving an event takes one short lock and never waits for anybody.
+//! Leaving a message takes one short lock and never waits for anybody. Waking a thread costs more
+//! than that, so a thread that was busy a moment ago takes a nap, from which only what is urgent wakes
+//! it.
 
 use std::{
     collections::VecDeque,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Instant, SystemTime},
+    time::Instant,
 };
 
-use super::{
-    event::AuditEvent,
-    outbox::Decide,
-    streams::{Stream, Subscriber},
-};
+/// A queue that has grown larger is given back, in messages.
+const MAX_KEPT: usize = 1024;
 
-/// Audit events that may wait for the log thread, in bytes.
-const MAX_BYTES: usize = 4 << 20;
-/// Errors may be left when audit events can't be any more, in bytes on top.
-const RESERVED: usize = 1 << 20;
-/// What a message takes besides its text, about, in bytes.
-const OVERHEAD: usize = 128;
+/// What can be left in an inbox.
+pub(super) trait Message {
+    /// About what it takes, in bytes.
+    fn size(&self) -> usize;
 
-/// Something for the log thread to do.
-pub(super) enum Message {
-    /// Log an answered request.
-    Audit(AuditEvent),
-    /// Log a request whose answer waits for the line to be written, since then.
-    Hold(AuditEvent, Instant, Decide),
-    /// Log an error.
-    Error(SystemTime, String),
-    /// Show an audit line to subscribers; stdout is done with it.
-    Publish(String),
-    /// Add a subscriber.
-    Subscribe(Stream, Box<dyn Subscriber>),
-    /// Show what is there to subscribers and let them go.
-    EndStreams,
-}
+    /// It finds no room where there are more bytes than this with it.
+    fn limit(&self) -> usize;
 
-impl Message {
-    fn size(&self) -> usize {
-        OVERHEAD
-            + match self {
-                Self::Audit(event) | Self::Hold(event, ..) => event.path.len(),
-                Self::Error(_, text) | Self::Publish(text) => text.len(),
-                Self::Subscribe(..) | Self::EndStreams => 0,
-            }
-    }
+    /// Whether it can't wait for the end of a nap.
+    fn is_urgent(&self) -> bool;
 }
 
 /// The queue.
-#[derive(Default)]
-pub(super) struct Inbox {
-    state: Mutex<State>,
+pub(super) struct Inbox<M> {
+    state: Mutex<State<M>>,
     arrived: Condvar,
 }
 
-#[derive(Default)]
-struct State {
-    messages: VecDeque<Message>,
+struct State<M> {
+    messages: VecDeque<M>,
     bytes: usize,
-    /// The log thread sleeps. Waking costs a system call, so only who must does it.
-    is_awaited: bool,
+    has_urgent: bool,
+    sleep: Sleep,
     is_closed: bool,
 }
 
-impl Inbox {
-    fn lock(&self) -> MutexGuard<'_, State> {
+/// What the thread does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sleep {
+    Awake,
+    Nap,
+    Sound,
+}
+
+impl<M> Default for Inbox<M> {
+    fn default() -> Self {
+        Self {
+            state: Mutex::new(State {
+                messages: VecDeque::new(),
+                bytes: 0,
+                has_urgent: false,
+                sleep: Sleep::Awake,
+                is_closed: false,
+            }),
+            arrived: Condvar::new(),
+        }
+    }
+}
+
+impl<M: Message> Inbox<M> {
+    fn lock(&self) -> MutexGuard<'_, State<M>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leaves `message`, or gives it back if there is no room.
-    pub(super) fn push(&self, message: Message) -> Result<(), Message> {
+    pub(super) fn push(&self, message: M) -> Result<(), M> {
         let mut state = self.lock();
-        let limit = match message {
-            Message::Audit(_) | Message::Hold(..) => MAX_BYTES,
-            Message::Error(..) => MAX_BYTES + RESERVED,
-            // Bounded by requests that wait, and by connections.
-            Message::Publish(_) | Message::Subscribe(..) | Message::EndStreams => usize::MAX,
-        };
-        if state.is_closed || state.bytes + message.size() > limit {
+        if state.is_closed || state.bytes + message.size() > message.limit() {
             return Err(message);
         }
         state.add(message);
@@ -87,32 +79,56 @@ impl Inbox {
     }
 
     /// Leaves two messages with nothing in between, also if there is no room.
-    pub(super) fn push_pair(&self, first: Message, second: Message) {
+    pub(super) fn push_pair(&self, first: M, second: M) {
         let mut state = self.lock();
         state.add(first);
         state.add(second);
         self.wake(state);
     }
 
-    fn wake(&self, mut state: MutexGuard<'_, State>) {
-        let is_awaited = std::mem::take(&mut state.is_awaited);
-        drop(state);
-        if is_awaited {
+    fn wake(&self, mut state: MutexGuard<'_, State<M>>) {
+        let must_wake = match state.sleep {
+            Sleep::Awake => false,
+            Sleep::Nap => state.has_urgent || state.is_closed,
+            Sleep::Sound => true,
+        };
+        if must_wake {
+            state.sleep = Sleep::Awake;
+            drop(state);
             self.arrived.notify_one();
         }
     }
 
-    /// Moves all messages into `batch`, which is empty. Waits for one, but not past `until`.
-    /// `false` if none will ever come.
-    pub(super) fn take(&self, batch: &mut VecDeque<Message>, until: Option<Instant>) -> bool {
+    /// Moves all messages into `batch`, which is empty. Waits for one, until `nap` for an urgent one,
+    /// but not past `until`. `false` if none will ever come.
+    pub(super) fn take(
+        &self,
+        batch: &mut VecDeque<M>,
+        nap: Option<Instant>,
+        until: Option<Instant>,
+    ) -> bool {
+        if batch.capacity() > MAX_KEPT {
+            *batch = VecDeque::new();
+        }
         let mut state = self.lock();
-        while state.messages.is_empty() && !state.is_closed {
-            state.is_awaited = true;
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            state = match left {
-                Some(left) if left.is_zero() => break,
-                Some(left) => {
-                    let waited = self.arrived.wait_timeout(state, left);
+        loop {
+            let now = Instant::now();
+            let nap = nap.filter(|nap| *nap > now);
+            let is_ready = match nap {
+                Some(_) => state.has_urgent,
+                None => !state.messages.is_empty(),
+            };
+            if is_ready || state.is_closed || until.is_some_and(|until| until <= now) {
+                break;
+            }
+            state.sleep = if nap.is_some() {
+                Sleep::Nap
+            } else {
+                Sleep::Sound
+            };
+            state = match nap.into_iter().chain(until).min() {
+                Some(end) => {
+                    let waited = self.arrived.wait_timeout(state, end - now);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
                 None => {
@@ -120,10 +136,11 @@ impl Inbox {
                     waited.unwrap_or_else(PoisonError::into_inner)
                 }
             };
+            state.sleep = Sleep::Awake;
         }
-        state.is_awaited = false;
         std::mem::swap(batch, &mut state.messages);
         state.bytes = 0;
+        state.has_urgent = false;
         !batch.is_empty() || !state.is_closed
     }
 
@@ -131,67 +148,102 @@ impl Inbox {
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
-        state.is_awaited = true;
         self.wake(state);
     }
 }
 
-impl State {
-    fn add(&mut self, message: Message) {
+impl<M: Message> State<M> {
+    fn add(&mut self, message: M) {
         self.bytes += message.size();
+        // A queue that gets full can't wait either.
+        self.has_urgent |= message.is_urgent() || self.bytes > message.limit() / 4;
         self.messages.push_back(message);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::Duration;
 
     use super::*;
 
-    fn event() -> Message {
-        Message::Audit(AuditEvent {
-            time: UNIX_EPOCH,
-            path: "/version".to_owned(),
-            identity: "".into(),
-            status: 200,
-            took: Duration::ZERO,
-        })
+    /// Its size, and whether it is urgent.
+    struct Parcel(usize, bool);
+
+    impl Message for Parcel {
+        fn size(&self) -> usize {
+            self.0
+        }
+
+        fn limit(&self) -> usize {
+            100
+        }
+
+        fn is_urgent(&self) -> bool {
+            self.1
+        }
+    }
+
+    fn soon() -> Option<Instant> {
+        Some(Instant::now() + Duration::from_millis(20))
     }
 
     #[test]
-    fn a_full_inbox_takes_errors_but_no_more_events_until_it_is_emptied() {
+    fn a_full_inbox_takes_no_more_until_it_is_emptied() {
         let inbox = Inbox::default();
-        let mut count = 0;
-        while inbox.push(event()).is_ok() {
-            count += 1;
+        for _ in 0..10 {
+            assert!(inbox.push(Parcel(10, false)).is_ok());
         }
-        assert!(count > 10_000, "{count}");
-        let error = || Message::Error(UNIX_EPOCH, "x".to_owned());
-        assert!(inbox.push(error()).is_ok());
+        assert!(inbox.push(Parcel(10, false)).is_err());
         let mut batch = VecDeque::new();
-        assert!(inbox.take(&mut batch, None));
-        assert_eq!(count + 1, batch.len());
-        assert!(inbox.push(event()).is_ok());
+        assert!(inbox.take(&mut batch, None, None));
+        assert_eq!(10, batch.len());
+        assert!(inbox.push(Parcel(10, false)).is_ok());
     }
 
     #[test]
     fn a_closed_inbox_gives_what_it_has_and_then_ends() {
         let inbox = Inbox::default();
-        assert!(inbox.push(event()).is_ok());
+        assert!(inbox.push(Parcel(1, false)).is_ok());
         inbox.close();
-        assert!(inbox.push(event()).is_err());
+        assert!(inbox.push(Parcel(1, false)).is_err());
         let mut batch = VecDeque::new();
-        assert!(inbox.take(&mut batch, None));
+        assert!(inbox.take(&mut batch, soon(), None));
         batch.clear();
-        assert!(!inbox.take(&mut batch, None));
+        assert!(!inbox.take(&mut batch, soon(), None));
     }
 
     #[test]
     fn waiting_ends_at_its_time() {
+        let (mut batch, until) = (VecDeque::new(), soon());
+        assert!(Inbox::<Parcel>::default().take(&mut batch, None, until));
+        assert!(batch.is_empty() && Some(Instant::now()) >= until);
+    }
+
+    #[test]
+    fn a_nap_is_interrupted_by_what_is_urgent_only() {
+        let far = Some(Instant::now() + Duration::from_secs(60));
         let mut batch = VecDeque::new();
-        let soon = Instant::now() + Duration::from_millis(20);
-        assert!(Inbox::default().take(&mut batch, Some(soon)));
-        assert!(batch.is_empty() && Instant::now() >= soon);
+        let inbox = Inbox::default();
+        assert!(inbox.push(Parcel(1, false)).is_ok());
+        let nap = soon();
+        assert!(inbox.take(&mut batch, nap, None));
+        assert!(batch.len() == 1 && Some(Instant::now()) >= nap);
+        for urgent in [Parcel(1, true), Parcel(90, false)] {
+            batch.clear();
+            assert!(inbox.push(Parcel(1, false)).is_ok());
+            assert!(inbox.push(urgent).is_ok());
+            assert!(inbox.take(&mut batch, far, None));
+            assert_eq!(2, batch.len());
+        }
+        batch.clear();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(20));
+                assert!(inbox.push(Parcel(1, true)).is_ok());
+            });
+            assert!(inbox.take(&mut batch, far, None));
+        });
+        assert_eq!(1, batch.len());
     }
 }

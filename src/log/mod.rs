@@ -1,8 +1,8 @@
 //! Audit and error events: one line each, to stdout and stderr and to whoever subscribes.
 //!
 //! A request leaves its event in a bounded inbox and goes on. The log thread formats it once and
-//! hands the line to the thread that writes stdout and to the subscribers; nothing in between waits
-//! for a reader. Where audit is required, the answer is held until the writer has written the line.
+//! hands the line to the threads that write stdout and stderr and feed subscribers; nothing in
+//! between waits for a reader. Where audit is required, the answer is held until its line is written.
 
 mod event;
 mod hub;
@@ -21,11 +21,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::hub::{Shared, Task};
 pub use self::{
     event::AuditEvent,
     streams::{Stream, Subscriber, Subscription},
 };
-use self::{hub::Shared, inbox::Message};
 
 /// The error log hears of lost audit lines at most so often.
 const LOSS_INTERVAL: Duration = Duration::from_secs(60);
@@ -124,6 +124,7 @@ impl Log {
             start("log-stderr", |shared| {
                 shared.stderr.run(io::stderr(), |_| {});
             })?,
+            start("log-streams", |shared| streams::run(&shared.streams))?,
         ];
         Ok(Self {
             shared,
@@ -139,8 +140,7 @@ impl Log {
 
     /// Whether anybody wants audit events.
     pub fn audits(&self) -> bool {
-        self.shared.switches.audit() != AuditMode::Off
-            || self.shared.counts.audit.load(Ordering::Relaxed) > 0
+        self.shared.switches.audit() != AuditMode::Off || self.shared.counts.has(Stream::Audit)
     }
 
     /// Whether answers with keys must be held ([`Log::hold`]).
@@ -150,9 +150,7 @@ impl Log {
 
     /// Logs an answered request.
     pub fn audit(&self, event: AuditEvent) {
-        if self.shared.inbox.push(Message::Audit(event)).is_err() {
-            self.shared.lost.fetch_add(1, Ordering::Relaxed);
-        }
+        self.shared.audit(event);
     }
 
     /// Logs a request whose answer may only leave when the line is written. `decide` hears, from a
@@ -166,17 +164,16 @@ impl Log {
         event: AuditEvent,
         decide: impl FnOnce(bool) + Send + 'static,
     ) -> Result<(), AuditEvent> {
-        let message = Message::Hold(event, Instant::now(), Box::new(decide));
+        let message = Task::Hold(event, Instant::now(), Box::new(decide));
         match self.shared.inbox.push(message) {
-            Err(Message::Hold(event, ..)) => Err(event),
+            Err(Task::Hold(event, ..)) => Err(event),
             _ => Ok(()),
         }
     }
 
     /// Logs an error.
     pub fn error(&self, message: &str) {
-        let counts = &self.shared.counts;
-        if self.shared.switches.error() || counts.error.load(Ordering::Relaxed) > 0 {
+        if self.shared.switches.error() || self.shared.counts.has(Stream::Error) {
             self.shared.error(message.to_owned());
         }
     }
@@ -189,16 +186,15 @@ impl Log {
         event: AuditEvent,
     ) -> Subscription {
         let subscription = Subscription::new(stream, &self.shared.counts);
-        self.shared.inbox.push_pair(
-            Message::Subscribe(stream, subscriber),
-            Message::Audit(event),
-        );
+        self.shared
+            .inbox
+            .push_pair(Task::Subscribe(stream, subscriber), Task::Audit(event));
         subscription
     }
 
     /// Lets subscribers go after the events up to now.
     pub fn end_streams(&self) {
-        let _ = self.shared.inbox.push(Message::EndStreams);
+        let _ = self.shared.inbox.push(Task::EndStreams);
     }
 
     /// Audit lines that did not get to stdout, or to the subscribers.

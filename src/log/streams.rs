@@ -1,10 +1,11 @@
 //! Subscribers of the log, and how lines get to them.
 //!
-//! Lines are collected for a moment and handed to every subscriber in one block, in the same order
-//! for all. Under load that makes twenty writes a second to each of them instead of thousands; a
-//! line that comes alone goes out at once.
+//! A thread of its own collects lines for a moment and hands them to every subscriber in one block, in
+//! the same order for all. Under load that makes twenty writes a second to each of them instead of
+//! thousands; a line that comes alone goes out at once.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -12,8 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::inbox::{Inbox, Message};
+
 /// The shortest time between two blocks.
 const INTERVAL: Duration = Duration::from_millis(50);
+/// Lines that may wait to be handed out, in bytes.
+const MAX_WAITING: usize = 4 << 20;
 /// A block that is so long goes out at once, in bytes.
 const MAX_BLOCK: usize = 64 * 1024;
 
@@ -34,8 +39,8 @@ pub trait Subscriber: Send {
     /// Whether anybody is there.
     fn is_open(&self) -> bool;
 
-    /// There will be no more lines.
-    fn end(&self);
+    /// There will be no more lines; if not `is_complete`, some that should have come are missing.
+    fn end(&self, is_complete: bool);
 }
 
 /// How many subscribers there are and were.
@@ -49,11 +54,9 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    pub(super) fn of(&self, stream: Stream) -> &AtomicUsize {
-        match stream {
-            Stream::Audit => &self.audit,
-            Stream::Error => &self.error,
-        }
+    /// Whether anybody follows.
+    pub(super) fn has(&self, stream: Stream) -> bool {
+        self.of(stream).load(Ordering::Relaxed) > 0
     }
 
     /// Events that were sent, each as often as there were subscribers.
@@ -61,6 +64,13 @@ impl Counts {
         match stream {
             Stream::Audit => &self.audit_events,
             Stream::Error => &self.error_events,
+        }
+    }
+
+    fn of(&self, stream: Stream) -> &AtomicUsize {
+        match stream {
+            Stream::Audit => &self.audit,
+            Stream::Error => &self.error,
         }
     }
 }
@@ -80,6 +90,14 @@ impl Subscription {
         }
     }
 
+    /// Counts the events in `lines`, which the subscriber is sent.
+    pub fn count_events(&self, lines: &[u8]) {
+        let events = memchr::memchr_iter(b'\n', lines).count() as u64;
+        self.counts
+            .events(self.stream)
+            .fetch_add(events, Ordering::Relaxed);
+    }
+
     /// Counts a subscriber that is sent away because it does not keep up.
     pub fn count_drop(&self) {
         self.counts.dropped.fetch_add(1, Ordering::Relaxed);
@@ -92,67 +110,98 @@ impl Drop for Subscription {
     }
 }
 
+/// Something for the thread that feeds subscribers.
+pub(super) enum Feed {
+    /// Show these lines.
+    Lines(Stream, String),
+    /// Add a subscriber, who sees what comes from now on.
+    Subscribe(Stream, Box<dyn Subscriber>),
+    /// Events are lost: send the subscribers away, so that they know.
+    Gap(Stream),
+    /// There will be no more events.
+    End,
+}
+
+impl Message for Feed {
+    fn size(&self) -> usize {
+        match self {
+            Self::Lines(_, lines) => lines.len(),
+            _ => 0,
+        }
+    }
+
+    fn limit(&self) -> usize {
+        match self {
+            Self::Lines(..) => MAX_WAITING,
+            _ => usize::MAX,
+        }
+    }
+
+    fn is_urgent(&self) -> bool {
+        !matches!(self, Self::Lines(..))
+    }
+}
+
+/// Feeds subscribers until the inbox is closed and empty.
+pub(super) fn run(inbox: &Inbox<Feed>) {
+    let mut streams = [FanOut::default(), FanOut::default()];
+    let mut batch = VecDeque::new();
+    let mut nap = None;
+    while inbox.take(&mut batch, nap, None) {
+        for feed in batch.drain(..) {
+            match feed {
+                Feed::Lines(stream, lines) => streams[stream as usize].push(&lines),
+                Feed::Subscribe(stream, subscriber) => streams[stream as usize].add(subscriber),
+                Feed::Gap(stream) => streams[stream as usize].end(false),
+                Feed::End => streams.iter_mut().for_each(|stream| stream.end(true)),
+            }
+        }
+        streams.iter_mut().for_each(FanOut::flush);
+        nap = Some(Instant::now() + INTERVAL);
+    }
+    streams.iter_mut().for_each(|stream| stream.end(true));
+}
+
 /// The subscribers of one stream and the lines that are collected for them.
 #[derive(Default)]
-pub(super) struct FanOut {
+struct FanOut {
     subscribers: Vec<Box<dyn Subscriber>>,
     block: Vec<u8>,
-    /// No block goes out before.
-    next: Option<Instant>,
 }
 
 impl FanOut {
-    /// Whether anybody follows.
-    pub(super) fn is_wanted(&self) -> bool {
-        !self.subscribers.is_empty()
-    }
-
-    /// Adds a subscriber; it sees what is pushed from now on.
-    pub(super) fn add(&mut self, subscriber: Box<dyn Subscriber>, now: Instant) {
-        self.flush(now);
+    fn add(&mut self, subscriber: Box<dyn Subscriber>) {
+        self.flush();
         self.subscribers.retain(|other| other.is_open());
         self.subscribers.push(subscriber);
     }
 
-    /// Adds a line to the block, for so many subscribers.
-    pub(super) fn push(&mut self, line: &str, now: Instant) -> usize {
-        let subscribers = self.subscribers.len();
-        if subscribers > 0 {
-            self.block.extend_from_slice(line.as_bytes());
+    fn push(&mut self, lines: &str) {
+        if !self.subscribers.is_empty() {
+            self.block.extend_from_slice(lines.as_bytes());
             if self.block.len() >= MAX_BLOCK {
-                self.flush(now);
+                self.flush();
             }
         }
-        subscribers
     }
 
-    /// When the block must go out, if there is one.
-    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        (!self.block.is_empty()).then(|| self.next.unwrap_or(now))
-    }
-
-    /// Hands out the block if it is due.
-    pub(super) fn flush_if_due(&mut self, now: Instant) {
-        if self.due(now).is_some_and(|due| due <= now) {
-            self.flush(now);
-        }
-    }
-
-    fn flush(&mut self, now: Instant) {
+    fn flush(&mut self) {
         if self.block.is_empty() {
             return;
         }
         let block: Arc<[u8]> = std::mem::take(&mut self.block).into();
-        self.subscribers
-            .retain(|subscriber| subscriber.publish(&block));
-        self.next = Some(now + INTERVAL);
+        self.subscribers.retain(|subscriber| {
+            let stays = subscriber.publish(&block);
+            // Whoever serves requests goes first.
+            std::thread::yield_now();
+            stays
+        });
     }
 
-    /// Hands out what is there and sends everybody home.
-    pub(super) fn end(&mut self, now: Instant) {
-        self.flush(now);
+    fn end(&mut self, is_complete: bool) {
+        self.flush();
         for subscriber in self.subscribers.drain(..) {
-            subscriber.end();
+            subscriber.end(is_complete);
         }
     }
 }
@@ -169,6 +218,12 @@ mod tests {
         leaves_after: Option<usize>,
     }
 
+    impl Reader {
+        fn seen(&self) -> String {
+            self.blocks.lock().unwrap().concat()
+        }
+    }
+
     impl Subscriber for Reader {
         fn publish(&self, lines: &Arc<[u8]>) -> bool {
             let mut blocks = self.blocks.lock().unwrap();
@@ -180,47 +235,83 @@ mod tests {
             true
         }
 
-        fn end(&self) {
-            self.blocks.lock().unwrap().push("end".to_owned());
+        fn end(&self, is_complete: bool) {
+            let end = if is_complete { "end" } else { "gap" };
+            self.blocks.lock().unwrap().push(end.to_owned());
         }
+    }
+
+    fn subscribe(inbox: &Inbox<Feed>, stream: Stream, reader: &Reader) {
+        let reader = Box::new(reader.clone());
+        assert!(inbox.push(Feed::Subscribe(stream, reader)).is_ok());
+    }
+
+    fn line(inbox: &Inbox<Feed>, stream: Stream, line: &str) {
+        let line = format!("{line}\n");
+        assert!(inbox.push(Feed::Lines(stream, line)).is_ok());
     }
 
     #[test]
     fn a_lone_line_goes_out_at_once_and_a_burst_in_blocks() {
-        let (reader, mut fan) = (Reader::default(), FanOut::default());
-        let start = Instant::now();
-        fan.add(Box::new(reader.clone()), start);
-        fan.push("a\n", start);
-        fan.flush_if_due(start);
-        for (line, millis) in [("b\n", 1), ("c\n", 49)] {
-            let now = start + Duration::from_millis(millis);
-            fan.push(line, now);
-            fan.flush_if_due(now);
-        }
-        assert_eq!(Some(start + INTERVAL), fan.due(start));
-        fan.flush_if_due(start + INTERVAL);
-        assert_eq!(None, fan.due(start));
-        fan.end(start);
-        assert_eq!(vec!["a\n", "b\nc\n", "end"], *reader.blocks.lock().unwrap());
+        let inbox = Inbox::default();
+        let reader = Reader::default();
+        subscribe(&inbox, Stream::Audit, &reader);
+        std::thread::scope(|scope| {
+            scope.spawn(|| run(&inbox));
+            let blocks = |count: usize| {
+                while reader.blocks.lock().unwrap().len() < count {
+                    std::thread::yield_now();
+                }
+                reader.blocks.lock().unwrap().clone()
+            };
+            line(&inbox, Stream::Audit, "alone");
+            assert_eq!(vec!["alone\n"], blocks(1));
+            for _ in 0..1000 {
+                line(&inbox, Stream::Audit, "x");
+            }
+            inbox.close();
+            let blocks = blocks(3);
+            assert_eq!("x\n".repeat(1000) + "end", blocks[1..].concat());
+            assert!(blocks.len() < 100, "{} blocks", blocks.len());
+        });
     }
 
     #[test]
     fn a_subscriber_sees_what_comes_after_it_and_may_leave() {
-        let (early, late) = (Reader::default(), Reader::default());
+        let (early, late, other) = (Reader::default(), Reader::default(), Reader::default());
         let leaver = Reader {
             leaves_after: Some(1),
             ..Reader::default()
         };
-        let (mut fan, now) = (FanOut::default(), Instant::now());
-        fan.push("nobody hears this\n", now);
-        fan.add(Box::new(early.clone()), now);
-        fan.push("a\n", now);
-        fan.add(Box::new(late.clone()), now);
-        fan.add(Box::new(leaver.clone()), now);
-        fan.push("b\n", now);
-        fan.end(now);
-        assert_eq!(vec!["a\n", "b\n", "end"], *early.blocks.lock().unwrap());
-        assert_eq!(vec!["b\n", "end"], *late.blocks.lock().unwrap());
-        assert_eq!(vec!["b\n"], *leaver.blocks.lock().unwrap());
+        let inbox = Inbox::default();
+        line(&inbox, Stream::Audit, "nobody hears this");
+        subscribe(&inbox, Stream::Audit, &early);
+        line(&inbox, Stream::Audit, "a");
+        subscribe(&inbox, Stream::Audit, &late);
+        subscribe(&inbox, Stream::Audit, &leaver);
+        subscribe(&inbox, Stream::Error, &other);
+        line(&inbox, Stream::Audit, "b");
+        line(&inbox, Stream::Error, "error");
+        inbox.close();
+        run(&inbox);
+        assert_eq!("a\nb\nend", early.seen());
+        assert_eq!("b\nend", late.seen());
+        assert_eq!("b\n", leaver.seen());
+        assert_eq!("error\nend", other.seen());
+    }
+
+    #[test]
+    fn a_stream_with_a_gap_is_ended_for_all_who_have_seen_its_beginning() {
+        let (early, late) = (Reader::default(), Reader::default());
+        let inbox = Inbox::default();
+        subscribe(&inbox, Stream::Audit, &early);
+        line(&inbox, Stream::Audit, "a");
+        assert!(inbox.push(Feed::Gap(Stream::Audit)).is_ok());
+        subscribe(&inbox, Stream::Audit, &late);
+        line(&inbox, Stream::Audit, "b");
+        inbox.close();
+        run(&inbox);
+        assert_eq!("a\ngap", early.seen());
+        assert_eq!("b\nend", late.seen());
     }
 }

@@ -6,6 +6,7 @@ pub mod banner;
 mod blocking;
 mod connection;
 mod counted;
+mod exchange;
 mod explain;
 pub mod failure;
 mod identity;

@@ -1,18 +1,13 @@
-//! One request from head to answer, in the order of `api.md` 1.3.
-//!
-//! Answers are made here and nowhere else: [`Exchange::answer`] turns a result into a reply, audits
-//! and counts it, once.
+//! One request from its head to what its handler makes of it, in the order of `api.md` 1.3.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{sync::Arc, time::Instant};
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{
     Server, State,
     connection::Address,
+    exchange::Exchange,
     failure::{Failure, Task},
     peer::Peer,
     proxy::{Client, Forwarded},
@@ -28,8 +23,7 @@ use crate::{
         reply::Reply,
     },
     keystore::{self, KeyName},
-    log::{AuditEvent, Log, Stream, Subscriber, Subscription},
-    metrics::{self, Metrics},
+    log::Stream,
     policy::Policies,
 };
 
@@ -132,23 +126,6 @@ pub(super) struct Waiter {
     then: KeyUse,
 }
 
-/// A request on its way to its one answer.
-pub(super) struct Exchange {
-    arrived: Instant,
-    arrived_at: SystemTime,
-    path: String,
-    identity: Arc<str>,
-    route: Option<&'static Route>,
-    log: Arc<Log>,
-    /// `None` if the request is not counted.
-    metrics: Option<&'static Metrics>,
-    is_answered: bool,
-    /// The log has its event, or is responsible for it.
-    is_audited: bool,
-    /// When the answer is due.
-    pub(super) deadline: Deadline,
-}
-
 /// What to do with a request whose head was read.
 pub(super) enum Admission {
     /// It may go on: its body can be at most so long (0: it is ignored).
@@ -178,23 +155,7 @@ impl Server {
             return Admission::Redirect(Failure::Moved(escape(&cleaned) + &query).reply());
         }
         let route = routes::find(&head.path);
-        let timeout = route.map_or(Duration::from_secs(10), |route| route.timeout);
-        let metrics = route.is_none_or(Route::is_metered).then_some(self.metrics);
-        if let Some(metrics) = metrics {
-            metrics.request_begins();
-        }
-        let exchange = Exchange {
-            arrived: now,
-            arrived_at: SystemTime::now(),
-            path: head.path.clone(),
-            identity: client.peer.identity().clone(),
-            route,
-            log: self.log.clone(),
-            metrics,
-            is_answered: false,
-            is_audited: false,
-            deadline: Deadline::after(now, timeout),
-        };
+        let exchange = Exchange::begin(self, route, &head.path, client.peer.identity(), now);
         match check(self, state, client, head, route) {
             Ok(route) => Admission::Granted(exchange, route.max_body),
             Err(failure) => Admission::Refused(exchange, failure),
@@ -385,107 +346,6 @@ fn check(
         }
     }
     Ok(route)
-}
-
-impl Exchange {
-    /// The reply for `result`, audited and counted. Consumes the exchange: nothing is answered
-    /// twice.
-    pub(super) fn answer(mut self, result: Result<Reply>) -> Reply {
-        let reply = result.unwrap_or_else(|failure| failure.reply());
-        self.is_answered = true;
-        self.record(reply.status);
-        reply
-    }
-
-    fn record(&mut self, status: u16) {
-        let took = self.arrived.elapsed();
-        self.count(status, took);
-        self.audit(status, took);
-    }
-
-    fn count(&self, status: u16, took: Duration) {
-        if let Some(metrics) = self.metrics {
-            let outcome = match status {
-                ..400 => metrics::Outcome::Success,
-                400..500 => metrics::Outcome::Error,
-                500.. => metrics::Outcome::Failure,
-            };
-            metrics.request_ends(outcome, took);
-        }
-    }
-
-    fn audit(&mut self, status: u16, took: Duration) {
-        if self.log.audits() && !std::mem::replace(&mut self.is_audited, true) {
-            let event = self.event(status, took);
-            self.log.audit(event);
-        }
-    }
-
-    /// Takes the path along: there is one event for each exchange.
-    fn event(&mut self, status: u16, took: Duration) -> AuditEvent {
-        AuditEvent {
-            time: self.arrived_at,
-            path: std::mem::take(&mut self.path),
-            identity: self.identity.clone(),
-            status,
-            took,
-        }
-    }
-
-    /// Whether `reply` may not leave before its audit line is written. All that the key API
-    /// answers is treated alike, also ciphertexts and names: that is easy to know and to check.
-    pub(super) fn must_be_held(&self, reply: &Reply) -> bool {
-        self.log.requires_audit()
-            && !self.is_audited
-            && self.route.is_some_and(Route::answers_with_keys)
-            && reply.status == 200
-            && !reply.body.is_empty()
-    }
-
-    /// Hands the audit event over ahead of the answer, which is released or refused at `address`
-    /// when the log knows what became of the line. `false` if the log can't take it.
-    pub(super) fn hold(&mut self, address: Address, server: &Server) -> bool {
-        let took = self.arrived.elapsed();
-        let (event, server) = (self.event(200, took), server.me());
-        let held = self.log.hold(event, move |is_written| {
-            if let Some(server) = server.upgrade() {
-                address.release(&server, is_written);
-            }
-        });
-        match held {
-            Ok(()) => self.is_audited = true,
-            Err(event) => self.path = event.path,
-        }
-        self.is_audited
-    }
-
-    /// Makes a subscriber of the client, and answers the request with that.
-    pub(super) fn subscribe(
-        mut self,
-        stream: Stream,
-        subscriber: Box<dyn Subscriber>,
-    ) -> Subscription {
-        self.is_answered = true;
-        self.is_audited = true;
-        let took = self.arrived.elapsed();
-        self.count(200, took);
-        let event = self.event(200, took);
-        self.log.subscribe(stream, subscriber, event)
-    }
-
-    /// Who asked for what.
-    pub(super) fn subject(&self) -> (Arc<str>, String) {
-        (self.identity.clone(), self.path.clone())
-    }
-}
-
-/// A request that a panic ends without an answer is audited and counted all the same.
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.record(500);
-        }
-    }
 }
 
 /// Whether `path` is an API with `.` or `..` in the place of a name: that is a wrong name, not a path

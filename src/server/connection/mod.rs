@@ -19,7 +19,7 @@ use std::{
 
 use self::streaming::{CHECK_INTERVAL, Streaming};
 pub(super) use self::transport::Transport;
-use super::{Server, failure::Failure, peer::Peer, pipeline::Exchange, proxy::Forwarded};
+use super::{Server, exchange::Exchange, failure::Failure, peer::Peer, proxy::Forwarded};
 use crate::{
     http::{
         body::BodyReader,

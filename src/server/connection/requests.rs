@@ -24,9 +24,10 @@ use crate::{
     secret::{self, Wiped},
     server::{
         Server, State,
+        exchange::Exchange,
         failure::Failure,
         peer::Peer,
-        pipeline::{Admission, Exchange, Progress},
+        pipeline::{Admission, Progress},
         probe,
         proxy::Client,
     },

@@ -1,6 +1,6 @@
 //! A connection whose answer is a log stream.
 //!
-//! The log thread hands it blocks of lines and writes what the socket takes at once; a worker goes on
+//! A thread of the log hands it blocks of lines and writes what the socket takes at once; a worker goes on
 //! only if the socket was full. The blocks are shared by all subscribers, so a queue holds references.
 
 use std::{
@@ -17,7 +17,7 @@ use super::{Connection, Inner, Stage, Step, Wait};
 use crate::{
     http::reply::{Frame, LAST_CHUNK, Reply, chunk},
     log::{Stream, Subscriber, Subscription},
-    server::{Server, pipeline::Exchange},
+    server::{Server, exchange::Exchange},
 };
 
 /// Whether a client may still see its stream is looked at this often.
@@ -56,9 +56,13 @@ impl Subscriber for Receiver {
         self.connection.strong_count() > 0
     }
 
-    fn end(&self) {
+    fn end(&self, is_complete: bool) {
         if let Some((connection, server)) = self.ends() {
-            connection.lock().end_stream(&connection, &server);
+            let inner = &mut *connection.lock();
+            match is_complete {
+                true => inner.end_stream(&connection, &server),
+                false => connection.send_away(inner, &server),
+            }
         }
     }
 }
@@ -77,10 +81,10 @@ impl Connection {
             return false;
         };
         if streaming.queued + lines.len() > MAX_QUEUE {
-            streaming.subscription.count_drop();
-            self.close(inner, server);
+            self.send_away(inner, server);
             return false;
         }
+        streaming.subscription.count_events(lines);
         streaming.queue.push_back(lines.clone());
         streaming.queued += lines.len();
         if !inner.is_stalled {
@@ -98,6 +102,14 @@ impl Connection {
             }
         }
         true
+    }
+
+    /// Ends a stream that can't be complete, so that the client sees that.
+    fn send_away(&self, inner: &mut Inner, server: &Server) {
+        if let Stage::Streaming(streaming) = &inner.stage {
+            streaming.subscription.count_drop();
+            self.close(inner, server);
+        }
     }
 }
 
@@ -177,8 +189,7 @@ impl Inner {
             return;
         };
         if self.is_stalled && now >= streaming.stalled_until {
-            streaming.subscription.count_drop();
-            connection.close(self, server);
+            connection.send_away(self, server);
             return;
         }
         let chain = self.transport.peer_certificates();
