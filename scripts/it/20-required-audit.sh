@@ -72,14 +72,14 @@ api POST /v1/key/create/my-key; is 400 '{"message":"key does already exist"}'
 within 3 grep -q 'failed to write to stdout: nobody reads it' err.log || fail 'the error log says nothing'
 
 step 'every answer with a key has its line in the pipe'
-kill -STOP "$SERVER"
+freeze
 timeout 2 cat <&9 >pipe.log || true
 equal 'lines of answers with keys' "$(answered 200)" "$(told pipe.log 200)"
 
 step 'when somebody reads again the service resumes, and the log tells of all who were refused'
 cat <&9 >>pipe.log &
 reader=$!
-kill -CONT "$SERVER"
+thaw
 within 5 resumed || fail 'the service does not resume'
 [ "$STATUS" = 200 ] && echo '200 0' >>answers
 within 3 grep -q 'stdout can be written to again' err.log || fail 'the error log does not tell'

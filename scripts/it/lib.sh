@@ -200,6 +200,14 @@ stop() {
     equal 'exit code after SIGTERM' 0 "$code"
 }
 
+# freeze: stops the server for a while; returns when each thread has done what it was in the middle of.
+freeze() {
+    kill -STOP "$SERVER"
+    within 10 is_frozen || fail 'the server does not stop'
+}
+is_frozen() { ! cat "/proc/$SERVER/task/"*/stat | sed 's/.*) //' | grep -qv '^T'; }
+thaw() { kill -CONT "$SERVER"; }
+
 # kill_now: ends the server with SIGKILL.
 kill_now() {
     kill -9 "$SERVER"

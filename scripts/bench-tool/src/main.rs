@@ -42,7 +42,7 @@ const COMMANDS: &[Command] = &[
     (
         "streams",
         "--addr A --pid P --client-cert F --client-key F [--subscribers 50] [--silent 10]\n         \
-         [--requests 20000] [--rounds 5] [--rate 2000] [--connections 16]",
+         [--requests 20000] [--rounds 20] [--rate 2000] [--connections 16]",
         streams::run,
     ),
     ("start", "--addr A --client-cert F --client-key F [--settle 1] -- COMMAND...", process::start),

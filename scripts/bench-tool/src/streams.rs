@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::client::Connection;
@@ -28,17 +28,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         rate: args.number("rate", 2000.0)?,
     };
     let (subscribers, silent) = (args.number("subscribers", 50)?, args.number("silent", 10)?);
-    let (requests, rounds) = (args.number("requests", 20_000)?, args.number("rounds", 5)?);
+    let (requests, rounds) = (args.number("requests", 20_000)?, args.number("rounds", 20)?);
     let pid = load::pid(args)?.ok_or("--pid is missing")?;
-    plan.create_keys()?;
-    plan.drive(500)?; // warms the cache and both processes
+    let mut connections = plan.open_all()?;
+    plan.drive(&mut connections, 500)?; // warms the cache and both processes
 
-    let (mut without, mut with) = (Vec::new(), Vec::new());
+    let (mut without, mut with) = (Latencies::default(), Latencies::default());
     let (mut delays, mut seen) = (Vec::new(), 0);
     let before = process::rss_kib(pid)?;
     let mut largest = before;
     for _ in 0..rounds {
-        without.extend(plan.drive(requests / rounds)?.latencies());
+        without.add(&plan.drive(&mut connections, requests / rounds)?);
 
         let sleepers = (0..silent).map(|_| plan.subscribe()).collect::<Result<Vec<_>>>()?;
         let followers = (0..subscribers - silent).map(|_| plan.subscribe()).collect::<Result<Vec<_>>>()?;
@@ -46,13 +46,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let (turn, followers, memory) = std::thread::scope(|scope| {
             let reader = scope.spawn(|| follow(followers, requests / rounds, &is_done));
             let meter = scope.spawn(|| watch_memory(pid, &is_done));
-            let turn = plan.drive(requests / rounds);
+            let turn = plan.drive(&mut connections, requests / rounds);
             is_done.store(true, Ordering::Relaxed);
             (turn, reader.join(), meter.join())
         });
         let (turn, followers) = (turn?, followers.map_err(|_| "the reader panicked")??);
         largest = largest.max(memory.map_err(|_| "the meter panicked")?);
-        with.extend(turn.latencies());
+        with.add(&turn);
         drop(sleepers);
         let order: Vec<usize> = followers[0].events.iter().map(|(key, _)| *key).collect();
         for (number, follower) in followers.iter().enumerate() {
@@ -72,19 +72,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             }
         }
     }
-    let p99 = (quantile(&mut without, 0.99), quantile(&mut with, 0.99));
+    let ratio = quantile(&mut with.p99, 0.5) / quantile(&mut without.p99, 0.5);
     println!(
         "{}",
         json!({
             "kind": "streams",
-            "requests": with.len(),
+            "requests": with.all.len(),
             "rate": plan.rate,
             "subscribers": subscribers,
             "silent": silent,
             "events": seen,
-            "without": {"p50_us": quantile(&mut without, 0.5), "p99_us": p99.0},
-            "with": {"p50_us": quantile(&mut with, 0.5), "p99_us": p99.1},
-            "p99_ratio": p99.1 / p99.0,
+            "without": without.json(),
+            "with": with.json(),
+            "p99_ratio": ratio,
             "event_delay_ms": {
                 "p50": quantile(&mut delays, 0.5) / 1e3,
                 "p99": quantile(&mut delays, 0.99) / 1e3,
@@ -94,6 +94,30 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         })
     );
     Ok(())
+}
+
+/// What the requests took, and the 99th percentile of each turn: their median tells more than that
+/// of all requests on a machine where something else goes on now and then.
+#[derive(Default)]
+struct Latencies {
+    all: Vec<u64>,
+    p99: Vec<u64>,
+}
+
+impl Latencies {
+    fn add(&mut self, turn: &Turn) {
+        let mut latencies: Vec<u64> = turn.latencies().collect();
+        self.p99.push((quantile(&mut latencies, 0.99) * 1e3) as u64);
+        self.all.append(&mut latencies);
+    }
+
+    fn json(&mut self) -> Value {
+        json!({
+            "p50_us": quantile(&mut self.all, 0.5),
+            "p99_us": quantile(&mut self.p99, 0.5),
+            "p99_of_all_us": quantile(&mut self.all, 0.99),
+        })
+    }
 }
 
 struct Plan {
@@ -120,23 +144,26 @@ impl Plan {
         Ok(Connection::open(self.addr, &self.client.config(false))?)
     }
 
-    fn create_keys(&self) -> Result<()> {
-        let mut connection = self.open()?;
-        for number in 0..self.connections {
+    /// The connections that requests are sent over, and a key for each.
+    fn open_all(&self) -> Result<Vec<Connection>> {
+        let open = |number| {
+            let mut connection = self.open()?;
             connection.ask(&http::request("POST", &format!("/v1/key/create/s{number}"), ""))?;
-        }
-        Ok(())
+            Ok(connection)
+        };
+        (0..self.connections).map(open).collect()
     }
 
     /// Sends `requests` in all, each connection at its share of the rate.
-    fn drive(&self, requests: usize) -> Result<Turn> {
+    fn drive(&self, connections: &mut [Connection], requests: usize) -> Result<Turn> {
         let interval = Duration::from_secs_f64(self.connections as f64 / self.rate);
         let start = Instant::now() + Duration::from_millis(100);
         std::thread::scope(|scope| {
-            let drivers: Vec<_> = (0..self.connections)
-                .map(|number| {
+            let drivers: Vec<_> = connections
+                .iter_mut()
+                .enumerate()
+                .map(|(number, connection)| {
                     scope.spawn(move || {
-                        let mut connection = self.open()?;
                         let request = http::request("POST", &format!("/v1/key/generate/s{number}"), "{}");
                         let share =
                             requests / self.connections + usize::from(number < requests % self.connections);
