@@ -2,7 +2,7 @@
 
 use std::{
     env, fmt, fs,
-    io::{self, Read as _},
+    io::{self, Read},
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,8 +14,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::{CertificateError, Error as TlsError};
 use serde::Deserialize;
 use ureq::{
-    Agent, Proxy, Timeout,
-    http::{Request, Uri},
+    Agent, Body, Proxy, Timeout,
+    http::{Request, Response, Uri},
     tls::{ClientCert, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem},
 };
 use zeroize::Zeroizing;
@@ -26,6 +26,7 @@ use crate::tls;
 const RETRIES: u32 = 2;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
+const GLANCE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// The largest answer but for lists, in bytes.
 pub const MAX_ANSWER: u64 = 1 << 20;
@@ -179,7 +180,7 @@ impl Client {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_global(Some(TOTAL_TIMEOUT))
+            .timeout_recv_response(Some(TOTAL_TIMEOUT))
             .user_agent(concat!("kes/", env!("CARGO_PKG_VERSION")))
             .build();
         Ok(Self {
@@ -224,6 +225,46 @@ impl Client {
         }
     }
 
+    /// The body of an answer that has no end: read it as it comes.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub fn stream(&self, path: &str) -> Result<impl Read + Send + use<>, Error> {
+        let mut tries_left = RETRIES;
+        loop {
+            match self.ask("GET", path, None, None) {
+                Ok(answer) if answer.status().is_success() => {
+                    return Ok(answer.into_body().into_reader());
+                }
+                Ok(answer) => {
+                    let (status, message) = self.read(answer, MAX_ANSWER)?;
+                    if status != 503 || tries_left == 0 {
+                        let message = String::from_utf8_lossy(&message);
+                        return Err(Error::Refused(message.into_owned()));
+                    }
+                }
+                Err(e) if tries_left == 0 || !e.may_pass() => return Err(e),
+                Err(_) => {}
+            }
+            tries_left -= 1;
+            thread::sleep(pause());
+        }
+    }
+
+    /// As [`Client::send`] for a `GET`, but gives up soon: for what nobody waits for.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub fn glance(&self, path: &str, limit: u64) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let answer = self.ask("GET", path, None, Some(GLANCE_TIMEOUT))?;
+        match self.read(answer, limit)? {
+            (200..=299, body) => Ok(body),
+            (_, message) => Err(Error::Refused(
+                String::from_utf8_lossy(&message).into_owned(),
+            )),
+        }
+    }
+
     /// The status with the body, or with the message if it is an error.
     fn try_once(
         &self,
@@ -232,21 +273,45 @@ impl Client {
         body: Option<&[u8]>,
         limit: u64,
     ) -> Result<(u16, Zeroizing<Vec<u8>>), Error> {
+        let answer = self.ask(method, path, body, Some(TOTAL_TIMEOUT))?;
+        self.read(answer, limit)
+    }
+
+    /// Sends a request; the head of the answer is read. `timeout` is for all of it.
+    fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&[u8]>,
+        timeout: Option<Duration>,
+    ) -> Result<Response<Body>, Error> {
         let failed = |e: ureq::Error| Error::Network(self.server.clone(), e);
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.server));
-        let answer = match body {
+        match body {
             Some(body) => {
                 let request = request.header("Content-Type", "application/json");
-                self.agent
-                    .run(request.body(body).map_err(|e| failed(e.into()))?)
+                let request = request.body(body).map_err(|e| failed(e.into()))?;
+                let request = self.agent.configure_request(request);
+                self.agent.run(request.timeout_global(timeout).build())
             }
-            None => self
-                .agent
-                .run(request.body(()).map_err(|e| failed(e.into()))?),
-        };
-        let mut answer = answer.map_err(failed)?;
+            None => {
+                let request = request.body(()).map_err(|e| failed(e.into()))?;
+                let request = self.agent.configure_request(request);
+                self.agent.run(request.timeout_global(timeout).build())
+            }
+        }
+        .map_err(failed)
+    }
+
+    /// The status with the body, or with the message if it is an error.
+    fn read(
+        &self,
+        mut answer: Response<Body>,
+        limit: u64,
+    ) -> Result<(u16, Zeroizing<Vec<u8>>), Error> {
+        let failed = |e: ureq::Error| Error::Network(self.server.clone(), e);
         let status = answer.status().as_u16();
         let is_json = answer
             .headers()

@@ -68,6 +68,18 @@ impl Pattern {
 
     /// Whether the pattern covers all of `name`.
     pub fn matches(&self, name: &str) -> bool {
+        self.walk(name, |_| {})
+    }
+
+    /// How many bytes of `name`, from its start, a beginning of the pattern covers.
+    pub fn reach(&self, name: &str) -> usize {
+        let mut left = name.len();
+        self.walk(name, |rest| left = left.min(rest.len()));
+        name.len() - left
+    }
+
+    /// Matches `name`; tells `on_step` what of it is left after each character that fits.
+    fn walk(&self, name: &str, mut on_step: impl FnMut(&str)) -> bool {
         let mut elements = self.elements.as_slice();
         let mut rest = name.chars();
         // Where to go on if what follows the latest `*` does not fit: one character further. Earlier
@@ -84,6 +96,7 @@ impl Pattern {
                     let mut next = rest.clone();
                     if next.next().is_some_and(|c| element.fits(c)) {
                         (elements, rest) = (after, next);
+                        on_step(rest.as_str());
                         continue;
                     }
                 }
@@ -95,9 +108,50 @@ impl Pattern {
             };
             match start.next() {
                 None | Some('/') => return false,
-                Some(_) => (elements, rest) = (after, start.clone()),
+                Some(_) => {
+                    (elements, rest) = (after, start.clone());
+                    on_step(rest.as_str());
+                }
             }
         }
+    }
+
+    /// Whether some name is covered by both patterns.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.elements, &other.elements);
+        // `reached[j]`: some text is covered by our elements so far and by their first `j`.
+        let mut reached = vec![false; theirs.len() + 1];
+        reached[0] = true;
+        for i in 0..=ours.len() {
+            let mut next = vec![false; theirs.len() + 1];
+            for j in 0..=theirs.len() {
+                if !reached[j] {
+                    continue;
+                }
+                // A run may end here, or take one more character of the other side.
+                match (ours.get(i), theirs.get(j)) {
+                    (None, None) => return true,
+                    (Some(Element::Run), Some(Element::Run)) => {
+                        next[j] = true;
+                        reached[j + 1] = true;
+                    }
+                    (Some(Element::Run), other) => {
+                        next[j] = true;
+                        if other.is_some_and(|other| other.shares(&Element::One)) {
+                            reached[j + 1] = true;
+                        }
+                    }
+                    (other, Some(Element::Run)) => {
+                        reached[j + 1] = true;
+                        next[j] |= other.is_some_and(|other| other.shares(&Element::One));
+                    }
+                    (Some(a), Some(b)) => next[j + 1] |= a.shares(b),
+                    _ => {}
+                }
+            }
+            reached = next;
+        }
+        false
     }
 
     /// The pattern as it was written.
@@ -119,9 +173,48 @@ impl Element {
     }
 }
 
+impl Element {
+    /// Whether some character fits both. The first one that does is where a range of one of them
+    /// begins.
+    fn shares(&self, other: &Self) -> bool {
+        let mut begins = self.begins().chain(other.begins());
+        begins.any(|c| self.fits(c) && other.fits(c))
+    }
+
+    /// The characters at which ranges of what fits begin.
+    fn begins(&self) -> Box<dyn Iterator<Item = char> + '_> {
+        match self {
+            Self::Literal(c) => Box::new([*c].into_iter()),
+            Self::One | Self::Run => Box::new(['\0', '0'].into_iter()),
+            Self::Class { negated, ranges } => {
+                let ends = |(from, to): &(char, char)| {
+                    if *negated {
+                        (*to..=char::MAX).nth(1)
+                    } else {
+                        Some(*from)
+                    }
+                };
+                Box::new(ranges.iter().filter_map(ends).chain(['\0']))
+            }
+        }
+    }
+}
+
 /// Whether `pattern` is well-formed and covers all of `name`.
 pub fn matches(pattern: &str, name: &str) -> bool {
     Pattern::parse(pattern).is_ok_and(|pattern| pattern.matches(name))
+}
+
+/// The pattern that matches `name` and nothing else.
+pub fn escape(name: &str) -> String {
+    let mut pattern = String::with_capacity(name.len());
+    for c in name.chars() {
+        if matches!(c, '*' | '?' | '[' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
 }
 
 /// Whether `pattern` can be matched at all.
@@ -196,11 +289,67 @@ mod tests {
     }
 
     #[test]
+    fn patterns_overlap_if_some_name_fits_both() {
+        let overlap = |a: &str, b: &str| {
+            let (a, b) = (Pattern::parse(a).unwrap(), Pattern::parse(b).unwrap());
+            assert_eq!(a.overlaps(&b), b.overlaps(&a), "{a:?} {b:?}");
+            a.overlaps(&b)
+        };
+        for (a, b) in [
+            ("/v1/key/create/*", "/v1/key/create/my-*"),
+            ("/v1/key/create/*", "/v1/key/*/x"),
+            ("/v1/*/*/*", "/v1/key/create/*"),
+            ("/v1/[jk]ey/*", "/v1/key/*"),
+            ("a*c", "*b*"),
+            ("[^a]", "[^b]"),
+            ("[a-f]", "[f-z]"),
+            ("[^b-z]", "?"),
+            ("/v1[^a]key", "/v1/key"),
+            ("", "*"),
+            ("\\*", "*"),
+        ] {
+            assert!(overlap(a, b), "{a} {b}");
+        }
+        for (a, b) in [
+            ("/v1/key/create/*", "/v1/key/crate/*"),
+            ("/v1/key/create/*", "/v1/key/create"),
+            ("/v1/key/create/*", "/v1/*"),
+            ("/v1/key/create/*", "/v1/key/create/a/b"),
+            ("[a-e]", "[f-z]"),
+            ("[z-a]", "*"),
+            ("[/]", "?"),
+            ("[^a]", "a"),
+            ("\\*", "a"),
+            ("", "?"),
+            ("a*", "b*"),
+        ] {
+            assert!(!overlap(a, b), "{a} {b}");
+        }
+    }
+
+    #[test]
     fn a_negated_class_crosses_a_slash_and_a_star_does_not() {
         assert!(matches("/v1[^a]key", "/v1/key"));
         assert!(!matches("/v1*key", "/v1/key"));
         assert!(!matches("/v1?key", "/v1/key"));
         assert!(!matches("*b", "a/b"));
+    }
+
+    #[test]
+    fn a_pattern_reaches_as_far_as_its_beginning_matches() {
+        for (pattern, name, reach) in [
+            ("/a/b", "/a/b", 4),
+            ("/a/b", "/a/bc", 4),
+            ("/a/c", "/a/b", 3),
+            ("x", "/a", 0),
+            ("", "/a", 0),
+            ("/*", "/ab/c", 3),
+            ("/*/[c-d]x", "/ab/c", 5),
+            ("\u{fc}?", "\u{fc}\u{fc}\u{fc}", 4),
+        ] {
+            let pattern = Pattern::parse(pattern).unwrap();
+            assert_eq!(reach, pattern.reach(name), "{} {name}", pattern.as_str());
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The key encryption service: one binary that is both the server and its command line.
 //!
 //! Modules stand in layers and import from lower layers only (`tidy` checks it):
-//! base (`secret`, `duration`, `deadline`, `glob`), crypto (`crypto`, `identity`, `tls`), domain
-//! (`policy`, `keystore`), parts (`cache`, `http`, `log`), settings (`config`), process (`server`,
-//! `client`), command (`cli`).
+//! base (`secret`, `duration`, `deadline`, `glob`, `name`), crypto (`crypto`, `identity`, `tls`),
+//! domain (`policy`, `keystore`), parts (`cache`, `http`, `log`, `metrics`), settings (`config`),
+//! process (`server`, `client`), command (`cli`).
 
 pub mod cache;
 pub mod cli;
@@ -17,6 +17,8 @@ pub mod http;
 pub mod identity;
 pub mod keystore;
 pub mod log;
+pub mod metrics;
+pub mod name;
 pub mod policy;
 pub mod secret;
 pub mod server;

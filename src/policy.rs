@@ -1,7 +1,10 @@
 //! Who may call which path: the root identity, policies, and the identities assigned to them.
 //!
 //! A policy is a list of patterns over the request path; what none of them matches is denied. Knows
-//! nothing of certificates, HTTP or configuration files.
+//! nothing of certificates, HTTP or configuration files, but which policies and assignments come
+//! from one: the others live as long as the process and outlast a reload.
+
+mod why;
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -9,6 +12,7 @@ use std::{
     sync::Arc,
 };
 
+pub use self::why::Verdict;
 use crate::glob::{Pattern, SyntaxError};
 
 /// What the identities assigned to it may call.
@@ -25,14 +29,40 @@ impl Policy {
     }
 }
 
-/// All policies and who they apply to. A clone can be changed and put in place of the original.
+/// All policies and who they apply to. A clone can be changed and put in place of the original; it
+/// shares all texts and policies with it.
 #[derive(Clone, Debug, Default)]
 pub struct Policies {
-    root: String,
-    proxies: HashSet<String>,
-    policies: HashMap<String, Arc<Policy>>,
+    root: Arc<str>,
+    proxies: Arc<HashSet<String>>,
+    policies: HashMap<Arc<str>, Sourced<Policy>>,
     /// Identity to policy name.
-    assigned: HashMap<String, String>,
+    assigned: HashMap<Arc<str>, Sourced<str>>,
+}
+
+/// Something, and where it comes from.
+#[derive(Debug)]
+struct Sourced<T: ?Sized> {
+    value: Arc<T>,
+    source: Source,
+}
+
+impl<T: ?Sized> Clone for Sourced<T> {
+    fn clone(&self) -> Self {
+        Self {
+            value: self.value.clone(),
+            source: self.source,
+        }
+    }
+}
+
+/// Where a policy or an assignment comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// The configuration file.
+    File,
+    /// A call while the server runs.
+    Call,
 }
 
 impl Policies {
@@ -42,7 +72,7 @@ impl Policies {
     pub fn builder(root: &str, proxies: &[String]) -> Builder {
         Builder(Self {
             root: root.into(),
-            proxies: proxies.iter().cloned().collect(),
+            proxies: Arc::new(proxies.iter().cloned().collect()),
             ..Self::default()
         })
     }
@@ -62,7 +92,7 @@ impl Policies {
 
     /// Whether `identity` is the root identity. The empty identity never is.
     pub fn is_root(&self, identity: &str) -> bool {
-        !identity.is_empty() && identity == self.root
+        !identity.is_empty() && *identity == *self.root
     }
 
     /// Whether `identity` is a TLS proxy.
@@ -70,9 +100,14 @@ impl Policies {
         self.proxies.contains(identity)
     }
 
+    /// Whether there are TLS proxies at all.
+    pub fn has_proxies(&self) -> bool {
+        !self.proxies.is_empty()
+    }
+
     /// The policy called `name`.
     pub fn get(&self, name: &str) -> Option<&Arc<Policy>> {
-        self.policies.get(name)
+        self.policies.get(name).map(|policy| &policy.value)
     }
 
     /// The policy that `identity` is assigned to.
@@ -82,22 +117,114 @@ impl Policies {
 
     /// The name of the policy that `identity` is assigned to.
     pub fn policy_name_of(&self, identity: &str) -> Option<&str> {
-        self.assigned.get(identity).map(String::as_str)
+        self.assigned.get(identity).map(|policy| &*policy.value)
     }
 
     /// All policies with their names, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<Policy>)> {
         self.policies
             .iter()
-            .map(|(name, policy)| (name.as_str(), policy))
+            .map(|(name, policy)| (&**name, &policy.value))
     }
 
     /// All assigned identities with the names of their policies, in no particular order.
     pub fn assigned(&self) -> impl Iterator<Item = (&str, &str)> {
         self.assigned
             .iter()
-            .map(|(identity, policy)| (identity.as_str(), policy.as_str()))
+            .map(|(identity, policy)| (&**identity, &*policy.value))
     }
+
+    /// Creates the policy called `name`, or replaces it. Who is assigned to it stays so.
+    pub fn write(&mut self, name: &str, policy: Policy) {
+        let policy = Sourced {
+            value: Arc::new(policy),
+            source: Source::Call,
+        };
+        self.policies.insert(name.into(), policy);
+    }
+
+    /// Removes the policy called `name`, if there is one, and all its assignments.
+    pub fn delete(&mut self, name: &str) {
+        self.policies.remove(name);
+        self.assigned.retain(|_, policy| *policy.value != *name);
+    }
+
+    /// Assigns `identity` to `policy` on behalf of `caller`, instead of the one that it had.
+    ///
+    /// # Errors
+    /// [`Refusal`], in the order of its variants (`auth.md` 5).
+    pub fn assign(&mut self, identity: &str, policy: &str, caller: &str) -> Result<(), Refusal> {
+        self.check_assignable(identity)?;
+        if self.is_proxy(identity) {
+            return Err(Refusal::Proxy);
+        }
+        if identity == caller {
+            return Err(Refusal::Caller);
+        }
+        let Some((name, _)) = self.policies.get_key_value(policy) else {
+            return Err(Refusal::NoPolicy);
+        };
+        let policy = Sourced {
+            value: name.clone(),
+            source: Source::Call,
+        };
+        self.assigned.insert(identity.into(), policy);
+        Ok(())
+    }
+
+    /// Takes the policy away from `identity`, if it has one.
+    ///
+    /// # Errors
+    /// [`Refusal::NoIdentity`] or [`Refusal::Root`].
+    pub fn forget(&mut self, identity: &str) -> Result<(), Refusal> {
+        self.check_assignable(identity)?;
+        self.assigned.remove(identity);
+        Ok(())
+    }
+
+    fn check_assignable(&self, identity: &str) -> Result<(), Refusal> {
+        match identity {
+            "" => Err(Refusal::NoIdentity),
+            _ if self.is_root(identity) => Err(Refusal::Root),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes over what calls have made of `before`, for a reload: policies that this does not
+    /// define, and assignments of identities that have none here, are no root or proxy, and whose
+    /// policy is still there.
+    pub fn keep_calls_of(&mut self, before: &Self) {
+        for (name, policy) in &before.policies {
+            if policy.source == Source::Call && !self.policies.contains_key(name) {
+                self.policies.insert(name.clone(), policy.clone());
+            }
+        }
+        for (identity, policy) in &before.assigned {
+            if policy.source == Source::Call
+                && !self.assigned.contains_key(identity)
+                && !self.is_root(identity)
+                && !self.is_proxy(identity)
+                && self.policies.contains_key(&policy.value)
+            {
+                self.assigned.insert(identity.clone(), policy.clone());
+            }
+        }
+    }
+}
+
+/// Why an identity is not assigned or forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The identity is empty.
+    NoIdentity,
+    /// The identity is root, which needs no policy and can have none.
+    Root,
+    /// The identity is a TLS proxy, which acts for others and has no rights of its own.
+    Proxy,
+    /// The identity is the caller, who can't give itself other rights.
+    Caller,
+    /// There is no such policy.
+    NoPolicy,
 }
 
 /// Puts [`Policies`] together under the rules for configuration files, one step at a time so that
@@ -108,7 +235,7 @@ pub struct Builder(Policies);
 impl Builder {
     /// Adds a policy that allows nothing yet. One that is there already stays as it is.
     pub fn define(&mut self, policy: &str) {
-        self.0.policies.entry(policy.into()).or_default();
+        self.entry(policy);
     }
 
     /// Adds a pattern to the paths of `policy`, which is defined if it is not yet.
@@ -120,9 +247,17 @@ impl Builder {
             policy: policy.into(),
             source,
         })?;
-        let entry = self.0.policies.entry(policy.into()).or_default();
-        Arc::make_mut(entry).paths.push(pattern);
+        Arc::make_mut(self.entry(policy)).paths.push(pattern);
         Ok(())
+    }
+
+    fn entry(&mut self, policy: &str) -> &mut Arc<Policy> {
+        let empty = || Sourced {
+            value: Arc::default(),
+            source: Source::File,
+        };
+        let policies = &mut self.0.policies;
+        &mut policies.entry(policy.into()).or_insert_with(empty).value
     }
 
     /// Assigns `identity` to `policy`. The empty identity is ignored.
@@ -152,7 +287,10 @@ impl Builder {
                 identity,
             })),
             Entry::Vacant(entry) => {
-                entry.insert(policy.into());
+                entry.insert(Sourced {
+                    value: policy.into(),
+                    source: Source::File,
+                });
                 Ok(())
             }
         }
@@ -333,12 +471,112 @@ mod tests {
         );
     }
 
+    /// A policy with these paths.
+    fn policy(paths: &[&str]) -> Policy {
+        let paths = paths.iter().map(|path| Pattern::parse(path).unwrap());
+        Policy {
+            paths: paths.collect(),
+        }
+    }
+
+    fn assignments(policies: &Policies) -> Vec<(&str, &str)> {
+        let mut assigned: Vec<_> = policies.assigned().collect();
+        assigned.sort_unstable();
+        assigned
+    }
+
     #[test]
     fn changing_a_clone_leaves_the_original_alone() {
         let original = builder().build();
-        let mut changed = Builder(original.clone());
-        changed.allow("apps", "/v1/key/delete/*").unwrap();
-        assert!(changed.build().allows("app", "/v1/key/delete/a"));
+        let mut changed = original.clone();
+        changed.write("apps", policy(&["/v1/key/delete/*"]));
+        assert!(changed.allows("app", "/v1/key/delete/a"));
+        assert!(!changed.allows("app", "/v1/key/create/app-1"));
         assert!(!original.allows("app", "/v1/key/delete/a"));
+        assert!(original.allows("app", "/v1/key/create/app-1"));
+    }
+
+    #[test]
+    fn deleting_a_policy_removes_its_assignments_and_no_others() {
+        let mut policies = builder().build();
+        policies.write("other", policy(&["/*"]));
+        policies.assign("b", "other", "root").unwrap();
+        policies.delete("apps");
+        policies.delete("apps");
+        assert_eq!(None, policies.get("apps"));
+        assert_eq!([("b", "other")], *assignments(&policies));
+        policies.write("apps", policy(&["/*"]));
+        assert!(!policies.allows("app", "/x"));
+    }
+
+    #[test]
+    fn assigning_moves_an_identity_and_forgetting_takes_its_policy_away() {
+        let mut policies = builder().build();
+        policies.write("other", policy(&["/other"]));
+        policies.assign("app", "other", "root").unwrap();
+        assert!(policies.allows("app", "/other"));
+        assert!(!policies.allows("app", "/v1/key/create/app-1"));
+        policies.forget("app").unwrap();
+        policies.forget("app").unwrap();
+        assert!(!policies.allows("app", "/other"));
+    }
+
+    #[test]
+    fn assignments_are_refused_in_their_order() {
+        let mut policies = builder().build();
+        let mut assign = |identity, policy, caller| policies.assign(identity, policy, caller);
+        assert_eq!(Err(Refusal::NoIdentity), assign("", "gone", ""));
+        assert_eq!(Err(Refusal::Root), assign("root", "gone", "root"));
+        assert_eq!(Err(Refusal::Proxy), assign("gate", "gone", "gate"));
+        assert_eq!(Err(Refusal::Caller), assign("app", "gone", "app"));
+        assert_eq!(Err(Refusal::NoPolicy), assign("b", "gone", "app"));
+        assert_eq!(Err(Refusal::NoIdentity), policies.forget(""));
+        assert_eq!(Err(Refusal::Root), policies.forget("root"));
+        assert_eq!([("app", "apps")], *assignments(&policies));
+    }
+
+    #[test]
+    fn a_reload_keeps_what_calls_have_made_unless_the_file_says_otherwise() {
+        let mut before = builder().build();
+        before.write("made", policy(&["/made"]));
+        before.write("taken", policy(&["/made"]));
+        before.write("apps", policy(&["/made"]));
+        for (identity, policy) in [
+            ("a", "made"),
+            ("b", "made"),
+            ("new-root", "made"),
+            ("new-gate", "made"),
+            ("c", "taken"),
+            ("d", "apps"),
+        ] {
+            before.assign(identity, policy, "root").unwrap();
+        }
+
+        let mut file = Policies::builder("new-root", &["new-gate".into()]);
+        file.allow("taken", "/file").unwrap();
+        file.assign("taken", "b").unwrap();
+        let mut after = file.build();
+        after.keep_calls_of(&before);
+
+        assert!(after.allows("a", "/made"));
+        assert!(after.allows("b", "/file") && !after.allows("b", "/made"));
+        assert!(after.allows("c", "/file") && !after.allows("c", "/made"));
+        // The policy was changed by a call, so it stays although the file has it no more; its
+        // assignment in the old file goes with the old file.
+        assert!(after.allows("d", "/made"));
+        assert_eq!(
+            [("a", "made"), ("b", "taken"), ("c", "taken"), ("d", "apps")],
+            *assignments(&after)
+        );
+    }
+
+    #[test]
+    fn a_reload_forgets_assignments_to_policies_that_only_the_old_file_had() {
+        let mut before = builder().build();
+        before.assign("b", "apps", "root").unwrap();
+        let mut after = Policies::builder("root", &[]).build();
+        after.keep_calls_of(&before);
+        assert_eq!(0, after.assigned().count());
+        assert_eq!(0, after.iter().count());
     }
 }

@@ -10,10 +10,10 @@ use crate::server::routes::{Access, Argument, ROUTES};
 
 /// The layers from the lowest to the highest; modules of one layer do not know each other.
 const LAYERS: &[&[&str]] = &[
-    &["secret", "duration", "deadline", "glob"],
+    &["secret", "duration", "deadline", "glob", "name"],
     &["crypto", "identity"],
     &["tls", "policy", "keystore"],
-    &["cache", "http", "log"],
+    &["cache", "http", "log", "metrics"],
     &["config"],
     &["server", "client"],
     &["cli"],
@@ -115,7 +115,9 @@ fn the_api_table_of_the_readme_is_the_table_of_routes() {
         .map(|route| {
             let argument = match route.argument {
                 Argument::None => "",
-                Argument::KeyName => "<name>",
+                Argument::KeyName | Argument::PolicyName => "<name>",
+                Argument::PolicyAndIdentity => "<policy>/<identity>",
+                Argument::Identity => "<identity>",
                 Argument::Pattern => "<pattern>",
             };
             let access = match route.access {

@@ -90,16 +90,19 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// [`Error::Expired`]
 pub fn check_expiry(certified: &CertifiedKey, cert: &Path, now: UnixTime) -> Result<(), Error> {
-    let not_after = certified
+    match expiry(certified).as_secs() < now.as_secs() {
+        true => Err(Error::Expired(cert.to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// When a certificate that [`load_certificate`] returned expires.
+pub fn expiry(certified: &CertifiedKey) -> UnixTime {
+    certified
         .cert
         .first()
-        .and_then(|leaf| identity::not_after(leaf).ok());
-    match not_after {
-        Some(not_after) if not_after.as_secs() < now.as_secs() => {
-            Err(Error::Expired(cert.to_owned()))
-        }
-        _ => Ok(()),
-    }
+        .and_then(|leaf| identity::not_after(leaf).ok())
+        .expect("the certificate was read when it was loaded")
 }
 
 /// Reads a PEM certificate chain and its private key, and checks that they belong together.

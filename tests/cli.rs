@@ -73,6 +73,25 @@ const COMMANDS: &[&str] = &[
     "tool identity of",
     "identity new",
     "identity of",
+    "config check",
+    "policy add",
+    "policy create",
+    "policy show",
+    "policy list",
+    "policy ls",
+    "policy delete",
+    "policy rm",
+    "policy why",
+    "identity assign",
+    "identity list",
+    "identity ls",
+    "identity forget",
+    "identity rm",
+    "healthcheck",
+    "log trace",
+    "completion",
+    "man",
+    "tool man",
 ];
 
 #[test]
@@ -318,6 +337,13 @@ fn the_identity_of_a_certificate_is_that_of_the_vectors() {
         assert_eq!(case["sha384"], of(&["--hash", "sha384", "a.crt"], ""));
         assert_eq!(case["sha512"], of(&["a.crt", "--hash=SHA-512"], ""));
     }
+    let first = &vectors["certificates"][0];
+    let pem = first["certificate_pem"].as_str().unwrap();
+    let output = folder.kes_with(&["identity", "of", "--json"], &[], pem);
+    assert_eq!(
+        format!("{{\"identity\":{}}}\n", first["identity"]),
+        out(&output)
+    );
     let output = folder.kes(&["tool", "identity", "of", "--hash", "md5"]);
     assert_eq!("Error: invalid --hash: \"md5\"\n", err(&output));
     let output = folder.kes_with(&["tool", "identity", "of"], &[], "nothing");

@@ -6,26 +6,6 @@
 need openssl
 scene
 
-# authority NAME: an authority with openssl.
-authority() {
-    openssl req -x509 -newkey ed25519 -nodes -keyout "$1.key" -out "$1.crt" -days 2 -subj "/CN=$1" \
-        -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign 2>/dev/null
-}
-
-# issue AUTHORITY NAME USAGE [START END]: a certificate for NAME; USAGE may be empty.
-issue() {
-    local start="${4:-$(date -u -d '1 hour ago' +%Y%m%d%H%M%SZ)}" end="${5:-$(date -u -d 'tomorrow' +%Y%m%d%H%M%SZ)}"
-    openssl req -newkey ed25519 -nodes -keyout "$2.key" -out "$2.csr" -subj "/CN=$2" 2>/dev/null
-    rm -rf "$1.db" && mkdir "$1.db" && : >"$1.db/index"
-    {
-        printf '[ca]\ndefault_ca=ca\n[ca]\ndatabase=%s/index\nnew_certs_dir=%s\ndefault_md=default\n' "$1.db" "$1.db"
-        printf 'policy=any\nrand_serial=yes\nunique_subject=no\nx509_extensions=ext\n[any]\ncommonName=supplied\n[ext]\nbasicConstraints=critical,CA:FALSE\n'
-        if [ -n "$3" ]; then printf 'extendedKeyUsage=%s\n' "$3"; fi
-    } >"$1.cnf"
-    openssl ca -batch -notext -config "$1.cnf" -cert "$1.crt" -keyfile "$1.key" -in "$2.csr" -out "$2.crt" \
-        -startdate "$start" -enddate "$end" 2>ca.log || fail "openssl ca: $(cat ca.log)"
-}
-
 # connects NAME / is_refused NAME REASON
 connects() { as "$1"; api GET /version; is 200; }
 is_refused() {

@@ -6,17 +6,20 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{Args, Failure, is_terminal, print};
+use super::{Args, Failure, arguments, client, print, style::harmless, wants_json};
 use crate::client::{Client, MAX_ANSWER, MAX_LIST, escape};
 
 type Result<T> = std::result::Result<T, Failure>;
+
+/// What is missing without an argument.
+const NAME: &[&str] = &["key name"];
 
 /// The longest value that is read from standard input, in bytes.
 const MAX_STDIN: u64 = 2 << 20;
 
 /// `kes key create <name> [<key>]`
 pub(super) fn create(args: &Args) -> Result<()> {
-    match arguments(args, 1, 2)? {
+    match arguments(args, NAME, 2)? {
         [name] => {
             client(args)?
                 .send("POST", &path("create", name), None, MAX_ANSWER)
@@ -30,7 +33,7 @@ pub(super) fn create(args: &Args) -> Result<()> {
 
 /// `kes key import <name> <key>`
 pub(super) fn import(args: &Args) -> Result<()> {
-    match arguments(args, 1, 2)? {
+    match arguments(args, NAME, 2)? {
         [name, key] => import_key(args, name, key),
         _ => Err("no key specified".into()),
     }
@@ -51,7 +54,7 @@ fn import_key(args: &Args, name: &str, key: &str) -> Result<()> {
 
 /// `kes key delete <name>`
 pub(super) fn delete(args: &Args) -> Result<()> {
-    let name = &arguments(args, 1, 1)?[0];
+    let name = &arguments(args, NAME, 1)?[0];
     client(args)?
         .send("DELETE", &path("delete", name), None, MAX_ANSWER)
         .map_err(|e| format!("failed to delete key {name:?}: {e}"))?;
@@ -60,48 +63,44 @@ pub(super) fn delete(args: &Args) -> Result<()> {
 
 /// `kes key list [<pattern>]`
 pub(super) fn list(args: &Args) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Line {
-        #[serde(alias = "Name")]
-        name: String,
-    }
-    let pattern = match args.positional.as_slice() {
-        [] => "*",
-        [pattern] => pattern,
-        _ => return Err("too many arguments".into()),
-    };
+    let pattern = arguments(args, &[], 1)?.first().map_or("*", String::as_str);
     let failed = |why: String| format!("failed to list keys matching {pattern:?}: {why}");
     let lines = client(args)?
         .send("GET", &path("list", pattern), None, MAX_LIST)
         .map_err(|e| failed(e.to_string()))?;
-    let mut names = Vec::new();
-    for line in serde_json::Deserializer::from_slice(&lines).into_iter::<Line>() {
-        names.push(
-            line.map_err(|e| failed(format!("the server sent no list: {e}")))?
-                .name,
-        );
-    }
-    names.sort();
-    let as_json = args.is_set("json") || !is_terminal();
+    let names = names(&lines).map_err(|e| failed(format!("the server sent no list: {e}")))?;
+    let as_json = wants_json(args);
     let mut text = String::new();
     for name in names {
         if as_json {
             text.push_str(&serde_json::json!({ "name": name }).to_string());
         } else {
             // A name can't hold control characters on this server, but this may be another.
-            text.extend(
-                name.chars()
-                    .map(|c| if c.is_control() { '\u{fffd}' } else { c }),
-            );
+            text.push_str(&harmless(&name));
         }
         text.push('\n');
     }
     print(&text)
 }
 
+/// The names in the lines of a list, sorted.
+pub(super) fn names(lines: &[u8]) -> serde_json::Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Line {
+        #[serde(alias = "Name")]
+        name: String,
+    }
+    let lines = serde_json::Deserializer::from_slice(lines).into_iter::<Line>();
+    let mut names: Vec<_> = lines
+        .map(|line| Ok(line?.name))
+        .collect::<serde_json::Result<_>>()?;
+    names.sort();
+    Ok(names)
+}
+
 /// `kes key derive <name> [<context>]`
 pub(super) fn derive(args: &Args) -> Result<()> {
-    let arguments = arguments(args, 1, 2)?;
+    let arguments = arguments(args, NAME, 2)?;
     let name = &arguments[0];
     let context = optional("context", arguments.get(1))?;
     let answer: Answer = call(args, "generate", name, &[("context", &context)])
@@ -110,7 +109,7 @@ pub(super) fn derive(args: &Args) -> Result<()> {
     if plaintext.is_empty() || ciphertext.is_empty() {
         return Err("failed to derive key: the server sent no key".into());
     }
-    print(&Zeroizing::new(if args.is_set("json") || !is_terminal() {
+    print(&Zeroizing::new(if wants_json(args) {
         format!("{{\"plaintext\":\"{plaintext}\",\"ciphertext\":\"{ciphertext}\"}}")
     } else {
         format!("{{\n  plaintext : {plaintext}\n  ciphertext: {ciphertext}\n}}\n")
@@ -119,7 +118,7 @@ pub(super) fn derive(args: &Args) -> Result<()> {
 
 /// `kes key encrypt <name> <plaintext> [<context>]`
 pub(super) fn encrypt(args: &Args) -> Result<()> {
-    let [name, plaintext, rest @ ..] = arguments(args, 1, 3)? else {
+    let [name, plaintext, rest @ ..] = arguments(args, NAME, 3)? else {
         return Err("no plaintext specified".into());
     };
     only_one_from_stdin(args)?;
@@ -140,7 +139,7 @@ pub(super) fn encrypt(args: &Args) -> Result<()> {
 
 /// `kes key decrypt <name> <ciphertext> [<context>]`
 pub(super) fn decrypt(args: &Args) -> Result<()> {
-    let [name, ciphertext, rest @ ..] = arguments(args, 1, 3)? else {
+    let [name, ciphertext, rest @ ..] = arguments(args, NAME, 3)? else {
         return Err("no ciphertext specified".into());
     };
     only_one_from_stdin(args)?;
@@ -201,16 +200,12 @@ fn call(
     Ok(answer)
 }
 
-fn client(args: &Args) -> Result<Client> {
-    Ok(Client::from_env(args.is_set("insecure"))?)
-}
-
 fn path(api: &str, argument: &str) -> String {
     format!("/v1/key/{api}/{}", escape(argument))
 }
 
 fn show(args: &Args, label: &str, value: &str) -> Result<()> {
-    print(&Zeroizing::new(if args.is_set("json") || !is_terminal() {
+    print(&Zeroizing::new(if wants_json(args) {
         format!("{{\"{label}\":\"{value}\"}}")
     } else {
         format!("\n  {label}: {value}\n")
@@ -238,14 +233,6 @@ fn body(members: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
     }
     json.push(b'}');
     json
-}
-
-fn arguments(args: &Args, least: usize, most: usize) -> Result<&[String]> {
-    match args.positional.len() {
-        count if count < least => Err("no key name specified".into()),
-        count if count > most => Err("too many arguments".into()),
-        _ => Ok(&args.positional),
-    }
 }
 
 /// A second value would find standard input empty, and an empty context is a valid one.

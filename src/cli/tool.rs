@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use super::{
     Args, Failure,
     args::{Flag, Takes},
+    commands::JSON,
     is_terminal, print,
 };
 use crate::{
@@ -44,6 +45,7 @@ pub(super) const NEW_FLAGS: &[Flag] = &[
 #[rustfmt::skip]
 pub(super) const OF_FLAGS: &[Flag] = &[
     Flag { names: &["hash"], takes: Takes::Value("name"), help: "SHA-256 (default), SHA-384 or SHA-512" },
+    JSON,
 ];
 
 /// A PKCS#8 private key of version 1 with an Ed25519 seed (RFC 8410 7) up to the seed. OpenSSL 3.0
@@ -76,7 +78,9 @@ pub(super) fn of(args: &Args) -> Result<()> {
         .map_err(|_| "found no (non-CA) certificate in any PEM block")?;
     let identity = identity::with_hash(&der, hash)
         .map_err(|e| format!("failed to read certificate from {source}: {e}"))?;
-    print(&if is_terminal() {
+    print(&if args.is_set("json") {
+        format!("{}\n", serde_json::json!({ "identity": identity }))
+    } else if is_terminal() {
         format!("\n  Identity:  {identity}\n")
     } else {
         identity

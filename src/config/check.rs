@@ -10,6 +10,9 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 /// What is said about a document with too many values.
 pub(super) const TOO_MANY: &str = "aliases repeat too many values; write the values out";
 
+/// What is said about a repeated field.
+pub(super) const TWICE: &str = "appears twice";
+
 /// How deep brackets may be nested. The YAML parser stops at 128 itself, but late: its time grows
 /// with the square of the depth.
 pub(super) const MAX_NESTING: usize = 200;
@@ -146,7 +149,7 @@ impl<'de> Visitor<'de> for NewField<'_> {
     fn visit_str<E: serde::de::Error>(self, field: &str) -> Result<String, E> {
         if self.0.contains(field) {
             return Err(E::custom(format!(
-                "field `{field}` appears twice; keep one of them"
+                "field `{field}` {TWICE}; keep one of them"
             )));
         }
         Ok(field.into())

@@ -72,6 +72,10 @@ pub enum Problem {
     MixedFormats,
     /// Not an address to listen on.
     Address(String),
+    /// Not an address to listen on for probes.
+    ProbeAddress(String),
+    /// The address for probes is that for clients.
+    ProbeIsApi(String),
     /// There is no root identity.
     NoRoot,
     /// There is no private key file.
@@ -119,13 +123,15 @@ pub enum Problem {
 
 impl Problem {
     /// What would be right.
-    fn advice(&self) -> &'static str {
+    pub(super) fn advice(&self) -> &'static str {
         match self {
             Self::NewerFormat => "write \"root\" instead of \"admin\" and leave out \"version\"",
             Self::MixedFormats => {
                 "beside \"keystore\", \"keys\" is a list of key names such as \"- name: my-key\""
             }
             Self::Address(_) => "write IP, IP:PORT, :PORT or [IPv6]:PORT, such as 0.0.0.0:7373",
+            Self::ProbeAddress(_) => "write IP:PORT, :PORT or [IPv6]:PORT, such as 127.0.0.1:7374",
+            Self::ProbeIsApi(_) => "choose another port, such as 7374",
             Self::NoRoot => "set \"root\" in the file or use --root; \"disabled\" means no root",
             Self::NoKey => "set \"tls.key\" in the file or use --key",
             Self::NoCertificate => "set \"tls.cert\" in the file or use --cert",
@@ -170,6 +176,11 @@ impl fmt::Display for Problem {
             ),
             Self::MixedFormats => f.write_str("the file mixes two formats"),
             Self::Address(value) => write!(f, "invalid server address: \"{value}\""),
+            Self::ProbeAddress(value) => write!(f, "invalid probe address: \"{value}\""),
+            Self::ProbeIsApi(value) => write!(
+                f,
+                "the server can't listen for probes where it listens for clients: \"{value}\""
+            ),
             Self::NoRoot => f.write_str("no root identity has been specified"),
             Self::NoKey => f.write_str("no private key file has been specified"),
             Self::NoCertificate => f.write_str("no certificate file has been specified"),

@@ -38,6 +38,7 @@ maps! {
         policy: PolicyMap,
         cache: Cache,
         log: Log,
+        probe: Probe,
         keys: Keys,
         keystore: Stores,
     }
@@ -48,6 +49,7 @@ maps! {
     Cache { expiry: Expiry, }
     Expiry { any: String, unused: String, }
     Log { error: String, audit: String, }
+    Probe { address: String, }
     Key { name: String, }
     /// The key store section: at most one of them is filled in.
     Stores {
@@ -167,6 +169,31 @@ pub(super) enum Fault {
 
 /// Reads a file. One that holds no YAML value is the same as an empty one.
 pub(super) fn parse(text: &str) -> Result<File, Fault> {
+    let fields = first_look(text)?;
+    if let Some(field) = ["admin", "version"]
+        .into_iter()
+        .find(|field| fields.contains(*field))
+    {
+        return Err(Fault::NewerFormat(field));
+    }
+    if fields.is_empty() {
+        return Ok(File::default());
+    }
+    let file: Option<File> =
+        serde_yaml_ng::from_str(text).map_err(|error| Fault::from(error, text))?;
+    Ok(file.unwrap_or_default())
+}
+
+/// Whether `text` is YAML whose fields can be looked at, or would be if none were repeated.
+pub(super) fn is_readable(text: &str) -> bool {
+    match first_look(text) {
+        Err(Fault::Syntax(_, reason)) => reason.contains(check::TWICE),
+        _ => true,
+    }
+}
+
+/// The names of the outermost fields.
+fn first_look(text: &str) -> Result<HashSet<String>, Fault> {
     let fault = |error| Fault::from(error, text);
     if check::nesting(text) > check::MAX_NESTING {
         let reason = "brackets are nested too deeply; close them or leave them out";
@@ -174,7 +201,7 @@ pub(super) fn parse(text: &str) -> Result<File, Fault> {
     }
     let mut documents = serde_yaml_ng::Deserializer::from_str(text);
     let Some(first) = documents.next() else {
-        return Ok(File::default());
+        return Ok(HashSet::new());
     };
     let values_left = Cell::new(check::most_values(text));
     let shape = Check::new(&values_left).deserialize(first);
@@ -190,14 +217,7 @@ pub(super) fn parse(text: &str) -> Result<File, Fault> {
         let reason = "more than one YAML document; keep one and remove the \"---\" after it";
         return Err(Fault::Syntax(None, reason.into()));
     }
-    if let Some(field) = ["admin", "version"]
-        .into_iter()
-        .find(|field| fields.contains(*field))
-    {
-        return Err(Fault::NewerFormat(field));
-    }
-    let file: Option<File> = serde_yaml_ng::from_str(text).map_err(fault)?;
-    Ok(file.unwrap_or_default())
+    Ok(fields)
 }
 
 impl Fault {

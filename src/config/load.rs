@@ -2,13 +2,15 @@
 //! the value that wins, parses it, and names file, line and field if it is wrong.
 
 use std::{
+    cell::RefCell,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use super::{
-    Cache, Config, DEFAULT_ADDRESS, DEFAULT_PORT, Error, Flags, Place, Problem, Proxy,
+    Cache, Config, DEFAULT_ADDRESS, DEFAULT_PORT, Error, Flags, KeyStoreConfig, Place, Problem,
+    Proxy,
     expand::{Env, expand, expand_always},
     file::{self, Fault, Step},
     stores::Section,
@@ -20,70 +22,44 @@ use crate::{
     policy::Policies,
 };
 
-/// Puts the settings together from `source` (the file's path and text) and `flags`.
+/// Errors that are found in the file beyond these come without their place.
+const MAX_LOCATED: usize = 200;
+
+/// Puts the settings together from `source` (the file's path and text) and `flags`. The error is the
+/// first of [`load_all`].
 pub(super) fn load(
     source: Option<(&Path, &str)>,
     flags: &Flags,
     env: Env<'_>,
 ) -> Result<Config, Error> {
+    let (config, errors) = load_all(source, flags, env);
+    match errors.into_iter().next() {
+        None => Ok(config),
+        Some(error) => Err(error),
+    }
+}
+
+/// As [`load`], but finds all errors. The settings that they are about have their defaults then.
+pub(super) fn load_all(
+    source: Option<(&Path, &str)>,
+    flags: &Flags,
+    env: Env<'_>,
+) -> (Config, Vec<Error>) {
     let loader = Loader {
         path: source.map(|(path, _)| path),
         text: source.map_or("", |(_, text)| text),
         env,
+        errors: RefCell::default(),
     };
-    let file = match file::parse(loader.text) {
-        Ok(file) => file,
-        Err(fault) => return Err(loader.rejected(fault)),
-    };
-
-    let tls = file.tls.unwrap_or_default();
-    let address = loader.address(file.address, flags)?;
-    let root = match given(flags.root.as_deref()) {
-        Some(root) => root.to_owned(),
-        None => loader.text(file.root),
-    };
-    if root.is_empty() {
-        return Err(loader.missing("root", "--root", Problem::NoRoot));
+    let file = file::parse(loader.text).map_err(|fault| loader.rejected(fault));
+    let is_readable = file.is_ok();
+    let config = loader.config(loader.note(file, file::File::default()), flags);
+    let mut errors = loader.errors.into_inner();
+    if !is_readable {
+        // The others say only that what could not be read is missing.
+        errors.truncate(1);
     }
-    let tls_key = loader
-        .path(tls.key, flags.key.as_deref())
-        .ok_or_else(|| loader.missing("tls.key", "--key", Problem::NoKey))?;
-    let tls_cert = loader
-        .path(tls.cert, flags.cert.as_deref())
-        .ok_or_else(|| loader.missing("tls.cert", "--cert", Problem::NoCertificate))?;
-    let proxy = loader.proxy(tls.proxy.unwrap_or_default(), &root)?;
-    let policies = loader.policies(file.policy.unwrap_or_default(), &root, &proxy)?;
-    let cache = loader.cache(file.cache.unwrap_or_default())?;
-    let log = loader.log(file.log.unwrap_or_default())?;
-
-    let (section, stores, keys) = match (file.keystore, file.keys) {
-        (None, Some(file::Keys::Stores(stores))) => ("keys", *stores, Vec::new()),
-        (Some(_), Some(file::Keys::Stores(_))) => {
-            return Err(loader.invalid("keys", Problem::MixedFormats));
-        }
-        (stores, Some(file::Keys::Names(keys))) => ("keystore", stores.unwrap_or_default(), keys),
-        (stores, None) => ("keystore", stores.unwrap_or_default(), Vec::new()),
-    };
-    let keys = loader.keys(keys)?;
-    let key_store = Section {
-        loader: &loader,
-        name: section,
-    }
-    .key_store(stores)?;
-
-    Ok(Config {
-        address,
-        root,
-        tls_key,
-        tls_cert,
-        auth: flags.auth,
-        proxy,
-        policies,
-        cache,
-        log,
-        keys,
-        key_store,
-    })
+    (config, errors)
 }
 
 /// A flag's value, unless it is empty: a script's `--root "$ROOT"` may well be.
@@ -92,7 +68,7 @@ fn given(flag: Option<&str>) -> Option<&str> {
 }
 
 /// The address that `text` stands for: `IP`, `IP:PORT`, `:PORT`, `[IPv6]` or `[IPv6]:PORT`.
-fn parse_address(text: &str) -> Option<SocketAddr> {
+pub(super) fn parse_address(text: &str) -> Option<SocketAddr> {
     if let Ok(address) = text.parse() {
         return Some(address);
     }
@@ -107,6 +83,12 @@ fn parse_address(text: &str) -> Option<SocketAddr> {
     let port = text.strip_prefix(':')?;
     let port = port.parse().ok().filter(|_| !port.starts_with('+'))?;
     Some(SocketAddr::new(DEFAULT_ADDRESS.ip(), port))
+}
+
+/// Whether nobody can listen on both. Port 0 is another one every time.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let is_same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && is_same_ip
 }
 
 /// `on` or `off` in any case.
@@ -141,9 +123,82 @@ pub(super) struct Loader<'a> {
     path: Option<&'a Path>,
     text: &'a str,
     env: Env<'a>,
+    /// What is wrong, in the order in which it was found.
+    errors: RefCell<Vec<Error>>,
 }
 
 impl Loader<'_> {
+    /// All settings; what is wrong with them is noted.
+    fn config(&self, file: file::File, flags: &Flags) -> Config {
+        let tls = file.tls.unwrap_or_default();
+        let address = self.note(self.address(file.address, flags), DEFAULT_ADDRESS);
+        let root = match given(flags.root.as_deref()) {
+            Some(root) => root.to_owned(),
+            None => self.text(file.root),
+        };
+        if root.is_empty() {
+            self.refuse(self.missing("root", "--root", Problem::NoRoot));
+        }
+        let tls_key = self.path(tls.key, flags.key.as_deref());
+        if tls_key.is_none() {
+            self.refuse(self.missing("tls.key", "--key", Problem::NoKey));
+        }
+        let tls_cert = self.path(tls.cert, flags.cert.as_deref());
+        if tls_cert.is_none() {
+            self.refuse(self.missing("tls.cert", "--cert", Problem::NoCertificate));
+        }
+        let proxy = self.proxy(tls.proxy.unwrap_or_default(), &root);
+        let policies = self.policies(file.policy.unwrap_or_default(), &root, &proxy);
+        let cache = self.cache(file.cache.unwrap_or_default());
+        let log = self.log(file.log.unwrap_or_default());
+        let probe = self.probe(file.probe.unwrap_or_default(), address);
+
+        let (section, stores, keys) = match (file.keystore, file.keys) {
+            (None, Some(file::Keys::Stores(stores))) => ("keys", *stores, Vec::new()),
+            (Some(stores), Some(file::Keys::Stores(_))) => {
+                self.refuse(self.invalid("keys", Problem::MixedFormats));
+                ("keystore", stores, Vec::new())
+            }
+            (stores, Some(file::Keys::Names(keys))) => {
+                ("keystore", stores.unwrap_or_default(), keys)
+            }
+            (stores, None) => ("keystore", stores.unwrap_or_default(), Vec::new()),
+        };
+        let keys = self.keys(keys);
+        let section = Section {
+            loader: self,
+            name: section,
+        };
+        let key_store = self.note(section.key_store(stores), KeyStoreConfig::Memory);
+
+        Config {
+            address,
+            root,
+            tls_key: tls_key.unwrap_or_default(),
+            tls_cert: tls_cert.unwrap_or_default(),
+            auth: flags.auth,
+            proxy,
+            policies,
+            cache,
+            log,
+            probe,
+            keys,
+            key_store,
+        }
+    }
+
+    /// Goes on with `instead` after an error, so that one run finds all of them.
+    fn note<T>(&self, result: Result<T, Error>, instead: T) -> T {
+        result.unwrap_or_else(|error| {
+            self.refuse(error);
+            instead
+        })
+    }
+
+    fn refuse(&self, error: Error) {
+        self.errors.borrow_mut().push(error);
+    }
+
     /// The value of a field; empty if it is missing.
     pub(super) fn text(&self, value: Option<String>) -> String {
         expand(value.unwrap_or_default(), self.env)
@@ -194,35 +249,30 @@ impl Loader<'_> {
         parse_address(&text).ok_or_else(|| self.invalid("address", Problem::Address(text)))
     }
 
-    fn proxy(&self, proxy: file::Proxy, root: &str) -> Result<Proxy, Error> {
+    fn proxy(&self, proxy: file::Proxy, root: &str) -> Proxy {
         let mut identities = Vec::new();
         for (index, identity) in proxy.identities.into_iter().flatten().enumerate() {
             let identity = self.text(identity);
             if identity == root {
                 let path = [&fields("tls.proxy.identities")[..], &[Step::Item(index)]].concat();
-                return Err(self.invalid_at(&path, Problem::ProxyIsRoot { index, identity }));
-            }
-            if !identity.is_empty() {
+                self.refuse(self.invalid_at(&path, Problem::ProxyIsRoot { index, identity }));
+            } else if !identity.is_empty() {
                 identities.push(identity);
             }
         }
         let header = self.text(proxy.header.unwrap_or_default().cert);
         if !is_header_name(&header) {
-            return Err(self.invalid("tls.proxy.header.cert", Problem::HeaderName(header)));
+            let problem = Problem::HeaderName(header.clone());
+            self.refuse(self.invalid("tls.proxy.header.cert", problem));
         }
-        Ok(Proxy {
+        Proxy {
             identities,
             header_cert: Some(header).filter(|header| !header.is_empty()),
-        })
+        }
     }
 
     /// Policy names and paths are taken as they are, without environment variables.
-    fn policies(
-        &self,
-        policies: file::PolicyMap,
-        root: &str,
-        proxy: &Proxy,
-    ) -> Result<Policies, Error> {
+    fn policies(&self, policies: file::PolicyMap, root: &str, proxy: &Proxy) -> Policies {
         let mut builder = Policies::builder(root, &proxy.identities);
         for (name, policy) in policies.0 {
             let policy = policy.unwrap_or_default();
@@ -237,56 +287,73 @@ impl Loader<'_> {
             };
             builder.define(&name);
             for (index, path) in policy.paths.into_iter().flatten().enumerate() {
-                builder
-                    .allow(&name, &path.unwrap_or_default())
-                    .map_err(refused("paths", index))?;
+                let done = builder.allow(&name, &path.unwrap_or_default());
+                self.note(done.map_err(refused("paths", index)), ());
             }
             for (index, identity) in policy.identities.into_iter().flatten().enumerate() {
-                builder
-                    .assign(&name, &self.text(identity))
-                    .map_err(refused("identities", index))?;
+                let done = builder.assign(&name, &self.text(identity));
+                self.note(done.map_err(refused("identities", index)), ());
             }
         }
-        Ok(builder.build())
+        builder.build()
     }
 
-    fn cache(&self, cache: file::Cache) -> Result<Cache, Error> {
+    fn cache(&self, cache: file::Cache) -> Cache {
         let expiry = cache.expiry.unwrap_or_default();
-        Ok(Cache {
-            any: self.duration("cache.expiry.any", expiry.any)?,
-            unused: self.duration("cache.expiry.unused", expiry.unused)?,
-        })
+        let duration = |field, value| self.note(self.duration(field, value), None);
+        Cache {
+            any: duration("cache.expiry.any", expiry.any),
+            unused: duration("cache.expiry.unused", expiry.unused),
+        }
     }
 
     /// `log.error` is expanded even if it is only partly a variable, as it always was.
-    fn log(&self, log: file::Log) -> Result<log::Settings, Error> {
+    fn log(&self, log: file::Log) -> log::Settings {
         let error = expand_always(log.error.as_deref().unwrap_or_default(), self.env);
-        let error = error.trim();
         let audit = self.text(log.audit);
         let default = log::Settings::default();
-        Ok(log::Settings {
-            error: match error {
-                "" => default.error,
-                text => parse_switch(text)
-                    .ok_or_else(|| self.invalid("log.error", Problem::ErrorLog(text.into())))?,
-            },
-            audit: match audit.as_str() {
-                "" => default.audit,
-                text => parse_audit(text)
-                    .ok_or_else(|| self.invalid("log.audit", Problem::AuditLog(text.into())))?,
-            },
-        })
+        let error = match error.trim() {
+            "" => Ok(default.error),
+            text => parse_switch(text)
+                .ok_or_else(|| self.invalid("log.error", Problem::ErrorLog(text.into()))),
+        };
+        let audit = match audit.as_str() {
+            "" => Ok(default.audit),
+            text => parse_audit(text)
+                .ok_or_else(|| self.invalid("log.audit", Problem::AuditLog(text.into()))),
+        };
+        log::Settings {
+            error: self.note(error, default.error),
+            audit: self.note(audit, default.audit),
+        }
     }
 
-    fn keys(&self, keys: Vec<Option<file::Key>>) -> Result<Vec<KeyName>, Error> {
+    /// The address for probes; `api` is that for clients.
+    fn probe(&self, probe: file::Probe, api: SocketAddr) -> Option<SocketAddr> {
+        let text = self.text(probe.address);
+        if text.is_empty() {
+            return None;
+        }
+        let problem = match parse_address(&text) {
+            Some(address) if !overlap(address, api) => return Some(address),
+            Some(_) => Problem::ProbeIsApi(text),
+            None => Problem::ProbeAddress(text),
+        };
+        self.refuse(self.invalid("probe.address", problem));
+        None
+    }
+
+    fn keys(&self, keys: Vec<Option<file::Key>>) -> Vec<KeyName> {
         let read = |(index, key): (usize, Option<file::Key>)| {
             let name = self.text(key.and_then(|key| key.name));
-            KeyName::parse(&name).ok_or_else(|| {
+            let key = KeyName::parse(&name);
+            if key.is_none() {
                 let path = [Step::Field("keys"), Step::Item(index), Step::Field("name")];
-                self.invalid_at(&path, Problem::KeyName(name))
-            })
+                self.refuse(self.invalid_at(&path, Problem::KeyName(name)));
+            }
+            key
         };
-        keys.into_iter().enumerate().map(read).collect()
+        keys.into_iter().enumerate().filter_map(read).collect()
     }
 
     /// The error for a file that can't be parsed.
@@ -318,25 +385,32 @@ impl Loader<'_> {
     }
 
     fn invalid_at(&self, path: &[Step<'_>], problem: Problem) -> Error {
-        let mut field = String::new();
-        for step in path {
-            match step {
-                Step::Field(name) if field.is_empty() => field += name,
-                Step::Field(name) => field.extend([".", name]),
-                Step::Item(index) => field += &format!("[{index}]"),
-            }
-        }
+        // To find a place means to read the file again.
+        let is_worth_it = self.errors.borrow().len() < MAX_LOCATED;
         let place = Place::Field {
             file: self.path.unwrap_or(Path::new("")).into(),
-            position: file::locate(self.text, path),
-            field,
+            position: is_worth_it.then(|| file::locate(self.text, path)).flatten(),
+            field: dotted(path),
         };
         let problem = Box::new(problem);
         Error::Invalid { place, problem }
     }
 }
 
+/// The name of a field, such as `policy.my-app.paths[0]`.
+pub(super) fn dotted(path: &[Step<'_>]) -> String {
+    let mut field = String::new();
+    for step in path {
+        match step {
+            Step::Field(name) if field.is_empty() => field += name,
+            Step::Field(name) => field.extend([".", name]),
+            Step::Item(index) => field += &format!("[{index}]"),
+        }
+    }
+    field
+}
+
 /// The steps to a field from its dotted name.
-fn fields(dotted: &str) -> Vec<Step<'_>> {
+pub(super) fn fields(dotted: &str) -> Vec<Step<'_>> {
     dotted.split('.').map(Step::Field).collect()
 }

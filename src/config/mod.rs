@@ -7,7 +7,9 @@ mod check;
 mod error;
 mod expand;
 mod file;
+mod lint;
 mod load;
+mod review;
 mod stores;
 #[cfg(test)]
 mod tests;
@@ -23,8 +25,9 @@ use std::{
 use zeroize::Zeroizing;
 
 pub use error::{Error, Place, Position, Problem};
+pub use review::{Finding, Review, Severity};
 
-use crate::{keystore::KeyName, log, policy::Policies, secret::Secret};
+use crate::{cache::Expiry, keystore::KeyName, log, policy::Policies, secret::Secret};
 
 /// Where the server listens unless told otherwise: port 7373 on all addresses.
 pub const DEFAULT_ADDRESS: SocketAddr =
@@ -57,6 +60,8 @@ pub struct Config {
     pub cache: Cache,
     /// What is logged.
     pub log: log::Settings,
+    /// Where to listen for probes; not where clients do.
+    pub probe: Option<SocketAddr>,
     /// The keys that are created at start if they don't exist.
     pub keys: Vec<KeyName>,
     /// Where keys are stored.
@@ -105,6 +110,12 @@ pub struct Cache {
     pub any: Option<Duration>,
     /// A key that was not used for so long is dropped; `None` is never. Never zero.
     pub unused: Option<Duration>,
+}
+
+impl From<Cache> for Expiry {
+    fn from(Cache { any, unused }: Cache) -> Self {
+        Self { any, unused }
+    }
 }
 
 /// Where keys are stored.
@@ -203,6 +214,11 @@ pub struct KeySecure {
     pub retry: Duration,
     /// A file or a directory of PEM files to trust instead of the system's authorities.
     pub ca: Option<PathBuf>,
+}
+
+/// The address that `text` stands for: `IP`, `IP:PORT`, `:PORT`, `[IPv6]` or `[IPv6]:PORT`.
+pub fn parse_address(text: &str) -> Option<SocketAddr> {
+    load::parse_address(text)
 }
 
 impl Config {

@@ -2,16 +2,15 @@
 //!
 //! Writes C1, the JSON of KES 0.14, and reads C1 to C4 (`formats.md` 2 and 3).
 
-use std::{borrow::Cow, cell::RefCell, fmt};
+use std::{borrow::Cow, fmt};
 
 use aes_gcm::{Aes256Gcm, aead::AeadInOut};
 use base64::Engine;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use serde::Deserialize;
-use zeroize::Zeroizing;
 
 use super::{Algorithm, BASE64, MasterKey, Members, Text, key::IV_SIZE, read_members};
-use crate::secret::Secret;
+use crate::secret::{self, Secret, Wiped};
 
 /// Size of the nonce of both AEADs, in bytes.
 const NONCE_SIZE: usize = 12;
@@ -81,30 +80,12 @@ impl std::error::Error for OpenError {}
 /// # Errors
 /// [`SealError::Entropy`] if the system has no randomness to give.
 pub fn seal(key: &MasterKey, plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>, SealError> {
-    let (iv, nonce) = split_iv(&fresh_iv().map_err(SealError::Entropy)?);
+    let mut random = [0; IV_SIZE + NONCE_SIZE];
+    secret::fill_random(&mut random).map_err(SealError::Entropy)?;
+    let (iv, nonce) = split_iv(&random);
     let algorithm = key.algorithm().unwrap_or(Algorithm::Aes256);
     let sealed = seal_raw(key, algorithm, &iv, &nonce, plaintext, context)?;
     Ok(to_json(algorithm, &iv, &nonce, &sealed))
-}
-
-/// IVs and nonces that one system call fetches.
-const STOCK: usize = 32;
-
-thread_local! {
-    /// Random bytes that were not handed out yet. They are no secret: they stand in the ciphertext.
-    static FRESH: RefCell<Vec<[u8; IV_SIZE + NONCE_SIZE]>> = const { RefCell::new(Vec::new()) };
-}
-
-/// An IV and a nonce that nobody else gets.
-fn fresh_iv() -> Result<[u8; IV_SIZE + NONCE_SIZE], getrandom::Error> {
-    FRESH.with_borrow_mut(|fresh| {
-        if fresh.is_empty() {
-            let mut stock = [[0; IV_SIZE + NONCE_SIZE]; STOCK];
-            getrandom::fill(stock.as_flattened_mut())?;
-            fresh.extend_from_slice(&stock);
-        }
-        fresh.pop().ok_or(getrandom::Error::UNEXPECTED)
-    })
 }
 
 /// Opens what any KES has sealed with `key` and `context`.
@@ -326,13 +307,13 @@ fn seal_raw(
     nonce: &[u8; NONCE_SIZE],
     plaintext: &[u8],
     context: &[u8],
-) -> Result<Zeroizing<Vec<u8>>, SealError> {
+) -> Result<Wiped, SealError> {
     let message_key = key.message_key(algorithm, iv);
     let message_key = (&*message_key).into();
     let nonce = nonce.into();
 
     // Wiped when dropped, for should encryption fail there is plaintext in it.
-    let mut sealed = Zeroizing::new(Vec::with_capacity(plaintext.len() + TAG_SIZE));
+    let mut sealed = Wiped::with_capacity(plaintext.len() + TAG_SIZE);
     sealed.extend_from_slice(plaintext);
     let buffer = sealed.as_mut_slice().into();
     let tag = match algorithm {
@@ -360,7 +341,7 @@ fn open_raw(
     let message_key = (&*message_key).into();
     let nonce = nonce.into();
 
-    let mut bytes = Zeroizing::new(bytes);
+    let mut bytes = Wiped::from(bytes);
     let (text, tag) = bytes
         .split_last_chunk_mut::<TAG_SIZE>()
         .ok_or(OpenError::NotAuthentic)?;
@@ -376,7 +357,7 @@ fn open_raw(
     .map_err(|_| OpenError::NotAuthentic)?;
     let len = bytes.len() - TAG_SIZE;
     bytes.truncate(len);
-    Ok(Secret::new(std::mem::take(&mut *bytes)))
+    Ok(bytes.into())
 }
 
 #[cfg(test)]
@@ -406,12 +387,18 @@ mod tests {
     }
 
     #[test]
-    fn no_iv_is_handed_out_twice_whatever_the_thread() {
-        let threads: Vec<_> = (0..4)
-            .map(|_| {
-                std::thread::spawn(|| (0..1000).map(|_| fresh_iv().unwrap()).collect::<Vec<_>>())
-            })
-            .collect();
+    fn no_iv_is_used_twice_whatever_the_thread() {
+        let seal_many = || {
+            let key = MasterKey::generate().unwrap();
+            let sealed = (0..1000).map(|_| seal(&key, b"", b"").unwrap());
+            sealed
+                .map(|json| {
+                    let sealed = from_json(&json).unwrap().unwrap();
+                    (sealed.iv, sealed.nonce)
+                })
+                .collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(seal_many)).collect();
         let all = threads
             .into_iter()
             .flat_map(|thread| thread.join().unwrap());

@@ -1,6 +1,6 @@
 //! The master key: 32 secret bytes, what they may be used for, and the keys derived from them.
 
-use std::fmt;
+use std::{fmt, sync::OnceLock};
 
 use chacha20::{R20, hchacha};
 use hmac::{Hmac, KeyInit, Mac};
@@ -39,6 +39,8 @@ impl Algorithm {
 ///
 /// Prints its properties, never its bytes.
 pub struct MasterKey {
+    /// HMAC-SHA-256 under the key, ready for the first byte of a message.
+    mac: OnceLock<Hmac<Sha256>>,
     pub(super) bytes: Secret,
     pub(super) algorithm: Option<Algorithm>,
     pub(super) hmac_key: Option<Secret>,
@@ -63,6 +65,7 @@ impl MasterKey {
 
     fn generic(bytes: Secret) -> Self {
         Self {
+            mac: OnceLock::new(),
             bytes,
             algorithm: None,
             hmac_key: None,
@@ -90,7 +93,9 @@ impl MasterKey {
     /// is no such key.
     pub fn hmac(&self, message: &[u8]) -> Option<[u8; 32]> {
         let key = self.hmac_key.as_ref()?;
-        Some(hmac_sha256(key.expose(), message))
+        let mut mac = keyed(key.expose());
+        mac.update(message);
+        Some(mac.finalize().into_bytes().into())
     }
 
     /// The key of the one message that was sealed with `iv`: HMAC-SHA-256 of `iv` under the master
@@ -102,7 +107,11 @@ impl MasterKey {
     ) -> Zeroizing<[u8; KEY_SIZE]> {
         let bytes = self.bytes.expose();
         match algorithm {
-            Algorithm::Aes256 => Zeroizing::new(hmac_sha256(bytes, iv)),
+            Algorithm::Aes256 => {
+                let mut mac = self.mac.get_or_init(|| keyed(bytes)).clone();
+                mac.update(iv);
+                Zeroizing::new(mac.finalize().into_bytes().into())
+            }
             Algorithm::ChaCha20 => {
                 let bytes = bytes
                     .try_into()
@@ -128,11 +137,9 @@ impl fmt::Debug for MasterKey {
     }
 }
 
-/// HMAC-SHA-256 (RFC 2104).
-fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-    mac.update(message);
-    mac.finalize().into_bytes().into()
+/// HMAC-SHA-256 (RFC 2104) under `key`.
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Request heads: request line and headers, from bytes to a checked [`Head`].
 
-use percent_encoding::percent_decode_str;
+use std::{borrow::Cow, mem::MaybeUninit};
+
+use percent_encoding::{percent_decode, percent_decode_str};
 
 use super::{Malformed, Method};
 
@@ -38,6 +40,8 @@ pub struct Head {
     pub framing: Framing,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+    /// The values of the header that the caller of [`parse`] wants kept.
+    pub kept: Vec<Vec<u8>>,
 }
 
 /// Finds the end of the head in `input`, of which the first `*scanned` bytes were looked at before.
@@ -51,10 +55,7 @@ pub fn find_end(input: &[u8], scanned: &mut usize) -> Result<Option<usize>, Malf
     // for a line end; whoever can make the two disagree can smuggle a request, so neither may pass.
     let start = *scanned;
     let limit = input.len().min(MAX_HEAD);
-    for (at, byte) in input.iter().enumerate().take(limit).skip(start) {
-        if *byte != b'\n' {
-            continue;
-        }
+    for at in memchr::memchr_iter(b'\n', &input[start..limit]).map(|found| start + found) {
         if at == 0 || input[at - 1] != b'\r' {
             return Err(Malformed::bad_request("line feed without carriage return"));
         }
@@ -73,16 +74,17 @@ pub fn find_end(input: &[u8], scanned: &mut usize) -> Result<Option<usize>, Malf
     Ok(None)
 }
 
-/// Parses one whole head, as [`find_end`] delimits it.
+/// Parses one whole head, as [`find_end`] delimits it, and keeps the values of the header `kept`,
+/// its name without case.
 ///
 /// # Errors
 /// [`Malformed`] says what was wrong. Refused are all heads that two parsers could read differently
 /// (RFC 9112 6.3): several lengths, a length with chunked, transfer codings other than chunked,
 /// folded lines, several `Host` lines, a missing `Host` in HTTP/1.1.
-pub fn parse(bytes: &[u8]) -> Result<Head, Malformed> {
-    let mut lines = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut lines);
-    match request.parse(bytes) {
+pub fn parse(bytes: &[u8], kept: Option<&str>) -> Result<Head, Malformed> {
+    let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    match request.parse_with_uninit_headers(bytes, &mut lines) {
         Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
         Ok(_) => return Err(Malformed::bad_request("malformed request head")),
         Err(httparse::Error::TooManyHeaders) => {
@@ -110,9 +112,13 @@ pub fn parse(bytes: &[u8]) -> Result<Head, Malformed> {
         keep_alive: is_http11,
         framing: Framing::None,
         expects_continue: false,
+        kept: Vec::new(),
     };
     let mut hosts = 0;
     for line in request.headers.iter() {
+        if kept.is_some_and(|name| line.name.eq_ignore_ascii_case(name)) {
+            head.kept.push(line.value.to_vec());
+        }
         if line.name.eq_ignore_ascii_case("content-length") {
             if head.framing != Framing::None {
                 return Err(Malformed::bad_request("more than one body length"));
@@ -182,39 +188,56 @@ fn parse_length(value: &[u8]) -> Result<u64, Malformed> {
 
 /// Splits a request target in origin form or absolute form into decoded path and query.
 fn parse_target(target: &str) -> Result<(String, Option<String>), Malformed> {
-    let local = match target.split_once("://") {
-        Some((scheme, rest))
-            if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") =>
-        {
-            let path = rest.find(['/', '?']).map_or("", |at| &rest[at..]);
-            if path.starts_with('/') {
-                path.to_owned()
-            } else {
-                format!("/{path}")
+    let local = if target.starts_with('/') {
+        Cow::Borrowed(target)
+    } else {
+        match target.split_once("://") {
+            Some((scheme, rest))
+                if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") =>
+            {
+                let path = rest.find(['/', '?']).map_or("", |at| &rest[at..]);
+                if path.starts_with('/') {
+                    Cow::Borrowed(path)
+                } else {
+                    Cow::Owned(format!("/{path}"))
+                }
             }
+            _ => return Err(Malformed::bad_request("malformed request target")),
         }
-        _ if target.starts_with('/') => target.to_owned(),
-        _ => return Err(Malformed::bad_request("malformed request target")),
     };
     let (path, query) = match local.split_once('?') {
         Some((path, query)) => (path, Some(query.to_owned())),
-        None => (local.as_str(), None),
+        None => (&*local, None),
     };
     Ok((decode(path)?, query))
 }
 
 fn decode(path: &str) -> Result<String, Malformed> {
-    let bytes = path.as_bytes();
-    for (at, byte) in bytes.iter().enumerate() {
-        let is_escape = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
-        if *byte == b'%' && !(is_escape(at + 1) && is_escape(at + 2)) {
-            return Err(Malformed::bad_request("invalid URL escape"));
-        }
+    if memchr::memchr(b'%', path.as_bytes()).is_none() {
+        return Ok(path.to_owned());
+    }
+    if !is_escaped_well(path.as_bytes()) {
+        return Err(Malformed::bad_request("invalid URL escape"));
     }
     match percent_decode_str(path).decode_utf8() {
         Ok(text) => Ok(text.into_owned()),
         Err(_) => Err(Malformed::bad_request("request path is not UTF-8")),
     }
+}
+
+/// Whether two hex digits follow every percent sign.
+fn is_escaped_well(text: &[u8]) -> bool {
+    let is_hex = |at: usize| text.get(at).is_some_and(u8::is_ascii_hexdigit);
+    text.iter()
+        .enumerate()
+        .all(|(at, byte)| *byte != b'%' || (is_hex(at + 1) && is_hex(at + 2)))
+}
+
+/// What `text`, escaped as in a query (`%XX`, `+` is a blank), stands for; `None` if it is not.
+pub fn unescape(text: &[u8]) -> Option<Vec<u8>> {
+    let blank = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };
+    let text: Vec<u8> = text.iter().map(blank).collect();
+    is_escaped_well(&text).then(|| percent_decode(&text).collect())
 }
 
 /// Whether [`clean`] would leave `path` as it is.
@@ -257,7 +280,29 @@ mod tests {
     fn head(lines: &str) -> Result<Head, Malformed> {
         let text = format!("{}\r\n\r\n", lines.replace('\n', "\r\n"));
         let end = find_end(text.as_bytes(), &mut 0)?.expect("the head is whole");
-        parse(&text.as_bytes()[..end])
+        parse(&text.as_bytes()[..end], Some("x-Client-Cert"))
+    }
+
+    #[test]
+    fn the_header_that_is_wanted_is_kept_as_often_as_it_comes() {
+        let kept = |lines: &str| {
+            head(&format!("GET / HTTP/1.1\nHost: x{lines}"))
+                .unwrap()
+                .kept
+        };
+        assert!(kept("\nX-Client-Certs: a\nClient-Cert: b").is_empty());
+        assert_eq!(
+            vec![b"a+%20".to_vec(), vec![], b"b".to_vec()],
+            kept("\nX-Client-Cert:  a+%20 \nX-CLIENT-CERT:\nA: c\nx-client-cert: b")
+        );
+    }
+
+    #[test]
+    fn escapes_of_queries_are_resolved() {
+        assert_eq!(Some(b"a b+\n\xff".to_vec()), unescape(b"a+b%2B%0a%FF"));
+        for text in [&b"%"[..], b"%1", b"%1g", b"a%%20"] {
+            assert_eq!(None, unescape(text));
+        }
     }
 
     #[test]

@@ -6,10 +6,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use zeroize::Zeroizing;
-
 use super::head::{Framing, Head};
-use crate::secret;
+use crate::secret::{self, Wiped};
 
 /// The trailers that every answer of the API announces (`api.md` 1.3, 1.5).
 const TRAILERS: &str = "Trailer: Status, Error\r\n";
@@ -23,7 +21,7 @@ pub struct Reply {
     /// A further header.
     pub header: Option<(&'static str, String)>,
     /// The body. It may hold a data key, so it is wiped after use.
-    pub body: Zeroizing<Vec<u8>>,
+    pub body: Wiped,
     /// Whether the answer announces its trailers.
     pub announces_trailers: bool,
     /// Whether the body is sent in chunks with trailers that say that it is complete.
@@ -62,7 +60,7 @@ impl Reply {
             status: 200,
             content_type: None,
             header: None,
-            body: Zeroizing::new(Vec::new()),
+            body: Wiped::default(),
             announces_trailers: true,
             is_stream: false,
             is_open: false,
@@ -73,7 +71,7 @@ impl Reply {
     pub fn json(body: Vec<u8>) -> Self {
         Self {
             content_type: Some("application/json"),
-            body: Zeroizing::new(body),
+            body: body.into(),
             ..Self::empty()
         }
     }
@@ -82,7 +80,7 @@ impl Reply {
     pub fn json_lines(body: Vec<u8>) -> Self {
         Self {
             content_type: Some("application/x-ndjson"),
-            body: Zeroizing::new(body),
+            body: body.into(),
             is_stream: true,
             ..Self::empty()
         }

@@ -8,32 +8,19 @@ pub mod mem;
 
 use std::{fmt, sync::Arc};
 
-use crate::{deadline::Deadline, secret::Secret};
+use crate::{deadline::Deadline, name, secret::Secret};
 
 /// The largest value that a key store takes or gives, in bytes (`formats.md` 1).
 pub const MAX_VALUE: usize = 1 << 20;
 
-/// The longest key name, in bytes: what every file system takes as a file name.
-pub const MAX_NAME: usize = 255;
-
-/// The name of a key: one path segment that is safe for every key store.
-///
-/// Not empty, not `.` or `..`, without `/`, `\`, NUL and other control characters, and at most
-/// [`MAX_NAME`] bytes of UTF-8.
+/// The name of a key: one path segment that is safe for every key store ([`name::is_safe`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyName(Arc<str>);
 
 impl KeyName {
     /// Checks `name`; `None` if it can't be the name of a key.
     pub fn parse(name: &str) -> Option<Self> {
-        let fits = !name.is_empty()
-            && name.len() <= MAX_NAME
-            && name != "."
-            && name != ".."
-            && !name
-                .chars()
-                .any(|c| c == '/' || c == '\\' || c.is_control());
-        fits.then(|| Self(name.into()))
+        name::is_safe(name).then(|| Self(name.into()))
     }
 
     /// The name as text.
@@ -196,11 +183,11 @@ mod tests {
 
     #[test]
     fn a_name_is_one_safe_path_segment() {
-        let longest = "x".repeat(MAX_NAME);
+        let longest = "x".repeat(name::MAX);
         for good in ["a", "my-key", "a b", "...", "%2F", "\u{e9}", &longest] {
             assert_eq!(good, KeyName::parse(good).unwrap().as_str());
         }
-        let too_long = "\u{e9}".repeat(MAX_NAME / 2 + 1);
+        let too_long = "\u{e9}".repeat(name::MAX / 2 + 1);
         for bad in [
             "", ".", "..", "/", "a/b", "\\", "a\\b", "a\0", "a\n", "\u{85}", &too_long,
         ] {

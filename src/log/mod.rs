@@ -202,6 +202,11 @@ impl Log {
         self.shared.lost.load(Ordering::Relaxed)
     }
 
+    /// Events of a stream that subscribers were sent, each counted for each of them.
+    pub fn events(&self, stream: Stream) -> u64 {
+        self.shared.counts.events(stream).load(Ordering::Relaxed)
+    }
+
     /// Subscribers at the moment.
     pub fn subscribers(&self) -> usize {
         let counts = &self.shared.counts;

@@ -50,12 +50,22 @@ pub(super) struct Counts {
     pub(super) audit: AtomicUsize,
     pub(super) error: AtomicUsize,
     pub(super) dropped: AtomicU64,
+    audit_events: AtomicU64,
+    error_events: AtomicU64,
 }
 
 impl Counts {
     /// Whether anybody follows.
     pub(super) fn has(&self, stream: Stream) -> bool {
         self.of(stream).load(Ordering::Relaxed) > 0
+    }
+
+    /// Events that were sent, each as often as there were subscribers.
+    pub(super) fn events(&self, stream: Stream) -> &AtomicU64 {
+        match stream {
+            Stream::Audit => &self.audit_events,
+            Stream::Error => &self.error_events,
+        }
     }
 
     fn of(&self, stream: Stream) -> &AtomicUsize {
@@ -79,6 +89,14 @@ impl Subscription {
             stream,
             counts: counts.clone(),
         }
+    }
+
+    /// Counts the events in `lines`, which the subscriber is sent.
+    pub fn count_events(&self, lines: &[u8]) {
+        let events = memchr::memchr_iter(b'\n', lines).count() as u64;
+        self.counts
+            .events(self.stream)
+            .fetch_add(events, Ordering::Relaxed);
     }
 
     /// Counts a subscriber that is sent away because it does not keep up.

@@ -1,33 +1,83 @@
-//! The acceptor: takes connections off the listener and hands them to epoll.
+//! An acceptor: takes connections off a listener and hands them to epoll.
 
 use std::{
     io,
-    net::{TcpListener, TcpStream},
-    sync::Arc,
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use rustls::ServerConnection;
 
-use super::{Server, connection::Connection};
+use super::{
+    Server,
+    connection::{Connection, Transport},
+};
 
 /// How often the log hears of connections that could not be taken.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Starts the acceptor; it ends when the server drains and the listener is shut down.
-pub(super) fn start(
-    server: &Arc<Server>,
-    listener: Arc<TcpListener>,
-) -> io::Result<JoinHandle<()>> {
-    let server = server.clone();
-    std::thread::Builder::new()
-        .name("acceptor".to_owned())
-        .stack_size(128 * 1024)
-        .spawn(move || accept_all(&server, &listener))
+/// Open connections of probes at most. They don't count as those of clients, so that neither can
+/// keep the other out.
+pub(super) const PROBE_CONNECTIONS: usize = 32;
+
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Service {
+    /// The API, over TLS.
+    Api,
+    /// Probes, without.
+    Probe,
 }
 
-fn accept_all(server: &Server, listener: &TcpListener) {
+/// A listener and the thread that accepts.
+pub(super) struct Acceptor {
+    listener: Arc<TcpListener>,
+    is_ending: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Acceptor {
+    /// Starts to take connections.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub(super) fn start(
+        server: &Arc<Server>,
+        listener: TcpListener,
+        service: Service,
+    ) -> io::Result<Self> {
+        let listener = Arc::new(listener);
+        let is_ending = Arc::new(AtomicBool::new(false));
+        let work = (server.clone(), listener.clone(), is_ending.clone());
+        let thread = std::thread::Builder::new()
+            .name("acceptor".to_owned())
+            .stack_size(128 * 1024)
+            .spawn(move || {
+                let (server, listener, is_ending) = work;
+                accept_all(&server, &listener, service, &is_ending);
+            })?;
+        Ok(Self {
+            listener,
+            is_ending,
+            thread,
+        })
+    }
+
+    /// Refuses new connections from now on.
+    pub(super) fn stop(self) {
+        self.is_ending.store(true, Ordering::SeqCst);
+        // Wakes the thread out of `accept`.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        let _ = self.thread.join();
+    }
+}
+
+fn accept_all(server: &Server, listener: &TcpListener, service: Service, is_ending: &AtomicBool) {
     let mut last_complaint: Option<Instant> = None;
     let mut complain = |message: &str| {
         let now = Instant::now();
@@ -36,20 +86,21 @@ fn accept_all(server: &Server, listener: &TcpListener) {
             server.log_error(message);
         }
     };
-    while !server.is_draining() {
+    while !is_ending.load(Ordering::SeqCst) {
         let accepted = listener.accept();
-        if server.is_draining() {
+        if is_ending.load(Ordering::SeqCst) {
             return;
         }
+        let (open, limit, kind) = match service {
+            Service::Api => (server.registry.len(), server.limits.connections, ""),
+            Service::Probe => (server.registry.probes(), PROBE_CONNECTIONS, " for probes"),
+        };
         match accepted {
-            Ok(_) if server.registry.len() >= server.limits.connections => {
-                let limit = server.limits.connections;
-                complain(&format!(
-                    "refused a connection: all {limit} connections are in use"
-                ));
-            }
+            Ok(_) if open >= limit => complain(&format!(
+                "refused a connection: all {limit} connections{kind} are in use"
+            )),
             Ok((socket, address)) => {
-                if let Err(e) = take(server, socket, address) {
+                if let Err(e) = take(server, socket, address, service) {
                     complain(&format!("failed to take a connection: {e}"));
                 }
             }
@@ -64,13 +115,24 @@ fn accept_all(server: &Server, listener: &TcpListener) {
     }
 }
 
-fn take(server: &Server, socket: TcpStream, address: std::net::SocketAddr) -> io::Result<()> {
+fn take(
+    server: &Server,
+    socket: TcpStream,
+    address: SocketAddr,
+    service: Service,
+) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_nodelay(true)?;
     let state = server.state();
-    let tls = ServerConnection::new(state.tls.clone()).map_err(io::Error::other)?;
+    let transport = match service {
+        Service::Api => {
+            Transport::Tls(ServerConnection::new(state.tls.clone()).map_err(io::Error::other)?)
+        }
+        Service::Probe => Transport::plain(),
+    };
     let connection = server.registry.insert(|token| {
-        Connection::new(token, socket, address, tls, state.trust_generation, server)
+        let generation = state.trust_generation;
+        Connection::new(token, socket, address, transport, generation, server)
     });
     connection
         .register(server)

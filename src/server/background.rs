@@ -1,4 +1,5 @@
-//! What happens by itself: connections past their deadline are closed, old keys leave the cache.
+//! What happens by itself: connections past their deadline are closed, old keys leave the cache, the
+//! key store is asked for its status.
 
 use std::{
     io,
@@ -6,13 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Server;
+use super::{Server, probe};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Starts the sweeper and the cache expiry; they end with the server.
-pub(super) fn start(server: &Arc<Server>) -> io::Result<()> {
-    every(server, "sweeper", |server, now| {
+/// Starts the sweeper, the cache expiry and, if somebody wants to know, the look at the key store;
+/// they end with the server.
+pub(super) fn start(server: &Arc<Server>, has_probe: bool) -> io::Result<()> {
+    every(server, "sweeper", INTERVAL, |server, now| {
         let millis = server.millis(now);
         for connection in server
             .registry
@@ -20,14 +22,29 @@ pub(super) fn start(server: &Arc<Server>) -> io::Result<()> {
         {
             connection.on_deadline(server, now);
         }
+        server.report_unexplained();
         server.log.report_lost(now);
     })?;
-    every(server, "expiry", |server, now| server.cache.expire(now))
+    every(server, "expiry", INTERVAL, |server, now| {
+        server.cache.expire(now);
+    })?;
+    if has_probe {
+        every(
+            server,
+            "key-store-status",
+            probe::INTERVAL,
+            |server, now| {
+                server.health.refresh(server, now);
+            },
+        )?;
+    }
+    Ok(())
 }
 
 fn every(
     server: &Arc<Server>,
     name: &str,
+    interval: Duration,
     action: impl Fn(&Server, Instant) + Send + 'static,
 ) -> io::Result<()> {
     let server = Arc::downgrade(server);
@@ -36,11 +53,11 @@ fn every(
         .stack_size(256 * 1024)
         .spawn(move || {
             loop {
-                std::thread::sleep(INTERVAL);
-                let Some(server) = server.upgrade() else {
-                    return;
-                };
-                action(&server, Instant::now());
+                match server.upgrade() {
+                    Some(server) => action(&server, Instant::now()),
+                    None => return,
+                }
+                std::thread::sleep(interval);
             }
         })?;
     Ok(())

@@ -48,6 +48,11 @@ impl Pool {
         })
     }
 
+    /// Jobs that wait or run.
+    pub(super) fn depth(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
     /// Room for one more job, or `None` if the queue is full.
     pub(super) fn reserve(&self) -> Option<Permit<'_>> {
         let permit = Permit(self);

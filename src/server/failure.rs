@@ -11,6 +11,7 @@ use crate::{
     crypto::ciphertext::OpenError,
     http::{Malformed, Method, reply::Reply},
     keystore,
+    policy::Refusal,
 };
 
 /// Why a request was not served.
@@ -28,10 +29,24 @@ pub enum Failure {
     Prohibited,
     /// The client showed more than one certificate that is not an authority's.
     TooManyIdentities,
+    /// A TLS proxy forwarded no certificate.
+    NoClientCertificate,
+    /// There is more than one client certificate, in the handshake or from a TLS proxy.
+    TooManyClientCertificates,
+    /// What a TLS proxy forwarded is no certificate.
+    InvalidClientCertificate,
+    /// A TLS proxy forwarded a certificate that is not trusted.
+    UntrustedClientCertificate,
     /// The body is not the JSON that the route wants, too large, or cut off.
     InvalidJson,
     /// The argument can't be the name of a key.
     InvalidKeyName,
+    /// The argument can't be the name of a policy.
+    InvalidPolicyName,
+    /// There is no such policy.
+    PolicyNotFound,
+    /// The identity can't be assigned or forgotten.
+    Identity(Refusal),
     /// An imported key that has not exactly 32 bytes.
     InvalidKey,
     /// The ciphertext can't be opened.
@@ -95,8 +110,27 @@ impl Failure {
                 400,
                 "too many identities: more than one certificate is present".into(),
             ),
+            Self::NoClientCertificate => (400, "no client certificate is present".into()),
+            Self::TooManyClientCertificates => {
+                (400, "too many client certificates are present".into())
+            }
+            Self::InvalidClientCertificate => (400, "invalid client certificate".into()),
+            Self::UntrustedClientCertificate => (403, "".into()),
             Self::InvalidJson => (400, "invalid json".into()),
             Self::InvalidKeyName => (400, "invalid key name".into()),
+            Self::InvalidPolicyName => (400, "invalid policy name".into()),
+            Self::PolicyNotFound | Self::Identity(Refusal::NoPolicy) => {
+                (404, "policy does not exist".into())
+            }
+            Self::Identity(Refusal::NoIdentity) => (400, "identity is unknown".into()),
+            Self::Identity(Refusal::Root) => (400, "identity is root".into()),
+            Self::Identity(Refusal::Proxy) => (
+                400,
+                "identity is a TLS proxy, which can't have a policy".into(),
+            ),
+            Self::Identity(Refusal::Caller) => {
+                (403, "identity cannot assign policy to itself".into())
+            }
             Self::InvalidKey => (400, "invalid key".into()),
             Self::Ciphertext(OpenError::UnsupportedAlgorithm) => {
                 (422, OpenError::UnsupportedAlgorithm.to_string().into())

@@ -16,14 +16,10 @@ use super::{
 use crate::{
     crypto::{BASE64, MasterKey, ciphertext, stored},
     deadline::Deadline,
-    glob::Pattern,
     http::reply::Reply,
     keystore::KeyName,
     secret::Secret,
 };
-
-/// The longest pattern of a list, in bytes.
-const MAX_PATTERN: usize = 4096;
 
 /// The length of a data key, in bytes.
 const DATA_KEY: usize = 32;
@@ -115,14 +111,7 @@ pub(super) fn decrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
 
 /// `GET /v1/key/list/<pattern>`
 pub(super) fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
-    let pattern = match call.argument {
-        "" => "*",
-        pattern => pattern,
-    };
-    // A malformed pattern matches nothing, and no name is so long that it takes a longer one.
-    let pattern = Some(pattern)
-        .filter(|pattern| pattern.len() <= MAX_PATTERN)
-        .and_then(|pattern| Pattern::parse(pattern).ok());
+    let pattern = call.pattern();
     Ok(Outcome::store(move |server, deadline| {
         let names = server
             .store

@@ -6,27 +6,29 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, mpsc::SyncSender},
     time::{Duration, Instant},
 };
 
 use rustix::process::{Resource, Rlimit};
-use rustls_pki_types::UnixTime;
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
 
-use super::{Limits, Server, State, banner::Banner};
+use super::{
+    Limits, Listeners, Server, State,
+    banner::Banner,
+    reload::{self, Files, Reloader},
+};
 use crate::{
-    cache::Expiry,
     config::{self, Config, Flags, KeyStoreConfig},
     crypto::{MasterKey, stored},
     deadline::Deadline,
     glob::Pattern,
     keystore::{self, KeyName, KeyStore, fs::Fs, mem::Mem},
     log::Log,
-    tls::{self, ClientTrust},
+    tls,
 };
 
 /// Running requests may finish within this time after a signal (`api.md` 1.1).
@@ -35,13 +37,13 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(800);
 const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 /// A pre-defined key must be there within this time.
 const KEY_TIMEOUT: Duration = Duration::from_secs(15);
-/// Descriptors that are not for connections: files, logs, epoll.
-const RESERVED_DESCRIPTORS: u64 = 64;
+/// Descriptors that are not for connections of clients: files, logs, epoll, probes.
+const RESERVED_DESCRIPTORS: u64 = 96;
 /// Never more connections than this.
 const MAX_CONNECTIONS: u64 = 100_000;
 
 /// What `kes server` was told on its command line.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// The configuration file.
     pub config: Option<PathBuf>,
@@ -53,7 +55,18 @@ pub struct Options {
     pub quiet: bool,
 }
 
-/// Why the server did not start.
+impl Options {
+    /// Reads the settings; flags win over the file.
+    pub(super) fn load(&self) -> Result<Config, Error> {
+        match &self.config {
+            Some(path) => Config::from_file(path, &self.flags),
+            None => Config::from_flags(&self.flags),
+        }
+        .map_err(Error::Config)
+    }
+}
+
+/// Why the server did not start, or does not take up new settings.
 #[derive(Debug)]
 pub enum Error {
     /// The configuration is wrong.
@@ -68,8 +81,8 @@ pub enum Error {
     NoSuchKeyStore(&'static str),
     /// A pre-defined key can't be made.
     Key(KeyName, String),
-    /// The address can't be listened on.
-    Listen(SocketAddr, io::Error),
+    /// The address can't be listened on; this is where to change it.
+    Listen(SocketAddr, &'static str, io::Error),
     /// The system refuses threads, descriptors or signals.
     System(io::Error),
 }
@@ -86,14 +99,18 @@ impl fmt::Display for Error {
                 "this version has no {name} key store yet: use a directory (fs) or the in-memory store"
             ),
             Self::Key(name, why) => write!(f, "failed to create key {:?}: {why}", name.as_str()),
-            Self::Listen(address, e) => {
+            Self::Listen(address, setting, e) => {
                 let hint = match e.kind() {
-                    io::ErrorKind::AddrInUse => {
-                        ": another program uses this port; stop it or choose another with --addr"
+                    io::ErrorKind::AddrInUse => format!(
+                        ": another program uses this port; stop it or choose another with {setting}"
+                    ),
+                    io::ErrorKind::PermissionDenied => {
+                        ": ports below 1024 need more rights".to_owned()
                     }
-                    io::ErrorKind::PermissionDenied => ": ports below 1024 need more rights",
-                    io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
-                    _ => "",
+                    io::ErrorKind::AddrNotAvailable => {
+                        ": this machine has no such address".to_owned()
+                    }
+                    _ => String::new(),
                 };
                 write!(f, "failed to start server: listen tcp {address}: {e}{hint}")
             }
@@ -104,35 +121,49 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Runs a server until SIGTERM or SIGINT; a second signal ends the process at once.
+impl From<tls::Error> for Error {
+    fn from(error: tls::Error) -> Self {
+        Self::Tls(error)
+    }
+}
+
+/// Runs a server until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reloads.
 ///
 /// # Errors
 /// [`Error`] if the server can't start. Nothing listens then.
 pub fn run(options: &Options) -> Result<(), Error> {
     protect_memory();
-    let config = match &options.config {
-        Some(path) => Config::from_file(path, &options.flags),
-        None => Config::from_flags(&options.flags),
-    }
-    .map_err(Error::Config)?;
+    let config = options.load()?;
     if options.mlock {
         use rustix::mm::{MlockAllFlags, mlockall};
         mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
             .map_err(|e| Error::Mlock(e.into()))?;
     }
-    let state = load_state(&config)?;
-    warn(&config);
+    // Looked at before they are read: whatever happens to them from now on is a change.
+    let files = Files::of(&config);
+    let certificate = reload::load_certificate(&config)?;
+    reload::check_expiry(&config, &certificate)?;
+    let state = State::load(&config, certificate.clone())?;
+    for warning in warnings(&config) {
+        // Whoever closed stderr does not want to know.
+        let _ = writeln!(io::stderr(), "{warning}");
+    }
     let store = open_key_store(&config.key_store, options.quiet)?;
     create_keys(&config.keys, store.as_ref())?;
 
     // Until here a signal simply ends the process.
-    let signals = Signals::new([SIGTERM, SIGINT]).map_err(Error::System)?;
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Error::System)?;
     let connections = raise_descriptor_limit();
-    let listener =
-        TcpListener::bind(config.address).map_err(|e| Error::Listen(config.address, e))?;
+    let listeners = Listeners {
+        api: listen(config.address, "--addr")?,
+        probe: config
+            .probe
+            .map(|address| listen(address, "probe.address"))
+            .transpose()?,
+    };
     if !options.quiet {
         let banner = Banner {
-            address: listener.local_addr().unwrap_or(config.address),
+            address: listeners.api.local_addr().unwrap_or(config.address),
             root: &config.root,
             checks_certificates: state.trust.is_checked(),
             key_store: &store.describe(),
@@ -151,17 +182,22 @@ pub fn run(options: &Options) -> Result<(), Error> {
         workers,
         connections,
     };
-    let expiry = Expiry {
-        any: config.cache.any,
-        unused: config.cache.unused,
-    };
-    let (server, threads) = Server::start(listener, limits, state, expiry, store, log.clone())
+    let expiry = config.cache.into();
+    let (server, threads) = Server::start(listeners, limits, state, expiry, store, log.clone())
+        .map_err(Error::System)?;
+    let reload = Reloader::new(&server, options, config, certificate, files)
+        .start()
         .map_err(Error::System)?;
 
-    wait_for_signal(signals);
+    wait_for_end(signals, &reload);
     server.stop(threads, DRAIN_TIMEOUT);
     log.finish(LOG_TIMEOUT);
     Ok(())
+}
+
+/// Listens on `address`, which comes from this setting.
+fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).map_err(|e| Error::Listen(address, setting, e))
 }
 
 fn is_coloured() -> bool {
@@ -180,35 +216,21 @@ fn protect_memory() {
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
-fn load_state(config: &Config) -> Result<State, Error> {
-    let certificate =
-        tls::load_certificate(&config.tls_cert, &config.tls_key).map_err(Error::Tls)?;
-    tls::check_expiry(&certificate, &config.tls_cert, UnixTime::now()).map_err(Error::Tls)?;
-    let trust = match config.auth {
-        config::Auth::On => ClientTrust::system().map_err(Error::Tls)?,
-        config::Auth::Off => ClientTrust::any(),
-    };
-    let trust = Arc::new(trust);
-    Ok(State {
-        tls: tls::server_config(certificate, trust.clone()).map_err(Error::Tls)?,
-        trust,
-        trust_generation: 0,
-        policies: config.policies.clone(),
-    })
-}
-
-/// Tells what is allowed but hardly meant.
-fn warn(config: &Config) {
-    // Whoever closed stderr does not want to know.
-    let warn = |text: String| drop(writeln!(io::stderr(), "Warning: {text}"));
+/// What is allowed but hardly meant.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut warn = |text: String| found.push(format!("Warning: {text}"));
     let key = &config.tls_key;
     if fs::metadata(key).is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
         warn(format!(
             "private key {key:?} can be read by every user: run 'chmod 600' on it"
         ));
     }
-    if !config.proxy.identities.is_empty() {
-        warn("tls.proxy is not supported yet: forwarded certificates are ignored".to_owned());
+    if !config.proxy.identities.is_empty() && config.proxy.header_cert.is_none() {
+        warn(
+            "tls.proxy.header.cert is not set: all requests of TLS proxies will be refused"
+                .to_owned(),
+        );
     }
     for (name, policy) in config.policies.iter() {
         for pattern in policy.paths.iter().map(Pattern::as_str) {
@@ -219,6 +241,7 @@ fn warn(config: &Config) {
             }
         }
     }
+    found
 }
 
 /// Prints to stdout; whoever closed it does not want to know.
@@ -252,7 +275,10 @@ fn open_key_store(config: &KeyStoreConfig, quiet: bool) -> Result<Arc<dyn KeySto
 }
 
 /// Makes the keys that the configuration asks for; those that exist are left alone.
-fn create_keys(names: &[KeyName], store: &dyn KeyStore) -> Result<(), Error> {
+pub(super) fn create_keys<'a>(
+    names: impl IntoIterator<Item = &'a KeyName>,
+    store: &dyn KeyStore,
+) -> Result<(), Error> {
     for name in names {
         let fail = |why: String| Error::Key(name.clone(), why);
         let key = MasterKey::generate().map_err(|e| fail(e.to_string()))?;
@@ -298,10 +324,17 @@ fn log_panics(log: &Arc<Log>) {
     }));
 }
 
-fn wait_for_signal(mut signals: Signals) {
-    signals.forever().next();
+/// Passes SIGHUP on to `reload` until another signal comes.
+fn wait_for_end(mut signals: Signals, reload: &SyncSender<()>) {
+    for signal in signals.forever() {
+        if signal != SIGHUP {
+            break;
+        }
+        // If it can't be sent, one is waiting already, which will see the same files.
+        let _ = reload.try_send(());
+    }
     std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
+        if signals.forever().any(|signal| signal != SIGHUP) {
             std::process::exit(1);
         }
     });

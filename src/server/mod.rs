@@ -5,12 +5,20 @@ mod background;
 pub mod banner;
 mod blocking;
 mod connection;
+mod counted;
+mod exchange;
+mod explain;
 pub mod failure;
+mod identity;
 mod key;
 pub mod lifecycle;
 mod peer;
 mod pipeline;
+mod policy;
+mod probe;
+mod proxy;
 mod registry;
+mod reload;
 pub mod routes;
 mod state;
 mod status;
@@ -22,7 +30,7 @@ use std::{
     net::TcpListener,
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, PoisonError, RwLock, Weak,
+        Arc, Mutex, PoisonError, RwLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -33,9 +41,13 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 
 pub use self::state::State;
 use self::{
+    acceptor::{Acceptor, Service},
     blocking::Pool,
     connection::{Connection, Wait},
+    counted::Counted,
+    explain::Explanations,
     pipeline::{Call, Outcome, Waiter},
+    probe::Health,
     registry::Registry,
 };
 use crate::{
@@ -43,6 +55,7 @@ use crate::{
     crypto::MasterKey,
     keystore::KeyStore,
     log::Log,
+    metrics::Metrics,
 };
 
 /// Key store threads.
@@ -72,27 +85,41 @@ pub struct Server {
     is_draining: AtomicBool,
     limits: Limits,
     state: RwLock<Arc<State>>,
+    /// Held from reading the state to putting a changed one in its place, so that no change is lost.
+    state_writer: Mutex<()>,
     log: Arc<Log>,
+    health: Health,
+    explanations: Explanations,
+    metrics: &'static Metrics,
     registry: Registry,
     pool: Pool,
     cache: Cache<Arc<MasterKey>, Waiter>,
     store: Arc<dyn KeyStore>,
 }
 
+/// Where a server listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub api: TcpListener,
+    /// For probes, without TLS.
+    pub probe: Option<TcpListener>,
+}
+
 /// The threads of a server.
 pub struct Threads {
-    listener: Arc<TcpListener>,
-    acceptor: JoinHandle<()>,
+    api: Acceptor,
+    probe: Option<Acceptor>,
     workers: Vec<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Starts to serve `listener`.
+    /// Starts to serve `listeners`.
     ///
     /// # Errors
     /// If the system refuses threads or descriptors.
     pub fn start(
-        listener: TcpListener,
+        listeners: Listeners,
         limits: Limits,
         state: State,
         expiry: Expiry,
@@ -102,6 +129,9 @@ impl Server {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let pool = Pool::start(KEY_STORE_THREADS, KEY_STORE_QUEUE)?;
+        // Lives as long as the process, so that no request has to count references to the counters.
+        let metrics: &'static Metrics =
+            Box::leak(Box::new(Metrics::new(limits.workers + KEY_STORE_THREADS)));
         let server = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             epoll,
@@ -110,11 +140,15 @@ impl Server {
             is_draining: AtomicBool::new(false),
             limits,
             state: RwLock::new(Arc::new(state)),
+            state_writer: Mutex::new(()),
             log,
+            health: Health::default(),
+            explanations: Explanations::default(),
+            metrics,
             registry: Registry::default(),
             pool,
             cache: Cache::new(CACHE_CAPACITY, expiry),
-            store,
+            store: Arc::new(Counted::new(store, metrics)),
         });
         // Level-triggered and never read: once written, every worker sees it.
         let token = epoll::EventData::new_u64(worker::STOP);
@@ -128,28 +162,25 @@ impl Server {
                     .spawn(move || worker::run(&server))
             })
             .collect::<io::Result<Vec<_>>>()?;
-        background::start(&server)?;
-        let listener = Arc::new(listener);
-        let acceptor = acceptor::start(&server, listener.clone())?;
-        Ok((
-            server,
-            Threads {
-                listener,
-                acceptor,
-                workers,
-            },
-        ))
+        background::start(&server, listeners.probe.is_some())?;
+        let probe = listeners
+            .probe
+            .map(|probe| Acceptor::start(&server, probe, Service::Probe))
+            .transpose()?;
+        let threads = Threads {
+            api: Acceptor::start(&server, listeners.api, Service::Api)?,
+            probe,
+            workers,
+        };
+        Ok((server, threads))
     }
 
     /// Stops: no new connections, running requests may finish within `patience`, then everything
-    /// is closed and the threads have ended.
+    /// is closed and the threads have ended. Probes are told meanwhile.
     pub fn stop(&self, threads: Threads, patience: Duration) {
         let until = Instant::now() + patience;
         self.is_draining.store(true, Ordering::SeqCst);
-        // Wakes the acceptor out of `accept`, and refuses new clients at once.
-        let _ = rustix::net::shutdown(&threads.listener, rustix::net::Shutdown::Both);
-        let _ = threads.acceptor.join();
-        drop(threads.listener);
+        threads.api.stop();
         self.registry
             .for_each(|connection| connection.drain(self, false));
         // Subscribers of the log see the requests that are finished now, and go last.
@@ -161,6 +192,9 @@ impl Server {
         wait_for(&|| self.log.subscribers(), until - patience / 4);
         self.log.end_streams();
         wait_for(&|| 0, until);
+        if let Some(probe) = threads.probe {
+            probe.stop();
+        }
         self.registry
             .for_each(|connection| connection.drain(self, true));
         let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
@@ -179,6 +213,23 @@ impl Server {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Puts what `change` makes of the state in its place. Requests that begin from now on see it
+    /// whole; those that run go on with the one they have. Nothing changes if `change` fails.
+    fn change_state<T, E>(&self, change: impl FnOnce(&mut State) -> Result<T, E>) -> Result<T, E> {
+        let _writer = self
+            .state_writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = State::clone(&self.state());
+        let done = change(&mut state)?;
+        let mut current = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *current, Arc::new(state));
+        drop(current);
+        // Freeing thousands of policies takes its time; not while readers wait.
+        drop(before);
+        Ok(done)
     }
 
     fn is_draining(&self) -> bool {

@@ -42,8 +42,8 @@ impl Peer {
     }
 
     /// The identity; empty if there are several.
-    pub(super) fn identity(&self) -> Arc<str> {
-        self.identity.clone()
+    pub(super) fn identity(&self) -> &Arc<str> {
+        &self.identity
     }
 
     /// Whether the client showed more than one certificate that is not an authority's.

@@ -1,33 +1,34 @@
-//! One request from head to answer, in the order of `api.md` 1.3.
-//!
-//! Answers are made here and nowhere else: [`Exchange::answer`] turns a result into a reply and
-//! audits it, once.
+//! One request from its head to what its handler makes of it, in the order of `api.md` 1.3.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{sync::Arc, time::Instant};
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{
     Server, State,
     connection::Address,
+    exchange::Exchange,
     failure::{Failure, Task},
     peer::Peer,
+    proxy::{Client, Forwarded},
     routes::{self, Access, Argument, Route},
 };
 use crate::{
     cache::Lookup,
     crypto::{MasterKey, stored},
     deadline::Deadline,
+    glob::Pattern,
     http::{
         head::{Head, clean, is_clean},
         reply::Reply,
     },
     keystore::{self, KeyName},
-    log::{AuditEvent, Log, Stream, Subscriber, Subscription},
+    log::Stream,
+    policy::Policies,
 };
+
+/// The longest pattern of a list, in bytes.
+const MAX_PATTERN: usize = 4096;
 
 /// What a handler sees of a request.
 pub(super) struct Call<'a> {
@@ -35,7 +36,9 @@ pub(super) struct Call<'a> {
     pub(super) server: &'a Server,
     /// Who asks.
     pub(super) identity: &'a str,
-    /// The last element of the path, decoded; empty if there is none.
+    /// The whole path, decoded.
+    pub(super) path: &'a str,
+    /// What follows the path of the route, decoded; empty if there is nothing.
     pub(super) argument: &'a str,
     /// The whole body; empty if the route takes none.
     pub(super) body: &'a [u8],
@@ -45,6 +48,34 @@ impl Call<'_> {
     /// The argument as the name of a key.
     pub(super) fn key_name(&self) -> Result<KeyName> {
         KeyName::parse(self.argument).ok_or(Failure::InvalidKeyName)
+    }
+
+    /// The argument as the pattern of a list; `None` is one that matches nothing.
+    pub(super) fn pattern(&self) -> Option<Pattern> {
+        let pattern = match self.argument {
+            "" => "*",
+            pattern => pattern,
+        };
+        // A malformed pattern matches nothing, and no name is so long that it takes a longer one.
+        Some(pattern)
+            .filter(|pattern| pattern.len() <= MAX_PATTERN)
+            .and_then(|pattern| Pattern::parse(pattern).ok())
+    }
+
+    /// Changes the policies, if the caller still may: its right may have ended while its body came
+    /// in.
+    pub(super) fn change_policies(
+        &self,
+        change: impl FnOnce(&mut Policies) -> Result<()>,
+    ) -> Result<Outcome> {
+        let server = self.server;
+        server.change_state(|state| {
+            if !state.policies.allows(self.identity, self.path) {
+                return Err(server.prohibit(&state.policies, self.identity, self.path));
+            }
+            change(&mut state.policies)
+        })?;
+        Ok(Outcome::Done(Reply::empty()))
     }
 }
 
@@ -95,21 +126,6 @@ pub(super) struct Waiter {
     then: KeyUse,
 }
 
-/// A request on its way to its one answer.
-pub(super) struct Exchange {
-    arrived: Instant,
-    arrived_at: SystemTime,
-    path: String,
-    identity: Arc<str>,
-    route: Option<&'static Route>,
-    log: Arc<Log>,
-    is_answered: bool,
-    /// The log has its event, or is responsible for it.
-    is_audited: bool,
-    /// When the answer is due.
-    pub(super) deadline: Deadline,
-}
-
 /// What to do with a request whose head was read.
 pub(super) enum Admission {
     /// It may go on: its body can be at most so long (0: it is ignored).
@@ -121,8 +137,14 @@ pub(super) enum Admission {
 }
 
 impl Server {
-    /// Checks a request head: route, method, path, identity, policy.
-    pub(super) fn admit(&self, state: &State, peer: &Peer, head: &Head, now: Instant) -> Admission {
+    /// Checks a request head: route, method, path, TLS proxy, identity, policy.
+    pub(super) fn admit(
+        &self,
+        state: &State,
+        client: &Client<'_>,
+        head: &Head,
+        now: Instant,
+    ) -> Admission {
         if !is_clean(&head.path) && !names_a_dot(&head.path) {
             let cleaned = clean(&head.path);
             let query = head
@@ -133,19 +155,8 @@ impl Server {
             return Admission::Redirect(Failure::Moved(escape(&cleaned) + &query).reply());
         }
         let route = routes::find(&head.path);
-        let timeout = route.map_or(Duration::from_secs(10), |route| route.timeout);
-        let exchange = Exchange {
-            arrived: now,
-            arrived_at: SystemTime::now(),
-            path: head.path.clone(),
-            identity: peer.identity(),
-            route,
-            log: self.log.clone(),
-            is_answered: false,
-            is_audited: false,
-            deadline: Deadline::after(now, timeout),
-        };
-        match check(state, peer, head, route) {
+        let exchange = Exchange::begin(self, route, &head.path, client.peer.identity(), now);
+        match check(self, state, client, head, route) {
             Ok(route) => Admission::Granted(exchange, route.max_body),
             Err(failure) => Admission::Refused(exchange, failure),
         }
@@ -156,12 +167,15 @@ impl Server {
         &self,
         peer: &mut Peer,
         chain: &[CertificateDer<'_>],
+        forwarded: &mut Option<Box<Forwarded>>,
         identity: &str,
         path: &str,
         now: UnixTime,
     ) -> bool {
         let state = self.state();
-        peer.is_still_trusted(&state, chain, now) && state.policies.allows(identity, path)
+        peer.is_still_trusted(&state, chain, now)
+            && state.still_speaks_for(peer, forwarded, now)
+            && state.policies.allows(identity, path)
     }
 
     /// Runs the handler of a request that was admitted and whose body is complete.
@@ -183,6 +197,7 @@ impl Server {
         let call = Call {
             server: self,
             identity: &exchange.identity,
+            path: &exchange.path,
             argument,
             body,
         };
@@ -297,12 +312,16 @@ impl Server {
 
 /// The checks before the body, in their order.
 fn check(
+    server: &Server,
     state: &State,
-    peer: &Peer,
+    client: &Client<'_>,
     head: &Head,
     route: Option<&'static Route>,
 ) -> Result<&'static Route> {
-    let route = route.ok_or(Failure::NoSuchPath)?;
+    let Some(route) = route else {
+        client.check()?;
+        return Err(Failure::NoSuchPath);
+    };
     if !route.accepts(head.method) {
         return Err(Failure::MethodNotAllowed(route.method));
     }
@@ -316,104 +335,30 @@ fn check(
     if !route.matches(path) {
         return Err(Failure::PathMismatch(route.pattern));
     }
+    client.check()?;
     if route.access == Access::Policy {
-        if peer.has_several_identities() {
+        if client.peer.has_several_identities() {
             return Err(Failure::TooManyIdentities);
         }
-        if !state.policies.allows(&peer.identity(), path) {
-            return Err(Failure::Prohibited);
+        let identity = client.peer.identity();
+        if !state.policies.allows(identity, path) {
+            return Err(server.prohibit(&state.policies, identity, path));
         }
     }
     Ok(route)
 }
 
-impl Exchange {
-    /// The reply for `result`, audited. Consumes the exchange: nothing is answered twice.
-    pub(super) fn answer(mut self, result: Result<Reply>) -> Reply {
-        let reply = result.unwrap_or_else(|failure| failure.reply());
-        self.is_answered = true;
-        self.audit(reply.status);
-        reply
-    }
-
-    fn audit(&mut self, status: u16) {
-        if self.log.audits() && !std::mem::replace(&mut self.is_audited, true) {
-            let event = self.event(status);
-            self.log.audit(event);
-        }
-    }
-
-    /// Takes the path along: there is one event for each exchange.
-    fn event(&mut self, status: u16) -> AuditEvent {
-        AuditEvent {
-            time: self.arrived_at,
-            path: std::mem::take(&mut self.path),
-            identity: self.identity.clone(),
-            status,
-            took: self.arrived.elapsed(),
-        }
-    }
-
-    /// Whether `reply` may not leave before its audit line is written. All that the key API
-    /// answers is treated alike, also ciphertexts and names: that is easy to know and to check.
-    pub(super) fn must_be_held(&self, reply: &Reply) -> bool {
-        self.log.requires_audit()
-            && !self.is_audited
-            && self.route.is_some_and(Route::answers_with_keys)
-            && reply.status == 200
-            && !reply.body.is_empty()
-    }
-
-    /// Hands the audit event over ahead of the answer, which is released or refused at `address`
-    /// when the log knows what became of the line. `false` if the log can't take it.
-    pub(super) fn hold(&mut self, address: Address, server: &Server) -> bool {
-        let (event, server) = (self.event(200), server.me());
-        let held = self.log.hold(event, move |is_written| {
-            if let Some(server) = server.upgrade() {
-                address.release(&server, is_written);
-            }
-        });
-        match held {
-            Ok(()) => self.is_audited = true,
-            Err(event) => self.path = event.path,
-        }
-        self.is_audited
-    }
-
-    /// Makes a subscriber of the client, and answers the request with that.
-    pub(super) fn subscribe(
-        mut self,
-        stream: Stream,
-        subscriber: Box<dyn Subscriber>,
-    ) -> Subscription {
-        self.is_answered = true;
-        self.is_audited = true;
-        let event = self.event(200);
-        self.log.subscribe(stream, subscriber, event)
-    }
-
-    /// Who asked for what.
-    pub(super) fn subject(&self) -> (Arc<str>, String) {
-        (self.identity.clone(), self.path.clone())
-    }
-}
-
-/// A request that a panic ends without an answer is audited all the same.
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.audit(500);
-        }
-    }
-}
-
-/// Whether `path` is a key API with `.` or `..` in the place of the name: that is a wrong name, not
-/// a path to be shortened. A client that follows a redirect would call something else.
+/// Whether `path` is an API with `.` or `..` in the place of a name: that is a wrong name, not a path
+/// to be shortened. A client that follows a redirect would call something else.
 fn names_a_dot(path: &str) -> bool {
-    routes::find(path).is_some_and(|route| {
-        route.argument == Argument::KeyName
-            && matches!(path.strip_prefix(route.path), Some("." | ".."))
-    })
+    let Some(route) = routes::find(path) else {
+        return false;
+    };
+    let names = path.strip_prefix(route.path).unwrap_or_default();
+    match route.argument {
+        Argument::None | Argument::Pattern => false,
+        _ => route.matches(path) && names.split('/').any(|name| matches!(name, "." | "..")),
+    }
 }
 
 /// Escapes a path for a `Location` header.

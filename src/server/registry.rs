@@ -12,7 +12,8 @@ use super::connection::Connection;
 #[derive(Default)]
 pub(super) struct Registry {
     slots: Mutex<Slots>,
-    count: AtomicUsize,
+    clients: AtomicUsize,
+    probes: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -45,8 +46,15 @@ impl Registry {
         let slot = &mut slots.slots[index as usize];
         let connection = Arc::new(make(u64::from(slot.generation) << 32 | u64::from(index)));
         slot.connection = Some(connection.clone());
-        self.count.fetch_add(1, Ordering::Relaxed);
+        self.counter(&connection).fetch_add(1, Ordering::Relaxed);
         connection
+    }
+
+    fn counter(&self, connection: &Connection) -> &AtomicUsize {
+        match connection.is_probe {
+            true => &self.probes,
+            false => &self.clients,
+        }
     }
 
     /// The connection with this token, if it is still open.
@@ -73,15 +81,32 @@ impl Registry {
         let removed = slot.connection.take();
         slot.generation = slot.generation.wrapping_add(1);
         slots.free.push(index);
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        if let Some(connection) = &removed {
+            self.counter(connection).fetch_sub(1, Ordering::Relaxed);
+        }
         drop(slots);
         // Closing a socket takes its time; not under the lock.
         drop(removed);
     }
 
-    /// Open connections.
+    /// Open connections of clients.
     pub(super) fn len(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.clients.load(Ordering::Relaxed)
+    }
+
+    /// Open connections of probes.
+    pub(super) fn probes(&self) -> usize {
+        self.probes.load(Ordering::Relaxed)
+    }
+
+    /// How many connections `wanted` picks. It must not wait for anything.
+    pub(super) fn count(&self, wanted: impl Fn(&Connection) -> bool) -> usize {
+        let slots = self.lock();
+        let open = slots
+            .slots
+            .iter()
+            .filter_map(|slot| slot.connection.as_ref());
+        open.filter(|connection| wanted(connection)).count()
     }
 
     /// The connections that `wanted` picks; the lock is free again when they are returned.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Call, Outcome, failure::Failure, key, status, trace};
+use super::{Call, Outcome, failure::Failure, identity, key, policy, status, trace};
 use crate::http::Method;
 
 /// What the last element of a path means.
@@ -12,6 +12,12 @@ pub enum Argument {
     None,
     /// The name of a key.
     KeyName,
+    /// The name of a policy.
+    PolicyName,
+    /// Two elements: the name of a policy and an identity.
+    PolicyAndIdentity,
+    /// An identity.
+    Identity,
     /// A glob pattern; none means `*`.
     Pattern,
 }
@@ -45,6 +51,9 @@ pub struct Route {
     pub(super) handler: fn(&Call<'_>) -> Result<Outcome, Failure>,
 }
 
+const METRICS: &str = "/v1/metrics";
+/// Documented with POST, called with GET: both are accepted.
+const POLICY_LIST: &str = "/v1/policy/list/";
 const MIB: usize = 1 << 20;
 const SHORT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(15);
@@ -61,9 +70,17 @@ pub static ROUTES: &[Route] = &[
     Route { method: Method::Post, path: "/v1/key/encrypt/", pattern: "/v1/key/encrypt/*", argument: Argument::KeyName, max_body: MIB / 2, timeout: LONG, access: Access::Policy, handler: key::encrypt },
     Route { method: Method::Post, path: "/v1/key/decrypt/", pattern: "/v1/key/decrypt/*", argument: Argument::KeyName, max_body: MIB, timeout: LONG, access: Access::Policy, handler: key::decrypt },
     Route { method: Method::Get, path: "/v1/key/list/", pattern: "/v1/key/list/*", argument: Argument::Pattern, max_body: 0, timeout: LONG, access: Access::Policy, handler: key::list },
+    Route { method: Method::Post, path: "/v1/policy/write/", pattern: "/v1/policy/write/*", argument: Argument::PolicyName, max_body: MIB, timeout: SHORT, access: Access::Policy, handler: policy::write },
+    Route { method: Method::Get, path: "/v1/policy/read/", pattern: "/v1/policy/read/*", argument: Argument::PolicyName, max_body: 0, timeout: SHORT, access: Access::Policy, handler: policy::read },
+    Route { method: Method::Get, path: POLICY_LIST, pattern: "/v1/policy/list/*", argument: Argument::Pattern, max_body: 0, timeout: SHORT, access: Access::Policy, handler: policy::list },
+    Route { method: Method::Delete, path: "/v1/policy/delete/", pattern: "/v1/policy/delete/*", argument: Argument::PolicyName, max_body: 0, timeout: SHORT, access: Access::Policy, handler: policy::delete },
+    Route { method: Method::Post, path: "/v1/identity/assign/", pattern: "/v1/identity/assign/*/*", argument: Argument::PolicyAndIdentity, max_body: 0, timeout: SHORT, access: Access::Policy, handler: identity::assign },
+    Route { method: Method::Get, path: "/v1/identity/list/", pattern: "/v1/identity/list/*", argument: Argument::Pattern, max_body: 0, timeout: SHORT, access: Access::Policy, handler: identity::list },
+    Route { method: Method::Delete, path: "/v1/identity/forget/", pattern: "/v1/identity/forget/*", argument: Argument::Identity, max_body: 0, timeout: SHORT, access: Access::Policy, handler: identity::forget },
     Route { method: Method::Get, path: "/v1/log/audit/trace", pattern: "/v1/log/audit/trace", argument: Argument::None, max_body: 0, timeout: ENDLESS, access: Access::Policy, handler: trace::audit },
     Route { method: Method::Get, path: "/v1/log/error/trace", pattern: "/v1/log/error/trace", argument: Argument::None, max_body: 0, timeout: ENDLESS, access: Access::Policy, handler: trace::error },
     Route { method: Method::Get, path: "/v1/log/log/error/trace", pattern: "/v1/log/log/error/trace", argument: Argument::None, max_body: 0, timeout: ENDLESS, access: Access::Policy, handler: trace::error },
+    Route { method: Method::Get, path: METRICS, pattern: METRICS, argument: Argument::None, max_body: 0, timeout: SHORT, access: Access::Policy, handler: status::metrics },
 ];
 
 /// The route that serves `path`: an exact path, or a prefix with its argument. A prefix without its
@@ -76,13 +93,22 @@ pub fn find(path: &str) -> Option<&'static Route> {
 }
 
 impl Route {
-    /// Whether `path` matches the pattern, which is the path of the route with one more element where
-    /// it takes an argument.
+    /// Whether `path` matches the pattern, which is the path of the route with as many more elements
+    /// as it takes arguments.
     pub fn matches(&self, path: &str) -> bool {
-        match (self.argument, path.strip_prefix(self.path)) {
-            (Argument::None, rest) => rest == Some(""),
-            (_, rest) => rest.is_some_and(|argument| !argument.contains('/')),
+        let Some(rest) = path.strip_prefix(self.path) else {
+            return false;
+        };
+        match self.argument {
+            Argument::None => rest.is_empty(),
+            Argument::PolicyAndIdentity => rest.bytes().filter(|c| *c == b'/').count() == 1,
+            _ => !rest.contains('/'),
         }
+    }
+
+    /// Whether its requests are counted: all but those that ask for the counts.
+    pub fn is_metered(&self) -> bool {
+        self.path != METRICS
     }
 
     /// Whether what it answers may be a key or what was sealed under one.
@@ -92,7 +118,8 @@ impl Route {
 
     /// Whether a request with `method` is for this route.
     pub fn accepts(&self, method: Method) -> bool {
-        method == self.method || (self.method == Method::Post && method == Method::Put)
+        let takes_post = self.method == Method::Post || self.path == POLICY_LIST;
+        method == self.method || (takes_post && matches!(method, Method::Post | Method::Put))
     }
 }
 
@@ -103,7 +130,7 @@ mod tests {
     #[test]
     fn matching_is_what_the_pattern_says() {
         for route in ROUTES {
-            for end in ["", "a", "*", "[", "a/b", "/", "a/"] {
+            for end in ["", "a", "*", "[", "a/b", "/", "a/", "/a", "a/b/c", "a//"] {
                 let path = format!("{}{end}", route.path);
                 let by_pattern = crate::glob::matches(route.pattern, &path);
                 assert_eq!(by_pattern, route.matches(&path), "{path}");

@@ -2,14 +2,22 @@
 
 use std::sync::Arc;
 
-use rustls::ServerConfig;
+use rustls::{ServerConfig, sign::CertifiedKey};
+use rustls_pki_types::UnixTime;
 
-use crate::{policy::Policies, tls::ClientTrust};
+use crate::{
+    config::{Auth, Config},
+    policy::Policies,
+    tls::{self, ClientTrust},
+};
 
 /// The configuration that requests work with; each sees one from start to finish.
+#[derive(Clone)]
 pub struct State {
     /// TLS for new connections.
     pub tls: Arc<ServerConfig>,
+    /// When the server's certificate expires.
+    pub certificate_expiry: UnixTime,
     /// Which client certificates are accepted.
     pub trust: Arc<ClientTrust>,
     /// Counts the changes of `trust`; connections that were accepted under another one are checked
@@ -17,4 +25,37 @@ pub struct State {
     pub trust_generation: u64,
     /// Who may do what.
     pub policies: Policies,
+    /// The header in which TLS proxies forward the certificates of their clients.
+    pub proxy_header: Option<String>,
+}
+
+impl State {
+    /// What `config` says, with the certificate that was read for it. Reads the authorities of the
+    /// system, if clients are checked.
+    ///
+    /// # Errors
+    /// If there are no authorities, or rustls refuses.
+    pub(super) fn load(
+        config: &Config,
+        certificate: Arc<CertifiedKey>,
+    ) -> Result<Self, tls::Error> {
+        let trust = Arc::new(match config.auth {
+            Auth::On => ClientTrust::system()?,
+            Auth::Off => ClientTrust::any(),
+        });
+        Ok(Self {
+            certificate_expiry: tls::expiry(&certificate),
+            tls: tls::server_config(certificate, trust.clone())?,
+            trust,
+            trust_generation: 0,
+            policies: config.policies.clone(),
+            proxy_header: config.proxy.header_cert.clone(),
+        })
+    }
+
+    /// Replaces the certificate; `tls` is the setting of TLS with it.
+    pub(super) fn set_certificate(&mut self, certificate: &CertifiedKey, tls: Arc<ServerConfig>) {
+        self.certificate_expiry = tls::expiry(certificate);
+        self.tls = tls;
+    }
 }

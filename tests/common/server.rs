@@ -6,6 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
     time::Duration,
 };
 
@@ -39,6 +40,8 @@ pub struct Config {
     /// The address to listen on; a free port of 127.0.0.1 if empty.
     pub address: String,
     policies: Vec<(String, Vec<String>, Vec<String>)>,
+    /// What stands under `tls.proxy`.
+    proxy: String,
     directory: PathBuf,
 }
 
@@ -58,6 +61,7 @@ impl Config {
             auth: "off",
             address: String::new(),
             policies: Vec::new(),
+            proxy: String::new(),
             directory: directory.to_owned(),
         }
     }
@@ -70,6 +74,25 @@ impl Config {
             .map(|identity| identity.id.clone())
             .collect();
         self.policies.push((name.to_owned(), paths, identities));
+    }
+
+    /// Makes `identities` TLS proxies that forward certificates in this header.
+    pub fn proxies(&mut self, identities: &[&Identity], header: Option<&str>) {
+        let identities: Vec<_> = identities.iter().map(|identity| &identity.id).collect();
+        self.proxy = format!("identities: {identities:?}");
+        if let Some(header) = header {
+            let _ = write!(self.proxy, ", header: {{cert: {header}}}");
+        }
+    }
+
+    /// Adds a probe listener, on an address that nobody else has.
+    pub fn probe(&mut self) -> SocketAddr {
+        static COUNT: AtomicU8 = AtomicU8::new(1);
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let address = SocketAddr::from(([127, high, low, number], 7374));
+        let _ = writeln!(self.more, "probe: {{address: {address}}}");
+        address
     }
 
     /// The directory of the key store. It exists already, so that a test may put files there.
@@ -96,9 +119,10 @@ impl Config {
         let path = |name| self.directory.join(name).display().to_string();
         let _ = writeln!(
             yaml,
-            "tls: {{key: {}, cert: {}}}",
+            "tls: {{key: {}, cert: {}, proxy: {{{}}}}}",
             path("server.key"),
-            path("server.crt")
+            path("server.crt"),
+            self.proxy
         );
         if !self.policies.is_empty() {
             yaml.push_str("policy:\n");
@@ -230,6 +254,15 @@ impl Server {
 
     pub fn keys(&self) -> PathBuf {
         self.directory.path().join("keys")
+    }
+
+    /// A file in the directory of the server, such as `config.yml` or `server.crt`.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The names in the key directory, sorted.

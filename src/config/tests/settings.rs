@@ -339,6 +339,48 @@ fn refused_policies_are_named_with_their_place() {
 }
 
 #[test]
+fn there_are_probes_only_where_the_file_says_so() {
+    assert_eq!(None, load("").probe);
+    assert_eq!(None, load("probe: { address: }").probe);
+    for (text, address) in [
+        ("127.0.0.1:7374", "127.0.0.1:7374"),
+        ("':7374'", "0.0.0.0:7374"),
+        ("'[::1]:7374'", "[::1]:7374"),
+        ("\"127.0.0.1:0\"", "127.0.0.1:0"),
+        ("10.0.0.1:7373", "10.0.0.1:7373"),
+    ] {
+        let text = format!("address: 127.0.0.1:7373\nprobe: {{ address: {text} }}");
+        assert_eq!(Some(address.parse().unwrap()), load(&text).probe, "{text}");
+    }
+    let text = "address: ':0'\nprobe: { address: ':0' }";
+    assert_eq!(Some("0.0.0.0:0".parse().unwrap()), load(text).probe);
+}
+
+#[test]
+fn probes_and_clients_have_addresses_of_their_own() {
+    assert_starts(
+        &error("probe:\n  address: somewhere"),
+        "invalid probe address: \"somewhere\" (kes.yml line 2 column 12, field probe.address: ",
+    );
+    for (api, probe) in [
+        ("127.0.0.1:7374", "127.0.0.1:7374"),
+        ("0.0.0.0:7374", "127.0.0.1:7374"),
+        ("127.0.0.1:7374", "'[::]:7374'"),
+        ("", "127.0.0.1"),
+    ] {
+        let text = format!("address: {api}\nprobe: {{ address: {probe} }}");
+        assert_starts(
+            &error(&text),
+            "the server can't listen for probes where it listens for clients: ",
+        );
+    }
+    assert_starts(
+        &error("probe: { addr: 127.0.0.1:7374 }"),
+        "failed to read config file: ",
+    );
+}
+
+#[test]
 fn a_proxy_is_not_root_and_its_header_is_a_header() {
     assert_starts(
         &error("tls:\n  proxy:\n    identities:\n    - a\n    - disabled\n"),

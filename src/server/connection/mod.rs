@@ -5,9 +5,10 @@
 
 mod requests;
 mod streaming;
+mod transport;
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     net::{SocketAddr, TcpStream},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -16,17 +17,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::ServerConnection;
-use zeroize::{Zeroize, Zeroizing};
-
 use self::streaming::{CHECK_INTERVAL, Streaming};
-use super::{Server, failure::Failure, peer::Peer, pipeline::Exchange};
+pub(super) use self::transport::Transport;
+use super::{Server, exchange::Exchange, failure::Failure, peer::Peer, proxy::Forwarded};
 use crate::{
     http::{
         body::BodyReader,
         reply::{Frame, Reply},
     },
-    secret, tls,
+    metrics::Event,
+    secret::{self, Wiped},
+    tls,
 };
 
 /// A handshake must be done, and a request complete, after this time.
@@ -103,6 +104,8 @@ impl Address {
 pub(super) struct Connection {
     /// Its place in the registry.
     pub(super) token: u64,
+    /// It is a probe's, without TLS and certificate.
+    pub(super) is_probe: bool,
     peer_address: SocketAddr,
     /// The generation of the trust that its handshake works with.
     trust_generation: u64,
@@ -113,14 +116,16 @@ pub(super) struct Connection {
 
 struct Inner {
     socket: TcpStream,
-    tls: ServerConnection,
+    transport: Transport,
     peer: Option<Peer>,
+    /// The certificate that a TLS proxy forwarded last.
+    forwarded: Option<Box<Forwarded>>,
     stage: Stage,
     /// Decrypted bytes that are not used yet, and how many of them were searched for a head's end.
-    input: Vec<u8>,
+    input: Wiped,
     scanned: usize,
-    /// Bytes of answers that TLS has not taken yet, and how many of them it has.
-    output: Zeroizing<Vec<u8>>,
+    /// Bytes of answers that the transport has not taken yet, and how many of them it has.
+    output: Wiped,
     taken: usize,
     /// Requests so far.
     requests: u64,
@@ -154,7 +159,7 @@ enum Stage {
 struct Receiving {
     exchange: Exchange,
     reader: BodyReader,
-    body: Zeroizing<Vec<u8>>,
+    body: Wiped,
     max_body: usize,
     frame: Frame,
 }
@@ -183,24 +188,26 @@ impl Connection {
         token: u64,
         socket: TcpStream,
         peer_address: SocketAddr,
-        tls: ServerConnection,
+        transport: Transport,
         trust_generation: u64,
         server: &Server,
     ) -> Self {
         let deadline = server.millis(Instant::now() + READ_TIMEOUT);
         Self {
             token,
+            is_probe: transport.is_plain(),
             peer_address,
             trust_generation,
             deadline: AtomicU64::new(deadline),
             inner: Mutex::new(Inner {
                 socket,
-                tls,
+                transport,
                 peer: None,
+                forwarded: None,
                 stage: Stage::Handshake,
-                input: Vec::new(),
+                input: Wiped::default(),
                 scanned: 0,
-                output: Zeroizing::new(Vec::new()),
+                output: Wiped::default(),
                 taken: 0,
                 requests: 0,
                 is_eof: false,
@@ -223,6 +230,11 @@ impl Connection {
 
     fn set_deadline(&self, server: &Server, at: Instant) {
         self.deadline.store(server.millis(at), Ordering::Relaxed);
+    }
+
+    /// Whether it waits for its next request. One that a worker is busy with does not.
+    pub(super) fn is_idle(&self) -> bool {
+        self.inner.try_lock().is_ok_and(|inner| inner.is_idle())
     }
 
     /// Lets epoll watch the socket for the first time.
@@ -263,7 +275,7 @@ impl Connection {
             }
             _ => {}
         }
-        inner.input.zeroize();
+        inner.input.reset();
         let _ = inner.socket.shutdown(std::net::Shutdown::Both);
         server.registry.remove(self.token);
     }
@@ -294,9 +306,15 @@ impl Connection {
                 let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
                 self.settle(inner, server, wait);
             }
+            Stage::Head if inner.input.is_empty() && !inner.is_stalled => {
+                // Idle for too long: the client hears that it is no accident.
+                inner.now = now;
+                let wait = inner.hang_up(self, server);
+                self.settle(inner, server, wait);
+            }
             stage => {
                 if matches!(stage, Stage::Handshake) && inner.has_received {
-                    self.log_handshake(server, "tls: handshake timed out");
+                    self.fail_handshake(server, "tls: handshake timed out");
                 }
                 self.close(inner, server);
             }
@@ -312,8 +330,7 @@ impl Connection {
         }
         let is_idle = match inner.stage {
             Stage::Handshake => true,
-            Stage::Head => inner.input.is_empty() && !inner.is_stalled,
-            _ => false,
+            _ => inner.is_idle(),
         };
         if at_once {
             self.close(&mut inner, server);
@@ -324,7 +341,8 @@ impl Connection {
         }
     }
 
-    fn log_handshake(&self, server: &Server, reason: &str) {
+    fn fail_handshake(&self, server: &Server, reason: &str) {
+        server.metrics.count(Event::FailedHandshake);
         let address = self.peer_address;
         server.log_error(&format!(
             "http: TLS handshake error from {address}: {reason}"
@@ -333,6 +351,11 @@ impl Connection {
 }
 
 impl Inner {
+    /// Whether it is between two requests and owes no answer.
+    fn is_idle(&self) -> bool {
+        matches!(self.stage, Stage::Head) && self.input.is_empty() && !self.is_stalled
+    }
+
     /// Reads, answers and writes until there is nothing left to do without waiting.
     fn turn(&mut self, connection: &Arc<Connection>, server: &Server) -> io::Result<Wait> {
         if matches!(self.stage, Stage::Linger) {
@@ -349,7 +372,7 @@ impl Inner {
                 }
                 step = self.advance(connection, server)?;
             }
-            let had_output = self.tls.wants_write() || self.taken < self.output.len();
+            let had_output = self.transport.wants_write() || self.taken < self.output.len();
             if !self.flush()? {
                 self.stall(connection, server);
                 return Ok(Wait::Writable);
@@ -381,8 +404,7 @@ impl Inner {
     /// Gives back what an idle connection does not need.
     fn rest(&mut self, connection: &Connection, server: &Server) -> Wait {
         if self.input.is_empty() {
-            self.input.zeroize();
-            self.input = Vec::new();
+            self.input.reset();
             if matches!(self.stage, Stage::Head) && server.is_draining() {
                 return self.hang_up(connection, server);
             }
@@ -393,8 +415,8 @@ impl Inner {
     /// Says goodbye and waits a moment for the client to do the same: closing a socket with unread
     /// bytes would throw away the answer that is still on its way.
     fn hang_up(&mut self, connection: &Connection, server: &Server) -> Wait {
-        self.tls.send_close_notify();
-        let sent = self.write_tls();
+        self.transport.say_goodbye();
+        let sent = self.write_out();
         if self.is_eof || !matches!(sent, Ok(true)) {
             return Wait::Closed;
         }
@@ -442,10 +464,10 @@ impl Inner {
 
     /// Reads once from the socket. `false` if there is nothing to read now.
     fn receive(&mut self, connection: &Connection, server: &Server) -> io::Result<bool> {
-        match self.tls.read_tls(&mut self.socket) {
+        match self.transport.read(&mut self.socket) {
             Ok(0) => {
-                if self.tls.is_handshaking() && self.has_received {
-                    connection.log_handshake(server, "EOF");
+                if self.transport.is_handshaking() && self.has_received {
+                    connection.fail_handshake(server, "EOF");
                 }
                 self.is_eof = true;
                 return Ok(true);
@@ -455,18 +477,18 @@ impl Inner {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(true),
             Err(e) => return Err(e),
         }
-        let state = match self.tls.process_new_packets() {
-            Ok(state) => state,
+        let received = match self.transport.process() {
+            Ok(received) => received,
             Err(e) => {
-                if self.tls.is_handshaking() {
-                    connection.log_handshake(server, &tls::handshake_failure(&e));
+                if self.transport.is_handshaking() {
+                    connection.fail_handshake(server, &tls::handshake_failure(&e));
                 }
                 // The alert that says why.
-                let _ = self.write_tls();
+                let _ = self.write_out();
                 return Err(io::ErrorKind::InvalidData.into());
             }
         };
-        let count = state.plaintext_bytes_to_read();
+        let count = received.count;
         if count > 0 {
             if self.input.is_empty() && matches!(self.stage, Stage::Head | Stage::Handshake) {
                 connection.set_deadline(server, self.now + READ_TIMEOUT);
@@ -474,30 +496,30 @@ impl Inner {
             let start = self.input.len();
             secret::reserve(&mut self.input, count);
             self.input.resize(start + count, 0);
-            self.tls.reader().read_exact(&mut self.input[start..])?;
+            self.transport.take(&mut self.input[start..])?;
         }
-        if state.peer_has_closed() {
+        if received.is_end {
             self.is_eof = true;
         }
         Ok(true)
     }
 
-    /// Gives the output to TLS and that to the socket. `false` if the socket takes no more now.
+    /// Gives the output to the transport and that to the socket. `false` if the socket takes no more now.
     fn flush(&mut self) -> io::Result<bool> {
         loop {
             while self.taken < self.output.len() {
-                let count = self.tls.writer().write(&self.output[self.taken..])?;
+                let count = self.transport.put(&self.output[self.taken..])?;
                 if count == 0 {
                     break;
                 }
                 self.taken += count;
             }
-            if !self.write_tls()? {
+            if !self.write_out()? {
                 return Ok(false);
             }
             if self.taken == self.output.len() {
                 if !self.output.is_empty() {
-                    self.output = Zeroizing::new(Vec::new());
+                    self.output.reset();
                     self.taken = 0;
                 }
                 return Ok(true);
@@ -505,9 +527,9 @@ impl Inner {
         }
     }
 
-    fn write_tls(&mut self) -> io::Result<bool> {
-        while self.tls.wants_write() {
-            match self.tls.write_tls(&mut self.socket) {
+    fn write_out(&mut self) -> io::Result<bool> {
+        while self.transport.wants_write() {
+            match self.transport.write(&mut self.socket) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),

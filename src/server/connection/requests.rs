@@ -6,7 +6,7 @@ use std::{io, sync::Arc};
 
 use rustls::HandshakeKind;
 use rustls_pki_types::UnixTime;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroize as _;
 
 use super::{
     Address, Connection, HOLD_TIMEOUT, IDLE_TIMEOUT, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving,
@@ -20,12 +20,16 @@ use crate::{
         head::{self, Head},
         reply::{Frame, Reply},
     },
-    secret,
+    metrics::Event,
+    secret::{self, Wiped},
     server::{
-        Server,
+        Server, State,
+        exchange::Exchange,
         failure::Failure,
         peer::Peer,
-        pipeline::{Admission, Exchange, Progress},
+        pipeline::{Admission, Progress},
+        probe,
+        proxy::Client,
     },
     tls,
 };
@@ -38,7 +42,7 @@ impl Inner {
         server: &Server,
     ) -> io::Result<Step> {
         match &mut self.stage {
-            Stage::Handshake if self.tls.is_handshaking() => Ok(Step::NeedsInput),
+            Stage::Handshake if self.transport.is_handshaking() => Ok(Step::NeedsInput),
             Stage::Handshake => self.finish_handshake(connection, server),
             Stage::Head => self.read_head(connection, server),
             Stage::Body(_) => self.read_body(connection, server),
@@ -90,9 +94,13 @@ impl Inner {
     /// Finds out who the client is. A resumed session brings the old certificate along unchecked,
     /// so it is checked here.
     fn finish_handshake(&mut self, connection: &Connection, server: &Server) -> io::Result<Step> {
+        if connection.is_probe {
+            self.next_request(connection, server);
+            return Ok(Step::Progress);
+        }
         let state = server.state();
-        let chain = self.tls.peer_certificates().unwrap_or_default();
-        let is_resumed = self.tls.handshake_kind() == Some(HandshakeKind::Resumed);
+        let chain = self.transport.peer_certificates();
+        let is_resumed = self.transport.handshake_kind() == Some(HandshakeKind::Resumed);
         // A full handshake was checked by the trust that it began with, a resumed one is by that of
         // now; requests compare with the latest.
         let (checked, generation) = match is_resumed {
@@ -108,10 +116,14 @@ impl Inner {
         match peer {
             Ok(peer) => self.peer = Some(peer),
             Err(reason) => {
-                connection.log_handshake(server, &reason);
+                connection.fail_handshake(server, &reason);
                 return Err(io::ErrorKind::InvalidData.into());
             }
         }
+        server.metrics.count(match is_resumed {
+            true => Event::ResumedHandshake,
+            false => Event::FullHandshake,
+        });
         self.next_request(connection, server);
         Ok(Step::Progress)
     }
@@ -136,17 +148,21 @@ impl Inner {
         while self.scanned == 0 && self.input.starts_with(b"\r\n") {
             self.consume(2);
         }
-        let head = match head::find_end(&self.input, &mut self.scanned) {
+        let end = match head::find_end(&self.input, &mut self.scanned) {
+            Ok(Some(end)) => end,
             Ok(None) => return Ok(Step::NeedsInput),
-            Ok(Some(end)) => {
-                let head = head::parse(&self.input[..end]);
-                self.consume(end);
-                head
+            Err(malformed) => {
+                self.refuse_malformed(malformed);
+                return Ok(Step::Progress);
             }
-            Err(malformed) => Err(malformed),
         };
+        let state = server.state();
+        let kept = self.peer.as_ref().and_then(|peer| state.forwards_in(peer));
+        let head = head::parse(&self.input[..end], kept);
+        self.consume(end);
         match head {
-            Ok(head) => self.begin(&head, connection, server),
+            Ok(head) if connection.is_probe => Ok(self.answer_probe(&head, connection, server)),
+            Ok(head) => self.begin(&head, &state, connection, server),
             Err(malformed) => {
                 self.refuse_malformed(malformed);
                 Ok(Step::Progress)
@@ -167,31 +183,42 @@ impl Inner {
         self.is_closing = true;
     }
 
+    fn answer_probe(&mut self, head: &Head, connection: &Connection, server: &Server) -> Step {
+        let frame = frame(head, server).without_go_ahead(head);
+        let unread = BodyReader::new(head.framing);
+        let reply = probe::answer(server, head);
+        self.send(&reply, frame, unread, connection, server);
+        Step::Progress
+    }
+
     fn begin(
         &mut self,
         head: &Head,
+        state: &State,
         connection: &Arc<Connection>,
         server: &Server,
     ) -> io::Result<Step> {
         self.requests += 1;
         let now = self.now;
-        let frame = Frame {
-            is_http11: head.is_http11,
-            is_head: head.method == Method::Head,
-            keep_alive: head.keep_alive && !server.is_draining(),
-        };
-        let state = server.state();
+        let frame = frame(head, server);
         let Some(peer) = &mut self.peer else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        let chain = self.tls.peer_certificates().unwrap_or_default();
-        let is_trusted = peer.is_still_trusted(&state, chain, UnixTime::now());
-        let (reply, frame) = match server.admit(&state, peer, head, now) {
+        let chain = self.transport.peer_certificates();
+        let is_trusted = peer.is_still_trusted(state, chain, UnixTime::now());
+        let client = Client::new(state, peer, head, &mut self.forwarded, |reason| {
+            let address = connection.peer_address;
+            server.log_error(&format!(
+                "http: client certificate forwarded by TLS proxy {address}: {reason}"
+            ));
+        });
+        let (reply, frame) = match server.admit(state, &client, head, now) {
             Admission::Granted(exchange, max_body) if is_trusted => {
                 return Ok(self.accept(exchange, max_body, head, frame, connection, server));
             }
             Admission::Granted(exchange, _) => {
-                let reply = exchange.answer(Err(Failure::Prohibited));
+                let failure = server.distrust(client.peer.identity(), &head.path);
+                let reply = exchange.answer(Err(failure));
                 (
                     reply,
                     Frame {
@@ -230,7 +257,7 @@ impl Inner {
                 self.stage = Stage::Body(Box::new(Receiving {
                     exchange,
                     reader,
-                    body: Zeroizing::new(Vec::new()),
+                    body: Wiped::default(),
                     max_body,
                     frame,
                 }));
@@ -420,5 +447,14 @@ impl Inner {
             self.stage = Stage::Discard(reader, MAX_DISCARD);
             connection.set_deadline(server, self.now + READ_TIMEOUT);
         }
+    }
+}
+
+/// The frame of the answer to `head`.
+fn frame(head: &Head, server: &Server) -> Frame {
+    Frame {
+        is_http11: head.is_http11,
+        is_head: head.method == Method::Head,
+        keep_alive: head.keep_alive && !server.is_draining(),
     }
 }

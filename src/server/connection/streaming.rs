@@ -17,7 +17,7 @@ use super::{Connection, Inner, Stage, Step, Wait};
 use crate::{
     http::reply::{Frame, LAST_CHUNK, Reply, chunk},
     log::{Stream, Subscriber, Subscription},
-    server::{Server, pipeline::Exchange},
+    server::{Server, exchange::Exchange},
 };
 
 /// Whether a client may still see its stream is looked at this often.
@@ -84,6 +84,7 @@ impl Connection {
             self.send_away(inner, server);
             return false;
         }
+        streaming.subscription.count_events(lines);
         streaming.queue.push_back(lines.clone());
         streaming.queued += lines.len();
         if !inner.is_stalled {
@@ -191,10 +192,11 @@ impl Inner {
             connection.send_away(self, server);
             return;
         }
-        let chain = self.tls.peer_certificates().unwrap_or_default();
+        let chain = self.transport.peer_certificates();
+        let forwarded = &mut self.forwarded;
         let may_stay = self.peer.as_mut().is_some_and(|peer| {
             let (identity, path) = (&streaming.identity, &streaming.path);
-            server.may_stay(peer, chain, identity, path, UnixTime::now())
+            server.may_stay(peer, chain, forwarded, identity, path, UnixTime::now())
         });
         if may_stay {
             connection.set_deadline(server, now + CHECK_INTERVAL);

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# A key store that hangs: whoever needs it is told in time, whoever does not notices nothing, and
+# when it goes on everything works again. Meanwhile a connection is idle until it is closed.
+#
+# strace holds each call that opens a file, which only the key store threads make by now.
+# shellcheck source=scripts/it/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+need strace openssl
+scene
+
+readonly QUEUE=1024   # requests that may wait for the key store, running ones included
+readonly MORE=60      # beyond that
+tracer=
+at_exit() { [ -z "$tracer" ] || kill -9 "$tracer" 2>/dev/null; }
+
+start
+api POST /v1/key/create/warm; is 200
+api POST /v1/key/create/cold; is 200
+api POST /v1/key/generate/warm --data '{}'; is 200
+
+# One request, then nothing: openssl ends when the server closes, with 0 if that was announced.
+{ printf 'GET /version HTTP/1.1\r\nHost: x\r\n\r\n'; sleep 120; } |
+    {
+        code=0
+        openssl s_client -quiet -connect "127.0.0.1:$PORT" -cert root.crt -key root.key >idle.out 2>&1 || code=$?
+        echo "$(date +%s) $code" >idle.end
+    } &
+idle_began=$(date +%s)
+
+# hang / go_on: the key store.
+hang() {
+    strace -f -qq -o trace -p "$SERVER" -e trace=openat -e inject=openat:delay_enter=60000000 2>strace.log &
+    tracer=$!
+    # Attached when each thread has a tracer.
+    within 10 is_traced || fail "strace does not attach: $(cat strace.log)"
+}
+is_traced() { ! grep -h '^TracerPid:' /proc/"$SERVER"/task/*/status | grep -qw 0; }
+go_on() {
+    kill -TERM "$tracer"
+    wait "$tracer" 2>/dev/null || true
+    tracer=
+}
+
+step 'a key store that hangs'
+hang
+
+step 'a request that needs it gets 503 after its 15 seconds; cached keys are served meanwhile'
+began=$(date +%s)
+curl --silent --max-time 30 --cacert server.crt --key root.key --cert root.crt --output cold.body \
+    --write-out '%{http_code}' --data '{}' "$URL/v1/key/generate/cold" >cold.status &
+cold=$!
+served=0
+while kill -0 "$cold" 2>/dev/null; do
+    api POST /v1/key/generate/warm --data '{}'; is 200
+    served=$((served + 1))
+    sleep 0.2
+done
+took=$(($(date +%s) - began))
+equal 'status' 503 "$(cat cold.status)"
+equal 'text' '{"message":"timeout"}' "$(cat cold.body)"
+[ "$took" -ge 14 ] && [ "$took" -le 18 ] || fail "it was answered after $took s"
+[ "$served" -ge 20 ] || fail "only $served requests were served meanwhile"
+api POST /v1/key/create/new --max-time 30; is 503 '{"message":"timeout"}'
+
+step 'more requests than may wait: the others get 503 at once'
+# The hung calls above still hold their place.
+flood() { # NUMBER FIRST LAST
+    curl --silent --max-time 40 --cacert server.crt --key root.key --cert root.crt \
+        --parallel --parallel-immediate --parallel-max 300 --data '{}' --output "flood$1.#1" \
+        --write-out '%{http_code}\n' "$URL/v1/key/generate/k[$2-$3]" >"flood$1.status" 2>/dev/null || true
+}
+total=$((QUEUE + MORE)) floods=()
+for number in 0 1 2 3; do
+    flood "$number" $((number * total / 4 + 1)) $(((number + 1) * total / 4)) &
+    floods+=($!)
+done
+answered() { grep -sl "$1" flood?.* | wc -l; }
+full_at_once() { [ "$(answered 'too many requests wait for the key store')" -ge "$MORE" ]; }
+within 8 full_at_once || fail "only $(answered message) were answered at once"
+api POST /v1/key/generate/warm --data '{}'; is 200
+api POST /v1/key/generate/another --data '{}'; is 503 '{"message":"too many requests wait for the key store"}'
+api POST /v1/key/create/another; is 503 '{"message":"too many requests wait for the key store"}'
+wait "${floods[@]}"
+equal 'answers' "$total" "$(cat flood*.status | wc -l)"
+equal 'all with 503' "$total" "$(cat flood*.status | grep -c '^503$')"
+full="$(answered 'too many requests wait for the key store')"
+timeouts="$(answered '"timeout"')"
+equal 'each has one of the two texts' "$total" $((full + timeouts))
+[ "$full" -ge "$MORE" ] && [ "$timeouts" -ge $((QUEUE / 2)) ] || fail "$full were refused at once, $timeouts timed out"
+
+step 'the key store goes on, and so does everything else'
+go_on
+works() { api POST /v1/key/generate/cold --data '{}'; [ "$STATUS" = 200 ]; }
+within 10 works || fail "still answered $STATUS '$BODY'"
+api POST /v1/key/create/after; is 200
+api POST /v1/key/generate/after --data '{}'; is 200
+
+step 'a connection without a request is closed after 90 seconds'
+within 100 test -s idle.end || fail 'it is still open'
+read -r ended code <idle.end
+took=$((ended - idle_began))
+equal 'exit code of openssl' 0 "$code"
+grep -q '"version"' idle.out || fail 'its first request was not answered'
+[ "$took" -ge 88 ] && [ "$took" -le 95 ] || fail "it was closed after $took s"
+stop

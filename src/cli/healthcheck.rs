@@ -1,0 +1,121 @@
+//! `kes healthcheck`, for containers without curl: one question to the probe of a server.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+use serde_json::json;
+
+use super::{
+    Failure,
+    args::{Args, Flag, Takes},
+    commands::JSON,
+    complain, print,
+};
+use crate::config::{Config, Flags, parse_address};
+
+/// The server has to answer within this time.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// More than this is not read of an answer, in bytes.
+const MAX_ANSWER: u64 = 1024;
+
+pub(super) const DETAILS: &str = "\
+Without --live, the server must also be ready: its key store is available and it is not ending.
+Exit codes: 0 healthy, 1 not, 2 it is not clear whom to ask.";
+
+#[rustfmt::skip]
+pub(super) const FLAGS: &[Flag] = &[
+    Flag { names: &["config"], takes: Takes::Value("file"), help: "configuration file of the server, for its probe.address" },
+    Flag { names: &["probe"], takes: Takes::Value("IP:port"), help: "ask there" },
+    Flag { names: &["live"], takes: Takes::Bool, help: "ask only whether the server runs" },
+    JSON,
+];
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let address = match address(args) {
+        Ok(address) => address,
+        Err(reason) => {
+            complain(&format!("Error: {reason}\n"));
+            return Err(Failure::Exit(2));
+        }
+    };
+    let path = if args.is_set("live") { "live" } else { "ready" };
+    let url = format!("http://{address}/{path}");
+    let (status, text) =
+        ask(&url).map_err(|e| format!("unhealthy: {url} does not answer: {}", one_line(&e)))?;
+    let text = one_line(&text);
+    if args.is_set("json") {
+        let answer =
+            json!({ "healthy": status == 200, "url": url, "status": status, "says": text });
+        print(&format!("{answer}\n"))?;
+        return match status {
+            200 => Ok(()),
+            _ => Err(Failure::Exit(1)),
+        };
+    }
+    match status {
+        200 => print(&format!("healthy: {url} says {text}\n")),
+        503 => Err(format!("unhealthy: {url} says {text}").into()),
+        _ => Err(format!("unhealthy: {url} answers with status {status}").into()),
+    }
+}
+
+/// Whom to ask, or why nobody knows.
+fn address(args: &Args) -> Result<SocketAddr, String> {
+    if !args.positional.is_empty() {
+        return Err("too many arguments".to_owned());
+    }
+    let address = match (args.value("probe"), args.value("config")) {
+        (Some(probe), _) => {
+            parse_address(probe).ok_or_else(|| format!("invalid probe address: {probe:?}"))?
+        }
+        (None, Some(file)) => configured(Path::new(file))?,
+        (None, None) => {
+            return Err(
+                "no probe address: use --config with the server's file, or --probe".to_owned(),
+            );
+        }
+    };
+    // Who listens everywhere also listens here.
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    Ok(SocketAddr::new(ip, address.port()))
+}
+
+fn configured(file: &Path) -> Result<SocketAddr, String> {
+    // What the server may have got from flags does not matter here.
+    let flags = Flags {
+        root: Some("disabled".to_owned()),
+        key: Some("server.key".into()),
+        cert: Some("server.crt".into()),
+        ..Flags::default()
+    };
+    let config = Config::from_file(file, &flags).map_err(|e| e.to_string())?;
+    config
+        .probe
+        .ok_or_else(|| format!("no probe.address in {}", file.display()))
+}
+
+/// Status and text of the answer.
+fn ask(url: &str) -> Result<(u16, String), String> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(TIMEOUT))
+        .http_status_as_error(false)
+        .proxy(None)
+        .max_redirects(0)
+        .build()
+        .into();
+    let mut answer = agent.get(url).call().map_err(|e| e.to_string())?;
+    let text = answer.body_mut().with_config().limit(MAX_ANSWER);
+    let text = text.read_to_string().map_err(|e| e.to_string())?;
+    Ok((answer.status().as_u16(), text))
+}
+
+fn one_line(text: &str) -> String {
+    text.trim().replace(char::is_control, " ")
+}

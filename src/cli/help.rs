@@ -1,0 +1,109 @@
+//! What `--help` prints, from the table of commands.
+
+use std::fmt::Write as _;
+
+use super::{
+    args::{Flag, Takes},
+    commands::{Command, ENVIRONMENT, below},
+};
+
+/// The help of one command, called by `path`.
+pub(super) fn usage(command: &Command, path: &[&str]) -> String {
+    // Writing to a `String` cannot fail.
+    let mut text = format!(
+        "{}.\n\nUsage:\n  {}\n",
+        command.summary,
+        synopsis(command, path)
+    );
+    let others: Vec<_> = command
+        .paths()
+        .filter(|other| *other != path)
+        .map(|other| format!("kes {}", other.join(" ")))
+        .collect();
+    if !others.is_empty() {
+        let _ = writeln!(text, "\nAlso called:\n  {}", others.join("\n  "));
+    }
+    text.push_str("\nOptions:\n");
+    for flag in command.flags.iter().chain([&HELP]) {
+        let _ = writeln!(text, "  {:<24} {}", option(flag), flag.help);
+    }
+    if !command.details.is_empty() {
+        let _ = write!(text, "\n{}\n", command.details);
+    }
+    if !command.examples.is_empty() {
+        let _ = writeln!(text, "\nExamples:\n  {}", command.examples.join("\n  "));
+    }
+    if command.is_client() {
+        text.push_str(&environment());
+    }
+    text
+}
+
+/// The help of the commands whose words start with `path`.
+pub(super) fn group_usage(path: &[&str]) -> String {
+    let name = [&["kes"], path].concat().join(" ");
+    let mut text = format!("Usage:\n  {name} <command> [options]\n\nCommands:\n");
+    for (known, command) in below(path) {
+        let words = known[path.len()..].join(" ");
+        let summary = match command.path == known {
+            true => command.summary.to_owned(),
+            false => format!("The same as 'kes {}'", command.path.join(" ")),
+        };
+        let _ = writeln!(text, "  {words:<24} {summary}");
+    }
+    let _ = writeln!(text, "\n'{name} <command> --help' tells more.");
+    if path.is_empty() {
+        let _ = writeln!(text, "'kes --version' prints the version.");
+        text.push_str(&environment());
+    }
+    text
+}
+
+/// The flag that every command has.
+pub(super) const HELP: Flag = Flag {
+    names: &["help", "h"],
+    takes: Takes::Bool,
+    help: "print this text",
+};
+
+/// `kes key create [options] <name> [<key>]`
+pub(super) fn synopsis(command: &Command, path: &[&str]) -> String {
+    let mut text = format!("kes {}", path.join(" "));
+    if !command.flags.is_empty() {
+        text.push_str(" [options]");
+    }
+    if !command.arguments.is_empty() {
+        text.push(' ');
+        text.push_str(&command.arguments());
+    }
+    text
+}
+
+/// `-t, --time <duration>`
+pub(super) fn option(flag: &Flag) -> String {
+    let mut names: Vec<_> = flag.names.iter().map(|name| dashed(name)).collect();
+    names.sort_by_key(String::len);
+    let value = match flag.takes {
+        Takes::Bool => String::new(),
+        Takes::Value(what) => format!(" <{what}>"),
+        Takes::Duration => " <duration>".to_owned(),
+    };
+    names.join(", ") + &value
+}
+
+/// `--name`, or `-n` for one letter.
+pub(super) fn dashed(name: &str) -> String {
+    if name.len() == 1 {
+        format!("-{name}")
+    } else {
+        format!("--{name}")
+    }
+}
+
+fn environment() -> String {
+    let mut text = "\nEnvironment of the client commands:\n".to_owned();
+    for (name, what) in ENVIRONMENT {
+        let _ = writeln!(text, "  {name:<17} {what}");
+    }
+    text
+}

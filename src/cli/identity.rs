@@ -1,0 +1,66 @@
+//! `kes identity assign|list|forget`
+
+use std::collections::BTreeMap;
+
+use super::{Args, Failure, arguments, client, print, style::harmless, wants_json};
+use crate::client::{Client, MAX_ANSWER, MAX_LIST, escape};
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// `kes identity assign <identity> <policy>`
+pub(super) fn assign(args: &Args) -> Result<()> {
+    let [identity, policy] = arguments(args, &["identity", "policy"], 2)? else {
+        unreachable!("both are required");
+    };
+    let path = format!(
+        "/v1/identity/assign/{}/{}",
+        escape(policy),
+        escape(identity)
+    );
+    client(args)?
+        .send("POST", &path, None, MAX_ANSWER)
+        .map_err(|e| format!("failed to assign identity {identity:?} to policy {policy:?}: {e}"))?;
+    Ok(())
+}
+
+/// `kes identity list [<pattern>]`
+pub(super) fn list(args: &Args) -> Result<()> {
+    let pattern = arguments(args, &[], 1)?.first().map_or("*", String::as_str);
+    let assigned = fetch(&client(args)?, pattern)
+        .map_err(|e| format!("failed to list identities matching {pattern:?}: {e}"))?;
+    if wants_json(args) {
+        return print(&serde_json::to_string(&assigned).unwrap_or_default());
+    }
+    let lines: String = assigned
+        .iter()
+        .map(|(identity, policy)| format!("  {} => {}\n", harmless(identity), harmless(policy)))
+        .collect();
+    print(&format!("{{\n{lines}}}\n"))
+}
+
+/// The identities that match `pattern` with their policies, from the server, sorted.
+pub(super) fn fetch(
+    client: &Client,
+    pattern: &str,
+) -> std::result::Result<BTreeMap<String, String>, String> {
+    let path = format!("/v1/identity/list/{}", escape(pattern));
+    let answer = client
+        .send("GET", &path, None, MAX_LIST)
+        .map_err(|e| e.to_string())?;
+    parse(&answer).map_err(|e| format!("the server sent no list: {e}"))
+}
+
+/// Reads an identity list.
+pub(super) fn parse(list: &[u8]) -> serde_json::Result<BTreeMap<String, String>> {
+    serde_json::from_slice(list)
+}
+
+/// `kes identity forget <identity>`
+pub(super) fn forget(args: &Args) -> Result<()> {
+    let identity = &arguments(args, &["identity"], 1)?[0];
+    let path = format!("/v1/identity/forget/{}", escape(identity));
+    client(args)?
+        .send("DELETE", &path, None, MAX_ANSWER)
+        .map_err(|e| format!("failed to forget identity {identity:?}: {e}"))?;
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! The metrics that are shown, out of the text that Prometheus reads.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::Serialize;
+
+/// Nanoseconds of one second.
+const SECOND: f64 = 1e9;
+
+/// The state of a server at one moment. Serialized as the original prints it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Sample {
+    #[serde(rename = "kes_http_request_success")]
+    pub(super) success: u64,
+    #[serde(rename = "kes_http_request_error")]
+    pub(super) error: u64,
+    #[serde(rename = "kes_http_request_failure")]
+    pub(super) failure: u64,
+    #[serde(rename = "kes_http_request_active")]
+    pub(super) active: u64,
+    /// Answers that took at most so many nanoseconds; the numbers are keys, and sorted, as texts.
+    #[serde(rename = "kes_http_response_time")]
+    response_time: BTreeMap<String, u64>,
+    /// Nanoseconds, whole seconds of them.
+    #[serde(rename = "kes_system_up_time")]
+    up_time: u64,
+}
+
+impl Sample {
+    /// Reads the text format of Prometheus; what it does not know is skipped, samples of one metric
+    /// with several labels are added up.
+    ///
+    /// # Errors
+    /// If there is none of the metrics.
+    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+        let mut sample = Self::default();
+        let mut found = false;
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let Some((name, labels, value)) = split(line) else {
+                continue;
+            };
+            let count = value as u64; // a cast of what is no count saturates
+            match name {
+                "kes_http_request_success" => sample.success += count,
+                "kes_http_request_error" => sample.error += count,
+                "kes_http_request_failure" => sample.failure += count,
+                "kes_http_request_active" => sample.active += count,
+                "kes_system_up_time" => sample.up_time = nanoseconds(value.floor()),
+                "kes_http_response_time_bucket" => {
+                    let bound = bound(labels).filter(|bound| bound.is_finite());
+                    if let Some(bound) = bound {
+                        let bucket = nanoseconds(bound).to_string();
+                        *sample.response_time.entry(bucket).or_default() += count;
+                    }
+                }
+                _ => continue,
+            }
+            found = true;
+        }
+        match found {
+            true => Ok(sample),
+            false => Err("the server sent no metrics"),
+        }
+    }
+
+    /// One line of JSON.
+    pub(super) fn as_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// How many answers took at most `bound`.
+    pub(super) fn within(&self, bound: Duration) -> u64 {
+        let bucket = bound.as_nanos().to_string();
+        self.response_time.get(&bucket).copied().unwrap_or_default()
+    }
+
+    pub(super) fn up_time(&self) -> Duration {
+        Duration::from_nanos(self.up_time)
+    }
+}
+
+/// Name, labels and value in `name{labels} value`.
+fn split(line: &str) -> Option<(&str, &str, f64)> {
+    let (name, labels, rest) = match line.split_once('{') {
+        Some((name, rest)) => {
+            let (labels, rest) = rest.rsplit_once('}')?;
+            (name, labels, rest)
+        }
+        None => {
+            let (name, rest) = line.split_once(' ')?;
+            (name, "", rest)
+        }
+    };
+    let value = rest.split_whitespace().next()?.parse().ok()?;
+    Some((name, labels, value))
+}
+
+/// The number in `le="0.01"`.
+fn bound(labels: &str) -> Option<f64> {
+    let (_, rest) = labels.split_once("le=\"")?;
+    rest.split('"').next()?.parse().ok()
+}
+
+fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * SECOND).round() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+# HELP kes_http_request_success Requests answered with 200.
+# TYPE kes_http_request_success counter
+kes_http_request_success 90
+kes_http_request_error{code=\"400\"} 6
+kes_http_request_error{code=\"403\"} 2
+kes_http_request_failure 2
+kes_http_request_active 1
+kes_http_response_time_bucket{le=\"0.01\"} 80
+kes_http_response_time_bucket{le=\"0.1\"} 95
+kes_http_response_time_bucket{le=\"1.5\"} 99
+kes_http_response_time_bucket{le=\"10\"} 100
+kes_http_response_time_bucket{le=\"+Inf\"} 100
+kes_http_response_time_sum 1.25
+kes_http_response_time_count 100
+kes_system_up_time 3723.45 1700000000000
+something_else{le=\"0.01\"} 5
+nonsense
+";
+
+    #[test]
+    fn the_json_is_that_of_the_original() {
+        let sample = Sample::parse(TEXT).unwrap();
+        assert_eq!(
+            "{\"kes_http_request_success\":90,\"kes_http_request_error\":8,\
+             \"kes_http_request_failure\":2,\"kes_http_request_active\":1,\
+             \"kes_http_response_time\":{\"10000000\":80,\"100000000\":95,\
+             \"10000000000\":100,\"1500000000\":99},\"kes_system_up_time\":3723000000000}",
+            sample.as_json()
+        );
+        assert_eq!(95, sample.within(Duration::from_millis(100)));
+        assert_eq!(Duration::from_secs(3723), sample.up_time());
+    }
+
+    #[test]
+    fn something_else_than_metrics_is_an_error() {
+        for text in ["", "# nothing\n", "<html>\n", "kes_x 1\n", "}{ 1\n"] {
+            assert!(Sample::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn odd_numbers_do_no_harm() {
+        let text = "kes_http_request_success NaN\nkes_http_request_error -1\n\
+                    kes_system_up_time +Inf\nkes_http_request_failure 1e300\n";
+        let sample = Sample::parse(text).unwrap();
+        assert_eq!(
+            (0, 0, u64::MAX),
+            (sample.success, sample.error, sample.failure)
+        );
+    }
+}

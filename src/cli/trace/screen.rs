@@ -1,0 +1,298 @@
+//! The screen of a terminal: taken over, redrawn, and given back whatever happens.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal as _, Read as _, Write as _},
+    os::fd::{AsFd, OwnedFd},
+    panic,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, Receiver, SyncSender},
+    },
+    thread,
+    time::SystemTime,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    termios::{
+        InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr,
+        tcgetwinsize, tcsetattr,
+    },
+};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH},
+    iterator::Signals,
+};
+
+use super::{
+    metrics::Sample,
+    view::{Size, View},
+};
+use crate::cli::{Failure, style::Style};
+
+/// Other screen, no cursor, no line wrapping.
+const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
+/// All of that back.
+const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
+
+/// Messages that may wait to be shown; whoever feeds faster than a terminal draws has to wait.
+const QUEUE: usize = 128;
+/// What follows a lone Esc within this time belongs to it: it was another key.
+const ESCAPE_TIMEOUT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
+
+/// What may happen.
+pub(super) enum Message {
+    /// A line of a log, and when it came in.
+    Line(Vec<u8>, SystemTime),
+    Sample(Sample),
+    /// Nothing more will come, and why.
+    End(String),
+    Resized,
+    /// The user wants to leave.
+    Quit,
+    /// The process is to end by this signal.
+    Killed(i32),
+}
+
+/// Where messages go.
+pub(super) type Sender = SyncSender<Message>;
+
+/// Shows `view` until its user or a signal ends it. `feed` runs in a thread of its own and sends
+/// what there is to show.
+///
+/// # Errors
+/// Why `feed` came to an end, or what is wrong with the terminal.
+pub(super) fn run(view: View, feed: impl FnOnce(Sender) + Send + 'static) -> Result<(), Failure> {
+    let (sender, messages) = mpsc::sync_channel(QUEUE);
+    let failed = |e: io::Error| Failure::from(format!("failed to use the terminal: {e}"));
+    watch_signals(sender.clone()).map_err(failed)?;
+    let screen = Screen::enter().map_err(failed)?;
+    if let Some(keyboard) = &screen.keyboard {
+        watch_keys(keyboard, sender.clone()).map_err(failed)?;
+    }
+    thread::Builder::new()
+        .name("trace".to_owned())
+        .spawn(move || feed(sender))
+        .map_err(failed)?;
+    let style = Style::of_stdout();
+    let (view, ended) = show(view, &messages, style);
+    drop(screen);
+
+    // So that it can still be looked at.
+    let mut last = view.lines(size(), style).join("\n");
+    last.push('\n');
+    super::super::print(&last)?;
+    match ended {
+        Message::Killed(signal) => {
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+            Err(Failure::Exit(1))
+        }
+        Message::End(reason) => Err(reason.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Draws whenever something happens, once for all that happened meanwhile.
+fn show(mut view: View, messages: &Receiver<Message>, style: Style) -> (View, Message) {
+    draw(&view, style);
+    while let Ok(first) = messages.recv() {
+        for message in std::iter::once(first).chain(messages.try_iter().take(QUEUE)) {
+            match message {
+                Message::Line(line, now) => view.add(&line, now),
+                Message::Sample(sample) => view.set(sample),
+                Message::Resized => {}
+                end => return (view, end),
+            }
+        }
+        draw(&view, style);
+    }
+    // Only if all senders panicked.
+    (view, Message::End("internal error".to_owned()))
+}
+
+fn draw(view: &View, style: Style) {
+    let lines = view.lines(size(), style);
+    // Line by line over what is there: to clear the screen first would flicker.
+    let mut text = String::from("\x1b[H");
+    for (number, line) in lines.iter().enumerate() {
+        if number > 0 {
+            text.push_str("\r\n");
+        }
+        // Before the line: behind one that fills the width, its last character would be erased.
+        text.push_str("\x1b[2K");
+        text.push_str(line);
+    }
+    if !lines.is_empty() {
+        text.push_str("\r\n");
+    }
+    text.push_str("\x1b[J");
+    write(&text);
+}
+
+/// If the terminal is gone, its signal is on the way.
+fn write(text: &str) {
+    let mut out = io::stdout();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn size() -> Size {
+    match tcgetwinsize(io::stdout()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => Size {
+            width: size.ws_col.into(),
+            height: size.ws_row.into(),
+        },
+        _ => Size {
+            width: 80,
+            height: 24,
+        },
+    }
+}
+
+/// A terminal that shows our screen; dropped, it is as it was.
+struct Screen {
+    /// The terminal that keys come from, if there is one.
+    keyboard: Option<OwnedFd>,
+    /// How to give it back; done once.
+    restore: Arc<Mutex<Option<Restore>>>,
+}
+
+/// What was changed.
+struct Restore(Option<(OwnedFd, Termios)>);
+
+impl Restore {
+    fn restore(self) {
+        write(LEAVE);
+        if let Some((keyboard, modes)) = self.0 {
+            let _ = tcsetattr(&keyboard, OptionalActions::Now, &modes);
+        }
+    }
+}
+
+impl Screen {
+    fn enter() -> io::Result<Self> {
+        let keyboard = keyboard();
+        let mut before = None;
+        if let Some(keyboard) = &keyboard {
+            let modes = tcgetattr(keyboard)?;
+            let mut ours = modes.clone();
+            // Keys come one by one and unseen. Ctrl-C is a key as well, and Ctrl-Z means nothing:
+            // it would leave the terminal to a shell in this state.
+            ours.local_modes.remove(
+                LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG | LocalModes::IEXTEN,
+            );
+            ours.input_modes
+                .remove(InputModes::IXON | InputModes::ICRNL);
+            ours.special_codes[SpecialCodeIndex::VMIN] = 1;
+            ours.special_codes[SpecialCodeIndex::VTIME] = 0;
+            tcsetattr(keyboard, OptionalActions::Now, &ours)?;
+            before = Some((keyboard.try_clone()?, modes));
+        }
+        let screen = Self {
+            keyboard,
+            restore: Arc::new(Mutex::new(Some(Restore(before)))),
+        };
+        // A panic of any thread tells its reason on the normal screen.
+        let restore = screen.restore.clone();
+        let tell = panic::take_hook();
+        panic::set_hook(Box::new(move |reason| {
+            give_back(&restore);
+            tell(reason);
+        }));
+        write(ENTER);
+        Ok(screen)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        give_back(&self.restore);
+    }
+}
+
+fn give_back(restore: &Mutex<Option<Restore>>) {
+    let restore = restore
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    if let Some(restore) = restore {
+        restore.restore();
+    }
+}
+
+/// The terminal that the user types on.
+fn keyboard() -> Option<OwnedFd> {
+    match io::stdin().is_terminal() {
+        true => io::stdin().as_fd().try_clone_to_owned().ok(),
+        false => File::open("/dev/tty").ok().map(OwnedFd::from),
+    }
+}
+
+/// Sends what keys and signals mean. The threads end with the process.
+fn watch_keys(keyboard: &OwnedFd, sender: Sender) -> io::Result<()> {
+    let mut keyboard = File::from(keyboard.try_clone()?);
+    let watch = move || {
+        let mut keys = [0; 64];
+        while let Ok(count @ 1..) = keyboard.read(&mut keys) {
+            let more_follows = || {
+                let mut ready = [PollFd::new(&keyboard, PollFlags::IN)];
+                poll(&mut ready, Some(&ESCAPE_TIMEOUT)).is_ok_and(|count| count > 0)
+            };
+            if wants_to_quit(&keys[..count], more_follows) {
+                let _ = sender.send(Message::Quit);
+            }
+        }
+    };
+    thread::Builder::new()
+        .name("keys".to_owned())
+        .spawn(watch)
+        .map(drop)
+}
+
+/// Ctrl-C anywhere, and Esc by itself: other keys send texts that begin with it.
+fn wants_to_quit(keys: &[u8], more_follows: impl FnOnce() -> bool) -> bool {
+    keys.contains(&3) || (keys == [0x1b] && !more_follows())
+}
+
+fn watch_signals(sender: Sender) -> io::Result<()> {
+    let mut signals = Signals::new([SIGWINCH, SIGINT, SIGTERM, SIGHUP])?;
+    let watch = move || {
+        for signal in signals.forever() {
+            let _ = sender.send(match signal {
+                SIGWINCH => Message::Resized,
+                SIGINT => Message::Quit,
+                signal => Message::Killed(signal),
+            });
+        }
+    };
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(watch)
+        .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn esc_and_ctrl_c_quit_and_no_other_key_does() {
+        assert!(wants_to_quit(b"\x1b", || false));
+        assert!(wants_to_quit(b"\x03", || false));
+        assert!(wants_to_quit(b"ab\x03", || false));
+        assert!(!wants_to_quit(b"\x1b", || true));
+        for keys in [
+            &b"\x1b[A"[..],
+            b"\x1bOP",
+            b"q",
+            b"\r",
+            b"\x1a",
+            b"\x1b\x1b[A",
+        ] {
+            assert!(!wants_to_quit(keys, || false), "{keys:?}");
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! The three views: from lines and samples to tables.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::Deserialize;
+
+use super::{
+    Kind,
+    metrics::Sample,
+    table::{self, Align, Cell, Column},
+};
+use crate::{
+    cli::style::{Paint, Style},
+    duration,
+};
+
+/// Rows that are kept.
+const MAX_ROWS: usize = 1000;
+/// Characters that are kept of a cell: as wide as no terminal is.
+const MAX_TEXT: usize = 1000;
+/// Lines of a screen that are no rows: the head and the end of the table, and the cursor's.
+const NO_ROWS: usize = 5;
+
+#[rustfmt::skip]
+const AUDIT: &[Column] = &[
+    Column { title: "Time", share: 12, least: 10, align: Align::Center },
+    Column { title: "Identity", share: 15, least: 10, align: Align::Center },
+    Column { title: "Status", share: 15, least: 8, align: Align::Center },
+    Column { title: "API Operations", share: 45, least: 12, align: Align::Left },
+    Column { title: "Response", share: 12, least: 10, align: Align::Center },
+];
+
+#[rustfmt::skip]
+const ERROR: &[Column] = &[
+    Column { title: "Time", share: 12, least: 10, align: Align::Center },
+    Column { title: "Error", share: 87, least: 5, align: Align::Left },
+];
+
+/// Titles and upper bounds, in milliseconds.
+const BUCKETS: &[(&str, u64)] = &[
+    ("0-10ms", 10),
+    ("10-50ms", 50),
+    ("50-100ms", 100),
+    ("100-250ms", 250),
+    ("250-500ms", 500),
+    ("500ms-1s", 1000),
+    ("1-1.5s", 1500),
+    ("1.5-3s", 3000),
+    ("3-5s", 5000),
+    ("5-10s", 10_000),
+];
+
+/// A terminal's columns and lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) width: usize,
+    pub(super) height: usize,
+}
+
+/// What has come in, ready to be shown.
+pub(super) struct View {
+    kind: Kind,
+    zone: tz::TimeZone,
+    rows: VecDeque<Vec<Cell>>,
+    sample: Sample,
+}
+
+impl View {
+    pub(super) fn new(kind: Kind, zone: tz::TimeZone) -> Self {
+        Self {
+            kind,
+            zone,
+            rows: VecDeque::new(),
+            sample: Sample::default(),
+        }
+    }
+
+    /// Adds a line of a log that came in `now`.
+    pub(super) fn add(&mut self, line: &[u8], now: SystemTime) {
+        let mut row = match self.kind {
+            Kind::Audit => audit_row(line),
+            _ => error_row(line, || self.clock(now)),
+        };
+        for cell in &mut row {
+            cell.text = cell.text.chars().take(MAX_TEXT).collect();
+        }
+        if self.rows.len() == MAX_ROWS {
+            self.rows.pop_front();
+        }
+        self.rows.push_back(row);
+    }
+
+    /// Replaces the metrics.
+    pub(super) fn set(&mut self, sample: Sample) {
+        self.sample = sample;
+    }
+
+    /// The lines that fit on a terminal, none of them wider than it.
+    pub(super) fn lines(&self, size: Size, style: Style) -> Vec<String> {
+        let columns = match self.kind {
+            Kind::Metric => return self.metric_lines(size, style),
+            Kind::Audit => AUDIT,
+            Kind::Error => ERROR,
+        };
+        let room = size.height.saturating_sub(NO_ROWS);
+        let newest = self.rows.len().saturating_sub(room);
+        let rows = self.rows.range(newest..).map(Vec::as_slice);
+        let mut lines = table::lines(columns, rows, size.width, style);
+        lines.truncate(size.height);
+        lines
+    }
+
+    fn metric_lines(&self, size: Size, style: Style) -> Vec<String> {
+        let columns: Vec<_> = BUCKETS
+            .iter()
+            .map(|(title, _)| Column {
+                title,
+                share: 10,
+                least: 3,
+                align: Align::Center,
+            })
+            .collect();
+        let mut before = 0;
+        let counts: Vec<_> = BUCKETS
+            .iter()
+            .map(|(_, bound)| {
+                let count = self.sample.within(Duration::from_millis(*bound));
+                let in_bucket = count.saturating_sub(before);
+                before = count.max(before);
+                Cell::new(in_bucket.to_string())
+            })
+            .collect();
+        let mut lines = table::lines(&columns, [&counts[..]].into_iter(), size.width, style);
+        let Sample {
+            success,
+            error,
+            failure,
+            active,
+            ..
+        } = self.sample;
+        let all = success.saturating_add(error).saturating_add(failure).max(1);
+        let part = |count: u64| format!("{:05.2} %  {count}", count as f64 * 100.0 / all as f64);
+        let up_time = i64::try_from(self.sample.up_time().as_nanos()).unwrap_or(i64::MAX);
+        for (label, value) in [
+            ("Active", active.to_string()),
+            ("Success", part(success)),
+            ("Error", part(error)),
+            ("Failure", part(failure)),
+            ("UpTime", duration::format(up_time)),
+        ] {
+            let line: String = format!("  {label:<9}{value}")
+                .chars()
+                .take(size.width)
+                .collect();
+            lines.push(match line.split_once(label) {
+                Some((blanks, rest)) => {
+                    format!("{blanks}{}{rest}", style.paint(Paint::Bold, label))
+                }
+                None => line,
+            });
+        }
+        lines.truncate(size.height);
+        lines
+    }
+
+    /// `hh:mm:ss` here.
+    fn clock(&self, now: SystemTime) -> String {
+        let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let seconds = i64::try_from(seconds).unwrap_or_default();
+        match tz::DateTime::from_timespec(seconds, 0, self.zone.as_ref()) {
+            Ok(t) => format!("{:02}:{:02}:{:02}", t.hour(), t.minute(), t.second()),
+            Err(_) => String::new(),
+        }
+    }
+}
+
+/// A row of the audit view. A line that is no audit event is shown as it is.
+fn audit_row(line: &[u8]) -> Vec<Cell> {
+    #[derive(Deserialize)]
+    struct Event {
+        time: String,
+        request: Request,
+        response: Response,
+    }
+    #[derive(Deserialize)]
+    struct Request {
+        path: String,
+        #[serde(default)]
+        identity: String,
+    }
+    #[derive(Deserialize)]
+    struct Response {
+        code: u16,
+        time: u64,
+    }
+    let Ok(event) = serde_json::from_slice::<Event>(line) else {
+        let line = String::from_utf8_lossy(line);
+        let line = line.trim_end();
+        return ["", "", "", line, ""].into_iter().map(Cell::new).collect();
+    };
+    // `2021-05-03T10:00:00Z`: the server's clock, as it has it.
+    let clock = event.time.split(['T', 't']).nth(1).unwrap_or_default();
+    let clock: String = clock.chars().take(8).collect();
+    let code = event.response.code;
+    let status = Cell {
+        text: format!("{code} {}", reason_phrase(code))
+            .trim_end()
+            .to_owned(),
+        paint: Some(match code {
+            200 => Paint::Green,
+            _ => Paint::Red,
+        }),
+    };
+    vec![
+        Cell::new(clock),
+        Cell::new(event.request.identity),
+        status,
+        Cell::new(event.request.path),
+        Cell::new(short(event.response.time)),
+    ]
+}
+
+fn reason_phrase(code: u16) -> &'static str {
+    let code = ureq::http::StatusCode::from_u16(code).ok();
+    code.and_then(|code| code.canonical_reason())
+        .unwrap_or_default()
+}
+
+/// `ns` nanoseconds with as many digits as one wants to see.
+fn short(ns: u64) -> String {
+    let unit = match ns {
+        0..1_000_000 => 1_000,
+        1_000_000..1_000_000_000 => 10_000,
+        _ => 10_000_000,
+    };
+    duration::format(i64::try_from(ns - ns % unit).unwrap_or(i64::MAX))
+}
+
+/// A row of the error view; `now` is for messages without date.
+fn error_row(line: &[u8], now: impl FnOnce() -> String) -> Vec<Cell> {
+    #[derive(Deserialize)]
+    struct Event {
+        message: String,
+    }
+    let message = match serde_json::from_slice::<Event>(line) {
+        Ok(event) => event.message,
+        Err(_) => String::from_utf8_lossy(line).into_owned(),
+    };
+    let (time, text) = match split_date(&message) {
+        Some((time, text)) => (time.to_owned(), text),
+        None => (now(), message.as_str()),
+    };
+    let text = text.trim_end().replace(['\n', '\r'], " ");
+    vec![Cell::new(time), Cell::new(text)]
+}
+
+/// The time and the text in `2006/01/02 15:04:05 text`.
+fn split_date(message: &str) -> Option<(&str, &str)> {
+    const FORM: &[u8] = b"dddd/dd/dd dd:dd:dd ";
+    let start = message.as_bytes().get(..FORM.len())?;
+    let fits = start.iter().zip(FORM).all(|(c, form)| match form {
+        b'd' => c.is_ascii_digit(),
+        form => c == form,
+    });
+    fits.then(|| (&message[11..19], &message[FORM.len()..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: SystemTime = UNIX_EPOCH;
+
+    fn view(kind: Kind) -> View {
+        View::new(kind, tz::TimeZone::utc())
+    }
+
+    fn size(width: usize, height: usize) -> Size {
+        Size { width, height }
+    }
+
+    fn audit_event(path: &str, code: u16, time: u64) -> String {
+        let identity = "ab".repeat(32);
+        format!(
+            "{{\"time\":\"2021-05-03T10:00:07+02:00\",\"request\":{{\"path\":{path:?},\
+             \"identity\":\"{identity}\"}},\"response\":{{\"code\":{code},\"time\":{time}}}}}\n"
+        )
+    }
+
+    #[test]
+    fn the_audit_view_shows_one_row_for_each_event() {
+        let mut view = view(Kind::Audit);
+        view.add(
+            audit_event("/v1/key/create/my-key", 200, 52_067).as_bytes(),
+            NOW,
+        );
+        view.add(
+            audit_event("/v1/key/create/a", 403, 1_234_567_890).as_bytes(),
+            NOW,
+        );
+        view.add(b"no event\n", NOW);
+        assert_eq!(
+            [
+                "┌──────────┬─────────────┬─────────────┬────────────────────────────────────────────┬──────────┐",
+                "│   Time   │  Identity   │   Status    │ API Operations                             │ Response │",
+                "├──────────┼─────────────┼─────────────┼────────────────────────────────────────────┼──────────┤",
+                "│ 10:00:07 │ ababababab… │   200 OK    │ /v1/key/create/my-key                      │   52µs   │",
+                "│ 10:00:07 │ ababababab… │ 403 Forbid… │ /v1/key/create/a                           │  1.23s   │",
+                "│          │             │             │ no event                                   │          │",
+                "└──────────┴─────────────┴─────────────┴────────────────────────────────────────────┴──────────┘",
+            ],
+            *view.lines(size(96, 24), Style::PLAIN)
+        );
+        let lines = view.lines(size(96, 24), Style::COLOURED);
+        assert!(
+            lines[3].contains("\u{1b}[32m200 OK\u{1b}[0m"),
+            "{}",
+            lines[3]
+        );
+        assert!(
+            lines[4].contains("\u{1b}[31m403 Forbid…\u{1b}[0m"),
+            "{}",
+            lines[4]
+        );
+        assert!(lines[1].contains("\u{1b}[1mTime\u{1b}[0m"), "{}", lines[1]);
+    }
+
+    #[test]
+    fn the_error_view_takes_the_time_from_the_message() {
+        let mut view = view(Kind::Error);
+        for message in [
+            r#"{"message":"2021/05/03 10:00:07 first\nsecond"}"#,
+            r#"{"message":"without date"}"#,
+            r#"{"message":"2021/05/03 10:00:7 short"}"#,
+            "plain text",
+        ] {
+            view.add(message.as_bytes(), NOW);
+        }
+        assert_eq!(
+            [
+                "┌──────────┬───────────────────────────────────────────────────────────────────────────┐",
+                "│   Time   │ Error                                                                     │",
+                "├──────────┼───────────────────────────────────────────────────────────────────────────┤",
+                "│ 10:00:07 │ first second                                                              │",
+                "│ 00:00:00 │ without date                                                              │",
+                "│ 00:00:00 │ 2021/05/03 10:00:7 short                                                  │",
+                "│ 00:00:00 │ plain text                                                                │",
+                "└──────────┴───────────────────────────────────────────────────────────────────────────┘",
+            ],
+            *view.lines(size(88, 24), Style::PLAIN)
+        );
+    }
+
+    #[test]
+    fn the_metric_view_counts_each_bucket() {
+        let mut view = view(Kind::Metric);
+        let text = "kes_http_request_success 90\nkes_http_request_error 8\n\
+                    kes_http_request_failure 2\nkes_http_request_active 1\n\
+                    kes_http_response_time_bucket{le=\"0.01\"} 80\n\
+                    kes_http_response_time_bucket{le=\"0.05\"} 95\n\
+                    kes_http_response_time_bucket{le=\"0.1\"} 100\nkes_system_up_time 3723.9\n";
+        view.set(Sample::parse(text).unwrap());
+        assert_eq!(
+            [
+                "┌───────────┬───────────┬───────────┬───────────┬───────────┬───────────┬───────────┬───────────┬───────────┬───────────┐",
+                "│  0-10ms   │  10-50ms  │ 50-100ms  │ 100-250ms │ 250-500ms │ 500ms-1s  │  1-1.5s   │  1.5-3s   │   3-5s    │   5-10s   │",
+                "├───────────┼───────────┼───────────┼───────────┼───────────┼───────────┼───────────┼───────────┼───────────┼───────────┤",
+                "│    80     │    15     │     5     │     0     │     0     │     0     │     0     │     0     │     0     │     0     │",
+                "└───────────┴───────────┴───────────┴───────────┴───────────┴───────────┴───────────┴───────────┴───────────┴───────────┘",
+                "  Active   1",
+                "  Success  90.00 %  90",
+                "  Error    08.00 %  8",
+                "  Failure  02.00 %  2",
+                "  UpTime   1h2m3s",
+            ],
+            *view.lines(size(121, 24), Style::PLAIN)
+        );
+    }
+
+    #[test]
+    fn the_newest_rows_are_shown_and_no_more_than_fit() {
+        let mut view = view(Kind::Audit);
+        for number in 0..MAX_ROWS + 10 {
+            view.add(audit_event(&format!("/{number}/"), 200, 1).as_bytes(), NOW);
+        }
+        assert_eq!(MAX_ROWS, view.rows.len());
+        let lines = view.lines(size(100, 9), Style::PLAIN);
+        assert_eq!(8, lines.len());
+        assert!(lines[3].contains("/1006/") && lines[6].contains("/1009/"));
+        for kind in [Kind::Audit, Kind::Error, Kind::Metric] {
+            view.kind = kind;
+            for (width, height) in [(0, 0), (1, 1), (5, 3), (12, 5), (30, 40), (300, 2)] {
+                let lines = view.lines(size(width, height), Style::PLAIN);
+                assert!(lines.len() <= height);
+                assert!(lines.iter().all(|line| line.chars().count() <= width));
+            }
+        }
+    }
+
+    #[test]
+    fn durations_are_cut_to_what_one_wants_to_see() {
+        for (ns, text) in [
+            (0, "0s"),
+            (999, "0s"),
+            (52_067, "52µs"),
+            (1_234_567, "1.23ms"),
+            (999_999_999, "999.99ms"),
+            (1_239_999_999, "1.23s"),
+            (61_500_000_000, "1m1.5s"),
+        ] {
+            assert_eq!(text, short(ns));
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! `kes policy why`: whether an identity may call a path, what decides it, and what would change it.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::{
+    Args, Failure,
+    args::{Flag, Takes},
+    arguments, client,
+    commands::{INSECURE, JSON},
+    identity, policy, print,
+    style::{Paint, Style, harmless},
+};
+use crate::{
+    config::{Flags, Review, Severity},
+    glob,
+    policy::{Policies, Policy, Verdict},
+    server::routes::{self, Access, ROUTES},
+};
+
+pub(super) const DETAILS: &str = "\
+With --config, the configuration file decides; otherwise the server is asked for the
+policy of the identity. A server does not tell who is root or a TLS proxy, a file does.
+Exit codes: 0 allowed, 1 refused.";
+
+pub(super) const FLAGS: &[Flag] = &[
+    Flag {
+        names: &["config"],
+        takes: Takes::Value("file"),
+        help: "look into this configuration file",
+    },
+    INSECURE,
+    JSON,
+];
+
+/// Where the policy is from, and thus where to change it.
+enum Source<'a> {
+    File(&'a str),
+    Server,
+}
+
+/// `kes policy why <identity> <path>`
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let [identity, path] = arguments(args, &["identity", "path"], 2)? else {
+        unreachable!("both are required");
+    };
+    if !path.starts_with('/') {
+        return Err(format!("invalid path {path:?}: it must start with '/'").into());
+    }
+    let call = Call { identity, path };
+    if routes::find(path).is_some_and(|route| matches!(route.access, Access::Anyone)) {
+        return call.tell(args, None, &Source::Server);
+    }
+    match args.value("config") {
+        Some(file) => {
+            let policies = from_file(file)?;
+            call.tell(
+                args,
+                Some(policies.why(identity, path)),
+                &Source::File(file),
+            )
+        }
+        None => {
+            let (name, policy) = from_server(args, identity)?;
+            let verdict = match (&name, &policy) {
+                (None, _) => Verdict::Unassigned,
+                (Some(policy), None) => Verdict::PolicyGone { policy },
+                (Some(name), Some(policy)) => policy.why(name, path),
+            };
+            call.tell(args, Some(verdict), &Source::Server)
+        }
+    }
+}
+
+/// The policies of a configuration file. What is wrong elsewhere in it, or comes from flags of the
+/// server, does not matter.
+fn from_file(file: &str) -> Result<Policies, Failure> {
+    let review = Review::of_file(Path::new(file), &Flags::default(), &[])?;
+    let is_about_policies = |field: &str| {
+        field.is_empty()
+            || ["policy", "tls.proxy"]
+                .iter()
+                .any(|start| field.starts_with(start))
+    };
+    let wrong = review
+        .findings
+        .iter()
+        .find(|found| found.severity == Severity::Error && is_about_policies(&found.field));
+    match wrong {
+        None => Ok(review.config.policies),
+        Some(found) => {
+            let place = found
+                .position
+                .map_or(String::new(), |at| format!(":{}:{}", at.line, at.column));
+            Err(format!(
+                "{file}{place}: {}: see 'kes config check {file}'",
+                found.message
+            )
+            .into())
+        }
+    }
+}
+
+/// The name of the policy of `identity`, and the policy.
+fn from_server(args: &Args, identity: &str) -> Result<(Option<String>, Option<Policy>), Failure> {
+    let client = client(args)?;
+    let assigned = identity::fetch(&client, &glob::escape(identity))
+        .map_err(|e| format!("failed to list identities: {e}"))?;
+    let Some(name) = assigned.get(identity) else {
+        return Ok((None, None));
+    };
+    let failed = |e: String| format!("failed to fetch policy {name:?}: {e}");
+    let policy = match policy::fetch(&client, name) {
+        Ok(document) => Some(document.parsed().map_err(failed)?),
+        Err(e) if e == "policy does not exist" => None,
+        Err(e) => return Err(failed(e).into()),
+    };
+    Ok((Some(name.clone()), policy))
+}
+
+/// What is asked about.
+struct Call<'a> {
+    identity: &'a str,
+    path: &'a str,
+}
+
+impl Call<'_> {
+    /// Prints the verdict; without one, any client may call.
+    fn tell(
+        &self,
+        args: &Args,
+        verdict: Option<Verdict<'_>>,
+        source: &Source<'_>,
+    ) -> Result<(), Failure> {
+        let is_allowed = verdict.as_ref().is_none_or(Verdict::is_allowed);
+        let sentence = match &verdict {
+            None => "allowed: any client may call this path".to_owned(),
+            // The last part is told in full below.
+            Some(verdict) => {
+                let text = verdict.to_string();
+                text.split("; to allow it")
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned()
+            }
+        };
+        let (word, reason) = sentence.split_once(": ").unwrap_or((&sentence, ""));
+        if args.is_set("json") {
+            print(&self.as_json(is_allowed, reason, verdict.as_ref()))?;
+        } else {
+            let paint = if is_allowed { Paint::Green } else { Paint::Red };
+            let mut text = format!(
+                "{}: {}\n",
+                Style::of_stdout().paint(paint, word),
+                harmless(reason)
+            );
+            if let Some(verdict) = &verdict {
+                text += &self.advice(verdict, source);
+            }
+            if !ROUTES.iter().any(|route| route.matches(self.path)) {
+                text += "Note: no API has this path; see the API table of the README.\n";
+            }
+            print(&text)?;
+        }
+        match is_allowed {
+            true => Ok(()),
+            false => Err(Failure::Exit(1)),
+        }
+    }
+
+    /// What to do to have the call allowed.
+    fn advice(&self, verdict: &Verdict<'_>, source: &Source<'_>) -> String {
+        let identity = harmless(self.identity);
+        match (verdict, source) {
+            (Verdict::Refused { policy, add, .. }, Source::File(file)) => format!(
+                "To allow it, add to policy.{}.paths in {}:\n    - {}\n",
+                harmless(policy),
+                harmless(file),
+                scalar(add)
+            ),
+            (Verdict::Refused { policy, add, .. }, Source::Server) => format!(
+                "To allow it, add the path to the policy, here and in the configuration file:\n    \
+                 - {}\n'kes policy show {policy}' prints the policy, 'kes policy add {policy}' \
+                 replaces it.\n",
+                scalar(add),
+                policy = harmless(policy),
+            ),
+            (Verdict::Unassigned, Source::File(file)) => format!(
+                "To give it one, add to policy.<name>.identities in {}:\n    - {identity}\n",
+                harmless(file)
+            ),
+            (Verdict::Unassigned, Source::Server) => format!(
+                "To give it one: kes identity assign {identity} <policy>\n\
+                 If it is the root identity, it may do everything: the server does not tell.\n"
+            ),
+            _ => String::new(),
+        }
+    }
+
+    fn as_json(&self, is_allowed: bool, reason: &str, verdict: Option<&Verdict<'_>>) -> String {
+        let (policy, pattern, nearest, add) = match verdict {
+            Some(Verdict::Allowed { policy, pattern }) => {
+                (Some(*policy), Some(*pattern), None, None)
+            }
+            Some(Verdict::PolicyGone { policy }) => (Some(*policy), None, None, None),
+            Some(Verdict::Refused {
+                policy,
+                nearest,
+                add,
+            }) => (Some(*policy), None, *nearest, Some(add.as_str())),
+            _ => (None, None, None, None),
+        };
+        let answer = json!({
+            "allowed": is_allowed,
+            "identity": self.identity,
+            "path": self.path,
+            "reason": reason,
+            "policy": policy,
+            "pattern": pattern,
+            "nearest": nearest,
+            "add": add,
+        });
+        format!("{answer}\n")
+    }
+}
+
+/// `text` as a YAML value.
+fn scalar(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/_.*?[]-".contains(c);
+    match text.starts_with('/') && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => json!(text).to_string(),
+    }
+}

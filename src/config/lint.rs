@@ -1,0 +1,205 @@
+//! What a configuration file may say but hardly means.
+
+use std::collections::HashSet;
+
+use super::{
+    Config, Finding, Flags, KeyStoreConfig, Severity,
+    expand::{Env, expand},
+    file::{self, Step},
+    from_environment,
+    load::{dotted, fields},
+};
+use crate::glob::Pattern;
+
+/// Beyond these, nobody reads on.
+const MAX_FINDINGS: usize = 200;
+
+/// Looks for such things in a file that can be parsed. `config` is what it means; `is_whole` if no
+/// field was taken out of `text`.
+pub(super) fn lint(
+    text: &str,
+    is_whole: bool,
+    config: &Config,
+    flags: &Flags,
+    endpoints: &[&str],
+) -> Vec<Finding> {
+    let Ok(file) = file::parse(text) else {
+        return Vec::new();
+    };
+    let mut lint = Lint {
+        text,
+        is_whole,
+        env: &from_environment,
+        findings: Vec::new(),
+    };
+    if flags.root.is_none() {
+        lint.identity(&fields("root"), file.root.as_deref());
+    }
+    lint.proxies(file.tls.and_then(|tls| tls.proxy).unwrap_or_default());
+    lint.policies(file.policy.unwrap_or_default(), endpoints);
+    lint.rest(config);
+    lint.findings
+}
+
+struct Lint<'a> {
+    text: &'a str,
+    is_whole: bool,
+    env: Env<'a>,
+    findings: Vec<Finding>,
+}
+
+impl Lint<'_> {
+    fn warn(&mut self, path: &[Step<'_>], message: String, advice: impl Into<String>) {
+        // To find a place means to read the file again.
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.push(Finding {
+                severity: Severity::Warning,
+                position: file::locate(self.text, path),
+                field: dotted(path),
+                message,
+                advice: advice.into(),
+            });
+        }
+    }
+
+    /// Warns of what is neither an identity nor a word that stands for nobody.
+    fn identity(&mut self, path: &[Step<'_>], written: Option<&str>) {
+        let Some(written) = written.filter(|text| !text.trim().is_empty()) else {
+            return;
+        };
+        let identity = expand(written.to_owned(), self.env);
+        if identity.is_empty() {
+            let message = format!("{} is empty or not set", written.trim());
+            self.warn(path, message, "set the variable, or leave out the entry");
+            return;
+        }
+        let is_identity = identity.len() == 64
+            && identity
+                .bytes()
+                .all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
+        // `_`, `disabled` and the like are what people write for nobody.
+        let is_placeholder = identity.len() < 16
+            && identity
+                .bytes()
+                .all(|c| c.is_ascii_alphabetic() || b"_-".contains(&c));
+        if !is_identity && !is_placeholder {
+            self.warn(
+                path,
+                format!("\"{identity}\" is no identity, so no client can have it"),
+                "write the 64 lower-case hex digits that 'kes tool identity of <certificate>' prints",
+            );
+        }
+    }
+
+    fn proxies(&mut self, proxy: file::Proxy) {
+        let list = fields("tls.proxy.identities");
+        let mut seen = HashSet::new();
+        for (index, written) in proxy.identities.into_iter().flatten().enumerate() {
+            let path = [&list[..], &[Step::Item(index)]].concat();
+            self.identity(&path, written.as_deref());
+            let identity = expand(written.unwrap_or_default(), self.env);
+            if !identity.is_empty() && !seen.insert(identity.clone()) {
+                let message = format!("TLS proxy \"{identity}\" is listed twice");
+                self.warn(&path, message, "keep one of them");
+            }
+        }
+        let header = proxy.header.and_then(|header| header.cert);
+        let header = expand(header.unwrap_or_default(), self.env);
+        if seen.is_empty() && !header.is_empty() {
+            self.warn(
+                &fields("tls.proxy.header.cert"),
+                "without TLS proxies this header means nothing".to_owned(),
+                "list the identities of the proxies in \"tls.proxy.identities\"",
+            );
+        } else if !seen.is_empty() && header.is_empty() {
+            self.warn(
+                &list,
+                "TLS proxies are listed, but not the header with the client's certificate"
+                    .to_owned(),
+                "set \"tls.proxy.header.cert\"",
+            );
+        }
+    }
+
+    fn policies(&mut self, policies: file::PolicyMap, endpoints: &[&str]) {
+        let endpoints: Vec<_> = endpoints
+            .iter()
+            .filter_map(|endpoint| Pattern::parse(endpoint).ok())
+            .collect();
+        for (name, policy) in policies.0 {
+            let policy = policy.unwrap_or_default();
+            let place = [Step::Field("policy"), Step::Field(&name)];
+            let paths = policy.paths.unwrap_or_default();
+            if paths.is_empty() && self.is_whole {
+                let message = format!("policy \"{name}\" allows nothing");
+                self.warn(&place, message, "list what it allows in \"paths\"");
+            }
+            let mut seen = HashSet::new();
+            for (index, path) in paths.into_iter().enumerate() {
+                let path = path.unwrap_or_default();
+                let place = [&place[..], &[Step::Field("paths"), Step::Item(index)]].concat();
+                let Ok(pattern) = Pattern::parse(&path) else {
+                    continue; // an error already
+                };
+                if !endpoints.iter().any(|endpoint| endpoint.overlaps(&pattern)) {
+                    let message = format!("\"{path}\" matches no API");
+                    self.warn(&place, message, closest(&path, &endpoints));
+                }
+                if !seen.insert(path.clone()) {
+                    let message = format!("\"{path}\" is listed twice");
+                    self.warn(&place, message, "keep one of them");
+                }
+            }
+            for (index, identity) in policy.identities.into_iter().flatten().enumerate() {
+                let item = [Step::Field("identities"), Step::Item(index)];
+                self.identity(&[&place[..], &item].concat(), identity.as_deref());
+            }
+        }
+    }
+
+    fn rest(&mut self, config: &Config) {
+        let mut seen = HashSet::new();
+        for (index, key) in config.keys.iter().enumerate() {
+            if !seen.insert(key) {
+                let path = [Step::Field("keys"), Step::Item(index), Step::Field("name")];
+                self.warn(
+                    &path,
+                    format!("key \"{key}\" is listed twice"),
+                    "keep one of them",
+                );
+            }
+        }
+        if let (Some(any), Some(unused)) = (config.cache.any, config.cache.unused)
+            && unused > any
+        {
+            self.warn(
+                &fields("cache.expiry.unused"),
+                "longer than \"cache.expiry.any\", so it means nothing".to_owned(),
+                "write a shorter time",
+            );
+        }
+        if config.key_store == KeyStoreConfig::Memory {
+            self.warn(
+                &fields("keystore"),
+                "no key store: keys live in memory and are gone when the server ends".to_owned(),
+                "set \"keystore.fs.path\" to a directory for them",
+            );
+        }
+    }
+}
+
+/// Names the endpoint that begins most like `path`.
+fn closest(path: &str, endpoints: &[Pattern]) -> String {
+    let path = path.trim_start_matches('/');
+    let same = |endpoint: &&Pattern| {
+        let endpoint = endpoint.as_str().trim_start_matches('/');
+        let pairs = endpoint.chars().zip(path.chars());
+        pairs.take_while(|(a, b)| a == b).count()
+    };
+    match endpoints.iter().rev().max_by_key(same) {
+        Some(endpoint) if same(&endpoint) > "v1/".len() => {
+            format!("did you mean \"{}\"?", endpoint.as_str())
+        }
+        _ => "the README lists the paths, such as \"/v1/key/create/*\"".to_owned(),
+    }
+}

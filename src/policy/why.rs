@@ -1,0 +1,233 @@
+//! Why an identity may or may not call a path, in words that say what to change.
+//!
+//! Decides as [`Policies::allows`] does, and slower: for the error log and `kes policy why`.
+
+use std::fmt;
+
+use super::{Policies, Policy};
+use crate::glob;
+
+/// Whether a call is allowed, and what decides it. Displayed as one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict<'a> {
+    /// Allowed: root may do everything.
+    Root,
+    /// Refused: the client has no identity.
+    NoIdentity,
+    /// Refused: TLS proxies act for others and have no rights of their own.
+    Proxy,
+    /// Refused: the identity is assigned to no policy.
+    Unassigned,
+    /// Refused: the policy that the identity is assigned to does not exist.
+    PolicyGone {
+        /// The name of the policy.
+        policy: &'a str,
+    },
+    /// Allowed by the first pattern that matches.
+    Allowed {
+        /// The name of the policy.
+        policy: &'a str,
+        /// The pattern.
+        pattern: &'a str,
+    },
+    /// Refused: no pattern matches.
+    Refused {
+        /// The name of the policy.
+        policy: &'a str,
+        /// The pattern that matches most of the path from its start; the first of several. `None` if
+        /// the policy has no patterns.
+        nearest: Option<&'a str>,
+        /// The pattern that would allow this path and no other.
+        add: String,
+    },
+}
+
+impl Verdict<'_> {
+    /// Whether the call is allowed.
+    pub fn is_allowed(&self) -> bool {
+        matches!(self, Self::Root | Self::Allowed { .. })
+    }
+}
+
+impl fmt::Display for Verdict<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => f.write_str("allowed: the identity is root"),
+            Self::NoIdentity => f.write_str("refused: the client has no identity"),
+            Self::Proxy => {
+                f.write_str("refused: the identity is a TLS proxy, which has no rights of its own")
+            }
+            Self::Unassigned => f.write_str("refused: the identity is assigned to no policy"),
+            Self::PolicyGone { policy } => write!(f, "refused: policy {policy:?} does not exist"),
+            Self::Allowed { policy, pattern } => {
+                write!(f, "allowed: policy {policy:?} has the path {pattern:?}")
+            }
+            Self::Refused {
+                policy,
+                nearest,
+                add,
+            } => {
+                match nearest {
+                    Some(nearest) => write!(
+                        f,
+                        "refused: no path of policy {policy:?} matches, the nearest is {nearest:?}"
+                    )?,
+                    None => write!(f, "refused: policy {policy:?} has no paths")?,
+                }
+                write!(f, "; to allow it, add the path {add:?}")
+            }
+        }
+    }
+}
+
+impl Policies {
+    /// Whether `identity` may send a request to `path`, and why.
+    pub fn why(&self, identity: &str, path: &str) -> Verdict<'_> {
+        if identity.is_empty() {
+            return Verdict::NoIdentity;
+        }
+        if self.is_root(identity) {
+            return Verdict::Root;
+        }
+        let Some(name) = self.policy_name_of(identity) else {
+            return match self.is_proxy(identity) {
+                true => Verdict::Proxy,
+                false => Verdict::Unassigned,
+            };
+        };
+        match self.get(name) {
+            Some(policy) => policy.why(name, path),
+            None => Verdict::PolicyGone { policy: name },
+        }
+    }
+}
+
+impl Policy {
+    /// Whether the policy, which is called `name`, allows a request to `path`, and why.
+    pub fn why<'a>(&'a self, name: &'a str, path: &str) -> Verdict<'a> {
+        if let Some(pattern) = self.paths.iter().find(|pattern| pattern.matches(path)) {
+            return Verdict::Allowed {
+                policy: name,
+                pattern: pattern.as_str(),
+            };
+        }
+        // The last of equals wins in `max_by_key`, so they are looked at from the end.
+        let nearest = self.paths.iter().rev().max_by_key(|p| p.reach(path));
+        Verdict::Refused {
+            policy: name,
+            nearest: nearest.map(|pattern| pattern.as_str()),
+            add: glob::escape(path),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Root is `root`, `gate` is a TLS proxy; `app` has two patterns, `idle` none, the policy of
+    /// `lost` is gone.
+    fn policies() -> Policies {
+        let mut builder = Policies::builder("root", &["gate".into()]);
+        for path in ["/v1/key/create/app-*", "/v1/key/delete/app-*", "/v1/log/*"] {
+            builder.allow("apps", path).unwrap();
+        }
+        builder.define("none");
+        for (policy, identity) in [("apps", "app"), ("none", "idle"), ("gone", "lost")] {
+            builder.assign(policy, identity).unwrap();
+        }
+        builder.build()
+    }
+
+    #[test]
+    fn the_verdict_is_that_of_the_server() {
+        let policies = policies();
+        for identity in ["root", "gate", "app", "idle", "lost", "stranger", ""] {
+            for path in ["", "/", "/version", "/v1/key/create/app-1", "/v1/log/a/b"] {
+                let verdict = policies.why(identity, path);
+                let allowed = policies.allows(identity, path);
+                assert_eq!(
+                    allowed,
+                    verdict.is_allowed(),
+                    "{identity} {path}: {verdict}"
+                );
+                let word = if allowed { "allowed: " } else { "refused: " };
+                assert!(verdict.to_string().starts_with(word), "{verdict}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_reason_is_told() {
+        let policies = policies();
+        for (identity, path, text) in [
+            ("root", "/x", "allowed: the identity is root"),
+            ("", "/x", "refused: the client has no identity"),
+            (
+                "gate",
+                "/x",
+                "refused: the identity is a TLS proxy, which has no rights of its own",
+            ),
+            (
+                "stranger",
+                "/x",
+                "refused: the identity is assigned to no policy",
+            ),
+            ("lost", "/x", "refused: policy \"gone\" does not exist"),
+            (
+                "app",
+                "/v1/key/delete/app-1",
+                "allowed: policy \"apps\" has the path \"/v1/key/delete/app-*\"",
+            ),
+            (
+                "app",
+                "/v1/key/delete/other",
+                "refused: no path of policy \"apps\" matches, the nearest is \
+                 \"/v1/key/delete/app-*\"; to allow it, add the path \"/v1/key/delete/other\"",
+            ),
+            (
+                "idle",
+                "/x",
+                "refused: policy \"none\" has no paths; to allow it, add the path \"/x\"",
+            ),
+        ] {
+            assert_eq!(text, policies.why(identity, path).to_string());
+        }
+    }
+
+    #[test]
+    fn the_nearest_pattern_is_the_one_that_follows_the_path_longest() {
+        let policies = policies();
+        for (path, wanted) in [
+            ("/v1/key/create/other", "/v1/key/create/app-*"),
+            ("/v1/key/create/app-1/2", "/v1/key/create/app-*"),
+            ("/v1/key/decrypt/app-1", "/v1/key/delete/app-*"),
+            ("/v1/log/audit/trace", "/v1/log/*"),
+            ("/v1/policy/list/a", "/v1/key/create/app-*"),
+            ("", "/v1/key/create/app-*"),
+        ] {
+            let Verdict::Refused { nearest, .. } = policies.why("app", path) else {
+                panic!("{path} is allowed");
+            };
+            assert_eq!(Some(wanted), nearest, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_path_to_add_allows_the_call_and_no_other() {
+        for path in [
+            "/v1/key/create/a",
+            "/v1/key/create/*",
+            "/a?[b]\\c",
+            "/\u{e9}-]^",
+        ] {
+            let Verdict::Refused { add, .. } = Policy::default().why("none", path) else {
+                panic!("{path} is allowed");
+            };
+            assert!(glob::matches(&add, path), "{add}");
+            assert!(!glob::matches(&add, &format!("{path}x")), "{add}");
+            let other = path.replace(['*', '?'], "x");
+            assert_eq!(other == path, glob::matches(&add, &other), "{add}");
+        }
+    }
+}

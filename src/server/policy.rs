@@ -1,0 +1,91 @@
+//! The policy API: write, read, list, delete. Changes last until the server ends or a reload says
+//! otherwise.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Call, Outcome, failure::Failure};
+use crate::{glob::Pattern, http::reply::Reply, name, policy::Policy};
+
+/// `POST /v1/policy/write/<name>`
+pub(super) fn write(call: &Call<'_>) -> Result<Outcome, Failure> {
+    let name = policy_name(call.argument)?;
+    let policy = parse(call.body)?;
+    call.change_policies(|policies| {
+        policies.write(name, policy);
+        Ok(())
+    })
+}
+
+/// `GET /v1/policy/read/<name>`
+pub(super) fn read(call: &Call<'_>) -> Result<Outcome, Failure> {
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        paths: Vec<&'a str>,
+    }
+    let name = policy_name(call.argument)?;
+    let state = call.server.state();
+    let policy = state.policies.get(name).ok_or(Failure::PolicyNotFound)?;
+    let paths = policy.paths.iter().map(Pattern::as_str).collect();
+    json(&Answer { paths })
+}
+
+/// `GET /v1/policy/list/<pattern>`
+pub(super) fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
+    let Some(pattern) = call.pattern() else {
+        return json(&[""; 0]);
+    };
+    let state = call.server.state();
+    let names = state.policies.iter().map(|(name, _)| name);
+    let mut names: Vec<_> = names.filter(|name| pattern.matches(name)).collect();
+    names.sort_unstable();
+    json(&names)
+}
+
+/// `DELETE /v1/policy/delete/<name>`
+pub(super) fn delete(call: &Call<'_>) -> Result<Outcome, Failure> {
+    let name = policy_name(call.argument)?;
+    call.change_policies(|policies| {
+        policies.delete(name);
+        Ok(())
+    })
+}
+
+/// `name` if it can be the name of a policy.
+pub(super) fn policy_name(name: &str) -> Result<&str, Failure> {
+    match name::is_safe(name) {
+        true => Ok(name),
+        false => Err(Failure::InvalidPolicyName),
+    }
+}
+
+/// Success with `value` and the line end that the original writes after JSON.
+pub(super) fn json(value: &impl Serialize) -> Result<Outcome, Failure> {
+    let mut text = serde_json::to_vec(value).map_err(|_| Failure::Internal("failed to encode"))?;
+    text.push(b'\n');
+    Ok(Outcome::Done(Reply::json(text)))
+}
+
+/// Reads `{"paths":[...]}`: the member's name without case, nothing else beside it, whatever follows
+/// the object ignored, `null` as empty, every path a well-formed pattern (`api.md` 1.3, 1.5).
+fn parse(body: &[u8]) -> Result<Policy, Failure> {
+    type Members = Option<BTreeMap<String, Option<Vec<Option<String>>>>>;
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let members = Members::deserialize(&mut json).map_err(|_| Failure::InvalidJson)?;
+    let mut paths = None;
+    for (member, value) in members.unwrap_or_default() {
+        // Two spellings of one name: which of them is meant?
+        if !member.eq_ignore_ascii_case("paths") || paths.is_some() {
+            return Err(Failure::InvalidJson);
+        }
+        paths = Some(value.unwrap_or_default());
+    }
+    let pattern = |path: Option<String>| Pattern::parse(&path.unwrap_or_default());
+    let paths = paths.unwrap_or_default().into_iter().map(pattern);
+    Ok(Policy {
+        paths: paths
+            .collect::<Result<_, _>>()
+            .map_err(|_| Failure::InvalidJson)?,
+    })
+}

@@ -1,0 +1,261 @@
+//! What changes without a restart: on SIGHUP all that the configuration says, and the server's
+//! certificate by itself when its files change.
+//!
+//! Whatever is new is read and checked before any of it is put in place: it takes effect as a whole,
+//! or nothing changes and the error log says why.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::{
+        Arc, Weak,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    time::Duration,
+};
+
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::UnixTime;
+
+use super::{
+    Server, State,
+    lifecycle::{self, Error, Options},
+};
+use crate::{config::Config, tls};
+
+/// How often the files of the certificate are looked at.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// The thread that reloads. It ends with the server.
+pub(super) struct Reloader {
+    server: Weak<Server>,
+    options: Options,
+    /// The settings at the start, some of which last until the end.
+    started: Config,
+    /// The settings in use.
+    config: Config,
+    certificate: Arc<CertifiedKey>,
+    /// The files that `certificate` was read from, as they were then.
+    files: Files,
+    /// The files as they were at the last look.
+    seen: Files,
+    /// What was said about files that can't be used.
+    complaint: String,
+}
+
+impl Reloader {
+    /// A reloader for a server that runs with `config` and `certificate`, which was read when its
+    /// files looked like `files`.
+    pub(super) fn new(
+        server: &Arc<Server>,
+        options: &Options,
+        config: Config,
+        certificate: Arc<CertifiedKey>,
+        files: Files,
+    ) -> Self {
+        Self {
+            server: Arc::downgrade(server),
+            options: options.clone(),
+            started: config.clone(),
+            config,
+            certificate,
+            files,
+            seen: files,
+            complaint: String::new(),
+        }
+    }
+
+    /// Starts the thread; each message asks for a reload. One that waits is as good as two.
+    pub(super) fn start(self) -> std::io::Result<SyncSender<()>> {
+        let (ask, asked) = sync_channel(1);
+        std::thread::Builder::new()
+            .name("reload".to_owned())
+            .stack_size(512 * 1024)
+            .spawn(move || self.run(&asked))?;
+        Ok(ask)
+    }
+
+    fn run(mut self, asked: &Receiver<()>) {
+        loop {
+            let is_asked = match asked.recv_timeout(INTERVAL) {
+                Ok(()) => true,
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let Some(server) = self.server.upgrade() else {
+                return;
+            };
+            match is_asked {
+                true => self.reload(&server),
+                false => self.renew(&server),
+            }
+        }
+    }
+
+    /// Reads all settings again.
+    fn reload(&mut self, server: &Server) {
+        match self.try_reload(server) {
+            Ok(notes) => {
+                server.log_error("the configuration is reloaded");
+                notes.iter().for_each(|note| server.log_error(note));
+            }
+            Err(e) => server.log_error(&format!(
+                "failed to reload the configuration, everything stays as it was: {e}"
+            )),
+        }
+    }
+
+    /// Puts the settings in place; what there is to say about them.
+    fn try_reload(&mut self, server: &Server) -> Result<Vec<String>, Error> {
+        let config = self.options.load()?;
+        let mut notes = lifecycle::warnings(&config);
+        let files = Files::of(&config);
+        let certificate = load_certificate(&config)?;
+        if let Err(e) = check_expiry(&config, &certificate) {
+            // The certificate that is in use can only be kept; other settings must not wait for it.
+            if certificate.cert != self.certificate.cert {
+                return Err(e.into());
+            }
+            notes.push(e.to_string());
+        }
+        let fresh = State::load(&config, certificate.clone())?;
+        let known = &self.config.keys;
+        let new_keys = config.keys.iter().filter(|name| !known.contains(name));
+        lifecycle::create_keys(new_keys, server.store.as_ref())?;
+
+        // From here on nothing can fail.
+        let Ok(()) = server.change_state(|state| {
+            let mut policies = config.policies.clone();
+            policies.keep_calls_of(&state.policies);
+            *state = State {
+                policies,
+                // Sessions and connections of before are checked against what is trusted now.
+                trust_generation: state.trust_generation + 1,
+                ..fresh
+            };
+            Ok::<(), Infallible>(())
+        });
+        server.cache.set_expiry(config.cache.into());
+        server.log.configure(config.log);
+        notes.extend(self.needs_restart(&config));
+        self.certificate = certificate;
+        (self.files, self.seen) = (files, files);
+        self.complaint.clear();
+        self.config = config;
+        Ok(notes)
+    }
+
+    /// What `config` wants and only a restart can give.
+    fn needs_restart(&self, config: &Config) -> Option<String> {
+        let started = &self.started;
+        let settings = [
+            ("address", config.address != started.address),
+            ("probe.address", config.probe != started.probe),
+            ("the key store", config.key_store != started.key_store),
+        ];
+        let changed: Vec<_> = settings
+            .iter()
+            .filter_map(|(name, is_changed)| is_changed.then_some(*name))
+            .collect();
+        (!changed.is_empty()).then(|| {
+            format!(
+                "changed since the start, and not in use before a restart: {}",
+                changed.join(", ")
+            )
+        })
+    }
+
+    /// Takes up the certificate if its files have changed. Nothing else is read: a configuration
+    /// file that somebody is editing must not be taken, nor keep a renewed certificate from use.
+    fn renew(&mut self, server: &Server) {
+        let files = Files::of(&self.config);
+        // Certificate and key are written one after the other: both must have come to rest.
+        let is_at_rest = std::mem::replace(&mut self.seen, files) == files;
+        if files == self.files || !is_at_rest {
+            return;
+        }
+        match self.load_renewed() {
+            Ok(_) if Files::of(&self.config) != files => {}
+            Ok(certificate) => {
+                self.files = files;
+                self.complaint.clear();
+                if certificate.cert != self.certificate.cert {
+                    self.take_up(server, certificate);
+                }
+            }
+            Err(e) => {
+                let complaint = e.to_string();
+                if complaint != self.complaint {
+                    server.log_error(&format!(
+                        "the certificate has changed and can't be used, the old one stays in use: \
+                         {complaint}"
+                    ));
+                    self.complaint = complaint;
+                }
+            }
+        }
+    }
+
+    fn load_renewed(&self) -> Result<Arc<CertifiedKey>, tls::Error> {
+        let certificate = load_certificate(&self.config)?;
+        check_expiry(&self.config, &certificate)?;
+        Ok(certificate)
+    }
+
+    fn take_up(&mut self, server: &Server, certificate: Arc<CertifiedKey>) {
+        let taken = server.change_state(|state| {
+            let tls = tls::server_config(certificate.clone(), state.trust.clone())?;
+            state.set_certificate(&certificate, tls);
+            Ok::<(), tls::Error>(())
+        });
+        match taken {
+            Ok(()) => {
+                server.log_error("the certificate has changed: the new one is in use");
+                self.certificate = certificate;
+            }
+            Err(e) => server.log_error(&e.to_string()),
+        }
+    }
+}
+
+/// Reads the certificate and the private key that `config` names.
+pub(super) fn load_certificate(config: &Config) -> Result<Arc<CertifiedKey>, tls::Error> {
+    tls::load_certificate(&config.tls_cert, &config.tls_key)
+}
+
+/// Checks that `certificate`, which `config` names, has not expired.
+pub(super) fn check_expiry(config: &Config, certificate: &CertifiedKey) -> Result<(), tls::Error> {
+    tls::check_expiry(certificate, &config.tls_cert, UnixTime::now())
+}
+
+/// What tells whether the files of a certificate and its key have changed. A file that can't be
+/// looked at is like no other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Files([Option<[i64; 7]>; 2]);
+
+impl Files {
+    /// The files that `config` names as they are now.
+    pub(super) fn of(config: &Config) -> Self {
+        let look = |path: &Path| {
+            let file = std::fs::metadata(path).ok()?;
+            Some([
+                file.dev() as i64,
+                file.ino() as i64,
+                file.size() as i64,
+                file.mtime(),
+                file.mtime_nsec(),
+                file.ctime(),
+                file.ctime_nsec(),
+            ])
+        };
+        Self([look(&config.tls_cert), look(&config.tls_key)])
+    }
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Files")
+    }
+}

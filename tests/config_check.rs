@@ -1,0 +1,273 @@
+//! `kes config check`: what it finds, where, and that it agrees with what a server says.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Output},
+};
+
+use common::TempDir;
+use serde_json::Value;
+
+/// A folder with a certificate of the server that is valid for a long time.
+struct Scene(TempDir);
+
+impl Scene {
+    fn new() -> Self {
+        let scene = Self(TempDir::new());
+        scene.certificate("server", "8760h");
+        scene
+    }
+
+    fn certificate(&self, name: &str, validity: &str) {
+        let (key, cert) = (format!("{name}.key"), format!("{name}.crt"));
+        let new = ["tool", "identity", "new", "--server", "--time", validity];
+        let output = self.kes(&[&new[..], &["--key", &key, "--cert", &cert]].concat());
+        assert!(output.status.success());
+    }
+
+    fn kes(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_kes"))
+            .args(args)
+            .current_dir(self.0.path())
+            .env_clear()
+            .output()
+            .unwrap()
+    }
+
+    /// The exit code and the lines about `text` in `kes.yml`, the last one left out.
+    fn check(&self, text: &str, flags: &[&str]) -> (i32, Vec<String>) {
+        fs::write(self.0.path().join("kes.yml"), text).unwrap();
+        let args = ["config", "check", "kes.yml", "--auth", "off"];
+        let output = self.kes(&[&args[..], flags].concat());
+        let mut lines: Vec<_> = out(&output).lines().map(str::to_owned).collect();
+        lines.pop();
+        (output.status.code().unwrap(), lines)
+    }
+}
+
+fn out(output: &Output) -> String {
+    assert_eq!("", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+const TLS: &str = "tls: { key: server.key, cert: server.crt }\n";
+const STORE: &str = "keystore: { fs: { path: keys } }\n";
+
+#[test]
+fn a_sound_file_has_nothing_to_it_and_nothing_is_made() {
+    let scene = Scene::new();
+    let identity = "01".repeat(32);
+    let text = format!(
+        "root: disabled\n{TLS}{STORE}policy:\n  app:\n    paths: [/v1/key/*/app-*, /version]\n    \
+         identities: [{identity}, _]\n"
+    );
+    assert_eq!((0, vec![]), scene.check(&text, &[]));
+    let args = ["config", "check", "kes.yml", "--auth=off", "--strict"];
+    assert_eq!("kes.yml: ok\n", out(&scene.kes(&args)));
+    assert!(!scene.0.path().join("keys").exists());
+}
+
+#[test]
+fn one_run_finds_all_errors_with_their_places() {
+    let scene = Scene::new();
+    let (code, lines) = scene.check(
+        &format!(
+            "address: nowhere\nroot: off\nrot: x\n{TLS}{STORE}policy:\n  a:\n    paths:\n    - /v1/key/[\n    \
+             - /version\n    - /v1/key/list/]\n    identity: [x]\n    identities: [_, _]\n  b:\n    \
+             paths: /version\n    identities: [_]\nlog: {{ error: yes, audit: no }}\ncache:\n  \
+             expiry: {{ any: 1d, unused: -1s }}\n"
+        ),
+        &[],
+    );
+    let places: Vec<_> = lines
+        .iter()
+        .filter(|line| line.contains(": error: "))
+        .map(|line| line.split(' ').next().unwrap())
+        .collect();
+    let expected = [
+        "kes.yml:1:10:",  // address
+        "kes.yml:3:1:",   // unknown field
+        "kes.yml:9:7:",   // pattern
+        "kes.yml:12:5:",  // unknown field
+        "kes.yml:13:21:", // assigned twice
+        "kes.yml:15:12:", // not a list
+        "kes.yml:16:18:", // assigned twice
+        "kes.yml:17:15:",
+        "kes.yml:17:27:",
+        "kes.yml:19:18:",
+        "kes.yml:19:30:",
+    ];
+    assert_eq!((78, &expected[..]), (code, &places[..]), "{lines:#?}");
+}
+
+#[test]
+fn what_a_server_says_is_among_the_findings() {
+    let scene = Scene::new();
+    scene.certificate("other", "8760h");
+    let dir = scene.0.path();
+    fs::write(dir.join("file"), "").unwrap();
+    for (text, field) in [
+        (format!("{TLS}{STORE}"), "root"),
+        (format!("root: _\n{STORE}"), "tls.key"),
+        (format!("root: _\n{TLS}{STORE}x: 1\n"), "kes.yml:4:1"),
+        (format!("root: _\n{TLS}{STORE}root: _\n"), "kes.yml:4:1"),
+        (format!("\troot: _\n{TLS}"), "kes.yml:1:1"),
+        (format!("admin: _\n{TLS}"), "kes.yml:1:8: error: admin"),
+        (
+            "root: _\ntls: { key: none.key, cert: server.crt }\n".to_owned(),
+            "kes.yml:2:13: error: tls.key",
+        ),
+        (
+            "root: _\ntls: { key: server.key, cert: none.crt }\n".to_owned(),
+            "kes.yml:2:31: error: tls.cert",
+        ),
+        (
+            "root: _\ntls: { key: other.key, cert: server.crt }\n".to_owned(),
+            "kes.yml:2:30: error: tls.cert",
+        ),
+        (
+            "root: _\ntls: { key: server.key, cert: server.key }\n".to_owned(),
+            "kes.yml:2:31: error: tls.cert",
+        ),
+        (
+            format!("root: _\n{TLS}keys: {{ fs: {{ path: file }} }}\n"),
+            "kes.yml:3:21: error: keys.fs.path",
+        ),
+        (
+            format!("root: a\n{TLS}policy: {{ p: {{ identities: [a] }} }}\n"),
+            "kes.yml:3:29: error: policy.p.identities[0]",
+        ),
+    ] {
+        let (code, lines) = scene.check(&text, &[]);
+        let server = scene.kes(&["server", "--config", "kes.yml", "--auth", "off"]);
+        assert_eq!((78, Some(1)), (code, server.status.code()), "{text}");
+        // What the server adds is the place, which the check has at the start of the line.
+        let told = String::from_utf8(server.stderr).unwrap();
+        let told = told.trim_start_matches("Error: ");
+        let told = told.trim_start_matches("failed to read config file: ");
+        let told = told.rsplit("kes.yml line").next().unwrap();
+        let message = told.split_once(": ").map_or(told, |(_, rest)| rest).trim();
+        let message = message.trim_end_matches(')');
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.contains(field) && line.contains(message)),
+            "{message:?} is not in {lines:#?}"
+        );
+    }
+}
+
+#[test]
+fn oddities_are_warnings_unless_told_otherwise() {
+    let scene = Scene::new();
+    scene.certificate("soon", "100h");
+    let key = scene.0.path().join("soon.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let text = "\
+root: ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789
+tls:
+  key: soon.key
+  cert: soon.crt
+  proxy:
+    identities: [gate, gate]
+policy:
+  app:
+    paths: [/v1/key/crate/*, v1/key/list/*, /v1/key/*, /version, /version]
+    identities: ['${NOT_SET}', 0123]
+  empty: {}
+cache: { expiry: { any: 1m, unused: 2m } }
+keys: [{ name: a }, { name: a }]
+";
+    let (code, lines) = scene.check(text, &[]);
+    assert_eq!(0, code);
+    let expected = [
+        "kes.yml: warning: keystore: no key store: ",
+        "kes.yml:1:7: warning: root: \"ABCDEF",
+        "kes.yml:3:8: warning: tls.key: private key \"soon.key\" can be read by every user",
+        "kes.yml:4:9: warning: tls.cert: the certificate expires in 4 days",
+        "kes.yml:6:17: warning: tls.proxy.identities: ",
+        "kes.yml:6:24: warning: tls.proxy.identities[1]: TLS proxy \"gate\" is listed twice",
+        "kes.yml:9:13: warning: policy.app.paths[0]: \"/v1/key/crate/*\" matches no API (did you \
+         mean \"/v1/key/create/*\"?)",
+        "kes.yml:9:30: warning: policy.app.paths[1]: \"v1/key/list/*\" matches no API (did you \
+         mean \"/v1/key/list/*\"?)",
+        "kes.yml:9:45: warning: policy.app.paths[2]: \"/v1/key/*\" matches no API",
+        "kes.yml:9:66: warning: policy.app.paths[4]: \"/version\" is listed twice",
+        "kes.yml:10:18: warning: policy.app.identities[0]: ${NOT_SET} is empty or not set",
+        "kes.yml:10:32: warning: policy.app.identities[1]: \"0123\" is no identity",
+        "kes.yml:11:10: warning: policy.empty: policy \"empty\" allows nothing",
+        "kes.yml:12:37: warning: cache.expiry.unused: longer than",
+        "kes.yml:13:29: warning: keys[1].name: key \"a\" is listed twice",
+    ];
+    for (line, start) in lines.iter().zip(expected) {
+        assert!(line.starts_with(start), "{line:?} is not {start:?}");
+    }
+    assert_eq!(expected.len(), lines.len(), "{lines:#?}");
+    assert_eq!(78, scene.check(text, &["--strict"]).0);
+}
+
+#[test]
+fn the_json_form_has_the_same_findings() {
+    let scene = Scene::new();
+    fs::write(
+        scene.0.path().join("kes.yml"),
+        format!("root: _\nx: 1\n{TLS}"),
+    )
+    .unwrap();
+    let output = scene.kes(&["config", "check", "--json", "--auth=off", "kes.yml"]);
+    let json: Value = serde_json::from_str(&out(&output)).unwrap();
+    assert_eq!("kes.yml", json["file"]);
+    let first = &json["findings"][0];
+    assert_eq!(
+        ("error", 2, 1),
+        (
+            first["severity"].as_str().unwrap(),
+            first["line"].as_i64().unwrap(),
+            first["column"].as_i64().unwrap()
+        )
+    );
+    assert!(
+        first["message"]
+            .as_str()
+            .unwrap()
+            .contains("unknown field `x`")
+    );
+}
+
+#[test]
+fn a_flag_stands_for_a_field() {
+    let scene = Scene::new();
+    let flags = ["--root", "_", "--key", "server.key", "--cert", "server.crt"];
+    assert_eq!((0, vec![]), scene.check(STORE, &flags));
+    let (code, lines) = scene.check(
+        STORE,
+        &["--root", "_", "--key", "none", "--cert=server.crt"],
+    );
+    assert_eq!((78, 1), (code, lines.len()));
+    assert!(lines[0].starts_with("kes.yml: error: tls.key: failed to read private key file"));
+}
+
+#[test]
+fn the_command_says_what_it_wants() {
+    let scene = Scene::new();
+    let error = |args: &[&str]| {
+        let output = scene.kes(args);
+        assert_eq!(Some(1), output.status.code());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(
+        "Error: no configuration file specified\n",
+        error(&["config", "check"])
+    );
+    assert_eq!(
+        "Error: too many arguments\n",
+        error(&["config", "check", "a", "b"])
+    );
+    let output = scene.kes(&["config", "check", "no.yml"]);
+    assert_eq!(Some(78), output.status.code());
+    assert!(out(&output).starts_with("no.yml: error: No such file"));
+}
