@@ -80,8 +80,8 @@ pub(super) struct Shared {
     pub(super) counts: Arc<Counts>,
     /// Audit lines that did not get to stdout or to the subscribers.
     pub(super) lost: AtomicU64,
-    /// There was an audit event that subscribers should have seen and will not.
-    pub(super) has_gap: AtomicBool,
+    /// For each stream, whether there was an event that subscribers should have seen and will not.
+    pub(super) has_gap: [AtomicBool; 2],
     pub(super) error_is_plain: AtomicBool,
 }
 
@@ -90,14 +90,17 @@ impl Shared {
     pub(super) fn audit(&self, event: AuditEvent) {
         if self.inbox.push(Task::Audit(event)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            self.has_gap.store(true, Ordering::Relaxed);
+            self.has_gap[Stream::Audit as usize].store(true, Ordering::Relaxed);
         }
     }
 
     /// Leaves an error event.
     pub(super) fn error(&self, message: String) {
-        // What can't be left is lost: there is no other place to tell.
-        let _ = self.inbox.push(Task::Error(SystemTime::now(), message));
+        let task = Task::Error(SystemTime::now(), message);
+        if self.inbox.push(task).is_err() {
+            // There is no other place to tell.
+            self.has_gap[Stream::Error as usize].store(true, Ordering::Relaxed);
+        }
     }
 
     /// Carries out what a step at stdout has led to.
@@ -205,16 +208,16 @@ impl Hub<'_> {
     /// Hands the lines that were collected to the subscribers.
     fn feed(&mut self) {
         let shared = self.shared;
-        let mut has_gap = shared.has_gap.swap(false, Ordering::Relaxed);
         for (stream, lines) in [
             (Stream::Audit, &mut self.audit),
             (Stream::Error, &mut self.error),
         ] {
+            let mut has_gap = shared.has_gap[stream as usize].swap(false, Ordering::Relaxed);
             let lines = std::mem::take(lines);
             if !lines.is_empty() {
                 has_gap |= shared.streams.push(Feed::Lines(stream, lines)).is_err();
             }
-            if std::mem::take(&mut has_gap) {
+            if has_gap {
                 let _ = shared.streams.push(Feed::Gap(stream));
             }
         }
