@@ -257,7 +257,9 @@ fn subscribers_that_do_not_read_are_dropped_and_nobody_else_notices() {
     for sleeper in &mut sleepers {
         assert!(sleeper.rest().is_err(), "the stream seems to be complete");
     }
-    server.root().get("/version").is_json_success();
+    let page = server.root().get("/v1/metrics");
+    let counted = page.text().contains("\nkes_log_subscribers_dropped 3\n");
+    assert!(counted, "{}", page.text());
 }
 
 #[test]
@@ -309,6 +311,23 @@ fn a_stream_ends_with_the_certificate_of_its_client() {
     assert!(follower.connection().is_closed());
     server.root().get("/version").is_json_success();
     long.until("\"/version\"");
+}
+
+#[test]
+fn a_stream_ends_with_the_policy_that_allows_it() {
+    let client = Identity::new("client");
+    let server = start(|config| config.policy("logs", &[ERROR], &[&client]));
+    let mut follower = Follower::start(&server.client(&client), ERROR);
+    let mut other = Follower::start(&server.root(), ERROR);
+    server
+        .root()
+        .delete("/v1/policy/delete/logs")
+        .is_empty_success();
+    assert!(follower.rest().unwrap().is_empty());
+    assert!(follower.connection().is_closed());
+    let answer = server.client(&client).get(ERROR);
+    answer.is_failure(403, "prohibited by policy");
+    other.until(&client.id);
 }
 
 // Required audit

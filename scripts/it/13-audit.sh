@@ -16,5 +16,8 @@ step 'all requests are answered'
 ask --output /dev/null --write-out '%{http_code}\n' "$URL/version?[1-15000]" >many
 equal 'answers' 15000 "$(grep -c '^200$' many)"
 
-step 'the error log counts the lines that are lost'
+step 'the error log counts the lines that are lost, once'
 within 5 grep -q 'audit lines are lost' err.log || fail 'no word about lost lines'
+ask --output /dev/null "$URL/version?[1-200]"
+sleep 2
+equal 'events in the error log' 1 "$(wc -l <err.log)"

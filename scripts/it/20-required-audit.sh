@@ -5,9 +5,10 @@
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-mounted='' reader=''
+mounted='' reader='' follower=''
 at_exit() {
     if [ -n "$reader" ]; then kill "$reader" 2>/dev/null; fi
+    if [ -n "$follower" ]; then kill "$follower" 2>/dev/null; fi
     if [ -n "$mounted" ]; then umount "$mounted" 2>/dev/null || umount -l "$mounted"; fi
 }
 
@@ -58,6 +59,9 @@ step 'stdout is a pipe that nobody reads'
 mkfifo audit.pipe
 exec 9<>audit.pipe
 serve audit.pipe
+ask --no-buffer --max-time 120 "$URL/v1/log/audit/trace" >stream.log 2>/dev/null 9>&- &
+follower=$!
+within 5 grep -q trace stream.log || fail 'the stream does not begin'
 : >answers
 ask_many 1500
 all_answered_in_time
@@ -70,6 +74,10 @@ api GET /version; is 200
 api POST /v1/key/generate/absent --data '{}'; is 404
 api POST /v1/key/create/my-key; is 400 '{"message":"key does already exist"}'
 within 3 grep -q 'failed to write to stdout: nobody reads it' err.log || fail 'the error log says nothing'
+
+step 'who follows the log sees what became of each request'
+stream_told() { [ "$(told stream.log 200) $(told stream.log 503)" = "$(answered 200) $(answered 503)" ]; }
+within 5 stream_told || fail "answered $(answered 200) times 200 and $(answered 503) times 503, the stream tells of $(told stream.log 200) and $(told stream.log 503)"
 
 step 'every answer with a key has its line in the pipe'
 freeze

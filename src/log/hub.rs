@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,7 +15,7 @@ use super::{
     AuditMode, Switches,
     event::{AuditEvent, Clock, Line},
     inbox::{Inbox, Message},
-    outbox::{Decide, Effects, Hold, Outbox},
+    outbox::{Decide, Effects, Hold},
     output::Output,
     streams::{Counts, Feed, Stream, Subscriber},
 };
@@ -102,7 +103,9 @@ impl Shared {
     /// Carries out what a step at stdout has led to.
     pub(super) fn apply(&self, effects: Effects) {
         for decision in effects.decisions {
-            (decision.decide)(decision.is_accepted);
+            // A bug in one request must not end the log; the panic hook tells it.
+            let decide = AssertUnwindSafe(|| (decision.decide)(decision.is_accepted));
+            let _ = catch_unwind(decide);
             if self.counts.has(Stream::Audit) {
                 let _ = self.inbox.push(Task::Publish(decision.line));
             }
@@ -121,7 +124,9 @@ struct Hub<'a> {
     shared: &'a Shared,
     clock: Clock,
     now: Instant,
-    /// Lines for subscribers, until the end of the batch.
+    /// Lines for stdout, some with answers that wait, until the end of the batch.
+    stdout: Vec<(Line, Option<Hold>)>,
+    /// Lines for subscribers, until then.
     audit: String,
     error: String,
 }
@@ -132,6 +137,7 @@ pub(super) fn run(shared: &Shared) {
         shared,
         clock: Clock::local(),
         now: Instant::now(),
+        stdout: Vec::new(),
         audit: String::new(),
         error: String::new(),
     };
@@ -146,8 +152,8 @@ pub(super) fn run(shared: &Shared) {
         for task in batch.drain(..) {
             hub.handle(task);
         }
+        hub.write();
         hub.feed();
-        hub.to_stdout(|outbox, now, effects| outbox.expire(now, effects));
         nap = Some(hub.now + NAP);
     }
     shared.stdout.close();
@@ -162,7 +168,7 @@ impl Hub<'_> {
             Task::Hold(event, since, decide) => {
                 let line = Line::audit(&event, &mut self.clock);
                 let hold = Hold::new(since, event.took, decide);
-                self.to_stdout(|outbox, now, effects| outbox.hold(line, hold, now, effects));
+                self.stdout.push((line, Some(hold)));
             }
             Task::Error(time, text) => self.error(time, &text),
             Task::Publish(line) => self.audit.push_str(&line),
@@ -178,6 +184,22 @@ impl Hub<'_> {
                 let _ = self.shared.streams.push(Feed::End);
             }
         }
+    }
+
+    /// Hands the lines that were collected to the thread that writes stdout.
+    fn write(&mut self) {
+        let mut effects = Effects::default();
+        let now = self.now;
+        self.shared.stdout.with(|outbox| {
+            for (line, hold) in self.stdout.drain(..) {
+                match hold {
+                    Some(hold) => outbox.hold(line, hold, now, &mut effects),
+                    None => outbox.push(line, &mut effects),
+                }
+            }
+            outbox.expire(now, &mut effects);
+        });
+        self.shared.apply(effects);
     }
 
     /// Hands the lines that were collected to the subscribers.
@@ -209,7 +231,7 @@ impl Hub<'_> {
             self.audit.push_str(&line.text);
         }
         if is_on {
-            self.to_stdout(|outbox, _, effects| outbox.push(line, effects));
+            self.stdout.push((line, None));
         }
     }
 
@@ -229,13 +251,5 @@ impl Hub<'_> {
                 .stderr
                 .with(|outbox| outbox.push(line, &mut effects));
         }
-    }
-
-    fn to_stdout(&self, step: impl FnOnce(&mut Outbox, Instant, &mut Effects)) {
-        let (now, mut effects) = (self.now, Effects::default());
-        self.shared
-            .stdout
-            .with(|outbox| step(outbox, now, &mut effects));
-        self.shared.apply(effects);
     }
 }

@@ -125,3 +125,71 @@ fn wait_for_room(to: BorrowedFd<'_>) {
     let mut fds = [PollFd::from_borrowed_fd(to, PollFlags::OUT)];
     while matches!(poll(&mut fds, None), Err(Errno::INTR)) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, pipe},
+        sync::atomic::{AtomicUsize, Ordering},
+        time::SystemTime,
+    };
+
+    use rustix::fs::{OFlags, fcntl_setfl};
+
+    use super::*;
+    use crate::log::{
+        event::{Clock, Line},
+        outbox::Hold,
+    };
+
+    #[test]
+    fn a_full_pipe_is_waited_for_whether_it_blocks_or_not() {
+        for flags in [OFlags::empty(), OFlags::NONBLOCK] {
+            let (mut reader, writer) = pipe().unwrap();
+            fcntl_setfl(&writer, flags).unwrap();
+            let (output, accepted) = (Output::default(), AtomicUsize::new(0));
+            let mut clock = Clock::local();
+            let mut expected = String::new();
+            for number in 0..2000 {
+                // From lines of which many go into one write to lines that need several.
+                let text = format!("{number} {}", "x".repeat(number * 7 % 300 * (number % 50)));
+                let line = Line::error_for_people(SystemTime::UNIX_EPOCH, &text, &mut clock);
+                expected.push_str(&line.text);
+                output.with(|outbox| {
+                    let (now, mut effects) = (Instant::now(), Effects::default());
+                    match number % 100 {
+                        0 => {
+                            let hold = Hold::new(now, Duration::ZERO, Box::new(|_| {}));
+                            outbox.hold(line, hold, now, &mut effects);
+                        }
+                        _ => outbox.push(line, &mut effects),
+                    }
+                    if effects.lost > 0 {
+                        expected.truncate(expected.trim_end().rfind('\n').unwrap() + 1);
+                    }
+                });
+            }
+            output.close();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    output.run(writer, |effects| {
+                        let decisions = effects.decisions.iter();
+                        let count = decisions.filter(|decision| decision.is_accepted).count();
+                        accepted.fetch_add(count, Ordering::Relaxed);
+                    });
+                });
+                let mut found = Vec::new();
+                let mut bytes = [0; 10_000];
+                loop {
+                    std::thread::sleep(Duration::from_micros(100));
+                    match reader.read(&mut bytes).unwrap() {
+                        0 => break,
+                        count => found.extend_from_slice(&bytes[..count]),
+                    }
+                }
+                assert!(expected.as_bytes() == found, "the lines are others");
+            });
+            assert!(accepted.into_inner() > 0);
+        }
+    }
+}

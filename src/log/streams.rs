@@ -6,6 +6,7 @@
 
 use std::{
     collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -191,7 +192,9 @@ impl FanOut {
         }
         let block: Arc<[u8]> = std::mem::take(&mut self.block).into();
         self.subscribers.retain(|subscriber| {
-            let stays = subscriber.publish(&block);
+            // A bug in one connection must not end the streams of all; the panic hook tells the log.
+            let publish = AssertUnwindSafe(|| subscriber.publish(&block));
+            let stays = catch_unwind(publish).unwrap_or(false);
             // Whoever serves requests goes first.
             std::thread::yield_now();
             stays

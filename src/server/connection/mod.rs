@@ -69,34 +69,33 @@ pub(super) struct Address {
 impl Address {
     /// Hands in the answer and wakes a worker. Does nothing if the request has ended meanwhile.
     pub(super) fn deliver(&self, server: &Server, result: Result<Reply, Failure>) {
+        self.answer(server, |_| Some(result));
+    }
+
+    /// Lets an answer go that is held for its audit line, or refuses it.
+    pub(super) fn release(&self, server: &Server, is_written: bool) {
+        self.answer(server, |held| match held.take() {
+            Some(reply) if is_written => Some(Ok(reply)),
+            Some(_) => Some(Err(Failure::NotAudited)),
+            None => None,
+        });
+    }
+
+    fn answer(
+        &self,
+        server: &Server,
+        result: impl FnOnce(&mut Option<Reply>) -> Option<Result<Reply, Failure>>,
+    ) {
         if let Some(connection) = self.connection.upgrade() {
             let inner = &mut *connection.lock();
             if let Stage::Waiting(waiting) = &mut inner.stage
                 && waiting.request == self.request
                 && waiting.result.is_none()
+                && let Some(result) = result(&mut waiting.held)
             {
                 waiting.result = Some(result);
                 server.arm(&connection, &inner.socket, Wait::Writable);
             }
-        }
-    }
-
-    /// Lets an answer go that is held for its audit line, or refuses it, and wakes a worker.
-    pub(super) fn release(&self, server: &Server, is_written: bool) {
-        let held = self.connection.upgrade().and_then(|connection| {
-            let inner = &mut *connection.lock();
-            match &mut inner.stage {
-                Stage::Waiting(waiting) if waiting.request == self.request => waiting.held.take(),
-                _ => None,
-            }
-        });
-        if let Some(reply) = held {
-            let result = if is_written {
-                Ok(reply)
-            } else {
-                Err(Failure::NotAudited)
-            };
-            self.deliver(server, result);
         }
     }
 }
