@@ -1,13 +1,14 @@
 //! The key encryption service: one binary that is both the server and its command line.
 //!
 //! Modules stand in layers and import from lower layers only (`tidy` checks it):
-//! base (`secret`, `duration`, `deadline`, `glob`, `name`), crypto (`crypto`, `identity`, `tls`),
+//! base (`secret`, `duration`, `deadline`, `clock`, `glob`, `name`), crypto (`crypto`, `identity`, `tls`),
 //! domain (`policy`, `keystore`), parts (`cache`, `http`, `log`, `metrics`), settings (`config`),
 //! process (`server`, `client`), command (`cli`).
 
 pub mod cache;
 pub mod cli;
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod crypto;
 pub mod deadline;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::head::{Framing, Head};
+use crate::clock;
 use crate::secret::{self, Wiped};
 
 /// The trailers that every answer of the API announces (`api.md` 1.3, 1.5).
@@ -113,7 +114,7 @@ impl Reply {
         put(out, " ");
         put(out, reason_phrase(self.status));
         put(out, "\r\n");
-        DATE.with_borrow_mut(|date| out.extend_from_slice(date.header(SystemTime::now())));
+        DATE.with_borrow_mut(|date| out.extend_from_slice(date.header(clock::wall())));
         if let Some(content_type) = self.content_type {
             put(out, "Content-Type: ");
             put(out, content_type);

@@ -10,6 +10,7 @@ use std::{
 
 use super::{Server, connection::Address, failure::Failure, routes::Route};
 use crate::{
+    clock,
     deadline::Deadline,
     http::reply::Reply,
     log::{AuditEvent, Log, Stream, Subscriber, Subscription},
@@ -30,7 +31,7 @@ pub(super) struct Exchange {
     pub(super) identity: Arc<str>,
     /// What serves it, if anything.
     pub(super) route: Option<&'static Route>,
-    log: Arc<Log>,
+    log: &'static Log,
     /// `None` if the request is not counted.
     metrics: Option<&'static Metrics>,
     is_answered: bool,
@@ -45,7 +46,7 @@ impl Exchange {
     pub(super) fn begin(
         server: &Server,
         route: Option<&'static Route>,
-        path: &str,
+        path: String,
         identity: &Arc<str>,
         now: Instant,
     ) -> Self {
@@ -58,11 +59,11 @@ impl Exchange {
         let timeout = route.map_or(DEFAULT_TIMEOUT, |route| route.timeout);
         Self {
             arrived: now,
-            arrived_at: SystemTime::now(),
-            path: path.to_owned(),
+            arrived_at: clock::wall(),
+            path,
             identity: identity.clone(),
             route,
-            log: server.log.clone(),
+            log: server.log,
             metrics,
             is_answered: false,
             is_audited: false,

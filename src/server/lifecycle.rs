@@ -173,8 +173,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
         let _ = banner.write(&mut io::stdout());
     }
     let log = Log::start(config.log, io::stderr().is_terminal()).map_err(Error::System)?;
-    let log = Arc::new(log);
-    log_panics(&log);
+    // Lives as long as the process, so that no request has to count references to it.
+    let log: &'static Log = Box::leak(Box::new(log));
+    log_panics(log);
     let workers = std::thread::available_parallelism()
         .map_or(2, usize::from)
         .max(2);
@@ -183,8 +184,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
         connections,
     };
     let expiry = config.cache.into();
-    let (server, threads) = Server::start(listeners, limits, state, expiry, store, log.clone())
-        .map_err(Error::System)?;
+    let (server, threads) =
+        Server::start(listeners, limits, state, expiry, store, log).map_err(Error::System)?;
     let reload = Reloader::new(&server, options, config, certificate, files)
         .start()
         .map_err(Error::System)?;
@@ -309,8 +310,7 @@ fn raise_descriptor_limit() -> usize {
 }
 
 /// A panic is a bug: the log says where, and not with which values.
-fn log_panics(log: &Arc<Log>) {
-    let log = log.clone();
+fn log_panics(log: &'static Log) {
     std::panic::set_hook(Box::new(move |panic| {
         let place = panic
             .location()

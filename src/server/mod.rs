@@ -26,12 +26,13 @@ mod trace;
 mod worker;
 
 use std::{
+    cell::Cell,
     io,
     net::TcpListener,
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex, PoisonError, RwLock, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -85,9 +86,11 @@ pub struct Server {
     is_draining: AtomicBool,
     limits: Limits,
     state: RwLock<Arc<State>>,
+    /// Which state that is: a number that no other has in this process.
+    state_number: AtomicU64,
     /// Held from reading the state to putting a changed one in its place, so that no change is lost.
     state_writer: Mutex<()>,
-    log: Arc<Log>,
+    log: &'static Log,
     health: Health,
     explanations: Explanations,
     metrics: &'static Metrics,
@@ -124,7 +127,7 @@ impl Server {
         state: State,
         expiry: Expiry,
         store: Arc<dyn KeyStore>,
-        log: Arc<Log>,
+        log: &'static Log,
     ) -> io::Result<(Arc<Self>, Threads)> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -140,6 +143,7 @@ impl Server {
             is_draining: AtomicBool::new(false),
             limits,
             state: RwLock::new(Arc::new(state)),
+            state_number: AtomicU64::new(next_state_number()),
             state_writer: Mutex::new(()),
             log,
             health: Health::default(),
@@ -215,6 +219,26 @@ impl Server {
             .clone()
     }
 
+    /// Shows `look` the state of now. Each thread keeps the state that it saw last, so that threads
+    /// do not wait for each other to count references to it.
+    fn with_state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        thread_local! {
+            static SEEN: Cell<Option<(u64, Arc<State>)>> = const { Cell::new(None) };
+        }
+        let number = self.state_number.load(Ordering::Acquire);
+        let (number, state) = SEEN
+            .take()
+            .filter(|(seen, _)| *seen == number)
+            .unwrap_or_else(|| {
+                let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+                // A writer holds the lock while it changes both.
+                (self.state_number.load(Ordering::Relaxed), state.clone())
+            });
+        let result = look(&state);
+        SEEN.set(Some((number, state)));
+        result
+    }
+
     /// Puts what `change` makes of the state in its place. Requests that begin from now on see it
     /// whole; those that run go on with the one they have. Nothing changes if `change` fails.
     fn change_state<T, E>(&self, change: impl FnOnce(&mut State) -> Result<T, E>) -> Result<T, E> {
@@ -226,6 +250,8 @@ impl Server {
         let done = change(&mut state)?;
         let mut current = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *current, Arc::new(state));
+        self.state_number
+            .store(next_state_number(), Ordering::Release);
         drop(current);
         // Freeing thousands of policies takes its time; not while readers wait.
         drop(before);
@@ -269,4 +295,10 @@ impl Server {
             self.log_error(&format!("failed to watch a connection: {e}"));
         }
     }
+}
+
+/// A number that no state had before.
+fn next_state_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }

@@ -19,6 +19,7 @@ use crate::{
     deadline::Deadline,
     glob::Pattern,
     http::{
+        Method,
         head::{Head, clean, is_clean},
         reply::Reply,
     },
@@ -142,7 +143,7 @@ impl Server {
         &self,
         state: &State,
         client: &Client<'_>,
-        head: &Head,
+        head: &mut Head,
         now: Instant,
     ) -> Admission {
         if !is_clean(&head.path) && !names_a_dot(&head.path) {
@@ -155,8 +156,9 @@ impl Server {
             return Admission::Redirect(Failure::Moved(escape(&cleaned) + &query).reply());
         }
         let route = routes::find(&head.path);
-        let exchange = Exchange::begin(self, route, &head.path, client.peer.identity(), now);
-        match check(self, state, client, head, route) {
+        let path = std::mem::take(&mut head.path);
+        let exchange = Exchange::begin(self, route, path, client.peer.identity(), now);
+        match check(self, state, client, head.method, &exchange.path, route) {
             Ok(route) => Admission::Granted(exchange, route.max_body),
             Err(failure) => Admission::Refused(exchange, failure),
         }
@@ -315,19 +317,20 @@ fn check(
     server: &Server,
     state: &State,
     client: &Client<'_>,
-    head: &Head,
+    method: Method,
+    path: &str,
     route: Option<&'static Route>,
 ) -> Result<&'static Route> {
     let Some(route) = route else {
         client.check()?;
         return Err(Failure::NoSuchPath);
     };
-    if !route.accepts(head.method) {
+    if !route.accepts(method) {
         return Err(Failure::MethodNotAllowed(route.method));
     }
     // A missing trailing slash is an empty argument, here and for the policy.
     let slashed;
-    let mut path = head.path.as_str();
+    let mut path = path;
     if path.len() < route.path.len() {
         slashed = format!("{path}/");
         path = &slashed;

@@ -13,6 +13,7 @@ use super::{
     Stage, Step, Waiting,
 };
 use crate::{
+    clock,
     deadline::Deadline,
     http::{
         Malformed, Method,
@@ -156,18 +157,19 @@ impl Inner {
                 return Ok(Step::Progress);
             }
         };
-        let state = server.state();
-        let kept = self.peer.as_ref().and_then(|peer| state.forwards_in(peer));
-        let head = head::parse(&self.input[..end], kept);
-        self.consume(end);
-        match head {
-            Ok(head) if connection.is_probe => Ok(self.answer_probe(&head, connection, server)),
-            Ok(head) => self.begin(&head, &state, connection, server),
-            Err(malformed) => {
-                self.refuse_malformed(malformed);
-                Ok(Step::Progress)
+        server.with_state(|state| {
+            let kept = self.peer.as_ref().and_then(|peer| state.forwards_in(peer));
+            let head = head::parse(&self.input[..end], kept);
+            self.consume(end);
+            match head {
+                Ok(head) if connection.is_probe => Ok(self.answer_probe(&head, connection, server)),
+                Ok(head) => self.begin(head, state, connection, server),
+                Err(malformed) => {
+                    self.refuse_malformed(malformed);
+                    Ok(Step::Progress)
+                }
             }
-        }
+        })
     }
 
     /// Answers what is no request; there is nothing to audit and no way to go on.
@@ -193,31 +195,31 @@ impl Inner {
 
     fn begin(
         &mut self,
-        head: &Head,
+        mut head: Head,
         state: &State,
         connection: &Arc<Connection>,
         server: &Server,
     ) -> io::Result<Step> {
         self.requests += 1;
         let now = self.now;
-        let frame = frame(head, server);
+        let frame = frame(&head, server);
         let Some(peer) = &mut self.peer else {
             return Err(io::ErrorKind::NotConnected.into());
         };
         let chain = self.transport.peer_certificates();
-        let is_trusted = peer.is_still_trusted(state, chain, UnixTime::now());
-        let client = Client::new(state, peer, head, &mut self.forwarded, |reason| {
+        let is_trusted = peer.is_still_trusted(state, chain, clock::unix());
+        let client = Client::new(state, peer, &head, &mut self.forwarded, |reason| {
             let address = connection.peer_address;
             server.log_error(&format!(
                 "http: client certificate forwarded by TLS proxy {address}: {reason}"
             ));
         });
-        let (reply, frame) = match server.admit(state, &client, head, now) {
+        let (reply, frame) = match server.admit(state, &client, &mut head, now) {
             Admission::Granted(exchange, max_body) if is_trusted => {
-                return Ok(self.accept(exchange, max_body, head, frame, connection, server));
+                return Ok(self.accept(exchange, max_body, &head, frame, connection, server));
             }
             Admission::Granted(exchange, _) => {
-                let failure = server.distrust(client.peer.identity(), &head.path);
+                let failure = server.distrust(client.peer.identity(), &exchange.path);
                 let reply = exchange.answer(Err(failure));
                 (
                     reply,
@@ -233,7 +235,7 @@ impl Inner {
         let unread = BodyReader::new(head.framing);
         self.send(
             &reply,
-            frame.without_go_ahead(head),
+            frame.without_go_ahead(&head),
             unread,
             connection,
             server,
