@@ -48,6 +48,13 @@ resumed() {
 
 scene
 sed -i 's/audit: on/audit: required/' kes.yml
+
+step 'stdout that keeps nothing: the server does not start'
+why='log.audit is required, but stdout is closed or /dev/null'
+fails 1 "$why" sh -c '"$1" server --config kes.yml --auth off >/dev/null' sh "$KES"
+fails 1 "$why" sh -c '"$1" server --config kes.yml --auth off >&-' sh "$KES"
+
+step 'stdout that takes its lines'
 serve first.log
 api POST /v1/key/create/my-key; is 200
 api POST /v1/key/generate/my-key --data '{}'; is 200

@@ -27,7 +27,7 @@ use crate::{
     deadline::Deadline,
     glob::Pattern,
     keystore::{self, KeyName, KeyStore, fs::Fs, mem::Mem},
-    log::Log,
+    log::{AuditMode, Log},
     tls,
 };
 
@@ -83,6 +83,8 @@ pub enum Error {
     Key(KeyName, String),
     /// The address can't be listened on; this is where to change it.
     Listen(SocketAddr, &'static str, io::Error),
+    /// An audit log is required, and what is written to stdout is thrown away.
+    NoAuditLog,
     /// The system refuses threads, descriptors or signals.
     System(io::Error),
 }
@@ -114,6 +116,10 @@ impl fmt::Display for Error {
                 };
                 write!(f, "failed to start server: listen tcp {address}: {e}{hint}")
             }
+            Self::NoAuditLog => f.write_str(
+                "log.audit is required, but stdout is closed or /dev/null: \
+                 connect it to whatever keeps the audit log",
+            ),
             Self::System(e) => write!(f, "failed to start server: {e}"),
         }
     }
@@ -144,6 +150,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let certificate = reload::load_certificate(&config)?;
     reload::check_expiry(&config, &certificate)?;
     let state = State::load(&config, certificate.clone())?;
+    check_audit(&config)?;
     for warning in warnings(&config) {
         // Whoever closed stderr does not want to know.
         let _ = writeln!(io::stderr(), "{warning}");
@@ -194,6 +201,21 @@ pub fn run(options: &Options) -> Result<(), Error> {
     server.stop(threads, DRAIN_TIMEOUT);
     log.finish(LOG_TIMEOUT);
     Ok(())
+}
+
+/// Checks that somebody can get the audit log that `config` requires. A program whose stdout is
+/// closed when it starts finds `/dev/null` there.
+pub(super) fn check_audit(config: &Config) -> Result<(), Error> {
+    if config.log.audit != AuditMode::Required {
+        return Ok(());
+    }
+    let stdout = rustix::fs::fstat(io::stdout());
+    match (stdout, rustix::fs::stat("/dev/null")) {
+        (Ok(stdout), Ok(null)) if stdout.st_rdev == null.st_rdev && stdout.st_rdev != 0 => {
+            Err(Error::NoAuditLog)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Listens on `address`, which comes from this setting.

@@ -121,6 +121,7 @@ impl Reloader {
             notes.push(e.to_string());
         }
         let fresh = State::load(&config, certificate.clone())?;
+        lifecycle::check_audit(&config)?;
         let known = &self.config.keys;
         let new_keys = config.keys.iter().filter(|name| !known.contains(name));
         lifecycle::create_keys(new_keys, server.store.as_ref())?;
