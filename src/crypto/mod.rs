@@ -29,10 +29,11 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// A JSON string or `null` (which is the empty text, as in Go), borrowed where possible and wiped
 /// where not, since it may be the base64 of a key.
 #[derive(Default)]
-struct Text<'a>(Cow<'a, str>);
+pub(crate) struct Text<'a>(Cow<'a, str>);
 
 impl Text<'_> {
-    fn as_str(&self) -> &str {
+    /// The text.
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 

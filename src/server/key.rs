@@ -1,6 +1,6 @@
 //! The key API: create, import, delete, generate, encrypt, decrypt, list.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use base64::Engine as _;
 use serde::{
@@ -14,7 +14,7 @@ use super::{
     failure::{Failure, Task},
 };
 use crate::{
-    crypto::{BASE64, MasterKey, ciphertext, stored},
+    crypto::{BASE64, MasterKey, Text, ciphertext, stored},
     deadline::Deadline,
     http::reply::Reply,
     keystore::KeyName,
@@ -190,17 +190,16 @@ impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = std::array::from_fn(|_| Secret::new(Vec::new()));
-        while let Some(member) = map.next_key::<Cow<'_, str>>()? {
+        while let Some(member) = map.next_key::<Text<'de>>()? {
             match self
                 .0
                 .iter()
-                .position(|name| name.eq_ignore_ascii_case(&member))
+                .position(|name| name.eq_ignore_ascii_case(member.as_str()))
             {
                 Some(at) => {
-                    if let Some(text) = map.next_value::<Option<String>>()? {
-                        found[at] = decode(&Zeroizing::new(text))
-                            .ok_or_else(|| A::Error::custom("invalid base64"))?;
-                    }
+                    let text = map.next_value::<Text<'de>>()?;
+                    found[at] =
+                        decode(text.as_str()).ok_or_else(|| A::Error::custom("invalid base64"))?;
                 }
                 None => {
                     map.next_value::<IgnoredAny>()?;
