@@ -212,7 +212,7 @@ impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
 
 fn decode(text: &str) -> Option<Secret> {
     let stripped: Zeroizing<String>;
-    let text = if text.contains(['\r', '\n']) {
+    let text = if memchr::memchr2(b'\r', b'\n', text.as_bytes()).is_some() {
         stripped = Zeroizing::new(text.replace(['\r', '\n'], ""));
         stripped.as_str()
     } else {
