@@ -4,9 +4,8 @@
 
 use std::{borrow::Cow, fmt};
 
-use aes_gcm::{Aes256Gcm, aead::AeadInOut};
 use base64::Engine;
-use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
+use ring::aead;
 use serde::Deserialize;
 
 use super::{Algorithm, BASE64, MasterKey, Members, Text, key::IV_SIZE, read_members};
@@ -308,23 +307,13 @@ fn seal_raw(
     plaintext: &[u8],
     context: &[u8],
 ) -> Result<Wiped, SealError> {
-    let message_key = key.message_key(algorithm, iv);
-    let message_key = (&*message_key).into();
-    let nonce = nonce.into();
-
+    let cipher = cipher(key, algorithm, iv);
     // Wiped when dropped, for should encryption fail there is plaintext in it.
     let mut sealed = Wiped::with_capacity(plaintext.len() + TAG_SIZE);
     sealed.extend_from_slice(plaintext);
-    let buffer = sealed.as_mut_slice().into();
-    let tag = match algorithm {
-        Algorithm::Aes256 => {
-            Aes256Gcm::new(message_key).encrypt_inout_detached(nonce, context, buffer)
-        }
-        Algorithm::ChaCha20 => {
-            ChaCha20Poly1305::new(message_key).encrypt_inout_detached(nonce, context, buffer)
-        }
-    };
-    sealed.extend_from_slice(&tag.map_err(|_| SealError::TooLong)?);
+    let nonce = aead::Nonce::assume_unique_for_key(*nonce);
+    let tag = cipher.seal_in_place_separate_tag(nonce, aead::Aad::from(context), &mut sealed);
+    sealed.extend_from_slice(tag.map_err(|_| SealError::TooLong)?.as_ref());
     Ok(sealed)
 }
 
@@ -337,27 +326,27 @@ fn open_raw(
     bytes: Vec<u8>,
     context: &[u8],
 ) -> Result<Secret, OpenError> {
-    let message_key = key.message_key(algorithm, iv);
-    let message_key = (&*message_key).into();
-    let nonce = nonce.into();
-
+    let cipher = cipher(key, algorithm, iv);
     let mut bytes = Wiped::from(bytes);
-    let (text, tag) = bytes
-        .split_last_chunk_mut::<TAG_SIZE>()
-        .ok_or(OpenError::NotAuthentic)?;
-    let (buffer, tag) = (text.into(), (&*tag).into());
-    match algorithm {
-        Algorithm::Aes256 => {
-            Aes256Gcm::new(message_key).decrypt_inout_detached(nonce, context, buffer, tag)
-        }
-        Algorithm::ChaCha20 => {
-            ChaCha20Poly1305::new(message_key).decrypt_inout_detached(nonce, context, buffer, tag)
-        }
-    }
-    .map_err(|_| OpenError::NotAuthentic)?;
-    let len = bytes.len() - TAG_SIZE;
+    let nonce = aead::Nonce::assume_unique_for_key(*nonce);
+    let len = cipher
+        .open_in_place(nonce, aead::Aad::from(context), &mut bytes)
+        .map_err(|_| OpenError::NotAuthentic)?
+        .len();
     bytes.truncate(len);
     Ok(bytes.into())
+}
+
+/// The cipher of the one message that was sealed with `iv`.
+fn cipher(key: &MasterKey, algorithm: Algorithm, iv: &[u8; IV_SIZE]) -> aead::LessSafeKey {
+    let message_key = key.message_key(algorithm, iv);
+    let aead = match algorithm {
+        Algorithm::Aes256 => &aead::AES_256_GCM,
+        Algorithm::ChaCha20 => &aead::CHACHA20_POLY1305,
+    };
+    let unbound = aead::UnboundKey::new(aead, message_key.as_slice())
+        .expect("a message key has the 32 bytes that both ciphers take");
+    aead::LessSafeKey::new(unbound)
 }
 
 #[cfg(test)]
