@@ -13,7 +13,7 @@ use std::{
 };
 
 pub use self::why::Verdict;
-use crate::glob::{Pattern, SyntaxError};
+use crate::glob::{Effort, Pattern, SyntaxError};
 
 /// What the identities assigned to it may call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,9 +23,17 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Whether the policy allows a request to `path` (decoded, without query).
+    /// Whether the policy allows a request to `path` (decoded, without query). What takes too much
+    /// effort to match is not allowed.
     pub fn allows(&self, path: &str) -> bool {
-        self.paths.iter().any(|pattern| pattern.matches(path))
+        self.find(path).is_some()
+    }
+
+    /// The first pattern that allows `path`.
+    fn find(&self, path: &str) -> Option<&Pattern> {
+        let mut effort = Effort::ONE_NAME;
+        let mut paths = self.paths.iter();
+        paths.find(|pattern| pattern.matches(path, &mut effort))
     }
 }
 

@@ -769,3 +769,53 @@ fn changes_stay_quick_with_thousands_of_policies() {
     );
     assert_eq!(200, generate(&mut server.client(&app).connect(), "my-key"));
 }
+
+#[test]
+fn a_pattern_that_is_hard_to_match_holds_up_nobody() {
+    let app = Identity::new("app");
+    let server = start(&app);
+    let root = server.root();
+    // Followed naively, each of these takes the product of both lengths.
+    let hard = ["a", "?"].map(|letter| format!("/v1/key/generate/*{}b", letter.repeat(30_000)));
+    write(&root, "apps", &hard.each_ref().map(String::as_str));
+    let path = format!("/v1/key/generate/{}", "a".repeat(60_000));
+    let start = Instant::now();
+    let app = server.client(&app);
+    for _ in 0..4 {
+        app.post(&path, "{}")
+            .is_failure(403, "prohibited by policy");
+    }
+    root.get("/version").is_json_success();
+    assert!(start.elapsed() < Duration::from_secs(5), "took too long");
+
+    // Names can be long, too.
+    for number in 0..50 {
+        let identity = format!("{number}{}", "a".repeat(60_000));
+        root.post(&format!("/v1/identity/assign/apps/{identity}"), "")
+            .is_empty_success();
+    }
+    root.get(&format!("/v1/identity/list/*{}b", "a".repeat(4000)))
+        .is_failure(400, "pattern takes too long to match");
+    assert_eq!(
+        51,
+        root.get("/v1/identity/list/*")
+            .json()
+            .as_object()
+            .unwrap()
+            .len()
+    );
+}
+
+#[test]
+fn a_missing_argument_is_the_same_for_all_who_may_call() {
+    let app = Identity::new("app");
+    let server = Server::start(|config| config.policy("apps", &ADMINISTRATION, &[&app]));
+    for client in [server.root(), server.client(&app)] {
+        for path in ["/v1/identity/forget", "/v1/identity/forget/"] {
+            client.delete(path).is_failure(400, "identity is unknown");
+        }
+        for path in ["/v1/policy/delete", "/v1/policy/delete/"] {
+            client.delete(path).is_failure(400, "invalid policy name");
+        }
+    }
+}

@@ -410,3 +410,23 @@ fn a_probe_that_never_answers_is_unhealthy() {
     assert!(text.contains("does not answer: timeout"), "{text}");
     assert!(start.elapsed() < Duration::from_secs(15));
 }
+
+#[test]
+fn idle_probes_make_room_for_others_within_seconds() {
+    let (_server, probe) = start();
+    let mut idle: Vec<_> = (0..32).map(|_| connect(probe)).collect();
+    for socket in &mut idle {
+        socket
+            .write_all(b"GET /live HTTP/1.1\r\nHost: kes\r\n\r\n")
+            .unwrap();
+        assert!(socket.read(&mut [0; 4096]).unwrap() > 0);
+    }
+    let began = Instant::now();
+    let served = wait_for(PATIENCE, || {
+        let mut socket = connect(probe);
+        let _ = socket.write_all(b"GET /live HTTP/1.1\r\nHost: kes\r\n\r\n");
+        matches!(socket.read(&mut [0; 4096]), Ok(1..)).then_some(())
+    });
+    assert!(served.is_some(), "nobody else is served");
+    assert!(began.elapsed() < Duration::from_secs(10));
+}

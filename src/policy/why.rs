@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::{Policies, Policy};
-use crate::glob;
+use crate::glob::{self, Effort};
 
 /// Whether a call is allowed, and what decides it. Displayed as one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,14 +105,16 @@ impl Policies {
 impl Policy {
     /// Whether the policy, which is called `name`, allows a request to `path`, and why.
     pub fn why<'a>(&'a self, name: &'a str, path: &str) -> Verdict<'a> {
-        if let Some(pattern) = self.paths.iter().find(|pattern| pattern.matches(path)) {
+        if let Some(pattern) = self.find(path) {
             return Verdict::Allowed {
                 policy: name,
                 pattern: pattern.as_str(),
             };
         }
         // The last of equals wins in `max_by_key`, so they are looked at from the end.
-        let nearest = self.paths.iter().rev().max_by_key(|p| p.reach(path));
+        let mut effort = Effort::ONE_NAME;
+        let paths = self.paths.iter().rev();
+        let nearest = paths.max_by_key(|pattern| pattern.reach(path, &mut effort));
         Verdict::Refused {
             policy: name,
             nearest: nearest.map(|pattern| pattern.as_str()),

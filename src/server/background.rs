@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -54,7 +55,10 @@ fn every(
         .spawn(move || {
             loop {
                 match server.upgrade() {
-                    Some(server) => action(&server, Instant::now()),
+                    // The panic hook has told the log; there is a next time.
+                    Some(server) => drop(catch_unwind(AssertUnwindSafe(|| {
+                        action(&server, Instant::now());
+                    }))),
                     None => return,
                 }
                 std::thread::sleep(interval);

@@ -47,6 +47,8 @@ pub enum Failure {
     PolicyNotFound,
     /// The identity can't be assigned or forgotten.
     Identity(Refusal),
+    /// A pattern that takes too long to match.
+    PatternTooHard,
     /// An imported key that has not exactly 32 bytes.
     InvalidKey,
     /// The ciphertext can't be opened.
@@ -131,6 +133,7 @@ impl Failure {
             Self::Identity(Refusal::Caller) => {
                 (403, "identity cannot assign policy to itself".into())
             }
+            Self::PatternTooHard => (400, "pattern takes too long to match".into()),
             Self::InvalidKey => (400, "invalid key".into()),
             Self::Ciphertext(OpenError::UnsupportedAlgorithm) => {
                 (422, OpenError::UnsupportedAlgorithm.to_string().into())

@@ -22,12 +22,16 @@ pub(super) fn assign(call: &Call<'_>) -> Result<Outcome, Failure> {
 
 /// `GET /v1/identity/list/<pattern>`
 pub(super) fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
-    let pattern = call.pattern();
-    let matches = |identity: &str| pattern.as_ref().is_some_and(|p| p.matches(identity));
     let state = call.server.state();
-    let assigned = state.policies.assigned();
-    let found: BTreeMap<_, _> = assigned.filter(|(identity, _)| matches(identity)).collect();
-    json(&found)
+    let policies = &state.policies;
+    let found = call.select(policies.assigned().map(|(identity, _)| identity))?;
+    let policy = |identity| Some((identity, policies.policy_name_of(identity)?));
+    json(
+        &found
+            .into_iter()
+            .filter_map(policy)
+            .collect::<BTreeMap<_, _>>(),
+    )
 }
 
 /// `DELETE /v1/identity/forget/<identity>`

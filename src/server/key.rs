@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::{
     Call, Outcome, Server,
     failure::{Failure, Task},
+    pipeline::select,
 };
 use crate::{
     crypto::{BASE64, MasterKey, Text, ciphertext, stored},
@@ -117,9 +118,9 @@ pub(super) fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
             .store
             .list(deadline)
             .map_err(|e| server.key_store_failure(&e, Task::List, None))?;
+        let names = names.iter().map(String::as_str).collect();
         let mut lines = Vec::new();
-        let matches = |name: &&String| pattern.as_ref().is_some_and(|p| p.matches(name));
-        for name in names.iter().filter(matches) {
+        for name in select(pattern.as_ref(), names)? {
             lines.extend_from_slice(b"{\"Name\":");
             let name = serde_json::to_vec(name).map_err(|_| Failure::KeyStore(Task::List))?;
             lines.extend_from_slice(&name);

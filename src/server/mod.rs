@@ -65,6 +65,8 @@ const KEY_STORE_THREADS: usize = 8;
 const KEY_STORE_QUEUE: usize = 1024;
 /// Keys that the cache holds at most.
 const CACHE_CAPACITY: usize = 16 * 1024;
+/// At the end, workers may take this time for what they are busy with.
+const WORKER_PATIENCE: Duration = Duration::from_millis(200);
 /// Stack of a worker, in bytes.
 const WORKER_STACK: usize = 512 * 1024;
 
@@ -185,11 +187,17 @@ impl Server {
         let until = Instant::now() + patience;
         self.is_draining.store(true, Ordering::SeqCst);
         threads.api.stop();
-        self.registry
-            .for_each(|connection| connection.drain(self, false));
         // Subscribers of the log see the requests that are finished now, and go last.
         let wait_for = |limit: &dyn Fn() -> usize, until| {
-            while self.registry.len() > limit() && Instant::now() < until {
+            for round in 0_u32.. {
+                // Again now and then: a worker may have been busy with one that is idle since.
+                if round % 10 == 0 {
+                    self.registry
+                        .for_each(|connection| connection.drain(self, false));
+                }
+                if self.registry.len() <= limit() || Instant::now() >= until {
+                    return;
+                }
                 std::thread::sleep(Duration::from_millis(5));
             }
         };
@@ -202,8 +210,10 @@ impl Server {
         self.registry
             .for_each(|connection| connection.drain(self, true));
         let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
-        for worker in threads.workers {
-            let _ = worker.join();
+        // A worker that is still busy ends with the process.
+        let until = Instant::now() + WORKER_PATIENCE;
+        while Instant::now() < until && !threads.workers.iter().all(JoinHandle::is_finished) {
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 

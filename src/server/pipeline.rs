@@ -1,6 +1,6 @@
 //! One request from its head to what its handler makes of it, in the order of `api.md` 1.3.
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 
@@ -17,7 +17,7 @@ use crate::{
     cache::Lookup,
     crypto::{MasterKey, stored},
     deadline::Deadline,
-    glob::Pattern,
+    glob::{Effort, Pattern},
     http::{
         Method,
         head::{Head, clean, is_clean},
@@ -63,6 +63,11 @@ impl Call<'_> {
             .and_then(|pattern| Pattern::parse(pattern).ok())
     }
 
+    /// Those of `names` that the argument matches as a pattern.
+    pub(super) fn select<'n>(&self, names: impl Iterator<Item = &'n str>) -> Result<Vec<&'n str>> {
+        select(self.pattern().as_ref(), names.collect())
+    }
+
     /// Changes the policies, if the caller still may: its right may have ended while its body came
     /// in.
     pub(super) fn change_policies(
@@ -77,6 +82,22 @@ impl Call<'_> {
             change(&mut state.policies)
         })?;
         Ok(Outcome::Done(Reply::empty()))
+    }
+}
+
+/// Those of `names` that `pattern` matches; `None` matches nothing.
+pub(super) fn select<'n>(
+    pattern: Option<&Pattern>,
+    mut names: Vec<&'n str>,
+) -> Result<Vec<&'n str>> {
+    let Some(pattern) = pattern else {
+        return Ok(Vec::new());
+    };
+    let mut effort = Effort::for_names(names.len());
+    names.retain(|name| pattern.matches(name, &mut effort));
+    match effort.is_exhausted() {
+        true => Err(Failure::PatternTooHard),
+        false => Ok(names),
     }
 }
 
@@ -192,14 +213,15 @@ impl Server {
         let Some(route) = exchange.route else {
             return Progress::Done(Err(Failure::NoSuchPath));
         };
+        let path = slashed(&exchange.path, route);
         let argument = match route.argument {
             Argument::None => "",
-            _ => exchange.path.strip_prefix(route.path).unwrap_or_default(),
+            _ => path.strip_prefix(route.path).unwrap_or_default(),
         };
         let call = Call {
             server: self,
             identity: &exchange.identity,
-            path: &exchange.path,
+            path: &path,
             argument,
             body,
         };
@@ -328,13 +350,7 @@ fn check(
     if !route.accepts(method) {
         return Err(Failure::MethodNotAllowed(route.method));
     }
-    // A missing trailing slash is an empty argument, here and for the policy.
-    let slashed;
-    let mut path = path;
-    if path.len() < route.path.len() {
-        slashed = format!("{path}/");
-        path = &slashed;
-    }
+    let path = &*slashed(path, route);
     if !route.matches(path) {
         return Err(Failure::PathMismatch(route.pattern));
     }
@@ -349,6 +365,14 @@ fn check(
         }
     }
     Ok(route)
+}
+
+/// `path` with the trailing slash that it lacks if its argument is empty. So it is for the policy, too.
+fn slashed<'p>(path: &'p str, route: &Route) -> Cow<'p, str> {
+    match path.len() < route.path.len() {
+        true => Cow::Owned(format!("{path}/")),
+        false => Cow::Borrowed(path),
+    }
 }
 
 /// Whether `path` is an API with `.` or `..` in the place of a name: that is a wrong name, not a path

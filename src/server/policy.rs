@@ -33,12 +33,8 @@ pub(super) fn read(call: &Call<'_>) -> Result<Outcome, Failure> {
 
 /// `GET /v1/policy/list/<pattern>`
 pub(super) fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
-    let Some(pattern) = call.pattern() else {
-        return json(&[""; 0]);
-    };
     let state = call.server.state();
-    let names = state.policies.iter().map(|(name, _)| name);
-    let mut names: Vec<_> = names.filter(|name| pattern.matches(name)).collect();
+    let mut names = call.select(state.policies.iter().map(|(name, _)| name))?;
     names.sort_unstable();
     json(&names)
 }

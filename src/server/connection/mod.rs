@@ -11,7 +11,7 @@ use std::{
     io::{self, Read as _},
     net::{SocketAddr, TcpStream},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -322,9 +322,13 @@ impl Connection {
     }
 
     /// Closes the connection if it is idle, and else after the answers it still owes; `at_once`
-    /// closes it in any case.
+    /// closes it in any case. One that a worker is busy with stays as it is.
     pub(super) fn drain(&self, server: &Server, at_once: bool) {
-        let mut inner = self.lock();
+        let mut inner = match self.inner.try_lock() {
+            Ok(inner) => inner,
+            Err(TryLockError::Poisoned(inner)) => inner.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
         if matches!(inner.stage, Stage::Closed) {
             return;
         }
@@ -338,6 +342,15 @@ impl Connection {
             inner.now = Instant::now();
             let wait = inner.hang_up(self, server);
             self.settle(&mut inner, server, wait);
+        }
+    }
+
+    /// How long it may stay open without a request. Probes are few and come back: idle ones must not
+    /// keep others out.
+    fn idle_timeout(&self) -> Duration {
+        match self.is_probe {
+            true => READ_TIMEOUT,
+            false => IDLE_TIMEOUT,
         }
     }
 
@@ -455,7 +468,7 @@ impl Inner {
         let now = self.now;
         let at = match &self.stage {
             Stage::Waiting(waiting) => waiting.exchange.deadline.instant(),
-            Stage::Head if self.input.is_empty() => now + IDLE_TIMEOUT,
+            Stage::Head if self.input.is_empty() => now + connection.idle_timeout(),
             Stage::Streaming(_) => now + CHECK_INTERVAL,
             _ => now + READ_TIMEOUT,
         };
@@ -475,7 +488,12 @@ impl Inner {
             Ok(_) => self.has_received = true,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(true),
-            Err(e) => return Err(e),
+            Err(e) => {
+                if self.transport.is_handshaking() && self.has_received {
+                    connection.fail_handshake(server, &e.to_string());
+                }
+                return Err(e);
+            }
         }
         let received = match self.transport.process() {
             Ok(received) => received,

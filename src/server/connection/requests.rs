@@ -9,8 +9,8 @@ use rustls_pki_types::UnixTime;
 use zeroize::Zeroize as _;
 
 use super::{
-    Address, Connection, HOLD_TIMEOUT, IDLE_TIMEOUT, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving,
-    Stage, Step, Waiting,
+    Address, Connection, HOLD_TIMEOUT, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving, Stage, Step,
+    Waiting,
 };
 use crate::{
     clock,
@@ -133,7 +133,7 @@ impl Inner {
         self.stage = Stage::Head;
         self.scanned = 0;
         let timeout = if self.input.is_empty() {
-            IDLE_TIMEOUT
+            connection.idle_timeout()
         } else {
             READ_TIMEOUT
         };
