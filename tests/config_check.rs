@@ -211,6 +211,49 @@ keys: [{ name: a }, { name: a }]
 }
 
 #[test]
+fn a_wrong_key_store_is_not_said_to_be_none() {
+    let scene = Scene::new();
+    for (section, start) in [
+        (
+            "keystore:",
+            "kes.yml:3:10: error: keystore.fs.path: no key store",
+        ),
+        (
+            "keystore: { fs: { path: '' } }",
+            "kes.yml:3:25: error: keystore.fs.path: no key",
+        ),
+        (
+            "keystore: { fs: { path: '${NO}' } }",
+            "kes.yml:3:25: error: keystore.fs.path: no key",
+        ),
+        (
+            "keys: { fs: { path: '${NO}' } }",
+            "kes.yml:3:21: error: keys.fs.path: no key",
+        ),
+        (
+            "keys: { fs: }",
+            "kes.yml:3:13: error: keys.fs.path: no key store",
+        ),
+        (
+            "keystore: { fs: { path: keys }, vault: { endpoint: 'https://v' } }",
+            "kes.yml:3:52: error: keystore.vault.endpoint: ambiguous",
+        ),
+        (
+            "keystore: { vault: { endpoint: 'https://v' } }",
+            "kes.yml:3:20: error: keystore.vault: failed to connect to Vault",
+        ),
+        (
+            "keystore:\n  fss: { path: keys }",
+            "kes.yml:4:3: error: keystore: unknown field",
+        ),
+    ] {
+        let (code, lines) = scene.check(&format!("root: _\n{TLS}{section}\n"), &[]);
+        assert_eq!((78, 1), (code, lines.len()), "{lines:#?}");
+        assert!(lines[0].starts_with(start), "{lines:#?}");
+    }
+}
+
+#[test]
 fn the_json_form_has_the_same_findings() {
     let scene = Scene::new();
     fs::write(

@@ -378,25 +378,25 @@ fn healthcheck_asks_the_probe() {
 #[test]
 fn healthcheck_wants_to_know_where() {
     let (code, _, text) = parts(&healthcheck(&[]));
-    assert_eq!(2, code);
+    assert_eq!(1, code);
     assert!(text.starts_with("Error: no probe address"), "{text}");
     let (code, _, text) = parts(&healthcheck(&["--probe", "somewhere"]));
     assert_eq!(
-        (2, "Error: invalid probe address: \"somewhere\"\n"),
+        (1, "Error: invalid probe address: \"somewhere\"\n"),
         (code, text.as_str())
     );
     assert_eq!(
-        2,
+        1,
         parts(&healthcheck(&["--probe", "127.0.0.1:1", "extra"])).0
     );
     assert_eq!(2, parts(&healthcheck(&["--nonsense"])).0);
     let server = Server::start(|_| {});
     let config = server.keys().with_file_name("config.yml");
     let (code, _, text) = parts(&healthcheck(&["--config", config.to_str().unwrap()]));
-    assert_eq!(2, code);
+    assert_eq!(1, code);
     assert!(text.contains("no probe.address"), "{text}");
     let (code, _, text) = parts(&healthcheck(&["--config", "/nowhere.yml"]));
-    assert_eq!(2, code);
+    assert_eq!(1, code);
     assert!(text.contains("/nowhere.yml"), "{text}");
 }
 
@@ -429,4 +429,50 @@ fn idle_probes_make_room_for_others_within_seconds() {
     });
     assert!(served.is_some(), "nobody else is served");
     assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn healthcheck_needs_no_more_of_the_file_than_the_address() {
+    let (server, probe) = start();
+    let config = server.keys().with_file_name("config.yml");
+    let path = config.to_str().unwrap();
+    let good = fs::read_to_string(&config).unwrap();
+    for broken in [
+        "nonsense: 1\n",
+        "policy:\n  a:\n    paths: [\"/v1/[\"]\n",
+        "policy:\n  a: {}\n  a: {}\n",
+        "cache:\n  expiry:\n    any: soon\n",
+        "root2: \"a\\qb\"\n",
+    ] {
+        for text in [format!("{good}{broken}"), format!("{broken}{good}")] {
+            fs::write(&config, text).unwrap();
+            let (code, _, text) = parts(&healthcheck(&["--config", path]));
+            assert_eq!(0, code, "{broken:?}: {text}");
+        }
+    }
+    fs::write(&config, "[").unwrap();
+    let (code, _, text) = parts(&healthcheck(&["--config", path]));
+    assert_eq!(1, code);
+    assert!(
+        text.contains("no probe.address in") && text.contains(": line "),
+        "{text}"
+    );
+    fs::write(&config, "probe:\n  address: somewhere\n").unwrap();
+    let (code, _, text) = parts(&healthcheck(&["--config", path]));
+    assert_eq!(1, code);
+    assert!(
+        text.contains("line 2: ") && text.contains("somewhere"),
+        "{text}"
+    );
+    fs::write(&config, "rot: 1\nprobe:\n  address: ${PROBE}\n").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_kes"))
+        .args(["healthcheck", "--config", path])
+        .env("PROBE", probe.to_string())
+        .output();
+    assert_eq!(0, parts(&output.unwrap()).0);
+    // The port for clients is not the one to ask.
+    let clients = server.address.to_string();
+    let (code, _, text) = parts(&healthcheck(&["--probe", &clients]));
+    assert_eq!(1, code);
+    assert!(text.contains("speaks TLS"), "{text}");
 }

@@ -65,6 +65,9 @@ as root
 prints '' kes identity assign "$APP" b
 as app; fails 1 'prohibited by policy' kes key create app-2; as root
 prints '' kes identity forget "$APP"
+kes identity assign app b 2>warning || fail 'an identity of another form is refused'
+grep -q '^Warning: no client has the identity "app"' warning || fail "says '$(cat warning)'"
+prints '' kes identity forget app
 prints '' kes identity rm "$OTHER"
 prints '{}' kes identity list
 fails 1 "Error: failed to assign identity \"$APP\" to policy \"none\": policy does not exist" kes identity assign "$APP" none
@@ -87,6 +90,10 @@ printf '{"paths":["/a"],"allow":[]}' >bad.json
 fails 1 'Error: failed to read policy file from "bad.json": unknown member "allow"' kes policy add a bad.json
 printf '{"paths":["/v1/["]}' >bad.json
 fails 1 'Error: failed to read policy file from "bad.json": "/v1/[": syntax error in pattern' kes policy add a bad.json
+for twice in '{"paths":["/a"],"paths":["/b"]}' '{"paths":["/a"],"Paths":null}'; do
+    printf '%s' "$twice" >bad.json
+    fails 1 'Error: failed to read policy file from "bad.json": "paths" is there twice' kes policy add a bad.json
+done
 printf '{"paths":"/v1"}' >bad.json
 fails 1 'Error: failed to read policy file from "bad.json": "paths" is no list of paths' kes policy add a bad.json
 fails 1 'Error: failed to read policy file from standard input: ' kes policy add a </dev/null
@@ -98,9 +105,9 @@ step 'why'
 prints_why() { local code="$1" text="$2" found status=0; shift 2; found="$(kes policy why "$@" 2>&1)" || status=$?; equal "exit code of why $*" "$code" "$status"; contains "$found" "$text" || fail "why $* says '$found', not '$text'"; }
 prints '' kes identity assign "$APP" app
 prints_why 0 'allowed: policy "app" has the path "/v1/key/create/app-*"' "$APP" /v1/key/create/app-7
-prints_why 1 'refused: no path of policy "app" matches, the nearest is "/v1/key/create/app-*"' "$APP" /v1/key/create/other
-prints_why 1 '    - /v1/key/create/other' "$APP" /v1/key/create/other
-prints_why 1 'assigned to no policy' "$OTHER" /v1/key/create/app-7
+prints_why 3 'refused: no path of policy "app" matches, the nearest is "/v1/key/create/app-*"' "$APP" /v1/key/create/other
+prints_why 3 '    - /v1/key/create/other' "$APP" /v1/key/create/other
+prints_why 3 'assigned to no policy' "$OTHER" /v1/key/create/app-7
 prints_why 0 'any client' "$OTHER" /version
 prints '{"add":null,"allowed":true,"identity":"'"$APP"'","nearest":null,"path":"/v1/key/create/app-7","pattern":"/v1/key/create/app-*","policy":"app","reason":"policy \"app\" has the path \"/v1/key/create/app-*\""}
 ' kes policy why --json "$APP" /v1/key/create/app-7
@@ -111,9 +118,16 @@ policy:
     identities: [$OTHER]
 YAML
 prints_why 0 'allowed: policy "file" has the path "/v1/key/list/*"' --config kes.yml "$OTHER" /v1/key/list/a
-prints_why 1 'policy.file.paths' --config kes.yml "$OTHER" /v1/key/delete/a
+prints_why 3 'policy.file.paths' --config kes.yml "$OTHER" /v1/key/delete/a
 prints_why 0 'allowed: the identity is root' --config kes.yml "$ROOT" /v1/key/delete/a
-prints_why 1 'assigned to no policy' --config kes.yml "$APP" /v1/key/delete/a
+prints_why 3 'assigned to no policy' --config kes.yml "$APP" /v1/key/delete/a
+prints_why 0 'allowed: the identity is root' --config kes.yml --root "$APP" "$APP" /v1/key/delete/a
+prints_why 3 'assigned to no policy' --config kes.yml --root "$APP" "$ROOT" /v1/key/delete/a
+prints_why 1 'Error: --root goes with --config' --root "$APP" "$APP" /v1/key/delete/a
+prints_why 1 'Error: none.yml: ' --config none.yml "$APP" /v1/key/delete/a
+prints_why 3 'Note: a name in the path is empty' "$APP" /v1/key/delete/
+kes policy why "$APP" /v1/key/delete/ >said || true
+if grep -q 'To allow it' said; then fail "advises to add a path without a name: $(cat said)"; fi
 
 step 'the configuration, checked'
 kes config check --auth off kes.yml >checked || fail "a good file is refused: $(cat checked)"

@@ -1,7 +1,8 @@
 //! `kes healthcheck`, for containers without curl: one question to the probe of a server.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     path::Path,
     time::Duration,
 };
@@ -12,18 +13,21 @@ use super::{
     Failure,
     args::{Args, Flag, Takes},
     commands::JSON,
-    complain, print,
+    print,
 };
-use crate::config::{Config, Flags, parse_address};
+use crate::config::{Finding, Flags, Review, Severity, parse_address};
 
 /// The server has to answer within this time.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// And it has to have said what it speaks within this one, if it did not.
+const GLANCE: Duration = Duration::from_secs(1);
 /// More than this is not read of an answer, in bytes.
 const MAX_ANSWER: u64 = 1024;
 
 pub(super) const DETAILS: &str = "\
 Without --live, the server must also be ready: its key store is available and it is not ending.
-Exit codes: 0 healthy, 1 not, 2 it is not clear whom to ask.";
+Of the configuration file, which may be a newer one than the server's, only the field
+probe.address matters. Exit codes: 0 healthy, 1 not, or it is not clear whom to ask.";
 
 #[rustfmt::skip]
 pub(super) const FLAGS: &[Flag] = &[
@@ -34,17 +38,13 @@ pub(super) const FLAGS: &[Flag] = &[
 ];
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let address = match address(args) {
-        Ok(address) => address,
-        Err(reason) => {
-            complain(&format!("Error: {reason}\n"));
-            return Err(Failure::Exit(2));
-        }
-    };
+    let address = address(args)?;
     let path = if args.is_set("live") { "live" } else { "ready" };
     let url = format!("http://{address}/{path}");
-    let (status, text) =
-        ask(&url).map_err(|e| format!("unhealthy: {url} does not answer: {}", one_line(&e)))?;
+    let (status, text) = ask(&url).map_err(|e| match speaks_tls(address) {
+        true => format!("unhealthy: {address} speaks TLS, so it is not the address of the probe"),
+        false => format!("unhealthy: {url} does not answer: {}", one_line(&e)),
+    })?;
     let text = one_line(&text);
     if args.is_set("json") {
         let answer =
@@ -87,18 +87,24 @@ fn address(args: &Args) -> Result<SocketAddr, String> {
     Ok(SocketAddr::new(ip, address.port()))
 }
 
+/// The address in a file that may have become wrong elsewhere since the server read it.
 fn configured(file: &Path) -> Result<SocketAddr, String> {
-    // What the server may have got from flags does not matter here.
-    let flags = Flags {
-        root: Some("disabled".to_owned()),
-        key: Some("server.key".into()),
-        cert: Some("server.crt".into()),
-        ..Flags::default()
+    let review = Review::of_file(file, &Flags::default(), &[]).map_err(|e| e.to_string())?;
+    if let Some(address) = review.config.probe {
+        return Ok(address);
+    }
+    let is_why = |found: &&Finding| {
+        found.severity == Severity::Error
+            && (found.field.is_empty() || found.field.starts_with("probe"))
     };
-    let config = Config::from_file(file, &flags).map_err(|e| e.to_string())?;
-    config
-        .probe
-        .ok_or_else(|| format!("no probe.address in {}", file.display()))
+    let why = match review.findings.iter().find(is_why) {
+        Some(found) => {
+            let line = found.position.map_or(0, |at| at.line);
+            format!(": line {line}: {}", found.message)
+        }
+        None => String::new(),
+    };
+    Err(format!("no probe.address in {}{why}", file.display()))
 }
 
 /// Status and text of the answer.
@@ -114,6 +120,19 @@ fn ask(url: &str) -> Result<(u16, String), String> {
     let text = answer.body_mut().with_config().limit(MAX_ANSWER);
     let text = text.read_to_string().map_err(|e| e.to_string())?;
     Ok((answer.status().as_u16(), text))
+}
+
+/// Whether what was sent to `address` in plain is answered with a TLS alert.
+fn speaks_tls(address: SocketAddr) -> bool {
+    let ask = || -> io::Result<[u8; 2]> {
+        let mut stream = TcpStream::connect_timeout(&address, GLANCE)?;
+        stream.set_read_timeout(Some(GLANCE))?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut start = [0; 2];
+        stream.read_exact(&mut start)?;
+        Ok(start)
+    };
+    ask().is_ok_and(|start| start == [0x15, 3])
 }
 
 fn one_line(text: &str) -> String {

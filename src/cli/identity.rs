@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Args, Failure, arguments, client, print, style::harmless, wants_json};
+use super::{
+    Args, Failure, arguments, client, complain, print,
+    style::{Paint, Style, harmless},
+    wants_json,
+};
 use crate::client::{Client, MAX_ANSWER, MAX_LIST, escape};
 
 type Result<T> = std::result::Result<T, Failure>;
@@ -20,6 +24,14 @@ pub(super) fn assign(args: &Args) -> Result<()> {
     client(args)?
         .send("POST", &path, None, MAX_ANSWER)
         .map_err(|e| format!("failed to assign identity {identity:?} to policy {policy:?}: {e}"))?;
+    let is_hex = |c: u8| matches!(c, b'0'..=b'9' | b'a'..=b'f');
+    if identity.len() != 64 || !identity.bytes().all(is_hex) {
+        let warning = Style::of_stderr().paint(Paint::Yellow, "Warning:");
+        complain(&format!(
+            "{warning} no client has the identity {identity:?}: they are 64 digits 0-9 a-f, see \
+             'kes tool identity of'\n"
+        ));
+    }
     Ok(())
 }
 

@@ -17,12 +17,21 @@ Master keys live in a key store and never reach a client. The same program is th
 command line. Flags may stand before or after arguments.";
 
 const EXIT_CODES: &[(&str, &str)] = &[
-    ("0", "Done."),
+    (
+        "0",
+        "Done; for 'kes healthcheck' healthy, for 'kes policy why' allowed.",
+    ),
     (
         "1",
-        "Failed, and the reason is on standard error; or refused ('kes policy why').",
+        "Failed, and the reason is on standard error; also if arguments are missing, too many or \
+         wrong. For 'kes healthcheck' unhealthy.",
     ),
-    ("2", "Wrong usage."),
+    (
+        "2",
+        "An unknown flag, one without its value, or a value that is none; 'kes key' or 'kes log' \
+         alone.",
+    ),
+    ("3", "Refused ('kes policy why')."),
     ("78", "A wrong configuration file ('kes config check')."),
 ];
 

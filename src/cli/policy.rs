@@ -1,11 +1,15 @@
 //! `kes policy add|show|list|delete`
 
 use std::{
+    fmt,
     fs::File,
     io::{self, Read},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{MapAccess, Visitor},
+};
 
 use super::{Args, Failure, arguments, client, print, style::harmless, wants_json};
 use crate::{
@@ -54,9 +58,8 @@ fn parse(from: impl Read) -> std::result::Result<Document, String> {
     if text.len() as u64 > MAX_POLICY {
         return Err("larger than 1 MiB".to_owned());
     }
-    let members: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(&text).map_err(|e| e.to_string())?;
-    let mut policy = Document::default();
+    let Members(members) = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+    let mut found: Option<Document> = None;
     for (member, value) in members {
         if !member.eq_ignore_ascii_case("paths") {
             return Err(format!(
@@ -65,12 +68,43 @@ fn parse(from: impl Read) -> std::result::Result<Document, String> {
         }
         let paths: Option<Vec<String>> = serde_json::from_value(value)
             .map_err(|e| format!("\"paths\" is no list of paths: {e}"))?;
-        policy.paths.extend(paths.unwrap_or_default());
+        let paths = paths.unwrap_or_default();
+        if found.replace(Document { paths }).is_some() {
+            return Err("\"paths\" is there twice".to_owned());
+        }
     }
+    let policy = found.unwrap_or_default();
     for path in &policy.paths {
         Pattern::parse(path).map_err(|e| format!("{path:?}: {e}"))?;
     }
     Ok(policy)
+}
+
+/// The members of a JSON object as it has them: a map would keep one of two with the same name.
+struct Members(Vec<(String, serde_json::Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        from.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Members, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(Members(members))
+    }
 }
 
 /// `kes policy show <name>`

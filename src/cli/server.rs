@@ -17,7 +17,7 @@ A flag wins over the configuration file. The identity of a certificate is what
 #[rustfmt::skip]
 const ADDR: Flag = Flag { names: &["addr"], takes: Takes::Value("IP:port"), help: "listen there (default 0.0.0.0:7373)" };
 #[rustfmt::skip]
-const ROOT: Flag = Flag { names: &["root"], takes: Takes::Value("identity"), help: "identity that may do everything" };
+pub(super) const ROOT: Flag = Flag { names: &["root"], takes: Takes::Value("identity"), help: "identity that may do everything" };
 #[rustfmt::skip]
 const KEY: Flag = Flag { names: &["key"], takes: Takes::Value("file"), help: "private key of the server" };
 #[rustfmt::skip]

@@ -10,19 +10,23 @@ use super::{
     arguments, client,
     commands::{INSECURE, JSON},
     identity, policy, print,
+    server::ROOT,
     style::{Paint, Style, harmless},
 };
 use crate::{
     config::{Flags, Review, Severity},
     glob,
     policy::{Policies, Policy, Verdict},
-    server::routes::{self, Access, ROUTES},
+    server::routes::{self, Access, Argument, ROUTES},
 };
 
 pub(super) const DETAILS: &str = "\
 With --config, the configuration file decides; otherwise the server is asked for the
 policy of the identity. A server does not tell who is root or a TLS proxy, a file does.
-Exit codes: 0 allowed, 1 refused.";
+Exit codes: 0 allowed, 3 refused, 1 failed.";
+
+/// The exit code for a refused call.
+const REFUSED: u8 = 3;
 
 pub(super) const FLAGS: &[Flag] = &[
     Flag {
@@ -30,6 +34,7 @@ pub(super) const FLAGS: &[Flag] = &[
         takes: Takes::Value("file"),
         help: "look into this configuration file",
     },
+    ROOT,
     INSECURE,
     JSON,
 ];
@@ -53,8 +58,11 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         return call.tell(args, None, &Source::Server);
     }
     match args.value("config") {
+        None if args.value("root").is_some() => {
+            Err("--root goes with --config: a server has its own".into())
+        }
         Some(file) => {
-            let policies = from_file(file)?;
+            let policies = from_file(file, args.value("root"))?;
             call.tell(
                 args,
                 Some(policies.why(identity, path)),
@@ -73,10 +81,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// The policies of a configuration file. What is wrong elsewhere in it, or comes from flags of the
-/// server, does not matter.
-fn from_file(file: &str) -> Result<Policies, Failure> {
-    let review = Review::of_file(Path::new(file), &Flags::default(), &[])?;
+/// The policies of a configuration file for a server with this `--root`. What is wrong elsewhere in the
+/// file, or comes from other flags, does not matter.
+fn from_file(file: &str, root: Option<&str>) -> Result<Policies, Failure> {
+    let flags = Flags {
+        root: root.map(Into::into),
+        ..Flags::default()
+    };
+    let review = Review::of_file(Path::new(file), &flags, &[])?;
     let is_about_policies = |field: &str| {
         field.is_empty()
             || ["policy", "tls.proxy"]
@@ -155,8 +167,12 @@ impl Call<'_> {
                 Style::of_stdout().paint(paint, word),
                 harmless(reason)
             );
-            if let Some(verdict) = &verdict {
-                text += &self.advice(verdict, source);
+            match &verdict {
+                _ if self.lacks_name() => {
+                    text += "Note: a name in the path is empty, which no server takes.\n"
+                }
+                None => {}
+                Some(verdict) => text += &self.advice(verdict, source),
             }
             if !ROUTES.iter().any(|route| route.matches(self.path)) {
                 text += "Note: no API has this path; see the API table of the README.\n";
@@ -165,8 +181,19 @@ impl Call<'_> {
         }
         match is_allowed {
             true => Ok(()),
-            false => Err(Failure::Exit(1)),
+            false => Err(Failure::Exit(REFUSED)),
         }
+    }
+
+    /// Whether a name is empty, so that the call fails even if the policy allows it.
+    fn lacks_name(&self) -> bool {
+        routes::find(self.path).is_some_and(|route| match route.argument {
+            Argument::None | Argument::Pattern => false,
+            _ => {
+                let names = self.path.strip_prefix(route.path).unwrap_or_default();
+                names.split('/').any(str::is_empty)
+            }
+        })
     }
 
     /// What to do to have the call allowed.
@@ -208,7 +235,10 @@ impl Call<'_> {
                 policy,
                 nearest,
                 add,
-            }) => (Some(*policy), None, *nearest, Some(add.as_str())),
+            }) => {
+                let add = (!self.lacks_name()).then_some(add.as_str());
+                (Some(*policy), None, *nearest, add)
+            }
             _ => (None, None, None, None),
         };
         let answer = json!({

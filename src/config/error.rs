@@ -152,10 +152,11 @@ impl Problem {
             Self::Ambiguous(_) => "keep the one key store that holds the keys",
             Self::NotSupported(_) => "use fs, vault or gemalto.keysecure",
             Self::NotSet(_) => {
-                "set the variable, or leave out the field for an in-memory key store"
+                "set the variable, or leave out the section for an in-memory key store"
             }
             Self::NoKeyStore => {
-                "fill in the field, or leave out the section for an in-memory key store"
+                "fill in the field, or that of another key store, or leave out the section for an \
+                 in-memory key store"
             }
             Self::Endpoint(_) => "write a URL without credentials, such as https://127.0.0.1:8200",
             Self::TwoVaultLogins => "keep either \"approle\" or \"kubernetes\"",

@@ -26,9 +26,12 @@ pub(super) fn lint(
     let Ok(file) = file::parse(text) else {
         return Vec::new();
     };
+    let has = |section| file::locate(text, &[Step::Field(section)]).is_some();
+    let is_list = matches!(file.keys, Some(file::Keys::Names(_)));
     let mut lint = Lint {
         text,
         is_whole,
+        has_section: has("keystore") || (has("keys") && !is_list),
         env: &from_environment,
         findings: Vec::new(),
     };
@@ -44,6 +47,8 @@ pub(super) fn lint(
 struct Lint<'a> {
     text: &'a str,
     is_whole: bool,
+    /// There is a key store section, even if it is wrong.
+    has_section: bool,
     env: Env<'a>,
     findings: Vec<Finding>,
 }
@@ -178,7 +183,7 @@ impl Lint<'_> {
                 "write a shorter time",
             );
         }
-        if config.key_store == KeyStoreConfig::Memory {
+        if config.key_store == KeyStoreConfig::Memory && !self.has_section {
             self.warn(
                 &fields("keystore"),
                 "no key store: keys live in memory and are gone when the server ends".to_owned(),

@@ -45,14 +45,21 @@ pub(super) fn load_all(
     flags: &Flags,
     env: Env<'_>,
 ) -> (Config, Vec<Error>) {
+    let text = source.map_or("", |(_, text)| text);
+    let file = file::parse(text);
+    let is_readable = file.is_ok();
     let loader = Loader {
         path: source.map(|(path, _)| path),
-        text: source.map_or("", |(_, text)| text),
+        // Nothing is looked up in what the parser refused: it may do so only after a very long time.
+        text: if matches!(file, Err(Fault::Syntax(..))) {
+            ""
+        } else {
+            text
+        },
         env,
         errors: RefCell::default(),
     };
-    let file = file::parse(loader.text).map_err(|fault| loader.rejected(fault));
-    let is_readable = file.is_ok();
+    let file = file.map_err(|fault| loader.rejected(fault));
     let config = loader.config(loader.note(file, file::File::default()), flags);
     let mut errors = loader.errors.into_inner();
     if !is_readable {
@@ -162,6 +169,10 @@ impl Loader<'_> {
             (stores, Some(file::Keys::Names(keys))) => {
                 ("keystore", stores.unwrap_or_default(), keys)
             }
+            // A section without content is hardly there for the key store in memory.
+            (None, None) if self.has("keys") && !self.has("keystore") => {
+                ("keys", file::Stores::default(), Vec::new())
+            }
             (stores, None) => ("keystore", stores.unwrap_or_default(), Vec::new()),
         };
         let keys = self.keys(keys);
@@ -197,6 +208,11 @@ impl Loader<'_> {
 
     fn refuse(&self, error: Error) {
         self.errors.borrow_mut().push(error);
+    }
+
+    /// Whether the file has this field, be it null.
+    pub(super) fn has(&self, field: &str) -> bool {
+        file::locate(self.text, &fields(field)).is_some()
     }
 
     /// The value of a field; empty if it is missing.
@@ -387,9 +403,18 @@ impl Loader<'_> {
     fn invalid_at(&self, path: &[Step<'_>], problem: Problem) -> Error {
         // To find a place means to read the file again.
         let is_worth_it = self.errors.borrow().len() < MAX_LOCATED;
+        // Where a key store should be, what there is of it is its place.
+        let shortest = match problem {
+            Problem::NoKeyStore => 1,
+            _ => path.len(),
+        };
+        let position = (shortest..=path.len())
+            .rev()
+            .filter(|_| is_worth_it)
+            .find_map(|length| file::locate(self.text, &path[..length]));
         let place = Place::Field {
             file: self.path.unwrap_or(Path::new("")).into(),
-            position: is_worth_it.then(|| file::locate(self.text, path)).flatten(),
+            position,
             field: dotted(path),
         };
         let problem = Box::new(problem);

@@ -4,7 +4,9 @@ use std::{fmt, path::Path};
 
 use zeroize::Zeroizing;
 
-use super::{Config, Error, Flags, Place, Position, file, from_environment, lint, load, read};
+use super::{
+    Config, Error, Flags, Place, Position, Problem, file, from_environment, lint, load, read,
+};
 
 /// Rounds of parsing, each of which finds one field that is unknown, repeated or of the wrong type.
 const MAX_ROUNDS: usize = 100;
@@ -92,7 +94,14 @@ pub(super) fn review(
         };
         // What is missing in the rest may have been in the part that was taken out.
         let is_known = |finding: &Finding| is_whole || finding.position.is_some();
-        findings.extend(errors.into_iter().map(Finding::from).filter(is_known));
+        let is_about_rest = |error: &Error| {
+            let Error::Invalid { problem, .. } = error else {
+                return true;
+            };
+            is_whole || !matches!(**problem, Problem::NoKeyStore)
+        };
+        let errors = errors.into_iter().filter(is_about_rest);
+        findings.extend(errors.map(Finding::from).filter(is_known));
         match unreadable {
             None => {
                 let lints = lint::lint(&text, is_whole, &config, flags, endpoints);

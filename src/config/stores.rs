@@ -25,17 +25,8 @@ pub(super) struct Section<'a> {
 }
 
 impl Section<'_> {
-    /// The key store whose telling field (path or endpoint) is filled in; in memory if none is.
+    /// The key store whose telling field (path or endpoint) is filled in; in memory without a section.
     pub(super) fn key_store(&self, stores: file::Stores) -> Result<KeyStoreConfig, Error> {
-        // Templates list all stores and leave those empty that are not meant, so an empty one is an
-        // error only where none is filled in.
-        let first_empty = [
-            (stores.fs.is_some(), "fs.path"),
-            (stores.vault.is_some(), "vault.endpoint"),
-            (stores.gemalto.is_some(), "gemalto.keysecure.endpoint"),
-        ]
-        .into_iter()
-        .find_map(|(is_there, field)| is_there.then_some(field));
         let fs = stores.fs.unwrap_or_default();
         let vault = stores.vault.unwrap_or_default();
         let key_secure = stores.gemalto.unwrap_or_default().keysecure;
@@ -68,10 +59,7 @@ impl Section<'_> {
         }
 
         match (path, vault_endpoint, key_secure_endpoint) {
-            (None, None, None) => match first_empty {
-                Some(field) => Err(self.invalid(field, Problem::NoKeyStore)),
-                None => Ok(KeyStoreConfig::Memory),
-            },
+            (None, None, None) => self.in_memory(),
             (Some(path), None, None) => Ok(KeyStoreConfig::Fs { path: path.into() }),
             (None, Some(endpoint), None) => self.vault(&endpoint, vault),
             (None, None, Some(endpoint)) => self.key_secure(&endpoint, key_secure),
@@ -86,6 +74,23 @@ impl Section<'_> {
                 "Hashicorp Vault and Gemalto KeySecure endpoint are",
             )),
         }
+    }
+
+    /// The key store in memory, unless the section is there, if only its name. Templates list all
+    /// stores and leave those empty that are not meant, so this is asked where none is filled in.
+    fn in_memory(&self) -> Result<KeyStoreConfig, Error> {
+        if !self.loader.has(self.name) {
+            return Ok(KeyStoreConfig::Memory);
+        }
+        let field = [
+            ("fs", "fs.path"),
+            ("vault", "vault.endpoint"),
+            ("gemalto", "gemalto.keysecure.endpoint"),
+        ]
+        .into_iter()
+        .find(|(store, _)| self.loader.has(&format!("{}.{store}", self.name)))
+        .map_or("fs.path", |(_, field)| field);
+        Err(self.invalid(field, Problem::NoKeyStore))
     }
 
     fn vault(&self, endpoint: &str, vault: file::Vault) -> Result<KeyStoreConfig, Error> {

@@ -115,22 +115,23 @@ fn show(mut view: View, messages: &Receiver<Message>, style: Style) -> (View, Me
 }
 
 fn draw(view: &View, style: Style) {
-    let lines = view.lines(size(), style);
-    // Line by line over what is there: to clear the screen first would flicker.
-    let mut text = String::from("\x1b[H");
-    for (number, line) in lines.iter().enumerate() {
-        if number > 0 {
-            text.push_str("\r\n");
-        }
-        // Before the line: behind one that fills the width, its last character would be erased.
-        text.push_str("\x1b[2K");
-        text.push_str(line);
-    }
-    if !lines.is_empty() {
-        text.push_str("\r\n");
-    }
-    text.push_str("\x1b[J");
-    write(&text);
+    write(&frame(&view.lines(size(), style)));
+}
+
+/// What draws `lines` over what is there; to clear the screen first would flicker.
+///
+/// Erases before it writes: behind a line that fills the width, its last character would go. No line
+/// feed follows the last line: at the bottom of the screen it would scroll the first one off.
+fn frame(lines: &[String]) -> String {
+    let (last, others) = match lines.split_last() {
+        Some((last, others)) => (last.as_str(), others),
+        None => ("", lines),
+    };
+    let others: String = others
+        .iter()
+        .map(|line| format!("\x1b[2K{line}\r\n"))
+        .collect();
+    format!("\x1b[H{others}\x1b[J{last}")
 }
 
 /// If the terminal is gone, its signal is on the way.
@@ -277,6 +278,17 @@ fn watch_signals(sender: Sender) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_drawn_without_a_line_feed_at_the_end() {
+        let lines = ["one", "two", "three"].map(str::to_owned);
+        assert_eq!(
+            "\x1b[H\x1b[2Kone\r\n\x1b[2Ktwo\r\n\x1b[Jthree",
+            frame(&lines)
+        );
+        assert_eq!("\x1b[H\x1b[Jone", frame(&lines[..1]));
+        assert_eq!("\x1b[H\x1b[J", frame(&[]));
+    }
 
     #[test]
     fn esc_and_ctrl_c_quit_and_no_other_key_does() {

@@ -254,7 +254,19 @@ fn error_row(line: &[u8], now: impl FnOnce() -> String) -> Vec<Cell> {
         None => (now(), message.as_str()),
     };
     let text = text.trim_end().replace(['\n', '\r'], " ");
-    vec![Cell::new(time), Cell::new(text)]
+    vec![Cell::new(time), Cell::new(short_identities(&text))]
+}
+
+/// `text` with identities as short as the audit view has them, so that more of the rest is seen.
+fn short_identities(text: &str) -> String {
+    let is_hex = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+    let words = text.split_inclusive(|c| !is_hex(c));
+    words
+        .map(|word| match word.trim_end_matches(|c| !is_hex(c)) {
+            identity if identity.len() == 64 => word.replacen(&identity[11..], "…", 1),
+            _ => word.to_owned(),
+        })
+        .collect()
 }
 
 /// The time and the text in `2006/01/02 15:04:05 text`.
@@ -351,6 +363,30 @@ mod tests {
                 "└──────────┴───────────────────────────────────────────────────────────────────────────┘",
             ],
             *view.lines(size(88, 24), Style::PLAIN)
+        );
+    }
+
+    #[test]
+    fn the_error_view_shows_why_a_request_was_refused() {
+        let mut view = view(Kind::Error);
+        let identity = "0123456789ab".repeat(8)[..64].to_owned();
+        let message = format!(
+            "2021/05/03 10:00:07 identity \\\"{identity}\\\" called \\\"/v1/key/delete/my-key\\\": \
+             refused: no path of policy \\\"my-app\\\" matches, the nearest is \\\"/v1/x\\\""
+        );
+        view.add(format!("{{\"message\":\"{message}\"}}").as_bytes(), NOW);
+        let line = &view.lines(size(120, 24), Style::PLAIN)[3];
+        assert!(
+            line.contains(
+                "identity \"0123456789a…\" called \"/v1/key/delete/my-key\": \
+                 refused: no path of policy \"my-app\""
+            ),
+            "{line}"
+        );
+        let others = format!("{identity}0 {} x{identity}", &identity[..63]);
+        assert_eq!(
+            format!("{identity}0 {} x0123456789a…", &identity[..63]),
+            short_identities(&others)
         );
     }
 

@@ -14,6 +14,85 @@ fn a_key_store_behind_an_unset_variable_is_not_silently_the_one_in_memory() {
 }
 
 #[test]
+fn an_empty_section_is_not_silently_the_one_in_memory() {
+    for (text, place) in [
+        (
+            "root: x\nkeystore:\n",
+            "line 2 column 10, field keystore.fs.path",
+        ),
+        ("keystore: {}\n", "line 1 column 11, field keystore.fs.path"),
+        (
+            "keystore:\n  fs:\n",
+            "line 2 column 6, field keystore.fs.path",
+        ),
+        (
+            "keystore:\n  fs: {}\n",
+            "line 2 column 7, field keystore.fs.path",
+        ),
+        (
+            "keystore:\n  fs:\n    path:\n",
+            "line 3 column 10, field keystore.fs.path",
+        ),
+        (
+            "keystore:\n  fs: ~\nkeys: []\n",
+            "line 2 column 7, field keystore.fs.path",
+        ),
+        (
+            "keystore:\n  vault:\n",
+            "line 2 column 9, field keystore.vault.endpoint",
+        ),
+        (
+            "keystore:\n  aws:\n",
+            "line 2 column 3, field keystore.fs.path",
+        ),
+        (
+            "keystore: { gemalto: { keysecure: } }\n",
+            "line 1 column 35, field keystore.gemalto.keysecure.endpoint",
+        ),
+        ("keys:\n", "line 1 column 6, field keys.fs.path"),
+        ("keys: {}\n", "line 1 column 7, field keys.fs.path"),
+        ("keys:\n  fs:\n", "line 2 column 6, field keys.fs.path"),
+        (
+            "keys:\n  vault:\n",
+            "line 2 column 9, field keys.vault.endpoint",
+        ),
+        (
+            "keys:\nkeystore:\n",
+            "line 2 column 10, field keystore.fs.path",
+        ),
+    ] {
+        assert_eq!(
+            format!(
+                "no key store: a section is there but says not where (kes.yml {place}: fill in the \
+                 field, or that of another key store, or leave out the section for an in-memory \
+                 key store)"
+            ),
+            error(text),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn without_a_section_keys_are_in_memory() {
+    for text in ["", "root: x\n", "keys: []\n", "keys: [{ name: a }]\n"] {
+        assert_eq!(KeyStoreConfig::Memory, key_store(text), "{text}");
+    }
+    let path = PathBuf::from("/a");
+    for text in [
+        "keys:\nkeystore: { fs: { path: /a } }\n",
+        "keystore:\nkeys: { fs: { path: /a } }\n",
+        "keystore: { vault: , fs: { path: /a } }\n",
+    ] {
+        assert_eq!(
+            KeyStoreConfig::Fs { path: path.clone() },
+            key_store(text),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn vault_is_read_with_its_defaults() {
     let text = r#"
 keystore:

@@ -37,7 +37,7 @@ fn a_file_without_values_is_like_no_file() {
         "~",
         "{}",
         "\u{feff}",
-        "tls:\npolicy: ~\nkeys:\n",
+        "tls:\npolicy: ~\nlog:\n",
     ] {
         assert_eq!(KeyStoreConfig::Memory, key_store(text), "{text:?}");
     }
