@@ -207,10 +207,15 @@ fn a_server_that_ends_is_not_ready() {
     assert!(active.is_some());
     server.signal(Signal::TERM);
     let answer = wait_for(Duration::from_millis(600), || {
-        let answer = get(probe, "/ready");
-        (answer.0 == 503).then_some(answer.1)
+        let mut socket = connect(probe);
+        let head = "GET /ready HTTP/1.1\r\nHost: kes\r\nConnection: close\r\n\r\n";
+        socket.write_all(head.as_bytes()).ok()?;
+        // A connection that was accepted just before the signal may be closed without an answer.
+        let mut text = String::new();
+        socket.read_to_string(&mut text).ok()?;
+        text.starts_with("HTTP/1.1 503 ").then_some(text)
     });
-    assert_eq!(Some("the server is ending\n"), answer.as_deref());
+    assert!(answer.is_some_and(|text| text.ends_with("\r\n\r\nthe server is ending\n")));
     // Whether it comes in time or not, the server ends.
     let _ = slow.try_send(&bytes[bytes.len() - 1..]);
     drop(slow);
