@@ -24,6 +24,9 @@ pub struct Expiry {
     pub any: Option<Duration>,
     /// An entry goes this long after it was used last.
     pub unused: Option<Duration>,
+    /// While the key store is not available, the other two do not matter: an entry goes this long
+    /// after that began, or after it was fetched if that was later.
+    pub offline: Option<Duration>,
 }
 
 /// A cache of values `V` (cheap to clone, such as an `Arc`) for waiters `W` (whatever it takes to
@@ -75,6 +78,7 @@ impl<V: Clone, W> Cache<V, W> {
         let state = State {
             capacity,
             expiry,
+            offline_since: None,
             index: HashMap::new(),
             entries: Vec::new(),
             newest: NONE,
@@ -173,6 +177,16 @@ impl<V: Clone, W> Cache<V, W> {
         self.shared.lock().expiry = expiry;
     }
 
+    /// The key store is not available since `since`, or is again with `None`.
+    pub fn set_offline(&self, since: Option<Instant>) {
+        self.shared.lock().offline_since = since;
+    }
+
+    /// Whether it matters if the key store is available.
+    pub fn has_offline(&self) -> bool {
+        self.shared.lock().expiry.offline.is_some()
+    }
+
     /// The number of entries, with those that are due but not dropped yet.
     pub fn len(&self) -> usize {
         self.shared.lock().entries.len()
@@ -236,6 +250,8 @@ const NONE: usize = usize::MAX;
 struct State<V, W> {
     capacity: usize,
     expiry: Expiry,
+    /// Since when the key store is not available, if it is not.
+    offline_since: Option<Instant>,
     /// Where in `entries` a key is.
     index: HashMap<KeyName, usize>,
     /// In no order, without gaps; linked into a queue from the entry used last to the one not used
@@ -330,6 +346,9 @@ impl<V, W> State<V, W> {
         let is_over = |limit: Option<Duration>, since| {
             limit.is_some_and(|limit| now.saturating_duration_since(since) >= limit)
         };
+        if let (Some(_), Some(offline_since)) = (self.expiry.offline, self.offline_since) {
+            return is_over(self.expiry.offline, entry.fetched_at.max(offline_since));
+        }
         is_over(self.expiry.any, entry.fetched_at) || is_over(self.expiry.unused, entry.last_used)
     }
 
@@ -387,6 +406,7 @@ mod tests {
     const FOR_EVER: Expiry = Expiry {
         any: None,
         unused: None,
+        offline: None,
     };
 
     fn key(number: usize) -> KeyName {
@@ -468,6 +488,7 @@ mod tests {
         let expiry = Expiry {
             any: Some(10 * SECOND),
             unused: Some(3 * SECOND),
+            offline: None,
         };
         let cache = TestCache::new(10, expiry);
         put(&cache, &key(1), 1, start);
@@ -483,12 +504,53 @@ mod tests {
     }
 
     #[test]
+    fn without_a_key_store_entries_live_for_exactly_the_offline_time() {
+        let start = Instant::now();
+        let expiry = Expiry {
+            any: Some(10 * SECOND),
+            unused: Some(3 * SECOND),
+            offline: Some(20 * SECOND),
+        };
+        let at = |millis| start + Duration::from_millis(millis);
+        let cache = TestCache::new(10, expiry);
+        put(&cache, &key(1), 1, start);
+        cache.set_offline(Some(at(1000)));
+        put(&cache, &key(2), 2, at(5000));
+        assert_eq!(Some(1), cache.get(&key(1), at(20_999)));
+        cache.expire(at(21_000));
+        assert_eq!(None, cache.get(&key(1), at(21_000)));
+        assert_eq!(Some(2), cache.get(&key(2), at(24_999)), "it came later");
+        assert_eq!(None, cache.get(&key(2), at(25_000)));
+        // The key store is there again, and with it the usual limits.
+        put(&cache, &key(3), 3, at(30_000));
+        cache.set_offline(Some(at(30_500)));
+        assert_eq!(Some(3), cache.get(&key(3), at(45_000)));
+        cache.set_offline(None);
+        assert_eq!(None, cache.get(&key(3), at(45_000)));
+    }
+
+    #[test]
+    fn without_an_offline_time_it_does_not_matter_if_the_key_store_is_available() {
+        let start = Instant::now();
+        let expiry = Expiry {
+            any: None,
+            unused: Some(3 * SECOND),
+            offline: None,
+        };
+        let cache = TestCache::new(10, expiry);
+        put(&cache, &key(1), 1, start);
+        cache.set_offline(Some(start));
+        assert_eq!(Some(1), cache.get(&key(1), start + 2 * SECOND));
+        assert_eq!(None, cache.get(&key(1), start + 5 * SECOND));
+    }
+
+    #[test]
     fn a_new_expiry_holds_for_entries_that_are_here() {
         let (cache, now) = (TestCache::new(10, FOR_EVER), Instant::now());
         put(&cache, &key(1), 1, now);
         cache.set_expiry(Expiry {
             any: Some(SECOND),
-            unused: None,
+            ..FOR_EVER
         });
         assert_eq!(None, cache.get(&key(1), now + SECOND));
     }
@@ -639,6 +701,7 @@ mod tests {
                     model.expiry = Expiry {
                         any: limit(),
                         unused: limit(),
+                        offline: None,
                     };
                     cache.set_expiry(model.expiry);
                 }

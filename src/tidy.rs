@@ -12,7 +12,8 @@ use crate::server::routes::{Access, Argument, ROUTES};
 const LAYERS: &[&[&str]] = &[
     &["secret", "duration", "deadline", "clock", "glob", "name"],
     &["crypto", "identity"],
-    &["tls", "policy", "keystore"],
+    &["tls", "policy"],
+    &["keystore"],
     &["cache", "http", "log", "metrics"],
     &["config"],
     &["server", "client"],

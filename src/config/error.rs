@@ -115,6 +115,12 @@ pub enum Problem {
     TwoVaultLogins,
     /// Vault has no complete credentials.
     NoVaultLogin,
+    /// The key-value engine of Vault has another version.
+    VaultVersion,
+    /// The transit engine of Vault has no key.
+    NoTransitKey,
+    /// Whether the key store is required is neither `on` nor `off`.
+    Required,
     /// Vault has a client certificate or a private key for it, but not both.
     HalfVaultCertificate,
     /// KeySecure has no refresh token.
@@ -159,6 +165,9 @@ impl Problem {
                  in-memory key store"
             }
             Self::Endpoint(_) => "write a URL without credentials, such as https://127.0.0.1:8200",
+            Self::VaultVersion => "write v1 or v2, as the engine is",
+            Self::NoTransitKey => "set the key, or leave out \"transit\"",
+            Self::Required => "write on or off",
             Self::TwoVaultLogins => "keep either \"approle\" or \"kubernetes\"",
             Self::NoVaultLogin => {
                 "set \"id\" and \"secret\" of \"approle\", or \"role\" and \"jwt\" of \"kubernetes\""
@@ -217,6 +226,13 @@ impl fmt::Display for Problem {
             }
             Self::NoKeyStore => f.write_str("no key store: a section is there but says not where"),
             Self::Endpoint(store) => write!(f, "invalid {store} endpoint"),
+            Self::VaultVersion => f.write_str("invalid version of the Vault engine"),
+            Self::NoTransitKey => {
+                f.write_str("invalid vault keystore: invalid transit config: no key name specified")
+            }
+            Self::Required => {
+                f.write_str("whether the key store is required is neither on nor off")
+            }
             Self::TwoVaultLogins => f.write_str(
                 "invalid configuration: Vault AppRole and Kubernetes credentials are specified at \
                  the same time",

@@ -47,12 +47,13 @@ maps! {
     Header { cert: String, }
     Policy { paths: Vec<Option<String>>, identities: Vec<Option<String>>, }
     Cache { expiry: Expiry, }
-    Expiry { any: String, unused: String, }
+    Expiry { any: String, unused: String, offline: String, }
     Log { error: String, audit: String, }
     Probe { address: String, }
     Key { name: String, }
     /// The key store section: at most one of them is filled in.
     Stores {
+        required: String,
         fs: Fs,
         vault: Vault,
         gemalto: Gemalto,
@@ -64,15 +65,18 @@ maps! {
     Vault {
         endpoint: String,
         engine: String,
+        version: String,
         namespace: String,
         prefix: String,
+        transit: Transit,
         approle: AppRole,
         kubernetes: Kubernetes,
         tls: VaultTls,
         status: Status,
     }
-    AppRole { engine: String, id: String, secret: String, retry: String, }
-    Kubernetes { engine: String, role: String, jwt: String, retry: String, }
+    Transit { engine: String, key: String, }
+    AppRole { engine: String, namespace: String, id: String, secret: String, retry: String, }
+    Kubernetes { engine: String, namespace: String, role: String, jwt: String, retry: String, }
     VaultTls { key: String, cert: String, ca: String, }
     Status { ping: String, }
     Gemalto { keysecure: KeySecure, }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     duration,
-    keystore::KeyName,
+    keystore::{KeyName, Start},
     log::{self, AuditMode},
     policy::Policies,
 };
@@ -180,6 +180,11 @@ impl Loader<'_> {
             loader: self,
             name: section,
         };
+        let start = section.start(stores.required.clone());
+        let mut key_store_start = self.note(start, Start::Required);
+        if cache.offline.is_some() {
+            key_store_start = Start::Optional;
+        }
         let key_store = self.note(section.key_store(stores), KeyStoreConfig::Memory);
 
         Config {
@@ -195,6 +200,7 @@ impl Loader<'_> {
             probe,
             keys,
             key_store,
+            key_store_start,
         }
     }
 
@@ -320,6 +326,7 @@ impl Loader<'_> {
         Cache {
             any: duration("cache.expiry.any", expiry.any),
             unused: duration("cache.expiry.unused", expiry.unused),
+            offline: duration("cache.expiry.offline", expiry.offline),
         }
     }
 

@@ -27,7 +27,12 @@ use zeroize::Zeroizing;
 pub use error::{Error, Place, Position, Problem};
 pub use review::{Finding, Review, Severity};
 
-use crate::{cache::Expiry, keystore::KeyName, log, policy::Policies, secret::Secret};
+use crate::{
+    cache::Expiry,
+    keystore::{KeyName, Start, keysecure, vault},
+    log,
+    policy::Policies,
+};
 
 /// Where the server listens unless told otherwise: port 7373 on all addresses.
 pub const DEFAULT_ADDRESS: SocketAddr =
@@ -66,6 +71,8 @@ pub struct Config {
     pub keys: Vec<KeyName>,
     /// Where keys are stored.
     pub key_store: KeyStoreConfig,
+    /// Whether the server needs the key store to start.
+    pub key_store_start: Start,
 }
 
 /// The settings that the command line gives. One that is given wins over the file; an empty text is
@@ -110,11 +117,24 @@ pub struct Cache {
     pub any: Option<Duration>,
     /// A key that was not used for so long is dropped; `None` is never. Never zero.
     pub unused: Option<Duration>,
+    /// Keys stay usable for so long while the key store is not available; `None` is as always. Never
+    /// zero.
+    pub offline: Option<Duration>,
 }
 
 impl From<Cache> for Expiry {
-    fn from(Cache { any, unused }: Cache) -> Self {
-        Self { any, unused }
+    fn from(
+        Cache {
+            any,
+            unused,
+            offline,
+        }: Cache,
+    ) -> Self {
+        Self {
+            any,
+            unused,
+            offline,
+        }
     }
 }
 
@@ -130,90 +150,9 @@ pub enum KeyStoreConfig {
         path: PathBuf,
     },
     /// In HashiCorp Vault.
-    Vault(Box<Vault>),
+    Vault(Box<vault::Settings>),
     /// In Gemalto KeySecure, now Thales CipherTrust.
-    KeySecure(Box<KeySecure>),
-}
-
-/// How to reach and use Vault.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Vault {
-    /// An http or https URL without credentials and trailing slash.
-    pub endpoint: String,
-    /// Where the key-value engine is mounted; `kv` by default.
-    pub engine: String,
-    /// The namespace; none if empty.
-    pub namespace: String,
-    /// The path inside the engine; its top if empty.
-    pub prefix: String,
-    /// How to get a token.
-    pub login: VaultLogin,
-    /// The certificate to show to Vault.
-    pub client_cert: Option<ClientCert>,
-    /// A file or a directory of PEM files to trust instead of the system's authorities.
-    pub ca: Option<PathBuf>,
-    /// How often to ask for Vault's status; 10 s by default. Never zero.
-    pub ping: Duration,
-}
-
-/// How to get a token from Vault.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum VaultLogin {
-    /// With a role id and its secret.
-    AppRole {
-        /// Where the method is mounted; `approle` by default.
-        engine: String,
-        /// The role id.
-        id: String,
-        /// The secret id.
-        secret: Secret,
-        /// The time between attempts; 5 s by default. Never zero.
-        retry: Duration,
-    },
-    /// With the token of a Kubernetes service account.
-    Kubernetes {
-        /// Where the method is mounted; `kubernetes` by default.
-        engine: String,
-        /// The role.
-        role: String,
-        /// The token, or where it is.
-        jwt: Jwt,
-        /// The time between attempts; 5 s by default. Never zero.
-        retry: Duration,
-    },
-}
-
-/// The token of a Kubernetes service account.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Jwt {
-    /// The token itself.
-    Token(Secret),
-    /// A file that holds it; Kubernetes replaces its content now and then.
-    File(PathBuf),
-}
-
-/// A certificate and its private key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientCert {
-    /// The file with the private key.
-    pub key: PathBuf,
-    /// The file with the certificate chain.
-    pub cert: PathBuf,
-}
-
-/// How to reach and use KeySecure.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeySecure {
-    /// An http or https URL without credentials and trailing slash.
-    pub endpoint: String,
-    /// The refresh token.
-    pub token: Secret,
-    /// The domain; the root domain if empty.
-    pub domain: String,
-    /// The time between login attempts; 5 s by default. Never zero.
-    pub retry: Duration,
-    /// A file or a directory of PEM files to trust instead of the system's authorities.
-    pub ca: Option<PathBuf>,
+    KeySecure(Box<keysecure::Settings>),
 }
 
 /// The address that `text` stands for: `IP`, `IP:PORT`, `:PORT`, `[IPv6]` or `[IPv6]:PORT`.

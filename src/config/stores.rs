@@ -5,11 +5,14 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    ClientCert, Error, Jwt, KeySecure, KeyStoreConfig, Problem, Vault, VaultLogin, file,
-    load::Loader,
+use super::{Error, KeyStoreConfig, Problem, file, load::Loader};
+use crate::{
+    keystore::{
+        ClientCert, Start, keysecure,
+        vault::{self, Jwt, Login, Transit, Version},
+    },
+    secret::Secret,
 };
-use crate::secret::Secret;
 
 /// The time between attempts to log in to a key store.
 const DEFAULT_RETRY: Duration = Duration::from_secs(5);
@@ -76,6 +79,15 @@ impl Section<'_> {
         }
     }
 
+    /// Whether the server needs the key store to start.
+    pub(super) fn start(&self, required: Option<String>) -> Result<Start, Error> {
+        match self.loader.text(required).to_ascii_lowercase().as_str() {
+            "" | "on" => Ok(Start::Required),
+            "off" => Ok(Start::Optional),
+            _ => Err(self.invalid("required", Problem::Required)),
+        }
+    }
+
     /// The key store in memory, unless the section is there, if only its name. Templates list all
     /// stores and leave those empty that are not meant, so this is asked where none is filled in.
     fn in_memory(&self) -> Result<KeyStoreConfig, Error> {
@@ -97,7 +109,23 @@ impl Section<'_> {
         let loader = self.loader;
         let endpoint = parse_endpoint(endpoint)
             .ok_or_else(|| self.invalid("vault.endpoint", Problem::Endpoint("Hashicorp Vault")))?;
-        let login = self.vault_login(
+        let version = match loader.text(vault.version).as_str() {
+            "" | "v1" => Version::V1,
+            "v2" => Version::V2,
+            _ => return Err(self.invalid("vault.version", Problem::VaultVersion)),
+        };
+        let transit = vault.transit.unwrap_or_default();
+        let transit = match self.telling("vault.transit.key", transit.key.as_ref())? {
+            Some(key) => Some(Transit {
+                engine: loader.text_or(transit.engine, "transit"),
+                key,
+            }),
+            None if transit.engine.is_some_and(|engine| !engine.is_empty()) => {
+                return Err(self.invalid("vault.transit.key", Problem::NoTransitKey));
+            }
+            None => None,
+        };
+        let (login, login_namespace, retry) = self.vault_login(
             vault.approle.unwrap_or_default(),
             vault.kubernetes.unwrap_or_default(),
         )?;
@@ -108,12 +136,16 @@ impl Section<'_> {
             _ => return Err(self.invalid("vault.tls", Problem::HalfVaultCertificate)),
         };
         let ping = vault.status.unwrap_or_default().ping;
-        Ok(KeyStoreConfig::Vault(Box::new(Vault {
+        Ok(KeyStoreConfig::Vault(Box::new(vault::Settings {
             endpoint,
             engine: loader.text_or(vault.engine, "kv"),
+            version,
             namespace: loader.text(vault.namespace),
             prefix: loader.text(vault.prefix),
+            transit,
             login,
+            login_namespace: (!login_namespace.is_empty()).then_some(login_namespace),
+            retry,
             client_cert,
             ca: loader.path(tls.ca, None),
             ping: self.duration("vault.status.ping", ping, DEFAULT_PING)?,
@@ -124,7 +156,7 @@ impl Section<'_> {
         &self,
         approle: file::AppRole,
         kubernetes: file::Kubernetes,
-    ) -> Result<VaultLogin, Error> {
+    ) -> Result<(Login, String, Duration), Error> {
         let loader = self.loader;
         let id = loader.text(approle.id);
         let secret = Secret::new(loader.text(approle.secret).into_bytes());
@@ -134,18 +166,22 @@ impl Section<'_> {
         let has_kubernetes = !role.is_empty() || !jwt.is_empty();
         match (has_approle, has_kubernetes) {
             (true, true) => Err(self.invalid("vault", Problem::TwoVaultLogins)),
-            (true, false) if !id.is_empty() && !secret.is_empty() => Ok(VaultLogin::AppRole {
-                engine: loader.text_or(approle.engine, "approle"),
-                id,
-                secret,
-                retry: self.duration("vault.approle.retry", approle.retry, DEFAULT_RETRY)?,
-            }),
-            (false, true) if !role.is_empty() && !jwt.is_empty() => Ok(VaultLogin::Kubernetes {
-                engine: loader.text_or(kubernetes.engine, "kubernetes"),
-                role,
-                jwt: token_or_file(jwt),
-                retry: self.duration("vault.kubernetes.retry", kubernetes.retry, DEFAULT_RETRY)?,
-            }),
+            (true, false) if !id.is_empty() && !secret.is_empty() => {
+                let retry = self.duration("vault.approle.retry", approle.retry, DEFAULT_RETRY)?;
+                let engine = loader.text_or(approle.engine, "approle");
+                let login = Login::AppRole { engine, id, secret };
+                Ok((login, loader.text(approle.namespace), retry))
+            }
+            (false, true) if !role.is_empty() && !jwt.is_empty() => {
+                let retry = kubernetes.retry;
+                let retry = self.duration("vault.kubernetes.retry", retry, DEFAULT_RETRY)?;
+                let login = Login::Kubernetes {
+                    engine: loader.text_or(kubernetes.engine, "kubernetes"),
+                    role,
+                    jwt: token_or_file(jwt),
+                };
+                Ok((login, loader.text(kubernetes.namespace), retry))
+            }
             _ => Err(self.invalid("vault", Problem::NoVaultLogin)),
         }
     }
@@ -163,7 +199,7 @@ impl Section<'_> {
             return Err(self.invalid(field, Problem::NoToken));
         }
         let retry = "gemalto.keysecure.credentials.retry";
-        Ok(KeyStoreConfig::KeySecure(Box::new(KeySecure {
+        Ok(KeyStoreConfig::KeySecure(Box::new(keysecure::Settings {
             endpoint,
             token,
             domain: loader.text(credentials.domain),

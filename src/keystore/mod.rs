@@ -4,9 +4,19 @@
 //! nothing of HTTP, policies, caching or what the values mean.
 
 pub mod fs;
+pub mod keysecure;
 pub mod mem;
+mod remote;
+mod token;
+pub mod vault;
 
-use std::{fmt, sync::Arc};
+use std::{
+    collections::VecDeque,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use crate::{deadline::Deadline, name, secret::Secret};
 
@@ -123,6 +133,58 @@ pub trait KeyStore: Send + Sync {
 
     /// What the start-up banner says: `Filesystem: /abs/path`, `In-Memory: non-persistent`.
     fn describe(&self) -> String;
+
+    /// How often it wants to be asked for its status; `None` if it does not care.
+    fn ping(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What happened by itself since this was asked last, for the error log.
+    fn notices(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// What happens in a key store by itself, until the error log asks.
+#[derive(Default)]
+pub struct Notices(Mutex<VecDeque<String>>);
+
+impl Notices {
+    /// More than these are not kept.
+    const MAX: usize = 100;
+
+    /// Adds a line; the oldest goes if there are too many.
+    pub fn add(&self, text: String) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == Self::MAX {
+            lines.pop_front();
+        }
+        lines.push_back(text);
+    }
+
+    /// Takes all lines.
+    pub fn take(&self) -> Vec<String> {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.drain(..).collect()
+    }
+}
+
+/// Whether the server may start while the key store can't be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// No: opening it fails.
+    Required,
+    /// Yes: it is used as soon as it can be.
+    Optional,
+}
+
+/// A certificate and its private key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCert {
+    /// The file with the private key.
+    pub key: PathBuf,
+    /// The file with the certificate chain.
+    pub cert: PathBuf,
 }
 
 #[cfg(test)]

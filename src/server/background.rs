@@ -8,12 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Server, probe};
+use super::Server;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Starts the sweeper, the cache expiry and, if somebody wants to know, the look at the key store;
-/// they end with the server.
+/// Starts the sweeper, the cache expiry and the look at the key store; they end with the server.
 pub(super) fn start(server: &Arc<Server>, has_probe: bool) -> io::Result<()> {
     every(server, "sweeper", INTERVAL, |server, now| {
         let millis = server.millis(now);
@@ -24,21 +23,19 @@ pub(super) fn start(server: &Arc<Server>, has_probe: bool) -> io::Result<()> {
             connection.on_deadline(server, now);
         }
         server.report_unexplained();
+        for notice in server.store.notices() {
+            server.log_error(&notice);
+        }
         server.log.report_lost(now);
     })?;
     every(server, "expiry", INTERVAL, |server, now| {
         server.cache.expire(now);
     })?;
-    if has_probe {
-        every(
-            server,
-            "key-store-status",
-            probe::INTERVAL,
-            |server, now| {
-                server.health.refresh(server, now);
-            },
-        )?;
-    }
+    every(server, "key-store-status", INTERVAL, move |server, now| {
+        if server.health.is_due(server, has_probe, now) {
+            server.health.refresh(server, now);
+        }
+    })?;
     Ok(())
 }
 

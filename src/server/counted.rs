@@ -1,6 +1,6 @@
 //! A key store that counts the calls made to it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     deadline::Deadline,
@@ -53,5 +53,13 @@ impl KeyStore for Counted {
 
     fn describe(&self) -> String {
         self.store.describe()
+    }
+
+    fn ping(&self) -> Option<Duration> {
+        self.store.ping()
+    }
+
+    fn notices(&self) -> Vec<String> {
+        self.store.notices()
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     crypto::{MasterKey, stored},
     deadline::Deadline,
     glob::Pattern,
-    keystore::{self, KeyName, KeyStore, fs::Fs, mem::Mem},
+    keystore::{self, KeyName, KeyStore, Start, fs::Fs, mem::Mem, vault::Vault},
     log::{AuditMode, Log},
     tls,
 };
@@ -155,8 +155,15 @@ pub fn run(options: &Options) -> Result<(), Error> {
         // Whoever closed stderr does not want to know.
         let _ = writeln!(io::stderr(), "{warning}");
     }
-    let store = open_key_store(&config.key_store, options.quiet)?;
-    create_keys(&config.keys, store.as_ref())?;
+    let store = open_key_store(&config, options.quiet)?;
+    let missing_keys = match (
+        create_keys(&config.keys, store.as_ref()),
+        config.key_store_start,
+    ) {
+        (Ok(()), _) => Vec::new(),
+        (Err(e), Start::Required) => return Err(e),
+        (Err(_), Start::Optional) => config.keys.clone(),
+    };
 
     // Until here a signal simply ends the process.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Error::System)?;
@@ -193,6 +200,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let expiry = config.cache.into();
     let (server, threads) =
         Server::start(listeners, limits, state, expiry, store, log).map_err(Error::System)?;
+    server.health.want_keys(missing_keys);
     let reload = Reloader::new(&server, options, config, certificate, files)
         .start()
         .map_err(Error::System)?;
@@ -273,28 +281,44 @@ fn tell(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn open_key_store(config: &KeyStoreConfig, quiet: bool) -> Result<Arc<dyn KeyStore>, Error> {
-    match config {
+fn open_key_store(config: &Config, quiet: bool) -> Result<Arc<dyn KeyStore>, Error> {
+    let start = config.key_store_start;
+    match &config.key_store {
         KeyStoreConfig::Memory => Ok(Arc::new(Mem::default())),
         KeyStoreConfig::Fs { path } => {
-            let is_new = !quiet && !path.exists();
-            if is_new {
-                tell(&format!("Creating directory '{}' ... ", path.display()));
-            }
-            let store = Fs::open(path);
-            if is_new {
-                // On a terminal the line is erased, elsewhere it is ended.
-                tell(if io::stdout().is_terminal() {
-                    "\r\x1b[K"
-                } else {
-                    "\n"
-                });
-            }
-            Ok(Arc::new(store.map_err(Error::KeyStore)?))
+            let is_new = !path.exists();
+            let what = is_new.then(|| format!("Creating directory '{}'", path.display()));
+            opened(what, quiet, || Ok(Arc::new(Fs::open(path)?)))
         }
-        KeyStoreConfig::Vault { .. } => Err(Error::NoSuchKeyStore("Hashicorp Vault")),
+        KeyStoreConfig::Vault(settings) => {
+            let what = format!("Authenticating to Hashicorp Vault '{}'", settings.endpoint);
+            opened(Some(what), quiet, || {
+                Ok(Arc::new(Vault::open(settings, start)?))
+            })
+        }
         KeyStoreConfig::KeySecure { .. } => Err(Error::NoSuchKeyStore("Gemalto KeySecure")),
     }
+}
+
+/// Says what is being done while `open` does it.
+fn opened(
+    what: Option<String>,
+    quiet: bool,
+    open: impl FnOnce() -> Result<Arc<dyn KeyStore>, keystore::Error>,
+) -> Result<Arc<dyn KeyStore>, Error> {
+    let what = what.filter(|_| !quiet);
+    if let Some(what) = &what {
+        tell(&format!("{what} ... "));
+    }
+    let store = open();
+    if what.is_some() {
+        // On a terminal the line is erased, elsewhere it is ended.
+        tell(match io::stdout().is_terminal() {
+            true => "\r\x1b[K",
+            false => "\n",
+        });
+    }
+    store.map_err(Error::KeyStore)
 }
 
 /// Makes the keys that the configuration asks for; those that exist are left alone.
@@ -302,16 +326,20 @@ pub(super) fn create_keys<'a>(
     names: impl IntoIterator<Item = &'a KeyName>,
     store: &dyn KeyStore,
 ) -> Result<(), Error> {
-    for name in names {
-        let fail = |why: String| Error::Key(name.clone(), why);
-        let key = MasterKey::generate().map_err(|e| fail(e.to_string()))?;
-        let deadline = Deadline::after(Instant::now(), KEY_TIMEOUT);
-        match store.create(name, &stored::encode(&key), deadline) {
-            Ok(()) | Err(keystore::Error::Exists) => {}
-            Err(e) => return Err(fail(e.to_string())),
-        }
+    names
+        .into_iter()
+        .try_for_each(|name| create_key(name, store))
+}
+
+/// Makes the key `name` if there is none.
+pub(super) fn create_key(name: &KeyName, store: &dyn KeyStore) -> Result<(), Error> {
+    let fail = |why: String| Error::Key(name.clone(), why);
+    let key = MasterKey::generate().map_err(|e| fail(e.to_string()))?;
+    let deadline = Deadline::after(Instant::now(), KEY_TIMEOUT);
+    match store.create(name, &stored::encode(&key), deadline) {
+        Ok(()) | Err(keystore::Error::Exists) => Ok(()),
+        Err(e) => Err(fail(e.to_string())),
     }
-    Ok(())
 }
 
 /// Raises the soft limit of open files to the hard one; the connections that fit into it.

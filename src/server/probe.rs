@@ -4,18 +4,21 @@
 //! found out in the background.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use super::{Server, failure::Failure, status};
+use super::{Server, failure::Failure, lifecycle, status};
 use crate::{
     deadline::Deadline,
     http::{Method, head::Head, reply::Reply},
+    keystore::KeyName,
 };
 
 /// How often the key store is asked for its status.
-pub(super) const INTERVAL: Duration = Duration::from_secs(2);
+const INTERVAL: Duration = Duration::from_secs(2);
+/// The same where nobody asks for it.
+const IDLE_INTERVAL: Duration = Duration::from_secs(10);
 /// The key store has to answer within this time.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// A status that is older than this says nothing any more.
@@ -68,43 +71,100 @@ fn text(status: u16, text: &str) -> Reply {
 
 /// What the key store said last about its status.
 #[derive(Default)]
-pub(super) struct Health(Mutex<Option<Status>>);
+pub(super) struct Health {
+    status: Mutex<Option<Status>>,
+    /// Keys that the configuration asks for and that could not be created at the start.
+    missing_keys: Mutex<Vec<KeyName>>,
+}
 
+#[derive(Clone, Copy)]
 struct Status {
     at: Instant,
-    is_fine: bool,
+    /// Since when it is not fine, if it is not.
+    unfit_since: Option<Instant>,
 }
 
 impl Health {
+    fn status(&self) -> MutexGuard<'_, Option<Status>> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Creates these keys as soon as the key store can.
+    pub(super) fn want_keys(&self, keys: Vec<KeyName>) {
+        *self
+            .missing_keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
     /// Why the server is not fit to serve at `now`, if it is not.
     fn unfit(&self, now: Instant) -> Option<&'static str> {
-        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*self.status() {
             None => Some("the key store was not asked yet\n"),
             Some(status) if now.saturating_duration_since(status.at) > MAX_AGE => {
                 Some("the key store does not answer\n")
             }
-            Some(status) if !status.is_fine => Some("the key store is not available\n"),
+            Some(status) if status.unfit_since.is_some() => {
+                Some("the key store is not available\n")
+            }
             Some(_) => None,
         }
     }
 
-    /// Asks the key store. Takes as long as that does; the error log hears of changes.
+    /// Whether it is time to ask the key store.
+    pub(super) fn is_due(&self, server: &Server, has_probe: bool, now: Instant) -> bool {
+        let Some(status) = *self.status() else {
+            return true;
+        };
+        let is_urgent = status.unfit_since.is_some() || server.cache.has_offline();
+        let interval = match server.store.ping() {
+            _ if is_urgent => Duration::ZERO,
+            ping if has_probe => ping.unwrap_or(INTERVAL).min(INTERVAL),
+            ping => ping.unwrap_or(IDLE_INTERVAL),
+        };
+        now.saturating_duration_since(status.at) >= interval
+    }
+
+    /// Asks the key store. Takes as long as that does; the error log hears of changes, and the cache
+    /// whether the key store is available.
     pub(super) fn refresh(&self, server: &Server, now: Instant) {
         let status = server.store.status(Deadline::after(now, TIMEOUT));
-        let next = Status {
+        let since_before = self.status().and_then(|last| last.unfit_since);
+        let unfit_since = status.is_err().then(|| since_before.unwrap_or(now));
+        *self.status() = Some(Status {
             at: Instant::now(),
-            is_fine: status.is_ok(),
-        };
-        let last = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .replace(next);
-        let was_fine = last.is_none_or(|last| last.is_fine);
+            unfit_since,
+        });
+        server.cache.set_offline(unfit_since);
         match status {
-            Err(e) if was_fine => server.log_error(&format!("the key store is not available: {e}")),
-            Ok(()) if !was_fine => server.log_error("the key store is available again"),
+            Err(e) if since_before.is_none() => {
+                server.log_error(&format!("the key store is not available: {e}"));
+            }
+            Ok(()) if since_before.is_some() => {
+                server.log_error("the key store is available again");
+            }
             _ => {}
+        }
+        if unfit_since.is_none() {
+            self.create_missing(server);
+        }
+    }
+
+    fn create_missing(&self, server: &Server) {
+        let lock = || {
+            self.missing_keys
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let names = lock().clone();
+        for name in &names {
+            match lifecycle::create_key(name, server.store.as_ref()) {
+                Ok(()) => lock().retain(|missing| missing != name),
+                Err(e) => {
+                    server.log_error(&e.to_string());
+                    return;
+                }
+            }
         }
     }
 }

@@ -3,6 +3,13 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::*;
+use crate::{
+    keystore::{
+        ClientCert, Start, keysecure,
+        vault::{self, Jwt, Login, Transit, Version},
+    },
+    secret::Secret,
+};
 
 #[test]
 fn a_key_store_behind_an_unset_variable_is_not_silently_the_one_in_memory() {
@@ -103,17 +110,20 @@ keystore:
     let KeyStoreConfig::Vault(vault) = key_store(text) else {
         panic!("not Vault");
     };
-    let expected = Vault {
+    let expected = vault::Settings {
         endpoint: "https://127.0.0.1:8200".into(),
         engine: "kv".into(),
+        version: Version::V1,
         namespace: String::new(),
         prefix: String::new(),
-        login: VaultLogin::AppRole {
+        transit: None,
+        login: Login::AppRole {
             engine: "approle".into(),
             id: "me".into(),
             secret: Secret::new(b"hush".to_vec()),
-            retry: Duration::from_secs(5),
         },
+        login_namespace: None,
+        retry: Duration::from_secs(5),
         client_cert: None,
         ca: None,
         ping: Duration::from_secs(10),
@@ -129,26 +139,34 @@ keys:
   vault:
     endpoint: http://vault
     engine: secrets
+    version: v2
     namespace: ns
     prefix: my/keys
-    kubernetes: { engine: k8s, role: kes, jwt: ey.J.x, retry: 1s }
+    transit: { key: kes }
+    kubernetes: { engine: k8s, namespace: /, role: kes, jwt: ey.J.x, retry: 1s }
     tls: { key: v.key, cert: v.crt, ca: v.ca }
     status: { ping: 1m }
 "#;
     let KeyStoreConfig::Vault(vault) = key_store(text) else {
         panic!("not Vault");
     };
-    let expected = Vault {
+    let expected = vault::Settings {
         endpoint: "http://vault".into(),
         engine: "secrets".into(),
+        version: Version::V2,
         namespace: "ns".into(),
         prefix: "my/keys".into(),
-        login: VaultLogin::Kubernetes {
+        transit: Some(Transit {
+            engine: "transit".into(),
+            key: "kes".into(),
+        }),
+        login: Login::Kubernetes {
             engine: "k8s".into(),
             role: "kes".into(),
             jwt: Jwt::Token(Secret::new(b"ey.J.x".to_vec())),
-            retry: Duration::from_secs(1),
         },
+        login_namespace: Some("/".into()),
+        retry: Duration::from_secs(1),
         client_cert: Some(ClientCert {
             key: "v.key".into(),
             cert: "v.crt".into(),
@@ -168,11 +186,51 @@ fn a_kubernetes_token_with_a_path_is_a_file() {
         let KeyStoreConfig::Vault(vault) = key_store(&text) else {
             panic!("not Vault");
         };
-        let VaultLogin::Kubernetes { jwt, .. } = vault.login else {
+        let Login::Kubernetes { jwt, .. } = vault.login else {
             panic!("not Kubernetes");
         };
         assert_eq!(Jwt::File(path.into()), jwt);
     }
+}
+
+#[test]
+fn the_server_may_start_without_its_key_store_only_if_told_so() {
+    let start = |text: &str| load_with(text, &flags()).unwrap().key_store_start;
+    assert_eq!(Start::Required, start("keystore: { fs: { path: /a } }"));
+    for text in [
+        "keystore: { required: off, fs: { path: /a } }",
+        "keys: { required: OFF, fs: { path: /a } }",
+        "keystore: { fs: { path: /a } }\ncache: { expiry: { offline: 1m } }",
+    ] {
+        assert_eq!(Start::Optional, start(text), "{text}");
+    }
+    assert_starts(
+        &error("keystore: { required: maybe, fs: { path: /a } }"),
+        "whether the key store is required is neither on nor off (kes.yml line 1 column 23, field \
+         keystore.required: write on or off)",
+    );
+}
+
+#[test]
+fn the_engines_of_vault_are_checked() {
+    let vault = |fields: &str| {
+        error(&format!(
+            "keystore:\n  vault:\n    endpoint: https://v\n    approle: {{ id: x, secret: y }}\n    {fields}\n"
+        ))
+    };
+    assert_starts(
+        &vault("version: v3"),
+        "invalid version of the Vault engine (kes.yml line 5 column 14, field keystore.vault.version: \
+         write v1 or v2",
+    );
+    assert_starts(
+        &vault("transit: { engine: t }"),
+        "invalid vault keystore: invalid transit config: no key name specified (",
+    );
+    assert_starts(
+        &vault("transit: { key: '${UNSET}' }"),
+        "no key store: environment variable ${UNSET} is empty or not set (",
+    );
 }
 
 #[test]
@@ -225,7 +283,7 @@ keys:
         panic!("not KeySecure");
     };
     assert!(!format!("{store:?}").contains("hush"));
-    let expected = KeySecure {
+    let expected = keysecure::Settings {
         endpoint: "https://ks".into(),
         token: Secret::new(b"hush".to_vec()),
         domain: "d".into(),

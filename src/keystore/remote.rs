@@ -1,0 +1,540 @@
+//! The way to a key store behind HTTP: connections that are kept, deadlines, a few retries, and errors
+//! that say what was asked and what to look at.
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::{CertificateError, Error as TlsError};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use serde::Deserialize;
+use ureq::{
+    Agent, Timeout,
+    config::Config,
+    http::{Request, Response, Uri},
+    tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem},
+};
+
+use crate::{
+    deadline::Deadline,
+    secret::{Secret, Wiped},
+    tls,
+};
+
+/// A connection must be made within this time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// One try may take no longer than this, whatever the deadline.
+const TRY_TIMEOUT: Duration = Duration::from_secs(60);
+/// What follows the first try, where a retry does no harm.
+const RETRIES: u32 = 2;
+/// Connections that are kept for later: one for each key store thread, the token and the status.
+const MAX_IDLE: usize = 12;
+/// A connection that was not used for so long is closed; servers do so after a minute or more.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(30);
+
+/// Why there is no way to a key store. Nothing was asked yet.
+#[derive(Debug)]
+pub(super) enum SetupError {
+    /// The client certificate or its key can't be used.
+    Certificate(tls::Error),
+    /// The file or directory of trusted authorities can't be used.
+    Authorities(PathBuf, String),
+}
+
+impl std::fmt::Display for SetupError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Certificate(e) => e.fmt(f),
+            Self::Authorities(path, why) => {
+                write!(f, "invalid certificate authorities {path:?}: {why}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for SetupError {}
+
+/// What there is to know about a key store before it is asked anything.
+pub(super) struct Site<'a> {
+    /// An http or https URL without a trailing slash.
+    pub(super) endpoint: &'a str,
+    /// The files with the certificate to show and its private key.
+    pub(super) client_cert: Option<(&'a Path, &'a Path)>,
+    /// A file or a directory of PEM files to trust instead of the system's authorities.
+    pub(super) ca: Option<&'a Path>,
+    /// The field of the configuration that `ca` comes from, for error texts.
+    pub(super) ca_field: &'static str,
+    /// Milliseconds to wait before a retry.
+    pub(super) pause: Range<u64>,
+}
+
+/// A key store behind HTTP.
+pub(super) struct Remote {
+    endpoint: String,
+    ca_field: &'static str,
+    pause: Range<u64>,
+    config: Config,
+    /// The connections, and how often they were replaced.
+    agent: Mutex<(u64, Agent)>,
+    /// The last try found nobody: then there are no retries.
+    is_down: AtomicBool,
+}
+
+/// A request.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) method: &'static str,
+    /// With query; begins with a slash, and names in it are [escaped](escape).
+    pub(super) path: &'a str,
+    pub(super) headers: &'a [(&'static str, &'a str)],
+    /// JSON.
+    pub(super) body: Option<&'a Secret>,
+    /// It does no harm to send it twice.
+    pub(super) is_repeatable: bool,
+}
+
+/// An answer of any status.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Secret,
+}
+
+/// There is no answer.
+#[derive(Debug)]
+pub(super) struct NoAnswer {
+    /// What happened and what to look at.
+    pub(super) why: String,
+    /// It took too long.
+    is_timeout: bool,
+    /// The same may work a moment later.
+    may_pass: bool,
+}
+
+impl std::fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for NoAnswer {}
+
+impl Remote {
+    /// The way to `site`; makes no connection yet.
+    pub(super) fn new(site: Site<'_>) -> Result<Self, SetupError> {
+        let roots = match site.ca {
+            Some(path) => authorities(path)?,
+            None => rustls_native_certs::load_native_certs().certs,
+        };
+        let roots = roots
+            .iter()
+            .map(|der| Certificate::from_der(der).to_owned())
+            .collect();
+        let client_cert = site
+            .client_cert
+            .map(|(cert, key)| client_certificate(cert, key))
+            .transpose()?;
+        let tls = TlsConfig::builder()
+            .provider(TlsProvider::Rustls)
+            .unversioned_rustls_crypto_provider(tls::provider())
+            .client_cert(client_cert)
+            .root_certs(RootCerts::Specific(Arc::new(roots)));
+        let config = Agent::config_builder()
+            .tls_config(tls.build())
+            .proxy(None)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .max_idle_connections(MAX_IDLE)
+            .max_idle_connections_per_host(MAX_IDLE)
+            .max_idle_age(MAX_IDLE_AGE)
+            .user_agent(concat!("kes/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Ok(Self {
+            endpoint: site.endpoint.to_owned(),
+            ca_field: site.ca_field,
+            pause: site.pause,
+            agent: Mutex::new((0, config.new_agent())),
+            config,
+            is_down: AtomicBool::new(false),
+        })
+    }
+
+    /// The URL that `path` stands for.
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.endpoint)
+    }
+
+    /// Asks, and asks again where that does no harm and may help: when nobody answers, or with a 5xx
+    /// status but 501. Returns by the deadline.
+    pub(super) fn call(
+        &self,
+        call: Call<'_>,
+        limit: u64,
+        deadline: Deadline,
+    ) -> Result<Answer, NoAnswer> {
+        let is_down = self.is_down.load(Ordering::Relaxed);
+        let mut tries_left = if call.is_repeatable && !is_down {
+            RETRIES
+        } else {
+            0
+        };
+        loop {
+            let result = self.call_once(call, limit, deadline);
+            let may_pass = match &result {
+                Ok(answer) => {
+                    self.is_down.store(false, Ordering::Relaxed);
+                    answer.is_failure() && !answer.says("sealed")
+                }
+                Err(e) => e.may_pass,
+            };
+            if !may_pass || tries_left == 0 || !self.pause(deadline) {
+                if result.is_err() {
+                    self.is_down.store(true, Ordering::Relaxed);
+                }
+                return result;
+            }
+            tries_left -= 1;
+        }
+    }
+
+    /// Waits before a retry; false if there is no time for that.
+    pub(super) fn pause(&self, deadline: Deadline) -> bool {
+        let Range { start, end } = self.pause;
+        let random = u64::from(getrandom::u32().unwrap_or(0));
+        let pause = Duration::from_millis(start + random % (end - start).max(1));
+        if deadline.remaining(Instant::now()) <= pause {
+            return false;
+        }
+        thread::sleep(pause);
+        true
+    }
+
+    /// Asks once, and once more where a standby server sends us.
+    fn call_once(
+        &self,
+        call: Call<'_>,
+        limit: u64,
+        deadline: Deadline,
+    ) -> Result<Answer, NoAnswer> {
+        let url = self.url(call.path);
+        let answer = self.send(&url, call, deadline)?;
+        let location = match answer.status().as_u16() {
+            301 | 302 | 307 | 308 => answer.headers().get("location"),
+            _ => None,
+        };
+        let Some(location) = location.and_then(|value| value.to_str().ok()) else {
+            return self.read(&url, call.method, answer, limit);
+        };
+        let next = redirected(&url, location).ok_or_else(|| NoAnswer {
+            why: format!(
+                "{} {url}: redirected to {location:?}, which is not followed: only https URLs are",
+                call.method
+            ),
+            is_timeout: false,
+            may_pass: false,
+        })?;
+        let answer = self.send(&next, call, deadline)?;
+        self.read(&next, call.method, answer, limit)
+    }
+
+    fn send(
+        &self,
+        url: &str,
+        call: Call<'_>,
+        deadline: Deadline,
+    ) -> Result<Response<ureq::Body>, NoAnswer> {
+        let timeout = deadline.remaining(Instant::now()).min(TRY_TIMEOUT);
+        if timeout.is_zero() {
+            return Err(NoAnswer {
+                why: format!("{} {url}: no time was left to ask", call.method),
+                is_timeout: true,
+                may_pass: false,
+            });
+        }
+        let (number, agent) = self.lock().clone();
+        let mut request = Request::builder().method(call.method).uri(url);
+        for (name, value) in call.headers {
+            request = request.header(*name, *value);
+        }
+        let result = match call.body {
+            Some(body) => request
+                .header("Content-Type", "application/json")
+                .body(body.expose())
+                .map_err(ureq::Error::from)
+                .and_then(|request| {
+                    let request = agent.configure_request(request);
+                    let request = request.timeout_connect(Some(CONNECT_TIMEOUT));
+                    agent.run(request.timeout_global(Some(timeout)).build())
+                }),
+            None => request
+                .body(())
+                .map_err(ureq::Error::from)
+                .and_then(|request| {
+                    let request = agent.configure_request(request);
+                    let request = request.timeout_connect(Some(CONNECT_TIMEOUT));
+                    agent.run(request.timeout_global(Some(timeout)).build())
+                }),
+        };
+        result.map_err(|e| {
+            let no_answer = self.no_answer(call.method, url, &e);
+            if no_answer.is_timeout {
+                self.replace(number);
+            }
+            no_answer
+        })
+    }
+
+    fn read(
+        &self,
+        url: &str,
+        method: &str,
+        mut answer: Response<ureq::Body>,
+        limit: u64,
+    ) -> Result<Answer, NoAnswer> {
+        let status = answer.status().as_u16();
+        let mut body = Wiped::with_capacity(4096);
+        let mut reader = answer.body_mut().with_config().limit(limit).reader();
+        let mut chunk = Wiped::from(vec![0; 4096]);
+        loop {
+            match reader.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => {
+                    crate::secret::reserve(&mut body, count);
+                    body.extend_from_slice(&chunk[..count]);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(self.no_answer(method, url, &ureq::Error::from(e))),
+            }
+        }
+        Ok(Answer {
+            status,
+            body: body.into(),
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (u64, Agent)> {
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives up all idle connections if that was not done since they had this number: after one that
+    /// was cut off, the others most likely are as well.
+    fn replace(&self, number: u64) {
+        let mut agent = self.lock();
+        if agent.0 == number {
+            *agent = (number + 1, self.config.new_agent());
+        }
+    }
+
+    fn no_answer(&self, method: &str, url: &str, error: &ureq::Error) -> NoAnswer {
+        let tls = tls_error(error);
+        let is_refused =
+            matches!(error, ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused);
+        let is_timeout = matches!(error, ureq::Error::Timeout(_));
+        let why = match (error, tls) {
+            (_, Some(TlsError::InvalidCertificate(e))) => match e {
+                CertificateError::UnknownIssuer | CertificateError::Other(_) => format!(
+                    "its certificate is not trusted: set {} to its authority",
+                    self.ca_field
+                ),
+                CertificateError::NotValidForName
+                | CertificateError::NotValidForNameContext { .. } => {
+                    "its certificate is for another host: check the endpoint".to_owned()
+                }
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    "its certificate has expired, or the clock of this machine is wrong".to_owned()
+                }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    "its certificate is not valid yet, or the clock of this machine is wrong"
+                        .to_owned()
+                }
+                e => format!("its certificate is refused: {e}"),
+            },
+            (_, Some(TlsError::AlertReceived(alert))) => format!(
+                "it refused the TLS connection ({alert:?}): does it want a client certificate?"
+            ),
+            (_, Some(TlsError::InvalidMessage(_))) => {
+                "it does not speak TLS: is the endpoint http instead of https?".to_owned()
+            }
+            (_, Some(e)) => e.to_string(),
+            (ureq::Error::Io(_), _) if is_refused => {
+                "connection refused: is it running, and is the endpoint right?".to_owned()
+            }
+            (ureq::Error::HostNotFound, _) => {
+                "no such host: check the endpoint and the name service".to_owned()
+            }
+            (ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve), _) => format!(
+                "no connection within {} s: is it running, and does a firewall let us through?",
+                CONNECT_TIMEOUT.as_secs()
+            ),
+            (ureq::Error::Timeout(_), _) => "no answer in time".to_owned(),
+            (ureq::Error::Io(e), _) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                "the connection was closed without an answer".to_owned()
+            }
+            (e, _) => e.to_string(),
+        };
+        NoAnswer {
+            why: format!("{method} {url}: {why}"),
+            is_timeout,
+            may_pass: tls.is_none()
+                && matches!(
+                    error,
+                    ureq::Error::Io(_)
+                        | ureq::Error::Timeout(_)
+                        | ureq::Error::ConnectionFailed
+                        | ureq::Error::HostNotFound
+                        | ureq::Error::Protocol(_)
+                ),
+        }
+    }
+}
+
+impl Answer {
+    /// A 5xx status that may pass.
+    fn is_failure(&self) -> bool {
+        self.status >= 500 && self.status != 501
+    }
+
+    /// Whether the text of an error contains `word`.
+    pub(super) fn says(&self, word: &str) -> bool {
+        self.status >= 400 && String::from_utf8_lossy(self.body.expose()).contains(word)
+    }
+
+    /// Reads the JSON of the answer.
+    pub(super) fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, String> {
+        // The text of the parser's error may hold parts of the value.
+        serde_json::from_slice(self.body.expose()).map_err(|e| {
+            format!(
+                "the answer is not the JSON that is expected (line {} column {})",
+                e.line(),
+                e.column()
+            )
+        })
+    }
+}
+
+/// The URL that `location` means in an answer of `url`; `None` if it leads from https to elsewhere.
+fn redirected(url: &str, location: &str) -> Option<String> {
+    if location.starts_with('/') && !location.starts_with("//") {
+        let authority_at = url.find("://")? + 3;
+        let path_at = url[authority_at..].find('/')? + authority_at;
+        return Some(format!("{}{location}", &url[..path_at]));
+    }
+    let uri: Uri = location.parse().ok()?;
+    let is_sound = match uri.scheme_str()? {
+        "https" => true,
+        "http" => url.starts_with("http://"),
+        _ => false,
+    };
+    (is_sound && uri.host().is_some_and(|host| !host.is_empty())).then(|| location.to_owned())
+}
+
+/// The TLS error inside: connections report theirs as errors of reading and writing.
+fn tls_error(error: &ureq::Error) -> Option<&TlsError> {
+    match error {
+        ureq::Error::Rustls(e) => Some(e),
+        ureq::Error::Io(e) => e.get_ref()?.downcast_ref(),
+        _ => None,
+    }
+}
+
+fn client_certificate(cert: &Path, key: &Path) -> Result<ureq::tls::ClientCert, SetupError> {
+    let unreadable = |path: &Path, what, e| {
+        SetupError::Certificate(tls::Error::Unreadable(path.to_owned(), what, e))
+    };
+    // Checks them with errors that say what is wrong.
+    tls::load_certificate(cert, key).map_err(SetupError::Certificate)?;
+    let chain = fs::read(cert).map_err(|e| unreadable(cert, "certificate", e))?;
+    let key_text = Secret::new(fs::read(key).map_err(|e| unreadable(key, "private key", e))?);
+    let chain: Vec<_> = parse_pem(&chain)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    let private_key = ureq::tls::PrivateKey::from_pem(key_text.expose()).map_err(|e| {
+        let why = e.to_string();
+        SetupError::Certificate(tls::Error::Unusable(key.to_owned(), "private key", why))
+    })?;
+    Ok(ureq::tls::ClientCert::new_with_certs(&chain, private_key))
+}
+
+/// The certificates in the file at `path`, or in all files of the directory there.
+fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, SetupError> {
+    let fail = |path: &Path, why: String| SetupError::Authorities(path.to_owned(), why);
+    let mut files = vec![path.to_owned()];
+    if path.is_dir() {
+        files = fs::read_dir(path)
+            .and_then(|entries| {
+                entries
+                    .map(|entry| entry.map(|entry| entry.path()))
+                    .collect::<Result<Vec<_>, _>>()
+            })
+            .map_err(|e| fail(path, e.to_string()))?;
+        files.retain(|file| file.is_file());
+        files.sort();
+    }
+    let mut found = Vec::new();
+    for file in &files {
+        let text = fs::read(file).map_err(|e| fail(file, e.to_string()))?;
+        let before = found.len();
+        for certificate in CertificateDer::pem_slice_iter(&text) {
+            found.push(certificate.map_err(|e| fail(file, e.to_string()))?);
+        }
+        if found.len() == before {
+            return Err(fail(file, "no PEM block of type CERTIFICATE".to_owned()));
+        }
+    }
+    if found.is_empty() {
+        return Err(fail(path, "the directory has no files".to_owned()));
+    }
+    Ok(found)
+}
+
+/// Escapes `name` for use as one path segment.
+pub(super) fn escape(name: &str) -> String {
+    const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'~');
+    utf8_percent_encode(name, SEGMENT).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_stay_on_https() {
+        let from = "https://a:8200/v1/kv/x";
+        for (location, to) in [
+            ("https://b:8200/v1/kv/x", Some("https://b:8200/v1/kv/x")),
+            ("/v1/kv/y?z=1", Some("https://a:8200/v1/kv/y?z=1")),
+            ("http://b:8200/v1/kv/x", None),
+            ("//b/v1/kv/x", None),
+            ("ftp://b/x", None),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(to, redirected(from, location).as_deref(), "{location:?}");
+        }
+        let http = redirected("http://a/v1/x", "http://b/v1/x");
+        assert_eq!(Some("http://b/v1/x"), http.as_deref());
+    }
+
+    #[test]
+    fn names_are_escaped_as_one_segment() {
+        assert_eq!("my-key_1.~", escape("my-key_1.~"));
+        assert_eq!("a%20b%2Fc%3F%23%25%C3%A9", escape("a b/c?#%é"));
+    }
+}

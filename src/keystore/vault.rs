@@ -1,0 +1,1095 @@
+//! HashiCorp Vault and OpenBao: keys in a key-value engine of version 1 or 2, as the original stores them
+//! (`backends.md` 2).
+//!
+//! The secret of a key has one member, which is called like the key. No state is kept here but a token,
+//! so that any number of servers can use one engine.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use base64::Engine as _;
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::{
+    ClientCert, Error, KeyName, KeyStore, MAX_VALUE, Notices, Start,
+    remote::{Answer, Call, NoAnswer, Remote, Site, escape},
+    token::{Authority, Keeper, Lease, Rules, Token},
+};
+use crate::{
+    crypto::BASE64,
+    deadline::Deadline,
+    secret::{Secret, Wiped},
+};
+
+/// The largest answer with a value: it is text in JSON, and base64 if transit encrypts it.
+const MAX_ANSWER: u64 = 4 * MAX_VALUE as u64;
+/// The largest list of names.
+const MAX_LIST: u64 = 256 << 20;
+/// The first login must be done within this time.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Where transit begins a ciphertext.
+const WRAPPED: &str = "vault:v";
+/// A value that was written is looked for as long as this: standby servers lag a little.
+const MAX_LAG: Duration = Duration::from_secs(2);
+/// On version 1, another server that was about to write the same key has written it after this time.
+const SETTLE: Duration = Duration::from_millis(50);
+/// On version 1, what a look at a name found is believed for this time.
+const MAX_LOOK_AGE: Duration = Duration::from_secs(1);
+
+/// How to reach and use Vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// An http or https URL without credentials and trailing slash.
+    pub endpoint: String,
+    /// Where the key-value engine is mounted; `kv` by default.
+    pub engine: String,
+    /// The version of the engine.
+    pub version: Version,
+    /// The namespace; none if empty.
+    pub namespace: String,
+    /// The path inside the engine; its top if empty.
+    pub prefix: String,
+    /// The engine and the key that values are encrypted with before they are stored.
+    pub transit: Option<Transit>,
+    /// How to get a token.
+    pub login: Login,
+    /// Where to log in; the same as `namespace` if `None`.
+    pub login_namespace: Option<String>,
+    /// The time between attempts to log in; 5 s by default. Never zero.
+    pub retry: Duration,
+    /// The certificate to show to Vault.
+    pub client_cert: Option<ClientCert>,
+    /// A file or a directory of PEM files to trust instead of the system's authorities.
+    pub ca: Option<PathBuf>,
+    /// How often to ask for Vault's status; 10 s by default. Never zero.
+    pub ping: Duration,
+}
+
+/// The version of the key-value engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// `v1`, which can't tell a server that creates a key from one that replaces it.
+    #[default]
+    V1,
+    /// `v2`, with versions and check-and-set.
+    V2,
+}
+
+/// The engine that encrypts values before they are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transit {
+    /// Where it is mounted; `transit` by default.
+    pub engine: String,
+    /// Its key.
+    pub key: String,
+}
+
+/// How to get a token from Vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// With a role id and its secret.
+    AppRole {
+        /// Where the method is mounted; `approle` by default.
+        engine: String,
+        /// The role id.
+        id: String,
+        /// The secret id.
+        secret: Secret,
+    },
+    /// With the token of a Kubernetes service account.
+    Kubernetes {
+        /// Where the method is mounted; `kubernetes` by default.
+        engine: String,
+        /// The role.
+        role: String,
+        /// The token, or where it is.
+        jwt: Jwt,
+    },
+}
+
+/// The token of a Kubernetes service account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Jwt {
+    /// The token itself.
+    Token(Secret),
+    /// A file that holds it; Kubernetes replaces its content now and then.
+    File(PathBuf),
+}
+
+/// Keys in Vault.
+pub struct Vault {
+    site: Arc<Remoteness>,
+    keeper: Keeper,
+    notices: Arc<Notices>,
+    /// The keys that are being created here on an engine of version 1.
+    creating: Turnstile,
+    /// The engine is known to be of the version that is configured.
+    is_version_known: AtomicBool,
+}
+
+/// What logging in and using Vault have in common.
+struct Remoteness {
+    remote: Remote,
+    settings: Settings,
+    /// The path of the engine, escaped.
+    engine: String,
+    /// The path inside it, escaped, with a slash at its end if it is not empty.
+    prefix: String,
+    /// Vault has said that it is sealed.
+    is_sealed: AtomicBool,
+}
+
+impl Vault {
+    /// Connects and logs in.
+    ///
+    /// # Errors
+    /// Why Vault can't be used; with [`Start::Optional`] only if it never will.
+    pub fn open(settings: &Settings, start: Start) -> Result<Self, Error> {
+        const CONNECT: &str = "connect to Vault";
+        let remote = Remote::new(Site {
+            endpoint: &settings.endpoint,
+            client_cert: (settings.client_cert.as_ref())
+                .map(|pair| (pair.cert.as_path(), pair.key.as_path())),
+            ca: settings.ca.as_deref(),
+            ca_field: "vault.tls.ca",
+            pause: 1000..1500,
+        })
+        .map_err(Error::during(CONNECT))?;
+        let prefix = path(&settings.prefix);
+        let site = Arc::new(Remoteness {
+            remote,
+            engine: path(&settings.engine),
+            prefix: match prefix.as_str() {
+                "" => String::new(),
+                prefix => format!("{prefix}/"),
+            },
+            settings: settings.clone(),
+            is_sealed: AtomicBool::new(false),
+        });
+        let notices = Arc::new(Notices::default());
+        let rules = Rules {
+            renew_after: 80,
+            retry: settings.retry,
+            settles: true,
+        };
+        let vault = Self {
+            keeper: Keeper::new(rules, notices.clone()),
+            site,
+            notices,
+            creating: Turnstile::default(),
+            is_version_known: AtomicBool::new(false),
+        };
+        let deadline = Deadline::after(Instant::now(), LOGIN_TIMEOUT);
+        let ready = vault.get_ready(deadline);
+        match (ready, start) {
+            (Ok(()), _) => {}
+            (Err(e), Start::Required) => return Err(Error::during(CONNECT)(unwrapped(e))),
+            (Err(e), Start::Optional) => vault.notices.add(format!(
+                "started without the key store, which is used as soon as it can be: {}",
+                Error::during(CONNECT)(unwrapped(e))
+            )),
+        }
+        vault
+            .keeper
+            .start(vault.site.clone())
+            .map_err(Error::during(CONNECT))?;
+        Ok(vault)
+    }
+
+    /// Logs in, asks for the status, and checks the engine.
+    fn get_ready(&self, deadline: Deadline) -> Result<(), Error> {
+        self.keeper.log_in(&self.site, deadline)?;
+        self.status(deadline)?;
+        self.check_version(deadline)
+    }
+
+    /// Checks that the engine is of the configured version, if Vault tells: an engine of version 1
+    /// takes the requests of version 2 for something else, and would not keep keys from being
+    /// overwritten.
+    fn check_version(&self, deadline: Deadline) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Mount {
+            data: MountData,
+        }
+        #[derive(Deserialize)]
+        struct MountData {
+            #[serde(rename = "type")]
+            kind: String,
+            options: Option<MountOptions>,
+        }
+        #[derive(Default, Deserialize)]
+        struct MountOptions {
+            version: Option<String>,
+        }
+        if self.is_version_known.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let path = format!("/v1/sys/internal/ui/mounts/{}", self.site.engine);
+        let answer = self.ask("GET", &path, None, MAX_ANSWER, deadline)?;
+        if answer.status == 200
+            && let Ok(Mount { data }) = answer.json::<Mount>()
+        {
+            let engine = &self.site.settings.engine;
+            let version = data.options.unwrap_or_default().version;
+            let found = match version.as_deref() {
+                Some("2") => Version::V2,
+                _ => Version::V1,
+            };
+            let why = match (self.site.settings.version, found) {
+                _ if !["kv", "generic"].contains(&data.kind.as_str()) => format!(
+                    "the engine at {engine:?} is of type {:?}, not kv: check vault.engine",
+                    data.kind
+                ),
+                (Version::V1, Version::V2) => {
+                    format!("the engine at {engine:?} is KV version 2: set vault.version to v2")
+                }
+                (Version::V2, Version::V1) => {
+                    format!("the engine at {engine:?} is KV version 1: set vault.version to v1")
+                }
+                _ => {
+                    self.is_version_known.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
+            };
+            return Err(Error::during("use the engine for keys")(why));
+        }
+        // Old servers and tight policies don't tell.
+        Ok(())
+    }
+
+    /// The path of the value of `name`.
+    fn location(&self, name: &KeyName) -> String {
+        let Remoteness { engine, prefix, .. } = self.site.as_ref();
+        let name = escape(name.as_str());
+        match self.site.settings.version {
+            Version::V1 => format!("/v1/{engine}/{prefix}{name}"),
+            Version::V2 => format!("/v1/{engine}/data/{prefix}{name}"),
+        }
+    }
+
+    /// Asks with a token, and once more with a newer one if the token is refused.
+    fn ask(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: Option<&Secret>,
+        limit: u64,
+        deadline: Deadline,
+    ) -> Result<Answer, Failed> {
+        let call = |token: &Token, is_repeatable| {
+            let site = &self.site;
+            site.ask(
+                method,
+                path,
+                Some(token),
+                body,
+                is_repeatable,
+                limit,
+                deadline,
+            )
+        };
+        let token = self.keeper.token(deadline)?;
+        let answer = call(&token, true)?;
+        if answer.status != 403 {
+            return Ok(answer);
+        }
+        match self.keeper.replace(&token, deadline) {
+            Some(newer) => call(&newer, true),
+            None => Ok(answer),
+        }
+    }
+
+    /// Writes once: whether it was done is seen by whoever looks afterwards.
+    fn write(&self, path: &str, body: &Secret, deadline: Deadline) -> Result<Answer, Failed> {
+        let token = self.keeper.token(deadline)?;
+        let site = &self.site;
+        site.ask(
+            "PUT",
+            path,
+            Some(&token),
+            Some(body),
+            false,
+            MAX_ANSWER,
+            deadline,
+        )
+    }
+
+    /// The stored text of `name`: `None` if there is none.
+    fn read(&self, name: &KeyName, deadline: Deadline) -> Result<Option<Secret>, Failed> {
+        let mut path = self.location(name);
+        if self.site.settings.version == Version::V2 {
+            path += "?version=1";
+        }
+        let answer = self.ask("GET", &path, None, MAX_ANSWER, deadline)?;
+        let members = match self.site.settings.version {
+            Version::V1 => Members::of_v1(&answer),
+            Version::V2 => Members::of_v2(&answer),
+        };
+        match members.map_err(|why| self.site.unusable("GET", &path, &why))? {
+            Members::Found(mut members) => match members.remove(name.as_str()) {
+                Some(Value::String(text)) => Ok(Some(Secret::new(text.into_bytes()))),
+                _ => Err(self.site.unusable(
+                    "GET",
+                    &path,
+                    &format!("the secret has no text in a member {:?}", name.as_str()),
+                )),
+            },
+            Members::Missing => Ok(None),
+            Members::Deleted => Err(Failed::Deleted),
+            Members::Refused => Err(self.site.refusal("GET", &path, &answer, "read")),
+        }
+    }
+
+    /// The text to store for `value`.
+    fn wrap(&self, value: &Secret, deadline: Deadline) -> Result<Secret, Failed> {
+        #[derive(Serialize)]
+        struct Plain<'a> {
+            plaintext: &'a str,
+        }
+        #[derive(Deserialize)]
+        struct Wrapped {
+            data: WrappedData,
+        }
+        #[derive(Deserialize)]
+        struct WrappedData {
+            ciphertext: String,
+        }
+        let Some(Transit { engine, key }) = &self.site.settings.transit else {
+            return Ok(value.clone());
+        };
+        let url = format!("/v1/{}/encrypt/{}", self::path(engine), escape(key));
+        let plaintext = Zeroizing::new(BASE64.encode(value.expose()));
+        let body = json(
+            plaintext.len(),
+            &Plain {
+                plaintext: &plaintext,
+            },
+        );
+        let answer = self.ask("POST", &url, Some(&body), MAX_ANSWER, deadline)?;
+        if answer.status != 200 {
+            return Err(self.site.refusal("POST", &url, &answer, "update"));
+        }
+        let wrapped: Wrapped = answer
+            .json()
+            .map_err(|why| self.site.unusable("POST", &url, &why))?;
+        let text = wrapped.data.ciphertext;
+        if !text.starts_with(WRAPPED) {
+            let why = "the answer is no ciphertext of transit";
+            return Err(self.site.unusable("POST", &url, why));
+        }
+        Ok(Secret::new(text.into_bytes()))
+    }
+
+    /// The value that is stored as `text`.
+    fn unwrap(&self, text: Secret, deadline: Deadline) -> Result<Secret, Failed> {
+        #[derive(Serialize)]
+        struct Wrapped<'a> {
+            ciphertext: &'a str,
+        }
+        #[derive(Deserialize)]
+        struct Plain {
+            data: PlainData,
+        }
+        #[derive(Deserialize)]
+        struct PlainData {
+            plaintext: String,
+        }
+        if !text.expose().starts_with(WRAPPED.as_bytes()) {
+            return Ok(text);
+        }
+        let Some(Transit { engine, key }) = &self.site.settings.transit else {
+            return Err(Failed::Other(
+                "the value is encrypted by transit: set vault.transit".to_owned(),
+            ));
+        };
+        let url = format!("/v1/{}/decrypt/{}", self::path(engine), escape(key));
+        let ciphertext = String::from_utf8_lossy(text.expose());
+        let body = json(
+            ciphertext.len(),
+            &Wrapped {
+                ciphertext: &ciphertext,
+            },
+        );
+        let answer = self.ask("POST", &url, Some(&body), MAX_ANSWER, deadline)?;
+        if answer.status != 200 {
+            return Err(self.site.refusal("POST", &url, &answer, "update"));
+        }
+        let unusable = |why: &str| self.site.unusable("POST", &url, why);
+        let plain: Plain = answer.json().map_err(|why| unusable(&why))?;
+        let plaintext = Zeroizing::new(plain.data.plaintext);
+        BASE64
+            .decode(plaintext.as_bytes())
+            .map(Secret::new)
+            .map_err(|_| unusable("the plaintext is not base64"))
+    }
+
+    /// Reads back what was written. Standby servers may need a moment to know it.
+    fn read_back(
+        &self,
+        name: &KeyName,
+        stored: &Secret,
+        deadline: Deadline,
+    ) -> Result<bool, Failed> {
+        let until = Instant::now() + MAX_LAG;
+        loop {
+            match self.read(name, deadline)? {
+                Some(found) => return Ok(found == *stored),
+                None if Instant::now() >= until => {
+                    return Err(Failed::Other(
+                        "Vault has accepted the key but does not have it".to_owned(),
+                    ));
+                }
+                None => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+
+    fn create_v2(
+        &self,
+        name: &KeyName,
+        stored: &Secret,
+        deadline: Deadline,
+    ) -> Result<bool, Failed> {
+        if self.read(name, deadline)?.is_some() {
+            return Ok(false);
+        }
+        let path = self.location(name);
+        let body = json(
+            2 * stored.len(),
+            &Versioned {
+                options: Options { cas: 0 },
+                data: Member(name, stored),
+            },
+        );
+        // Only the first write can succeed, so it may be repeated: whoever has won is seen in the end.
+        let answer = self.ask("PUT", &path, Some(&body), MAX_ANSWER, deadline)?;
+        let is_conflict = answer.status == 400 && answer.says("check-and-set");
+        match answer.status {
+            200 => {}
+            _ if is_conflict => {}
+            204 => {
+                let why = "the engine is not KV version 2: set vault.version to v1";
+                return Err(self.site.unusable("PUT", &path, why));
+            }
+            _ => return Err(self.site.refusal("PUT", &path, &answer, "create")),
+        }
+        self.read_back(name, stored, deadline)
+    }
+
+    /// There is no conditional write, so this looks, writes and looks again, one server thread at a
+    /// time for each name. A policy that grants `create` and not `update` lets Vault itself refuse to
+    /// overwrite.
+    fn create_v1(
+        &self,
+        name: &KeyName,
+        stored: &Secret,
+        deadline: Deadline,
+    ) -> Result<bool, Failed> {
+        let _turn = self.creating.enter(name, deadline).ok_or_else(|| {
+            Failed::Other("the same key is being created for too long".to_owned())
+        })?;
+        let path = self.location(name);
+        let body = json(2 * stored.len(), &Member(name, stored));
+        loop {
+            // It may be there from an earlier round whose answer was lost.
+            let looked_at = Instant::now();
+            if let Some(found) = self.read(name, deadline)? {
+                return Ok(found == *stored);
+            }
+            if looked_at.elapsed() > MAX_LOOK_AGE {
+                continue;
+            }
+            match self.write(&path, &body, deadline) {
+                Ok(answer) if [200, 204].contains(&answer.status) => break,
+                Ok(answer) if answer.status == 403 => {
+                    // Either the key was created meanwhile or nothing may be.
+                    return match self.read(name, deadline)? {
+                        Some(found) => Ok(found == *stored),
+                        None => Err(self.site.refusal("PUT", &path, &answer, "create")),
+                    };
+                }
+                Ok(answer) if answer.status < 500 => {
+                    return Err(self.site.refusal("PUT", &path, &answer, "create"));
+                }
+                // Whether it was done or not is seen in the next round.
+                result => {
+                    if !self.site.remote.pause(deadline) {
+                        return Err(match result {
+                            Ok(answer) => self.site.refusal("PUT", &path, &answer, "create"),
+                            Err(e) => e,
+                        });
+                    }
+                }
+            }
+        }
+        // Whoever looked before we wrote, and writes after us, has done so by then.
+        std::thread::sleep(SETTLE);
+        self.read_back(name, stored, deadline)
+    }
+
+    fn is_sealed(&self) -> bool {
+        self.site.is_sealed.load(Ordering::Relaxed)
+    }
+
+    /// Words what went wrong while doing `what`.
+    fn done<T>(
+        &self,
+        what: &str,
+        name: Option<&KeyName>,
+        work: impl FnOnce() -> Result<T, Failed>,
+    ) -> Result<T, Error> {
+        if self.is_sealed() {
+            return Err(Error::Sealed);
+        }
+        work().map_err(|failed| {
+            let during = match name {
+                Some(name) => format!("{what} key {:?} in Vault", name.as_str()),
+                None => format!("{what} in Vault"),
+            };
+            match failed {
+                Failed::Sealed => Error::Sealed,
+                Failed::NoToken(e) => e,
+                Failed::Deleted => Error::during(during)(
+                    "version 1 of the secret is deleted in Vault but not destroyed: \
+                     undelete it there, or delete its metadata",
+                ),
+                Failed::NoAnswer(e) => Error::during(during)(e),
+                Failed::Other(why) => Error::during(during)(why),
+            }
+        })
+    }
+}
+
+impl KeyStore for Vault {
+    fn create(&self, name: &KeyName, value: &Secret, deadline: Deadline) -> Result<(), Error> {
+        let is_ours = self.done("create", Some(name), || {
+            self.check_version(deadline)?;
+            if str::from_utf8(value.expose()).is_err() {
+                return Err(Failed::Other("the value is not text".to_owned()));
+            }
+            let stored = self.wrap(value, deadline)?;
+            let is_ours = match self.site.settings.version {
+                Version::V1 => self.create_v1(name, &stored, deadline)?,
+                Version::V2 => self.create_v2(name, &stored, deadline)?,
+            };
+            if is_ours && self.unwrap(stored, deadline)? != *value {
+                return Err(Failed::Other(
+                    "transit does not give back what it has encrypted".to_owned(),
+                ));
+            }
+            Ok(is_ours)
+        })?;
+        is_ours.then_some(()).ok_or(Error::Exists)
+    }
+
+    fn get(&self, name: &KeyName, deadline: Deadline) -> Result<Secret, Error> {
+        let found = self.done("read", Some(name), || {
+            let found = match self.read(name, deadline) {
+                Err(Failed::Deleted) => None,
+                found => found?,
+            };
+            let unwrap = |text| self.unwrap(text, deadline);
+            found.map(unwrap).transpose()
+        })?;
+        found.ok_or(Error::NotFound)
+    }
+
+    fn delete(&self, name: &KeyName, deadline: Deadline) -> Result<(), Error> {
+        self.done("delete", Some(name), || {
+            let path = match self.site.settings.version {
+                Version::V1 => self.location(name),
+                Version::V2 => format!(
+                    "/v1/{}/metadata/{}{}",
+                    self.site.engine,
+                    self.site.prefix,
+                    escape(name.as_str())
+                ),
+            };
+            let answer = self.ask("DELETE", &path, None, MAX_ANSWER, deadline)?;
+            match answer.status {
+                200 | 204 => Ok(()),
+                404 if !answer.says("no handler") => Ok(()),
+                _ => Err(self.site.refusal("DELETE", &path, &answer, "delete")),
+            }
+        })
+    }
+
+    fn list(&self, deadline: Deadline) -> Result<Vec<String>, Error> {
+        #[derive(Deserialize)]
+        struct List {
+            data: ListData,
+        }
+        #[derive(Deserialize)]
+        struct ListData {
+            keys: Vec<String>,
+        }
+        self.done("list keys", None, || {
+            let Remoteness { engine, prefix, .. } = self.site.as_ref();
+            let path = match self.site.settings.version {
+                Version::V1 => format!("/v1/{engine}/{prefix}?list=true"),
+                Version::V2 => format!("/v1/{engine}/metadata/{prefix}?list=true"),
+            };
+            let answer = self.ask("GET", &path, None, MAX_LIST, deadline)?;
+            match answer.status {
+                200 => {
+                    let list: List = answer
+                        .json()
+                        .map_err(|why| self.site.unusable("GET", &path, &why))?;
+                    let mut names = list.data.keys;
+                    names.retain(|name| !name.ends_with('/'));
+                    Ok(names)
+                }
+                404 if errors(&answer).is_empty() => Ok(Vec::new()),
+                _ => Err(self.site.refusal("GET", &path, &answer, "list")),
+            }
+        })
+    }
+
+    fn status(&self, deadline: Deadline) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Health {
+            initialized: Option<bool>,
+            sealed: bool,
+        }
+        let path = "/v1/sys/health?uninitcode=299&sealedcode=299&standbycode=299\
+                    &drsecondarycode=299&performancestandbycode=299";
+        let call = Call {
+            method: "GET",
+            path,
+            headers: &[("X-Vault-Request", "true")],
+            body: None,
+            is_repeatable: false,
+        };
+        const ASK: &str = "get the status of Vault";
+        let answer = self.site.remote.call(call, MAX_ANSWER, deadline);
+        let answer = answer.map_err(Error::during(ASK))?;
+        if !(200..400).contains(&answer.status) {
+            let why = format!(
+                "GET {}: status {}",
+                self.site.remote.url("/v1/sys/health"),
+                answer.status
+            );
+            return Err(Error::during(ASK)(why));
+        }
+        let health: Health = answer.json().map_err(Error::during(ASK))?;
+        self.site.is_sealed.store(health.sealed, Ordering::Relaxed);
+        match health {
+            Health {
+                initialized: Some(false),
+                ..
+            } => Err(Error::during(ASK)("it is not initialised")),
+            Health { sealed: true, .. } => Err(Error::Sealed),
+            Health { .. } => Ok(()),
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!("Hashicorp Vault: {}", self.site.settings.endpoint)
+    }
+
+    fn ping(&self) -> Option<Duration> {
+        Some(self.site.settings.ping)
+    }
+
+    fn notices(&self) -> Vec<String> {
+        self.notices.take()
+    }
+}
+
+/// Why something was not done.
+enum Failed {
+    Sealed,
+    /// There is no token to ask with.
+    NoToken(Error),
+    /// A version of the secret is there, but marked as deleted.
+    Deleted,
+    NoAnswer(NoAnswer),
+    Other(String),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Sealed => Self::Sealed,
+            error => Self::NoToken(error),
+        }
+    }
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Sealed => Self::Sealed,
+            Failed::NoToken(e) => e,
+            Failed::NoAnswer(e) => Self::during("ask Vault")(e),
+            Failed::Deleted => Self::during("ask Vault")("the secret is deleted"),
+            Failed::Other(why) => Self::during("ask Vault")(why),
+        }
+    }
+}
+
+/// The reason inside, where the rest says what everybody knows.
+fn unwrapped(error: Error) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
+        Error::Unavailable { source, .. } => source,
+        error => error.into(),
+    }
+}
+
+impl Remoteness {
+    #[expect(clippy::too_many_arguments, reason = "a request has so many parts")]
+    fn ask(
+        &self,
+        method: &'static str,
+        path: &str,
+        token: Option<&Token>,
+        body: Option<&Secret>,
+        is_repeatable: bool,
+        limit: u64,
+        deadline: Deadline,
+    ) -> Result<Answer, Failed> {
+        let namespace = match token {
+            None => (self.settings.login_namespace.as_deref()).unwrap_or(&self.settings.namespace),
+            Some(_) => &self.settings.namespace,
+        };
+        let mut headers = vec![("X-Vault-Request", "true")];
+        if !namespace.is_empty() && namespace != "/" {
+            headers.push(("X-Vault-Namespace", namespace));
+        }
+        if let Some(token) = token {
+            headers.push(("X-Vault-Token", token.text()));
+        }
+        let call = Call {
+            method,
+            path,
+            headers: &headers,
+            body,
+            is_repeatable,
+        };
+        let answer = self.remote.call(call, limit, deadline);
+        let answer = answer.map_err(Failed::NoAnswer)?;
+        if answer.status == 503 && answer.says("sealed") {
+            self.is_sealed.store(true, Ordering::Relaxed);
+            return Err(Failed::Sealed);
+        }
+        Ok(answer)
+    }
+
+    /// What Vault said, and what to check. `capability` is what the policy has to grant.
+    fn refusal(&self, method: &str, path: &str, answer: &Answer, capability: &str) -> Failed {
+        let said = errors(answer).join("; ");
+        let settings = &self.settings;
+        let has = |word: &str| said.contains(word) || answer.says(word);
+        let namespace = match settings.namespace.as_str() {
+            "" => String::new(),
+            namespace => format!(", and is {namespace:?} the right vault.namespace?"),
+        };
+        let hint = if has("no handler for route") || has("route entry not found") {
+            format!(
+                ": nothing is mounted there; check vault.engine and vault.transit.engine{namespace}"
+            )
+        } else if has("namespace not found") {
+            format!(": check vault.namespace{namespace}")
+        } else if has("versioned K/V secrets engine") {
+            ": the engine is KV version 2; set vault.version to v2".to_owned()
+        } else if answer.status == 403 {
+            let path = path.trim_start_matches("/v1/").split('?').next();
+            format!(
+                ": does the policy of the role grant {capability:?} on {:?}?{namespace}",
+                path.unwrap_or_default()
+            )
+        } else {
+            String::new()
+        };
+        let said = match said.as_str() {
+            "" => String::new(),
+            said => format!(": {said}"),
+        };
+        Failed::Other(format!(
+            "{method} {}: status {}{said}{hint}",
+            self.remote.url(path),
+            answer.status
+        ))
+    }
+
+    fn unusable(&self, method: &str, path: &str, why: &str) -> Failed {
+        Failed::Other(format!("{method} {}: {why}", self.remote.url(path)))
+    }
+
+    /// Reads the answer to a login or a renewal.
+    fn lease(&self, method: &str, path: &str, answer: &Answer) -> Result<Lease, Failed> {
+        #[derive(Deserialize)]
+        struct Login {
+            auth: Option<Auth>,
+        }
+        #[derive(Deserialize)]
+        struct Auth {
+            client_token: Option<String>,
+            #[serde(default)]
+            lease_duration: u64,
+            #[serde(default)]
+            renewable: bool,
+        }
+        if answer.status != 200 {
+            return Err(match self.refusal(method, path, answer, "update") {
+                Failed::Other(text) if [400, 401, 403].contains(&answer.status) => {
+                    let fields = match &self.settings.login {
+                        _ if path.ends_with("renew-self") => return Err(Failed::Other(text)),
+                        self::Login::AppRole { .. } => "vault.approle.id and vault.approle.secret",
+                        self::Login::Kubernetes { .. } => {
+                            "vault.kubernetes.role and vault.kubernetes.jwt"
+                        }
+                    };
+                    // The policy has no say in a login.
+                    let text = text.split(": does the policy").next().unwrap_or_default();
+                    Failed::Other(format!("{text}: check {fields}"))
+                }
+                failed => failed,
+            });
+        }
+        let login: Login = answer
+            .json()
+            .map_err(|why| self.unusable(method, path, &why))?;
+        let auth = login
+            .auth
+            .ok_or_else(|| self.unusable(method, path, "the answer has no auth token"))?;
+        Ok(Lease {
+            token: auth
+                .client_token
+                .map(|token| Secret::new(token.into_bytes())),
+            lifetime: (auth.lease_duration > 0).then(|| Duration::from_secs(auth.lease_duration)),
+            is_renewable: auth.renewable,
+        })
+    }
+
+    fn log_in(&self, deadline: Deadline) -> Result<Lease, Failed> {
+        #[derive(Serialize)]
+        struct AppRole<'a> {
+            role_id: &'a str,
+            secret_id: &'a str,
+        }
+        #[derive(Serialize)]
+        struct Kubernetes<'a> {
+            role: &'a str,
+            jwt: &'a str,
+        }
+        let text =
+            |secret: &Secret| Zeroizing::new(String::from_utf8_lossy(secret.expose()).into_owned());
+        let (engine, body) = match &self.settings.login {
+            Login::AppRole { engine, id, secret } => {
+                let body = AppRole {
+                    role_id: id,
+                    secret_id: &text(secret),
+                };
+                (engine, json(secret.len() + id.len(), &body))
+            }
+            Login::Kubernetes { engine, role, jwt } => {
+                let jwt = match jwt {
+                    Jwt::Token(token) => text(token),
+                    Jwt::File(file) => {
+                        let token = std::fs::read_to_string(file).map(Zeroizing::new);
+                        let token = token.map_err(|e| {
+                            Failed::Other(format!(
+                                "failed to read vault.kubernetes.jwt {file:?}: {e}"
+                            ))
+                        })?;
+                        Zeroizing::new(token.trim().to_owned())
+                    }
+                };
+                let body = Kubernetes { role, jwt: &jwt };
+                (engine, json(jwt.len() + role.len(), &body))
+            }
+        };
+        let path = format!("/v1/auth/{}/login", self::path(engine));
+        let answer = self.ask("PUT", &path, None, Some(&body), true, MAX_ANSWER, deadline)?;
+        let lease = self.lease("PUT", &path, &answer)?;
+        if lease.token.as_ref().is_none_or(Secret::is_empty) {
+            return Err(self.unusable("PUT", &path, "the answer has no auth token"));
+        }
+        Ok(lease)
+    }
+}
+
+impl Authority for Arc<Remoteness> {
+    fn login(&self, deadline: Deadline) -> Result<Lease, Error> {
+        self.log_in(deadline).map_err(|failed| match failed {
+            Failed::Sealed => Error::Sealed,
+            failed => Error::during("log in to Vault")(unwrapped(failed.into())),
+        })
+    }
+
+    fn renew(&self, token: &Token, deadline: Deadline) -> Result<Lease, Error> {
+        let path = "/v1/auth/token/renew-self";
+        // Zero is what the role gives.
+        let body = Secret::new(b"{\"increment\":0}".to_vec());
+        let answer = self.ask(
+            "PUT",
+            path,
+            Some(token),
+            Some(&body),
+            true,
+            MAX_ANSWER,
+            deadline,
+        )?;
+        Ok(self.lease("PUT", path, &answer)?)
+    }
+}
+
+/// What an answer to a read holds.
+enum Members {
+    Found(HashMap<String, Value>),
+    Missing,
+    /// There is a version, which is marked as deleted.
+    Deleted,
+    Refused,
+}
+
+impl Members {
+    fn of_v1(answer: &Answer) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Read {
+            data: HashMap<String, Value>,
+        }
+        match answer.status {
+            200 => Ok(Self::Found(answer.json::<Read>()?.data)),
+            404 if !is_misplaced(answer) => Ok(Self::Missing),
+            _ => Ok(Self::Refused),
+        }
+    }
+
+    fn of_v2(answer: &Answer) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Read {
+            data: Version,
+        }
+        #[derive(Deserialize)]
+        struct Version {
+            data: Option<HashMap<String, Value>>,
+            /// Absent where an engine of version 1 answers.
+            metadata: Option<IgnoredAny>,
+        }
+        match answer.status {
+            200 | 404 if !is_misplaced(answer) => match answer.json::<Read>() {
+                Ok(Read {
+                    data: Version { metadata: None, .. },
+                }) => Err("the engine is not KV version 2: set vault.version to v1".to_owned()),
+                Ok(Read {
+                    data:
+                        Version {
+                            data: Some(data), ..
+                        },
+                }) if answer.status == 200 => Ok(Self::Found(data)),
+                Ok(_) => Ok(Self::Deleted),
+                Err(_) if answer.status == 404 => Ok(Self::Missing),
+                Err(why) => Err(why),
+            },
+            _ => Ok(Self::Refused),
+        }
+    }
+}
+
+/// A 404 that is not about the key: nothing is mounted there, or something else.
+fn is_misplaced(answer: &Answer) -> bool {
+    [
+        "no handler for route",
+        "route entry not found",
+        "namespace not found",
+        "versioned K/V",
+    ]
+    .iter()
+    .any(|words| answer.says(words))
+}
+
+/// What Vault says in an answer that is an error.
+fn errors(answer: &Answer) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Errors {
+        errors: Vec<String>,
+    }
+    match answer.json::<Errors>() {
+        Ok(Errors { errors }) => errors
+            .iter()
+            .map(|text| text.trim().replace(['\n', '\t', '*'], " "))
+            .map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// `text` as a path: each part escaped, empty ones left out.
+fn path(text: &str) -> String {
+    let parts = text.split('/').filter(|part| !part.is_empty());
+    parts.map(escape).collect::<Vec<_>>().join("/")
+}
+
+/// The JSON of `value`, of which `size` bytes are text, in one buffer that does not have to grow.
+fn json(size: usize, value: &impl Serialize) -> Secret {
+    let mut body = Wiped::with_capacity(size + 1024);
+    serde_json::to_writer(&mut *body, value).expect("text can be written as JSON");
+    body.into()
+}
+
+#[derive(Serialize)]
+struct Versioned<'a> {
+    options: Options,
+    data: Member<'a>,
+}
+
+#[derive(Serialize)]
+struct Options {
+    cas: u32,
+}
+
+/// `{"<name>":"<value>"}`
+struct Member<'a>(&'a KeyName, &'a Secret);
+
+impl Serialize for Member<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = str::from_utf8(self.1.expose())
+            .map_err(|_| serde::ser::Error::custom("the value is not text"))?;
+        serializer.collect_map([(self.0.as_str(), text)])
+    }
+}
+
+/// Lets one thread at a time do something with a name.
+#[derive(Default)]
+struct Turnstile {
+    names: Mutex<HashSet<KeyName>>,
+    left: Condvar,
+}
+
+struct Turn<'a>(&'a Turnstile, &'a KeyName);
+
+impl Turnstile {
+    /// Waits until nobody else has `name`; `None` if that takes too long.
+    fn enter<'a>(&'a self, name: &'a KeyName, deadline: Deadline) -> Option<Turn<'a>> {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        while !names.insert(name.clone()) {
+            let left = deadline.remaining(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            let woken = self.left.wait_timeout(names, left);
+            names = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Some(Turn(self, name))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let turnstile = self.0;
+        let mut names = (turnstile.names.lock()).unwrap_or_else(PoisonError::into_inner);
+        names.remove(self.1);
+        turnstile.left.notify_all();
+    }
+}
