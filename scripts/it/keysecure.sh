@@ -39,8 +39,10 @@ appliance_certificates() {
 
 # stop_appliance / kill_appliance
 stop_appliance() {
+    local code=0
     [ -n "$SIMULATOR" ] || return 0
-    kill -TERM "$SIMULATOR" 2>/dev/null; wait "$SIMULATOR" 2>/dev/null; local code=$?
+    kill -TERM "$SIMULATOR" 2>/dev/null || true
+    wait "$SIMULATOR" 2>/dev/null || code=$?
     SIMULATOR=
     return "$code"
 }
