@@ -234,7 +234,10 @@ impl Vault {
             return Ok(());
         }
         let path = format!("/v1/sys/internal/ui/mounts/{}", self.site.engine);
-        let answer = self.ask("GET", &path, None, MAX_ANSWER, deadline)?;
+        // A refusal means that Vault does not tell, not that the token is wrong.
+        let token = self.keeper.token(deadline)?;
+        let site = &self.site;
+        let answer = site.ask("GET", &path, Some(&token), None, true, MAX_ANSWER, deadline)?;
         if answer.status == 200
             && let Ok(Mount { data }) = answer.json::<Mount>()
         {
@@ -541,20 +544,12 @@ impl Vault {
     }
 
     /// Words what went wrong while doing `what`.
-    fn done<T>(
-        &self,
-        what: &str,
-        name: Option<&KeyName>,
-        work: impl FnOnce() -> Result<T, Failed>,
-    ) -> Result<T, Error> {
+    fn done<T>(&self, what: &str, work: impl FnOnce() -> Result<T, Failed>) -> Result<T, Error> {
         if self.is_sealed() {
             return Err(Error::Sealed);
         }
         work().map_err(|failed| {
-            let during = match name {
-                Some(name) => format!("{what} key {:?} in Vault", name.as_str()),
-                None => format!("{what} in Vault"),
-            };
+            let during = format!("{what} in Vault");
             match failed {
                 Failed::Sealed => Error::Sealed,
                 Failed::NoToken(e) => e,
@@ -571,7 +566,7 @@ impl Vault {
 
 impl KeyStore for Vault {
     fn create(&self, name: &KeyName, value: &Secret, deadline: Deadline) -> Result<(), Error> {
-        let is_ours = self.done("create", Some(name), || {
+        let is_ours = self.done("create the key", || {
             self.check_version(deadline)?;
             if str::from_utf8(value.expose()).is_err() {
                 return Err(Failed::Other("the value is not text".to_owned()));
@@ -592,7 +587,7 @@ impl KeyStore for Vault {
     }
 
     fn get(&self, name: &KeyName, deadline: Deadline) -> Result<Secret, Error> {
-        let found = self.done("read", Some(name), || {
+        let found = self.done("read the key", || {
             let found = match self.read(name, deadline) {
                 Err(Failed::Deleted) => None,
                 found => found?,
@@ -604,7 +599,7 @@ impl KeyStore for Vault {
     }
 
     fn delete(&self, name: &KeyName, deadline: Deadline) -> Result<(), Error> {
-        self.done("delete", Some(name), || {
+        self.done("delete the key", || {
             let path = match self.site.settings.version {
                 Version::V1 => self.location(name),
                 Version::V2 => format!(
@@ -632,7 +627,7 @@ impl KeyStore for Vault {
         struct ListData {
             keys: Vec<String>,
         }
-        self.done("list keys", None, || {
+        self.done("list keys", || {
             let Remoteness { engine, prefix, .. } = self.site.as_ref();
             let path = match self.site.settings.version {
                 Version::V1 => format!("/v1/{engine}/{prefix}?list=true"),
@@ -803,9 +798,17 @@ impl Remoteness {
             ": the engine is KV version 2; set vault.version to v2".to_owned()
         } else if answer.status == 403 {
             let path = path.trim_start_matches("/v1/").split('?').next();
+            let path = path.unwrap_or_default();
+            let directory = path
+                .rsplit_once('/')
+                .map_or(path, |(directory, _)| directory);
+            let place = match capability {
+                "update" => path.to_owned(),
+                _ => format!("{directory}/*"),
+            };
             format!(
-                ": does the policy of the role grant {capability:?} on {:?}?{namespace}",
-                path.unwrap_or_default()
+                ": does the policy of the role grant {capability:?} on {place:?}, and is the engine \
+                 there?{namespace}"
             )
         } else {
             String::new()
@@ -1020,6 +1023,7 @@ fn errors(answer: &Answer) -> Vec<String> {
             .iter()
             .map(|text| text.trim().replace(['\n', '\t', '*'], " "))
             .map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "))
+            .map(|text| text.trim_start_matches("1 error occurred: ").to_owned())
             .collect(),
         Err(_) => Vec::new(),
     }
