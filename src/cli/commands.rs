@@ -3,7 +3,7 @@
 use super::{
     Failure,
     args::{Args, Flag, Takes},
-    completion, config, healthcheck, identity, key, man, policy, server, tool, trace, why,
+    completion, config, healthcheck, identity, key, man, migrate, policy, server, tool, trace, why,
 };
 
 /// A command.
@@ -277,6 +277,15 @@ longer belongs into its configuration file.",
         flags: tool::OF_FLAGS,
         examples: &["kes tool identity of app.crt"],
         run: tool::of,
+    },
+    Command {
+        path: &["tool", "migrate"], aliases: &[&["migrate"]],
+        arguments: &[optional("pattern", Kind::Text)],
+        summary: "Copy the keys of one key store into another",
+        details: migrate::DETAILS,
+        flags: migrate::FLAGS,
+        examples: &["kes tool migrate --from fs.yml --to vault.yml", "kes tool migrate --from old.yml --to new.yml --merge 'my-*'"],
+        run: migrate::migrate,
     },
     Command {
         path: &["completion"], aliases: &[],

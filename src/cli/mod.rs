@@ -9,6 +9,7 @@ mod help;
 mod identity;
 mod key;
 mod man;
+mod migrate;
 mod policy;
 mod server;
 mod style;

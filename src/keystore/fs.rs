@@ -100,6 +100,19 @@ impl Fs {
         Ok(store)
     }
 
+    /// Opens the directory `path`, which must be there, to read from it: nothing in it is changed.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if it is not there or not a directory.
+    pub fn open_for_reading(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let during = format!("open key store {path:?}");
+        let path = std::path::absolute(path).map_err(Error::during(during.clone()))?;
+        let store = Self { path };
+        store.directory().map_err(Error::during(during))?;
+        Ok(store)
+    }
+
     /// Opens the directory anew for one operation, which then can't be led astray by renames, while
     /// the next one finds what has been mounted since.
     fn directory(&self) -> io::Result<OwnedFd> {

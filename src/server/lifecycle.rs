@@ -155,7 +155,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         // Whoever closed stderr does not want to know.
         let _ = writeln!(io::stderr(), "{warning}");
     }
-    let store = open_key_store(&config, options.quiet)?;
+    let store = open_key_store(&config.key_store, config.key_store_start, options.quiet)?;
     let missing_keys = match (
         create_keys(&config.keys, store.as_ref()),
         config.key_store_start,
@@ -281,9 +281,16 @@ fn tell(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn open_key_store(config: &Config, quiet: bool) -> Result<Arc<dyn KeyStore>, Error> {
-    let start = config.key_store_start;
-    match &config.key_store {
+/// Opens the key store that `config` describes, and says so unless `quiet`.
+///
+/// # Errors
+/// Why it can't be used.
+pub(crate) fn open_key_store(
+    config: &KeyStoreConfig,
+    start: Start,
+    quiet: bool,
+) -> Result<Arc<dyn KeyStore>, Error> {
+    match config {
         KeyStoreConfig::Memory => Ok(Arc::new(Mem::default())),
         KeyStoreConfig::Fs { path } => {
             let is_new = !path.exists();
