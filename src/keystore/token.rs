@@ -15,6 +15,8 @@ use crate::{deadline::Deadline, secret::Secret};
 const MAX_SETTLING: Duration = Duration::from_secs(30);
 /// A forced login comes no sooner than this after the one before, whatever the retry interval.
 const MIN_FORCED: Duration = Duration::from_secs(1);
+/// The same where the refusal most likely has another reason than the token.
+const MIN_FORCED_IN_DOUBT: Duration = Duration::from_secs(60);
 /// A login or renewal must be done within this time.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -110,8 +112,9 @@ pub(super) struct Life {
     next: Option<(Held, Instant)>,
     /// When the last login failed, if it did.
     failed_at: Option<Instant>,
-    /// When a login was forced last.
+    /// When a login was forced last, and when in doubt.
     forced_at: Option<Instant>,
+    forced_in_doubt_at: Option<Instant>,
     number: u64,
 }
 
@@ -123,6 +126,7 @@ impl Life {
             next: None,
             failed_at: None,
             forced_at: None,
+            forced_in_doubt_at: None,
             number: 0,
         }
     }
@@ -229,15 +233,20 @@ impl Life {
         self.failed_at = Some(now);
     }
 
-    /// The key store has refused `token`. Whether there is or will be a newer one.
-    pub(super) fn refused(&mut self, token: &Token, now: Instant) -> bool {
+    /// The key store has refused `token`, or something else if that `is_doubtful`. Whether there is or
+    /// will be a newer one.
+    pub(super) fn refused(&mut self, token: &Token, is_doubtful: bool, now: Instant) -> bool {
         self.advance(now);
         if let Some((next, _)) = self.next.take() {
             self.current = Some(next);
         }
         let may_log_in = self.pause(now).is_none();
-        let gap = self.rules.retry.max(MIN_FORCED);
-        let is_too_soon = (self.forced_at).is_some_and(|at| at <= now && now - at < gap);
+        let (gap, last) = match is_doubtful {
+            true => (MIN_FORCED_IN_DOUBT, &mut self.forced_in_doubt_at),
+            false => (MIN_FORCED, &mut self.forced_at),
+        };
+        let gap = self.rules.retry.max(gap);
+        let is_too_soon = last.is_some_and(|at| at <= now && now - at < gap);
         match &mut self.current {
             Some(current) if current.token.number != token.number => true,
             Some(current) if !current.is_refused => {
@@ -245,7 +254,7 @@ impl Life {
                     return false;
                 }
                 current.is_refused = true;
-                self.forced_at = Some(now);
+                *last = Some(now);
                 may_log_in
             }
             // The login is under way, or has just failed.
@@ -366,7 +375,23 @@ impl Keeper {
     /// A newer token than `token`, which the key store has refused. Logs in for that, but not over
     /// and over: `None` if there is none, and the refusal is to be believed.
     pub(super) fn replace(&self, token: &Token, deadline: Deadline) -> Option<Arc<Token>> {
-        if !self.0.lock().life.refused(token, Instant::now()) {
+        self.replace_if(token, false, deadline)
+    }
+
+    /// As [`replace`](Self::replace) where most likely something else was refused: then it logs in
+    /// once a minute at most.
+    pub(super) fn replace_in_doubt(&self, token: &Token, deadline: Deadline) -> Option<Arc<Token>> {
+        self.replace_if(token, true, deadline)
+    }
+
+    fn replace_if(
+        &self,
+        token: &Token,
+        is_doubtful: bool,
+        deadline: Deadline,
+    ) -> Option<Arc<Token>> {
+        let now = Instant::now();
+        if !self.0.lock().life.refused(token, is_doubtful, now) {
             return None;
         }
         self.0.changed.notify_all();
@@ -572,9 +597,9 @@ mod tests {
         let start = Instant::now();
         let mut life = logged_in(100, start);
         let token = life.token(start).unwrap();
-        assert!(life.refused(&token, start));
+        assert!(life.refused(&token, false, start));
         assert!(
-            life.refused(&token, start),
+            life.refused(&token, false, start),
             "another request waits for the same"
         );
         assert!(matches!(life.step(start), Step::Login));
@@ -584,13 +609,25 @@ mod tests {
             2, newer.number,
             "it does not settle: the old one is of no use"
         );
-        assert!(life.refused(&token, start), "there is a newer one");
-        assert!(!life.refused(&newer, start + 4 * SECOND));
+        assert!(life.refused(&token, false, start), "there is a newer one");
+        assert!(!life.refused(&newer, false, start + 4 * SECOND));
         assert!(matches!(life.step(start + 4 * SECOND), Step::Wait(Some(_))));
         assert!(
-            life.refused(&newer, start + 5 * SECOND),
+            life.refused(&newer, false, start + 5 * SECOND),
             "later it may be gone again"
         );
+    }
+
+    #[test]
+    fn a_refusal_that_is_about_something_else_does_not_keep_a_token_from_being_replaced() {
+        let start = Instant::now();
+        let mut life = logged_in(100, start);
+        let token = life.token(start).unwrap();
+        assert!(life.refused(&token, true, start));
+        life.logged_in(lease(100), start, start);
+        let newer = life.token(start).unwrap();
+        assert!(!life.refused(&newer, true, start + 59 * SECOND));
+        assert!(life.refused(&newer, false, start + 59 * SECOND));
     }
 
     /// What the key store knows of a token.
@@ -640,7 +677,7 @@ mod tests {
                     "seed {seed}: an expired token is used"
                 );
                 if random.below(20) == 0 {
-                    life.refused(&token, at(now));
+                    life.refused(&token, random.below(2) == 0, at(now));
                 }
             }
             if random.below(10) == 0 {
@@ -718,7 +755,7 @@ mod tests {
                 }
             }
             assert!(
-                attempts_at_once <= 3,
+                attempts_at_once <= 4,
                 "seed {seed}: attempts follow each other at once"
             );
             if random.below(25) == 0 {
