@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# The commands of the README's page on Vault and OpenBao, word for word, against a real OpenBao: only
+# the port and the certificates, which an earlier page makes, are filled in.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+source "$REPO/scripts/it/bao.sh"
+need curl
+
+bao_start
+PORT="$(free_port)"
+mkdir bin && ln -s "$KES" bin/kes && ln -s "$BAO" bin/bao
+export PATH="$WORK/bin:$PATH" BAO_ADDR="$BAO_URL" BAO_CACERT="$BAO_CA" BAO_TOKEN="$BAO_ROOT"
+unset -f kes bao
+identity() { kes tool identity new --key "$1.key" --cert "$1.crt" "${@:2}" "$1"; }
+identity server --server --ip 127.0.0.1
+identity root
+
+awk '/^##/{inside = ($0 == "## With Vault or OpenBao")} inside && /^    /' "$REPO/README.md" | sed \
+    -e 's/^    //' \
+    -e "s/7373/$PORT/g" \
+    -e 's/^kes server .*/& >out.log 2>err.log \& SERVER=$!; listens/' >commands
+
+listens() { within 20 eval '(exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null'; }
+
+step 'the page has its commands'
+equal 'lines with bao or kes' 12 "$(grep -cE '^(export .*)?.*\b(bao|kes) ' commands)"
+
+step 'they run'
+# shellcheck source=/dev/null
+. ./commands >answers
+grep -q '"plaintext":"[^"]\{44\}"' answers || fail "no data key: $(cat answers)"
+grep -qx 'my-key' answers || fail "the key is not in the engine: $(cat answers)"
