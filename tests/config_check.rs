@@ -254,6 +254,22 @@ fn a_wrong_key_store_is_not_said_to_be_none() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_part_of_the_text() {
+    let scene = Scene::new();
+    let sound = format!("\u{feff}root: _\n{TLS}{STORE}");
+    assert_eq!((0, vec![]), scene.check(&sound, &[]));
+    let (code, lines) = scene.check(&format!("\u{feff}rot: _\nroot: _\n{TLS}{STORE}"), &[]);
+    assert_eq!((78, 1), (code, lines.len()));
+    assert!(lines[0].starts_with("kes.yml:1:1: error: "), "{lines:?}");
+    // A server says the same; this one gets as far as to its address.
+    let text = format!("\u{feff}address: 192.0.2.1:0\nroot: _\n{TLS}{STORE}");
+    fs::write(scene.0.path().join("kes.yml"), text).unwrap();
+    let server = scene.kes(&["server", "--config", "kes.yml", "--auth", "off"]);
+    let told = String::from_utf8(server.stderr).unwrap();
+    assert!(told.contains("listen tcp 192.0.2.1:0: "), "{told}");
+}
+
+#[test]
 fn the_json_form_has_the_same_findings() {
     let scene = Scene::new();
     fs::write(
