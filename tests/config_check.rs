@@ -254,6 +254,37 @@ fn a_wrong_key_store_is_not_said_to_be_none() {
 }
 
 #[test]
+fn a_path_that_matches_no_api_is_put_right_with_its_own_end() {
+    let scene = Scene::new();
+    for (path, expected) in [
+        (
+            "/v1/keys/create/my-*",
+            "did you mean \"/v1/key/create/my-*\"?",
+        ),
+        (
+            "/v1/keys/decrypt/my-*",
+            "did you mean \"/v1/key/decrypt/my-*\"?",
+        ),
+        ("v1/key/import/a", "did you mean \"/v1/key/import/a\"?"),
+        ("/v2/key/generate/a", "did you mean \"/v1/key/generate/a\"?"),
+        (
+            "/v1/identity/asign/p/q*",
+            "did you mean \"/v1/identity/assign/p/q*\"?",
+        ),
+        ("/v1/policy/reed/", "did you mean \"/v1/policy/read/*\"?"),
+        ("/v1/key/delete", "did you mean \"/v1/key/delete/*\"?"),
+        ("/v1/metric", "did you mean \"/v1/metrics\"?"),
+        ("/nothing", "the README lists the paths"),
+    ] {
+        let policy = format!("policy: {{ p: {{ paths: ['{path}'] }} }}\n");
+        let (code, lines) = scene.check(&format!("root: _\n{TLS}{STORE}{policy}"), &[]);
+        assert_eq!((0, 1), (code, lines.len()), "{lines:?}");
+        let expected = format!("\"{path}\" matches no API ({expected}");
+        assert!(lines[0].contains(&expected), "{lines:?}");
+    }
+}
+
+#[test]
 fn a_byte_order_mark_is_no_part_of_the_text() {
     let scene = Scene::new();
     let sound = format!("\u{feff}root: _\n{TLS}{STORE}");

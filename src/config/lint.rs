@@ -193,18 +193,41 @@ impl Lint<'_> {
     }
 }
 
-/// Names the endpoint that begins most like `path`.
+/// Names the endpoint that is most like `path`, with what stands for its wildcards in `path`.
 fn closest(path: &str, endpoints: &[Pattern]) -> String {
-    let path = path.trim_start_matches('/');
-    let same = |endpoint: &&Pattern| {
-        let endpoint = endpoint.as_str().trim_start_matches('/');
-        let pairs = endpoint.chars().zip(path.chars());
-        pairs.take_while(|(a, b)| a == b).count()
+    let segments: Vec<_> = path.trim_start_matches('/').split('/').collect();
+    let likeness = |endpoint: &&Pattern| -> usize {
+        let fixed = endpoint.as_str().split('/').skip(1);
+        let same = |(a, b): (&str, &&str)| {
+            let pairs = a.bytes().zip(b.bytes());
+            pairs.take_while(|(a, b)| a == b && *a != b'*').count()
+        };
+        fixed.zip(&segments).map(same).sum()
     };
-    match endpoints.iter().rev().max_by_key(same) {
-        Some(endpoint) if same(&endpoint) > "v1/".len() => {
-            format!("did you mean \"{}\"?", endpoint.as_str())
+    match endpoints.iter().rev().max_by_key(likeness) {
+        Some(endpoint) if likeness(&endpoint) > "v1".len() => {
+            format!(
+                "did you mean \"{}\"?",
+                filled_in(endpoint.as_str(), &segments)
+            )
         }
         _ => "the README lists the paths, such as \"/v1/key/create/*\"".to_owned(),
     }
+}
+
+/// `endpoint` with the last of `segments` in the place of its wildcards, if there are enough.
+fn filled_in(endpoint: &str, segments: &[&str]) -> String {
+    let mut parts: Vec<_> = endpoint.split('/').skip(1).collect();
+    if segments.len() >= parts.len() {
+        let own = segments.iter().rev();
+        for (part, own) in parts.iter_mut().rev().zip(own) {
+            if *part != "*" {
+                break;
+            }
+            if !own.is_empty() {
+                *part = own;
+            }
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
