@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{
     Config, Finding, Flags, KeyStoreConfig, Severity,
-    expand::{Env, expand},
+    expand::{Env, expand, is_expanded},
     file::{self, Step},
     from_environment,
     load::{dotted, fields},
@@ -41,6 +41,7 @@ pub(super) fn lint(
     lint.proxies(file.tls.and_then(|tls| tls.proxy).unwrap_or_default());
     lint.policies(file.policy.unwrap_or_default(), endpoints);
     lint.rest(config);
+    lint.variables();
     lint.findings
 }
 
@@ -162,6 +163,33 @@ impl Lint<'_> {
         }
     }
 
+    /// Warns of variables that stay what they are, without a word of the value: it may be a secret.
+    fn variables(&mut self) {
+        let text = self.text;
+        file::each_text(text, |path, value| {
+            let is_path = matches!(
+                path,
+                [
+                    Step::Field("policy"),
+                    _,
+                    Step::Field("paths"),
+                    Step::Item(_)
+                ]
+            );
+            if is_path && has_variable(value) {
+                let message = "a variable is not replaced in the path of a policy".to_owned();
+                self.warn(path, message, "write the path out");
+            } else if path != fields("log.error") && has_variable(value) && !is_expanded(value) {
+                let message = "a variable is not replaced in the middle of a value".to_owned();
+                self.warn(
+                    path,
+                    message,
+                    "write a value that is ${NAME} as a whole, or write it out",
+                );
+            }
+        });
+    }
+
     fn rest(&mut self, config: &Config) {
         let mut seen = HashSet::new();
         for (index, key) in config.keys.iter().enumerate() {
@@ -191,6 +219,15 @@ impl Lint<'_> {
             );
         }
     }
+}
+
+/// Whether `${NAME}` is in `value`.
+fn has_variable(value: &str) -> bool {
+    value.split("${").skip(1).any(|after| {
+        after.split_once('}').is_some_and(|(name, _)| {
+            !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+        })
+    })
 }
 
 /// Names the endpoint that is most like `path`, with what stands for its wildcards in `path`.
