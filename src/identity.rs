@@ -6,8 +6,14 @@ use std::{fmt, time::Duration};
 use rustls_pki_types::UnixTime;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use x509_cert::{
-    der::{self, Decode as _, Reader as _, SliceReader, Tag, TagNumber, oid::AssociatedOid as _},
-    ext::{Extensions, pkix::BasicConstraints},
+    der::{
+        self, Decode, Reader as _, SliceReader, Tag, TagNumber,
+        oid::{AssociatedOid, ObjectIdentifier},
+    },
+    ext::{
+        Extensions,
+        pkix::{BasicConstraints, ExtendedKeyUsage},
+    },
     time::Validity,
 };
 
@@ -76,25 +82,55 @@ pub fn with_hash(der: &[u8], hash: Hash) -> Result<String, Error> {
 /// # Errors
 /// [`Error`] if `der` is no certificate.
 pub fn not_after(der: &[u8]) -> Result<UnixTime, Error> {
-    let validity = parts(der).and_then(|parts| Validity::from_der(parts.validity));
-    let end = validity.map_err(Error)?.not_after.to_unix_duration();
-    Ok(UnixTime::since_unix_epoch(Duration::from_secs(
-        end.as_secs(),
-    )))
+    let validity = validity(der)?;
+    let end = validity.not_after.to_unix_duration().as_secs();
+    Ok(UnixTime::since_unix_epoch(Duration::from_secs(end)))
+}
+
+/// For how long a DER certificate is valid, from its first moment to its last.
+///
+/// # Errors
+/// [`Error`] if `der` is no certificate.
+pub fn lifetime(der: &[u8]) -> Result<Duration, Error> {
+    let Validity {
+        not_before,
+        not_after,
+    } = validity(der)?;
+    let end = not_after.to_unix_duration();
+    Ok(end.saturating_sub(not_before.to_unix_duration()))
+}
+
+fn validity(der: &[u8]) -> Result<Validity, Error> {
+    parts(der)
+        .and_then(|parts| Validity::from_der(parts.validity))
+        .map_err(Error)
 }
 
 /// Whether a DER certificate is that of a certificate authority.
 pub fn is_ca(der: &[u8]) -> bool {
-    let Ok(Some(extensions)) = parts(der).map(|parts| parts.extensions) else {
-        return false;
-    };
-    Extensions::from_der(extensions).is_ok_and(|extensions| {
-        extensions
+    extension::<BasicConstraints>(der).is_some_and(|constraints| constraints.ca)
+}
+
+/// Whether clients accept a DER certificate as that of a server: its extended key usage, if it has
+/// any, must say so.
+pub fn is_for_servers(der: &[u8]) -> bool {
+    const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
+    const ANY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
+    extension::<ExtendedKeyUsage>(der).is_none_or(|usages| {
+        usages
+            .0
             .iter()
-            .find(|extension| extension.extn_id == BasicConstraints::OID)
-            .and_then(|found| BasicConstraints::from_der(found.extn_value.as_bytes()).ok())
-            .is_some_and(|constraints| constraints.ca)
+            .any(|usage| [SERVER_AUTH, ANY].contains(usage))
     })
+}
+
+/// An extension of a DER certificate, if it is there and can be read.
+fn extension<T: AssociatedOid + for<'a> Decode<'a>>(der: &[u8]) -> Option<T> {
+    let extensions = Extensions::from_der(parts(der).ok()?.extensions?).ok()?;
+    let found = extensions
+        .iter()
+        .find(|extension| extension.extn_id == T::OID)?;
+    T::from_der(found.extn_value.as_bytes()).ok()
 }
 
 /// Parts of a certificate, each a whole DER element as it stands there.

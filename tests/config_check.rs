@@ -9,7 +9,7 @@ use std::{
     process::{Command, Output},
 };
 
-use common::TempDir;
+use common::{Identity, Profile, TempDir};
 use serde_json::Value;
 
 /// A folder with a certificate of the server that is valid for a long time.
@@ -27,6 +27,15 @@ impl Scene {
         let new = ["tool", "identity", "new", "--server", "--time", validity];
         let output = self.kes(&[&new[..], &["--key", &key, "--cert", &cert]].concat());
         assert!(output.status.success());
+    }
+
+    /// A certificate that is not made by the command.
+    fn other_certificate(&self, name: &str, profile: &Profile) {
+        let identity = Identity::self_signed(name, profile);
+        let file = |kind| self.0.path().join(format!("{name}.{kind}"));
+        fs::write(file("key"), identity.key_pem()).unwrap();
+        fs::set_permissions(file("key"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(file("crt"), identity.certificate_pem()).unwrap();
     }
 
     fn kes(&self, args: &[&str]) -> Output {
@@ -54,6 +63,7 @@ fn out(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
+const DAY: i64 = 24 * 60 * 60;
 const TLS: &str = "tls: { key: server.key, cert: server.crt }\n";
 const STORE: &str = "keystore: { fs: { path: keys } }\n";
 
@@ -164,7 +174,13 @@ fn what_a_server_says_is_among_the_findings() {
 #[test]
 fn oddities_are_warnings_unless_told_otherwise() {
     let scene = Scene::new();
-    scene.certificate("soon", "100h");
+    scene.other_certificate(
+        "soon",
+        &Profile {
+            valid_since: 20 * DAY,
+            ..Profile::server().valid_for(4 * DAY + 3600)
+        },
+    );
     let key = scene.0.path().join("soon.key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     let text = "\
@@ -251,6 +267,176 @@ fn a_wrong_key_store_is_not_said_to_be_none() {
         assert_eq!((78, 1), (code, lines.len()), "{lines:#?}");
         assert!(lines[0].starts_with(start), "{lines:#?}");
     }
+}
+
+#[test]
+fn a_path_that_matches_no_api_is_put_right_with_its_own_end() {
+    let scene = Scene::new();
+    for (path, expected) in [
+        (
+            "/v1/keys/create/my-*",
+            "did you mean \"/v1/key/create/my-*\"?",
+        ),
+        (
+            "/v1/keys/decrypt/my-*",
+            "did you mean \"/v1/key/decrypt/my-*\"?",
+        ),
+        ("v1/key/import/a", "did you mean \"/v1/key/import/a\"?"),
+        ("/v2/key/generate/a", "did you mean \"/v1/key/generate/a\"?"),
+        (
+            "/v1/identity/asign/p/q*",
+            "did you mean \"/v1/identity/assign/p/q*\"?",
+        ),
+        ("/v1/policy/reed/", "did you mean \"/v1/policy/read/*\"?"),
+        ("/v1/key/delete", "did you mean \"/v1/key/delete/*\"?"),
+        ("/v1/metric", "did you mean \"/v1/metrics\"?"),
+        ("/nothing", "the README lists the paths"),
+    ] {
+        let policy = format!("policy: {{ p: {{ paths: ['{path}'] }} }}\n");
+        let (code, lines) = scene.check(&format!("root: _\n{TLS}{STORE}{policy}"), &[]);
+        assert_eq!((0, 1), (code, lines.len()), "{lines:?}");
+        let expected = format!("\"{path}\" matches no API ({expected}");
+        assert!(lines[0].contains(&expected), "{lines:?}");
+    }
+}
+
+#[test]
+fn a_certificate_that_is_renewed_often_is_no_news_until_it_was_not() {
+    let scene = Scene::new();
+    let text = |name| format!("root: _\ntls: {{ key: {name}.key, cert: {name}.crt }}\n{STORE}");
+    for (name, lived, left, warning) in [
+        ("week", 0, 7, None),
+        ("half", 3, 4, None),
+        ("late", 6, 1, Some("expires in 1 day")),
+        ("year", 330, 29, Some("expires in 29 days")),
+        ("fine", 330, 31, None),
+    ] {
+        scene.other_certificate(
+            name,
+            &Profile {
+                valid_since: lived * DAY,
+                ..Profile::server().valid_for(left * DAY + 3600)
+            },
+        );
+        let (_, lines) = scene.check(&text(name), &[]);
+        assert_eq!(warning.is_some(), !lines.is_empty(), "{name}: {lines:?}");
+        assert!(
+            warning.is_none_or(|text| lines[0].contains(text)),
+            "{lines:?}"
+        );
+    }
+}
+
+#[test]
+fn a_certificate_that_clients_refuse_is_a_warning() {
+    let scene = Scene::new();
+    let text = format!("root: _\ntls: {{ key: a.key, cert: a.crt }}\n{STORE}");
+    scene.other_certificate("a", &Profile::client().valid_for(100 * DAY));
+    let (code, lines) = scene.check(&text, &[]);
+    assert_eq!((0, 1), (code, lines.len()), "{lines:?}");
+    let start = "kes.yml:2:26: warning: tls.cert: the certificate is not for servers";
+    assert!(lines[0].starts_with(start), "{lines:?}");
+    scene.other_certificate("a", &Profile::without_usage().valid_for(100 * DAY));
+    assert_eq!((0, vec![]), scene.check(&text, &[]));
+}
+
+#[test]
+fn variables_that_stay_what_they_are_are_warnings_without_the_value() {
+    let scene = Scene::new();
+    let paths = "['/v1/key/create/${APP}-*', '/v1/key/list/$*']";
+    let (code, lines) = scene.check(
+        &format!(
+            "root: _\n{TLS}keystore: {{ fs: {{ path: '${{HOME}}/kk' }} }}\n\
+             policy: {{ p: {{ paths: {paths} }} }}\nlog: {{ error: 'o${{N}}' }}\n\
+             address: '${{IP}}${{PORT}}' # not ${{THIS}} one\n"
+        ),
+        &[],
+    );
+    let expected = [
+        "kes.yml:3:25: warning: keystore.fs.path: a variable is not replaced in the middle",
+        "kes.yml:4:24: warning: policy.p.paths[0]: a variable is not replaced in the path",
+        "kes.yml:5:15: error: log.error: \"o\"",
+    ];
+    assert_eq!((78, 3), (code, lines.len()), "{lines:#?}");
+    for (line, start) in lines.iter().zip(expected) {
+        assert!(line.starts_with(start), "{line:?} is not {start:?}");
+    }
+    assert!(!lines[0].contains("kk"), "{lines:?}");
+}
+
+#[test]
+fn what_is_no_map_of_fields_has_its_place() {
+    let scene = Scene::new();
+    for (text, place) in [
+        (
+            "# nothing\n- root\n",
+            "kes.yml:2:1: error: expected a map of",
+        ),
+        (
+            "root: _\n---\n\nroot: _\n",
+            "kes.yml:4:1: error: more than one",
+        ),
+        (
+            "keystore: { fs: { path: k } }\nkeys: { name: x }\n",
+            "kes.yml:2:9: error: keys: beside \"keystore\", this is a list of key names",
+        ),
+        (
+            "probe: { address: ':7373' }\n",
+            "kes.yml:1:19: error: probe.address: the server can't",
+        ),
+    ] {
+        let (code, lines) = scene.check(text, &[]);
+        let found = lines.iter().any(|line| line.starts_with(place));
+        assert!(code == 78 && found, "{lines:#?}");
+    }
+}
+
+#[test]
+fn a_search_that_ends_early_says_so() {
+    let scene = Scene::new();
+    let fields: String = (0..150).map(|number| format!("x{number}: 1\n")).collect();
+    let (_, lines) = scene.check(&format!("root: _\n{TLS}{STORE}{fields}"), &[]);
+    assert_eq!(101, lines.len());
+    assert!(lines[100].contains("there may be more"), "{}", lines[100]);
+}
+
+#[test]
+fn standard_input_can_be_checked() {
+    let scene = Scene::new();
+    let path = scene.0.path().join("kes.yml");
+    let check = |text: String| {
+        fs::write(&path, text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_kes"))
+            .args(["config", "check", "--auth", "off", "-"])
+            .current_dir(scene.0.path())
+            .stdin(fs::File::open(&path).unwrap())
+            .output()
+            .unwrap();
+        (output.status.code().unwrap(), out(&output))
+    };
+    let sound = format!("root: _\n{TLS}{STORE}");
+    assert_eq!((0, "<stdin>: ok\n".to_owned()), check(sound.clone()));
+    let (code, text) = check(format!("{sound}x: 1\n"));
+    assert!(
+        code == 78 && text.starts_with("<stdin>:4:1: error: "),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_text() {
+    let scene = Scene::new();
+    let sound = format!("\u{feff}root: _\n{TLS}{STORE}");
+    assert_eq!((0, vec![]), scene.check(&sound, &[]));
+    let (code, lines) = scene.check(&format!("\u{feff}rot: _\nroot: _\n{TLS}{STORE}"), &[]);
+    assert_eq!((78, 1), (code, lines.len()));
+    assert!(lines[0].starts_with("kes.yml:1:1: error: "), "{lines:?}");
+    // A server says the same; this one gets as far as to its address.
+    let text = format!("\u{feff}address: 192.0.2.1:0\nroot: _\n{TLS}{STORE}");
+    fs::write(scene.0.path().join("kes.yml"), text).unwrap();
+    let server = scene.kes(&["server", "--config", "kes.yml", "--auth", "off"]);
+    let told = String::from_utf8(server.stderr).unwrap();
+    assert!(told.contains("listen tcp 192.0.2.1:0: "), "{told}");
 }
 
 #[test]

@@ -41,6 +41,12 @@ refused() {
     is 503 '{"message":"audit log is not available"}'
 }
 
+# ready_is STATUS TEXT: whether that is what /ready answers.
+ready_is() { [ "$(curl --silent --max-time 5 --write-out '%{http_code}' "$PROBE/ready")" = "$2"$'\n'"$1" ]; }
+ready() { ready_is 200 ok; }
+not_ready() { ready_is 503 'audit log is not available'; }
+counted() { curl --silent --max-time 5 "$PROBE/v1/metrics" | sed -n 's/^kes_log_audit_refused //p'; }
+
 resumed() {
     api POST /v1/key/generate/my-key --data '{}'
     [ "$STATUS" = 200 ]
@@ -48,6 +54,9 @@ resumed() {
 
 scene
 sed -i 's/audit: on/audit: required/' kes.yml
+probe="127.0.0.1:$(free_port)"
+PROBE="http://$probe"
+echo "probe: {address: $probe}" >>kes.yml
 
 step 'stdout that keeps nothing: the server does not start'
 why='log.audit is required, but stdout is closed or /dev/null'
@@ -60,6 +69,8 @@ api POST /v1/key/create/my-key; is 200
 api POST /v1/key/generate/my-key --data '{}'; is 200
 grep -q 'generate/my-key".*"code":200' first.log || fail 'the answer came before its line'
 ciphertext="$(printf %s "$BODY" | member ciphertext)"
+within 5 ready || fail 'the server is not ready'
+equal 'requests that are counted as refused' 0 "$(counted)"
 stop
 
 step 'stdout is a pipe that nobody reads'
@@ -81,6 +92,8 @@ api GET /version; is 200
 api POST /v1/key/generate/absent --data '{}'; is 404
 api POST /v1/key/create/my-key; is 400 '{"message":"key does already exist"}'
 within 3 grep -q 'failed to write to stdout: nobody reads it' err.log || fail 'the error log says nothing'
+not_ready || fail 'the server says that it is ready'
+equal 'requests that are counted as refused' $(($(answered 503) + 2)) "$(counted)"
 
 step 'who follows the log sees what became of each request'
 stream_told() { [ "$(told stream.log 200) $(told stream.log 503)" = "$(answered 200) $(answered 503)" ]; }
@@ -98,6 +111,7 @@ thaw
 within 5 resumed || fail 'the service does not resume'
 [ "$STATUS" = 200 ] && echo '200 0' >>answers
 within 3 grep -q 'stdout can be written to again' err.log || fail 'the error log does not tell'
+within 3 ready || fail 'the server is not ready again'
 all_told() { [ "$(told pipe.log 503)" -ge "$(answered 503)" ]; }
 within 5 all_told || fail "$(answered 503) requests were refused, the log tells of $(told pipe.log 503)"
 
@@ -111,10 +125,12 @@ all_answered_in_time
 equal 'answers with keys' 0 "$(answered 200)"
 kill -0 "$SERVER" || fail 'the server has ended'
 api GET /version; is 200
+not_ready || fail 'the server says that it is ready'
 
-step 'and comes back'
+step 'and comes back: the server is ready although nobody asked it for keys'
 cat audit.pipe >>pipe.log &
 reader=$!
+within 5 ready || fail 'the server is not ready again'
 within 5 resumed || fail 'the service does not resume'
 stop
 wait "$reader"

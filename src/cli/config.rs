@@ -22,12 +22,14 @@ type Result<T> = std::result::Result<T, Failure>;
 pub(super) const DETAILS: &str = "\
 Finds what a server that is started with this file and these flags would refuse, and
 what it would take but is hardly meant. Nothing is changed. Exit codes: 0 if a server
-would start, 78 if not (with --strict: if there is anything to say).";
+would start, 78 if not (with --strict: if there is anything to say). '-' reads the file
+from standard input.";
 
 /// The exit code for a wrong configuration: `EX_CONFIG` of sysexits.h.
 const EX_CONFIG: u8 = 78;
 
-/// A certificate that expires within this time is worth a warning.
+/// A certificate that expires within this time is worth a warning, if less than a third of its life
+/// is left: one that lives for a week is renewed every few days.
 const SOON: Duration = Duration::from_secs(30 * DAY);
 const DAY: u64 = 24 * 60 * 60;
 
@@ -40,7 +42,11 @@ pub(super) fn check(args: &Args) -> Result<()> {
     };
     let flags = settings(args)?;
     let endpoints: Vec<_> = ROUTES.iter().map(|route| route.pattern).collect();
-    let mut findings = match Review::of_file(Path::new(file), &flags, &endpoints) {
+    let (file, review) = match file.as_str() {
+        "-" => ("<stdin>", Review::of_stdin(&flags, &endpoints)),
+        file => (file, Review::of_file(Path::new(file), &flags, &endpoints)),
+    };
+    let mut findings = match review {
         Err(error) => vec![Finding::from(error)],
         Ok(review) => {
             let mut look = Look {
@@ -134,6 +140,19 @@ impl Look<'_> {
                         self.at_expiry(number, der, now);
                     }
                 }
+                if !certified
+                    .cert
+                    .first()
+                    .is_none_or(|der| identity::is_for_servers(der))
+                {
+                    self.find(
+                        Severity::Warning,
+                        "tls.cert",
+                        "the certificate is not for servers, so clients refuse it".to_owned(),
+                        "its extended key usage must have serverAuth, as with \
+                         'kes tool identity new --server'",
+                    );
+                }
                 if let Err(e) = tls::server_config(certified, Arc::new(trust)) {
                     self.refuse("tls.cert", e);
                 }
@@ -159,9 +178,10 @@ impl Look<'_> {
             0 => "the certificate".to_owned(),
             number => format!("certificate {} of the chain", number + 1),
         };
+        let third = identity::lifetime(der).unwrap_or_default() / 3;
         let message = match end.as_secs().checked_sub(now.as_secs()) {
             None => format!("{which} has expired"),
-            Some(left) if left < SOON.as_secs() => match left / DAY {
+            Some(left) if left < SOON.min(third).as_secs() => match left / DAY {
                 0 => format!("{which} expires within a day"),
                 1 => format!("{which} expires in 1 day"),
                 days => format!("{which} expires in {days} days"),

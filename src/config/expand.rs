@@ -8,12 +8,17 @@ pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// `value` with its variables replaced if it starts with `${` and ends with `}` (apart from blanks).
 pub(super) fn expand(value: String, env: Env<'_>) -> String {
-    let trimmed = value.trim();
-    if trimmed.starts_with("${") && trimmed.ends_with('}') {
-        expand_always(trimmed, env)
+    if is_expanded(&value) {
+        expand_always(value.trim(), env)
     } else {
         value
     }
+}
+
+/// Whether variables are replaced in `value`.
+pub(super) fn is_expanded(value: &str) -> bool {
+    let trimmed = value.trim();
+    trimmed.starts_with("${") && trimmed.ends_with('}')
 }
 
 /// `value` with all `$name` and `${name}` replaced; a variable that is not set is empty.

@@ -183,8 +183,18 @@ pub(super) fn parse(text: &str) -> Result<File, Fault> {
     if fields.is_empty() {
         return Ok(File::default());
     }
-    let file: Option<File> =
-        serde_yaml_ng::from_str(text).map_err(|error| Fault::from(error, text))?;
+    let file: Option<File> = serde_yaml_ng::from_str(text).map_err(|error| {
+        let mut fault = Fault::from(error, text);
+        if let Fault::Syntax(_, reason) = &mut fault
+            && reason.starts_with("keys: unknown field")
+            && fields.contains("keystore")
+        {
+            *reason = "keys: beside \"keystore\", this is a list of key names such as \
+                       \"- name: my-key\""
+                .into();
+        }
+        fault
+    })?;
     Ok(file.unwrap_or_default())
 }
 
@@ -213,13 +223,13 @@ fn first_look(text: &str) -> Result<HashSet<String>, Fault> {
         Shape::Nothing => HashSet::new(),
         Shape::Value => {
             let reason = "expected a map of fields such as \"root: disabled\"".into();
-            return Err(Fault::Syntax(None, reason));
+            return Err(Fault::Syntax(locate(text, &[]), reason));
         }
         Shape::Map(fields) => fields,
     };
-    if documents.next().is_some() {
+    if let Some(second) = documents.next() {
         let reason = "more than one YAML document; keep one and remove the \"---\" after it";
-        return Err(Fault::Syntax(None, reason.into()));
+        return Err(Fault::Syntax(locate_in(second, &[]), reason.into()));
     }
     Ok(fields)
 }
@@ -273,6 +283,38 @@ fn plain(found: &str) -> &str {
     }
 }
 
+/// Shows `look` all texts of a file that can be parsed, with the paths to them.
+pub(super) fn each_text(text: &str, mut look: impl FnMut(&[Step<'_>], &str)) {
+    fn walk<'a>(
+        value: &'a serde_yaml_ng::Value,
+        path: &mut Vec<Step<'a>>,
+        look: &mut dyn FnMut(&[Step<'_>], &str),
+    ) {
+        use serde_yaml_ng::Value;
+        match value {
+            Value::String(text) => look(path, text),
+            Value::Sequence(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    path.push(Step::Item(index));
+                    walk(item, path, look);
+                    path.pop();
+                }
+            }
+            Value::Mapping(fields) => {
+                for (name, value) in fields {
+                    path.push(Step::Field(name.as_str().unwrap_or_default()));
+                    walk(value, path, look);
+                    path.pop();
+                }
+            }
+            _ => {}
+        }
+    }
+    if let Ok(value) = serde_yaml_ng::from_str(text) {
+        walk(&value, &mut Vec::new(), &mut look);
+    }
+}
+
 /// One step from a value to a value inside it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Step<'a> {
@@ -284,8 +326,11 @@ pub(super) enum Step<'a> {
 ///
 /// The parser tells places with errors only, so this walks down the path and fails at its end.
 pub(super) fn locate(text: &str, path: &[Step<'_>]) -> Option<Position> {
-    let deserializer = serde_yaml_ng::Deserializer::from_str(text);
-    let location = Walk(path).deserialize(deserializer).err()?.location()?;
+    locate_in(serde_yaml_ng::Deserializer::from_str(text), path)
+}
+
+fn locate_in(document: serde_yaml_ng::Deserializer<'_>, path: &[Step<'_>]) -> Option<Position> {
+    let location = Walk(path).deserialize(document).err()?.location()?;
     Some(Position {
         line: location.line(),
         column: location.column(),

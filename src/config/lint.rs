@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{
     Config, Finding, Flags, KeyStoreConfig, Severity,
-    expand::{Env, expand},
+    expand::{Env, expand, is_expanded},
     file::{self, Step},
     from_environment,
     load::{dotted, fields},
@@ -41,6 +41,7 @@ pub(super) fn lint(
     lint.proxies(file.tls.and_then(|tls| tls.proxy).unwrap_or_default());
     lint.policies(file.policy.unwrap_or_default(), endpoints);
     lint.rest(config);
+    lint.variables();
     lint.findings
 }
 
@@ -162,6 +163,33 @@ impl Lint<'_> {
         }
     }
 
+    /// Warns of variables that stay what they are, without a word of the value: it may be a secret.
+    fn variables(&mut self) {
+        let text = self.text;
+        file::each_text(text, |path, value| {
+            let is_path = matches!(
+                path,
+                [
+                    Step::Field("policy"),
+                    _,
+                    Step::Field("paths"),
+                    Step::Item(_)
+                ]
+            );
+            if is_path && has_variable(value) {
+                let message = "a variable is not replaced in the path of a policy".to_owned();
+                self.warn(path, message, "write the path out");
+            } else if path != fields("log.error") && has_variable(value) && !is_expanded(value) {
+                let message = "a variable is not replaced in the middle of a value".to_owned();
+                self.warn(
+                    path,
+                    message,
+                    "write a value that is ${NAME} as a whole, or write it out",
+                );
+            }
+        });
+    }
+
     fn rest(&mut self, config: &Config) {
         let mut seen = HashSet::new();
         for (index, key) in config.keys.iter().enumerate() {
@@ -193,18 +221,50 @@ impl Lint<'_> {
     }
 }
 
-/// Names the endpoint that begins most like `path`.
+/// Whether `${NAME}` is in `value`.
+fn has_variable(value: &str) -> bool {
+    value.split("${").skip(1).any(|after| {
+        after.split_once('}').is_some_and(|(name, _)| {
+            !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+        })
+    })
+}
+
+/// Names the endpoint that is most like `path`, with what stands for its wildcards in `path`.
 fn closest(path: &str, endpoints: &[Pattern]) -> String {
-    let path = path.trim_start_matches('/');
-    let same = |endpoint: &&Pattern| {
-        let endpoint = endpoint.as_str().trim_start_matches('/');
-        let pairs = endpoint.chars().zip(path.chars());
-        pairs.take_while(|(a, b)| a == b).count()
+    let segments: Vec<_> = path.trim_start_matches('/').split('/').collect();
+    let likeness = |endpoint: &&Pattern| -> usize {
+        let fixed = endpoint.as_str().split('/').skip(1);
+        let same = |(a, b): (&str, &&str)| {
+            let pairs = a.bytes().zip(b.bytes());
+            pairs.take_while(|(a, b)| a == b && *a != b'*').count()
+        };
+        fixed.zip(&segments).map(same).sum()
     };
-    match endpoints.iter().rev().max_by_key(same) {
-        Some(endpoint) if same(&endpoint) > "v1/".len() => {
-            format!("did you mean \"{}\"?", endpoint.as_str())
+    match endpoints.iter().rev().max_by_key(likeness) {
+        Some(endpoint) if likeness(&endpoint) > "v1".len() => {
+            format!(
+                "did you mean \"{}\"?",
+                filled_in(endpoint.as_str(), &segments)
+            )
         }
         _ => "the README lists the paths, such as \"/v1/key/create/*\"".to_owned(),
     }
+}
+
+/// `endpoint` with the last of `segments` in the place of its wildcards, if there are enough.
+fn filled_in(endpoint: &str, segments: &[&str]) -> String {
+    let mut parts: Vec<_> = endpoint.split('/').skip(1).collect();
+    if segments.len() >= parts.len() {
+        let own = segments.iter().rev();
+        for (part, own) in parts.iter_mut().rev().zip(own) {
+            if *part != "*" {
+                break;
+            }
+            if !own.is_empty() {
+                *part = own;
+            }
+        }
+    }
+    format!("/{}", parts.join("/"))
 }

@@ -184,12 +184,19 @@ fn from_environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// What editors on other systems put in front of UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// The text of the file at `path`, which is wiped after use as it may hold credentials.
 fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
+    read_from(path, fs::File::open(path))
+}
+
+/// As [`read`], from a file that is open, or from something else that is called `path`.
+fn read_from(path: &Path, source: io::Result<impl io::Read>) -> Result<Zeroizing<String>, Error> {
     let file = path.to_owned();
     let mut bytes = Zeroizing::new(Vec::new());
-    let done =
-        fs::File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
+    let done = source.and_then(|source| source.take(MAX_FILE + 1).read_to_end(&mut bytes));
     if let Err(source) = done {
         return Err(Error::Read { file, source });
     }
@@ -197,7 +204,8 @@ fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
         let source = io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB");
         return Err(Error::Read { file, source });
     }
-    match str::from_utf8(&bytes) {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
+    match str::from_utf8(bytes) {
         Ok(text) => Ok(Zeroizing::new(text.into())),
         Err(error) => {
             let before = &bytes[..error.valid_up_to()];

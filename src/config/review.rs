@@ -1,11 +1,12 @@
 //! All that is wrong with a configuration file and all that looks so, not just the first error.
 
-use std::{fmt, path::Path};
+use std::{fmt, io, path::Path};
 
 use zeroize::Zeroizing;
 
 use super::{
     Config, Error, Flags, Place, Position, Problem, file, from_environment, lint, load, read,
+    read_from,
 };
 
 /// Rounds of parsing, each of which finds one field that is unknown, repeated or of the wrong type.
@@ -72,6 +73,16 @@ impl Review {
         Ok(review(path, read(path)?, flags, endpoints))
     }
 
+    /// As [`Review::of_file`], of what standard input has.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn of_stdin(flags: &Flags, endpoints: &[&str]) -> Result<Self, Error> {
+        let path = Path::new("<stdin>");
+        let text = read_from(path, Ok(io::stdin()))?;
+        Ok(review(path, text, flags, endpoints))
+    }
+
     /// Where the value of a field is.
     pub fn position(&self, field: &str) -> Option<Position> {
         file::locate(&self.text, &load::fields(field))
@@ -115,7 +126,20 @@ pub(super) fn review(
                 }
                 (text, is_whole) = (rest, false);
             }
-            Some(_) => break config,
+            Some(at) => {
+                if at.is_some() {
+                    findings.push(Finding {
+                        severity: Severity::Error,
+                        position: at,
+                        field: String::new(),
+                        message: format!(
+                            "the search ends after {MAX_ROUNDS} errors; there may be more"
+                        ),
+                        advice: String::new(),
+                    });
+                }
+                break config;
+            }
         }
     };
     Review {

@@ -148,6 +148,11 @@ impl Log {
         self.shared.switches.audit() == AuditMode::Required
     }
 
+    /// Whether answers that must be held are refused, since lines can't be written at the moment.
+    pub fn refuses(&self) -> bool {
+        self.requires_audit() && self.shared.stdout.with(|outbox| outbox.is_refusing())
+    }
+
     /// Logs an answered request.
     pub fn audit(&self, event: AuditEvent) {
         self.shared.audit(event);

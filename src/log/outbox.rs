@@ -102,6 +102,12 @@ impl Outbox {
         self.entries.is_empty()
     }
 
+    /// Whether lines can't be written at the moment, so that answers are refused. Lines wait then,
+    /// so the writer finds out by itself when that is over.
+    pub(super) fn is_refusing(&self) -> bool {
+        self.trouble.is_some()
+    }
+
     /// Adds a line, or the effects say that it is lost.
     pub(super) fn push(&mut self, line: Line, effects: &mut Effects) {
         self.add(Entry { line, hold: None }, effects);

@@ -38,6 +38,8 @@ pub enum Event {
     ResumedHandshake,
     /// A handshake came to nothing.
     FailedHandshake,
+    /// A request was refused because its audit line could not be written.
+    NotAudited,
 }
 
 /// The events in the order of their places, with the families that tell how many there were.
@@ -52,6 +54,7 @@ const EVENTS: &[(Event, &str, &str)] = &[
     (Event::FullHandshake, "kes_tls_handshake_full", "Full TLS handshakes."),
     (Event::ResumedHandshake, "kes_tls_handshake_resumed", "TLS handshakes that resumed an earlier session."),
     (Event::FailedHandshake, "kes_tls_handshake_failed", "TLS handshakes that failed."),
+    (Event::NotAudited, "kes_log_audit_refused", "Requests refused because their audit lines could not be written."),
 ];
 
 const RESPONSE_TIME: &str = "kes_http_response_time";
@@ -71,6 +74,7 @@ impl Event {
             Self::FullHandshake => 6,
             Self::ResumedHandshake => 7,
             Self::FailedHandshake => 8,
+            Self::NotAudited => 9,
         }
     }
 }

@@ -74,6 +74,9 @@ impl Exchange {
     /// The reply for `result`, audited and counted. Consumes the exchange: nothing is answered
     /// twice.
     pub(super) fn answer(mut self, result: Result<Reply, Failure>) -> Reply {
+        if let (Err(Failure::NotAudited), Some(metrics)) = (&result, self.metrics) {
+            metrics.count(metrics::Event::NotAudited);
+        }
         let reply = result.unwrap_or_else(|failure| failure.reply());
         self.is_answered = true;
         self.record(reply.status);

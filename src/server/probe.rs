@@ -55,6 +55,9 @@ fn ready(server: &Server) -> Reply {
     if server.is_draining() {
         return text(503, "the server is ending\n");
     }
+    if server.log.refuses() {
+        return text(503, "audit log is not available\n");
+    }
     match server.health.unfit(Instant::now()) {
         None => text(200, "ok\n"),
         Some(why) => text(503, why),

@@ -68,11 +68,11 @@ fn values_of_the_wrong_type_are_named_but_not_repeated() {
     for (text, message) in [
         (
             "hush",
-            "kes.yml: expected a map of fields such as \"root: disabled\"",
+            "kes.yml line 1 column 1: expected a map of fields such as \"root: disabled\"",
         ),
         (
             "- hush",
-            "kes.yml: expected a map of fields such as \"root: disabled\"",
+            "kes.yml line 1 column 1: expected a map of fields such as \"root: disabled\"",
         ),
         (
             "root: [hush]",
@@ -122,7 +122,7 @@ fn text_that_is_not_yaml_is_named_with_its_place() {
         ("root: !!binary x\ntls: !x {}\n", "kes.yml"),
         (
             "root: x\n---\nroot: y\n",
-            "kes.yml: more than one YAML document",
+            "kes.yml line 3 column 1: more than one YAML document",
         ),
         ("root: &a [*a]\n", "kes.yml"),
         (

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Between kes and OpenBao, writes are swallowed, delayed, doubled and lose their answers, and reads are
+# stale: no create is answered 200 unless the key is there, and what a data key was made with stays.
+#
+#   NAMES   how many keys for each kind of fault; scripts/soak takes more
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+source "$REPO/scripts/it/bao.sh"
+need python3
+
+NAMES="${NAMES:-12}"
+scene
+bao_start
+bao_setup
+bao_proxy
+clients() {
+    python3 "$REPO/tests/tools/clients.py" --url "$URL" --ca server.crt --cert root.crt --key-file root.key --clients 4 "$@"
+}
+number() { sed -n "s/.*\"$1\": *\([0-9.]*\).*/\1/p"; }
+
+# create_all PREFIX: NAMES creates, four at a time; statuses go to PREFIX.created.
+create_all() {
+    seq "$NAMES" | xargs -P 4 -I N curl --silent --max-time 20 --cacert server.crt --key root.key --cert root.crt \
+        --request POST --output /dev/null --write-out "%{http_code} $1N\n" "$URL/v1/key/create/$1N" >"$1.created" || true
+}
+
+# all_there PREFIX VERSION: whatever was answered 200 is in OpenBao, and works.
+all_there() {
+    local status name
+    while read -r status name; do
+        [ "$status" = 200 ] || continue
+        case "$2" in
+            1) bao_api GET "/v1/kv/$name" ;;
+            2) bao_api GET "/v1/kv2/data/$name?version=1" ;;
+        esac
+        [ "$STATUS" = 200 ] || fail "$name was answered 200 and is not there: $STATUS $BODY"
+        api POST "/v1/key/generate/$name" --data '{}'; is 200
+    done <"$1.created"
+    printf '  %s: %s\n' "$1" "$(cut -d ' ' -f 1 "$1.created" | sort | uniq -c | tr -s ' \n' ' ')"
+}
+
+BAO_VIA="$BAO_PROXY_URL"
+for version in 1 2; do
+    step "KV version $version"
+    bao_keystore "$version"
+    start
+    while read -r name expected faults; do
+        prefix="v$version-$name-"
+        bao_faults "$faults"
+        create_all "$prefix"
+        bao_faults '{}'
+        BAO_VIA='' all_there "$prefix" "$version"
+        created="$(grep -c '^200 ' "$prefix.created" || true)"
+        case "$expected" in
+            none) equal "creates answered 200 with $name" 0 "$created" ;;
+            all) equal "creates answered 200 with $name" "$NAMES" "$created" ;;
+        esac
+    done <<'FAULTS'
+swallow none {"swallow":{"probability":1,"method":"PUT"}}
+lose-some some {"lose":{"probability":0.3,"method":"PUT"}}
+double all {"double":{"probability":1,"method":"PUT"}}
+delay all {"delay":{"probability":0.5,"seconds":0.3}}
+refuse-some some {"status":{"probability":0.3,"status":503,"method":"PUT"}}
+drop-some some {"drop":{"probability":0.2}}
+stale some {"stale":{"probability":0.7}}
+mixed some {"swallow":{"probability":0.1},"lose":{"probability":0.1},"double":{"probability":0.1},"stale":{"probability":0.2},"delay":{"probability":0.1,"seconds":0.2},"drop":{"probability":0.1}}
+FAULTS
+
+    step "KV version $version, an existing key and stale reads: it is never overwritten"
+    kes key create -k "kept$version"
+    api POST "/v1/key/generate/kept$version" --data '{}'; is 200
+    sealed="$(member ciphertext <<<"$BODY")"
+    stop; start
+    bao_faults '{"stale":{"probability":1}}'
+    for _ in 1 2 3; do
+        api POST "/v1/key/create/kept$version"
+        [ "$STATUS" != 200 ] || fail 'an existing key was created again'
+    done
+    bao_faults '{}'
+    api POST "/v1/key/decrypt/kept$version" --data "{\"ciphertext\":\"$sealed\"}"; is 200
+
+    step "KV version $version, cut off: an answer within 15 s, and back again"
+    bao_faults '{"cut":true}'
+    began=$SECONDS
+    api POST "/v1/key/create/cut$version"
+    case "$STATUS" in 502 | 503 | 504) ;; *) fail "answered $STATUS $BODY" ;; esac
+    [ $((SECONDS - began)) -le 16 ] || fail "answered after $((SECONDS - began)) s"
+    grep -q 'no answer in time\|no connection within' err.log || fail 'the error log does not say so'
+    bao_faults '{}'
+    within 5 eval 'api POST "/v1/key/create/uncut$version" && [ "$STATUS" = 200 ]' || fail "answered $STATUS $BODY"
+    stop
+done
