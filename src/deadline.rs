@@ -14,6 +14,11 @@ impl Deadline {
         Self(now + timeout)
     }
 
+    /// The deadline `time` before this one.
+    pub fn earlier(self, time: Duration) -> Self {
+        Self(self.0.checked_sub(time).unwrap_or(self.0))
+    }
+
     /// The point in time itself.
     pub fn instant(self) -> Instant {
         self.0

@@ -1,6 +1,10 @@
 //! One request from its head to what its handler makes of it, in the order of `api.md` 1.3.
 
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rustls_pki_types::{CertificateDer, UnixTime};
 
@@ -100,6 +104,10 @@ pub(super) fn select<'n>(
         false => Ok(names),
     }
 }
+
+/// The key store has to answer this long before the client does not wait any more, so that it hears
+/// what went wrong and not that it took too long.
+const HEAD_START: Duration = Duration::from_millis(500);
 
 type Result<T> = std::result::Result<T, Failure>;
 type KeyUse = Box<dyn FnOnce(&MasterKey) -> Result<Reply> + Send>;
@@ -240,7 +248,8 @@ impl Server {
                 let Some(permit) = self.pool.reserve() else {
                     return Progress::Done(Err(Failure::Overloaded));
                 };
-                let (server, address, deadline) = (self.me(), address(), exchange.deadline);
+                let (server, address) = (self.me(), address());
+                let deadline = exchange.deadline.earlier(HEAD_START);
                 permit.submit(move || {
                     if let Some(server) = server.upgrade() {
                         let result = match deadline.has_passed(Instant::now()) {
@@ -280,7 +289,8 @@ impl Server {
             Lookup::Waiting => return None,
             Lookup::Fetch(ticket) => ticket,
         };
-        let (server, name, deadline) = (self.me(), name.clone(), exchange.deadline);
+        let (server, name) = (self.me(), name.clone());
+        let deadline = exchange.deadline.earlier(HEAD_START);
         permit.submit(move || {
             let Some(server) = server.upgrade() else {
                 return;
