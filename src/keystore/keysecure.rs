@@ -563,7 +563,8 @@ fn clean(text: &str) -> String {
 /// Whether `text` repeats a part of `secret` that is more than a word.
 fn holds_part(text: &str, secret: &Secret) -> bool {
     const TELLING: usize = 8;
-    let parts = secret.expose().split(|byte| !byte.is_ascii_alphanumeric());
+    let is_between = |byte: &u8| !byte.is_ascii_graphic() || b"\"\\{}:,".contains(byte);
+    let parts = secret.expose().split(is_between);
     parts
         .flat_map(|part| part.windows(TELLING))
         .any(|part| memchr::memmem::find(text.as_bytes(), part).is_some())
