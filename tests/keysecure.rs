@@ -233,6 +233,15 @@ fn keys_live_on_the_appliance() {
     root.post("/v1/key/decrypt/a", &sealed)
         .is_failure(404, "key does not exist");
     assert_eq!(vec!["b \u{e9} %2F", "c"], list(&server));
+    let statuses = std::thread::scope(|scope| {
+        let racers: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| create(&server, "raced").0))
+            .collect();
+        let mut statuses: Vec<_> = racers.into_iter().map(|r| r.join().unwrap()).collect();
+        statuses.sort_unstable();
+        statuses
+    });
+    assert_eq!([200, 400, 400, 400, 400, 400, 400, 400], *statuses);
     assert!(!server.stderr().contains("panic"), "{}", server.stderr());
 }
 
