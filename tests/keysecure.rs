@@ -28,6 +28,8 @@ struct Appliance {
     child: Child,
     port: u16,
     control_port: u16,
+    /// The newest TLS that it speaks.
+    tls: &'static str,
     directory: TempDir,
 }
 
@@ -57,6 +59,7 @@ impl Appliance {
             child: Command::new("true").spawn().unwrap(),
             port: 0,
             control_port: 0,
+            tls: "1.3",
             directory,
         };
         appliance.spawn();
@@ -74,7 +77,7 @@ impl Appliance {
         self.child = Command::new("python3")
             .arg(tool)
             .arg("--until-eof")
-            .args(["--token", TOKEN, "--token", &token])
+            .args(["--token", TOKEN, "--token", &token, "--tls", self.tls])
             .args(["--port", &self.port.to_string()])
             .args(["--control-port", &self.control_port.to_string()])
             .arg("--cert")
@@ -679,8 +682,41 @@ fn an_appliance_that_comes_back_is_used_again() {
     is(502, create(&server, "b"));
     assert!(began.elapsed() < Duration::from_secs(5));
     server.logs_error("connection refused: is it running, and is the endpoint right?");
+    appliance.tls = "1.2";
     appliance.spawn();
     becomes(true);
     is(200, create(&server, "b"));
     is(200, generate(&server, "a"));
+}
+
+#[test]
+fn a_silent_appliance_holds_up_nothing_else() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let server = appliance.server();
+    for name in ["cached", "slow", "other"] {
+        is(200, create(&server, name));
+    }
+    is(200, generate(&server, "cached"));
+    appliance.fault(json!({ "path": format!("{SECRETS}/slow/"), "count": null, "delay": 30 }));
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| generate(&server, "slow"));
+        let mut served = 0;
+        while !slow.is_finished() {
+            let began = Instant::now();
+            is(200, generate(&server, "cached"));
+            assert!(began.elapsed() < Duration::from_secs(2));
+            served += 1;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(served > 20, "{served}");
+        let (status, text) = slow.join().unwrap();
+        assert!([502, 503].contains(&status), "{status} {text}");
+    });
+    assert!((14..19).contains(&began.elapsed().as_secs()));
+    appliance.turn(json!({ "faults": [] }));
+    is(200, generate(&server, "slow"));
+    is(200, generate(&server, "other"));
 }

@@ -73,6 +73,17 @@ stop
 start
 [ -n "$(kes key decrypt -k my-key "$SEALED" | member plaintext)" ] || fail 'not decrypted after a restart'
 
+step 'keys of a directory move to the appliance'
+mkdir -m 700 old
+for name in old-1 old-2; do printf '{"bytes":"%s"}' "$(random_base64 32)" >"old/$name"; done
+printf 'keystore:\n  fs:\n    path: %s/old\n' "$WORK" >fs.yml
+contains "$(kes tool migrate --from fs.yml --to kes.yml)" 'Migrated keys: 2' || fail 'not migrated'
+equal 'the value' "$(cat old/old-1)" "$(login first-refresh-token tenant
+    appliance_api POST '/api/v1/vault/secrets/old-1/export?type=name' && value material)"
+kes key derive -k old-2 >derived
+contains "$(kes tool migrate --from kes.yml --to fs.yml)" '2 there already' || fail 'not moved back'
+equal 'files' 'my-key old-1 old-2' "$(ls old | xargs)"
+
 step 'tokens of two seconds under load'
 control '{"reset":true}'
 begin_work
