@@ -61,15 +61,9 @@ refuses 'this identity already has a policy'
 with_line 'policy: {a: {identities: ["x"]}, b: {identities: ["x"]}}'
 refuses 'this identity already has a policy'
 
-step 'configuration: two key stores, or one that this version does not have'
+step 'configuration: two key stores'
 with_line '  vault:\n    endpoint: https://127.0.0.1:8200\n    approle: {id: a, secret: b}'
 refuses 'at the same time'
-sed '/^keystore:/,$d' good.yml >kes.yml
-printf 'keystore:\n  vault:\n    endpoint: https://127.0.0.1:8200\n    approle: {id: a, secret: b}\n' >>kes.yml
-refuses 'has no Hashicorp Vault key store yet'
-sed '/^keystore:/,$d' good.yml >kes.yml
-printf 'keystore:\n  gemalto:\n    keysecure:\n      endpoint: https://127.0.0.1:8200\n      credentials: {token: a}\n' >>kes.yml
-refuses 'has no Gemalto KeySecure key store yet'
 
 step 'configuration: files that are none'
 refuses_file() { fails 1 'Error: failed to read config file: ' kes server --config "$1" --auth off; }

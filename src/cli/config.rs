@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::{Auth, Config, Finding, KeyStoreConfig, Review, Severity},
     identity,
-    server::{lifecycle, routes::ROUTES},
+    server::routes::ROUTES,
     tls::{self, ClientTrust},
 };
 
@@ -194,7 +194,6 @@ impl Look<'_> {
 
     /// Looks at a directory without changing it, unlike the server, which makes it.
     fn at_key_store(&mut self) {
-        let unknown = |name| lifecycle::Error::NoSuchKeyStore(name);
         // The section is called as the format of the file has it.
         let field = |field: &str| {
             let newer = format!("keystore.{field}");
@@ -204,16 +203,9 @@ impl Look<'_> {
             }
         };
         match &self.review.config.key_store {
-            KeyStoreConfig::Memory => {}
+            // Nothing is asked over the network.
+            KeyStoreConfig::Memory | KeyStoreConfig::Vault(_) | KeyStoreConfig::KeySecure(_) => {}
             KeyStoreConfig::Fs { path } => self.at_directory(&field("fs.path"), path),
-            KeyStoreConfig::Vault(_) => {
-                let field = field("vault.endpoint");
-                self.refuse(&field, unknown("Hashicorp Vault"));
-            }
-            KeyStoreConfig::KeySecure(_) => {
-                let field = field("gemalto.keysecure.endpoint");
-                self.refuse(&field, unknown("Gemalto KeySecure"));
-            }
         }
     }
 

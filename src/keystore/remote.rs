@@ -88,6 +88,8 @@ pub(super) struct Remote {
     agent: Mutex<(u64, Agent)>,
     /// The last try found nobody: then there are no retries.
     is_down: AtomicBool,
+    /// Every 5xx status may pass.
+    retries_all: bool,
 }
 
 /// A request.
@@ -107,6 +109,8 @@ pub(super) struct Call<'a> {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Secret,
+    /// It was not the first try: an earlier one may have taken effect.
+    pub(super) is_repeat: bool,
 }
 
 /// There is no answer.
@@ -116,8 +120,8 @@ pub(super) struct NoAnswer {
     pub(super) why: String,
     /// It took too long.
     is_timeout: bool,
-    /// The same may work a moment later.
-    may_pass: bool,
+    /// The same may work a moment later; it may also have taken effect.
+    pub(super) may_pass: bool,
 }
 
 impl std::fmt::Display for NoAnswer {
@@ -166,7 +170,16 @@ impl Remote {
             agent: Mutex::new((0, config.new_agent())),
             config,
             is_down: AtomicBool::new(false),
+            retries_all: false,
         })
+    }
+
+    /// The same, but calls are repeated after every 5xx status, whatever it says.
+    pub(super) fn retrying_all(self) -> Self {
+        Self {
+            retries_all: true,
+            ..self
+        }
     }
 
     /// The URL that `path` stands for.
@@ -188,12 +201,17 @@ impl Remote {
         } else {
             0
         };
+        let mut is_repeat = false;
         loop {
-            let result = self.call_once(call, limit, deadline);
-            let may_pass = match &result {
+            let mut result = self.call_once(call, limit, deadline);
+            let may_pass = match &mut result {
                 Ok(answer) => {
                     self.is_down.store(false, Ordering::Relaxed);
-                    answer.is_failure() && !answer.says("sealed")
+                    answer.is_repeat = is_repeat;
+                    match self.retries_all {
+                        true => answer.status >= 500,
+                        false => answer.is_failure() && !answer.says("sealed"),
+                    }
                 }
                 Err(e) => e.may_pass,
             };
@@ -204,7 +222,19 @@ impl Remote {
                 return result;
             }
             tries_left -= 1;
+            is_repeat = true;
         }
+    }
+
+    /// Asks once, whatever the answer is.
+    pub(super) fn reach(&self, call: Call<'_>, deadline: Deadline) -> Result<(), NoAnswer> {
+        /// A body up to this size is read, so that the connection can be used again.
+        const MAX_BODY: u64 = 64 * 1024;
+        let url = self.url(call.path);
+        let result = self.send(&url, call, deadline);
+        self.is_down.store(result.is_err(), Ordering::Relaxed);
+        let _ = self.read(&url, call.method, result?, MAX_BODY);
+        Ok(())
     }
 
     /// Waits before a retry; false if there is no time for that.
@@ -319,6 +349,7 @@ impl Remote {
         Ok(Answer {
             status,
             body: body.into(),
+            is_repeat: false,
         })
     }
 

@@ -26,7 +26,9 @@ use crate::{
     crypto::{MasterKey, stored},
     deadline::Deadline,
     glob::Pattern,
-    keystore::{self, KeyName, KeyStore, Start, fs::Fs, mem::Mem, vault::Vault},
+    keystore::{
+        self, KeyName, KeyStore, Start, fs::Fs, keysecure::KeySecure, mem::Mem, vault::Vault,
+    },
     log::{AuditMode, Log},
     tls,
 };
@@ -77,8 +79,6 @@ pub enum Error {
     Tls(tls::Error),
     /// The key store can't be used.
     KeyStore(keystore::Error),
-    /// The build has no such key store.
-    NoSuchKeyStore(&'static str),
     /// A pre-defined key can't be made.
     Key(KeyName, String),
     /// The address can't be listened on; this is where to change it.
@@ -96,10 +96,6 @@ impl fmt::Display for Error {
             Self::Mlock(e) => write!(f, "failed to lock memory: {e} - See: 'man mlockall'"),
             Self::Tls(e) => e.fmt(f),
             Self::KeyStore(e) => e.fmt(f),
-            Self::NoSuchKeyStore(name) => write!(
-                f,
-                "this version has no {name} key store yet: use a directory (fs) or the in-memory store"
-            ),
             Self::Key(name, why) => write!(f, "failed to create key {:?}: {why}", name.as_str()),
             Self::Listen(address, setting, e) => {
                 let hint = match e.kind() {
@@ -303,7 +299,15 @@ pub(crate) fn open_key_store(
                 Ok(Arc::new(Vault::open(settings, start)?))
             })
         }
-        KeyStoreConfig::KeySecure { .. } => Err(Error::NoSuchKeyStore("Gemalto KeySecure")),
+        KeyStoreConfig::KeySecure(settings) => {
+            let what = format!(
+                "Authenticating to Gemalto KeySecure '{}'",
+                settings.endpoint
+            );
+            opened(Some(what), quiet, || {
+                Ok(Arc::new(KeySecure::open(settings, start)?))
+            })
+        }
     }
 }
 

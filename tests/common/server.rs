@@ -37,6 +37,8 @@ pub struct Config {
     /// `on`, `off` or `required`.
     pub audit: &'static str,
     pub auth: &'static str,
+    /// What stands under `keys`; the directory of keys if empty.
+    pub key_store: String,
     /// The address to listen on; a free port of 127.0.0.1 if empty.
     pub address: String,
     policies: Vec<(String, Vec<String>, Vec<String>)>,
@@ -59,6 +61,7 @@ impl Config {
             more: String::new(),
             audit: "on",
             auth: "off",
+            key_store: String::new(),
             address: String::new(),
             policies: Vec::new(),
             proxy: String::new(),
@@ -137,7 +140,10 @@ impl Config {
         let audit = self.audit;
         yaml.push_str("cache: {expiry: {any: 5m0s, unused: 30s}}\n");
         let _ = writeln!(yaml, "log: {{error: on, audit: {audit}}}");
-        let _ = writeln!(yaml, "keys: {{fs: {{path: {}}}}}", path("keys"));
+        let _ = match self.key_store.as_str() {
+            "" => writeln!(yaml, "keys: {{fs: {{path: {}}}}}", path("keys")),
+            key_store => writeln!(yaml, "keys: {{{key_store}}}"),
+        };
         yaml + &self.more
     }
 }
