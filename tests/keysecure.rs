@@ -492,7 +492,7 @@ fn a_server_may_start_before_the_appliance_does() {
     });
     is(502, create(&server, "a"));
     server.logs_error("gemalto: started without the key store, which is used as soon as it can be");
-    server.logs_error("gemalto: failed to renew auth token: POST https://");
+    server.logs_error("failed to get an auth token: failed to renew auth token: POST https://");
     appliance.spawn();
     let created = wait_for(PATIENCE, || (create(&server, "a").0 == 200).then_some(()));
     assert!(created.is_some(), "{}", server.stderr());
@@ -565,7 +565,7 @@ fn tokens_are_renewed_before_they_expire() {
     is(200, create(&server, "a"));
     std::thread::sleep(Duration::from_secs(2));
     is(502, create(&server, "b"));
-    server.logs_error("failed to log in: failed to renew auth token: ");
+    server.logs_error("failed to get an auth token: failed to renew auth token: ");
     appliance.turn(json!({ "refuse_token": false }));
     server.logs_error("gemalto: logged in to the key store again");
     is(200, create(&server, "b"));

@@ -5,7 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
 need python3
 
-KEYS="${KEYS:-1000}"
+KEYS="${KEYS:-400}"
 scene
 bao_start
 bao_setup

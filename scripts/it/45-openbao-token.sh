@@ -5,7 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
 need python3
 
-SECONDS_OF_LOAD="${SECONDS_OF_LOAD:-15}"
+SECONDS_OF_LOAD="${SECONDS_OF_LOAD:-8}"
 scene
 bao_start
 bao_setup

@@ -8,7 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
 need python3
 
-NAMES="${NAMES:-300}" CLIENTS="${CLIENTS:-8}"
+NAMES="${NAMES:-120}" CLIENTS="${CLIENTS:-8}"
 declare -A PIDS=()
 at_exit() { touch stop; kill -9 "${PIDS[@]}" 2>/dev/null || true; bao_at_exit; }
 

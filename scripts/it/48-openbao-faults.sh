@@ -7,7 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
 need python3
 
-NAMES="${NAMES:-12}"
+NAMES="${NAMES:-8}"
 scene
 bao_start
 bao_setup

@@ -290,7 +290,11 @@ impl Connection {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Err(e),
             }
-            self.stream.conn.read_tls(&mut self.stream.sock)?;
+            match self.stream.conn.read_tls(&mut self.stream.sock) {
+                // A process that was stopped for a while goes on with this.
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
             self.stream
                 .conn
                 .process_new_packets()

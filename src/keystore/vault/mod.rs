@@ -4,31 +4,35 @@
 //! The secret of a key has one member, which is called like the key. No state is kept here but a token,
 //! so that any number of servers can use one engine.
 
+mod answer;
+mod settings;
+mod site;
+mod turnstile;
+
 use std::{
-    collections::{HashMap, HashSet},
-    path::PathBuf,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use base64::Engine as _;
-use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+pub use settings::{Jwt, Login, Settings, Transit, Version};
+
 use super::{
-    ClientCert, Error, KeyName, KeyStore, MAX_VALUE, Notices, Start,
-    remote::{Answer, Call, NoAnswer, Remote, Site, escape},
-    token::{Authority, Keeper, Lease, Rules, Token},
+    Error, KeyName, KeyStore, MAX_VALUE, Notices, Start,
+    remote::{Answer, Call, Remote, Site, escape},
+    token::{Keeper, Rules, Token},
 };
-use crate::{
-    crypto::BASE64,
-    deadline::Deadline,
-    secret::{Secret, Wiped},
-};
+use crate::{crypto::BASE64, deadline::Deadline, secret::Secret};
+use answer::{Member, Members, Options, Versioned, errors, json, path};
+use site::{Failed, Remoteness, unwrapped};
+use turnstile::Turnstile;
 
 /// The largest answer with a value: it is text in JSON, and base64 if transit encrypts it.
 const MAX_ANSWER: u64 = 4 * MAX_VALUE as u64;
@@ -45,101 +49,6 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// On version 1, what a look at a name found is believed for this time.
 const MAX_LOOK_AGE: Duration = Duration::from_secs(1);
 
-/// How to reach and use Vault.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// An http or https URL without credentials and trailing slash.
-    pub endpoint: String,
-    /// Where the key-value engine is mounted; `kv` by default.
-    pub engine: String,
-    /// The version of the engine.
-    pub version: Version,
-    /// The namespace; none if empty.
-    pub namespace: String,
-    /// The path inside the engine; its top if empty.
-    pub prefix: String,
-    /// The engine and the key that values are encrypted with before they are stored.
-    pub transit: Option<Transit>,
-    /// How to get a token.
-    pub login: Login,
-    /// Where to log in; the same as `namespace` if `None`.
-    pub login_namespace: Option<String>,
-    /// The time between attempts to log in; 5 s by default. Never zero.
-    pub retry: Duration,
-    /// The certificate to show to Vault.
-    pub client_cert: Option<ClientCert>,
-    /// A file or a directory of PEM files to trust instead of the system's authorities.
-    pub ca: Option<PathBuf>,
-    /// How often to ask for Vault's status; 10 s by default. Never zero.
-    pub ping: Duration,
-}
-
-impl Settings {
-    /// Whether both have their keys in the same place.
-    pub fn is_same_place(&self, other: &Self) -> bool {
-        let place = |settings: &Self| {
-            (
-                settings.endpoint.to_ascii_lowercase(),
-                settings.namespace.trim_matches('/').to_owned(),
-                path(&settings.engine),
-                path(&settings.prefix),
-            )
-        };
-        place(self) == place(other)
-    }
-}
-
-/// The version of the key-value engine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Version {
-    /// `v1`, which can't tell a server that creates a key from one that replaces it.
-    #[default]
-    V1,
-    /// `v2`, with versions and check-and-set.
-    V2,
-}
-
-/// The engine that encrypts values before they are stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transit {
-    /// Where it is mounted; `transit` by default.
-    pub engine: String,
-    /// Its key.
-    pub key: String,
-}
-
-/// How to get a token from Vault.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Login {
-    /// With a role id and its secret.
-    AppRole {
-        /// Where the method is mounted; `approle` by default.
-        engine: String,
-        /// The role id.
-        id: String,
-        /// The secret id.
-        secret: Secret,
-    },
-    /// With the token of a Kubernetes service account.
-    Kubernetes {
-        /// Where the method is mounted; `kubernetes` by default.
-        engine: String,
-        /// The role.
-        role: String,
-        /// The token, or where it is.
-        jwt: Jwt,
-    },
-}
-
-/// The token of a Kubernetes service account.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Jwt {
-    /// The token itself.
-    Token(Secret),
-    /// A file that holds it; Kubernetes replaces its content now and then.
-    File(PathBuf),
-}
-
 /// Keys in Vault.
 pub struct Vault {
     site: Arc<Remoteness>,
@@ -149,18 +58,6 @@ pub struct Vault {
     creating: Turnstile,
     /// The engine is known to be of the version that is configured.
     is_version_known: AtomicBool,
-}
-
-/// What logging in and using Vault have in common.
-struct Remoteness {
-    remote: Remote,
-    settings: Settings,
-    /// The path of the engine, escaped.
-    engine: String,
-    /// The path inside it, escaped, with a slash at its end if it is not empty.
-    prefix: String,
-    /// Vault has said that it is sealed.
-    is_sealed: AtomicBool,
 }
 
 impl Vault {
@@ -386,7 +283,7 @@ impl Vault {
         let Some(Transit { engine, key }) = &self.site.settings.transit else {
             return Ok(value.clone());
         };
-        let url = format!("/v1/{}/encrypt/{}", self::path(engine), escape(key));
+        let url = format!("/v1/{}/encrypt/{}", answer::path(engine), escape(key));
         let plaintext = Zeroizing::new(BASE64.encode(value.expose()));
         let body = json(
             plaintext.len(),
@@ -431,7 +328,7 @@ impl Vault {
                 "the value is encrypted by transit: set vault.transit".to_owned(),
             ));
         };
-        let url = format!("/v1/{}/decrypt/{}", self::path(engine), escape(key));
+        let url = format!("/v1/{}/decrypt/{}", answer::path(engine), escape(key));
         let ciphertext = String::from_utf8_lossy(text.expose());
         let body = json(
             ciphertext.len(),
@@ -725,403 +622,5 @@ impl KeyStore for Vault {
 
     fn notices(&self) -> Vec<String> {
         self.notices.take()
-    }
-}
-
-/// Why something was not done.
-enum Failed {
-    Sealed,
-    /// There is no token to ask with.
-    NoToken(Error),
-    /// A version of the secret is there, but marked as deleted.
-    Deleted,
-    NoAnswer(NoAnswer),
-    Other(String),
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Sealed => Self::Sealed,
-            error => Self::NoToken(error),
-        }
-    }
-}
-
-impl From<Failed> for Error {
-    fn from(failed: Failed) -> Self {
-        match failed {
-            Failed::Sealed => Self::Sealed,
-            Failed::NoToken(e) => e,
-            Failed::NoAnswer(e) => Self::during("ask Vault")(e),
-            Failed::Deleted => Self::during("ask Vault")("the secret is deleted"),
-            Failed::Other(why) => Self::during("ask Vault")(why),
-        }
-    }
-}
-
-/// The reason inside, where the rest says what everybody knows.
-fn unwrapped(error: Error) -> Box<dyn std::error::Error + Send + Sync> {
-    match error {
-        Error::Unavailable { source, .. } => source,
-        error => error.into(),
-    }
-}
-
-impl Remoteness {
-    #[expect(clippy::too_many_arguments, reason = "a request has so many parts")]
-    fn ask(
-        &self,
-        method: &'static str,
-        path: &str,
-        token: Option<&Token>,
-        body: Option<&Secret>,
-        is_repeatable: bool,
-        limit: u64,
-        deadline: Deadline,
-    ) -> Result<Answer, Failed> {
-        let namespace = match token {
-            None => (self.settings.login_namespace.as_deref()).unwrap_or(&self.settings.namespace),
-            Some(_) => &self.settings.namespace,
-        };
-        let mut headers = vec![("X-Vault-Request", "true")];
-        if !namespace.is_empty() && namespace != "/" {
-            headers.push(("X-Vault-Namespace", namespace));
-        }
-        if let Some(token) = token {
-            headers.push(("X-Vault-Token", token.text()));
-        }
-        let call = Call {
-            method,
-            path,
-            headers: &headers,
-            body,
-            is_repeatable,
-        };
-        let answer = self.remote.call(call, limit, deadline);
-        let answer = answer.map_err(Failed::NoAnswer)?;
-        if answer.status == 503 && answer.says("sealed") {
-            self.is_sealed.store(true, Ordering::Relaxed);
-            return Err(Failed::Sealed);
-        }
-        Ok(answer)
-    }
-
-    /// What Vault said, and what to check. `capability` is what the policy has to grant.
-    fn refusal(&self, method: &str, path: &str, answer: &Answer, capability: &str) -> Failed {
-        let said = errors(answer).join("; ");
-        let settings = &self.settings;
-        let has = |word: &str| said.contains(word) || answer.says(word);
-        let namespace = match settings.namespace.as_str() {
-            "" => String::new(),
-            namespace => format!(", and is {namespace:?} the right vault.namespace?"),
-        };
-        let hint = if has("no handler for route") || has("route entry not found") {
-            format!(
-                ": nothing is mounted there; check vault.engine and vault.transit.engine{namespace}"
-            )
-        } else if has("namespace not found") {
-            format!(": check vault.namespace{namespace}")
-        } else if has("versioned K/V secrets engine") {
-            ": the engine is KV version 2; set vault.version to v2".to_owned()
-        } else if answer.status == 403 {
-            let path = path.trim_start_matches("/v1/").split('?').next();
-            let path = path.unwrap_or_default();
-            let directory = path
-                .rsplit_once('/')
-                .map_or(path, |(directory, _)| directory);
-            let place = match capability {
-                "update" => path.to_owned(),
-                _ => format!("{directory}/*"),
-            };
-            format!(
-                ": does the policy of the role grant {capability:?} on {place:?}, and is the engine \
-                 there?{namespace}"
-            )
-        } else {
-            String::new()
-        };
-        let said = match said.as_str() {
-            "" => String::new(),
-            said => format!(": {said}"),
-        };
-        Failed::Other(format!(
-            "{method} {}: status {}{said}{hint}",
-            self.remote.url(path),
-            answer.status
-        ))
-    }
-
-    fn unusable(&self, method: &str, path: &str, why: &str) -> Failed {
-        Failed::Other(format!("{method} {}: {why}", self.remote.url(path)))
-    }
-
-    /// Reads the answer to a login or a renewal.
-    fn lease(&self, method: &str, path: &str, answer: &Answer) -> Result<Lease, Failed> {
-        #[derive(Deserialize)]
-        struct Login {
-            auth: Option<Auth>,
-        }
-        #[derive(Deserialize)]
-        struct Auth {
-            client_token: Option<String>,
-            #[serde(default)]
-            lease_duration: u64,
-            #[serde(default)]
-            renewable: bool,
-        }
-        if answer.status != 200 {
-            return Err(match self.refusal(method, path, answer, "update") {
-                Failed::Other(text) if [400, 401, 403].contains(&answer.status) => {
-                    let fields = match &self.settings.login {
-                        _ if path.ends_with("renew-self") => return Err(Failed::Other(text)),
-                        self::Login::AppRole { .. } => "vault.approle.id and vault.approle.secret",
-                        self::Login::Kubernetes { .. } => {
-                            "vault.kubernetes.role and vault.kubernetes.jwt"
-                        }
-                    };
-                    // The policy has no say in a login.
-                    let text = text.split(": does the policy").next().unwrap_or_default();
-                    Failed::Other(format!("{text}: check {fields}"))
-                }
-                failed => failed,
-            });
-        }
-        let login: Login = answer
-            .json()
-            .map_err(|why| self.unusable(method, path, &why))?;
-        let auth = login
-            .auth
-            .ok_or_else(|| self.unusable(method, path, "the answer has no auth token"))?;
-        Ok(Lease {
-            token: auth
-                .client_token
-                .map(|token| Secret::new(token.into_bytes())),
-            lifetime: (auth.lease_duration > 0).then(|| Duration::from_secs(auth.lease_duration)),
-            is_renewable: auth.renewable,
-        })
-    }
-
-    fn log_in(&self, deadline: Deadline) -> Result<Lease, Failed> {
-        #[derive(Serialize)]
-        struct AppRole<'a> {
-            role_id: &'a str,
-            secret_id: &'a str,
-        }
-        #[derive(Serialize)]
-        struct Kubernetes<'a> {
-            role: &'a str,
-            jwt: &'a str,
-        }
-        let text =
-            |secret: &Secret| Zeroizing::new(String::from_utf8_lossy(secret.expose()).into_owned());
-        let (engine, body) = match &self.settings.login {
-            Login::AppRole { engine, id, secret } => {
-                let body = AppRole {
-                    role_id: id,
-                    secret_id: &text(secret),
-                };
-                (engine, json(secret.len() + id.len(), &body))
-            }
-            Login::Kubernetes { engine, role, jwt } => {
-                let jwt = match jwt {
-                    Jwt::Token(token) => text(token),
-                    Jwt::File(file) => {
-                        let token = std::fs::read_to_string(file).map(Zeroizing::new);
-                        let token = token.map_err(|e| {
-                            Failed::Other(format!(
-                                "failed to read vault.kubernetes.jwt {file:?}: {e}"
-                            ))
-                        })?;
-                        Zeroizing::new(token.trim().to_owned())
-                    }
-                };
-                let body = Kubernetes { role, jwt: &jwt };
-                (engine, json(jwt.len() + role.len(), &body))
-            }
-        };
-        let path = format!("/v1/auth/{}/login", self::path(engine));
-        let answer = self.ask("PUT", &path, None, Some(&body), true, MAX_ANSWER, deadline)?;
-        let lease = self.lease("PUT", &path, &answer)?;
-        if lease.token.as_ref().is_none_or(Secret::is_empty) {
-            return Err(self.unusable("PUT", &path, "the answer has no auth token"));
-        }
-        Ok(lease)
-    }
-}
-
-impl Authority for Arc<Remoteness> {
-    fn login(&self, deadline: Deadline) -> Result<Lease, Error> {
-        self.log_in(deadline).map_err(|failed| match failed {
-            Failed::Sealed => Error::Sealed,
-            failed => Error::during("log in to Vault")(unwrapped(failed.into())),
-        })
-    }
-
-    fn renew(&self, token: &Token, deadline: Deadline) -> Result<Lease, Error> {
-        let path = "/v1/auth/token/renew-self";
-        // Zero is what the role gives.
-        let body = Secret::new(b"{\"increment\":0}".to_vec());
-        let answer = self.ask(
-            "PUT",
-            path,
-            Some(token),
-            Some(&body),
-            true,
-            MAX_ANSWER,
-            deadline,
-        )?;
-        Ok(self.lease("PUT", path, &answer)?)
-    }
-}
-
-/// What an answer to a read holds.
-enum Members {
-    Found(HashMap<String, Value>),
-    Missing,
-    /// There is a version, which is marked as deleted.
-    Deleted,
-    Refused,
-}
-
-impl Members {
-    fn of_v1(answer: &Answer) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Read {
-            data: HashMap<String, Value>,
-        }
-        match answer.status {
-            200 => Ok(Self::Found(answer.json::<Read>()?.data)),
-            404 if !is_misplaced(answer) => Ok(Self::Missing),
-            _ => Ok(Self::Refused),
-        }
-    }
-
-    fn of_v2(answer: &Answer) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Read {
-            data: Version,
-        }
-        #[derive(Deserialize)]
-        struct Version {
-            data: Option<HashMap<String, Value>>,
-            /// Absent where an engine of version 1 answers.
-            metadata: Option<IgnoredAny>,
-        }
-        match answer.status {
-            200 | 404 if !is_misplaced(answer) => match answer.json::<Read>() {
-                Ok(Read {
-                    data: Version { metadata: None, .. },
-                }) => Err("the engine is not KV version 2: set vault.version to v1".to_owned()),
-                Ok(Read {
-                    data:
-                        Version {
-                            data: Some(data), ..
-                        },
-                }) if answer.status == 200 => Ok(Self::Found(data)),
-                Ok(_) => Ok(Self::Deleted),
-                Err(_) if answer.status == 404 => Ok(Self::Missing),
-                Err(why) => Err(why),
-            },
-            _ => Ok(Self::Refused),
-        }
-    }
-}
-
-/// A 404 that is not about the key: nothing is mounted there, or something else.
-fn is_misplaced(answer: &Answer) -> bool {
-    [
-        "no handler for route",
-        "route entry not found",
-        "namespace not found",
-        "versioned K/V",
-    ]
-    .iter()
-    .any(|words| answer.says(words))
-}
-
-/// What Vault says in an answer that is an error.
-fn errors(answer: &Answer) -> Vec<String> {
-    #[derive(Deserialize)]
-    struct Errors {
-        errors: Vec<String>,
-    }
-    match answer.json::<Errors>() {
-        Ok(Errors { errors }) => errors
-            .iter()
-            .map(|text| text.trim().replace(['\n', '\t', '*'], " "))
-            .map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "))
-            .map(|text| text.trim_start_matches("1 error occurred: ").to_owned())
-            .collect(),
-        Err(_) => Vec::new(),
-    }
-}
-
-/// `text` as a path: each part escaped, empty ones left out.
-fn path(text: &str) -> String {
-    let parts = text.split('/').filter(|part| !part.is_empty());
-    parts.map(escape).collect::<Vec<_>>().join("/")
-}
-
-/// The JSON of `value`, of which `size` bytes are text, in one buffer that does not have to grow.
-fn json(size: usize, value: &impl Serialize) -> Secret {
-    let mut body = Wiped::with_capacity(size + 1024);
-    serde_json::to_writer(&mut *body, value).expect("text can be written as JSON");
-    body.into()
-}
-
-#[derive(Serialize)]
-struct Versioned<'a> {
-    options: Options,
-    data: Member<'a>,
-}
-
-#[derive(Serialize)]
-struct Options {
-    cas: u32,
-}
-
-/// `{"<name>":"<value>"}`
-struct Member<'a>(&'a KeyName, &'a Secret);
-
-impl Serialize for Member<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let text = str::from_utf8(self.1.expose())
-            .map_err(|_| serde::ser::Error::custom("the value is not text"))?;
-        serializer.collect_map([(self.0.as_str(), text)])
-    }
-}
-
-/// Lets one thread at a time do something with a name.
-#[derive(Default)]
-struct Turnstile {
-    names: Mutex<HashSet<KeyName>>,
-    left: Condvar,
-}
-
-struct Turn<'a>(&'a Turnstile, &'a KeyName);
-
-impl Turnstile {
-    /// Waits until nobody else has `name`; `None` if that takes too long.
-    fn enter<'a>(&'a self, name: &'a KeyName, deadline: Deadline) -> Option<Turn<'a>> {
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        while !names.insert(name.clone()) {
-            let left = deadline.remaining(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            let woken = self.left.wait_timeout(names, left);
-            names = woken.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        Some(Turn(self, name))
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let turnstile = self.0;
-        let mut names = (turnstile.names.lock()).unwrap_or_else(PoisonError::into_inner);
-        names.remove(self.1);
-        turnstile.left.notify_all();
     }
 }

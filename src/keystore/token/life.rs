@@ -1,0 +1,281 @@
+//! The life of tokens with the time as an argument.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::secret::Secret;
+
+/// A new token is used at the latest after this time, so that replicas know it when it comes.
+const MAX_SETTLING: Duration = Duration::from_secs(30);
+/// A forced login comes no sooner than this after the one before, whatever the retry interval.
+const MIN_FORCED: Duration = Duration::from_secs(1);
+/// The same where the refusal most likely has another reason than the token.
+const MIN_FORCED_IN_DOUBT: Duration = Duration::from_secs(60);
+
+/// A token and its number: later ones have higher numbers.
+#[derive(Debug)]
+pub(in crate::keystore) struct Token {
+    pub(in crate::keystore) number: u64,
+    pub(in crate::keystore) secret: Secret,
+}
+
+impl Token {
+    /// The token as text for a header.
+    pub(in crate::keystore) fn text(&self) -> &str {
+        str::from_utf8(self.secret.expose()).unwrap_or_default()
+    }
+}
+
+/// What a login or a renewal gave.
+#[derive(Debug)]
+pub(in crate::keystore) struct Lease {
+    /// The token; a renewal gives none.
+    pub(in crate::keystore) token: Option<Secret>,
+    /// How long it lasts; `None` is for ever.
+    pub(in crate::keystore) lifetime: Option<Duration>,
+    /// Whether it can be renewed.
+    pub(in crate::keystore) is_renewable: bool,
+}
+
+/// How a key store wants its tokens treated.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::keystore) struct Rules {
+    /// A token is renewed after this many percent of its lifetime.
+    pub(in crate::keystore) renew_after: u32,
+    /// The time from a login that failed to the next.
+    pub(in crate::keystore) retry: Duration,
+    /// Whether a new token needs time to be known everywhere.
+    pub(in crate::keystore) settles: bool,
+}
+
+/// What to do now.
+#[derive(Debug)]
+pub(in crate::keystore) enum Step {
+    /// Renew this token.
+    Renew(Arc<Token>),
+    /// Log in.
+    Login,
+    /// Nothing for this time; `None` is until something happens.
+    Wait(Option<Duration>),
+}
+
+/// A token that the key store has given.
+#[derive(Debug)]
+struct Held {
+    token: Arc<Token>,
+    /// When its lifetime began, at the latest.
+    since: Instant,
+    lifetime: Option<Duration>,
+    is_renewable: bool,
+    /// It can't be renewed (any more) and another one is wanted.
+    is_ending: bool,
+    /// The key store has refused it.
+    is_refused: bool,
+}
+
+impl Held {
+    /// A token is not used in the last moments of its life: it must not expire on its way.
+    fn is_usable(&self, now: Instant) -> bool {
+        match self.lifetime {
+            None => true,
+            // A clock that went back says nothing about the token.
+            Some(_) if now < self.since => false,
+            Some(lifetime) => now - self.since < lifetime - margin(lifetime),
+        }
+    }
+
+    /// The time until `percent` of its life are over.
+    fn until(&self, percent: u32, now: Instant) -> Option<Duration> {
+        let at = self.since + self.lifetime? * percent / 100;
+        Some(at.saturating_duration_since(now))
+    }
+}
+
+fn margin(lifetime: Duration) -> Duration {
+    (lifetime / 20).min(Duration::from_secs(1))
+}
+
+/// The life of the tokens of one key store.
+#[derive(Debug)]
+pub(in crate::keystore) struct Life {
+    rules: Rules,
+    current: Option<Held>,
+    /// A newer one, and when it takes the place of the current one at the latest.
+    next: Option<(Held, Instant)>,
+    /// When the last login failed, if it did.
+    failed_at: Option<Instant>,
+    /// When a login was forced last, and when in doubt.
+    forced_at: Option<Instant>,
+    forced_in_doubt_at: Option<Instant>,
+    number: u64,
+}
+
+impl Life {
+    pub(in crate::keystore) fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            current: None,
+            next: None,
+            failed_at: None,
+            forced_at: None,
+            forced_in_doubt_at: None,
+            number: 0,
+        }
+    }
+
+    /// The token to use at `now`; never one that is known to be expired.
+    pub(in crate::keystore) fn token(&mut self, now: Instant) -> Option<Arc<Token>> {
+        self.advance(now);
+        let current = self.current.as_ref().filter(|held| held.is_usable(now));
+        current.map(|held| held.token.clone())
+    }
+
+    /// What to do at `now`.
+    pub(in crate::keystore) fn step(&mut self, now: Instant) -> Step {
+        self.advance(now);
+        let newest = self.next.as_ref().map(|(held, _)| held);
+        let newest = newest.or(self.current.as_ref());
+        let wish = match newest {
+            None => Step::Login,
+            Some(held) if held.is_ending || held.is_refused || !held.is_usable(now) => Step::Login,
+            Some(held) => match held.until(self.rules.renew_after, now) {
+                Some(Duration::ZERO) if held.is_renewable => Step::Renew(held.token.clone()),
+                Some(Duration::ZERO) => Step::Login,
+                wait => return Step::Wait(wait),
+            },
+        };
+        match (&wish, self.pause(now)) {
+            (Step::Login, Some(left)) => Step::Wait(Some(left)),
+            _ => wish,
+        }
+    }
+
+    /// The time until the next login may be tried.
+    fn pause(&self, now: Instant) -> Option<Duration> {
+        let failed_at = self.failed_at.filter(|at| *at <= now)?;
+        let left = (failed_at + self.rules.retry).saturating_duration_since(now);
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// A login that was sent at `asked` has succeeded at `now`.
+    pub(in crate::keystore) fn logged_in(&mut self, lease: Lease, asked: Instant, now: Instant) {
+        self.failed_at = None;
+        self.number += 1;
+        let held = Held {
+            token: Arc::new(Token {
+                number: self.number,
+                secret: lease.token.unwrap_or_else(|| Secret::new(Vec::new())),
+            }),
+            since: asked,
+            lifetime: lease.lifetime,
+            is_renewable: lease.is_renewable,
+            is_ending: false,
+            is_refused: false,
+        };
+        if !held.is_usable(now) {
+            // It came too late to be of use; the next try must not follow at once for ever.
+            self.failed_at = Some(now);
+        }
+        let settling = match held.lifetime {
+            Some(lifetime) if self.rules.settles => {
+                (lifetime * (100 - self.rules.renew_after) / 200).min(MAX_SETTLING)
+            }
+            _ => Duration::ZERO,
+        };
+        let is_old_good = self
+            .current
+            .as_ref()
+            .is_some_and(|old| old.is_usable(now) && !old.is_refused);
+        match is_old_good && !settling.is_zero() {
+            true => self.next = Some((held, now + settling)),
+            false => (self.current, self.next) = (Some(held), None),
+        }
+    }
+
+    /// A renewal of `token` that was sent at `asked` has succeeded.
+    pub(in crate::keystore) fn renewed(&mut self, token: &Token, lease: &Lease, asked: Instant) {
+        let Some(held) = self.find(token.number) else {
+            return;
+        };
+        let before = held.lifetime;
+        held.since = asked;
+        held.lifetime = lease.lifetime;
+        held.is_renewable = lease.is_renewable;
+        // At the end of what the key store allows it gives less and less, or nothing.
+        let is_short = match (before, lease.lifetime) {
+            (Some(before), Some(lifetime)) => lifetime < before / 2,
+            (_, lifetime) => lifetime.is_none(),
+        };
+        if is_short {
+            // Nothing says that a renewed token lasts for ever.
+            held.lifetime = lease.lifetime.or(before);
+            held.is_ending = true;
+        }
+    }
+
+    /// A renewal of `token` has failed: the next step is a login.
+    pub(in crate::keystore) fn renewal_failed(&mut self, token: &Token) {
+        if let Some(held) = self.find(token.number) {
+            held.is_ending = true;
+        }
+    }
+
+    /// A login has failed at `now`.
+    pub(in crate::keystore) fn login_failed(&mut self, now: Instant) {
+        self.failed_at = Some(now);
+    }
+
+    /// The key store has refused `token`, or something else if that `is_doubtful`. Whether there is or
+    /// will be a newer one.
+    pub(in crate::keystore) fn refused(
+        &mut self,
+        token: &Token,
+        is_doubtful: bool,
+        now: Instant,
+    ) -> bool {
+        self.advance(now);
+        if let Some((next, _)) = self.next.take() {
+            self.current = Some(next);
+        }
+        let may_log_in = self.pause(now).is_none();
+        let (gap, last) = match is_doubtful {
+            true => (MIN_FORCED_IN_DOUBT, &mut self.forced_in_doubt_at),
+            false => (MIN_FORCED, &mut self.forced_at),
+        };
+        let gap = self.rules.retry.max(gap);
+        let is_too_soon = last.is_some_and(|at| at <= now && now - at < gap);
+        match &mut self.current {
+            Some(current) if current.token.number != token.number => true,
+            Some(current) if !current.is_refused => {
+                if is_too_soon {
+                    return false;
+                }
+                current.is_refused = true;
+                *last = Some(now);
+                may_log_in
+            }
+            // The login is under way, or has just failed.
+            _ => may_log_in,
+        }
+    }
+
+    fn find(&mut self, number: u64) -> Option<&mut Held> {
+        let next = self.next.as_mut().map(|(held, _)| held);
+        let held = self.current.as_mut().into_iter().chain(next);
+        held.into_iter().find(|held| held.token.number == number)
+    }
+
+    /// Puts the next token in the place of the current one if it is time.
+    fn advance(&mut self, now: Instant) {
+        let is_due = match (&self.next, &self.current) {
+            (Some((_, at)), Some(current)) => *at <= now || !current.is_usable(now),
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if is_due {
+            self.current = self.next.take().map(|(held, _)| held);
+        }
+    }
+}

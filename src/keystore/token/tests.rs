@@ -1,0 +1,290 @@
+//! The life of tokens, without a clock.
+
+use super::{life::*, *};
+use crate::secret::Secret;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+const RULES: Rules = Rules {
+    renew_after: 80,
+    retry: Duration::from_secs(5),
+    settles: true,
+};
+
+fn lease(seconds: u64) -> Lease {
+    Lease {
+        token: Some(Secret::new(b"token".to_vec())),
+        lifetime: (seconds > 0).then(|| Duration::from_secs(seconds)),
+        is_renewable: true,
+    }
+}
+
+fn logged_in(seconds: u64, now: Instant) -> Life {
+    let mut life = Life::new(RULES);
+    assert!(matches!(life.step(now), Step::Login));
+    life.logged_in(lease(seconds), now, now);
+    life
+}
+
+fn number(life: &mut Life, now: Instant) -> Option<u64> {
+    life.token(now).map(|token| token.number)
+}
+
+#[test]
+fn a_token_is_renewed_after_four_fifths_of_its_life() {
+    let start = Instant::now();
+    let mut life = logged_in(100, start);
+    assert!(matches!(life.step(start), Step::Wait(Some(wait)) if wait == 80 * SECOND));
+    let late = start + 80 * SECOND;
+    let Step::Renew(token) = life.step(late) else {
+        panic!("it is time");
+    };
+    life.renewed(&token, &lease(100), late);
+    assert!(matches!(life.step(late), Step::Wait(Some(wait)) if wait == 80 * SECOND));
+    assert_eq!(Some(1), number(&mut life, start + 170 * SECOND));
+}
+
+#[test]
+fn a_failed_renewal_is_followed_by_a_login_and_the_old_token_is_used_until_then() {
+    let start = Instant::now();
+    let mut life = logged_in(100, start);
+    let at = |seconds| start + seconds * SECOND;
+    let Step::Renew(token) = life.step(at(80)) else {
+        panic!("it is time");
+    };
+    life.renewal_failed(&token);
+    assert!(matches!(life.step(at(80)), Step::Login));
+    life.login_failed(at(81));
+    assert!(matches!(life.step(at(82)), Step::Wait(Some(wait)) if wait == 4 * SECOND));
+    assert_eq!(Some(1), number(&mut life, at(86)));
+    assert!(matches!(life.step(at(86)), Step::Login));
+    life.logged_in(lease(100), at(86), at(87));
+    // The new one settles for a tenth of its life.
+    assert_eq!(Some(1), number(&mut life, at(96)));
+    assert_eq!(Some(2), number(&mut life, at(97)));
+}
+
+#[test]
+fn a_token_that_gets_less_and_less_is_replaced() {
+    let start = Instant::now();
+    for seconds in [0, 1, 49] {
+        let mut life = logged_in(100, start);
+        let late = start + 80 * SECOND;
+        let Step::Renew(token) = life.step(late) else {
+            panic!("it is time");
+        };
+        life.renewed(&token, &lease(seconds), late);
+        assert!(matches!(life.step(late), Step::Login), "{seconds}");
+    }
+}
+
+#[test]
+fn a_token_without_an_end_is_left_alone() {
+    let start = Instant::now();
+    let mut life = logged_in(0, start);
+    let late = start + 1_000_000 * SECOND;
+    assert!(matches!(life.step(late), Step::Wait(None)));
+    assert_eq!(Some(1), number(&mut life, late));
+}
+
+#[test]
+fn an_expired_token_is_not_used() {
+    let start = Instant::now();
+    let mut life = logged_in(100, start);
+    assert_eq!(Some(1), number(&mut life, start + 98 * SECOND));
+    assert_eq!(None, number(&mut life, start + 99 * SECOND));
+    assert!(matches!(life.step(start + 99 * SECOND), Step::Login));
+}
+
+#[test]
+fn a_refused_token_is_replaced_once_and_then_the_refusal_is_believed() {
+    let start = Instant::now();
+    let mut life = logged_in(100, start);
+    let token = life.token(start).unwrap();
+    assert!(life.refused(&token, false, start));
+    assert!(
+        life.refused(&token, false, start),
+        "another request waits for the same"
+    );
+    assert!(matches!(life.step(start), Step::Login));
+    life.logged_in(lease(100), start, start);
+    let newer = life.token(start).unwrap();
+    assert_eq!(
+        2, newer.number,
+        "it does not settle: the old one is of no use"
+    );
+    assert!(life.refused(&token, false, start), "there is a newer one");
+    assert!(!life.refused(&newer, false, start + 4 * SECOND));
+    assert!(matches!(life.step(start + 4 * SECOND), Step::Wait(Some(_))));
+    assert!(
+        life.refused(&newer, false, start + 5 * SECOND),
+        "later it may be gone again"
+    );
+}
+
+#[test]
+fn a_refusal_that_is_about_something_else_does_not_keep_a_token_from_being_replaced() {
+    let start = Instant::now();
+    let mut life = logged_in(100, start);
+    let token = life.token(start).unwrap();
+    assert!(life.refused(&token, true, start));
+    life.logged_in(lease(100), start, start);
+    let newer = life.token(start).unwrap();
+    assert!(!life.refused(&newer, true, start + 59 * SECOND));
+    assert!(life.refused(&newer, false, start + 59 * SECOND));
+}
+
+/// What the key store knows of a token.
+struct Issued {
+    until: Option<u64>,
+    asked: u64,
+    lifetime: Option<u64>,
+}
+
+/// xorshift, so that a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// Lets a life pass with random lifetimes, failures, refusals and steps of the clock. Times are in
+/// milliseconds.
+fn live(seed: u64, base: Instant) {
+    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let rules = Rules {
+        renew_after: if random.below(2) == 0 { 80 } else { 50 },
+        retry: Duration::from_millis(1000 + random.below(10_000)),
+        settles: random.below(2) == 0,
+    };
+    let shortest = 1 + random.below(100);
+    let mut life = Life::new(rules);
+    let mut issued: Vec<Issued> = Vec::new();
+    let at = |millis: u64| base + Duration::from_millis(millis);
+    let (mut now, start) = (100_000_000_u64, 100_000_000_u64);
+    let (mut passed, mut steps_of_clock, mut logins) = (0_u64, 0_u64, 0_u64);
+    let mut attempts_at_once = 0;
+    let mut is_down = false;
+    for _ in 0..80 {
+        // What requests see.
+        if let Some(token) = life.token(at(now)) {
+            let known = &issued[token.number as usize - 1];
+            let is_known_to_be_over =
+                (known.lifetime).is_some_and(|lifetime| now >= known.asked + lifetime);
+            assert!(
+                !is_known_to_be_over,
+                "seed {seed}: an expired token is used"
+            );
+            if random.below(20) == 0 {
+                life.refused(&token, random.below(2) == 0, at(now));
+            }
+        }
+        if random.below(10) == 0 {
+            is_down = random.below(2) == 0;
+        }
+        let asked = now;
+        let step = life.step(at(now));
+        let latency = match random.below(4) {
+            0 => random.below(3000),
+            _ => 0,
+        };
+        let fails = is_down || random.below(10) == 0;
+        match step {
+            Step::Wait(wait) => {
+                attempts_at_once = 0;
+                assert_ne!(Some(Duration::ZERO), wait, "seed {seed}: a busy loop");
+                // The thread sleeps at most so long; requests come in between. It never wakes up
+                // before a millisecond has passed.
+                let wait = wait.map_or(100_000, |wait| wait.as_micros().div_ceil(1000) as u64);
+                let slept = if random.below(2) == 0 {
+                    wait
+                } else {
+                    1 + random.below(wait)
+                };
+                now += slept;
+                passed += slept;
+            }
+            Step::Renew(token) => {
+                attempts_at_once = if latency == 0 {
+                    attempts_at_once + 1
+                } else {
+                    0
+                };
+                now += latency;
+                passed += latency;
+                let known = &mut issued[token.number as usize - 1];
+                let is_over = known.until.is_some_and(|until| passed >= until);
+                if fails || is_over {
+                    life.renewal_failed(&token);
+                } else {
+                    let seconds = random.below(3) * (shortest + random.below(50));
+                    known.asked = asked;
+                    // A renewal that gives nothing leaves the token what it had.
+                    if seconds > 0 {
+                        known.lifetime = Some(seconds * 1000);
+                    }
+                    known.until = known.lifetime.map(|lifetime| passed - latency + lifetime);
+                    life.renewed(&token, &lease(seconds), at(asked));
+                }
+            }
+            Step::Login => {
+                attempts_at_once = if latency == 0 {
+                    attempts_at_once + 1
+                } else {
+                    0
+                };
+                logins += 1;
+                now += latency;
+                passed += latency;
+                if fails {
+                    life.login_failed(at(now));
+                } else {
+                    let seconds = match random.below(20) {
+                        0 => 0,
+                        _ => shortest + random.below(100),
+                    };
+                    let lifetime = (seconds > 0).then_some(seconds * 1000);
+                    issued.push(Issued {
+                        until: lifetime.map(|lifetime| passed - latency + lifetime),
+                        asked,
+                        lifetime,
+                    });
+                    life.logged_in(lease(seconds), at(asked), at(now));
+                }
+            }
+        }
+        assert!(
+            attempts_at_once <= 4,
+            "seed {seed}: attempts follow each other at once"
+        );
+        if random.below(25) == 0 {
+            steps_of_clock += 1;
+            attempts_at_once = 0;
+            now = match random.below(2) {
+                0 => now + random.below(3_600_000),
+                _ => start.max(now - random.below(100_000)),
+            };
+        }
+    }
+    // Each login but the first is due to a life that has passed, a retry, a refusal (of which
+    // there is one in a retry interval), or a clock that was set.
+    let rhythm = (rules.retry.as_millis() as u64).min(shortest * 1000 * 45 / 100);
+    let most = 3 + 3 * steps_of_clock + 2 * passed / rhythm;
+    assert!(
+        logins <= most,
+        "seed {seed}: {logins} logins, at most {most} are due"
+    );
+}
+
+#[test]
+fn tokens_of_100_000_random_lives_are_never_used_expired_nor_asked_for_over_and_over() {
+    let base = Instant::now();
+    for seed in 1..=100_000 {
+        live(seed, base);
+    }
+}

@@ -1,0 +1,101 @@
+//! How to reach and use Vault.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::answer::path;
+use crate::{keystore::ClientCert, secret::Secret};
+
+/// How to reach and use Vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// An http or https URL without credentials and trailing slash.
+    pub endpoint: String,
+    /// Where the key-value engine is mounted; `kv` by default.
+    pub engine: String,
+    /// The version of the engine.
+    pub version: Version,
+    /// The namespace; none if empty.
+    pub namespace: String,
+    /// The path inside the engine; its top if empty.
+    pub prefix: String,
+    /// The engine and the key that values are encrypted with before they are stored.
+    pub transit: Option<Transit>,
+    /// How to get a token.
+    pub login: Login,
+    /// Where to log in; the same as `namespace` if `None`.
+    pub login_namespace: Option<String>,
+    /// The time between attempts to log in; 5 s by default. Never zero.
+    pub retry: Duration,
+    /// The certificate to show to Vault.
+    pub client_cert: Option<ClientCert>,
+    /// A file or a directory of PEM files to trust instead of the system's authorities.
+    pub ca: Option<PathBuf>,
+    /// How often to ask for Vault's status; 10 s by default. Never zero.
+    pub ping: Duration,
+}
+
+impl Settings {
+    /// Whether both have their keys in the same place.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        let place = |settings: &Self| {
+            (
+                settings.endpoint.to_ascii_lowercase(),
+                settings.namespace.trim_matches('/').to_owned(),
+                path(&settings.engine),
+                path(&settings.prefix),
+            )
+        };
+        place(self) == place(other)
+    }
+}
+
+/// The version of the key-value engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// `v1`, which can't tell a server that creates a key from one that replaces it.
+    #[default]
+    V1,
+    /// `v2`, with versions and check-and-set.
+    V2,
+}
+
+/// The engine that encrypts values before they are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transit {
+    /// Where it is mounted; `transit` by default.
+    pub engine: String,
+    /// Its key.
+    pub key: String,
+}
+
+/// How to get a token from Vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// With a role id and its secret.
+    AppRole {
+        /// Where the method is mounted; `approle` by default.
+        engine: String,
+        /// The role id.
+        id: String,
+        /// The secret id.
+        secret: Secret,
+    },
+    /// With the token of a Kubernetes service account.
+    Kubernetes {
+        /// Where the method is mounted; `kubernetes` by default.
+        engine: String,
+        /// The role.
+        role: String,
+        /// The token, or where it is.
+        jwt: Jwt,
+    },
+}
+
+/// The token of a Kubernetes service account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Jwt {
+    /// The token itself.
+    Token(Secret),
+    /// A file that holds it; Kubernetes replaces its content now and then.
+    File(PathBuf),
+}

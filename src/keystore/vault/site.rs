@@ -1,0 +1,295 @@
+//! The way to Vault: requests with and without a token, logins, and what refusals mean.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{
+    Jwt, Login, MAX_ANSWER, Settings,
+    answer::{errors, json, path},
+};
+use crate::{
+    deadline::Deadline,
+    keystore::{
+        Error,
+        remote::{Answer, Call, NoAnswer, Remote},
+        token::{Authority, Lease, Token},
+    },
+    secret::Secret,
+};
+
+/// No token is believed to last longer.
+const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What logging in and using Vault have in common.
+pub(super) struct Remoteness {
+    pub(super) remote: Remote,
+    pub(super) settings: Settings,
+    /// The path of the engine, escaped.
+    pub(super) engine: String,
+    /// The path inside it, escaped, with a slash at its end if it is not empty.
+    pub(super) prefix: String,
+    /// Vault has said that it is sealed.
+    pub(super) is_sealed: AtomicBool,
+}
+
+/// Why something was not done.
+pub(super) enum Failed {
+    Sealed,
+    /// There is no token to ask with.
+    NoToken(Error),
+    /// A version of the secret is there, but marked as deleted.
+    Deleted,
+    NoAnswer(NoAnswer),
+    Other(String),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Sealed => Self::Sealed,
+            error => Self::NoToken(error),
+        }
+    }
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Sealed => Self::Sealed,
+            Failed::NoToken(e) => e,
+            Failed::NoAnswer(e) => Self::during("ask Vault")(e),
+            Failed::Deleted => Self::during("ask Vault")("the secret is deleted"),
+            Failed::Other(why) => Self::during("ask Vault")(why),
+        }
+    }
+}
+
+/// The reason inside, where the rest says what everybody knows.
+pub(super) fn unwrapped(error: Error) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
+        Error::Unavailable { source, .. } => source,
+        error => error.into(),
+    }
+}
+
+impl Remoteness {
+    #[expect(clippy::too_many_arguments, reason = "a request has so many parts")]
+    pub(super) fn ask(
+        &self,
+        method: &'static str,
+        path: &str,
+        token: Option<&Token>,
+        body: Option<&Secret>,
+        is_repeatable: bool,
+        limit: u64,
+        deadline: Deadline,
+    ) -> Result<Answer, Failed> {
+        let namespace = match token {
+            None => (self.settings.login_namespace.as_deref()).unwrap_or(&self.settings.namespace),
+            Some(_) => &self.settings.namespace,
+        };
+        let mut headers = vec![("X-Vault-Request", "true")];
+        if !namespace.is_empty() && namespace != "/" {
+            headers.push(("X-Vault-Namespace", namespace));
+        }
+        if let Some(token) = token {
+            headers.push(("X-Vault-Token", token.text()));
+        }
+        let call = Call {
+            method,
+            path,
+            headers: &headers,
+            body,
+            is_repeatable,
+        };
+        let answer = self.remote.call(call, limit, deadline);
+        let answer = answer.map_err(Failed::NoAnswer)?;
+        if answer.status == 503 && answer.says("sealed") {
+            self.is_sealed.store(true, Ordering::Relaxed);
+            return Err(Failed::Sealed);
+        }
+        Ok(answer)
+    }
+
+    /// What Vault said, and what to check. `capability` is what the policy has to grant.
+    pub(super) fn refusal(
+        &self,
+        method: &str,
+        path: &str,
+        answer: &Answer,
+        capability: &str,
+    ) -> Failed {
+        let said = errors(answer).join("; ");
+        let settings = &self.settings;
+        let has = |word: &str| said.contains(word) || answer.says(word);
+        let namespace = match settings.namespace.as_str() {
+            "" => String::new(),
+            namespace => format!(", and is {namespace:?} the right vault.namespace?"),
+        };
+        let hint = if has("no handler for route") || has("route entry not found") {
+            format!(
+                ": nothing is mounted there; check vault.engine and vault.transit.engine{namespace}"
+            )
+        } else if has("namespace not found") {
+            format!(": check vault.namespace{namespace}")
+        } else if has("versioned K/V secrets engine") {
+            ": the engine is KV version 2; set vault.version to v2".to_owned()
+        } else if answer.status == 403 {
+            let path = path.trim_start_matches("/v1/").split('?').next();
+            let path = path.unwrap_or_default();
+            let directory = path
+                .rsplit_once('/')
+                .map_or(path, |(directory, _)| directory);
+            let place = match capability {
+                "update" => path.to_owned(),
+                _ => format!("{directory}/*"),
+            };
+            format!(
+                ": does the policy of the role grant {capability:?} on {place:?}, and is the engine \
+                 there?{namespace}"
+            )
+        } else {
+            String::new()
+        };
+        let said = match said.as_str() {
+            "" => String::new(),
+            said => format!(": {said}"),
+        };
+        Failed::Other(format!(
+            "{method} {}: status {}{said}{hint}",
+            self.remote.url(path),
+            answer.status
+        ))
+    }
+
+    pub(super) fn unusable(&self, method: &str, path: &str, why: &str) -> Failed {
+        Failed::Other(format!("{method} {}: {why}", self.remote.url(path)))
+    }
+
+    /// Reads the answer to a login or a renewal.
+    fn lease(&self, method: &str, path: &str, answer: &Answer) -> Result<Lease, Failed> {
+        #[derive(Deserialize)]
+        struct Login {
+            auth: Option<Auth>,
+        }
+        #[derive(Deserialize)]
+        struct Auth {
+            client_token: Option<String>,
+            #[serde(default)]
+            lease_duration: u64,
+            #[serde(default)]
+            renewable: bool,
+        }
+        if answer.status != 200 {
+            return Err(match self.refusal(method, path, answer, "update") {
+                Failed::Other(text) if [400, 401, 403].contains(&answer.status) => {
+                    let fields = match &self.settings.login {
+                        _ if path.ends_with("renew-self") => return Err(Failed::Other(text)),
+                        self::Login::AppRole { .. } => "vault.approle.id and vault.approle.secret",
+                        self::Login::Kubernetes { .. } => {
+                            "vault.kubernetes.role and vault.kubernetes.jwt"
+                        }
+                    };
+                    // The policy has no say in a login.
+                    let text = text.split(": does the policy").next().unwrap_or_default();
+                    Failed::Other(format!("{text}: check {fields}"))
+                }
+                failed => failed,
+            });
+        }
+        let login: Login = answer
+            .json()
+            .map_err(|why| self.unusable(method, path, &why))?;
+        let auth = login
+            .auth
+            .ok_or_else(|| self.unusable(method, path, "the answer has no auth token"))?;
+        Ok(Lease {
+            token: auth
+                .client_token
+                .map(|token| Secret::new(token.into_bytes())),
+            lifetime: (auth.lease_duration > 0)
+                .then(|| Duration::from_secs(auth.lease_duration).min(MAX_LIFETIME)),
+            is_renewable: auth.renewable,
+        })
+    }
+
+    fn log_in(&self, deadline: Deadline) -> Result<Lease, Failed> {
+        #[derive(Serialize)]
+        struct AppRole<'a> {
+            role_id: &'a str,
+            secret_id: &'a str,
+        }
+        #[derive(Serialize)]
+        struct Kubernetes<'a> {
+            role: &'a str,
+            jwt: &'a str,
+        }
+        let text =
+            |secret: &Secret| Zeroizing::new(String::from_utf8_lossy(secret.expose()).into_owned());
+        let (engine, body) = match &self.settings.login {
+            Login::AppRole { engine, id, secret } => {
+                let body = AppRole {
+                    role_id: id,
+                    secret_id: &text(secret),
+                };
+                (engine, json(secret.len() + id.len(), &body))
+            }
+            Login::Kubernetes { engine, role, jwt } => {
+                let jwt = match jwt {
+                    Jwt::Token(token) => text(token),
+                    Jwt::File(file) => {
+                        let token = std::fs::read_to_string(file).map(Zeroizing::new);
+                        let token = token.map_err(|e| {
+                            Failed::Other(format!(
+                                "failed to read vault.kubernetes.jwt {file:?}: {e}"
+                            ))
+                        })?;
+                        Zeroizing::new(token.trim().to_owned())
+                    }
+                };
+                let body = Kubernetes { role, jwt: &jwt };
+                (engine, json(jwt.len() + role.len(), &body))
+            }
+        };
+        let path = format!("/v1/auth/{}/login", path(engine));
+        let answer = self.ask("PUT", &path, None, Some(&body), true, MAX_ANSWER, deadline)?;
+        let lease = self.lease("PUT", &path, &answer)?;
+        if lease.token.as_ref().is_none_or(Secret::is_empty) {
+            return Err(self.unusable("PUT", &path, "the answer has no auth token"));
+        }
+        Ok(lease)
+    }
+}
+
+impl Authority for Arc<Remoteness> {
+    fn login(&self, deadline: Deadline) -> Result<Lease, Error> {
+        self.log_in(deadline).map_err(|failed| match failed {
+            Failed::Sealed => Error::Sealed,
+            failed => Error::during("log in to Vault")(unwrapped(failed.into())),
+        })
+    }
+
+    fn renew(&self, token: &Token, deadline: Deadline) -> Result<Lease, Error> {
+        let path = "/v1/auth/token/renew-self";
+        // Zero is what the role gives.
+        let body = Secret::new(b"{\"increment\":0}".to_vec());
+        let answer = self.ask(
+            "PUT",
+            path,
+            Some(token),
+            Some(&body),
+            true,
+            MAX_ANSWER,
+            deadline,
+        )?;
+        Ok(self.lease("PUT", path, &answer)?)
+    }
+}
