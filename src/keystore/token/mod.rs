@@ -8,6 +8,7 @@ mod life;
 mod tests;
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -188,10 +189,12 @@ impl Shared {
             state.is_asking = true;
             drop(state);
             let deadline = Deadline::after(asked, ATTEMPT_TIMEOUT);
-            let result = match &step {
+            // The panic hook has told the log; whoever waits for a token must not wait for ever.
+            let result = catch_unwind(AssertUnwindSafe(|| match &step {
                 Step::Renew(token) => authority.renew(token, deadline),
                 _ => authority.login(deadline),
-            };
+            }))
+            .unwrap_or_else(|_| Err(Error::during("get an auth token")("internal error")));
             state = self.lock();
             state.is_asking = false;
             self.finish(&mut state, step, result, asked);

@@ -37,7 +37,7 @@ use turnstile::Turnstile;
 /// The largest answer with a value: it is text in JSON, and base64 if transit encrypts it.
 const MAX_ANSWER: u64 = 4 * MAX_VALUE as u64;
 /// The largest list of names.
-const MAX_LIST: u64 = 256 << 20;
+const MAX_LIST: u64 = 64 << 20;
 /// The first login must be done within this time.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Where transit begins a ciphertext.
