@@ -113,6 +113,32 @@ fn every_command_has_help_and_the_list_names_them_all() {
 }
 
 #[test]
+fn json_is_listed_where_something_is_printed_and_accepted_everywhere() {
+    let folder = Folder::new("json");
+    for (command, is_listed) in [
+        ("key create", false),
+        ("key import", false),
+        ("key delete", false),
+        ("key list", true),
+        ("key derive", true),
+        ("policy add", false),
+        ("policy delete", false),
+        ("policy show", true),
+        ("identity assign", false),
+        ("identity forget", false),
+        ("identity list", true),
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        let help = folder.kes(&[&words[..], &["--json", "--help"]].concat());
+        assert_eq!(Some(0), help.status.code(), "{command}");
+        assert_eq!(is_listed, out(&help).contains("--json"), "{command}");
+        let completion = [&["completion", "words", "--"], &words[..], &["--j"]].concat();
+        let offered = out(&folder.kes(&completion));
+        assert_eq!(is_listed, offered.contains("--json"), "{command}");
+    }
+}
+
+#[test]
 fn the_version_is_printed() {
     let folder = Folder::new("version");
     for flag in ["-v", "--version"] {

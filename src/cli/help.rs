@@ -24,7 +24,7 @@ pub(super) fn usage(command: &Command, path: &[&str]) -> String {
         let _ = writeln!(text, "\nAlso called:\n  {}", others.join("\n  "));
     }
     text.push_str("\nOptions:\n");
-    for flag in command.flags.iter().chain([&HELP]) {
+    for flag in command.listed_flags().chain([&HELP]) {
         let _ = writeln!(text, "  {:<24} {}", option(flag), flag.help);
     }
     if !command.details.is_empty() {

@@ -67,7 +67,7 @@ fn page() -> String {
         if !others.is_empty() {
             let _ = writeln!(page, ".PP\nAlso called: {}.", text(&others.join(", ")));
         }
-        for flag in command.flags {
+        for flag in command.listed_flags() {
             let _ = writeln!(
                 page,
                 ".TP\n.B {}\n{}",
@@ -145,7 +145,7 @@ mod tests {
         let page = page();
         for command in COMMANDS {
             assert!(page.contains(&escape(&synopsis(command, command.path))));
-            for flag in command.flags {
+            for flag in command.listed_flags() {
                 assert!(page.contains(&escape(&option(flag))), "{:?}", flag.names);
             }
         }
