@@ -93,9 +93,10 @@ const SIGNALS: &[(&str, &str)] = &[
 ];
 
 const LOGS: &str = "\
-The server writes its error log to standard error, as lines of JSON or, on a terminal, of text; the \
-audit log goes to standard output, a line of JSON for each request. With log.audit: required, no key \
-is answered without its line. 'kes log trace' shows both as they happen.";
+The server writes its error log to standard error, as lines of JSON or, on a terminal, of text. With \
+log.audit: on, the audit log goes to standard output, a line of JSON for each request, unless nobody \
+reads it; with log.audit: required, no key is answered without its line. 'kes log trace' shows both \
+logs as they happen.";
 
 const METRICS: &str = "\
 Metrics for Prometheus are at /v1/metrics: for clients that a policy allows to, and without TLS at \
