@@ -48,8 +48,8 @@ pub enum Error {
     Proxy(ureq::Error),
     /// The server refused; its words.
     Refused(String),
-    /// The server could not be reached, or did not answer properly.
-    Network(String, ureq::Error),
+    /// The server could not be reached, or did not answer properly. With the proxy on the way.
+    Network(String, Option<String>, ureq::Error),
 }
 
 impl fmt::Display for Error {
@@ -66,7 +66,12 @@ impl fmt::Display for Error {
             // The URL may hold a password, so it is not shown.
             Self::Proxy(e) => write!(f, "invalid HTTPS_PROXY: {e}"),
             Self::Refused(text) => f.write_str(text),
-            Self::Network(server, e) => write!(f, "{server}: {}", reason(e)),
+            Self::Network(server, None, e) => write!(f, "{server}: {}", reason(e, false)),
+            Self::Network(server, Some(proxy), e) => write!(
+                f,
+                "{server} through proxy {proxy} (HTTPS_PROXY): {}",
+                reason(e, true)
+            ),
         }
     }
 }
@@ -74,7 +79,7 @@ impl fmt::Display for Error {
 impl Error {
     /// Whether the same request may succeed a moment later.
     fn may_pass(&self) -> bool {
-        let Self::Network(_, e) = self else {
+        let Self::Network(_, _, e) = self else {
             return false;
         };
         match e {
@@ -89,7 +94,7 @@ impl Error {
 }
 
 /// Why a request failed in the network, and what may help.
-fn reason(error: &ureq::Error) -> String {
+fn reason(error: &ureq::Error, has_proxy: bool) -> String {
     if let Some(e) = tls_error(error) {
         let hint = match e {
             TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {
@@ -111,9 +116,10 @@ fn reason(error: &ureq::Error) -> String {
         return format!("{e}{hint}");
     }
     match error {
-        ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-            format!("{e}: no server listens there; is KES_SERVER right?")
-        }
+        ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => match has_proxy {
+            true => format!("{e}: no proxy listens there; is HTTPS_PROXY right?"),
+            false => format!("{e}: no server listens there; is KES_SERVER right?"),
+        },
         ureq::Error::Io(e) => e.to_string(),
         ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
             format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
@@ -136,7 +142,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Certificate(e) => Some(e),
-            Self::Proxy(e) | Self::Network(_, e) => Some(e),
+            Self::Proxy(e) | Self::Network(_, _, e) => Some(e),
             _ => None,
         }
     }
@@ -146,6 +152,8 @@ impl std::error::Error for Error {
 pub struct Client {
     agent: Agent,
     server: String,
+    /// Host and port of the proxy on the way, for messages.
+    proxy: Option<String>,
 }
 
 impl Client {
@@ -172,9 +180,13 @@ impl Client {
             .map(|der| ureq::tls::Certificate::from_der(der).to_owned())
             .collect();
         tls = tls.root_certs(RootCerts::Specific(Arc::new(roots)));
+        let proxy = proxy_from_env(&server)?;
+        let shown = proxy
+            .as_ref()
+            .map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
         let config = Agent::config_builder()
             .tls_config(tls.build())
-            .proxy(proxy_from_env(&server)?)
+            .proxy(proxy)
             .https_only(true)
             .http_status_as_error(false)
             .max_redirects(0)
@@ -186,6 +198,7 @@ impl Client {
         Ok(Self {
             agent: config.new_agent(),
             server,
+            proxy: shown,
         })
     }
 
@@ -277,6 +290,10 @@ impl Client {
         self.read(answer, limit)
     }
 
+    fn failed(&self, error: ureq::Error) -> Error {
+        Error::Network(self.server.clone(), self.proxy.clone(), error)
+    }
+
     /// Sends a request; the head of the answer is read. `timeout` is for all of it.
     fn ask(
         &self,
@@ -285,7 +302,7 @@ impl Client {
         body: Option<&[u8]>,
         timeout: Option<Duration>,
     ) -> Result<Response<Body>, Error> {
-        let failed = |e: ureq::Error| Error::Network(self.server.clone(), e);
+        let failed = |e| self.failed(e);
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.server));
@@ -311,7 +328,7 @@ impl Client {
         mut answer: Response<Body>,
         limit: u64,
     ) -> Result<(u16, Zeroizing<Vec<u8>>), Error> {
-        let failed = |e: ureq::Error| Error::Network(self.server.clone(), e);
+        let failed = |e| self.failed(e);
         let status = answer.status().as_u16();
         let is_json = answer
             .headers()

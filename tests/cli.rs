@@ -57,6 +57,7 @@ fn err(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
+/// Commands, and other names for them.
 const COMMANDS: &[&str] = &[
     "server",
     "key create",
@@ -94,12 +95,30 @@ const COMMANDS: &[&str] = &[
     "tool man",
 ];
 
+const ALIASES: &[&str] = &[
+    "key rm",
+    "key ls",
+    "key dek",
+    "identity new",
+    "identity of",
+    "policy create",
+    "policy ls",
+    "policy rm",
+    "identity ls",
+    "identity rm",
+    "tool man",
+];
+
 #[test]
 fn every_command_has_help_and_the_list_names_them_all() {
     let folder = Folder::new("help");
     let list = out(&folder.kes(&["--help"]));
+    assert!(list.starts_with("kes is a key encryption server"), "{list}");
     for command in COMMANDS {
-        assert!(list.contains(command), "{command} is not in the list");
+        let is_listed = list
+            .lines()
+            .any(|line| line.starts_with(&format!("  {command} ")));
+        assert_eq!(!ALIASES.contains(command), is_listed, "{command}");
         for flag in ["-h", "--help", "-help"] {
             let args: Vec<&str> = command.split(' ').chain([flag]).collect();
             let output = folder.kes(&args);
@@ -109,6 +128,32 @@ fn every_command_has_help_and_the_list_names_them_all() {
                 "{command} {flag}"
             );
         }
+    }
+}
+
+#[test]
+fn json_is_listed_where_something_is_printed_and_accepted_everywhere() {
+    let folder = Folder::new("json");
+    for (command, is_listed) in [
+        ("key create", false),
+        ("key import", false),
+        ("key delete", false),
+        ("key list", true),
+        ("key derive", true),
+        ("policy add", false),
+        ("policy delete", false),
+        ("policy show", true),
+        ("identity assign", false),
+        ("identity forget", false),
+        ("identity list", true),
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        let help = folder.kes(&[&words[..], &["--json", "--help"]].concat());
+        assert_eq!(Some(0), help.status.code(), "{command}");
+        assert_eq!(is_listed, out(&help).contains("--json"), "{command}");
+        let completion = [&["completion", "words", "--"], &words[..], &["--j"]].concat();
+        let offered = out(&folder.kes(&completion));
+        assert_eq!(is_listed, offered.contains("--json"), "{command}");
     }
 }
 
@@ -129,7 +174,7 @@ fn the_version_is_printed() {
 fn wrong_usage_is_told_with_the_documented_exit_code() {
     let folder = Folder::new("usage");
     let cases: &[(&[&str], i32, &str)] = &[
-        (&[], 1, "Usage:"),
+        (&[], 1, "kes is a key encryption server"),
         (&["tool"], 1, "Usage:"),
         (&["tool", "identity"], 1, "Usage:"),
         (&["key"], 2, "Usage:"),
@@ -240,6 +285,18 @@ fn the_client_says_which_variable_or_file_is_wrong() {
     assert!(server.contains("must start with https://"), "{server}");
     let refused = run(&[cert, key, ("KES_SERVER", "https://127.0.0.1:1")]);
     assert!(refused.contains("Connection refused"), "{refused}");
+    assert!(!refused.contains("proxy"), "{refused}");
+    let far = ("KES_SERVER", "https://kes.invalid:7373");
+    let proxy = ("HTTPS_PROXY", "http://me:secret@127.0.0.1:1");
+    let refused = run(&[cert, key, far, proxy]);
+    assert!(
+        refused.contains(
+            "https://kes.invalid:7373 through proxy 127.0.0.1:1 (HTTPS_PROXY): Connection refused"
+        ),
+        "{refused}"
+    );
+    assert!(refused.contains("is HTTPS_PROXY right?"), "{refused}");
+    assert!(!refused.contains("secret"), "{refused}");
 }
 
 #[test]

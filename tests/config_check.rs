@@ -481,6 +481,26 @@ fn a_flag_stands_for_a_field() {
 }
 
 #[test]
+fn too_many_warnings_are_cut_short_and_that_is_told() {
+    let scene = Scene::new();
+    let text = |count: usize| {
+        let paths = "    - /v1/nothing\n".repeat(count);
+        format!("root: disabled\n{TLS}{STORE}policy:\n  app:\n    paths:\n{paths}")
+    };
+    // Each path but the first is also there twice.
+    let (code, lines) = scene.check(&text(100), &[]);
+    assert_eq!((0, 199), (code, lines.len()));
+    assert!(lines.iter().all(|line| !line.contains("there are more")));
+    let (code, lines) = scene.check(&text(101), &[]);
+    assert_eq!((0, 201), (code, lines.len()));
+    let last = lines.last().unwrap();
+    assert!(
+        last.contains("warning: only 200 warnings about the file are shown; there are more"),
+        "{last}"
+    );
+}
+
+#[test]
 fn the_command_says_what_it_wants() {
     let scene = Scene::new();
     let error = |args: &[&str]| {

@@ -14,8 +14,12 @@ if command -v groff >/dev/null; then
     for command in server 'config check' 'key create' 'key derive' 'tool identity new' completion; do
         grep -q "^ *kes $command" page.txt || fail "the page has no '$command'"
     done
-    for part in NAME SYNOPSIS DESCRIPTION COMMANDS OPTIONS ENVIRONMENT 'EXIT STATUS'; do
+    for part in NAME SYNOPSIS DESCRIPTION COMMANDS OPTIONS ENVIRONMENT FILES SIGNALS 'LOGS AND METRICS' \
+        'EXIT STATUS'; do
         grep -q "^$part" page.txt || fail "the page has no part '$part'"
+    done
+    for word in keystore.vault keystore.required cache.expiry.offline HTTPS_PROXY SIGHUP /v1/metrics; do
+        grep -qF "$word" page.txt || fail "the page does not tell of $word"
     done
     checked=yes
 fi

@@ -25,7 +25,15 @@ pub(super) struct Flag {
     /// The name, and a short form if it has one.
     pub(super) names: &'static [&'static str],
     pub(super) takes: Takes,
+    /// What it does; empty if it is accepted and does nothing, so that nobody needs to know of it.
     pub(super) help: &'static str,
+}
+
+impl Flag {
+    /// Whether help, completion and the manual page tell of it.
+    pub(super) fn is_listed(&self) -> bool {
+        !self.help.is_empty()
+    }
 }
 
 /// Arguments that fit a table of flags.

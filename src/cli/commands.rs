@@ -79,6 +79,9 @@ pub(super) const JSON: Flag = Flag {
 
 const CLIENT: &[Flag] = &[INSECURE, JSON];
 
+/// Flags of client commands that print nothing: scripts may give all of them `--json`.
+const SILENT: &[Flag] = &[INSECURE, Flag { help: "", ..JSON }];
+
 const STDIN: &str =
     "'-' reads the value from standard input, so that it is not seen in the list of processes.";
 
@@ -115,7 +118,7 @@ pub(super) static COMMANDS: &[Command] = &[
         arguments: &[required("name", Kind::Text), optional("key", Kind::Text)],
         summary: "Create a key, or import a given one",
         details: STDIN,
-        flags: CLIENT,
+        flags: SILENT,
         examples: &["kes key create my-key"],
         run: key::create,
     },
@@ -124,7 +127,7 @@ pub(super) static COMMANDS: &[Command] = &[
         arguments: &[required("name", Kind::Text), required("key", Kind::Text)],
         summary: "Import a key of 32 bytes in base64",
         details: STDIN,
-        flags: CLIENT,
+        flags: SILENT,
         examples: &["openssl rand -base64 32 | kes key import my-key -"],
         run: key::import,
     },
@@ -133,7 +136,7 @@ pub(super) static COMMANDS: &[Command] = &[
         arguments: &[required("name", Kind::Key)],
         summary: "Delete a key; what it has sealed is lost for ever",
         details: "",
-        flags: CLIENT,
+        flags: SILENT,
         examples: &["kes key delete my-key"],
         run: key::delete,
     },
@@ -181,7 +184,7 @@ pub(super) static COMMANDS: &[Command] = &[
 The policy is JSON: {\"paths\":[\"/v1/key/create/my-app-*\",...]}. Without a file, or with '-',
 it is read from standard input. It lasts until the server ends; what is to last
 longer belongs into its configuration file.",
-        flags: CLIENT,
+        flags: SILENT,
         examples: &["kes policy add my-app my-app.json"],
         run: policy::add,
     },
@@ -208,7 +211,7 @@ longer belongs into its configuration file.",
         arguments: &[required("name", Kind::Policy)],
         summary: "Delete a policy; whoever is assigned to it has none then",
         details: "",
-        flags: CLIENT,
+        flags: SILENT,
         examples: &["kes policy delete my-app"],
         run: policy::delete,
     },
@@ -226,7 +229,7 @@ longer belongs into its configuration file.",
         arguments: &[required("identity", Kind::Identity), required("policy", Kind::Policy)],
         summary: "Assign an identity to a policy, instead of the one that it had",
         details: "It lasts until the server ends; what is to last longer belongs into its\nconfiguration file.",
-        flags: CLIENT,
+        flags: SILENT,
         examples: &["kes identity assign \"$APP\" my-app"],
         run: identity::assign,
     },
@@ -244,7 +247,7 @@ longer belongs into its configuration file.",
         arguments: &[required("identity", Kind::Identity)],
         summary: "Take its policy from an identity",
         details: "",
-        flags: CLIENT,
+        flags: SILENT,
         examples: &["kes identity forget 736bf58626441e3e134a2daf2e6a8441b40e1abc0eac510878168c8aac9f2b0b"],
         run: identity::forget,
     },
@@ -328,6 +331,11 @@ impl Command {
     /// All the words that call it, the preferred ones first.
     pub(super) fn paths(&self) -> impl Iterator<Item = Path> {
         std::iter::once(self.path).chain(self.aliases.iter().copied())
+    }
+
+    /// The flags that one should know of.
+    pub(super) fn listed_flags(&self) -> impl Iterator<Item = &'static Flag> {
+        self.flags.iter().filter(|flag| flag.is_listed())
     }
 
     /// What follows the words: `<name> [<key>]`.

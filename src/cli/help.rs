@@ -7,6 +7,11 @@ use super::{
     commands::{Command, ENVIRONMENT, below},
 };
 
+/// What the program is.
+const WHAT: &str = "\
+kes is a key encryption server, and its command line: it keeps master keys in a key
+store, and makes and opens data keys with them for clients that a policy allows to.";
+
 /// The help of one command, called by `path`.
 pub(super) fn usage(command: &Command, path: &[&str]) -> String {
     // Writing to a `String` cannot fail.
@@ -24,7 +29,7 @@ pub(super) fn usage(command: &Command, path: &[&str]) -> String {
         let _ = writeln!(text, "\nAlso called:\n  {}", others.join("\n  "));
     }
     text.push_str("\nOptions:\n");
-    for flag in command.flags.iter().chain([&HELP]) {
+    for flag in command.listed_flags().chain([&HELP]) {
         let _ = writeln!(text, "  {:<24} {}", option(flag), flag.help);
     }
     if !command.details.is_empty() {
@@ -42,14 +47,15 @@ pub(super) fn usage(command: &Command, path: &[&str]) -> String {
 /// The help of the commands whose words start with `path`.
 pub(super) fn group_usage(path: &[&str]) -> String {
     let name = [&["kes"], path].concat().join(" ");
-    let mut text = format!("Usage:\n  {name} <command> [options]\n\nCommands:\n");
-    for (known, command) in below(path) {
-        let words = known[path.len()..].join(" ");
-        let summary = match command.path == known {
-            true => command.summary.to_owned(),
-            false => format!("The same as 'kes {}'", command.path.join(" ")),
-        };
-        let _ = writeln!(text, "  {words:<24} {summary}");
+    let mut text = String::new();
+    if path.is_empty() {
+        let _ = writeln!(text, "{WHAT}\n");
+    }
+    let _ = write!(text, "Usage:\n  {name} <command> [options]\n\nCommands:\n");
+    let preferred = below(path).filter(|(known, command)| command.path == *known);
+    for (_, command) in preferred {
+        let words = command.path[path.len()..].join(" ");
+        let _ = writeln!(text, "  {words:<24} {}", command.summary);
     }
     let _ = writeln!(text, "\n'{name} <command> --help' tells more.");
     if path.is_empty() {

@@ -10,11 +10,97 @@ use super::{
 };
 
 const DESCRIPTION: &str = "\
-kes stands between applications and a key management system. An application shows its client \
-certificate; the server identifies it by the SHA-256 of its public key, looks up its policy, and \
-creates, imports and deletes master keys, or generates, encrypts and decrypts data keys with them. \
-Master keys live in a key store and never reach a client. The same program is the server and its \
-command line. Flags may stand before or after arguments.";
+kes is a key encryption server, which identifies its clients by their TLS certificates and lets them \
+create master keys and make, seal and open data keys as their policies allow. Master keys live in a \
+key store and never reach a client.";
+
+const VARIABLES: &[(&str, &str)] = &[
+    (
+        "HTTPS_PROXY, NO_PROXY",
+        "the proxy on the way to the server, and the hosts that are reached without it; this machine \
+         itself always is",
+    ),
+    (
+        "SSL_CERT_FILE, SSL_CERT_DIR",
+        "file and directory of trusted authorities, instead of those of the system",
+    ),
+    ("NO_COLOR", "if set and not empty, nothing is coloured"),
+];
+
+const CONFIGURATION: &str = "\
+The configuration file has no fixed place: 'kes server --config' names it. It is YAML; a value of the \
+form ${NAME} is taken from the environment. 'kes config check' finds what is wrong with it.";
+
+const FIELDS: &[(&str, &str)] = &[
+    ("address", "IP and port to listen on (default 0.0.0.0:7373)"),
+    (
+        "root",
+        "identity that may do everything; 'disabled' for nobody",
+    ),
+    (
+        "tls.key, tls.cert",
+        "files of the server's private key and certificate chain",
+    ),
+    (
+        "tls.proxy.identities, tls.proxy.header.cert",
+        "TLS proxies in front of the server, and the header with their client's certificate",
+    ),
+    (
+        "policy.<name>.paths, policy.<name>.identities",
+        "patterns of the API paths that the policy allows, and whom it is for",
+    ),
+    (
+        "cache.expiry.any, cache.expiry.unused",
+        "how long a key is cached after it was read, and after it was last used (default for ever)",
+    ),
+    (
+        "cache.expiry.offline",
+        "how long cached keys stay usable while the key store is not available; the server then also \
+         starts without its key store",
+    ),
+    ("log.error", "on (default) or off"),
+    ("log.audit", "off (default), on or required"),
+    (
+        "probe.address",
+        "IP and port to listen on for probes, without TLS",
+    ),
+    (
+        "keys[].name",
+        "keys that are created at start if they are missing",
+    ),
+    (
+        "keystore.fs.path",
+        "directory of keys; without a key store, they live in memory",
+    ),
+    ("keystore.vault", "keys in HashiCorp Vault or OpenBao"),
+    (
+        "keystore.required",
+        "off: the server starts even if the key store can't be reached (default on)",
+    ),
+];
+
+const SIGNALS: &[(&str, &str)] = &[
+    (
+        "SIGHUP",
+        "The server reads its configuration file again. If anything is wrong, the error log says what, \
+         and the settings stay as they were. Addresses and the key store change with a restart only.",
+    ),
+    (
+        "SIGTERM, SIGINT",
+        "The server lets running requests finish for at most 0.8 s and exits with 0; a second signal \
+         ends it at once.",
+    ),
+];
+
+const LOGS: &str = "\
+The server writes its error log to standard error, as lines of JSON or, on a terminal, of text. With \
+log.audit: on, the audit log goes to standard output, a line of JSON for each request, unless nobody \
+reads it; with log.audit: required, no key is answered without its line. 'kes log trace' shows both \
+logs as they happen.";
+
+const METRICS: &str = "\
+Metrics for Prometheus are at /v1/metrics: for clients that a policy allows to, and without TLS at \
+probe.address.";
 
 const EXIT_CODES: &[(&str, &str)] = &[
     (
@@ -67,7 +153,7 @@ fn page() -> String {
         if !others.is_empty() {
             let _ = writeln!(page, ".PP\nAlso called: {}.", text(&others.join(", ")));
         }
-        for flag in command.flags {
+        for flag in command.listed_flags() {
             let _ = writeln!(
                 page,
                 ".TP\n.B {}\n{}",
@@ -81,23 +167,35 @@ fn page() -> String {
         }
         page.push_str(".RE\n.fi\n");
     }
-    page.push_str(".SH OPTIONS\n");
-    for (option, what) in [
-        (option(&HELP).as_str(), "after any command, print its usage"),
+    page.push_str(".SH OPTIONS\nFlags may stand before or after arguments.\n");
+    let options = [
+        (&*option(&HELP), "after any command, print its usage"),
         ("-v, --version", "print the version"),
-    ] {
-        let _ = writeln!(page, ".TP\n.B {}\n{}", escape(option), text(what));
-    }
+    ];
+    page.push_str(&definitions(&options));
     page.push_str(".SH ENVIRONMENT\n");
-    let colours = ("NO_COLOR", "if set and not empty, nothing is coloured");
-    for (name, what) in ENVIRONMENT.iter().chain([&colours]) {
-        let _ = writeln!(page, ".TP\n.B {}\n{}", escape(name), text(what));
-    }
+    page.push_str(&definitions(ENVIRONMENT));
+    page.push_str(&definitions(VARIABLES));
+    let _ = write!(page, ".SH FILES\n{}\n", text(CONFIGURATION));
+    page.push_str(&definitions(FIELDS));
+    page.push_str(".SH SIGNALS\n");
+    page.push_str(&definitions(SIGNALS));
+    let _ = write!(
+        page,
+        ".SH LOGS AND METRICS\n{}\n.PP\n{}\n",
+        text(LOGS),
+        text(METRICS)
+    );
     page.push_str(".SH EXIT STATUS\n");
-    for (code, what) in EXIT_CODES {
-        let _ = writeln!(page, ".TP\n.B {code}\n{}", text(what));
-    }
+    page.push_str(&definitions(EXIT_CODES));
     page
+}
+
+/// Terms and what they mean.
+fn definitions(all: &[(&str, &str)]) -> String {
+    let define =
+        |(term, what): &(&str, &str)| format!(".TP\n.B {}\n{}\n", escape(term), text(what));
+    all.iter().map(define).collect()
 }
 
 /// `text` as it stands inside a line: no character of it means anything to roff.
@@ -145,7 +243,7 @@ mod tests {
         let page = page();
         for command in COMMANDS {
             assert!(page.contains(&escape(&synopsis(command, command.path))));
-            for flag in command.flags {
+            for flag in command.listed_flags() {
                 assert!(page.contains(&escape(&option(flag))), "{:?}", flag.names);
             }
         }

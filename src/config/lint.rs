@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{
-    Config, Finding, Flags, KeyStoreConfig, Severity,
+    Config, Finding, Flags, KeyStoreConfig, Position, Severity,
     expand::{Env, expand, is_expanded},
     file::{self, Step},
     from_environment,
@@ -34,6 +34,7 @@ pub(super) fn lint(
         has_section: has("keystore") || (has("keys") && !is_list),
         env: &from_environment,
         findings: Vec::new(),
+        has_more: false,
     };
     if flags.root.is_none() {
         lint.identity(&fields("root"), file.root.as_deref());
@@ -42,6 +43,18 @@ pub(super) fn lint(
     lint.policies(file.policy.unwrap_or_default(), endpoints);
     lint.rest(config);
     lint.variables();
+    if lint.has_more {
+        lint.findings.push(Finding {
+            severity: Severity::Warning,
+            // As findings are sorted by place, this one comes last.
+            position: Some(end(text)),
+            field: String::new(),
+            message: format!(
+                "only {MAX_FINDINGS} warnings about the file are shown; there are more"
+            ),
+            advice: "mend these, and check again".to_owned(),
+        });
+    }
     lint.findings
 }
 
@@ -52,6 +65,8 @@ struct Lint<'a> {
     has_section: bool,
     env: Env<'a>,
     findings: Vec<Finding>,
+    /// There are more than those.
+    has_more: bool,
 }
 
 impl Lint<'_> {
@@ -65,6 +80,8 @@ impl Lint<'_> {
                 message,
                 advice: advice.into(),
             });
+        } else {
+            self.has_more = true;
         }
     }
 
@@ -218,6 +235,15 @@ impl Lint<'_> {
                 "set \"keystore.fs.path\" to a directory for them",
             );
         }
+    }
+}
+
+/// Where `text` ends.
+fn end(text: &str) -> Position {
+    let last = text.lines().last().unwrap_or_default();
+    Position {
+        line: text.lines().count().max(1),
+        column: last.chars().count() + 1,
     }
 }
 

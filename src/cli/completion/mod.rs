@@ -170,7 +170,7 @@ fn find_flag(command: &Command, name: &str) -> Option<&'static Flag> {
 }
 
 fn flags(command: &Command) -> Vec<(String, String)> {
-    let all = command.flags.iter().chain([&HELP]);
+    let all = command.listed_flags().chain([&HELP]);
     all.map(|flag| (dashed(flag.names[0]), flag.help.to_owned()))
         .collect()
 }
@@ -244,7 +244,7 @@ mod tests {
                     "{path:?}"
                 );
             }
-            for flag in command.flags {
+            for flag in command.listed_flags() {
                 let name = dashed(flag.names[0]);
                 assert_eq!([&*name], *words(&[path, &[&name]].concat()));
             }
