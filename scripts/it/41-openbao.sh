@@ -74,9 +74,9 @@ stop
 
 step 'what keeps the server from starting'
 bao_keystore 1; sed -i 's/      secret: .*/      secret: wrong/' kes.yml
-starts_not 1 'invalid role or secret ID: check vault.approle.id and vault.approle.secret'
+starts_not 1 'invalid role or secret ID: check vault.approle.id, .secret and .engine'
 bao_keystore 1; sed -i 's/      id: .*/      id: wrong/' kes.yml
-starts_not 1 'invalid role or secret ID: check vault.approle.id and vault.approle.secret'
+starts_not 1 'invalid role or secret ID: check vault.approle.id, .secret and .engine'
 bao_keystore 1; sed -i 's/      engine: approle/      engine: nowhere/' kes.yml
 starts_not 1 'status 403: permission denied: check vault.approle'
 bao_keystore 1; sed -i 's/version: v1/version: v2/' kes.yml
@@ -127,6 +127,16 @@ logged 'the key store is not available: key store is sealed'
 bao_unseal
 within 10 eval 'api POST /v1/key/create/unsealed && [ "$STATUS" = 200 ]' || fail "answered $STATUS $BODY"
 logged 'the key store is available again'
+
+step 'unsealed: back within seconds, however rarely Vault is asked for its status'
+stop
+sed -i 's/ping: 1s/ping: 10m/' kes.yml
+start
+bao_seal
+within 5 eval 'api POST /v1/key/create/again-sealed && [ "$STATUS" = 403 ]' || fail "answered $STATUS $BODY"
+bao_unseal
+within 10 eval 'api POST /v1/key/create/again-unsealed && [ "$STATUS" = 200 ]' || fail "answered $STATUS $BODY"
+api POST /v1/key/generate/after-revocation --data '{}'; is 200
 
 step 'killed: 502, cached keys work, and back again'
 bao_kill

@@ -70,11 +70,24 @@ fails 1 'mutually exclusive' kes tool migrate --merge --force --from other.yml -
 kes tool migrate --quiet --force --from other.yml --to back.yml
 cmp other/key-1 back/key-1
 
+step 'nothing is deleted where nothing can be created'
+bao_policy "${BAO_POLICY//\"create\", /}"
+fails 1 'no key can be created there' kes tool migrate --force --from other.yml --to vault.yml key-1
+bao_policy "$BAO_POLICY"
+bao_api GET /v1/kv2/data/from-fs/key-1; is 200
+kes tool migrate --quiet --force --from other.yml --to vault.yml key-1
+bao_api GET '/v1/kv2/metadata/from-fs?list=true'; is 200
+if contains "$BODY" kes-migrate; then fail 'a probe is left'; fi
+
+step 'what is listed and is no key is named'
+bao_api DELETE /v1/kv2/data/from-fs/key-2; is 204   # as root: marked as deleted only
+fails 1 'Warning: "key-2" is not copied: it is listed, but there is no key' kes tool migrate --from vault.yml --to back.yml key-2
+
 step 'what is no key stays where it is, and is named'
 echo 'not a key' >other/notes
 fails 1 'Warning: "notes" is left where it is' kes tool migrate --from other.yml --to back.yml
 [ ! -e back/notes ] || fail 'it was copied'
-equal json "{\"found\":$((KEYS + 1)),\"kept\":0,\"migrated\":0,\"no_keys\":1,\"ok\":true,\"same\":$KEYS}" \
+equal json "{\"found\":$((KEYS + 1)),\"kept\":0,\"migrated\":0,\"not_copied\":1,\"ok\":true,\"same\":$KEYS}" \
     "$("$KES" tool migrate --json --from other.yml --to back.yml 2>/dev/null)"
 
 step 'clear errors'

@@ -78,6 +78,18 @@ FAULTS
     bao_faults '{}'
     api POST "/v1/key/decrypt/kept$version" --data "{\"ciphertext\":\"$sealed\"}"; is 200
 
+    step "KV version $version: a 404 of something in front of OpenBao says nothing of keys"
+    bao_faults '{"status":{"probability":1,"status":404,"body":"404 page not found"}}'
+    api DELETE "/v1/key/delete/kept$version"; is 502
+    api GET '/v1/key/list/*'; is 502
+    api POST /v1/key/generate/not-there --data '{}'; is 502
+    api POST /v1/key/create/not-there; is 502
+    bao_faults '{}'
+    grep -q 'this is no answer of Vault; check vault.endpoint' err.log || fail 'the error log does not say so'
+    api POST /v1/key/generate/not-there --data '{}'; is 404
+    kes key import -k "twice$version" "$(head -c 32 /dev/zero | base64_line)"
+    fails 1 'key does already exist' kes key import -k "twice$version" "$(head -c 32 /dev/zero | base64_line)"
+
     step "KV version $version, cut off: an answer within 15 s, and back again"
     bao_faults '{"cut":true}'
     began=$SECONDS

@@ -55,7 +55,7 @@ stop
 
 step 'wrong tokens'
 kubernetes "$(jwt 3)"
-fails 1 'check vault.kubernetes.role and vault.kubernetes.jwt' kes server --config kes.yml --auth off
+fails 1 'check vault.kubernetes.role, .jwt and .engine' kes server --config kes.yml --auth off
 kubernetes "$WORK/nowhere/token"
 fails 1 'failed to read vault.kubernetes.jwt' kes server --config kes.yml --auth off
 if grep -q "$(jwt 3 | cut -d. -f2)" stderr; then fail 'the token is in the error'; fi

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::{Config, Flags, KeyStoreConfig},
-    crypto::stored,
+    crypto::{MasterKey, stored},
     deadline::Deadline,
     glob::{Effort, Pattern},
     keystore::{self, KeyName, KeyStore, Start, fs::Fs},
@@ -73,7 +73,7 @@ enum Done {
     Kept,
     /// What is stored is no key.
     NoKey(stored::Error),
-    /// It was deleted meanwhile.
+    /// It was deleted meanwhile, or is only marked as deleted.
     Gone,
 }
 
@@ -127,28 +127,41 @@ pub(super) fn migrate(args: &Args) -> Result<()> {
         .list(Deadline::after(Instant::now(), TIMEOUT))
         .map_err(|e| format!("failed to list the keys to migrate: {e}"))?;
     let mut effort = Effort::for_names(names.len());
-    let mut names: Vec<_> = names
-        .iter()
-        .filter(|name| pattern.matches(name, &mut effort))
-        .filter_map(|name| KeyName::parse(name))
-        .collect();
-    names.sort();
+    let progress = Progress::default();
+    let (mut found, mut keys) = (0, Vec::new());
+    for name in names {
+        if !pattern.matches(&name, &mut effort) {
+            continue;
+        }
+        found += 1;
+        match KeyName::parse(&name) {
+            Some(key) => keys.push(key),
+            None => progress.warn(format!(
+                "{name:?} is left where it is: no key can have that name"
+            )),
+        }
+    }
+    keys.sort();
     if effort.is_exhausted() {
         return Err("pattern takes too long to match".into());
     }
 
-    let progress = Progress::default();
+    if clash == Clash::Replace {
+        // Before anything is deleted there.
+        check_writable(target.as_ref())
+            .map_err(|e| format!("{to:?}: no key can be created there: {e}"))?;
+    }
     let shows_progress =
         !args.is_set("quiet") && !args.is_set("json") && io::stdout().is_terminal();
     copy_all(
-        &names,
+        &keys,
         source.as_ref(),
         target.as_ref(),
         clash,
         &progress,
         shows_progress,
     );
-    report(args, &progress, names.len())
+    report(args, &progress, found)
 }
 
 /// Copies `names` on a few threads; returns when all is done, or after the first failure.
@@ -215,12 +228,33 @@ fn copy(
                 .to_owned(),
         ),
         Clash::Replace => {
-            let replaced = target.delete(name, deadline());
-            let replaced = replaced.and_then(|()| target.create(name, &value, deadline()));
-            replaced.map_err(|e| e.to_string())?;
-            Ok(Done::Copied)
+            target
+                .delete(name, deadline())
+                .map_err(|e| format!("{e} (the target has its old key)"))?;
+            let Err(e) = target.create(name, &value, deadline()) else {
+                return Ok(Done::Copied);
+            };
+            // Nothing is lost: it is put back as it was.
+            match target.create(name, &found, deadline()) {
+                Ok(()) => Err(format!("{e} (the target has its old key again)")),
+                Err(why) => Err(format!(
+                    "{e} (the target has neither key now, and its old one can't be put back: {why})"
+                )),
+            }
         }
     }
+}
+
+/// Checks that keys can be created, read and deleted, with one of a name that nobody has.
+fn check_writable(target: &dyn KeyStore) -> std::result::Result<(), String> {
+    let deadline = || Deadline::after(Instant::now(), TIMEOUT);
+    let number = getrandom::u64().map_err(|e| e.to_string())?;
+    let name = KeyName::parse(&format!("kes-migrate-{number:016x}"));
+    let name = name.ok_or("no name")?;
+    let key = MasterKey::generate().map_err(|e| e.to_string())?;
+    let created = target.create(&name, &stored::encode(&key), deadline());
+    let deleted = target.delete(&name, deadline());
+    created.and(deleted).map_err(|e| e.to_string())
 }
 
 impl Progress {
@@ -228,22 +262,28 @@ impl Progress {
         let count = |counter: &AtomicUsize| {
             counter.fetch_add(1, Ordering::Relaxed);
         };
-        let warn = |text: String| {
-            let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-            warnings.push(text);
-        };
         match result {
             Ok(Done::Copied) => count(&self.copied),
             Ok(Done::Same) => count(&self.same),
             Ok(Done::Kept) => count(&self.kept),
-            Ok(Done::Gone) => {}
-            Ok(Done::NoKey(e)) => warn(format!("{:?} is left where it is: {e}", name.as_str())),
+            Ok(Done::Gone) => self.warn(format!(
+                "{:?} is not copied: it is listed, but there is no key",
+                name.as_str()
+            )),
+            Ok(Done::NoKey(e)) => {
+                self.warn(format!("{:?} is left where it is: {e}", name.as_str()))
+            }
             Err(why) => {
                 self.is_over.store(true, Ordering::Relaxed);
                 let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
                 failure.get_or_insert_with(|| (name.as_str().to_owned(), why));
             }
         }
+    }
+
+    fn warn(&self, text: String) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.push(text);
     }
 
     /// The keys that are at the target now.
@@ -281,7 +321,7 @@ fn report(args: &Args, progress: &Progress, found: usize) -> Result<()> {
             "migrated": count(&progress.copied),
             "same": count(&progress.same),
             "kept": count(&progress.kept),
-            "no_keys": warnings.len(),
+            "not_copied": warnings.len(),
             "ok": failure.is_none(),
         });
         print(&format!("{counts}\n"))?;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Error, KeyName, KeyStore, MAX_VALUE, Notices, Start,
-    remote::{Answer, Call, NoAnswer, Remote, Site, escape},
+    remote::{Answer, Call, NoAnswer, Remote, Site, clean, escape, json},
     token::{Authority, Keeper, Lease, Rules, Token},
 };
 use crate::{
@@ -40,8 +40,6 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_LAG: Duration = Duration::from_secs(2);
 /// No token is believed to last longer.
 const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
-/// The longest text of the appliance in an error, in characters.
-const MAX_SAID: usize = 200;
 
 /// How to reach and use KeySecure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,14 +99,8 @@ impl KeySecure {
             notices,
         };
         let deadline = Deadline::after(Instant::now(), LOGIN_TIMEOUT);
-        match (store.keeper.log_in(&store.site, deadline), start) {
-            (Ok(()), _) => {}
-            (Err(e), Start::Required) => return Err(Error::during(CONNECT)(reason(e))),
-            (Err(e), Start::Optional) => store.notices.add(format!(
-                "started without the key store, which is used as soon as it can be: {}",
-                Error::during(CONNECT)(reason(e))
-            )),
-        }
+        let ready = store.keeper.log_in(&store.site, deadline);
+        start.go_on(ready, CONNECT, &store.notices)?;
         store
             .keeper
             .start(store.site.clone())
@@ -201,7 +193,7 @@ impl KeySecure {
             material,
             name: name.as_str(),
         };
-        let body = json(material.len() + name.as_str().len(), &create)?;
+        let body = json(material.len() + name.as_str().len(), &create).map_err(Failed::Other)?;
         // The appliance refuses a name that it has, so only one try can take effect, and which value
         // has won is seen afterwards.
         let (is_unclear, failed) =
@@ -377,14 +369,6 @@ impl From<Error> for Failed {
     }
 }
 
-/// The reason inside, where the rest says what everybody knows.
-fn reason(error: Error) -> Box<dyn std::error::Error + Send + Sync> {
-    match error {
-        Error::Unavailable { source, .. } => source,
-        error => error.into(),
-    }
-}
-
 impl Appliance {
     fn ask(
         &self,
@@ -472,7 +456,7 @@ impl Appliance {
             refresh_token,
             domain,
         };
-        let body = json(refresh_token.len() + domain.len(), &request)?;
+        let body = json(refresh_token.len() + domain.len(), &request).map_err(Failed::Other)?;
         let answer = self.ask("POST", TOKENS, None, Some(&body), MAX_ANSWER, deadline)?;
         if answer.status != 200 {
             return Err(self.refusal("POST", TOKENS, &answer, "log in", Some(token)));
@@ -549,17 +533,6 @@ fn said(answer: &Answer) -> String {
     }
 }
 
-/// The beginning of `text`, in one line without control characters.
-fn clean(text: &str) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
-    let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
-    let line = words.join(" ");
-    match line.char_indices().nth(MAX_SAID) {
-        Some((end, _)) => format!("{}...", &line[..end]),
-        None => line,
-    }
-}
-
 /// Whether `text` repeats a part of `secret` that is more than a word.
 fn holds_part(text: &str, secret: &Secret) -> bool {
     const TELLING: usize = 8;
@@ -570,16 +543,9 @@ fn holds_part(text: &str, secret: &Secret) -> bool {
         .any(|part| memchr::memmem::find(text.as_bytes(), part).is_some())
 }
 
-/// The JSON of `value`, of which `size` bytes are text, in one buffer that does not have to grow.
-fn json(size: usize, value: &impl Serialize) -> Result<Secret, Failed> {
-    let mut body = Wiped::with_capacity(6 * size + 1024);
-    serde_json::to_writer(&mut *body, value).map_err(|e| Failed::Other(e.to_string()))?;
-    Ok(body.into())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::remote::MAX_SAID, *};
 
     fn answer(status: u16, body: &str) -> Answer {
         Answer {

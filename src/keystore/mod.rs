@@ -76,6 +76,16 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The reason inside, for where the rest says what everybody knows.
+    fn into_reason(self) -> Box<dyn std::error::Error + Send + Sync> {
+        match self {
+            Self::Unavailable { source, .. } => source,
+            error => error.into(),
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -176,6 +186,31 @@ pub enum Start {
     Required,
     /// Yes: it is used as soon as it can be.
     Optional,
+}
+
+impl Start {
+    /// What becomes of a key store that is `ready` or not: `connect` says what was being done.
+    ///
+    /// # Errors
+    /// Why it is not, if it has to be. If not, the error log hears of it.
+    fn go_on(
+        self,
+        ready: Result<(), Error>,
+        connect: &str,
+        notices: &Notices,
+    ) -> Result<(), Error> {
+        let Err(e) = ready else { return Ok(()) };
+        let error = Error::during(connect)(e.into_reason());
+        match self {
+            Self::Required => Err(error),
+            Self::Optional => {
+                notices.add(format!(
+                    "started without the key store, which is used as soon as it can be: {error}"
+                ));
+                Ok(())
+            }
+        }
+    }
 }
 
 /// A certificate and its private key.

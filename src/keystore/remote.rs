@@ -17,7 +17,7 @@ use std::{
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::{CertificateError, Error as TlsError};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use ureq::{
     Agent, Timeout,
     config::Config,
@@ -41,6 +41,9 @@ const RETRIES: u32 = 2;
 const MAX_IDLE: usize = 12;
 /// A connection that was not used for so long is closed; servers do so after a minute or more.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(30);
+
+/// The longest text of a key store in an error, in characters.
+pub(super) const MAX_SAID: usize = 200;
 
 /// Why there is no way to a key store. Nothing was asked yet.
 #[derive(Debug)]
@@ -529,6 +532,25 @@ fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, SetupError> 
         return Err(fail(path, "the directory has no files".to_owned()));
     }
     Ok(found)
+}
+
+/// The beginning of `text`, in one line without control characters.
+pub(super) fn clean(text: &str) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control());
+    let words: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(MAX_SAID) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
+}
+
+/// The JSON of `value`, of which `size` bytes are text, in one buffer that does not have to grow.
+/// Fails if a value is no text.
+pub(super) fn json(size: usize, value: &impl Serialize) -> Result<Secret, String> {
+    let mut body = Wiped::with_capacity(6 * size + 1024);
+    serde_json::to_writer(&mut *body, value).map_err(|e| e.to_string())?;
+    Ok(body.into())
 }
 
 /// Escapes `name` for use as one path segment.

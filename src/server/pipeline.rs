@@ -334,6 +334,9 @@ impl Server {
         name: Option<&KeyName>,
     ) -> Failure {
         let failure = Failure::from_key_store(error, task);
+        if matches!(failure, Failure::Sealed) {
+            self.health.hurry();
+        }
         if matches!(failure, Failure::KeyStore(_) | Failure::Sealed) {
             match name {
                 Some(name) => self.log_error(&format!("key {:?}: {error}", name.as_str())),

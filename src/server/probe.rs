@@ -4,7 +4,10 @@
 //! found out in the background.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -78,6 +81,8 @@ pub(super) struct Health {
     status: Mutex<Option<Status>>,
     /// Keys that the configuration asks for and that could not be created at the start.
     missing_keys: Mutex<Vec<KeyName>>,
+    /// Somebody has seen that it is sealed.
+    is_urgent: AtomicBool,
 }
 
 #[derive(Clone, Copy)]
@@ -114,12 +119,19 @@ impl Health {
         }
     }
 
+    /// The key store is asked as soon as may be.
+    pub(super) fn hurry(&self) {
+        self.is_urgent.store(true, Ordering::Relaxed);
+    }
+
     /// Whether it is time to ask the key store.
     pub(super) fn is_due(&self, server: &Server, has_probe: bool, now: Instant) -> bool {
         let Some(status) = *self.status() else {
             return true;
         };
-        let is_urgent = status.unfit_since.is_some() || server.cache.has_offline();
+        let is_urgent = status.unfit_since.is_some()
+            || server.cache.has_offline()
+            || self.is_urgent.load(Ordering::Relaxed);
         let interval = match server.store.ping() {
             _ if is_urgent => Duration::ZERO,
             ping if has_probe => ping.unwrap_or(INTERVAL).min(INTERVAL),
@@ -131,6 +143,7 @@ impl Health {
     /// Asks the key store. Takes as long as that does; the error log hears of changes, and the cache
     /// whether the key store is available.
     pub(super) fn refresh(&self, server: &Server, now: Instant) {
+        self.is_urgent.store(false, Ordering::Relaxed);
         let status = server.store.status(Deadline::after(now, TIMEOUT));
         let since_before = self.status().and_then(|last| last.unfit_since);
         let unfit_since = status.is_err().then(|| since_before.unwrap_or(now));

@@ -106,6 +106,8 @@ pub(in crate::keystore) struct Life {
     next: Option<(Held, Instant)>,
     /// When the last login failed, if it did.
     failed_at: Option<Instant>,
+    /// When a renewal was tried last.
+    renewed_at: Option<Instant>,
     /// When a login was forced last, and when in doubt.
     forced_at: Option<Instant>,
     forced_in_doubt_at: Option<Instant>,
@@ -119,6 +121,7 @@ impl Life {
             current: None,
             next: None,
             failed_at: None,
+            renewed_at: None,
             forced_at: None,
             forced_in_doubt_at: None,
             number: 0,
@@ -137,19 +140,38 @@ impl Life {
         self.advance(now);
         let newest = self.next.as_ref().map(|(held, _)| held);
         let newest = newest.or(self.current.as_ref());
-        let wish = match newest {
-            None => Step::Login,
-            Some(held) if held.is_ending || held.is_refused || !held.is_usable(now) => Step::Login,
-            Some(held) => match held.until(self.rules.renew_after, now) {
-                Some(Duration::ZERO) if held.is_renewable => Step::Renew(held.token.clone()),
-                Some(Duration::ZERO) => Step::Login,
+        if let Some(held) = newest
+            && !(held.is_ending || held.is_refused)
+            && held.is_usable(now)
+        {
+            match held.until(self.rules.renew_after, now) {
+                Some(Duration::ZERO) if held.is_renewable => {
+                    return Step::Renew(held.token.clone());
+                }
+                Some(Duration::ZERO) => {}
                 wait => return Step::Wait(wait),
-            },
-        };
-        match (&wish, self.pause(now)) {
-            (Step::Login, Some(left)) => Step::Wait(Some(left)),
-            _ => wish,
+            }
         }
+        // A login it is. While none succeeds, a token that lives is kept alive.
+        let Some(left) = self.pause(now) else {
+            return Step::Login;
+        };
+        match newest.and_then(|held| Some((held, self.until_kept(held, now)?))) {
+            Some((held, Duration::ZERO)) => Step::Renew(held.token.clone()),
+            Some((_, wait)) => Step::Wait(Some(wait.min(left))),
+            None => Step::Wait(Some(left)),
+        }
+    }
+
+    /// The time until `held` is renewed although another one is wanted; `None` if it can't be.
+    fn until_kept(&self, held: &Held, now: Instant) -> Option<Duration> {
+        if !held.is_renewable || !held.is_usable(now) {
+            return None;
+        }
+        let left = held.until(self.rules.renew_after, now)?;
+        let renewed_at = self.renewed_at.filter(|at| *at <= now);
+        let since = renewed_at.map(|at| (at + self.rules.retry).saturating_duration_since(now));
+        Some(left.max(since.unwrap_or_default()))
     }
 
     /// The time until the next login may be tried.
@@ -196,6 +218,7 @@ impl Life {
 
     /// A renewal of `token` that was sent at `asked` has succeeded.
     pub(in crate::keystore) fn renewed(&mut self, token: &Token, lease: &Lease, asked: Instant) {
+        self.renewed_at = Some(asked);
         let Some(held) = self.find(token.number) else {
             return;
         };
@@ -211,12 +234,15 @@ impl Life {
         if is_short {
             // Nothing says that a renewed token lasts for ever.
             held.lifetime = lease.lifetime.or(before);
-            held.is_ending = true;
         }
+        held.is_ending = is_short;
+        // Whatever was refused, it was not the token.
+        held.is_refused = false;
     }
 
-    /// A renewal of `token` has failed: the next step is a login.
-    pub(in crate::keystore) fn renewal_failed(&mut self, token: &Token) {
+    /// A renewal of `token` has failed at `now`: the next step is a login.
+    pub(in crate::keystore) fn renewal_failed(&mut self, token: &Token, now: Instant) {
+        self.renewed_at = Some(now);
         if let Some(held) = self.find(token.number) {
             held.is_ending = true;
         }

@@ -208,7 +208,7 @@ impl Shared {
             (Step::Renew(token), Ok(lease)) => state.life.renewed(&token, &lease, asked),
             (Step::Renew(token), Err(e)) => {
                 // The login that follows says whether there is something to worry about.
-                state.life.renewal_failed(&token);
+                state.life.renewal_failed(&token, now);
                 self.notices.add(format!(
                     "failed to renew the auth token, logging in again: {e}"
                 ));

@@ -52,10 +52,10 @@ fn a_failed_renewal_is_followed_by_a_login_and_the_old_token_is_used_until_then(
     let Step::Renew(token) = life.step(at(80)) else {
         panic!("it is time");
     };
-    life.renewal_failed(&token);
+    life.renewal_failed(&token, at(80));
     assert!(matches!(life.step(at(80)), Step::Login));
     life.login_failed(at(81));
-    assert!(matches!(life.step(at(82)), Step::Wait(Some(wait)) if wait == 4 * SECOND));
+    assert!(matches!(life.step(at(82)), Step::Wait(Some(wait)) if wait == 3 * SECOND));
     assert_eq!(Some(1), number(&mut life, at(86)));
     assert!(matches!(life.step(at(86)), Step::Login));
     life.logged_in(lease(100), at(86), at(87));
@@ -132,6 +132,44 @@ fn a_refusal_that_is_about_something_else_does_not_keep_a_token_from_being_repla
     let newer = life.token(start).unwrap();
     assert!(!life.refused(&newer, true, start + 59 * SECOND));
     assert!(life.refused(&newer, false, start + 59 * SECOND));
+}
+
+#[test]
+fn while_logins_fail_a_token_that_lives_is_kept_alive() {
+    let start = Instant::now();
+    let at = |seconds| start + seconds * SECOND;
+    let mut life = logged_in(100, start);
+    let Step::Renew(token) = life.step(at(80)) else {
+        panic!("it is time");
+    };
+    life.renewal_failed(&token, at(80));
+    assert!(matches!(life.step(at(80)), Step::Login));
+    life.login_failed(at(80));
+    assert!(matches!(life.step(at(80)), Step::Wait(Some(wait)) if wait == 5 * SECOND));
+    assert!(matches!(life.step(at(85)), Step::Login));
+    life.login_failed(at(85));
+    assert!(matches!(life.step(at(85)), Step::Renew(_)));
+    life.renewed(&token, &lease(100), at(85));
+    assert!(matches!(life.step(at(85)), Step::Wait(Some(wait)) if wait == 80 * SECOND));
+    assert_eq!(Some(1), number(&mut life, at(180)));
+}
+
+#[test]
+fn a_refusal_does_not_end_the_life_of_a_token() {
+    let start = Instant::now();
+    let at = |seconds| start + seconds * SECOND;
+    let mut life = logged_in(100, start);
+    let token = life.token(start).unwrap();
+    assert!(life.refused(&token, true, start));
+    for seconds in (0..80).step_by(5) {
+        assert!(matches!(life.step(at(seconds)), Step::Login), "{seconds}");
+        life.login_failed(at(seconds));
+    }
+    assert!(matches!(life.step(at(80)), Step::Login));
+    life.login_failed(at(80));
+    assert!(matches!(life.step(at(80)), Step::Renew(_)));
+    life.renewed(&token, &lease(100), at(80));
+    assert!(matches!(life.step(at(80)), Step::Wait(Some(wait)) if wait == 80 * SECOND));
 }
 
 /// What the key store knows of a token.
@@ -220,7 +258,7 @@ fn live(seed: u64, base: Instant) {
                 let known = &mut issued[token.number as usize - 1];
                 let is_over = known.until.is_some_and(|until| passed >= until);
                 if fails || is_over {
-                    life.renewal_failed(&token);
+                    life.renewal_failed(&token, at(now));
                 } else {
                     let seconds = random.below(3) * (shortest + random.below(50));
                     known.asked = asked;

@@ -1,68 +1,81 @@
 //! What is written to Vault and what it answers.
 
-use std::collections::HashMap;
-
-use serde::{Deserialize, Serialize, de::IgnoredAny};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::{
     keystore::{
         KeyName,
-        remote::{Answer, escape},
+        remote::{Answer, clean, escape},
     },
-    secret::{Secret, Wiped},
+    secret::Secret,
 };
 
 /// What an answer to a read holds.
 pub(super) enum Members {
-    Found(HashMap<String, Value>),
+    Found(Map<String, Value>),
     Missing,
-    /// There is a version, which is marked as deleted.
+    /// There is a version, which is marked as deleted or destroyed.
     Deleted,
     Refused,
 }
 
 impl Members {
     pub(super) fn of_v1(answer: &Answer) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Read {
-            data: HashMap<String, Value>,
+        if is_absent(answer) {
+            return Ok(Self::Missing);
         }
-        match answer.status {
-            200 => Ok(Self::Found(answer.json::<Read>()?.data)),
-            404 if !is_misplaced(answer) => Ok(Self::Missing),
-            _ => Ok(Self::Refused),
+        if answer.status != 200 {
+            return Ok(Self::Refused);
+        }
+        match take(&mut answer.json()?, "/data") {
+            Value::Object(members) => Ok(Self::Found(members)),
+            _ => Err(NO_DATA.to_owned()),
         }
     }
 
     pub(super) fn of_v2(answer: &Answer) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        struct Read {
-            data: Version,
+        if ![200, 404].contains(&answer.status) || is_misplaced(answer) {
+            return Ok(Self::Refused);
         }
-        #[derive(Deserialize)]
-        struct Version {
-            data: Option<HashMap<String, Value>>,
-            /// Absent where an engine of version 1 answers.
-            metadata: Option<IgnoredAny>,
+        let mut data = match answer.json::<Value>() {
+            Ok(mut json) => take(&mut json, "/data"),
+            Err(_) if answer.status == 404 => return Ok(Self::Refused),
+            Err(why) => return Err(why),
+        };
+        match (take(&mut data, "/data"), data.get("metadata").is_some()) {
+            (Value::Object(members), true) if answer.status == 200 => Ok(Self::Found(members)),
+            (_, true) => Ok(Self::Deleted),
+            _ if is_absent(answer) => Ok(Self::Missing),
+            _ if answer.status == 404 => Ok(Self::Refused),
+            _ if data.is_object() => {
+                Err("the engine is not KV version 2: set vault.version to v1".to_owned())
+            }
+            _ => Err(NO_DATA.to_owned()),
         }
-        match answer.status {
-            200 | 404 if !is_misplaced(answer) => match answer.json::<Read>() {
-                Ok(Read {
-                    data: Version { metadata: None, .. },
-                }) => Err("the engine is not KV version 2: set vault.version to v1".to_owned()),
-                Ok(Read {
-                    data:
-                        Version {
-                            data: Some(data), ..
-                        },
-                }) if answer.status == 200 => Ok(Self::Found(data)),
-                Ok(_) => Ok(Self::Deleted),
-                Err(_) if answer.status == 404 => Ok(Self::Missing),
-                Err(why) => Err(why),
-            },
-            _ => Ok(Self::Refused),
+    }
+}
+
+/// The value at `pointer` (RFC 6901), or null.
+pub(super) fn take(json: &mut Value, pointer: &str) -> Value {
+    json.pointer_mut(pointer).map_or(Value::Null, Value::take)
+}
+
+const NO_DATA: &str = "the answer has no data";
+
+/// Whether Vault says that there is nothing of this name. A 404 alone does not: whatever stands in
+/// front of Vault may answer so.
+pub(super) fn is_absent(answer: &Answer) -> bool {
+    if answer.status != 404 || is_misplaced(answer) {
+        return false;
+    }
+    match answer.json::<Value>() {
+        Ok(json) => {
+            let is_empty = |errors: &Value| errors.as_array().is_some_and(Vec::is_empty);
+            json.get("errors").is_some_and(is_empty)
+                || (json.get("errors").is_none() && json.get("data").is_some())
         }
+        Err(_) => false,
     }
 }
 
@@ -78,34 +91,22 @@ fn is_misplaced(answer: &Answer) -> bool {
     .any(|words| answer.says(words))
 }
 
-/// What Vault says in an answer that is an error.
-pub(super) fn errors(answer: &Answer) -> Vec<String> {
-    #[derive(Deserialize)]
-    struct Errors {
-        errors: Vec<String>,
-    }
-    match answer.json::<Errors>() {
-        Ok(Errors { errors }) => errors
-            .iter()
-            .map(|text| text.trim().replace(['\n', '\t', '*'], " "))
-            .map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "))
-            .map(|text| text.trim_start_matches("1 error occurred: ").to_owned())
-            .collect(),
-        Err(_) => Vec::new(),
-    }
+/// What Vault says in an answer that is an error; `None` if it is no answer of Vault.
+pub(super) fn said(answer: &Answer) -> Option<String> {
+    let json: Value = answer.json().ok()?;
+    let texts = json.get("errors")?.as_array()?.iter();
+    let texts: Vec<_> = texts
+        .filter_map(Value::as_str)
+        .map(|text| clean(&text.replace('*', " ")))
+        .map(|text| text.trim_start_matches("1 error occurred: ").to_owned())
+        .collect();
+    Some(clean(&texts.join("; ")))
 }
 
 /// `text` as a path: each part escaped, empty ones left out.
 pub(super) fn path(text: &str) -> String {
     let parts = text.split('/').filter(|part| !part.is_empty());
     parts.map(escape).collect::<Vec<_>>().join("/")
-}
-
-/// The JSON of `value`, of which `size` bytes are text, in one buffer that does not have to grow.
-pub(super) fn json(size: usize, value: &impl Serialize) -> Secret {
-    let mut body = Wiped::with_capacity(size + 1024);
-    serde_json::to_writer(&mut *body, value).expect("text can be written as JSON");
-    body.into()
 }
 
 #[derive(Serialize)]
@@ -127,5 +128,92 @@ impl Serialize for Member<'_> {
         let text = str::from_utf8(self.1.expose())
             .map_err(|_| serde::ser::Error::custom("the value is not text"))?;
         serializer.collect_map([(self.0.as_str(), text)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What OpenBao really answered (`testdata/openbao`).
+    fn recorded(name: &str) -> Answer {
+        let path = format!(
+            "{}/testdata/openbao/{name}.json",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let json: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let status = json["status"].as_u64().unwrap();
+        answer(status as u16, json["body"].as_str().unwrap())
+    }
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer {
+            status,
+            body: Secret::new(body.as_bytes().to_vec()),
+            is_repeat: false,
+        }
+    }
+
+    #[test]
+    fn real_answers_are_understood() {
+        let v1 = |name| Members::of_v1(&recorded(name)).unwrap();
+        let v2 = |name| Members::of_v2(&recorded(name)).unwrap();
+        assert!(matches!(v1("kv1-get"), Members::Found(_)));
+        assert!(matches!(v1("kv1-get-missing"), Members::Missing));
+        assert!(matches!(v1("kv1-request-at-kv2-root"), Members::Refused));
+        assert!(matches!(v1("missing-mount-get-root"), Members::Refused));
+        assert!(matches!(v1("policy-without-read"), Members::Refused));
+        assert!(matches!(v2("kv2-get"), Members::Found(_)));
+        assert!(matches!(v2("kv2-get-missing"), Members::Missing));
+        assert!(matches!(v2("kv2-get-soft-deleted"), Members::Deleted));
+        assert!(matches!(v2("kv2-get-destroyed"), Members::Deleted));
+        assert!(Members::of_v2(&recorded("kv1-get")).is_err());
+        assert!(is_absent(&recorded("kv1-list-empty")));
+        assert!(is_absent(&recorded("kv2-list-empty")));
+        assert!(!is_absent(&recorded("missing-mount-list-root")));
+        assert!(!is_absent(&recorded("kv1-list-at-kv2-root")));
+        let denied = said(&recorded("policy-without-create"));
+        assert_eq!(Some("permission denied"), denied.as_deref());
+    }
+
+    #[test]
+    fn a_404_of_somebody_else_says_nothing_of_keys() {
+        for body in [
+            "",
+            "404 page not found\n",
+            "<html></html>",
+            "{}",
+            "[]",
+            "null",
+            "{\"errors\":[\"x\"]}",
+        ] {
+            let answer = answer(404, body);
+            assert!(!is_absent(&answer), "{body}");
+            assert!(
+                matches!(Members::of_v1(&answer), Ok(Members::Refused)),
+                "{body}"
+            );
+            assert!(
+                matches!(Members::of_v2(&answer), Ok(Members::Refused)),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_is_an_error_and_no_panic() {
+        for body in [
+            "",
+            "{",
+            "[]",
+            "null",
+            "1",
+            "{\"data\":1}",
+            "{\"data\":null}",
+            "{\"data\":[1]}",
+        ] {
+            assert!(Members::of_v1(&answer(200, body)).is_err(), "{body}");
+            assert!(Members::of_v2(&answer(200, body)).is_err(), "{body}");
+        }
     }
 }

@@ -18,7 +18,7 @@ use std::{
 };
 
 use base64::Engine as _;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -26,12 +26,12 @@ pub use settings::{Jwt, Login, Settings, Transit, Version};
 
 use super::{
     Error, KeyName, KeyStore, MAX_VALUE, Notices, Start,
-    remote::{Answer, Call, Remote, Site, escape},
+    remote::{Answer, Call, Remote, Site, escape, json},
     token::{Keeper, Rules, Token},
 };
 use crate::{crypto::BASE64, deadline::Deadline, secret::Secret};
-use answer::{Member, Members, Options, Versioned, errors, json, path};
-use site::{Failed, Remoteness, unwrapped};
+use answer::{Member, Members, Options, Versioned, is_absent, path, take};
+use site::{Failed, Remoteness};
 use turnstile::Turnstile;
 
 /// The largest answer with a value: it is text in JSON, and base64 if transit encrypts it.
@@ -102,14 +102,7 @@ impl Vault {
         };
         let deadline = Deadline::after(Instant::now(), LOGIN_TIMEOUT);
         let ready = vault.get_ready(deadline);
-        match (ready, start) {
-            (Ok(()), _) => {}
-            (Err(e), Start::Required) => return Err(Error::during(CONNECT)(unwrapped(e))),
-            (Err(e), Start::Optional) => vault.notices.add(format!(
-                "started without the key store, which is used as soon as it can be: {}",
-                Error::during(CONNECT)(unwrapped(e))
-            )),
-        }
+        start.go_on(ready, CONNECT, &vault.notices)?;
         vault
             .keeper
             .start(vault.site.clone())
@@ -128,20 +121,6 @@ impl Vault {
     /// takes the requests of version 2 for something else, and would not keep keys from being
     /// overwritten.
     fn check_version(&self, deadline: Deadline) -> Result<(), Error> {
-        #[derive(Deserialize)]
-        struct Mount {
-            data: MountData,
-        }
-        #[derive(Deserialize)]
-        struct MountData {
-            #[serde(rename = "type")]
-            kind: String,
-            options: Option<MountOptions>,
-        }
-        #[derive(Default, Deserialize)]
-        struct MountOptions {
-            version: Option<String>,
-        }
         if self.is_version_known.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -151,18 +130,17 @@ impl Vault {
         let site = &self.site;
         let answer = site.ask("GET", &path, Some(&token), None, true, MAX_ANSWER, deadline)?;
         if answer.status == 200
-            && let Ok(Mount { data }) = answer.json::<Mount>()
+            && let Ok(json) = answer.json::<Value>()
+            && let Some(kind) = json["data"]["type"].as_str()
         {
             let engine = &self.site.settings.engine;
-            let version = data.options.unwrap_or_default().version;
-            let found = match version.as_deref() {
+            let found = match json["data"]["options"]["version"].as_str() {
                 Some("2") => Version::V2,
                 _ => Version::V1,
             };
             let why = match (self.site.settings.version, found) {
-                _ if !["kv", "generic"].contains(&data.kind.as_str()) => format!(
-                    "the engine at {engine:?} is of type {:?}, not kv: check vault.engine",
-                    data.kind
+                _ if !["kv", "generic"].contains(&kind) => format!(
+                    "the engine at {engine:?} is of type {kind:?}, not kv: check vault.engine"
                 ),
                 (Version::V1, Version::V2) => {
                     format!("the engine at {engine:?} is KV version 2: set vault.version to v2")
@@ -272,14 +250,6 @@ impl Vault {
         struct Plain<'a> {
             plaintext: &'a str,
         }
-        #[derive(Deserialize)]
-        struct Wrapped {
-            data: WrappedData,
-        }
-        #[derive(Deserialize)]
-        struct WrappedData {
-            ciphertext: String,
-        }
         let Some(Transit { engine, key }) = &self.site.settings.transit else {
             return Ok(value.clone());
         };
@@ -290,15 +260,18 @@ impl Vault {
             &Plain {
                 plaintext: &plaintext,
             },
-        );
+        )
+        .map_err(Failed::Other)?;
         let answer = self.ask("POST", &url, Some(&body), MAX_ANSWER, deadline)?;
         if answer.status != 200 {
             return Err(self.site.refusal("POST", &url, &answer, "update"));
         }
-        let wrapped: Wrapped = answer
-            .json()
-            .map_err(|why| self.site.unusable("POST", &url, &why))?;
-        let text = wrapped.data.ciphertext;
+        let json = answer.json::<Value>();
+        let mut json = json.map_err(|why| self.site.unusable("POST", &url, &why))?;
+        let text = match take(&mut json, "/data/ciphertext") {
+            Value::String(text) => text,
+            _ => String::new(),
+        };
         if !text.starts_with(WRAPPED) {
             let why = "the answer is no ciphertext of transit";
             return Err(self.site.unusable("POST", &url, why));
@@ -311,14 +284,6 @@ impl Vault {
         #[derive(Serialize)]
         struct Wrapped<'a> {
             ciphertext: &'a str,
-        }
-        #[derive(Deserialize)]
-        struct Plain {
-            data: PlainData,
-        }
-        #[derive(Deserialize)]
-        struct PlainData {
-            plaintext: String,
         }
         if !text.expose().starts_with(WRAPPED.as_bytes()) {
             return Ok(text);
@@ -335,14 +300,18 @@ impl Vault {
             &Wrapped {
                 ciphertext: &ciphertext,
             },
-        );
+        )
+        .map_err(Failed::Other)?;
         let answer = self.ask("POST", &url, Some(&body), MAX_ANSWER, deadline)?;
         if answer.status != 200 {
             return Err(self.site.refusal("POST", &url, &answer, "update"));
         }
         let unusable = |why: &str| self.site.unusable("POST", &url, why);
-        let plain: Plain = answer.json().map_err(|why| unusable(&why))?;
-        let plaintext = Zeroizing::new(plain.data.plaintext);
+        let mut json: Value = answer.json().map_err(|why| unusable(&why))?;
+        let Value::String(plaintext) = take(&mut json, "/data/plaintext") else {
+            return Err(unusable("the answer has no plaintext"));
+        };
+        let plaintext = Zeroizing::new(plaintext);
         BASE64
             .decode(plaintext.as_bytes())
             .map(Secret::new)
@@ -386,7 +355,8 @@ impl Vault {
                 options: Options { cas: 0 },
                 data: Member(name, stored),
             },
-        );
+        )
+        .map_err(Failed::Other)?;
         // Only the first write can succeed, so it may be repeated: whoever has won is seen in the end.
         let mut answer = self.write(&path, &body, true, deadline)?;
         if answer.status == 403 {
@@ -421,17 +391,18 @@ impl Vault {
             Failed::Other("the same key is being created for too long".to_owned())
         })?;
         let path = self.location(name);
-        let body = json(2 * stored.len(), &Member(name, stored));
-        let mut was_refused = false;
+        let body = json(2 * stored.len(), &Member(name, stored)).map_err(Failed::Other)?;
+        let (mut was_refused, mut may_be_ours) = (false, false);
         loop {
             // It may be there from an earlier round whose answer was lost.
             let looked_at = Instant::now();
             if let Some(found) = self.read(name, deadline)? {
-                return Ok(found == *stored);
+                return Ok(may_be_ours && found == *stored);
             }
             if looked_at.elapsed() > MAX_LOOK_AGE {
                 continue;
             }
+            may_be_ours = true;
             match self.write(&path, &body, false, deadline) {
                 Ok(answer) if [200, 204].contains(&answer.status) => break,
                 Ok(answer) if answer.status == 403 => {
@@ -479,8 +450,8 @@ impl Vault {
                 Failed::Sealed => Error::Sealed,
                 Failed::NoToken(e) => e,
                 Failed::Deleted => Error::during(during)(
-                    "version 1 of the secret is deleted in Vault but not destroyed: \
-                     undelete it there, or delete its metadata",
+                    "version 1 of the secret is deleted or destroyed in Vault, but not its metadata: \
+                     undelete it there, or delete the metadata",
                 ),
                 Failed::NoAnswer(e) => Error::during(during)(e),
                 Failed::Other(why) => Error::during(during)(why),
@@ -537,21 +508,13 @@ impl KeyStore for Vault {
             let answer = self.ask("DELETE", &path, None, MAX_ANSWER, deadline)?;
             match answer.status {
                 200 | 204 => Ok(()),
-                404 if !answer.says("no handler") => Ok(()),
+                _ if is_absent(&answer) => Ok(()),
                 _ => Err(self.site.refusal("DELETE", &path, &answer, "delete")),
             }
         })
     }
 
     fn list(&self, deadline: Deadline) -> Result<Vec<String>, Error> {
-        #[derive(Deserialize)]
-        struct List {
-            data: ListData,
-        }
-        #[derive(Deserialize)]
-        struct ListData {
-            keys: Vec<String>,
-        }
         self.done("list keys", || {
             let Remoteness { engine, prefix, .. } = self.site.as_ref();
             let path = match self.site.settings.version {
@@ -561,25 +524,25 @@ impl KeyStore for Vault {
             let answer = self.ask("GET", &path, None, MAX_LIST, deadline)?;
             match answer.status {
                 200 => {
-                    let list: List = answer
-                        .json()
-                        .map_err(|why| self.site.unusable("GET", &path, &why))?;
-                    let mut names = list.data.keys;
-                    names.retain(|name| !name.ends_with('/'));
-                    Ok(names)
+                    let json = answer.json::<Value>();
+                    let mut json = json.map_err(|why| self.site.unusable("GET", &path, &why))?;
+                    let Value::Array(keys) = take(&mut json, "/data/keys") else {
+                        let why = "the answer has no list of keys";
+                        return Err(self.site.unusable("GET", &path, why));
+                    };
+                    let names = keys.into_iter().filter_map(|key| match key {
+                        Value::String(name) if !name.ends_with('/') => Some(name),
+                        _ => None,
+                    });
+                    Ok(names.collect())
                 }
-                404 if errors(&answer).is_empty() => Ok(Vec::new()),
+                _ if is_absent(&answer) => Ok(Vec::new()),
                 _ => Err(self.site.refusal("GET", &path, &answer, "list")),
             }
         })
     }
 
     fn status(&self, deadline: Deadline) -> Result<(), Error> {
-        #[derive(Deserialize)]
-        struct Health {
-            initialized: Option<bool>,
-            sealed: bool,
-        }
         let path = "/v1/sys/health?uninitcode=299&sealedcode=299&standbycode=299\
                     &drsecondarycode=299&performancestandbycode=299";
         let call = Call {
@@ -600,15 +563,17 @@ impl KeyStore for Vault {
             );
             return Err(Error::during(ASK)(why));
         }
-        let health: Health = answer.json().map_err(Error::during(ASK))?;
-        self.site.is_sealed.store(health.sealed, Ordering::Relaxed);
-        match health {
-            Health {
-                initialized: Some(false),
-                ..
-            } => Err(Error::during(ASK)("it is not initialised")),
-            Health { sealed: true, .. } => Err(Error::Sealed),
-            Health { .. } => Ok(()),
+        let health: Value = answer.json().map_err(Error::during(ASK))?;
+        let Some(is_sealed) = health["sealed"].as_bool() else {
+            return Err(Error::during(ASK)(
+                "the answer does not say whether it is sealed",
+            ));
+        };
+        self.site.is_sealed.store(is_sealed, Ordering::Relaxed);
+        match health["initialized"].as_bool() {
+            Some(false) => Err(Error::during(ASK)("it is not initialised")),
+            _ if is_sealed => Err(Error::Sealed),
+            _ => Ok(()),
         }
     }
 

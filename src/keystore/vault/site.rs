@@ -8,18 +8,19 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::{
     Jwt, Login, MAX_ANSWER, Settings,
-    answer::{errors, json, path},
+    answer::{path, said, take},
 };
 use crate::{
     deadline::Deadline,
     keystore::{
         Error,
-        remote::{Answer, Call, NoAnswer, Remote},
+        remote::{Answer, Call, NoAnswer, Remote, clean, json},
         token::{Authority, Lease, Token},
     },
     secret::Secret,
@@ -72,14 +73,6 @@ impl From<Failed> for Error {
     }
 }
 
-/// The reason inside, where the rest says what everybody knows.
-pub(super) fn unwrapped(error: Error) -> Box<dyn std::error::Error + Send + Sync> {
-    match error {
-        Error::Unavailable { source, .. } => source,
-        error => error.into(),
-    }
-}
-
 impl Remoteness {
     #[expect(clippy::too_many_arguments, reason = "a request has so many parts")]
     pub(super) fn ask(
@@ -127,19 +120,22 @@ impl Remoteness {
         answer: &Answer,
         capability: &str,
     ) -> Failed {
-        let said = errors(answer).join("; ");
+        let said = said(answer);
         let settings = &self.settings;
-        let has = |word: &str| said.contains(word) || answer.says(word);
+        let has = |word: &str| answer.says(word);
         let namespace = match settings.namespace.as_str() {
             "" => String::new(),
             namespace => format!(", and is {namespace:?} the right vault.namespace?"),
         };
-        let hint = if has("no handler for route") || has("route entry not found") {
+        let hint = if said.is_none() {
+            ": this is no answer of Vault; check vault.endpoint, and what stands in front of it"
+                .to_owned()
+        } else if has("no handler for route") || has("route entry not found") {
             format!(
                 ": nothing is mounted there; check vault.engine and vault.transit.engine{namespace}"
             )
         } else if has("namespace not found") {
-            format!(": check vault.namespace{namespace}")
+            ": check vault.namespace, and that of the login".to_owned()
         } else if has("versioned K/V secrets engine") {
             ": the engine is KV version 2; set vault.version to v2".to_owned()
         } else if answer.status == 403 {
@@ -159,6 +155,11 @@ impl Remoteness {
         } else {
             String::new()
         };
+        // A 2xx answer may hold a value.
+        let said = match said {
+            None if answer.status >= 300 => clean(&String::from_utf8_lossy(answer.body.expose())),
+            said => said.unwrap_or_default(),
+        };
         let said = match said.as_str() {
             "" => String::new(),
             said => format!(": {said}"),
@@ -176,48 +177,38 @@ impl Remoteness {
 
     /// Reads the answer to a login or a renewal.
     fn lease(&self, method: &str, path: &str, answer: &Answer) -> Result<Lease, Failed> {
-        #[derive(Deserialize)]
-        struct Login {
-            auth: Option<Auth>,
-        }
-        #[derive(Deserialize)]
-        struct Auth {
-            client_token: Option<String>,
-            #[serde(default)]
-            lease_duration: u64,
-            #[serde(default)]
-            renewable: bool,
+        let says_vault = said(answer).is_some();
+        if says_vault && [400, 401, 403].contains(&answer.status) {
+            // The policy has no say here.
+            let hint = match &self.settings.login {
+                _ if path.ends_with("renew-self") => "",
+                Login::AppRole { .. } => {
+                    ": check vault.approle.id, .secret and .engine; too many failed logins lock a \
+                     role for a while"
+                }
+                Login::Kubernetes { .. } => ": check vault.kubernetes.role, .jwt and .engine",
+            };
+            let why = format!(
+                "status {}: {}",
+                answer.status,
+                said(answer).unwrap_or_default()
+            );
+            return Err(self.unusable(method, path, &format!("{why}{hint}")));
         }
         if answer.status != 200 {
-            return Err(match self.refusal(method, path, answer, "update") {
-                Failed::Other(text) if [400, 401, 403].contains(&answer.status) => {
-                    let fields = match &self.settings.login {
-                        _ if path.ends_with("renew-self") => return Err(Failed::Other(text)),
-                        self::Login::AppRole { .. } => "vault.approle.id and vault.approle.secret",
-                        self::Login::Kubernetes { .. } => {
-                            "vault.kubernetes.role and vault.kubernetes.jwt"
-                        }
-                    };
-                    // The policy has no say in a login.
-                    let text = text.split(": does the policy").next().unwrap_or_default();
-                    Failed::Other(format!("{text}: check {fields}"))
-                }
-                failed => failed,
-            });
+            return Err(self.refusal(method, path, answer, "update"));
         }
-        let login: Login = answer
-            .json()
-            .map_err(|why| self.unusable(method, path, &why))?;
-        let auth = login
-            .auth
-            .ok_or_else(|| self.unusable(method, path, "the answer has no auth token"))?;
+        let json = answer.json::<Value>();
+        let mut json = json.map_err(|why| self.unusable(method, path, &why))?;
+        let mut auth = take(&mut json, "/auth");
+        let lifetime = auth["lease_duration"].as_u64().unwrap_or(0);
         Ok(Lease {
-            token: auth
-                .client_token
-                .map(|token| Secret::new(token.into_bytes())),
-            lifetime: (auth.lease_duration > 0)
-                .then(|| Duration::from_secs(auth.lease_duration).min(MAX_LIFETIME)),
-            is_renewable: auth.renewable,
+            token: match take(&mut auth, "/client_token") {
+                Value::String(token) => Some(Secret::new(token.into_bytes())),
+                _ => None,
+            },
+            lifetime: (lifetime > 0).then(|| Duration::from_secs(lifetime).min(MAX_LIFETIME)),
+            is_renewable: auth["renewable"].as_bool().unwrap_or(false),
         })
     }
 
@@ -259,6 +250,7 @@ impl Remoteness {
                 (engine, json(jwt.len() + role.len(), &body))
             }
         };
+        let body = body.map_err(Failed::Other)?;
         let path = format!("/v1/auth/{}/login", path(engine));
         let answer = self.ask("PUT", &path, None, Some(&body), true, MAX_ANSWER, deadline)?;
         let lease = self.lease("PUT", &path, &answer)?;
@@ -273,7 +265,7 @@ impl Authority for Arc<Remoteness> {
     fn login(&self, deadline: Deadline) -> Result<Lease, Error> {
         self.log_in(deadline).map_err(|failed| match failed {
             Failed::Sealed => Error::Sealed,
-            failed => Error::during("log in to Vault")(unwrapped(failed.into())),
+            failed => Error::during("log in to Vault")(Error::from(failed).into_reason()),
         })
     }
 
