@@ -24,6 +24,12 @@ impl Wiped {
         Self(Vec::with_capacity(capacity))
     }
 
+    /// Empties the buffer, leaves nothing in it, and keeps its memory.
+    pub fn wipe(&mut self) {
+        self.0.clear();
+        self.0.spare_capacity_mut().zeroize();
+    }
+
     /// Wipes the buffer and gives its memory back.
     pub fn reset(&mut self) {
         *self = Self::default();
@@ -52,8 +58,7 @@ impl DerefMut for Wiped {
 
 impl Drop for Wiped {
     fn drop(&mut self) {
-        self.0.clear();
-        self.0.spare_capacity_mut().zeroize();
+        self.wipe();
     }
 }
 

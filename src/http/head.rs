@@ -44,6 +44,26 @@ pub struct Head {
     pub kept: Vec<Vec<u8>>,
 }
 
+impl Head {
+    /// The head of a request of HTTP/2 or without headers; its connection goes on.
+    ///
+    /// # Errors
+    /// [`Malformed`] if `target` is no path, or not UTF-8 once it is decoded.
+    pub fn new(method: Method, target: &str) -> Result<Self, Malformed> {
+        let (path, query) = parse_target(target)?;
+        Ok(Self {
+            method,
+            path,
+            query,
+            is_http11: true,
+            keep_alive: true,
+            framing: Framing::None,
+            expects_continue: false,
+            kept: Vec::new(),
+        })
+    }
+}
+
 /// Finds the end of the head in `input`, of which the first `*scanned` bytes were looked at before.
 ///
 /// Returns the length of the head with its final empty line, or `None` if more bytes are needed.
@@ -103,16 +123,10 @@ pub fn parse(bytes: &[u8], kept: Option<&str>) -> Result<Head, Malformed> {
     }
     let method = Method::parse(request.method.unwrap_or_default());
     let is_http11 = request.version == Some(1);
-    let (path, query) = parse_target(request.path.unwrap_or_default())?;
     let mut head = Head {
-        method,
-        path,
-        query,
         is_http11,
         keep_alive: is_http11,
-        framing: Framing::None,
-        expects_continue: false,
-        kept: Vec::new(),
+        ..Head::new(method, request.path.unwrap_or_default())?
     };
     let mut hosts = 0;
     for line in request.headers.iter() {

@@ -214,6 +214,15 @@ thread_local! {
     static DATE: RefCell<DateHeader> = const { RefCell::new(DateHeader { second: u64::MAX, line: [0; 37] }) };
 }
 
+/// Shows `look` the value of the `Date` header of now.
+#[cfg(feature = "http2")]
+pub fn with_date<T>(look: impl FnOnce(&[u8]) -> T) -> T {
+    DATE.with_borrow_mut(|date| {
+        let line = date.header(clock::wall());
+        look(&line["Date: ".len()..line.len() - "\r\n".len()])
+    })
+}
+
 /// The `Date` header of the current second (RFC 9110 5.6.7), made once a second and thread.
 struct DateHeader {
     second: u64,

@@ -40,6 +40,8 @@ pub enum Event {
     FailedHandshake,
     /// A request was refused because its audit line could not be written.
     NotAudited,
+    /// A connection of HTTP/2 was closed because of what its client sent or did not take.
+    Http2Flood,
 }
 
 /// The events in the order of their places, with the families that tell how many there were.
@@ -55,6 +57,7 @@ const EVENTS: &[(Event, &str, &str)] = &[
     (Event::ResumedHandshake, "kes_tls_handshake_resumed", "TLS handshakes that resumed an earlier session."),
     (Event::FailedHandshake, "kes_tls_handshake_failed", "TLS handshakes that failed."),
     (Event::NotAudited, "kes_log_audit_refused", "Requests refused because their audit lines could not be written."),
+    (Event::Http2Flood, "kes_http2_flood", "HTTP/2 connections closed because the client sent too much that asks for nothing, or did not take its answers."),
 ];
 
 const RESPONSE_TIME: &str = "kes_http_response_time";
@@ -75,6 +78,7 @@ impl Event {
             Self::ResumedHandshake => 7,
             Self::FailedHandshake => 8,
             Self::NotAudited => 9,
+            Self::Http2Flood => 10,
         }
     }
 }

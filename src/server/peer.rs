@@ -8,6 +8,7 @@ use super::State;
 use crate::identity;
 
 /// Who is at the other end, found once per handshake.
+#[derive(Clone)]
 pub(super) struct Peer {
     identity: Arc<str>,
     several: bool,

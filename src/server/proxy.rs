@@ -16,6 +16,7 @@ const MAX_CERTIFICATE: usize = 16 * 1024;
 
 /// The certificate that a proxy forwarded last on a connection. A proxy hardly ever changes between
 /// clients on one connection, so that most requests find theirs here.
+#[derive(Clone)]
 pub(super) struct Forwarded {
     header: Vec<u8>,
     chain: [CertificateDer<'static>; 1],

@@ -3,7 +3,10 @@
 //! A connection never waits: [`Connection::drive`] does what can be done with the bytes that are
 //! there and says what to wait for. Between two calls nothing but the connection itself is held.
 
-mod requests;
+mod answering;
+mod http1;
+#[cfg(feature = "http2")]
+mod http2;
 mod streaming;
 mod transport;
 
@@ -11,20 +14,23 @@ use std::{
     io::{self, Read as _},
     net::{SocketAddr, TcpStream},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use self::streaming::{CHECK_INTERVAL, Streaming};
+pub(super) use self::answering::Address;
+#[cfg(feature = "http2")]
+use self::http2::Http2;
 pub(super) use self::transport::Transport;
+use self::{
+    answering::Pending,
+    streaming::{CHECK_INTERVAL, Streaming},
+};
 use super::{Server, exchange::Exchange, failure::Failure, peer::Peer, proxy::Forwarded};
 use crate::{
-    http::{
-        body::BodyReader,
-        reply::{Frame, Reply},
-    },
+    http::{body::BodyReader, reply::Frame},
     metrics::Event,
     secret::{self, Wiped},
     tls,
@@ -58,46 +64,6 @@ pub(super) enum Wait {
     Reply,
     /// Nothing: it is over.
     Closed,
-}
-
-/// Where the answer of a waiting request goes.
-pub(super) struct Address {
-    connection: Weak<Connection>,
-    request: u64,
-}
-
-impl Address {
-    /// Hands in the answer and wakes a worker. Does nothing if the request has ended meanwhile.
-    pub(super) fn deliver(&self, server: &Server, result: Result<Reply, Failure>) {
-        self.answer(server, |_| Some(result));
-    }
-
-    /// Lets an answer go that is held for its audit line, or refuses it.
-    pub(super) fn release(&self, server: &Server, is_written: bool) {
-        self.answer(server, |held| match held.take() {
-            Some(reply) if is_written => Some(Ok(reply)),
-            Some(_) => Some(Err(Failure::NotAudited)),
-            None => None,
-        });
-    }
-
-    fn answer(
-        &self,
-        server: &Server,
-        result: impl FnOnce(&mut Option<Reply>) -> Option<Result<Reply, Failure>>,
-    ) {
-        if let Some(connection) = self.connection.upgrade() {
-            let inner = &mut *connection.lock();
-            if let Stage::Waiting(waiting) = &mut inner.stage
-                && waiting.request == self.request
-                && waiting.result.is_none()
-                && let Some(result) = result(&mut waiting.held)
-            {
-                waiting.result = Some(result);
-                server.arm(&connection, &inner.socket, Wait::Writable);
-            }
-        }
-    }
 }
 
 /// A client connection.
@@ -146,6 +112,9 @@ enum Stage {
     Head,
     Body(Box<Receiving>),
     Waiting(Box<Waiting>),
+    /// It speaks HTTP/2, from the handshake to its end.
+    #[cfg(feature = "http2")]
+    Http2(Box<Http2>),
     /// The answer is a log stream.
     Streaming(Box<Streaming>),
     /// The answer is given; what is left of the body is dropped.
@@ -164,13 +133,9 @@ struct Receiving {
     frame: Frame,
 }
 
-/// A request whose answer comes from a key store thread or waits for its audit line.
+/// A request whose answer is not there yet.
 struct Waiting {
-    exchange: Exchange,
-    request: u64,
-    result: Option<Result<Reply, Failure>>,
-    /// The answer that waits for its audit line.
-    held: Option<Reply>,
+    pending: Pending,
     unread: Option<BodyReader>,
     frame: Frame,
 }
@@ -267,12 +232,9 @@ impl Connection {
             Stage::Body(receiving) => {
                 receiving.exchange.answer(Err(Failure::InvalidJson));
             }
-            Stage::Waiting(waiting) => {
-                let Waiting {
-                    exchange, result, ..
-                } = *waiting;
-                exchange.answer(result.unwrap_or(Err(Failure::Timeout)));
-            }
+            Stage::Waiting(waiting) => waiting.pending.abandon(),
+            #[cfg(feature = "http2")]
+            Stage::Http2(http2) => http2.abandon(),
             _ => {}
         }
         inner.input.reset();
@@ -290,14 +252,16 @@ impl Connection {
         match &mut inner.stage {
             Stage::Closed => {}
             Stage::Streaming(_) => inner.check_stream(self, server, now),
-            Stage::Waiting(waiting) if !inner.is_stalled && waiting.result.is_none() => {
-                let failure = match waiting.held.take() {
-                    Some(_) => Failure::NotAudited,
-                    None => Failure::Timeout,
-                };
-                waiting.result = Some(Err(failure));
+            Stage::Waiting(waiting) if !inner.is_stalled && !waiting.pending.is_answered() => {
+                waiting.pending.expire();
                 self.set_deadline(server, now + WRITE_TIMEOUT);
                 server.arm(self, &inner.socket, Wait::Writable);
+            }
+            #[cfg(feature = "http2")]
+            Stage::Http2(_) if !inner.is_stalled => {
+                inner.expire_http2(server, now);
+                let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
+                self.settle(inner, server, wait);
             }
             Stage::Body(_) => {
                 // The read timeout cuts the body off, which is no valid JSON.
@@ -366,7 +330,24 @@ impl Connection {
 impl Inner {
     /// Whether it is between two requests and owes no answer.
     fn is_idle(&self) -> bool {
-        matches!(self.stage, Stage::Head) && self.input.is_empty() && !self.is_stalled
+        let owes_nothing = match &self.stage {
+            Stage::Head => true,
+            #[cfg(feature = "http2")]
+            Stage::Http2(http2) => http2.is_idle(),
+            _ => false,
+        };
+        owes_nothing && self.input.is_empty() && !self.is_stalled
+    }
+
+    /// The request with this number, if its answer is waited for.
+    fn pending(&mut self, request: u64) -> Option<&mut Pending> {
+        let pending = match &mut self.stage {
+            Stage::Waiting(waiting) => &mut waiting.pending,
+            #[cfg(feature = "http2")]
+            Stage::Http2(http2) => return http2.pending(request),
+            _ => return None,
+        };
+        Some(pending).filter(|pending| pending.request == request)
     }
 
     /// Reads, answers and writes until there is nothing left to do without waiting.
@@ -467,9 +448,11 @@ impl Inner {
     fn restore_deadline(&self, connection: &Connection, server: &Server) {
         let now = self.now;
         let at = match &self.stage {
-            Stage::Waiting(waiting) => waiting.exchange.deadline.instant(),
+            Stage::Waiting(waiting) => waiting.pending.exchange.deadline.instant(),
             Stage::Head if self.input.is_empty() => now + connection.idle_timeout(),
             Stage::Streaming(_) => now + CHECK_INTERVAL,
+            #[cfg(feature = "http2")]
+            Stage::Http2(http2) => http2.deadline(now),
             _ => now + READ_TIMEOUT,
         };
         connection.set_deadline(server, at);

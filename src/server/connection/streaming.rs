@@ -1,7 +1,8 @@
-//! A connection whose answer is a log stream.
+//! Answers that are log streams, and connections of HTTP/1.1 that have one.
 //!
-//! A thread of the log hands it blocks of lines and writes what the socket takes at once; a worker goes on
-//! only if the socket was full. The blocks are shared by all subscribers, so a queue holds references.
+//! A thread of the log hands over blocks of lines. In HTTP/1.1 it writes what the socket takes at once; a
+//! worker goes on only if the socket was full. In HTTP/2, where other requests share the connection, it
+//! leaves that to a worker. The blocks are shared by all subscribers, so a queue holds references.
 
 use std::{
     collections::VecDeque,
@@ -10,14 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls_pki_types::UnixTime;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use zeroize::Zeroize as _;
 
 use super::{Connection, Inner, Stage, Step, Wait};
 use crate::{
     http::reply::{Frame, LAST_CHUNK, Reply, chunk},
     log::{Stream, Subscriber, Subscription},
-    server::{Server, exchange::Exchange},
+    server::{Server, exchange::Exchange, peer::Peer, proxy::Forwarded},
 };
 
 /// Whether a client may still see its stream is looked at this often.
@@ -40,16 +41,82 @@ pub(super) struct Streaming {
     path: String,
 }
 
+impl Streaming {
+    /// Answers the request with this number with `stream`, which begins with the audit event of the
+    /// request itself.
+    pub(super) fn new(
+        exchange: Exchange,
+        stream: Stream,
+        request: u64,
+        now: Instant,
+        connection: &Arc<Connection>,
+        server: &Server,
+    ) -> Self {
+        let (identity, path) = exchange.subject();
+        let receiver = Receiver {
+            connection: Arc::downgrade(connection),
+            server: server.me(),
+            request,
+        };
+        Self {
+            queue: VecDeque::new(),
+            queued: 0,
+            is_chunked: false,
+            stalled_until: now,
+            subscription: exchange.subscribe(stream, Box::new(receiver)),
+            identity,
+            path,
+        }
+    }
+
+    /// Queues `lines`. `false` if there is no room for them.
+    fn push(&mut self, lines: &Arc<[u8]>) -> bool {
+        let has_room = self.queued + lines.len() <= MAX_QUEUE;
+        if has_room {
+            self.subscription.count_events(lines);
+            self.queue.push_back(lines.clone());
+            self.queued += lines.len();
+        }
+        has_room
+    }
+
+    /// The block that is to be sent next.
+    pub(super) fn next(&mut self) -> Option<Arc<[u8]>> {
+        let block = self.queue.pop_front()?;
+        self.queued -= block.len();
+        Some(block)
+    }
+
+    /// Counts a client that is sent away because it does not keep up.
+    pub(super) fn count_drop(&self) {
+        self.subscription.count_drop();
+    }
+
+    /// Whether the client would still be let in: the other end of the connection, which showed
+    /// `chain`, or whom it speaks for.
+    pub(super) fn may_go_on(
+        &self,
+        peer: &mut Peer,
+        chain: &[CertificateDer<'_>],
+        forwarded: &mut Option<Box<Forwarded>>,
+        server: &Server,
+        now: UnixTime,
+    ) -> bool {
+        server.may_stay(peer, chain, forwarded, &self.identity, &self.path, now)
+    }
+}
+
 /// The log's end of a stream.
 struct Receiver {
     connection: Weak<Connection>,
     server: Weak<Server>,
+    request: u64,
 }
 
 impl Subscriber for Receiver {
     fn publish(&self, lines: &Arc<[u8]>) -> bool {
         self.ends()
-            .is_some_and(|(connection, server)| connection.publish(&server, lines))
+            .is_some_and(|(connection, server)| connection.publish(&server, self.request, lines))
     }
 
     fn is_open(&self) -> bool {
@@ -59,6 +126,12 @@ impl Subscriber for Receiver {
     fn end(&self, is_complete: bool) {
         if let Some((connection, server)) = self.ends() {
             let inner = &mut *connection.lock();
+            #[cfg(feature = "http2")]
+            if let Stage::Http2(http2) = &mut inner.stage {
+                http2.end_stream(self.request, is_complete);
+                inner.wake(&connection, &server);
+                return;
+            }
             match is_complete {
                 true => inner.end_stream(&connection, &server),
                 false => connection.send_away(inner, &server),
@@ -74,19 +147,29 @@ impl Receiver {
 }
 
 impl Connection {
-    /// Queues `lines` and writes what the socket takes. `false` if the stream has ended.
-    fn publish(self: &Arc<Self>, server: &Server, lines: &Arc<[u8]>) -> bool {
+    /// Queues `lines` for the request with this number. `false` if the stream has ended.
+    fn publish(self: &Arc<Self>, server: &Server, request: u64, lines: &Arc<[u8]>) -> bool {
         let inner = &mut *self.lock();
+        #[cfg(feature = "http2")]
+        if let Stage::Http2(http2) = &mut inner.stage {
+            let Some(streaming) = http2.streaming(request) else {
+                return false;
+            };
+            let has_room = streaming.push(lines);
+            if !has_room {
+                http2.end_stream(request, false);
+            }
+            inner.wake(self, server);
+            return has_room;
+        }
+        let _ = request;
         let Stage::Streaming(streaming) = &mut inner.stage else {
             return false;
         };
-        if streaming.queued + lines.len() > MAX_QUEUE {
+        if !streaming.push(lines) {
             self.send_away(inner, server);
             return false;
         }
-        streaming.subscription.count_events(lines);
-        streaming.queue.push_back(lines.clone());
-        streaming.queued += lines.len();
         if !inner.is_stalled {
             inner.now = Instant::now();
             match inner.write_stream() {
@@ -107,14 +190,14 @@ impl Connection {
     /// Ends a stream that can't be complete, so that the client sees that.
     fn send_away(&self, inner: &mut Inner, server: &Server) {
         if let Stage::Streaming(streaming) = &inner.stage {
-            streaming.subscription.count_drop();
+            streaming.count_drop();
             self.close(inner, server);
         }
     }
 }
 
 impl Inner {
-    /// Answers a request with a stream that begins with the audit event of the request itself.
+    /// Answers a request with a stream.
     pub(super) fn open_stream(
         &mut self,
         exchange: Exchange,
@@ -131,19 +214,10 @@ impl Inner {
         // Keeps what a client that does not read can make the kernel hold within bounds. Where it
         // can't be set, the bounds are those of the system.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&self.socket, SEND_BUFFER);
-        let (identity, path) = exchange.subject();
-        let receiver = Receiver {
-            connection: Arc::downgrade(connection),
-            server: server.me(),
-        };
+        let request = self.requests;
         let streaming = Streaming {
-            queue: VecDeque::new(),
-            queued: 0,
             is_chunked: frame.is_http11,
-            stalled_until: self.now,
-            subscription: exchange.subscribe(stream, Box::new(receiver)),
-            identity,
-            path,
+            ..Streaming::new(exchange, stream, request, self.now, connection, server)
         };
         self.stage = Stage::Streaming(Box::new(streaming));
         connection.set_deadline(server, self.now + CHECK_INTERVAL);
@@ -156,10 +230,9 @@ impl Inner {
         let Stage::Streaming(streaming) = &mut self.stage else {
             return Step::NeedsInput;
         };
-        let Some(block) = streaming.queue.pop_front() else {
+        let Some(block) = streaming.next() else {
             return Step::NeedsInput;
         };
-        streaming.queued -= block.len();
         match streaming.is_chunked {
             true => chunk(&block, &mut self.output),
             false => self.output.extend_from_slice(&block),
@@ -195,8 +268,7 @@ impl Inner {
         let chain = self.transport.peer_certificates();
         let forwarded = &mut self.forwarded;
         let may_stay = self.peer.as_mut().is_some_and(|peer| {
-            let (identity, path) = (&streaming.identity, &streaming.path);
-            server.may_stay(peer, chain, forwarded, identity, path, UnixTime::now())
+            streaming.may_go_on(peer, chain, forwarded, server, UnixTime::now())
         });
         if may_stay {
             connection.set_deadline(server, now + CHECK_INTERVAL);

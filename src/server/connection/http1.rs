@@ -1,4 +1,4 @@
-//! What a connection does with the bytes of its client: heads, bodies, answers.
+//! HTTP/1.1 on a connection: heads, bodies and answers, one request after the other.
 //!
 //! Each step is a function of the state and the input; reading and writing is left to the parent.
 
@@ -8,13 +8,13 @@ use rustls::HandshakeKind;
 use rustls_pki_types::UnixTime;
 use zeroize::Zeroize as _;
 
+#[cfg(feature = "http2")]
+use super::Http2;
 use super::{
-    Address, Connection, HOLD_TIMEOUT, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving, Stage, Step,
-    Waiting,
+    Connection, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving, Stage, Step, Waiting,
+    answering::{Admitted, Answer},
 };
 use crate::{
-    clock,
-    deadline::Deadline,
     http::{
         Malformed, Method,
         body::BodyReader,
@@ -23,15 +23,7 @@ use crate::{
     },
     metrics::Event,
     secret::{self, Wiped},
-    server::{
-        Server, State,
-        exchange::Exchange,
-        failure::Failure,
-        peer::Peer,
-        pipeline::{Admission, Progress},
-        probe,
-        proxy::Client,
-    },
+    server::{Server, State, exchange::Exchange, failure::Failure, peer::Peer, probe},
     tls,
 };
 
@@ -47,22 +39,22 @@ impl Inner {
             Stage::Handshake => self.finish_handshake(connection, server),
             Stage::Head => self.read_head(connection, server),
             Stage::Body(_) => self.read_body(connection, server),
-            Stage::Waiting(waiting) if waiting.result.is_none() => Ok(Step::NeedsReply),
+            Stage::Waiting(waiting) if !waiting.pending.is_answered() => Ok(Step::NeedsReply),
             Stage::Waiting(_) => {
                 let Stage::Waiting(waiting) = std::mem::replace(&mut self.stage, Stage::Head)
                 else {
                     return Ok(Step::NeedsReply);
                 };
                 let Waiting {
-                    exchange,
-                    result,
+                    pending,
                     unread,
                     frame,
-                    ..
                 } = *waiting;
-                let result = result.unwrap_or(Err(Failure::Timeout));
-                Ok(self.finish(exchange, result, unread, frame, connection, server))
+                let answer = pending.finish(self, connection, server);
+                Ok(self.give(answer, unread, frame, connection, server))
             }
+            #[cfg(feature = "http2")]
+            Stage::Http2(_) => Ok(self.speak_http2(connection, server)),
             Stage::Streaming(_) => Ok(self.stream()),
             Stage::Discard(reader, left) => {
                 if self.input.is_empty() {
@@ -125,6 +117,12 @@ impl Inner {
             true => Event::ResumedHandshake,
             false => Event::FullHandshake,
         });
+        #[cfg(feature = "http2")]
+        if self.transport.speaks_http2() {
+            self.stage = Stage::Http2(Box::new(Http2::new(self.now)));
+            connection.set_deadline(server, self.now + READ_TIMEOUT);
+            return Ok(Step::Progress);
+        }
         self.next_request(connection, server);
         Ok(Step::Progress)
     }
@@ -200,37 +198,22 @@ impl Inner {
         connection: &Arc<Connection>,
         server: &Server,
     ) -> io::Result<Step> {
-        self.requests += 1;
-        let now = self.now;
         let frame = frame(&head, server);
-        let Some(peer) = &mut self.peer else {
-            return Err(io::ErrorKind::NotConnected.into());
-        };
-        let chain = self.transport.peer_certificates();
-        let is_trusted = peer.is_still_trusted(state, chain, clock::unix());
-        let client = Client::new(state, peer, &head, &mut self.forwarded, |reason| {
-            let address = connection.peer_address;
-            server.log_error(&format!(
-                "http: client certificate forwarded by TLS proxy {address}: {reason}"
-            ));
-        });
-        let (reply, frame) = match server.admit(state, &client, &mut head, now) {
-            Admission::Granted(exchange, max_body) if is_trusted => {
+        let (reply, frame) = match self.admit(&mut head, state, connection, server) {
+            None => return Err(io::ErrorKind::NotConnected.into()),
+            Some(Admitted::Granted(exchange, max_body)) => {
                 return Ok(self.accept(exchange, max_body, &head, frame, connection, server));
             }
-            Admission::Granted(exchange, _) => {
-                let failure = server.distrust(client.peer.identity(), &exchange.path);
-                let reply = exchange.answer(Err(failure));
+            Some(Admitted::Answered(reply, is_last)) => {
+                let keep_alive = frame.keep_alive && !is_last;
                 (
                     reply,
                     Frame {
-                        keep_alive: false,
+                        keep_alive,
                         ..frame
                     },
                 )
             }
-            Admission::Refused(exchange, failure) => (exchange.answer(Err(failure)), frame),
-            Admission::Redirect(reply) => (reply, frame),
         };
         let unread = BodyReader::new(head.framing);
         self.send(
@@ -273,7 +256,8 @@ impl Inner {
             }
             unread => {
                 let frame = frame.without_go_ahead(head);
-                self.run(exchange, &[], frame, unread, connection, server)
+                let answer = self.run(exchange, &[], self.requests, connection, server);
+                self.give(answer, unread, frame, connection, server)
             }
         }
     }
@@ -324,7 +308,8 @@ impl Inner {
                     frame,
                     ..
                 } = *receiving;
-                Ok(self.run(exchange, &body, frame, None, connection, server))
+                let answer = self.run(exchange, &body, self.requests, connection, server);
+                Ok(self.give(answer, None, frame, connection, server))
             }
             _ => {
                 self.fail_body();
@@ -351,82 +336,33 @@ impl Inner {
         }
     }
 
-    fn run(
+    /// Sends an answer, or waits for it.
+    fn give(
         &mut self,
-        exchange: Exchange,
-        body: &[u8],
-        frame: Frame,
+        answer: Answer,
         unread: Option<BodyReader>,
+        frame: Frame,
         connection: &Arc<Connection>,
         server: &Server,
     ) -> Step {
-        let request = self.requests;
-        let address = || Address {
-            connection: Arc::downgrade(connection),
-            request,
-        };
-        match server.run(&exchange, body, address) {
-            Progress::Done(result) => {
-                self.finish(exchange, result, unread, frame, connection, server)
+        match answer {
+            Answer::Now(reply) => {
+                self.send(&reply, frame, unread, connection, server);
+                Step::Progress
             }
-            Progress::Later => {
-                let waiting = Waiting {
-                    exchange,
-                    request,
-                    result: None,
-                    held: None,
+            Answer::Later(pending) => {
+                connection.set_deadline(server, pending.exchange.deadline.instant());
+                self.stage = Stage::Waiting(Box::new(Waiting {
+                    pending,
                     unread,
                     frame,
-                };
-                self.wait(waiting, connection, server)
+                }));
+                Step::NeedsReply
             }
-            Progress::Stream(stream) => {
+            Answer::Stream(exchange, stream) => {
                 self.open_stream(exchange, stream, frame, connection, server)
             }
         }
-    }
-
-    fn wait(&mut self, waiting: Waiting, connection: &Connection, server: &Server) -> Step {
-        connection.set_deadline(server, waiting.exchange.deadline.instant());
-        self.stage = Stage::Waiting(Box::new(waiting));
-        Step::NeedsReply
-    }
-
-    /// Answers a request, unless the answer must wait for its audit line.
-    fn finish(
-        &mut self,
-        mut exchange: Exchange,
-        result: Result<Reply, Failure>,
-        unread: Option<BodyReader>,
-        frame: Frame,
-        connection: &Arc<Connection>,
-        server: &Server,
-    ) -> Step {
-        let result = match result {
-            Ok(reply) if exchange.must_be_held(&reply) => {
-                let address = Address {
-                    connection: Arc::downgrade(connection),
-                    request: self.requests,
-                };
-                if exchange.hold(address, server) {
-                    exchange.deadline = Deadline::after(self.now, HOLD_TIMEOUT);
-                    let waiting = Waiting {
-                        exchange,
-                        request: self.requests,
-                        result: None,
-                        held: Some(reply),
-                        unread,
-                        frame,
-                    };
-                    return self.wait(waiting, connection, server);
-                }
-                Err(Failure::NotAudited)
-            }
-            result => result,
-        };
-        let reply = exchange.answer(result);
-        self.send(&reply, frame, unread, connection, server);
-        Step::Progress
     }
 
     fn send(
