@@ -24,8 +24,17 @@ impl Wiped {
         Self(Vec::with_capacity(capacity))
     }
 
-    /// Empties the buffer, leaves nothing in it, and keeps its memory.
-    pub fn wipe(&mut self) {
+    /// Drops the first `count` bytes and leaves nothing of them behind.
+    pub fn discard(&mut self, count: usize) {
+        if count == self.0.len() {
+            self.wipe();
+        } else {
+            self.0.drain(..count);
+            self.0.spare_capacity_mut().zeroize();
+        }
+    }
+
+    fn wipe(&mut self) {
         self.0.clear();
         self.0.spare_capacity_mut().zeroize();
     }

@@ -1,4 +1,4 @@
-//! HTTP/1.1 without sockets: bytes in, request heads and bodies out; replies in, bytes out.
+//! HTTP without sockets: bytes in, request heads and bodies out; replies in, bytes out.
 //!
 //! Knows nothing of TLS, routes or keys. Whatever is ambiguous about where a request ends is
 //! refused, so that nothing in front of the server can be made to disagree with it.
@@ -6,6 +6,8 @@
 pub mod body;
 pub mod head;
 pub mod reply;
+#[cfg(feature = "http2")]
+pub mod two;
 
 /// A request method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

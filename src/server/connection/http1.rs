@@ -119,7 +119,7 @@ impl Inner {
         });
         #[cfg(feature = "http2")]
         if self.transport.speaks_http2() {
-            self.stage = Stage::Http2(Box::new(Http2::new(self.now)));
+            self.stage = Stage::Http2(Box::new(Http2::new(self.now, &mut self.output)));
             connection.set_deadline(server, self.now + READ_TIMEOUT);
             return Ok(Step::Progress);
         }

@@ -87,6 +87,12 @@ impl Streaming {
         Some(block)
     }
 
+    /// Whether nothing is queued.
+    #[cfg(feature = "http2")]
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Counts a client that is sent away because it does not keep up.
     pub(super) fn count_drop(&self) {
         self.subscription.count_drop();

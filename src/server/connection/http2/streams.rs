@@ -1,23 +1,21 @@
 //! One request of HTTP/2, from its head to the last byte of its answer.
 
-use std::{sync::Arc, task::Poll, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use bytes::Buf as _;
-use h2::{Reason, RecvStream, SendStream, server::SendResponse};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use rustls_pki_types::UnixTime;
 
-use super::{Payload, context};
 use crate::{
     http::{
         head::{Framing, Head},
         reply::{Reply, with_date},
+        two::{self, Code},
     },
     secret::{self, Wiped},
     server::{
         Server,
         connection::{
-            Connection, Inner, LINGER_TIMEOUT, MAX_DISCARD, READ_TIMEOUT, WRITE_TIMEOUT,
+            Connection, Inner, LINGER_TIMEOUT, MAX_DISCARD, MAX_OUTPUT, READ_TIMEOUT,
+            WRITE_TIMEOUT,
             answering::{Answer, Pending},
             streaming::{CHECK_INTERVAL, Streaming},
         },
@@ -29,15 +27,18 @@ use crate::{
 
 /// A request and where it is.
 pub(super) struct Stream {
+    pub(super) id: u32,
     /// Its number on the connection.
     pub(super) request: u64,
     is_head: bool,
+    /// The client has sent all of it.
+    is_complete: bool,
+    /// Bytes of the body that came in and are used up, but the client was not told.
+    used: usize,
+    /// Bytes of the body that nobody wanted.
+    unwanted: u64,
     /// When the sweeper must look.
     pub(super) deadline: Instant,
-    /// Where the head of the answer goes; `None` when it went there.
-    respond: Option<SendResponse<Payload>>,
-    /// Where the body comes from.
-    source: RecvStream,
     pub(super) state: State,
 }
 
@@ -47,13 +48,13 @@ pub(super) enum State {
     Body(Box<Receiving>),
     /// The answer.
     Waiting(Box<Pending>),
-    /// The client, to take the answer.
+    /// The client, to make room for the answer.
     Sending(Sending),
     /// Events.
     Streaming(Box<Following>),
-    /// The rest of a body that nobody wants, at most so many bytes. A client that is reset while it
-    /// sends may not look at its answer.
-    Discard(usize),
+    /// The rest of a body that nobody wants. A client whose stream is reset while it sends may not
+    /// look at its answer.
+    Discard,
     /// Nothing: it is over.
     Over,
 }
@@ -68,39 +69,41 @@ pub(super) struct Receiving {
 
 /// An answer that is being sent.
 pub(super) struct Sending {
-    to: SendStream<Payload>,
-    left: Payload,
+    body: Wiped,
+    sent: usize,
     has_trailers: bool,
 }
 
 /// A log stream that is being sent.
 pub(super) struct Following {
-    to: SendStream<Payload>,
     pub(super) streaming: Streaming,
     /// What the client was told apart by, if a TLS proxy speaks for it.
     forwarded: Option<Box<Forwarded>>,
-    block: Option<Payload>,
-    /// There will be no more than what is queued.
-    pub(super) has_ended: bool,
+    block: Arc<[u8]>,
+    sent: usize,
     /// Since when the client has made no room for what is there.
     stalled_since: Option<Instant>,
+    /// There will be no more than what is queued, or what is queued can't be complete.
+    has_ended: bool,
+    is_cut_off: bool,
 }
 
 impl Stream {
-    /// The request with this number.
     pub(super) fn new(
+        id: u32,
         request: u64,
         is_head: bool,
-        respond: SendResponse<Payload>,
-        source: RecvStream,
+        is_complete: bool,
         now: Instant,
     ) -> Self {
         Self {
+            id,
             request,
             is_head,
+            is_complete,
+            used: 0,
+            unwanted: 0,
             deadline: now + READ_TIMEOUT,
-            respond: Some(respond),
-            source,
             state: State::Over,
         }
     }
@@ -108,22 +111,14 @@ impl Stream {
     /// Goes on with a request that was admitted; its body may be so long, or is ignored if that is 0.
     pub(super) fn open(&mut self, exchange: Exchange, max_body: usize, head: &Head) {
         let length = match head.framing {
-            Framing::Length(length) => length,
+            Framing::Length(length) if max_body > 0 => length,
             _ => 0,
         };
-        let is_too_long = max_body > 0 && length > max_body as u64;
+        let is_too_long = length > max_body as u64;
         let mut body = Wiped::default();
-        if max_body > 0 && !is_too_long {
+        if !is_too_long {
             // A buffer that grows would leave copies of what it held behind.
             body.reserve_exact(usize::try_from(length).unwrap_or(max_body));
-        }
-        if head.expects_continue
-            && !self.source.is_end_stream()
-            && let Some(respond) = &mut self.respond
-        {
-            let mut go_ahead = http::Response::new(());
-            *go_ahead.status_mut() = StatusCode::CONTINUE;
-            let _ = respond.send_informational(go_ahead);
         }
         self.state = State::Body(Box::new(Receiving {
             exchange,
@@ -141,7 +136,7 @@ impl Stream {
     pub(super) fn held(&self) -> usize {
         match &self.state {
             State::Body(receiving) => receiving.body.capacity(),
-            State::Sending(sending) => sending.left.remaining(),
+            State::Sending(sending) => sending.body.capacity(),
             _ => 0,
         }
     }
@@ -155,29 +150,33 @@ impl Stream {
         }
     }
 
-    /// Whether the client does not want the answer any more.
-    pub(super) fn was_reset(&mut self) -> bool {
-        let cx = &mut context();
-        let reset = match (&mut self.state, &mut self.respond) {
-            (State::Sending(sending), _) => sending.to.poll_reset(cx),
-            (State::Streaming(following), _) => following.to.poll_reset(cx),
-            (_, Some(respond)) => respond.poll_reset(cx),
-            (_, None) => Poll::Pending,
-        };
-        reset.is_ready()
+    /// Takes bytes of the body.
+    pub(super) fn receive(&mut self, bytes: &[u8], is_complete: bool) {
+        self.is_complete |= is_complete;
+        self.used += bytes.len();
+        match &mut self.state {
+            State::Body(receiving) if receiving.max_body > 0 => receiving.add(bytes),
+            _ => self.unwanted += bytes.len() as u64,
+        }
     }
 
-    /// One step. `false` if there is nothing to do but wait. Bodies are read if `may_read`.
+    /// One step. `false` if there is nothing to do but wait. The client may send more of the body if
+    /// `may_receive`.
     pub(super) fn advance(
         &mut self,
-        may_read: bool,
+        may_receive: bool,
+        protocol: &mut two::Connection,
         inner: &mut Inner,
         connection: &Arc<Connection>,
         server: &Server,
     ) -> bool {
+        if self.used > 0 && may_receive && self.unwanted <= MAX_DISCARD {
+            let used = std::mem::take(&mut self.used);
+            protocol.release(self.id, used, &mut inner.output);
+        }
         match &mut self.state {
             State::Body(receiving) => {
-                if !may_read || !receiving.read(&mut self.source) {
+                if !receiving.is_done() && !self.is_complete {
                     return false;
                 }
                 let State::Body(receiving) = std::mem::replace(&mut self.state, State::Over) else {
@@ -193,7 +192,7 @@ impl Stream {
                     true => Answer::Now(exchange.answer(Err(Failure::InvalidJson))),
                     false => inner.run(exchange, &body, self.request, connection, server),
                 };
-                self.give(answer, inner, connection, server);
+                self.give(answer, protocol, inner, connection, server);
                 true
             }
             State::Waiting(pending) => {
@@ -205,35 +204,44 @@ impl Stream {
                     return false;
                 };
                 let answer = pending.finish(inner, connection, server);
-                self.give(answer, inner, connection, server);
+                self.give(answer, protocol, inner, connection, server);
                 true
             }
-            State::Sending(sending) => match sending.send() {
-                Sent::All => {
-                    self.discard(inner.now);
-                    true
-                }
-                Sent::Some => {
+            State::Sending(sending) => {
+                let sent = sending.send(self.id, protocol, inner);
+                if sent > 0 {
                     self.deadline = inner.now + WRITE_TIMEOUT;
-                    true
                 }
-                Sent::Nothing => false,
-            },
-            State::Streaming(following) => match following.send(inner.now) {
-                Sent::All => {
+                if sending.sent < sending.body.len() {
+                    return false;
+                }
+                if sending.has_trailers {
+                    let trailers: [(&str, &[u8]); 2] = [("status", b"200"), ("error", b"")];
+                    protocol.send_head(self.id, None, &trailers, true, &mut inner.output);
+                }
+                self.rest(protocol, inner);
+                true
+            }
+            State::Streaming(following) => {
+                following.send(self.id, protocol, inner);
+                if following.is_cut_off {
+                    protocol.reset(self.id, Code::Cancel, &mut inner.output);
                     self.state = State::Over;
-                    true
+                } else if following.has_ended && following.is_empty() {
+                    protocol.send_body(self.id, &[], true, &mut inner.output);
+                    self.rest(protocol, inner);
                 }
-                Sent::Some => true,
-                Sent::Nothing => false,
-            },
-            State::Discard(left) => match discard(&mut self.source, left) {
-                true => {
+                false
+            }
+            State::Discard => {
+                if self.unwanted > MAX_DISCARD {
+                    protocol.reset(self.id, Code::NoError, &mut inner.output);
                     self.state = State::Over;
-                    true
+                } else if self.is_complete {
+                    self.state = State::Over;
                 }
-                false => false,
-            },
+                false
+            }
             State::Over => false,
         }
     }
@@ -241,273 +249,218 @@ impl Stream {
     fn give(
         &mut self,
         answer: Answer,
+        protocol: &mut two::Connection,
         inner: &mut Inner,
         connection: &Arc<Connection>,
         server: &Server,
     ) {
         match answer {
-            Answer::Now(reply) => self.reply(reply, inner.now),
+            Answer::Now(reply) => self.reply(reply, protocol, inner),
             Answer::Later(pending) => {
                 self.deadline = pending.exchange.deadline.instant();
                 self.state = State::Waiting(Box::new(pending));
             }
             Answer::Stream(exchange, stream) => {
-                let Some(to) = self.send_head(&Reply::open_stream(), false) else {
-                    return;
-                };
-                self.deadline = inner.now + CHECK_INTERVAL;
+                self.send_head(&Reply::open_stream(), false, protocol, inner);
+                let (request, now) = (self.request, inner.now);
+                self.deadline = now + CHECK_INTERVAL;
                 self.state = State::Streaming(Box::new(Following {
-                    to,
-                    streaming: Streaming::new(
-                        exchange,
-                        stream,
-                        self.request,
-                        inner.now,
-                        connection,
-                        server,
-                    ),
+                    streaming: Streaming::new(exchange, stream, request, now, connection, server),
                     forwarded: inner.forwarded.clone(),
-                    block: None,
-                    has_ended: false,
+                    block: Arc::default(),
+                    sent: 0,
                     stalled_since: None,
+                    has_ended: false,
+                    is_cut_off: false,
                 }));
             }
         }
     }
 
     /// Begins to send an answer.
-    pub(super) fn reply(&mut self, reply: Reply, now: Instant) {
-        self.state = State::Over;
+    pub(super) fn reply(
+        &mut self,
+        reply: Reply,
+        protocol: &mut two::Connection,
+        inner: &mut Inner,
+    ) {
         let has_trailers = reply.is_stream && !self.is_head;
         let is_all = self.is_head || (reply.body.is_empty() && !has_trailers);
-        let Some(to) = self.send_head(&reply, is_all) else {
-            return;
-        };
+        self.send_head(&reply, is_all, protocol, inner);
         if is_all {
-            self.discard(now);
+            self.rest(protocol, inner);
             return;
         }
-        self.deadline = now + WRITE_TIMEOUT;
+        self.deadline = inner.now + WRITE_TIMEOUT;
         self.state = State::Sending(Sending {
-            to,
-            left: reply.body.into(),
+            body: reply.body,
+            sent: 0,
             has_trailers,
         });
     }
 
+    fn send_head(
+        &self,
+        reply: &Reply,
+        is_all: bool,
+        protocol: &mut two::Connection,
+        inner: &mut Inner,
+    ) {
+        with_date(|date| {
+            let (mut fields, mut count) = ([("", &[][..]); 6], 0);
+            let mut add = |name, value| {
+                fields[count] = (name, value);
+                count += 1;
+            };
+            let length;
+            let header;
+            if let Some(content_type) = reply.content_type {
+                add("content-type", content_type.as_bytes());
+                if reply.status >= 400 {
+                    add("x-content-type-options", b"nosniff");
+                }
+            }
+            if let Some((name, value)) = &reply.header {
+                header = name.to_ascii_lowercase();
+                add(&header, value.as_bytes());
+            }
+            if reply.announces_trailers {
+                add("trailer", b"Status, Error");
+            }
+            if !reply.is_stream && !reply.is_open {
+                length = reply.body.len().to_string();
+                add("content-length", length.as_bytes());
+            }
+            add("date", date);
+            let status = Some(reply.status);
+            protocol.send_head(self.id, status, &fields[..count], is_all, &mut inner.output);
+        });
+    }
+
     /// The answer is given: what is left of the body is dropped.
-    fn discard(&mut self, now: Instant) {
-        self.deadline = now + LINGER_TIMEOUT;
-        self.state = match self.source.is_end_stream() {
+    fn rest(&mut self, _: &mut two::Connection, inner: &Inner) {
+        self.deadline = inner.now + LINGER_TIMEOUT;
+        self.state = match self.is_complete {
             true => State::Over,
-            false => State::Discard(MAX_DISCARD as usize),
+            false => State::Discard,
         };
     }
 
-    /// `None` if the client has reset the stream.
-    fn send_head(&mut self, reply: &Reply, is_all: bool) -> Option<SendStream<Payload>> {
-        let mut respond = self.respond.take()?;
-        respond.send_response(response(reply), is_all).ok()
+    /// Ends a log stream; if not `is_complete`, the client sees that some is missing.
+    pub(super) fn end(&mut self, is_complete: bool) {
+        if let State::Streaming(following) = &mut self.state {
+            following.has_ended = true;
+            if !is_complete && !std::mem::replace(&mut following.is_cut_off, true) {
+                following.streaming.count_drop();
+            }
+        }
     }
 
-    /// What the sweeper does when its deadline has passed. `false` if the client does not take its
-    /// answer.
-    pub(super) fn expire(&mut self, inner: &mut Inner, server: &Server) -> bool {
+    /// What the sweeper does when its deadline has passed. `false` if the client makes no room for
+    /// its answer.
+    pub(super) fn expire(
+        &mut self,
+        protocol: &mut two::Connection,
+        inner: &mut Inner,
+        server: &Server,
+    ) -> bool {
         match &mut self.state {
             State::Body(_) => {
                 // The read timeout cuts the body off, which is no valid JSON.
                 if let State::Body(receiving) = std::mem::replace(&mut self.state, State::Over) {
                     let reply = receiving.exchange.answer(Err(Failure::InvalidJson));
-                    self.reply(reply, inner.now);
+                    self.reply(reply, protocol, inner);
                 }
             }
             State::Waiting(pending) => pending.expire(),
             State::Sending(_) => return false,
             State::Streaming(following) => {
                 self.deadline = inner.now + CHECK_INTERVAL;
-                if following.is_stalled(inner.now) {
-                    self.send_away();
+                let stalled_since = following.stalled_since;
+                if stalled_since.is_some_and(|since| inner.now >= since + WRITE_TIMEOUT) {
+                    self.end(false);
                 } else if !inner.may_follow(following, server) {
                     following.has_ended = true;
                 }
             }
-            State::Discard(_) | State::Over => self.state = State::Over,
+            State::Discard => {
+                protocol.reset(self.id, Code::NoError, &mut inner.output);
+                self.state = State::Over;
+            }
+            State::Over => {}
         }
         true
     }
-
-    /// Ends a log stream that can't be complete, so that the client sees that.
-    pub(super) fn send_away(&mut self) {
-        if let State::Streaming(following) = &mut self.state {
-            following.streaming.count_drop();
-            following.to.send_reset(Reason::CANCEL);
-            self.state = State::Over;
-        }
-    }
-}
-
-/// What came of an attempt to send.
-enum Sent {
-    /// It is all sent, or there is nobody to send it to.
-    All,
-    /// Something.
-    Some,
-    /// The client has made no room.
-    Nothing,
 }
 
 impl Receiving {
-    /// Reads what is there. Whether that is all, or all that is wanted.
-    fn read(&mut self, source: &mut RecvStream) -> bool {
-        if self.max_body == 0 {
-            return true;
+    fn add(&mut self, bytes: &[u8]) {
+        self.is_too_long |= self.body.len() + bytes.len() > self.max_body;
+        if !self.is_too_long {
+            secret::reserve(&mut self.body, bytes.len());
+            self.body.extend_from_slice(bytes);
         }
-        let cx = &mut context();
-        loop {
-            if self.is_too_long {
-                return true;
-            }
-            match source.poll_data(cx) {
-                Poll::Pending => return false,
-                Poll::Ready(None) => return true,
-                // A stream that the client has reset is found out elsewhere; a body that is not
-                // what its length says is no JSON.
-                Poll::Ready(Some(Err(_))) => self.is_too_long = true,
-                Poll::Ready(Some(Ok(bytes))) => {
-                    let _ = source.flow_control().release_capacity(bytes.len());
-                    self.is_too_long = self.body.len() + bytes.len() > self.max_body;
-                    if !self.is_too_long {
-                        secret::reserve(&mut self.body, bytes.len());
-                        self.body.extend_from_slice(&bytes);
-                    }
-                }
-            }
-        }
+    }
+
+    /// Whether what comes in does not matter any more.
+    fn is_done(&self) -> bool {
+        self.max_body == 0 || self.is_too_long
     }
 }
 
-/// Drops what comes in, at most so much. `true` if it is over.
-fn discard(source: &mut RecvStream, left: &mut usize) -> bool {
-    let cx = &mut context();
-    loop {
-        match source.poll_data(cx) {
-            Poll::Pending => return false,
-            Poll::Ready(Some(Ok(bytes))) if bytes.len() <= *left => {
-                *left -= bytes.len();
-                let _ = source.flow_control().release_capacity(bytes.len());
-            }
-            Poll::Ready(_) => return true,
-        }
+/// Sends what there is room for of `bytes`, here and at the client, and says how much that was.
+fn send(
+    id: u32,
+    bytes: &[u8],
+    is_last: bool,
+    protocol: &mut two::Connection,
+    inner: &mut Inner,
+) -> usize {
+    let room = MAX_OUTPUT.saturating_sub(inner.unsent());
+    let count = protocol.room(id).min(room).min(bytes.len());
+    if count > 0 || bytes.is_empty() {
+        let is_last = is_last && count == bytes.len();
+        protocol.send_body(id, &bytes[..count], is_last, &mut inner.output);
     }
+    count
 }
 
 impl Sending {
-    fn send(&mut self) -> Sent {
-        let sent = send(&mut self.to, &mut self.left, !self.has_trailers);
-        if matches!(sent, Sent::All) && self.has_trailers {
-            let _ = self.to.send_trailers(trailers());
+    fn send(&mut self, id: u32, protocol: &mut two::Connection, inner: &mut Inner) -> usize {
+        if self.body.is_empty() {
+            return 0;
         }
+        let left = &self.body[self.sent..];
+        let sent = send(id, left, !self.has_trailers, protocol, inner);
+        self.sent += sent;
         sent
     }
 }
 
-/// Sends what there is room for of `left`.
-fn send(to: &mut SendStream<Payload>, left: &mut Payload, is_last: bool) -> Sent {
-    let count = left.remaining();
-    to.reserve_capacity(count);
-    let room = to.capacity().min(count);
-    if room == 0 && count > 0 {
-        return Sent::Nothing;
-    }
-    let is_all = room == count;
-    match to.send_data(left.take(room), is_all && is_last) {
-        Ok(()) if !is_all => Sent::Some,
-        _ => Sent::All,
-    }
-}
-
 impl Following {
-    /// Whether the client has not read for so long that it is sent away.
-    fn is_stalled(&self, now: Instant) -> bool {
-        self.stalled_since
-            .is_some_and(|since| now >= since + WRITE_TIMEOUT)
-    }
-
-    fn send(&mut self, now: Instant) -> Sent {
-        let Some(block) = &mut self.block else {
+    /// Sends what is queued as far as there is room for it.
+    fn send(&mut self, id: u32, protocol: &mut two::Connection, inner: &mut Inner) {
+        loop {
+            if self.sent == self.block.len() {
+                self.stalled_since = None;
+                let Some(block) = self.streaming.next() else {
+                    return;
+                };
+                (self.block, self.sent) = (block, 0);
+            }
+            let sent = send(id, &self.block[self.sent..], false, protocol, inner);
+            self.sent += sent;
+            if sent == 0 {
+                self.stalled_since.get_or_insert(inner.now);
+                return;
+            }
             self.stalled_since = None;
-            return match self.streaming.next() {
-                Some(block) => {
-                    self.block = Some(block.into());
-                    Sent::Some
-                }
-                None if self.has_ended => {
-                    let _ = self.to.send_data(Wiped::default().into(), true);
-                    Sent::All
-                }
-                None => Sent::Nothing,
-            };
-        };
-        match send(&mut self.to, block, false) {
-            Sent::All => {
-                self.block = None;
-                self.stalled_since = None;
-                Sent::Some
-            }
-            Sent::Some => {
-                self.stalled_since = None;
-                Sent::Some
-            }
-            Sent::Nothing => {
-                self.stalled_since = self.stalled_since.or(Some(now));
-                Sent::Nothing
-            }
         }
     }
-}
 
-const TRAILER: HeaderValue = HeaderValue::from_static("Status, Error");
-const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
-
-/// The head of an answer.
-fn response(reply: &Reply) -> http::Response<()> {
-    let mut headers = HeaderMap::with_capacity(8);
-    if let Some(content_type) = reply.content_type {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        if reply.status >= 400 {
-            headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-        }
+    fn is_empty(&self) -> bool {
+        self.sent == self.block.len() && self.streaming.is_empty()
     }
-    if let Some((name, value)) = &reply.header
-        && let (Ok(name), Ok(value)) = (
-            HeaderName::from_bytes(name.as_bytes()),
-            HeaderValue::from_str(value),
-        )
-    {
-        headers.insert(name, value);
-    }
-    if reply.announces_trailers {
-        headers.insert(header::TRAILER, TRAILER);
-    }
-    if !reply.is_stream && !reply.is_open {
-        headers.insert(header::CONTENT_LENGTH, reply.body.len().into());
-    }
-    if let Ok(date) = with_date(HeaderValue::from_bytes) {
-        headers.insert(header::DATE, date);
-    }
-    let mut response = http::Response::new(());
-    *response.status_mut() =
-        StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    *response.headers_mut() = headers;
-    response
-}
-
-/// What says that a list is complete.
-fn trailers() -> HeaderMap {
-    let mut trailers = HeaderMap::with_capacity(2);
-    trailers.insert("status", HeaderValue::from_static("200"));
-    trailers.insert("error", HeaderValue::from_static(""));
-    trailers
 }
 
 impl Inner {

@@ -1,0 +1,414 @@
+//! Header blocks of HTTP/2 (HPACK, RFC 7541): reading those of clients, writing ours.
+//!
+//! Ours name fields of the static table and remember nothing, so that an answer costs no memory and any
+//! client can read it, whatever it allows.
+
+use std::collections::VecDeque;
+
+use super::huffman;
+
+/// What the table of a client may hold (RFC 9113 6.5.2: the default), in bytes as the RFC counts them.
+pub(super) const MAX_TABLE: usize = 4096;
+/// What a field counts besides its bytes (RFC 7541 4.1).
+pub(super) const OVERHEAD: usize = 32;
+
+/// RFC 7541 appendix A; indices begin with 1.
+#[rustfmt::skip]
+const STATIC: [(&str, &str); 61] = [
+    (":authority", ""),
+    (":method", "GET"),
+    (":method", "POST"),
+    (":path", "/"),
+    (":path", "/index.html"),
+    (":scheme", "http"),
+    (":scheme", "https"),
+    (":status", "200"),
+    (":status", "204"),
+    (":status", "206"),
+    (":status", "304"),
+    (":status", "400"),
+    (":status", "404"),
+    (":status", "500"),
+    ("accept-charset", ""),
+    ("accept-encoding", "gzip, deflate"),
+    ("accept-language", ""),
+    ("accept-ranges", ""),
+    ("accept", ""),
+    ("access-control-allow-origin", ""),
+    ("age", ""),
+    ("allow", ""),
+    ("authorization", ""),
+    ("cache-control", ""),
+    ("content-disposition", ""),
+    ("content-encoding", ""),
+    ("content-language", ""),
+    ("content-length", ""),
+    ("content-location", ""),
+    ("content-range", ""),
+    ("content-type", ""),
+    ("cookie", ""),
+    ("date", ""),
+    ("etag", ""),
+    ("expect", ""),
+    ("expires", ""),
+    ("from", ""),
+    ("host", ""),
+    ("if-match", ""),
+    ("if-modified-since", ""),
+    ("if-none-match", ""),
+    ("if-range", ""),
+    ("if-unmodified-since", ""),
+    ("last-modified", ""),
+    ("link", ""),
+    ("location", ""),
+    ("max-forwards", ""),
+    ("proxy-authenticate", ""),
+    ("proxy-authorization", ""),
+    ("range", ""),
+    ("referer", ""),
+    ("refresh", ""),
+    ("retry-after", ""),
+    ("server", ""),
+    ("set-cookie", ""),
+    ("strict-transport-security", ""),
+    ("transfer-encoding", ""),
+    ("user-agent", ""),
+    ("vary", ""),
+    ("via", ""),
+    ("www-authenticate", ""),
+];
+
+/// A header block that is none. The table is not what the client thinks any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Broken;
+
+/// Reads the header blocks of one client, in their order.
+#[derive(Default)]
+pub(super) struct Decoder {
+    /// The fields that the client may refer to, the oldest first: where each begins in `bytes`, and
+    /// the lengths of its name and value.
+    entries: VecDeque<(usize, usize, usize)>,
+    bytes: Vec<u8>,
+    /// What the entries count, and may count less than the maximum.
+    size: usize,
+    reduced_by: usize,
+    name: Vec<u8>,
+    value: Vec<u8>,
+}
+
+/// One field of a block.
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn byte(&mut self) -> Result<u8, Broken> {
+        let (first, rest) = self.0.split_first().ok_or(Broken)?;
+        self.0 = rest;
+        Ok(*first)
+    }
+
+    /// A number whose first bits are the lower `bits` of `first` (RFC 7541 5.1).
+    fn number(&mut self, first: u8, bits: u32) -> Result<usize, Broken> {
+        let mask = (1_u8 << bits) - 1;
+        let mut number = usize::from(first & mask);
+        if number < usize::from(mask) {
+            return Ok(number);
+        }
+        // No number that makes sense here is longer.
+        for shift in [0, 7, 14, 21] {
+            let byte = self.byte()?;
+            number += usize::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(number);
+            }
+        }
+        Err(Broken)
+    }
+
+    /// A string (RFC 7541 5.2), which takes the place of what is in `out`.
+    fn string(&mut self, out: &mut Vec<u8>) -> Result<(), Broken> {
+        let first = self.byte()?;
+        let length = self.number(first, 7)?;
+        let (text, rest) = self.0.split_at_checked(length).ok_or(Broken)?;
+        self.0 = rest;
+        out.clear();
+        match first & 0x80 != 0 {
+            true => huffman::decode(text, out).ok_or(Broken)?,
+            false => out.extend_from_slice(text),
+        }
+        Ok(())
+    }
+}
+
+impl Decoder {
+    /// Shows the fields of `block`, names and values, to `field`.
+    ///
+    /// # Errors
+    /// [`Broken`] if it is no header block.
+    pub(super) fn decode(
+        &mut self,
+        block: &[u8],
+        mut field: impl FnMut(&[u8], &[u8]),
+    ) -> Result<(), Broken> {
+        let mut rest = Cursor(block);
+        let mut may_resize = true;
+        while !rest.0.is_empty() {
+            let first = rest.byte()?;
+            if first & 0xe0 == 0x20 {
+                // RFC 7541 4.2: at the beginning of a block only.
+                let size = rest.number(first, 5)?;
+                if !may_resize || size > MAX_TABLE {
+                    return Err(Broken);
+                }
+                self.reduced_by = MAX_TABLE - size;
+                self.evict(0);
+                continue;
+            }
+            may_resize = false;
+            if first & 0x80 != 0 {
+                let index = rest.number(first, 7)?;
+                let (name, value) = self.entry(index)?;
+                field(name, value);
+                continue;
+            }
+            // With indexing, without, and never: they differ in the first only.
+            let is_kept = first & 0x40 != 0;
+            let index = rest.number(first, if is_kept { 6 } else { 4 })?;
+            let (mut name, mut value) = (
+                std::mem::take(&mut self.name),
+                std::mem::take(&mut self.value),
+            );
+            match index {
+                0 => rest.string(&mut name)?,
+                index => {
+                    name.clear();
+                    name.extend_from_slice(self.entry(index)?.0);
+                }
+            }
+            rest.string(&mut value)?;
+            field(&name, &value);
+            if is_kept {
+                self.insert(&name, &value);
+            }
+            (self.name, self.value) = (name, value);
+        }
+        // The longest of them need not be kept.
+        if self.name.capacity() + self.value.capacity() > 1024 {
+            (self.name, self.value) = (Vec::new(), Vec::new());
+        }
+        Ok(())
+    }
+
+    fn entry(&self, index: usize) -> Result<(&[u8], &[u8]), Broken> {
+        let index = index.checked_sub(1).ok_or(Broken)?;
+        if let Some((name, value)) = STATIC.get(index) {
+            return Ok((name.as_bytes(), value.as_bytes()));
+        }
+        let newest = self.entries.len().checked_sub(1).ok_or(Broken)?;
+        let at = newest.checked_sub(index - STATIC.len()).ok_or(Broken)?;
+        let (start, name, value) = self.entries[at];
+        Ok(self.bytes[start..start + name + value].split_at(name))
+    }
+
+    fn insert(&mut self, name: &[u8], value: &[u8]) {
+        let size = name.len() + value.len() + OVERHEAD;
+        self.evict(size);
+        // RFC 7541 4.4: what is too large empties the table and is not added.
+        if size > MAX_TABLE - self.reduced_by {
+            return;
+        }
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(name);
+        self.bytes.extend_from_slice(value);
+        self.entries.push_back((start, name.len(), value.len()));
+        self.size += size;
+    }
+
+    /// Makes room for a field that counts so much.
+    fn evict(&mut self, size: usize) {
+        let room = (MAX_TABLE - self.reduced_by).saturating_sub(size);
+        while self.size > room {
+            let Some((_, name, value)) = self.entries.pop_front() else {
+                break;
+            };
+            self.size -= name + value + OVERHEAD;
+        }
+        // Bytes of entries that are gone are dropped when there are as many as of those that are not.
+        let unused = self
+            .entries
+            .front()
+            .map_or(self.bytes.len(), |entry| entry.0);
+        if unused > 0 && unused >= self.bytes.len() - unused {
+            self.bytes.drain(..unused);
+            for entry in &mut self.entries {
+                entry.0 -= unused;
+            }
+        }
+    }
+}
+
+/// Appends a number of which `bits` fit into the first byte, beside `pattern`.
+fn put_number(out: &mut Vec<u8>, pattern: u8, bits: u32, mut number: usize) {
+    let mask = (1_usize << bits) - 1;
+    if number < mask {
+        out.push(pattern | number as u8);
+        return;
+    }
+    out.push(pattern | mask as u8);
+    number -= mask;
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// Says that we remember nothing, as a client wants to hear that allows less than the default.
+pub(super) fn put_no_table(out: &mut Vec<u8>) {
+    out.push(0x20);
+}
+
+/// Appends the status of an answer.
+pub(super) fn put_status(out: &mut Vec<u8>, status: u16) {
+    match status {
+        200 => out.push(0x80 | 8),
+        400 => out.push(0x80 | 12),
+        404 => out.push(0x80 | 13),
+        500 => out.push(0x80 | 14),
+        status => {
+            let digit = |unit| b'0' + (status / unit % 10) as u8;
+            put_number(out, 0, 4, 8);
+            put_number(out, 0, 7, 3);
+            out.extend_from_slice(&[digit(100), digit(10), digit(1)]);
+        }
+    }
+}
+
+/// Appends a field; `name` is in lower case.
+pub(super) fn put_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    let index = STATIC.iter().position(|(known, _)| *known == name);
+    put_number(out, 0, 4, index.map_or(0, |index| index + 1));
+    if index.is_none() {
+        put_number(out, 0, 7, name.len());
+        out.extend_from_slice(name.as_bytes());
+    }
+    put_number(out, 0, 7, value.len());
+    out.extend_from_slice(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<String>, Broken> {
+        let mut found = Vec::new();
+        decoder.decode(block, |name, value| {
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            found.push(format!("{}: {}", text(name), text(value)));
+        })?;
+        Ok(found)
+    }
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits: Vec<u8> = hex.bytes().filter(|byte| *byte != b' ').collect();
+        let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        digits.chunks(2).map(byte).collect()
+    }
+
+    /// RFC 7541 C.3 and C.4: three requests of one connection, without and with Huffman code.
+    #[test]
+    fn the_examples_of_the_rfc_are_decoded() {
+        let plain = [
+            "8286 8441 0f77 7777 2e65 7861 6d70 6c65 2e63 6f6d",
+            "8286 84be 5808 6e6f 2d63 6163 6865",
+            "8287 85bf 400a 6375 7374 6f6d 2d6b 6579 0c63 7573 746f 6d2d 7661 6c75 65",
+        ];
+        let coded = [
+            "8286 8441 8cf1 e3c2 e5f2 3a6b a0ab 90f4 ff",
+            "8286 84be 5886 a8eb 1064 9cbf",
+            "8287 85bf 4088 25a8 49e9 5ba9 7d7f 8925 a849 e95b b8e8 b4bf",
+        ];
+        for blocks in [plain, coded] {
+            let mut decoder = Decoder::default();
+            let all = blocks.map(|block| fields(&mut decoder, &bytes(block)).unwrap().join(", "));
+            assert_eq!(
+                [
+                    ":method: GET, :scheme: http, :path: /, :authority: www.example.com",
+                    ":method: GET, :scheme: http, :path: /, :authority: www.example.com, cache-control: no-cache",
+                    ":method: GET, :scheme: https, :path: /index.html, :authority: www.example.com, custom-key: custom-value",
+                ],
+                all.each_ref().map(String::as_str)
+            );
+            assert_eq!(164, decoder.size);
+        }
+    }
+
+    #[test]
+    fn old_fields_leave_a_full_table_and_large_ones_empty_it() {
+        let mut decoder = Decoder::default();
+        let field = |value: &[u8]| {
+            let mut block = vec![0x40, 1, b'n'];
+            put_number(&mut block, 0, 7, value.len());
+            [block, value.to_vec()].concat()
+        };
+        for number in 0..1000_usize {
+            let value = vec![b'a' + (number % 26) as u8; 600 + number % 7];
+            fields(&mut decoder, &field(&value)).unwrap();
+            assert!(decoder.size <= MAX_TABLE && decoder.bytes.len() <= 2 * MAX_TABLE);
+            // The newest has the first index behind the static table.
+            let newest = fields(&mut decoder, &[0x80 | 62]).unwrap();
+            assert_eq!(
+                format!("n: {}", String::from_utf8(value).unwrap()),
+                newest[0]
+            );
+            let last = 61 + decoder.entries.len() as u8;
+            assert!(fields(&mut decoder, &[0x80 | last]).is_ok());
+            assert_eq!(Err(Broken), fields(&mut decoder, &[0x80 | (last + 1)]));
+        }
+        fields(&mut decoder, &field(&[b'x'; 5000])).unwrap();
+        assert_eq!((0, 0), (decoder.size, decoder.entries.len()));
+        // A smaller table, and none.
+        fields(&mut decoder, &field(b"v")).unwrap();
+        assert_eq!(34, decoder.size);
+        fields(&mut decoder, &[0x20 | 30]).unwrap();
+        assert_eq!(0, decoder.size);
+        fields(&mut decoder, &field(b"v")).unwrap();
+        assert_eq!(0, decoder.size);
+    }
+
+    #[test]
+    fn broken_blocks_are_refused() {
+        for block in [
+            "80",                // index 0
+            "be",                // nothing in the table yet
+            "ff ff ff ff ff 0f", // a number without end
+            "40 05 61",          // cut off
+            "00 81 ff 00",       // a name that is no Huffman code
+            "82 20",             // a resize behind a field
+            "3f e2 1f",          // to 4097
+            "04",
+        ] {
+            let found = fields(&mut Decoder::default(), &bytes(block));
+            assert_eq!(Err(Broken), found, "{block}");
+        }
+    }
+
+    #[test]
+    fn what_we_write_can_be_read() {
+        let mut block = Vec::new();
+        put_no_table(&mut block);
+        for status in [200, 400, 404, 500, 503, 301] {
+            put_status(&mut block, status);
+        }
+        put_field(&mut block, "content-type", b"application/json");
+        put_field(&mut block, "x-content-type-options", b"nosniff");
+        put_field(&mut block, "location", &[b'a'; 300]);
+        put_field(&mut block, "error", b"");
+        let found = fields(&mut Decoder::default(), &block).unwrap();
+        let statuses = [200, 400, 404, 500, 503, 301].map(|status| format!(":status: {status}"));
+        assert_eq!(statuses.as_slice(), &found[..6]);
+        assert_eq!("content-type: application/json", found[6]);
+        assert_eq!("x-content-type-options: nosniff", found[7]);
+        assert_eq!(format!("location: {}", "a".repeat(300)), found[8]);
+        assert_eq!("error: ", found[9]);
+    }
+}

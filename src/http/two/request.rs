@@ -1,0 +1,140 @@
+//! The fields of a header block, checked (RFC 9113 8.2 and 8.3), and the request that they make.
+
+use super::{
+    MAX_HEADERS,
+    hpack::{Broken, Decoder, OVERHEAD},
+};
+use crate::http::{
+    Malformed, Method,
+    head::{Framing, Head},
+};
+
+/// A well-formed header block.
+#[derive(Default)]
+pub(super) struct Fields {
+    method: Option<Method>,
+    path: Option<String>,
+    has_scheme: bool,
+    has_authority: bool,
+    /// There are no pseudo-fields, as it must be behind a body.
+    pub(super) is_trailer: bool,
+    /// `Content-Length`.
+    pub(super) length: Option<u64>,
+    expects_continue: bool,
+    kept: Vec<Vec<u8>>,
+    size: usize,
+    has_regular: bool,
+}
+
+/// Reads a header block, and keeps the values of the field `kept`. `None` if it is malformed.
+///
+/// # Errors
+/// [`Broken`] if it can't be decoded.
+pub(super) fn read(
+    decoder: &mut Decoder,
+    block: &[u8],
+    kept: Option<&str>,
+) -> Result<Option<Fields>, Broken> {
+    let mut fields = Fields {
+        is_trailer: true,
+        ..Fields::default()
+    };
+    let mut is_well_formed = true;
+    decoder.decode(block, |name, value| {
+        is_well_formed = is_well_formed && fields.add(name, value, kept).is_some();
+    })?;
+    Ok(is_well_formed.then_some(fields))
+}
+
+impl Fields {
+    /// Takes up a field. `None` if that makes the block malformed.
+    fn add(&mut self, name: &[u8], value: &[u8], kept: Option<&str>) -> Option<()> {
+        self.size += name.len() + value.len() + OVERHEAD;
+        if self.size > MAX_HEADERS {
+            // The request is refused; what more it says is of no interest.
+            return Some(());
+        }
+        let is_text = |byte: &u8| !matches!(byte, 0 | b'\r' | b'\n');
+        let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+        if !value.iter().all(is_text) || blank(value.first()) || blank(value.last()) {
+            return None;
+        }
+        if let [b':', pseudo @ ..] = name {
+            self.is_trailer = false;
+            if self.has_regular {
+                return None;
+            }
+            return self.add_pseudo(pseudo, value);
+        }
+        self.has_regular = true;
+        let is_token = |byte: &u8| {
+            matches!(byte, b'a'..=b'z' | b'0'..=b'9') || b"!#$%&'*+-.^_`|~".contains(byte)
+        };
+        if name.is_empty() || !name.iter().all(is_token) {
+            return None;
+        }
+        if kept.is_some_and(|kept| kept.as_bytes().eq_ignore_ascii_case(name)) {
+            self.kept.push(value.to_vec());
+        }
+        match name {
+            // Fields of a connection have no place here (RFC 9113 8.2.2).
+            b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding"
+            | b"upgrade" => None,
+            b"te" if !value.eq_ignore_ascii_case(b"trailers") => None,
+            b"content-length" => {
+                let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+                let length = std::str::from_utf8(value).ok().filter(|_| is_number)?;
+                let length = length.parse().ok()?;
+                let is_same = self.length.is_none_or(|known| known == length);
+                self.length = Some(length);
+                is_same.then_some(())
+            }
+            b"expect" => {
+                self.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
+                Some(())
+            }
+            _ => Some(()),
+        }
+    }
+
+    fn add_pseudo(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
+        let text = std::str::from_utf8(value).ok()?;
+        let is_new = match name {
+            b"method" => self.method.replace(Method::parse(text)).is_none(),
+            b"path" => self.path.replace(text.to_owned()).is_none(),
+            b"scheme" => !std::mem::replace(&mut self.has_scheme, true),
+            b"authority" => !std::mem::replace(&mut self.has_authority, true),
+            _ => false,
+        };
+        is_new.then_some(())
+    }
+
+    /// The request, and the length of its body if that was announced. `None` if it lacks something.
+    /// Its head may be refused all the same.
+    pub(super) fn request(
+        self,
+        is_complete: bool,
+    ) -> Option<(Result<Head, Malformed>, Option<u64>)> {
+        if self.size > MAX_HEADERS {
+            let refusal = Malformed {
+                status: 431,
+                reason: "request head over 64 KiB",
+            };
+            return Some((Err(refusal), None));
+        }
+        let method = self.method.filter(|_| self.has_scheme)?;
+        let path = self.path.filter(|path| !path.is_empty())?;
+        let head = Head::new(method, &path).map(|head| Head {
+            framing: match (is_complete, self.length) {
+                (true, _) => Framing::None,
+                (false, Some(length)) => Framing::Length(length),
+                // The end of the body is known some other way.
+                (false, None) => Framing::Chunked,
+            },
+            expects_continue: self.expects_continue && !is_complete,
+            kept: self.kept,
+            ..head
+        });
+        Some((head, self.length))
+    }
+}

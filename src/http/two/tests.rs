@@ -1,0 +1,568 @@
+use super::*;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    put_header(&mut frame, payload.len(), kind, flags, stream);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+fn setting(id: u8, value: u32) -> Vec<u8> {
+    frame(
+        SETTINGS,
+        0,
+        0,
+        &[&[0, id], &value.to_be_bytes()[..]].concat(),
+    )
+}
+
+fn update(stream: u32, more: u32) -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, stream, &more.to_be_bytes())
+}
+
+/// The fields of a request to `/a`, and more.
+fn block(method: &str, more: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = vec![0x80 | 7];
+    hpack::put_field(&mut block, ":method", method.as_bytes());
+    hpack::put_field(&mut block, ":path", b"/a");
+    for (name, value) in more {
+        hpack::put_field(&mut block, name, value.as_bytes());
+    }
+    block
+}
+
+fn get(stream: u32) -> Vec<u8> {
+    frame(
+        HEADERS,
+        END_HEADERS | END_STREAM,
+        stream,
+        &block("GET", &[]),
+    )
+}
+
+fn post(stream: u32, more: &[(&str, &str)]) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS, stream, &block("POST", more))
+}
+
+/// A connection, and what happened on it.
+struct Peer {
+    connection: Connection,
+    now: Instant,
+    out: Vec<u8>,
+    seen: Vec<String>,
+}
+
+impl Peer {
+    fn new() -> Self {
+        let (now, mut out) = (Instant::now(), Vec::new());
+        let mut peer = Self {
+            connection: Connection::new(now, &mut out),
+            now,
+            out,
+            seen: Vec::new(),
+        };
+        peer.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat())
+            .unwrap();
+        peer.out.clear();
+        peer
+    }
+
+    fn send(&mut self, mut input: &[u8]) -> Result<(), Code> {
+        loop {
+            let kept = Some("X-Kept");
+            let out = &mut self.out;
+            let (used, event) = self.connection.next(input, kept, true, self.now, out)?;
+            if used == 0 {
+                return Ok(());
+            }
+            input = &input[used..];
+            self.seen.extend(match event {
+                Event::Request(id, Ok(head), is_complete) => Some(format!(
+                    "{id} {:?} {} {is_complete} {:?}",
+                    head.method,
+                    head.path,
+                    head.kept.len()
+                )),
+                Event::Request(id, Err(e), _) => Some(format!("{id} {}", e.status)),
+                Event::Body(id, bytes, is_complete) => Some(format!(
+                    "{id} {} {is_complete}",
+                    String::from_utf8_lossy(bytes)
+                )),
+                Event::Reset(id) => Some(format!("{id} reset")),
+                Event::Nothing => None,
+            });
+        }
+    }
+
+    /// The frames that were sent since the last call: kind, flags, stream and length.
+    fn sent(&mut self) -> Vec<(u8, u8, u32, usize)> {
+        let out = std::mem::take(&mut self.out);
+        let (mut rest, mut found) = (out.as_slice(), Vec::new());
+        while let Some(frame) = Frame::read(rest).unwrap() {
+            found.push((frame.kind, frame.flags, frame.stream, frame.payload.len()));
+            rest = &rest[HEADER + frame.payload.len()..];
+        }
+        assert!(rest.is_empty(), "a frame is cut off");
+        found
+    }
+
+    /// The code of the only frame that was sent, which resets this stream.
+    fn reset(&mut self, stream: u32) -> u32 {
+        let code = number(&self.out[self.out.len() - 4..]);
+        assert_eq!(vec![(RST_STREAM, 0, stream, 4)], self.sent());
+        code
+    }
+}
+
+#[test]
+fn requests_come_in_whole_however_they_arrive() {
+    let body = [4, b'l', b'o', 0, 0, 0, 0];
+    let all = [
+        PREFACE.to_vec(),
+        frame(SETTINGS, 0, 0, &[]),
+        get(1),
+        post(3, &[("content-length", "5"), ("x-kept", "v")]),
+        frame(DATA, 0, 3, b"hel"),
+        frame(DATA, PADDED | END_STREAM, 3, &body),
+        frame(HEADERS, 0, 5, &block("PUT", &[])[..3]),
+        frame(CONTINUATION, END_HEADERS, 5, &block("PUT", &[])[3..]),
+        frame(HEADERS, END_HEADERS | END_STREAM, 5, &[0, 1, b't', 1, b'v']),
+    ]
+    .concat();
+    for piece in [1, 2, 7, 9, 100, 10_000] {
+        let (now, mut out) = (Instant::now(), Vec::new());
+        let connection = Connection::new(now, &mut out);
+        let mut peer = Peer {
+            connection,
+            now,
+            out,
+            seen: Vec::new(),
+        };
+        // Bytes that were not used are shown again, with more behind them.
+        let mut waiting = Vec::new();
+        for part in all.chunks(piece) {
+            waiting.extend_from_slice(part);
+            loop {
+                let out = &mut peer.out;
+                let (used, event) = peer
+                    .connection
+                    .next(&waiting, Some("x-kept"), true, now, out)
+                    .unwrap();
+                let line = format!("{event:?}");
+                if used == 0 {
+                    break;
+                }
+                if line != "Nothing" {
+                    peer.seen.push(line);
+                }
+                waiting.drain(..used);
+            }
+        }
+        assert!(waiting.is_empty());
+        assert_eq!(None, peer.connection.incomplete_since());
+        assert_eq!(6, peer.seen.len(), "{:?}", peer.seen);
+        assert!(peer.seen[0].starts_with("Request(1, Ok(Head { method: Get, path: \"/a\""));
+        assert!(peer.seen[1].contains("framing: Length(5)") && peer.seen[1].ends_with("false)"));
+        assert_eq!("Body(3, [104, 101, 108], false)", peer.seen[2]);
+        assert_eq!("Body(3, [108, 111], true)", peer.seen[3]);
+        assert!(peer.seen[4].contains("method: Put"));
+        assert_eq!("Body(5, [], true)", peer.seen[5]);
+    }
+}
+
+#[test]
+fn what_no_client_may_send_ends_the_connection() {
+    let priority = [0, 0, 0, 0, 1];
+    for (wrong, code) in [
+        (
+            frame(HEADERS, END_HEADERS, 0, &block("GET", &[])),
+            Code::Protocol,
+        ),
+        (
+            frame(HEADERS, END_HEADERS, 2, &block("GET", &[])),
+            Code::Protocol,
+        ),
+        (
+            frame(HEADERS, END_HEADERS | PADDED, 1, &[9, 1]),
+            Code::Protocol,
+        ),
+        (frame(HEADERS, END_HEADERS, 1, &[0x80]), Code::Compression),
+        (frame(DATA, 0, 0, b"a"), Code::Protocol),
+        (frame(DATA, 0, 1, b"a"), Code::Protocol),
+        (frame(DATA, PADDED, 1, &[]), Code::FrameSize),
+        (frame(PRIORITY, 0, 0, &priority), Code::Protocol),
+        (frame(RST_STREAM, 0, 1, &[0; 4]), Code::Protocol),
+        (frame(RST_STREAM, 0, 0, &[0; 4]), Code::Protocol),
+        (frame(RST_STREAM, 0, 1, &[0; 5]), Code::FrameSize),
+        (frame(SETTINGS, 0, 1, &[]), Code::Protocol),
+        (frame(SETTINGS, ACK, 0, &[0; 6]), Code::FrameSize),
+        (frame(SETTINGS, 0, 0, &[0; 5]), Code::FrameSize),
+        (setting(2, 2), Code::Protocol),
+        (setting(4, 1 << 31), Code::FlowControl),
+        (setting(5, 16_383), Code::Protocol),
+        (setting(5, 1 << 24), Code::Protocol),
+        (frame(PUSH_PROMISE, END_HEADERS, 1, &[0; 4]), Code::Protocol),
+        (frame(PING, 0, 1, &[0; 8]), Code::Protocol),
+        (frame(PING, 0, 0, &[0; 7]), Code::FrameSize),
+        (frame(GOAWAY, 0, 1, &[0; 8]), Code::Protocol),
+        (frame(GOAWAY, 0, 0, &[0; 7]), Code::FrameSize),
+        (update(0, 0), Code::Protocol),
+        (update(0, 0x7fff_ffff), Code::FlowControl),
+        (update(1, 1), Code::Protocol),
+        (frame(WINDOW_UPDATE, 0, 0, &[0; 3]), Code::FrameSize),
+        (frame(CONTINUATION, END_HEADERS, 1, &[]), Code::Protocol),
+        ([frame(HEADERS, 0, 1, &[]), get(3)].concat(), Code::Protocol),
+        (
+            [frame(HEADERS, 0, 1, &[]), frame(CONTINUATION, 0, 3, &[])].concat(),
+            Code::Protocol,
+        ),
+        ([get(3), get(1)].concat(), Code::StreamClosed),
+        (vec![0, 0x40, 1, DATA, 0, 0, 0, 0, 1], Code::FrameSize),
+    ] {
+        let mut peer = Peer::new();
+        assert_eq!(Err(code), peer.send(&wrong), "{wrong:?}");
+        peer.connection.end(code, &mut peer.out);
+        assert_eq!(code as u32, number(&peer.out[peer.out.len() - 4..]));
+    }
+    let mut out = Vec::new();
+    let mut connection = Connection::new(Instant::now(), &mut out);
+    let wrong = b"PRI * HTTP/1.1\r\n";
+    let found = connection.next(wrong, None, true, Instant::now(), &mut out);
+    assert_eq!(Some(Code::Protocol), found.err());
+    let wrong = [PREFACE, &frame(PING, 0, 0, &[0; 8])].concat();
+    let found = connection.next(&wrong, None, true, Instant::now(), &mut out);
+    assert_eq!(Some(Code::Protocol), found.err());
+}
+
+#[test]
+fn malformed_requests_end_their_stream_only() {
+    let plain = |fields: &[(&str, &str)]| {
+        let mut block = Vec::new();
+        for (name, value) in fields {
+            hpack::put_field(&mut block, name, value.as_bytes());
+        }
+        block
+    };
+    let (method, path, scheme) = ((":method", "GET"), (":path", "/"), (":scheme", "https"));
+    for fields in [
+        vec![path, scheme],
+        vec![method, scheme],
+        vec![method, path],
+        vec![method, (":path", ""), scheme],
+        vec![method, method, path, scheme],
+        vec![method, path, scheme, (":status", "200")],
+        vec![method, path, scheme, (":other", "x")],
+        vec![method, path, ("a", "b"), scheme],
+        vec![method, path, scheme, ("Upper", "x")],
+        vec![method, path, scheme, ("", "x")],
+        vec![method, path, scheme, ("a b", "x")],
+        vec![method, path, scheme, ("a", "x\r\ny")],
+        vec![method, path, scheme, ("a", "x\0")],
+        vec![method, path, scheme, ("a", " x")],
+        vec![method, path, scheme, ("connection", "close")],
+        vec![method, path, scheme, ("transfer-encoding", "chunked")],
+        vec![method, path, scheme, ("te", "gzip")],
+        vec![method, path, scheme, ("content-length", "1")],
+        vec![method, path, scheme, ("content-length", "+0")],
+        vec![
+            method,
+            path,
+            scheme,
+            ("content-length", "0"),
+            ("content-length", "1"),
+        ],
+    ] {
+        let mut peer = Peer::new();
+        peer.send(&frame(
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            1,
+            &plain(&fields),
+        ))
+        .unwrap();
+        assert_eq!(Code::Protocol as u32, peer.reset(1), "{fields:?}");
+        peer.send(&get(3)).unwrap();
+        assert_eq!(vec!["3 Get /a true 0"], peer.seen, "{fields:?}");
+    }
+    // A path that can't be decoded and too many fields have an answer of their own.
+    let mut peer = Peer::new();
+    let block = plain(&[method, (":path", "/%x"), scheme]);
+    peer.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block))
+        .unwrap();
+    let value = "v".repeat(7000);
+    let many: Vec<_> = [method, path, scheme]
+        .into_iter()
+        .chain([("a", value.as_str()); 10])
+        .collect();
+    let block = plain(&many);
+    for (part, rest) in [(0, false), (1, false), (2, false), (3, false), (4, true)] {
+        let bytes = &block[part * 16_000..((part + 1) * 16_000).min(block.len())];
+        let bytes = if rest {
+            &block[part * 16_000..block.len().min(part * 16_000 + 1000)]
+        } else {
+            bytes
+        };
+        let kind = if part == 0 { HEADERS } else { CONTINUATION };
+        if peer.send(&frame(kind, 0, 3, bytes)) == Err(Code::EnhanceYourCalm) {
+            break;
+        }
+    }
+    assert_eq!(vec!["1 400"], peer.seen);
+}
+
+#[test]
+fn bodies_are_what_their_length_says_and_fit_into_their_windows() {
+    let data = |stream, size: usize, flags| frame(DATA, flags, stream, &vec![b'x'; size]);
+    for (length, parts) in [
+        ("3", vec![4]),
+        ("3", vec![2, 2]),
+        ("3", vec![2]),
+        ("3", vec![0]),
+    ] {
+        let mut peer = Peer::new();
+        peer.send(&post(1, &[("content-length", length)])).unwrap();
+        for (at, size) in parts.iter().enumerate() {
+            let flags = if at + 1 == parts.len() { END_STREAM } else { 0 };
+            peer.send(&data(1, *size, flags)).unwrap();
+        }
+        assert_eq!(Code::Protocol as u32, peer.reset(1), "{parts:?}");
+        assert_eq!(Some(&"1 reset".to_owned()), peer.seen.last());
+        // What was still under way is ignored, what is new is not.
+        peer.send(&data(1, 1, 0)).unwrap();
+        peer.send(&get(3)).unwrap();
+    }
+    let mut peer = Peer::new();
+    peer.send(&[post(1, &[]), data(1, 16_384, 0).repeat(3)].concat())
+        .unwrap();
+    peer.send(&[data(1, 16_383, 0), data(1, 0, 0)].concat())
+        .unwrap();
+    assert!(peer.sent().is_empty());
+    // Half of the window that was used up is given back at once, not byte by byte.
+    peer.connection.release(1, 32_000, &mut peer.out);
+    assert!(peer.sent().is_empty());
+    peer.connection.release(1, 1000, &mut peer.out);
+    assert_eq!(33_000, number(&peer.out[9..]));
+    peer.send(&[data(1, 16_384, 0).repeat(2), data(1, 232, 0)].concat())
+        .unwrap();
+    let sent = peer.out.len();
+    peer.send(&data(1, 1, 0)).unwrap();
+    peer.out.drain(..sent);
+    assert_eq!(Code::FlowControl as u32, peer.reset(1));
+    // The window of the connection holds for all streams together.
+    let mut peer = Peer::new();
+    let mut found = Ok(());
+    for stream in (1..=33).step_by(2) {
+        peer.send(&post(stream, &[])).unwrap();
+        found = peer.send(&[data(stream, 16_384, 0).repeat(3), data(stream, 16_383, 0)].concat());
+    }
+    assert_eq!(Err(Code::FlowControl), found);
+}
+
+#[test]
+fn answers_are_as_long_as_the_client_allows() {
+    let mut peer = Peer::new();
+    peer.send(&[setting(4, 100), get(1), get(3)].concat())
+        .unwrap();
+    assert_eq!(vec![(SETTINGS, ACK, 0, 0)], peer.sent());
+    assert_eq!(100, peer.connection.room(1));
+    peer.connection
+        .send_head(1, Some(200), &[("date", b"today")], false, &mut peer.out);
+    peer.connection
+        .send_body(1, &[7; 100], false, &mut peer.out);
+    let sent = peer.sent();
+    assert_eq!((HEADERS, END_HEADERS, 1), (sent[0].0, sent[0].1, sent[0].2));
+    assert_eq!((DATA, 0, 1, 100), sent[1]);
+    assert_eq!(0, peer.connection.room(1));
+    // A smaller window than was used up already.
+    peer.send(&[setting(4, 10), update(1, 89)].concat())
+        .unwrap();
+    assert_eq!((0, 10), (peer.connection.room(1), peer.connection.room(3)));
+    peer.send(&update(1, 40_002)).unwrap();
+    assert_eq!(40_001, peer.connection.room(1));
+    peer.sent();
+    peer.connection
+        .send_body(1, &[7; 40_001], true, &mut peer.out);
+    assert_eq!(
+        vec![
+            (DATA, 0, 1, 16_384),
+            (DATA, 0, 1, 16_384),
+            (DATA, END_STREAM, 1, 7233)
+        ],
+        peer.sent()
+    );
+    assert!(!peer.connection.is_idle());
+    peer.connection
+        .send_head(3, Some(404), &[], true, &mut peer.out);
+    assert!(peer.connection.is_idle());
+    // All streams share the window of the connection: 65,535 bytes, of which 40,101 are used.
+    peer.send(&[setting(4, 1 << 20), get(5)].concat()).unwrap();
+    assert_eq!(25_434, peer.connection.room(5));
+    peer.send(&[update(0, 1000), update(5, 0x7fff_ffff)].concat())
+        .unwrap();
+    assert_eq!(Some(&"5 reset".to_owned()), peer.seen.last());
+    assert_eq!(0, peer.connection.room(5));
+    // A window that overflows because of a setting ends the connection.
+    peer.send(&[get(7), update(7, 0x7fff_ffff - (1 << 20))].concat())
+        .unwrap();
+    assert_eq!(
+        Err(Code::FlowControl),
+        peer.send(&setting(4, (1 << 20) + 1))
+    );
+}
+
+#[test]
+fn a_client_without_a_table_hears_once_that_nothing_is_remembered() {
+    let mut peer = Peer::new();
+    peer.send(&[setting(1, 0), get(1), get(3)].concat())
+        .unwrap();
+    peer.sent();
+    let mut first = Vec::new();
+    peer.connection
+        .send_head(1, Some(200), &[], true, &mut first);
+    peer.connection
+        .send_head(3, Some(200), &[], true, &mut peer.out);
+    assert_eq!([0x20, 0x88], first[HEADER..]);
+    assert_eq!([0x88], peer.out[HEADER..]);
+}
+
+#[test]
+fn heads_that_are_too_long_for_a_frame_are_continued() {
+    let mut peer = Peer::new();
+    peer.send(&get(1)).unwrap();
+    let long = vec![b'a'; 40_000];
+    peer.connection
+        .send_head(1, Some(301), &[("location", &long)], true, &mut peer.out);
+    let out = peer.out.clone();
+    let sent = peer.sent();
+    let kinds: Vec<_> = sent.iter().map(|sent| (sent.0, sent.1)).collect();
+    assert_eq!(
+        vec![
+            (HEADERS, END_STREAM),
+            (CONTINUATION, 0),
+            (CONTINUATION, END_HEADERS)
+        ],
+        kinds
+    );
+    let (mut rest, mut block) = (out.as_slice(), Vec::new());
+    while let Some(frame) = Frame::read(rest).unwrap() {
+        block.extend_from_slice(frame.payload);
+        rest = &rest[HEADER + frame.payload.len()..];
+    }
+    let mut lengths = Vec::new();
+    Decoder::default()
+        .decode(&block, |_, value| lengths.push(value.len()))
+        .unwrap();
+    assert_eq!(vec![3, 40_000], lengths);
+}
+
+#[test]
+fn streams_beyond_the_limit_are_refused_and_the_others_go_on() {
+    let mut peer = Peer::new();
+    for stream in (1..).step_by(2).take(MAX_STREAMS) {
+        peer.send(&get(stream)).unwrap();
+    }
+    assert!(peer.sent().is_empty());
+    let next = 2 * MAX_STREAMS as u32 + 1;
+    peer.send(&get(next)).unwrap();
+    assert_eq!(Code::RefusedStream as u32, peer.reset(next));
+    peer.send(&frame(RST_STREAM, 0, 1, &[0; 4])).unwrap();
+    peer.send(&get(next + 2)).unwrap();
+    assert!(peer.sent().is_empty());
+    assert_eq!(MAX_STREAMS + 2, peer.seen.len());
+    // After the goodbye nothing is opened, and nothing is wrong.
+    peer.connection.end(Code::NoError, &mut peer.out);
+    peer.send(&[post(next + 4, &[]), frame(DATA, END_STREAM, next + 4, b"x")].concat())
+        .unwrap();
+    assert_eq!(MAX_STREAMS + 2, peer.seen.len());
+}
+
+#[test]
+fn frames_that_ask_for_nothing_are_a_flood_at_some_point() {
+    let many = [
+        frame(PING, 0, 0, &[0; 8]),
+        frame(PING, ACK, 0, &[0; 8]),
+        frame(SETTINGS, 0, 0, &[]),
+        frame(SETTINGS, ACK, 0, &[]),
+        frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]),
+        frame(99, 0, 0, b"what"),
+        update(0, 1),
+        frame(DATA, 0, 1, &[]),
+        frame(GOAWAY, 0, 0, &[0; 8]),
+        [get(1), get(1)].concat(),
+    ];
+    for (at, flood) in many.iter().enumerate() {
+        let mut peer = Peer::new();
+        peer.send(&post(1, &[])).unwrap();
+        let found = peer.send(&flood.repeat(2001));
+        assert_eq!(Err(Code::EnhanceYourCalm), found, "{at}");
+        assert!(peer.out.len() < 20_000);
+    }
+    let mut peer = Peer::new();
+    let mut found = Ok(());
+    for stream in (1..3000).step_by(2) {
+        let reset = [get(stream), frame(RST_STREAM, 0, stream, &[0; 4])].concat();
+        found = found.and_then(|()| peer.send(&reset));
+    }
+    assert_eq!(Err(Code::EnhanceYourCalm), found);
+    assert!(peer.seen.len() < 1100);
+    let mut peer = Peer::new();
+    peer.send(&frame(HEADERS, 0, 1, &[])).unwrap();
+    let found = peer.send(&frame(CONTINUATION, 0, 1, &[]).repeat(65));
+    assert_eq!(Err(Code::EnhanceYourCalm), found);
+}
+
+#[test]
+fn nothing_that_comes_in_makes_it_panic_or_answer_without_end() {
+    let valid = [
+        setting(4, 1000),
+        get(1),
+        post(3, &[("content-length", "5")]),
+        frame(DATA, END_STREAM, 3, b"hello"),
+        update(0, 100),
+        frame(PING, 0, 0, &[0; 8]),
+        frame(
+            HEADERS,
+            PADDED | HAS_PRIORITY | END_HEADERS,
+            5,
+            &[&[1, 0, 0, 0, 3, 9], &block("PUT", &[])[..], &[0]].concat(),
+        ),
+        frame(RST_STREAM, 0, 5, &[0; 4]),
+        frame(HEADERS, 0, 7, &block("GET", &[])),
+        frame(CONTINUATION, END_HEADERS, 7, &[0x40, 1, b'a', 1, b'b']),
+    ]
+    .concat();
+    let mut random = 1_u64;
+    let mut next = |below: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random % below as u64) as usize
+    };
+    for _ in 0..20_000 {
+        let mut bytes = valid.clone();
+        for _ in 0..1 + next(6) {
+            let at = next(bytes.len());
+            match next(4) {
+                0 => bytes[at] ^= 1 << next(8),
+                1 => bytes[at] = next(256) as u8,
+                2 => drop(bytes.drain(at..(at + 1 + next(20)).min(bytes.len() - 1).max(at))),
+                _ => {
+                    let copy = bytes[at..(at + next(40)).min(bytes.len())].to_vec();
+                    let to = next(bytes.len());
+                    bytes.splice(to..to, copy);
+                }
+            }
+        }
+        let mut peer = Peer::new();
+        let _ = peer.send(&bytes);
+        assert!(peer.out.len() < 4096);
+        for stream in [1, 3, 5, 7] {
+            let room = peer.connection.room(stream).min(2000);
+            peer.connection
+                .send_head(stream, Some(200), &[], false, &mut peer.out);
+            peer.connection
+                .send_body(stream, &vec![0; room], true, &mut peer.out);
+        }
+        peer.sent();
+    }
+}
