@@ -566,10 +566,35 @@ fn tokens_are_renewed_before_they_expire() {
     std::thread::sleep(Duration::from_secs(2));
     is(502, create(&server, "b"));
     server.logs_error("failed to get an auth token: failed to renew auth token: ");
+    // Each refusal doubles the pause.
+    server.logs_error("gemalto.keysecure.credentials.domain; next attempt in 2 s");
     appliance.turn(json!({ "refuse_token": false }));
     server.logs_error("gemalto: logged in to the key store again");
     is(200, create(&server, "b"));
     assert!(!server.stderr().contains(TOKEN));
+}
+
+#[test]
+fn a_reload_lets_a_login_that_was_refused_come_at_once() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let settings = appliance.settings().replace("retry: 1s", "retry: 2m");
+    appliance.turn(json!({ "refuse_token": true }));
+    let server = Server::start(|config| config.key_store = format!("required: off, {settings}"));
+    server.logs_error("check gemalto.keysecure.credentials.token");
+    is(502, create(&server, "a"));
+    server.logs_error("failed to get an auth token: failed to renew auth token: ");
+    server.logs_error("gemalto.keysecure.credentials.domain; next attempt in 2 min");
+    server.signal(Signal::HUP);
+    let refused = || (appliance.count("tokens_refused") == 2).then_some(());
+    assert!(wait_for(PATIENCE, refused).is_some(), "{}", server.stderr());
+    appliance.turn(json!({ "refuse_token": false }));
+    is(502, create(&server, "a"));
+    server.signal(Signal::HUP);
+    server.logs_error("gemalto: logged in to the key store again");
+    is(200, create(&server, "a"));
+    assert_eq!(2, appliance.count("tokens_refused"));
 }
 
 #[test]

@@ -114,7 +114,6 @@ kes key create -k new
 step 'a token that is revoked is replaced at once'
 bao_revoke_tokens
 kes key create -k after-revocation
-sleep 1.1   # forced logins are a retry interval apart
 bao_revoke_tokens
 api POST /v1/key/generate/after-revocation --data '{}'; is 200
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Error, KeyName, KeyStore, MAX_VALUE, Notices, Start,
     remote::{Answer, Call, NoAnswer, Remote, Site, clean, escape, json},
-    token::{Authority, Keeper, Lease, Rules, Token},
+    token::{Authority, Keeper, Lease, NoLease, Refusal, Rules, Token},
 };
 use crate::{
     crypto::Text,
@@ -36,6 +36,8 @@ const PAGE: u64 = 200;
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The first login must be done within this time.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest time between logins that are refused.
+const LONGEST_RETRY: Duration = Duration::from_secs(300);
 /// A value that was written is looked for as long as this: nodes of a cluster lag a little.
 const MAX_LAG: Duration = Duration::from_secs(2);
 /// No token is believed to last longer.
@@ -88,6 +90,7 @@ impl KeySecure {
         let rules = Rules {
             renew_after: 50,
             retry: settings.retry,
+            longest_retry: LONGEST_RETRY,
             settles: false,
         };
         let store = Self {
@@ -124,7 +127,11 @@ impl KeySecure {
             return Ok(answer);
         }
         let Some(newer) = self.keeper.replace(&token, deadline) else {
-            return Ok(answer);
+            // Why there is no other token is what helps.
+            return self
+                .keeper
+                .failure()
+                .map_or(Ok(answer), |why| Err(why.into()));
         };
         let mut second = site.ask(method, path, Some(&newer), body, limit, deadline)?;
         second.is_repeat |= answer.is_repeat;
@@ -343,6 +350,10 @@ impl KeyStore for KeySecure {
             .map(|line| format!("gemalto: {line}"))
             .collect()
     }
+
+    fn retry(&self) {
+        self.keeper.retry();
+    }
 }
 
 /// Why something was not done.
@@ -408,14 +419,14 @@ impl Appliance {
             domain => format!("domain {domain:?}"),
         };
         let hint = match answer.status {
-            400 | 401 | 403 | 422 if is_login => {
+            _ if is_login && is_refused(answer.status) => {
                 "check gemalto.keysecure.credentials.token and gemalto.keysecure.credentials.domain"
                     .to_owned()
             }
             401 => "is the user of gemalto.keysecure.credentials.token still allowed to log in?"
                 .to_owned(),
             403 => format!("may the user of the refresh token {right} secrets in {domain}?"),
-            300..400 | 404 | 405 => {
+            300..=399 | 404 | 405 => {
                 "the API is not there: check gemalto.keysecure.endpoint".to_owned()
             }
             413 | 422 => "does the appliance limit the size or the names of secrets?".to_owned(),
@@ -441,7 +452,23 @@ impl Appliance {
         Failed::Other(format!("{method} {}: {why}", self.remote.url(path)))
     }
 
-    fn log_in(&self, deadline: Deadline) -> Result<Lease, Failed> {
+    fn log_in(&self, deadline: Deadline) -> Result<Lease, (Failed, Refusal)> {
+        let answer = self.ask_to_log_in(deadline);
+        let answer = answer.map_err(|failed| (failed, Refusal::No))?;
+        if answer.status != 200 {
+            let token = Some(&self.settings.token);
+            let failed = self.refusal("POST", TOKENS, &answer, "log in", token);
+            let refusal = match is_refused(answer.status) {
+                true => Refusal::Yes,
+                false => Refusal::No,
+            };
+            return Err((failed, refusal));
+        }
+        lease(&answer).map_err(|why| (self.unusable("POST", TOKENS, &why), Refusal::No))
+    }
+
+    /// Sends the refresh token.
+    fn ask_to_log_in(&self, deadline: Deadline) -> Result<Answer, Failed> {
         #[derive(Serialize)]
         struct Request<'a> {
             grant_type: &'static str,
@@ -457,24 +484,27 @@ impl Appliance {
             domain,
         };
         let body = json(refresh_token.len() + domain.len(), &request).map_err(Failed::Other)?;
-        let answer = self.ask("POST", TOKENS, None, Some(&body), MAX_ANSWER, deadline)?;
-        if answer.status != 200 {
-            return Err(self.refusal("POST", TOKENS, &answer, "log in", Some(token)));
-        }
-        lease(&answer).map_err(|why| self.unusable("POST", TOKENS, &why))
+        self.ask("POST", TOKENS, None, Some(&body), MAX_ANSWER, deadline)
     }
 }
 
 impl Authority for Arc<Appliance> {
-    fn login(&self, deadline: Deadline) -> Result<Lease, Error> {
-        let lease = self.log_in(deadline);
-        lease.map_err(|failed| Error::during("renew auth token")(failed.into_reason()))
+    fn login(&self, deadline: Deadline) -> Result<Lease, NoLease> {
+        self.log_in(deadline).map_err(|(failed, refusal)| NoLease {
+            error: Error::during("renew auth token")(failed.into_reason()),
+            refusal,
+        })
     }
 
     /// There is no renewal: a new token is had with the same refresh token.
     fn renew(&self, _: &Token, deadline: Deadline) -> Result<Lease, Error> {
-        self.login(deadline)
+        self.login(deadline).map_err(|denied| denied.error)
     }
+}
+
+/// Whether this status of a login is about the credentials.
+fn is_refused(status: u16) -> bool {
+    [400, 401, 403, 422].contains(&status)
 }
 
 /// Reads the answer to a login. The secret of the lease is what the header `Authorization` holds.

@@ -153,6 +153,9 @@ pub trait KeyStore: Send + Sync {
     fn notices(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// What it puts off, since it was refused before, it may try at once: somebody has looked at it.
+    fn retry(&self) {}
 }
 
 /// What happens in a key store by itself, until the error log asks.

@@ -62,4 +62,8 @@ impl KeyStore for Counted {
     fn notices(&self) -> Vec<String> {
         self.store.notices()
     }
+
+    fn retry(&self) {
+        self.store.retry();
+    }
 }

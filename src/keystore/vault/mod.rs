@@ -40,6 +40,10 @@ const MAX_ANSWER: u64 = 4 * MAX_VALUE as u64;
 const MAX_LIST: u64 = 64 << 20;
 /// The first login must be done within this time.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest time between logins that are refused; those that Vault counts are further apart.
+const LONGEST_RETRY: Duration = Duration::from_secs(300);
+/// The same for Kubernetes, which replaces its token by itself, and where Vault locks out nobody.
+const LONGEST_RETRY_WITH_JWT: Duration = Duration::from_secs(30);
 /// Where transit begins a ciphertext.
 const WRAPPED: &str = "vault:v";
 /// A value that was written is looked for as long as this: standby servers lag a little.
@@ -91,6 +95,10 @@ impl Vault {
         let rules = Rules {
             renew_after: 80,
             retry: settings.retry,
+            longest_retry: match settings.login {
+                Login::AppRole { .. } => LONGEST_RETRY,
+                Login::Kubernetes { .. } => LONGEST_RETRY_WITH_JWT,
+            },
             settles: true,
         };
         let vault = Self {
@@ -186,13 +194,18 @@ impl Vault {
             return Ok(answer);
         }
         // This is how policies refuse; of tokens they say `permission denied` and no more.
-        let newer = match answer.says("1 error occurred") {
+        let is_doubtful = answer.says("1 error occurred");
+        let newer = match is_doubtful {
             true => self.keeper.replace_in_doubt(&token, deadline),
             false => self.keeper.replace(&token, deadline),
         };
-        match newer {
-            Some(newer) => call(&newer),
-            None => Ok(answer),
+        if let Some(newer) = newer {
+            return call(&newer);
+        }
+        match self.keeper.failure() {
+            // It is the token that is wrong, and why there is no other is what helps.
+            Some(why) if !is_doubtful => Err(why.into()),
+            _ => Ok(answer),
         }
     }
 
@@ -587,5 +600,9 @@ impl KeyStore for Vault {
 
     fn notices(&self) -> Vec<String> {
         self.notices.take()
+    }
+
+    fn retry(&self) {
+        self.keeper.retry();
     }
 }
