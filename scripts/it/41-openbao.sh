@@ -72,6 +72,30 @@ api POST /v1/key/generate/wrapped --data '{}'; is 502 '{"message":"bad gateway: 
 logged 'the value is encrypted by transit: set vault.transit'
 stop
 
+step 'others write versions of a key: the first one stays the key, until Vault does not keep it'
+# overwrite COUNT: as somebody who may.
+overwrite() { for _ in $(seq "$1"); do bao_api PUT /v1/kv2/data/p/over --data '{"data":{"over":"x"}}'; is 200; done; }
+bao_keystore 2 p; start
+kes key create -k over
+overwrite 2
+decrypts over
+overwrite 10   # ten versions are kept
+api POST /v1/key/generate/absent --data '{}'; is 404 '{"message":"key does not exist"}'
+for capabilities in '"create", "read"' '"create", "update", "read"'; do
+    bao_policy "${BAO_POLICY/'"create", "read"]'/$capabilities]}"
+    stop; : >err.log; start
+    api POST /v1/key/generate/over --data '{}'; is 502 '{"message":"bad gateway: failed to access key"}'
+    logged 'version 1, which holds the key, is not kept any more: others have written up to version 13; restore'
+    api POST /v1/key/create/over; is 502 '{"message":"bad gateway: failed to create key"}'
+    logged 'key \"over\": failed to create the key in Vault: GET'
+    if grep -q 'does not have it\|does the policy' err.log; then fail "wrong advice: $(cat err.log)"; fi
+done
+bao_policy "$BAO_POLICY"
+kes key delete -k over
+kes key create -k over
+decrypts over
+stop
+
 step 'what keeps the server from starting'
 bao_keystore 1; sed -i 's/      secret: .*/      secret: wrong/' kes.yml
 starts_not 1 'invalid role or secret ID: check vault.approle.id, .secret and .engine'

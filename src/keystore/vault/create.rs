@@ -62,11 +62,15 @@ impl Vault {
             if let Some(found) = self.read(name, deadline)? {
                 return Ok(found == *stored);
             }
+            self.check_not_trimmed(name, deadline)?;
             answer = self.ask("PUT", &path, Some(&body), MAX_ANSWER, deadline)?;
         }
         match answer.status {
             200 => {}
-            400 if answer.says("check-and-set") => {}
+            400 if answer.says("check-and-set") => match self.read(name, deadline)? {
+                Some(found) => return Ok(found == *stored),
+                None => self.check_not_trimmed(name, deadline)?,
+            },
             204 => {
                 let why = "the engine is not KV version 2: set vault.version to v1";
                 return Err(self.site.unusable("PUT", &path, why));

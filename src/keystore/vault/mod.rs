@@ -29,7 +29,7 @@ use super::{
     token::{Keeper, Rules, Token},
 };
 use crate::{deadline::Deadline, secret::Secret};
-use answer::{Members, is_absent, path, take};
+use answer::{Members, is_absent, path, take, version};
 use site::{Failed, Remoteness};
 use turnstile::Turnstile;
 
@@ -226,6 +226,28 @@ impl Vault {
         }
     }
 
+    /// Called when version 1 of `name` is not there: fails if later ones are. Others have written those
+    /// and Vault keeps a few only, so the key is lost, which is not the same as that there is none.
+    fn check_not_trimmed(&self, name: &KeyName, deadline: Deadline) -> Result<(), Failed> {
+        if self.site.settings.version == Version::V1 {
+            return Ok(());
+        }
+        let path = self.location(name);
+        let answer = self.ask("GET", &path, None, MAX_ANSWER, deadline)?;
+        match version(&answer) {
+            Some(newest) if newest > 1 => Err(self.site.unusable(
+                "GET",
+                &path,
+                &format!(
+                    "version 1, which holds the key, is not kept any more: others have written up to \
+                     version {newest}; restore the secret from a backup of Vault, or delete the key, \
+                     and what it has encrypted, to free the name"
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     fn is_sealed(&self) -> bool {
         self.site.is_sealed.load(Ordering::Relaxed)
     }
@@ -274,6 +296,10 @@ impl KeyStore for Vault {
         let found = self.done("read the key", || {
             let found = match self.read(name, deadline) {
                 Err(Failed::Deleted) => None,
+                Ok(None) => {
+                    self.check_not_trimmed(name, deadline)?;
+                    None
+                }
                 found => found?,
             };
             let unwrap = |text| self.unwrap(text, deadline);
