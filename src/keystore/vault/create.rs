@@ -89,9 +89,8 @@ impl Vault {
         stored: &Secret,
         deadline: Deadline,
     ) -> Result<bool, Failed> {
-        let _turn = self.creating.enter(name, deadline).ok_or_else(|| {
-            Failed::Other("the same key is being created for too long".to_owned())
-        })?;
+        let turn = self.creating.enter(name, deadline);
+        let _turn = turn.ok_or(Failed::Busy)?;
         let path = self.location(name);
         let body = json(2 * stored.len(), &Member(name, stored)).map_err(Failed::Other)?;
         let (mut was_refused, mut may_be_ours) = (false, false);
