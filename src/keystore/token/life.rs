@@ -228,7 +228,7 @@ impl Life {
     }
 
     /// The time until the next login may be tried.
-    pub(in crate::keystore) fn pause(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn pause(&self, now: Instant) -> Option<Duration> {
         let (at, pause) = self.failed.filter(|(at, _)| *at <= now)?;
         let left = (at + pause).saturating_duration_since(now);
         (!left.is_zero()).then_some(left)

@@ -102,6 +102,10 @@ impl Keeper {
 
     /// Starts the thread; it ends when the keeper is dropped.
     pub(super) fn start(&self, authority: impl Authority) -> std::io::Result<()> {
+        if let Some((_, pause)) = &self.0.lock().failure {
+            let next = format!("the next login is tried in {}", Rough(*pause));
+            self.0.notices.add(next);
+        }
         let shared = self.0.clone();
         std::thread::Builder::new()
             .name("key-store-token".to_owned())
@@ -121,15 +125,11 @@ impl Keeper {
         })
     }
 
-    /// Why logins fail, if they do, and when the next one comes.
+    /// Why logins fail, if they do.
     pub(super) fn failure(&self) -> Option<Error> {
         let state = self.0.lock();
         let (why, _) = state.failure.as_ref()?;
-        let why = match state.life.pause(Instant::now()) {
-            Some(left) => with_next(why, left),
-            None => why.clone(),
-        };
-        Some(Error::during("get an auth token")(why))
+        Some(Error::during("get an auth token")(why.clone()))
     }
 
     /// A newer token than `token`, which the key store has refused. Logs in for that, but not over
@@ -260,7 +260,8 @@ impl Shared {
                 // Said once, not with each try, and again when the next try is later.
                 let failure = (error.to_string(), pause);
                 if state.failure.as_ref() != Some(&failure) {
-                    self.notices.add(with_next(&failure.0, pause));
+                    self.notices
+                        .add(format!("{}; next attempt in {}", failure.0, Rough(pause)));
                 }
                 state.failure = Some(failure);
             }
@@ -268,11 +269,15 @@ impl Shared {
     }
 }
 
-/// `why`, and that the next login is tried after `left`.
-fn with_next(why: &str, left: Duration) -> String {
-    let seconds = left.as_secs_f64().ceil();
-    match seconds < 120.0 {
-        true => format!("{why}; next attempt in {seconds} s"),
-        false => format!("{why}; next attempt in {} min", (seconds / 60.0).ceil()),
+/// A time for people.
+struct Rough(Duration);
+
+impl std::fmt::Display for Rough {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = self.0.as_secs_f64().ceil();
+        match seconds < 120.0 {
+            true => write!(f, "{seconds} s"),
+            false => write!(f, "{} min", (seconds / 60.0).ceil()),
+        }
     }
 }
