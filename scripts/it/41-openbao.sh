@@ -119,7 +119,9 @@ starts_not 1 'failed to connect to Vault: '
 step 'an engine that is not there, and a policy that allows too little'
 bao_keystore 1; sed -i 's/engine: kv$/engine: nowhere/' kes.yml
 start
+logged "no engine at \\\"nowhere\\\" in $BAO_URL, or the policy of the role grants nothing in it: check vault.engine and the policy"
 api POST /v1/key/create/a; is 502 '{"message":"bad gateway: failed to create key"}'
+equal 'warnings of the engine' 1 "$(grep -c 'no engine at' err.log)"
 logged 'status 403: permission denied: does the policy of the role grant'
 logged 'on \"nowhere/*\", and is the engine there?'
 stop
@@ -150,6 +152,18 @@ logged 'the key store is not available: key store is sealed'
 bao_unseal
 within 10 eval 'api POST /v1/key/create/unsealed && [ "$STATUS" = 200 ]' || fail "answered $STATUS $BODY"
 logged 'the key store is available again'
+
+step 'sealed at the start'
+stop
+bao_seal
+starts_not 1 "failed to connect to Vault: $BAO_URL is sealed: unseal it; with keystore.required set to off the server starts without it"
+cp kes.yml before.yml
+sed -i 's/^keystore:/keystore:\n  required: off/' kes.yml
+start
+logged "started without the key store, which is used as soon as it can be: failed to connect to Vault: $BAO_URL is sealed: unseal it"
+bao_unseal
+within 10 eval 'api POST /v1/key/create/sealed-at-start && [ "$STATUS" = 200 ]' || fail "answered $STATUS $BODY"
+cp before.yml kes.yml
 
 step 'unsealed: back within seconds, however rarely Vault is asked for its status'
 stop

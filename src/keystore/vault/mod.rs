@@ -53,6 +53,8 @@ pub struct Vault {
     creating: Turnstile,
     /// The engine is known to be of the version that is configured.
     is_version_known: AtomicBool,
+    /// The error log knows that the engine can't be seen.
+    has_warned: AtomicBool,
 }
 
 impl Vault {
@@ -98,9 +100,22 @@ impl Vault {
             notices,
             creating: Turnstile::default(),
             is_version_known: AtomicBool::new(false),
+            has_warned: AtomicBool::new(false),
         };
         let deadline = Deadline::after(Instant::now(), LOGIN_TIMEOUT);
-        let ready = vault.get_ready(deadline);
+        let ready = vault.get_ready(deadline).map_err(|e| match e {
+            Error::Sealed => Error::during(CONNECT)(format!(
+                "{} is sealed: unseal it{}",
+                settings.endpoint,
+                match start {
+                    Start::Required => {
+                        "; with keystore.required set to off the server starts without it"
+                    }
+                    Start::Optional => "",
+                }
+            )),
+            e => e,
+        });
         start.go_on(ready, CONNECT, &vault.notices)?;
         vault
             .keeper
@@ -154,7 +169,25 @@ impl Vault {
             };
             return Err(Error::during("use the engine for keys")(why));
         }
-        // Old servers and tight policies don't tell.
+        // An old server does not tell. This one says that nothing is there, or nothing for us; if it is
+        // wrong the server works all the same.
+        if answer.status == 403
+            && answer.says("preflight capability check")
+            && !self.has_warned.swap(true, Ordering::Relaxed)
+        {
+            let Settings {
+                engine, namespace, ..
+            } = &self.site.settings;
+            let namespace = match namespace.as_str() {
+                "" => String::new(),
+                namespace => format!(", vault.namespace {namespace:?}"),
+            };
+            self.notices.add(format!(
+                "no engine at {engine:?} in {}, or the policy of the role grants nothing in it: check \
+                 vault.engine{namespace} and the policy",
+                self.site.settings.endpoint
+            ));
+        }
         Ok(())
     }
 

@@ -197,6 +197,16 @@ impl Remoteness {
                     ": check vault.approle.id, .secret and .engine; too many failed logins lock a \
                      role for a while"
                 }
+                (
+                    Login::Kubernetes {
+                        jwt: Jwt::Token(jwt),
+                        ..
+                    },
+                    false,
+                ) if jwt.expose().contains(&b'/') => {
+                    ": check vault.kubernetes.role, .jwt and .engine; there is no file that is called \
+                     like .jwt, so it was taken for the token itself"
+                }
                 (Login::Kubernetes { .. }, false) => {
                     ": check vault.kubernetes.role, .jwt and .engine"
                 }
@@ -278,7 +288,9 @@ impl Remoteness {
                         let token = std::fs::read_to_string(file).map(Zeroizing::new);
                         let token = token.map_err(|e| {
                             Failed::Other(format!(
-                                "failed to read vault.kubernetes.jwt {file:?}: {e}"
+                                "failed to read the file of vault.kubernetes.jwt: {e}: what begins \
+                                 with /, ./ or ../ is a path, anything else a token unless there is \
+                                 such a file"
                             ))
                         })?;
                         Zeroizing::new(token.trim().to_owned())
