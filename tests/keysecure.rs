@@ -602,11 +602,19 @@ fn tokens_are_renewed_before_they_expire() {
     assert!((6..=12).contains(&logins), "{logins}");
 
     // The old one is used as long as it can be.
+    appliance.turn(json!({ "duration": 10 }));
+    let issued = appliance.count("tokens_issued");
+    let is_issued = || (appliance.count("tokens_issued") > issued).then_some(());
+    assert!(wait_for(PATIENCE, is_issued).is_some());
     appliance.turn(json!({ "refuse_token": true }));
     server.logs_error("gemalto: failed to renew auth token: POST https://");
     is(200, create(&server, "a"));
-    std::thread::sleep(Duration::from_secs(2));
-    is(502, create(&server, "b"));
+    let mut number = 0;
+    let refused = wait_for(PATIENCE, || {
+        number += 1;
+        (create(&server, &format!("b{number}")).0 == 502).then_some(())
+    });
+    assert!(refused.is_some(), "an expired token is used");
     server.logs_error("failed to get an auth token: failed to renew auth token: ");
     // Each refusal doubles the pause.
     server.logs_error("gemalto.keysecure.credentials.domain; next attempt in 2 s");
