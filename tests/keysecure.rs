@@ -499,6 +499,48 @@ fn a_server_may_start_before_the_appliance_does() {
     server.logs_error("gemalto: logged in to the key store again");
 }
 
+#[test]
+fn a_key_that_can_not_be_created_yet_is_told_of_once_and_holds_up_no_look_at_the_appliance() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let fault = |mut what: Value| {
+        what["count"] = Value::Null;
+        what["method"] = json!("POST");
+        what["path"] = json!(SECRETS);
+        appliance.fault(what);
+    };
+    fault(json!({ "status": 403 }));
+    let server = Server::start(|config| {
+        config.key_store = format!("required: off, {}", appliance.settings());
+        config.wanted_key = "wanted";
+        config.probe();
+    });
+    let wait_until = |is_reached: &dyn Fn() -> bool| {
+        let found = wait_for(PATIENCE, || is_reached().then_some(()));
+        assert!(found.is_some(), "{}", server.stderr());
+    };
+    let refused = "failed to create key \"wanted\": failed to create key \"wanted\" in KeySecure";
+    let refused = refused.replace('"', "\\\"");
+    server.logs_error(&refused);
+    // Each try is another call.
+    let before = appliance.count("calls/create");
+    wait_until(&|| appliance.count("calls/create") >= before + 2);
+    assert_eq!(1, server.stderr().matches(&refused).count());
+    fault(json!({ "status": 422 }));
+    server.logs_error("does the appliance limit the size or the names of secrets?");
+    // A create that hangs.
+    let hanging = appliance.count("calls/create") + 1;
+    fault(json!({ "delay": 30 }));
+    wait_until(&|| appliance.count("calls/create") >= hanging);
+    let looks = appliance.count("calls/other");
+    wait_until(&|| appliance.count("calls/other") >= looks + 4);
+    assert_eq!(hanging, appliance.count("calls/create"), "it still hangs");
+    appliance.turn(json!({ "faults": [] }));
+    server.logs_error("key \\\"wanted\\\", which was missing, is there now");
+    is(200, generate(&server, "wanted"));
+}
+
 /// What clients do while something happens.
 struct Load {
     is_over: AtomicBool,
@@ -560,16 +602,49 @@ fn tokens_are_renewed_before_they_expire() {
     assert!((6..=12).contains(&logins), "{logins}");
 
     // The old one is used as long as it can be.
+    appliance.turn(json!({ "duration": 10 }));
+    let issued = appliance.count("tokens_issued");
+    let is_issued = || (appliance.count("tokens_issued") > issued).then_some(());
+    assert!(wait_for(PATIENCE, is_issued).is_some());
     appliance.turn(json!({ "refuse_token": true }));
     server.logs_error("gemalto: failed to renew auth token: POST https://");
     is(200, create(&server, "a"));
-    std::thread::sleep(Duration::from_secs(2));
-    is(502, create(&server, "b"));
+    let mut number = 0;
+    let refused = wait_for(PATIENCE, || {
+        number += 1;
+        (create(&server, &format!("b{number}")).0 == 502).then_some(())
+    });
+    assert!(refused.is_some(), "an expired token is used");
     server.logs_error("failed to get an auth token: failed to renew auth token: ");
+    // Each refusal doubles the pause.
+    server.logs_error("gemalto.keysecure.credentials.domain; next attempt in 2 s");
     appliance.turn(json!({ "refuse_token": false }));
     server.logs_error("gemalto: logged in to the key store again");
     is(200, create(&server, "b"));
     assert!(!server.stderr().contains(TOKEN));
+}
+
+#[test]
+fn a_reload_lets_a_login_that_was_refused_come_at_once() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let settings = appliance.settings().replace("retry: 1s", "retry: 2m");
+    appliance.turn(json!({ "refuse_token": true }));
+    let server = Server::start(|config| config.key_store = format!("required: off, {settings}"));
+    server.logs_error("check gemalto.keysecure.credentials.token");
+    is(502, create(&server, "a"));
+    server.logs_error("failed to get an auth token: failed to renew auth token: ");
+    server.logs_error("gemalto: the next login is tried in 2 min");
+    server.signal(Signal::HUP);
+    let refused = || (appliance.count("tokens_refused") == 2).then_some(());
+    assert!(wait_for(PATIENCE, refused).is_some(), "{}", server.stderr());
+    appliance.turn(json!({ "refuse_token": false }));
+    is(502, create(&server, "a"));
+    server.signal(Signal::HUP);
+    server.logs_error("gemalto: logged in to the key store again");
+    is(200, create(&server, "a"));
+    assert_eq!(2, appliance.count("tokens_refused"));
 }
 
 #[test]

@@ -72,6 +72,30 @@ api POST /v1/key/generate/wrapped --data '{}'; is 502 '{"message":"bad gateway: 
 logged 'the value is encrypted by transit: set vault.transit'
 stop
 
+step 'others write versions of a key: the first one stays the key, until Vault does not keep it'
+# overwrite COUNT: as somebody who may.
+overwrite() { for _ in $(seq "$1"); do bao_api PUT /v1/kv2/data/p/over --data '{"data":{"over":"x"}}'; is 200; done; }
+bao_keystore 2 p; start
+kes key create -k over
+overwrite 2
+decrypts over
+overwrite 10   # ten versions are kept
+api POST /v1/key/generate/absent --data '{}'; is 404 '{"message":"key does not exist"}'
+for capabilities in '"create", "read"' '"create", "update", "read"'; do
+    bao_policy "${BAO_POLICY/'"create", "read"]'/$capabilities]}"
+    stop; : >err.log; start
+    api POST /v1/key/generate/over --data '{}'; is 502 '{"message":"bad gateway: failed to access key"}'
+    logged 'version 1, which holds the key, is not kept any more: others have written up to version 13; restore'
+    api POST /v1/key/create/over; is 502 '{"message":"bad gateway: failed to create key"}'
+    logged 'key \"over\": failed to create the key in Vault: GET'
+    if grep -q 'does not have it\|does the policy' err.log; then fail "wrong advice: $(cat err.log)"; fi
+done
+bao_policy "$BAO_POLICY"
+kes key delete -k over
+kes key create -k over
+decrypts over
+stop
+
 step 'what keeps the server from starting'
 bao_keystore 1; sed -i 's/      secret: .*/      secret: wrong/' kes.yml
 starts_not 1 'invalid role or secret ID: check vault.approle.id, .secret and .engine'
@@ -95,7 +119,9 @@ starts_not 1 'failed to connect to Vault: '
 step 'an engine that is not there, and a policy that allows too little'
 bao_keystore 1; sed -i 's/engine: kv$/engine: nowhere/' kes.yml
 start
+logged "no engine at \\\"nowhere\\\" in $BAO_URL, or the policy of the role grants nothing in it: check vault.engine and the policy"
 api POST /v1/key/create/a; is 502 '{"message":"bad gateway: failed to create key"}'
+equal 'warnings of the engine' 1 "$(grep -c 'no engine at' err.log)"
 logged 'status 403: permission denied: does the policy of the role grant'
 logged 'on \"nowhere/*\", and is the engine there?'
 stop
@@ -114,7 +140,6 @@ kes key create -k new
 step 'a token that is revoked is replaced at once'
 bao_revoke_tokens
 kes key create -k after-revocation
-sleep 1.1   # forced logins are a retry interval apart
 bao_revoke_tokens
 api POST /v1/key/generate/after-revocation --data '{}'; is 200
 
@@ -127,6 +152,18 @@ logged 'the key store is not available: key store is sealed'
 bao_unseal
 within 10 eval 'api POST /v1/key/create/unsealed && [ "$STATUS" = 200 ]' || fail "answered $STATUS $BODY"
 logged 'the key store is available again'
+
+step 'sealed at the start'
+stop
+bao_seal
+starts_not 1 "failed to connect to Vault: $BAO_URL is sealed: unseal it; with keystore.required set to off the server starts without it"
+cp kes.yml before.yml
+sed -i 's/^keystore:/keystore:\n  required: off/' kes.yml
+start
+logged "started without the key store, which is used as soon as it can be: failed to connect to Vault: $BAO_URL is sealed: unseal it"
+bao_unseal
+within 10 eval 'api POST /v1/key/create/sealed-at-start && [ "$STATUS" = 200 ]' || fail "answered $STATUS $BODY"
+cp before.yml kes.yml
 
 step 'unsealed: back within seconds, however rarely Vault is asked for its status'
 stop

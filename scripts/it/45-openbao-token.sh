@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tokens that live for a few seconds, under load: no request fails, with renewals and with a maximum
-# that forces new logins. The log stays quiet, and logins are few.
+# that forces new logins. The log stays quiet, and logins are few. Tokens that are revoked one after the
+# other, and credentials that are refused.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
 need python3
@@ -27,3 +28,45 @@ for maximum in 0 10; do
     stop
     sed -i '/^cache:/d' kes.yml
 done
+
+# secret_id METHOD: sets or destroys the secret id in kes.yml.
+secret_id() {
+    local secret
+    secret="$(sed -n 's/^      secret: //p' kes.yml)"
+    bao_api POST "/v1/auth/approle/role/kes/$1" --data "{\"secret_id\":\"$secret\"}"
+}
+# logged TEXT: the error log says so, soon.
+logged() { within 10 grep -qF -- "$1" err.log || fail "the error log does not say '$1'"; }
+
+step 'each of three tokens that are revoked within seconds is replaced'
+bao_token_ttl 3600
+bao_keystore 2
+sed -i 's/retry: 1s/retry: 30s/' kes.yml
+start
+for number in 1 2 3; do
+    bao_revoke_tokens
+    kes key create -k "revoked-$number"
+done
+stop
+
+step 'refused logins do not lock out others who share the role'
+bao_keystore 2
+: >err.log
+start
+kes key create -k shared
+secret_id secret-id/destroy; is 204
+bao_revoke_tokens
+api POST /v1/key/create/refused; is 502
+logged 'invalid role or secret ID: check vault.approle.id, .secret and .engine'
+logged 'next attempt in 16 min'
+sleep 6   # attempts that are a second apart would lock the role by now
+if grep -q 'does the policy of the role' err.log; then fail 'the policy is blamed'; fi
+[ -n "$(bao_login "$(bao_role_id)" "$(bao_secret_id)")" ] || fail "others are locked out: $STATUS $BODY"
+api POST /v1/key/create/refused; is 502
+
+step 'SIGHUP lets the next attempt come at once'
+secret_id custom-secret-id; is 200
+kill -HUP "$SERVER"
+logged 'logged in to the key store again'
+kes key create -k refused
+stop

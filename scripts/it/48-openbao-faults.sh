@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Between kes and OpenBao, writes are swallowed, delayed, doubled and lose their answers, and reads are
-# stale: no create is answered 200 unless the key is there, and what a data key was made with stays.
+# stale: no create is answered 200 unless the key is there, and what a data key was made with stays. A
+# key that takes long to create holds up no other.
 #
 #   NAMES   how many keys for each kind of fault; scripts/soak takes more
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -101,3 +102,29 @@ FAULTS
     within 5 eval 'api POST "/v1/key/create/uncut$version" && [ "$STATUS" = 200 ]' || fail "answered $STATUS $BODY"
     stop
 done
+
+step 'KV version 1: twelve creates of a key whose write takes long hold up no other key'
+kill "$BAO_PROXY_PID"
+wait "$BAO_PROXY_PID" 2>/dev/null || true
+BAO_VIA='' bao_proxy --prefix /v1/kv/slow
+BAO_VIA="$BAO_PROXY_URL" bao_keystore 1
+start
+bao_faults '{"delay":{"next":1,"method":"PUT","seconds":8}}'
+create() {
+    curl --silent --max-time 20 --cacert server.crt --key root.key --cert root.crt --request POST \
+        --output /dev/null --write-out '%{http_code}\n' "$URL/v1/key/create/$1"
+}
+slow_is_written() { [ "$(bao_fault_count delay)" = 1 ]; }
+create slow >first & FIRST=$!
+within 10 slow_is_written || fail 'nobody writes the slow key'
+RIVALS=()
+for number in $(seq 11); do create slow >"rival.$number" & RIVALS+=($!); done
+turned_away() { [ "$(cat rival.* | grep -c '^503$' || true)" -ge 9 ]; }
+within 6 turned_away || fail "they wait: $(cat rival.* | xargs)"
+equal 'another key' 200 "$(create quick)"
+[ ! -s first ] || fail "the slow key was done sooner: $(cat first)"
+wait "$FIRST" "${RIVALS[@]}"
+equal 'the slow key' 200 "$(cat first)"
+equal 'its rivals' '2 400 9 503' "$(cat rival.* | sort | uniq -c | xargs)"
+api POST /v1/key/generate/slow --data '{}'; is 200
+stop

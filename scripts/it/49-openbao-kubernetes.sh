@@ -51,11 +51,18 @@ sleep 5   # the token of OpenBao cannot be renewed: a new login with the new tok
 kes key create -k third
 # OpenBao asks Kubernetes again before it renews, and the old token is unknown there by now.
 if grep -v 'logging in again' err.log; then fail 'something else is in the error log'; fi
+grep -q 'the service account token of the last login, which has expired or was replaced' err.log || fail "no hint: $(cat err.log)"
 stop
 
 step 'wrong tokens'
 kubernetes "$(jwt 3)"
 fails 1 'check vault.kubernetes.role, .jwt and .engine' kes server --config kes.yml --auth off
 kubernetes "$WORK/nowhere/token"
-fails 1 'failed to read vault.kubernetes.jwt' kes server --config kes.yml --auth off
+fails 1 'failed to read the file of vault.kubernetes.jwt: No such file' kes server --config kes.yml --auth off
+kubernetes 'opaque/token+of==another'
+fails 1 'there is no file that is called like .jwt, so it was taken for the token itself' kes server --config kes.yml --auth off
+if grep -q opaque stderr; then fail 'the token is in the error'; fi
+kubernetes '/opaque/token+of==another'
+fails 1 'failed to read the file of vault.kubernetes.jwt: No such file' kes server --config kes.yml --auth off
+if grep -q opaque stderr; then fail 'the token is in the error'; fi
 if grep -q "$(jwt 3 | cut -d. -f2)" stderr; then fail 'the token is in the error'; fi

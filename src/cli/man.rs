@@ -83,7 +83,8 @@ const SIGNALS: &[(&str, &str)] = &[
     (
         "SIGHUP",
         "The server reads its configuration file again. If anything is wrong, the error log says what, \
-         and the settings stay as they were. Addresses and the key store change with a restart only.",
+         and the settings stay as they were. Addresses and the key store change with a restart only, but \
+         a login to it that was refused is tried again at once.",
     ),
     (
         "SIGTERM, SIGINT",

@@ -111,6 +111,12 @@ pub enum Problem {
     NoKeyStore,
     /// The endpoint of this key store is not an http or https URL.
     Endpoint(&'static str),
+    /// The endpoint of this key store has a port that there is not.
+    EndpointPort(&'static str),
+    /// A namespace of Vault that no header can hold.
+    Namespace,
+    /// A required field refers to environment variables that are not set.
+    VariableNotSet(String),
     /// Vault has AppRole and Kubernetes credentials.
     TwoVaultLogins,
     /// Vault has no complete credentials.
@@ -165,6 +171,9 @@ impl Problem {
                  in-memory key store"
             }
             Self::Endpoint(_) => "write a URL without credentials, such as https://127.0.0.1:8200",
+            Self::EndpointPort(_) => "write a number from 1 to 65535 after the host, such as :8200",
+            Self::Namespace => "write one line without control characters, such as team/kes",
+            Self::VariableNotSet(_) => "set the variable in the environment of the server",
             Self::VaultVersion => "write v1 or v2, as the engine is",
             Self::NoTransitKey => "set the key, or leave out \"transit\"",
             Self::Required => "write on or off",
@@ -226,6 +235,11 @@ impl fmt::Display for Problem {
             }
             Self::NoKeyStore => f.write_str("no key store: a section is there but says not where"),
             Self::Endpoint(store) => write!(f, "invalid {store} endpoint"),
+            Self::EndpointPort(store) => write!(f, "invalid port in the {store} endpoint"),
+            Self::Namespace => f.write_str("invalid namespace of Vault"),
+            Self::VariableNotSet(reference) => {
+                write!(f, "environment variable {reference} is empty or not set")
+            }
             Self::VaultVersion => f.write_str("invalid version of the Vault engine"),
             Self::NoTransitKey => {
                 f.write_str("invalid vault keystore: invalid transit config: no key name specified")

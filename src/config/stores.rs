@@ -1,6 +1,7 @@
 //! The key store section of the file: which key store is configured, and its settings.
 
 use std::{
+    net::Ipv6Addr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -107,23 +108,26 @@ impl Section<'_> {
 
     fn vault(&self, endpoint: &str, vault: file::Vault) -> Result<KeyStoreConfig, Error> {
         let loader = self.loader;
-        let endpoint = parse_endpoint(endpoint)
-            .ok_or_else(|| self.invalid("vault.endpoint", Problem::Endpoint("Hashicorp Vault")))?;
+        let endpoint = parse_endpoint(endpoint, "Hashicorp Vault")
+            .map_err(|problem| self.invalid("vault.endpoint", problem))?;
         let version = match loader.text(vault.version).as_str() {
             "" | "v1" => Version::V1,
             "v2" => Version::V2,
             _ => return Err(self.invalid("vault.version", Problem::VaultVersion)),
         };
         let transit = vault.transit.unwrap_or_default();
-        let transit = match self.telling("vault.transit.key", transit.key.as_ref())? {
-            Some(key) => Some(Transit {
+        if let Some(e) = self.unset(&[("vault.transit.key", transit.key.as_ref())]) {
+            return Err(e);
+        }
+        let transit = match loader.text(transit.key) {
+            key if !key.is_empty() => Some(Transit {
                 engine: loader.text_or(transit.engine, "transit"),
                 key,
             }),
-            None if transit.engine.is_some_and(|engine| !engine.is_empty()) => {
+            _ if transit.engine.is_some_and(|engine| !engine.is_empty()) => {
                 return Err(self.invalid("vault.transit.key", Problem::NoTransitKey));
             }
-            None => None,
+            _ => None,
         };
         let (login, login_namespace, retry) = self.vault_login(
             vault.approle.unwrap_or_default(),
@@ -140,7 +144,7 @@ impl Section<'_> {
             endpoint,
             engine: loader.text_or(vault.engine, "kv"),
             version,
-            namespace: loader.text(vault.namespace),
+            namespace: self.namespace("vault.namespace", vault.namespace)?,
             prefix: loader.text(vault.prefix),
             transit,
             login,
@@ -158,6 +162,12 @@ impl Section<'_> {
         kubernetes: file::Kubernetes,
     ) -> Result<(Login, String, Duration), Error> {
         let loader = self.loader;
+        let unset = self.unset(&[
+            ("vault.approle.id", approle.id.as_ref()),
+            ("vault.approle.secret", approle.secret.as_ref()),
+            ("vault.kubernetes.role", kubernetes.role.as_ref()),
+            ("vault.kubernetes.jwt", kubernetes.jwt.as_ref()),
+        ]);
         let id = loader.text(approle.id);
         let secret = Secret::new(loader.text(approle.secret).into_bytes());
         let role = loader.text(kubernetes.role);
@@ -170,7 +180,8 @@ impl Section<'_> {
                 let retry = self.duration("vault.approle.retry", approle.retry, DEFAULT_RETRY)?;
                 let engine = loader.text_or(approle.engine, "approle");
                 let login = Login::AppRole { engine, id, secret };
-                Ok((login, loader.text(approle.namespace), retry))
+                let namespace = self.namespace("vault.approle.namespace", approle.namespace)?;
+                Ok((login, namespace, retry))
             }
             (false, true) if !role.is_empty() && !jwt.is_empty() => {
                 let retry = kubernetes.retry;
@@ -180,23 +191,24 @@ impl Section<'_> {
                     role,
                     jwt: token_or_file(jwt),
                 };
-                Ok((login, loader.text(kubernetes.namespace), retry))
+                let field = "vault.kubernetes.namespace";
+                Ok((login, self.namespace(field, kubernetes.namespace)?, retry))
             }
-            _ => Err(self.invalid("vault", Problem::NoVaultLogin)),
+            _ => Err(unset.unwrap_or_else(|| self.invalid("vault", Problem::NoVaultLogin))),
         }
     }
 
     fn key_secure(&self, endpoint: &str, store: file::KeySecure) -> Result<KeyStoreConfig, Error> {
         let loader = self.loader;
-        let endpoint = parse_endpoint(endpoint).ok_or_else(|| {
-            let problem = Problem::Endpoint("Gemalto KeySecure");
-            self.invalid("gemalto.keysecure.endpoint", problem)
-        })?;
+        let endpoint = parse_endpoint(endpoint, "Gemalto KeySecure")
+            .map_err(|problem| self.invalid("gemalto.keysecure.endpoint", problem))?;
         let credentials = store.credentials.unwrap_or_default();
+        let written = credentials.token.clone();
         let token = Secret::new(loader.text(credentials.token).into_bytes());
         if token.is_empty() {
             let field = "gemalto.keysecure.credentials.token";
-            return Err(self.invalid(field, Problem::NoToken));
+            let unset = self.unset(&[(field, written.as_ref())]);
+            return Err(unset.unwrap_or_else(|| self.invalid(field, Problem::NoToken)));
         }
         let retry = "gemalto.keysecure.credentials.retry";
         Ok(KeyStoreConfig::KeySecure(Box::new(keysecure::Settings {
@@ -223,6 +235,26 @@ impl Section<'_> {
         Ok(Some(text))
     }
 
+    /// The error about the first of these fields that is there but refers to variables that are not
+    /// set.
+    fn unset(&self, fields: &[(&str, Option<&String>)]) -> Option<Error> {
+        fields.iter().find_map(|(field, value)| {
+            let written = value.filter(|value| !value.is_empty())?;
+            let is_empty = self.loader.text(Some(written.clone())).is_empty();
+            let problem = Problem::VariableNotSet(written.trim().into());
+            is_empty.then(|| self.invalid(field, problem))
+        })
+    }
+
+    /// A namespace, which is sent as a header.
+    fn namespace(&self, field: &str, value: Option<String>) -> Result<String, Error> {
+        let text = self.loader.text(value);
+        match text.contains(|c: char| c.is_control()) {
+            true => Err(self.invalid(field, Problem::Namespace)),
+            false => Ok(text),
+        }
+    }
+
     fn duration(
         &self,
         field: &str,
@@ -244,23 +276,49 @@ impl Section<'_> {
     }
 }
 
-/// An http or https URL with a host and without credentials, its trailing slashes removed.
-fn parse_endpoint(text: &str) -> Option<String> {
+/// An http or https URL of `store` with a host and without credentials, its trailing slashes removed.
+fn parse_endpoint(text: &str, store: &'static str) -> Result<String, Problem> {
+    let invalid = || Problem::Endpoint(store);
     let text = text.trim_end_matches('/');
-    let (scheme, rest) = text.split_once("://")?;
-    let authority = rest.split('/').next()?;
-    let sound = (scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http"))
-        && !authority.is_empty()
+    let (scheme, rest) = text.split_once("://").ok_or_else(invalid)?;
+    let authority = rest.split('/').next().unwrap_or_default();
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (ip, port) = rest.split_once(']').ok_or_else(invalid)?;
+            ip.parse::<Ipv6Addr>().map_err(|_| invalid())?;
+            (ip, port)
+        }
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let is_sound = (scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http"))
+        && !host.is_empty()
         && !authority.contains('@')
         && !rest.contains(['?', '#'])
         && !rest.contains(|c: char| c.is_whitespace() || c.is_control());
-    sound.then(|| text.to_owned())
+    if !is_sound {
+        return Err(invalid());
+    }
+    match port.is_empty() || port.strip_prefix(':').is_some_and(is_port) {
+        true => Ok(text.to_owned()),
+        false => Err(Problem::EndpointPort(store)),
+    }
 }
 
-/// What `jwt` is: a token has no slash, and a file is either there or has one in its path.
+fn is_port(text: &str) -> bool {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && text.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+/// What `jwt` is: the path of a file that is there or that can only be meant as one, or the token.
+/// Opaque tokens may well have slashes.
 fn token_or_file(jwt: Secret) -> Jwt {
     match str::from_utf8(jwt.expose()) {
-        Ok(text) if text.contains('/') || Path::new(text).is_file() => {
+        Ok(text)
+            if ["/", "./", "../"]
+                .iter()
+                .any(|start| text.starts_with(start))
+                || Path::new(text).is_file() =>
+        {
             Jwt::File(PathBuf::from(text))
         }
         _ => Jwt::Token(jwt),

@@ -20,6 +20,7 @@ use super::{
     Limits, Listeners, Server, State,
     banner::Banner,
     reload::{self, Files, Reloader},
+    wanted,
 };
 use crate::{
     config::{self, Config, Flags, KeyStoreConfig},
@@ -196,7 +197,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let expiry = config.cache.into();
     let (server, threads) =
         Server::start(listeners, limits, state, expiry, store, log).map_err(Error::System)?;
-    server.health.want_keys(missing_keys);
+    wanted::start(&server, missing_keys).map_err(Error::System)?;
     let reload = Reloader::new(&server, options, config, certificate, files)
         .start()
         .map_err(Error::System)?;

@@ -23,6 +23,7 @@ pub mod routes;
 mod state;
 mod status;
 mod trace;
+mod wanted;
 mod worker;
 
 use std::{

@@ -11,11 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Server, failure::Failure, lifecycle, status};
+use super::{Server, failure::Failure, status};
 use crate::{
     deadline::Deadline,
     http::{Method, head::Head, reply::Reply},
-    keystore::KeyName,
 };
 
 /// How often the key store is asked for its status.
@@ -79,8 +78,6 @@ fn text(status: u16, text: &str) -> Reply {
 #[derive(Default)]
 pub(super) struct Health {
     status: Mutex<Option<Status>>,
-    /// Keys that the configuration asks for and that could not be created at the start.
-    missing_keys: Mutex<Vec<KeyName>>,
     /// Somebody has seen that it is sealed.
     is_urgent: AtomicBool,
 }
@@ -97,12 +94,10 @@ impl Health {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Creates these keys as soon as the key store can.
-    pub(super) fn want_keys(&self, keys: Vec<KeyName>) {
-        *self
-            .missing_keys
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = keys;
+    /// Whether the key store was fine when it was asked last.
+    pub(super) fn is_fit(&self) -> bool {
+        self.status()
+            .is_some_and(|status| status.unfit_since.is_none())
     }
 
     /// Why the server is not fit to serve at `now`, if it is not.
@@ -160,27 +155,6 @@ impl Health {
                 server.log_error("the key store is available again");
             }
             _ => {}
-        }
-        if unfit_since.is_none() {
-            self.create_missing(server);
-        }
-    }
-
-    fn create_missing(&self, server: &Server) {
-        let lock = || {
-            self.missing_keys
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
-        let names = lock().clone();
-        for name in &names {
-            match lifecycle::create_key(name, server.store.as_ref()) {
-                Ok(()) => lock().retain(|missing| missing != name),
-                Err(e) => {
-                    server.log_error(&e.to_string());
-                    return;
-                }
-            }
         }
     }
 }

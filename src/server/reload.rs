@@ -99,6 +99,7 @@ impl Reloader {
         match self.try_reload(server) {
             Ok(notes) => {
                 server.log_error("the configuration is reloaded");
+                server.store.retry();
                 notes.iter().for_each(|note| server.log_error(note));
             }
             Err(e) => server.log_error(&format!(

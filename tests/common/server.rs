@@ -39,6 +39,8 @@ pub struct Config {
     pub auth: &'static str,
     /// What stands under `keys`; the directory of keys if empty.
     pub key_store: String,
+    /// The name of a key that the server creates at its start; none if empty.
+    pub wanted_key: &'static str,
     /// The address to listen on; a free port of 127.0.0.1 if empty.
     pub address: String,
     policies: Vec<(String, Vec<String>, Vec<String>)>,
@@ -62,6 +64,7 @@ impl Config {
             audit: "on",
             auth: "off",
             key_store: String::new(),
+            wanted_key: "",
             address: String::new(),
             policies: Vec::new(),
             proxy: String::new(),
@@ -142,7 +145,11 @@ impl Config {
         let _ = writeln!(yaml, "log: {{error: on, audit: {audit}}}");
         let _ = match self.key_store.as_str() {
             "" => writeln!(yaml, "keys: {{fs: {{path: {}}}}}", path("keys")),
-            key_store => writeln!(yaml, "keys: {{{key_store}}}"),
+            key_store if self.wanted_key.is_empty() => writeln!(yaml, "keys: {{{key_store}}}"),
+            key_store => {
+                let key = self.wanted_key;
+                writeln!(yaml, "keystore: {{{key_store}}}\nkeys: [{{name: {key}}}]")
+            }
         };
         yaml + &self.more
     }

@@ -179,9 +179,9 @@ keys:
 
 #[test]
 fn a_kubernetes_token_with_a_path_is_a_file() {
-    for path in ["/var/run/secrets/token", "Cargo.toml"] {
+    let jwt = |jwt: &str| {
         let text = format!(
-            "keystore: {{ vault: {{ endpoint: 'https://v', kubernetes: {{ role: r, jwt: {path} }} }} }}"
+            "keystore: {{ vault: {{ endpoint: 'https://v', kubernetes: {{ role: r, jwt: {jwt} }} }} }}"
         );
         let KeyStoreConfig::Vault(vault) = key_store(&text) else {
             panic!("not Vault");
@@ -189,7 +189,19 @@ fn a_kubernetes_token_with_a_path_is_a_file() {
         let Login::Kubernetes { jwt, .. } = vault.login else {
             panic!("not Kubernetes");
         };
-        assert_eq!(Jwt::File(path.into()), jwt);
+        jwt
+    };
+    for path in [
+        "/var/run/secrets/token",
+        "./token",
+        "../token",
+        "Cargo.toml",
+        "src/lib.rs",
+    ] {
+        assert_eq!(Jwt::File(path.into()), jwt(path));
+    }
+    for token in ["ey.J.x", "opaque/token+with==slashes"] {
+        assert_eq!(Jwt::Token(Secret::new(token.into())), jwt(token));
     }
 }
 
@@ -229,8 +241,29 @@ fn the_engines_of_vault_are_checked() {
     );
     assert_starts(
         &vault("transit: { key: '${UNSET}' }"),
-        "no key store: environment variable ${UNSET} is empty or not set (",
+        "environment variable ${UNSET} is empty or not set (",
     );
+    for (fields, field) in [
+        ("namespace: \"a\\nb\"", "vault.namespace"),
+        (
+            "approle: { id: x, secret: y, namespace: \"a\\r\" }",
+            "vault.approle.namespace",
+        ),
+    ] {
+        let message = match fields.starts_with("approle") {
+            true => error(&format!(
+                "keystore:\n  vault:\n    endpoint: https://v\n    {fields}\n"
+            )),
+            false => vault(fields),
+        };
+        assert_starts(&message, "invalid namespace of Vault (kes.yml line ");
+        assert!(
+            message.ends_with(&format!(
+                "field keystore.{field}: write one line without control characters, such as team/kes)"
+            )),
+            "{message}"
+        );
+    }
 }
 
 #[test]
@@ -253,6 +286,28 @@ fn vault_needs_one_complete_login() {
         );
         assert!(!message.contains("hush"));
     }
+    for (fields, place) in [
+        (
+            "approle: { id: x, secret: '${UNSET}' }",
+            "kes.yml line 4 column 31, field keystore.vault.approle.secret",
+        ),
+        (
+            "kubernetes: { role: x, jwt: ' ${UNSET} ' }",
+            "kes.yml line 4 column 33, field keystore.vault.kubernetes.jwt",
+        ),
+    ] {
+        assert_eq!(
+            format!(
+                "environment variable ${{UNSET}} is empty or not set ({place}: set the variable in the \
+                 environment of the server)"
+            ),
+            vault(fields)
+        );
+    }
+    // A template that is filled in for the other login.
+    let text = "keystore: { vault: { endpoint: 'https://v', approle: { id: '${UNSET}', secret: \
+                '${UNSET}' }, kubernetes: { role: r, jwt: t } } }";
+    assert!(matches!(key_store(text), KeyStoreConfig::Vault(_)));
     assert_starts(
         &vault("approle: { id: x }\n    kubernetes: { role: y }"),
         "invalid configuration: Vault AppRole and Kubernetes credentials are specified at the same \
@@ -307,6 +362,9 @@ fn endpoints_are_urls_without_credentials_and_are_not_repeated() {
         "https://me:hush@v",
         "https://v?a=hush",
         "https://a b",
+        "https://:8200",
+        "https://[::1:8200",
+        "https://[v]:8200",
     ] {
         let message = error(&format!(
             "keystore:\n  vault:\n    endpoint: \"{endpoint}\"\n"
@@ -317,6 +375,27 @@ fn endpoints_are_urls_without_credentials_and_are_not_repeated() {
              keystore.vault.endpoint: ",
         );
         assert!(!message.contains("hush"));
+    }
+    for port in ["65536", "82000", "0", "+1", "-1", "", "82x", "1:2"] {
+        assert_eq!(
+            "invalid port in the Gemalto KeySecure endpoint (kes.yml line 1 column 43, field \
+             keys.gemalto.keysecure.endpoint: write a number from 1 to 65535 after the host, such as \
+             :8200)",
+            error(&format!(
+                "keys: {{ gemalto: {{ keysecure: {{ endpoint: 'https://v:{port}/' }} }} }}"
+            ))
+        );
+    }
+    for good in [
+        "https://v:1",
+        "http://127.0.0.1:65535/a/b",
+        "https://[::1]",
+        "https://[::1]:8200",
+    ] {
+        let text = format!(
+            "keystore: {{ vault: {{ endpoint: '{good}', approle: {{ id: x, secret: y }} }} }}"
+        );
+        assert!(matches!(key_store(&text), KeyStoreConfig::Vault(_)));
     }
 }
 

@@ -9,10 +9,18 @@ use crate::secret::Secret;
 
 /// A new token is used at the latest after this time, so that replicas know it when it comes.
 const MAX_SETTLING: Duration = Duration::from_secs(30);
-/// A forced login comes no sooner than this after the one before, whatever the retry interval.
+/// So many logins may be forced one after the other, each by the refusal of another token.
+const MAX_FORCED: usize = 3;
+/// Forced logins are this far apart on average, whatever the retry interval.
 const MIN_FORCED: Duration = Duration::from_secs(1);
-/// The same where the refusal most likely has another reason than the token.
+/// The same where the refusal most likely has another reason than the token: then it is the least.
 const MIN_FORCED_IN_DOUBT: Duration = Duration::from_secs(60);
+/// Vault counts a refused login if it comes within 15 minutes of the one before, and locks the role
+/// at the fifth for all who share it. After this time it begins to count anew.
+const UNCOUNTED: Duration = Duration::from_secs(16 * 60);
+/// So many refusals that are counted may follow each other sooner: two servers with the same wrong
+/// credentials don't lock the role between them.
+const MAX_COUNTED: u32 = 2;
 
 /// A token and its number: later ones have higher numbers.
 #[derive(Debug)]
@@ -44,10 +52,51 @@ pub(in crate::keystore) struct Lease {
 pub(in crate::keystore) struct Rules {
     /// A token is renewed after this many percent of its lifetime.
     pub(in crate::keystore) renew_after: u32,
-    /// The time from a login that failed to the next.
+    /// The time from a login that failed to the next; from one that was refused at first.
     pub(in crate::keystore) retry: Duration,
+    /// The longest time from a login that was refused to the next, unless refusals are counted.
+    pub(in crate::keystore) longest_retry: Duration,
     /// Whether a new token needs time to be known everywhere.
     pub(in crate::keystore) settles: bool,
+}
+
+/// Whether a login that has failed was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::keystore) enum Refusal {
+    /// Nobody has said anything about the credentials.
+    No,
+    /// The credentials are refused.
+    Yes,
+    /// The same, and the key store locks out who is refused too often.
+    Counted,
+}
+
+/// Forced logins: a few at once, and a steady rate in the long run.
+#[derive(Debug)]
+struct Forced<const N: usize> {
+    /// When the last ones were, the oldest first.
+    last: [Option<Instant>; N],
+    /// N of them take at least this time.
+    window: Duration,
+}
+
+impl<const N: usize> Forced<N> {
+    fn new(gap: Duration) -> Self {
+        Self {
+            last: [None; N],
+            window: gap * N as u32,
+        }
+    }
+
+    /// Whether one may be forced at `now`; then it is.
+    fn take(&mut self, now: Instant) -> bool {
+        if self.last[0].is_some_and(|at| at <= now && now - at < self.window) {
+            return false;
+        }
+        self.last.rotate_left(1);
+        self.last[N - 1] = Some(now);
+        true
+    }
 }
 
 /// What to do now.
@@ -104,13 +153,15 @@ pub(in crate::keystore) struct Life {
     current: Option<Held>,
     /// A newer one, and when it takes the place of the current one at the latest.
     next: Option<(Held, Instant)>,
-    /// When the last login failed, if it did.
-    failed_at: Option<Instant>,
+    /// When the last login failed, if it did, and how long after that the next one comes.
+    failed: Option<(Instant, Duration)>,
+    /// Logins that were refused since one succeeded, and those of them that were counted.
+    refusals: u32,
+    counted: u32,
     /// When a renewal was tried last.
     renewed_at: Option<Instant>,
-    /// When a login was forced last, and when in doubt.
-    forced_at: Option<Instant>,
-    forced_in_doubt_at: Option<Instant>,
+    forced: Forced<MAX_FORCED>,
+    forced_in_doubt: Forced<1>,
     number: u64,
 }
 
@@ -120,10 +171,12 @@ impl Life {
             rules,
             current: None,
             next: None,
-            failed_at: None,
+            failed: None,
+            refusals: 0,
+            counted: 0,
             renewed_at: None,
-            forced_at: None,
-            forced_in_doubt_at: None,
+            forced: Forced::new(rules.retry.max(MIN_FORCED)),
+            forced_in_doubt: Forced::new(rules.retry.max(MIN_FORCED_IN_DOUBT)),
             number: 0,
         }
     }
@@ -175,15 +228,15 @@ impl Life {
     }
 
     /// The time until the next login may be tried.
-    fn pause(&self, now: Instant) -> Option<Duration> {
-        let failed_at = self.failed_at.filter(|at| *at <= now)?;
-        let left = (failed_at + self.rules.retry).saturating_duration_since(now);
+    pub(super) fn pause(&self, now: Instant) -> Option<Duration> {
+        let (at, pause) = self.failed.filter(|(at, _)| *at <= now)?;
+        let left = (at + pause).saturating_duration_since(now);
         (!left.is_zero()).then_some(left)
     }
 
     /// A login that was sent at `asked` has succeeded at `now`.
     pub(in crate::keystore) fn logged_in(&mut self, lease: Lease, asked: Instant, now: Instant) {
-        self.failed_at = None;
+        self.forget_failures();
         self.number += 1;
         let held = Held {
             token: Arc::new(Token {
@@ -198,7 +251,7 @@ impl Life {
         };
         if !held.is_usable(now) {
             // It came too late to be of use; the next try must not follow at once for ever.
-            self.failed_at = Some(now);
+            self.failed = Some((now, self.rules.retry));
         }
         let settling = match held.lifetime {
             Some(lifetime) if self.rules.settles => {
@@ -248,9 +301,36 @@ impl Life {
         }
     }
 
-    /// A login has failed at `now`.
-    pub(in crate::keystore) fn login_failed(&mut self, now: Instant) {
-        self.failed_at = Some(now);
+    /// A login has failed at `now`. The time until the next one, which grows with each refusal in a
+    /// row: what is refused is not right a moment later, and others may share the credentials.
+    pub(in crate::keystore) fn login_failed(&mut self, refusal: Refusal, now: Instant) -> Duration {
+        let retry = self.rules.retry;
+        if refusal != Refusal::No {
+            self.refusals = self.refusals.saturating_add(1);
+        }
+        let pause = match refusal {
+            Refusal::No => retry,
+            Refusal::Yes => {
+                let doublings = (self.refusals - 1).min(16);
+                let longest = self.rules.longest_retry.max(retry);
+                retry.saturating_mul(1 << doublings).min(longest)
+            }
+            Refusal::Counted => {
+                self.counted = self.counted.saturating_add(1);
+                match self.counted < MAX_COUNTED {
+                    true => retry,
+                    false => retry.max(UNCOUNTED),
+                }
+            }
+        };
+        self.failed = Some((now, pause));
+        pause
+    }
+
+    /// Whatever has failed until now says nothing any more: a login may be tried at once.
+    pub(in crate::keystore) fn forget_failures(&mut self) {
+        self.failed = None;
+        (self.refusals, self.counted) = (0, 0);
     }
 
     /// The key store has refused `token`, or something else if that `is_doubtful`. Whether there is or
@@ -266,21 +346,15 @@ impl Life {
             self.current = Some(next);
         }
         let may_log_in = self.pause(now).is_none();
-        let (gap, last) = match is_doubtful {
-            true => (MIN_FORCED_IN_DOUBT, &mut self.forced_in_doubt_at),
-            false => (MIN_FORCED, &mut self.forced_at),
-        };
-        let gap = self.rules.retry.max(gap);
-        let is_too_soon = last.is_some_and(|at| at <= now && now - at < gap);
         match &mut self.current {
             Some(current) if current.token.number != token.number => true,
             Some(current) if !current.is_refused => {
-                if is_too_soon {
-                    return false;
-                }
-                current.is_refused = true;
-                *last = Some(now);
-                may_log_in
+                let may_force = match is_doubtful {
+                    true => self.forced_in_doubt.take(now),
+                    false => self.forced.take(now),
+                };
+                current.is_refused = may_force;
+                may_force && may_log_in
             }
             // The login is under way, or has just failed.
             _ => may_log_in,

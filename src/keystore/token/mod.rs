@@ -15,16 +15,22 @@ use std::{
 
 use super::{Error, Notices};
 use crate::deadline::Deadline;
-pub(super) use life::{Lease, Rules, Token};
+pub(super) use life::{Lease, Refusal, Rules, Token};
 use life::{Life, Step};
 
 /// A login or renewal must be done within this time.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Why a login gave no token.
+pub(super) struct NoLease {
+    pub(super) error: Error,
+    pub(super) refusal: Refusal,
+}
+
 /// Who hands out tokens.
 pub(super) trait Authority: Send + Sync + 'static {
     /// Asks for a new token.
-    fn login(&self, deadline: Deadline) -> Result<Lease, Error>;
+    fn login(&self, deadline: Deadline) -> Result<Lease, NoLease>;
 
     /// Asks for a longer life of `token`.
     fn renew(&self, token: &Token, deadline: Deadline) -> Result<Lease, Error>;
@@ -44,8 +50,8 @@ struct State {
     /// An attempt is under way.
     is_asking: bool,
     is_over: bool,
-    /// Why the last attempt failed, if it did.
-    failure: Option<String>,
+    /// Why the last attempt failed, if it did, and how long it was to the next.
+    failure: Option<(String, Duration)>,
 }
 
 impl Keeper {
@@ -80,16 +86,26 @@ impl Keeper {
                 state.life.logged_in(lease, asked, Instant::now());
                 Ok(())
             }
-            Err(e) => {
-                state.life.login_failed(Instant::now());
-                state.failure = Some(e.to_string());
-                Err(e)
+            Err(NoLease { error, refusal }) => {
+                let pause = state.life.login_failed(refusal, Instant::now());
+                state.failure = Some((error.to_string(), pause));
+                Err(error)
             }
         }
     }
 
+    /// Lets the next login come at once, however many were refused: somebody may have mended it.
+    pub(super) fn retry(&self) {
+        self.0.lock().life.forget_failures();
+        self.0.changed.notify_all();
+    }
+
     /// Starts the thread; it ends when the keeper is dropped.
     pub(super) fn start(&self, authority: impl Authority) -> std::io::Result<()> {
+        if let Some((_, pause)) = &self.0.lock().failure {
+            let next = format!("the next login is tried in {}", Rough(*pause));
+            self.0.notices.add(next);
+        }
         let shared = self.0.clone();
         std::thread::Builder::new()
             .name("key-store-token".to_owned())
@@ -104,10 +120,16 @@ impl Keeper {
     /// Why there is none.
     pub(super) fn token(&self, deadline: Deadline) -> Result<Arc<Token>, Error> {
         self.0.wait(0, deadline).ok_or_else(|| {
-            let failure = self.0.lock().failure.clone();
-            let why = failure.unwrap_or_else(|| "no answer to the login yet".to_owned());
-            Error::during("get an auth token")(why)
+            self.failure()
+                .unwrap_or_else(|| Error::during("get an auth token")("no answer to the login yet"))
         })
+    }
+
+    /// Why logins fail, if they do.
+    pub(super) fn failure(&self) -> Option<Error> {
+        let state = self.0.lock();
+        let (why, _) = state.failure.as_ref()?;
+        Some(Error::during("get an auth token")(why.clone()))
     }
 
     /// A newer token than `token`, which the key store has refused. Logs in for that, but not over
@@ -190,11 +212,18 @@ impl Shared {
             drop(state);
             let deadline = Deadline::after(asked, ATTEMPT_TIMEOUT);
             // The panic hook has told the log; whoever waits for a token must not wait for ever.
+            let unrefused = |error| NoLease {
+                error,
+                refusal: Refusal::No,
+            };
             let result = catch_unwind(AssertUnwindSafe(|| match &step {
-                Step::Renew(token) => authority.renew(token, deadline),
+                Step::Renew(token) => authority.renew(token, deadline).map_err(unrefused),
                 _ => authority.login(deadline),
             }))
-            .unwrap_or_else(|_| Err(Error::during("get an auth token")("internal error")));
+            .unwrap_or_else(|_| {
+                let error = Error::during("get an auth token")("internal error");
+                Err(unrefused(error))
+            });
             state = self.lock();
             state.is_asking = false;
             self.finish(&mut state, step, result, asked);
@@ -202,15 +231,21 @@ impl Shared {
         }
     }
 
-    fn finish(&self, state: &mut State, step: Step, result: Result<Lease, Error>, asked: Instant) {
+    fn finish(
+        &self,
+        state: &mut State,
+        step: Step,
+        result: Result<Lease, NoLease>,
+        asked: Instant,
+    ) {
         let now = Instant::now();
         match (step, result) {
             (Step::Renew(token), Ok(lease)) => state.life.renewed(&token, &lease, asked),
-            (Step::Renew(token), Err(e)) => {
+            (Step::Renew(token), Err(NoLease { error, .. })) => {
                 // The login that follows says whether there is something to worry about.
                 state.life.renewal_failed(&token, now);
                 self.notices.add(format!(
-                    "failed to renew the auth token, logging in again: {e}"
+                    "failed to renew the auth token, logging in again: {error}"
                 ));
             }
             (_, Ok(lease)) => {
@@ -220,15 +255,29 @@ impl Shared {
                         .add("logged in to the key store again".to_owned());
                 }
             }
-            (_, Err(e)) => {
-                state.life.login_failed(now);
-                // Said once, not with each try.
-                let text = e.to_string();
-                if state.failure.as_ref() != Some(&text) {
-                    self.notices.add(text.clone());
+            (_, Err(NoLease { error, refusal })) => {
+                let pause = state.life.login_failed(refusal, now);
+                // Said once, not with each try, and again when the next try is later.
+                let failure = (error.to_string(), pause);
+                if state.failure.as_ref() != Some(&failure) {
+                    self.notices
+                        .add(format!("{}; next attempt in {}", failure.0, Rough(pause)));
                 }
-                state.failure = Some(text);
+                state.failure = Some(failure);
             }
+        }
+    }
+}
+
+/// A time for people.
+struct Rough(Duration);
+
+impl std::fmt::Display for Rough {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = self.0.as_secs_f64().ceil();
+        match seconds < 120.0 {
+            true => write!(f, "{seconds} s"),
+            false => write!(f, "{} min", (seconds / 60.0).ceil()),
         }
     }
 }

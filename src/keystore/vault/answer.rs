@@ -56,6 +56,12 @@ impl Members {
     }
 }
 
+/// The version that an answer to a read on version 2 is about, be it deleted or not.
+pub(super) fn version(answer: &Answer) -> Option<u64> {
+    let json: Value = answer.json().ok()?;
+    json.pointer("/data/metadata/version")?.as_u64()
+}
+
 /// The value at `pointer` (RFC 6901), or null.
 pub(super) fn take(json: &mut Value, pointer: &str) -> Value {
     json.pointer_mut(pointer).map_or(Value::Null, Value::take)

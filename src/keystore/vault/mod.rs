@@ -5,8 +5,10 @@
 //! so that any number of servers can use one engine.
 
 mod answer;
+mod create;
 mod settings;
 mod site;
+mod transit;
 mod turnstile;
 
 use std::{
@@ -17,20 +19,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use base64::Engine as _;
-use serde::Serialize;
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 pub use settings::{Jwt, Login, Settings, Transit, Version};
 
 use super::{
     Error, KeyName, KeyStore, MAX_VALUE, Notices, Start,
-    remote::{Answer, Call, Remote, Site, escape, json},
+    remote::{Answer, Call, Remote, Site, escape},
     token::{Keeper, Rules, Token},
 };
-use crate::{crypto::BASE64, deadline::Deadline, secret::Secret};
-use answer::{Member, Members, Options, Versioned, is_absent, path, take};
+use crate::{deadline::Deadline, secret::Secret};
+use answer::{Members, is_absent, path, take, version};
 use site::{Failed, Remoteness};
 use turnstile::Turnstile;
 
@@ -40,14 +39,10 @@ const MAX_ANSWER: u64 = 4 * MAX_VALUE as u64;
 const MAX_LIST: u64 = 64 << 20;
 /// The first login must be done within this time.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Where transit begins a ciphertext.
-const WRAPPED: &str = "vault:v";
-/// A value that was written is looked for as long as this: standby servers lag a little.
-const MAX_LAG: Duration = Duration::from_secs(2);
-/// On version 1, another server that was about to write the same key has written it after this time.
-const SETTLE: Duration = Duration::from_millis(50);
-/// On version 1, what a look at a name found is believed for this time.
-const MAX_LOOK_AGE: Duration = Duration::from_secs(1);
+/// The longest time between logins that are refused; those that Vault counts are further apart.
+const LONGEST_RETRY: Duration = Duration::from_secs(300);
+/// The same for Kubernetes, which replaces its token by itself, and where Vault locks out nobody.
+const LONGEST_RETRY_WITH_JWT: Duration = Duration::from_secs(30);
 
 /// Keys in Vault.
 pub struct Vault {
@@ -58,6 +53,8 @@ pub struct Vault {
     creating: Turnstile,
     /// The engine is known to be of the version that is configured.
     is_version_known: AtomicBool,
+    /// The error log knows that the engine can't be seen.
+    has_warned: AtomicBool,
 }
 
 impl Vault {
@@ -91,6 +88,10 @@ impl Vault {
         let rules = Rules {
             renew_after: 80,
             retry: settings.retry,
+            longest_retry: match settings.login {
+                Login::AppRole { .. } => LONGEST_RETRY,
+                Login::Kubernetes { .. } => LONGEST_RETRY_WITH_JWT,
+            },
             settles: true,
         };
         let vault = Self {
@@ -99,9 +100,22 @@ impl Vault {
             notices,
             creating: Turnstile::default(),
             is_version_known: AtomicBool::new(false),
+            has_warned: AtomicBool::new(false),
         };
         let deadline = Deadline::after(Instant::now(), LOGIN_TIMEOUT);
-        let ready = vault.get_ready(deadline);
+        let ready = vault.get_ready(deadline).map_err(|e| match e {
+            Error::Sealed => Error::during(CONNECT)(format!(
+                "{} is sealed: unseal it{}",
+                settings.endpoint,
+                match start {
+                    Start::Required => {
+                        "; with keystore.required set to off the server starts without it"
+                    }
+                    Start::Optional => "",
+                }
+            )),
+            e => e,
+        });
         start.go_on(ready, CONNECT, &vault.notices)?;
         vault
             .keeper
@@ -155,7 +169,25 @@ impl Vault {
             };
             return Err(Error::during("use the engine for keys")(why));
         }
-        // Old servers and tight policies don't tell.
+        // An old server does not tell. This one says that nothing is there, or nothing for us; if it is
+        // wrong the server works all the same.
+        if answer.status == 403
+            && answer.says("preflight capability check")
+            && !self.has_warned.swap(true, Ordering::Relaxed)
+        {
+            let Settings {
+                engine, namespace, ..
+            } = &self.site.settings;
+            let namespace = match namespace.as_str() {
+                "" => String::new(),
+                namespace => format!(", vault.namespace {namespace:?}"),
+            };
+            self.notices.add(format!(
+                "no engine at {engine:?} in {}, or the policy of the role grants nothing in it: check \
+                 vault.engine{namespace} and the policy",
+                self.site.settings.endpoint
+            ));
+        }
         Ok(())
     }
 
@@ -186,36 +218,19 @@ impl Vault {
             return Ok(answer);
         }
         // This is how policies refuse; of tokens they say `permission denied` and no more.
-        let newer = match answer.says("1 error occurred") {
+        let is_doubtful = answer.says("1 error occurred");
+        let newer = match is_doubtful {
             true => self.keeper.replace_in_doubt(&token, deadline),
             false => self.keeper.replace(&token, deadline),
         };
-        match newer {
-            Some(newer) => call(&newer),
-            None => Ok(answer),
+        if let Some(newer) = newer {
+            return call(&newer);
         }
-    }
-
-    /// Writes with the token at hand: whether it was done is seen by whoever looks afterwards.
-    fn write(
-        &self,
-        path: &str,
-        body: &Secret,
-        is_repeatable: bool,
-        deadline: Deadline,
-    ) -> Result<Answer, Failed> {
-        let token = self.keeper.token(deadline)?;
-        let site = &self.site;
-        let (token, body) = (Some(&*token), Some(body));
-        site.ask(
-            "PUT",
-            path,
-            token,
-            body,
-            is_repeatable,
-            MAX_ANSWER,
-            deadline,
-        )
+        match self.keeper.failure() {
+            // It is the token that is wrong, and why there is no other is what helps.
+            Some(why) if !is_doubtful => Err(why.into()),
+            _ => Ok(answer),
+        }
     }
 
     /// The stored text of `name`: `None` if there is none.
@@ -244,195 +259,26 @@ impl Vault {
         }
     }
 
-    /// The text to store for `value`.
-    fn wrap(&self, value: &Secret, deadline: Deadline) -> Result<Secret, Failed> {
-        #[derive(Serialize)]
-        struct Plain<'a> {
-            plaintext: &'a str,
-        }
-        let Some(Transit { engine, key }) = &self.site.settings.transit else {
-            return Ok(value.clone());
-        };
-        let url = format!("/v1/{}/encrypt/{}", answer::path(engine), escape(key));
-        let plaintext = Zeroizing::new(BASE64.encode(value.expose()));
-        let body = json(
-            plaintext.len(),
-            &Plain {
-                plaintext: &plaintext,
-            },
-        )
-        .map_err(Failed::Other)?;
-        let answer = self.ask("POST", &url, Some(&body), MAX_ANSWER, deadline)?;
-        if answer.status != 200 {
-            return Err(self.site.refusal("POST", &url, &answer, "update"));
-        }
-        let json = answer.json::<Value>();
-        let mut json = json.map_err(|why| self.site.unusable("POST", &url, &why))?;
-        let text = match take(&mut json, "/data/ciphertext") {
-            Value::String(text) => text,
-            _ => String::new(),
-        };
-        if !text.starts_with(WRAPPED) {
-            let why = "the answer is no ciphertext of transit";
-            return Err(self.site.unusable("POST", &url, why));
-        }
-        Ok(Secret::new(text.into_bytes()))
-    }
-
-    /// The value that is stored as `text`.
-    fn unwrap(&self, text: Secret, deadline: Deadline) -> Result<Secret, Failed> {
-        #[derive(Serialize)]
-        struct Wrapped<'a> {
-            ciphertext: &'a str,
-        }
-        if !text.expose().starts_with(WRAPPED.as_bytes()) {
-            return Ok(text);
-        }
-        let Some(Transit { engine, key }) = &self.site.settings.transit else {
-            return Err(Failed::Other(
-                "the value is encrypted by transit: set vault.transit".to_owned(),
-            ));
-        };
-        let url = format!("/v1/{}/decrypt/{}", answer::path(engine), escape(key));
-        let ciphertext = String::from_utf8_lossy(text.expose());
-        let body = json(
-            ciphertext.len(),
-            &Wrapped {
-                ciphertext: &ciphertext,
-            },
-        )
-        .map_err(Failed::Other)?;
-        let answer = self.ask("POST", &url, Some(&body), MAX_ANSWER, deadline)?;
-        if answer.status != 200 {
-            return Err(self.site.refusal("POST", &url, &answer, "update"));
-        }
-        let unusable = |why: &str| self.site.unusable("POST", &url, why);
-        let mut json: Value = answer.json().map_err(|why| unusable(&why))?;
-        let Value::String(plaintext) = take(&mut json, "/data/plaintext") else {
-            return Err(unusable("the answer has no plaintext"));
-        };
-        let plaintext = Zeroizing::new(plaintext);
-        BASE64
-            .decode(plaintext.as_bytes())
-            .map(Secret::new)
-            .map_err(|_| unusable("the plaintext is not base64"))
-    }
-
-    /// Reads back what was written. Standby servers may need a moment to know it.
-    fn read_back(
-        &self,
-        name: &KeyName,
-        stored: &Secret,
-        deadline: Deadline,
-    ) -> Result<bool, Failed> {
-        let until = Instant::now() + MAX_LAG;
-        loop {
-            match self.read(name, deadline)? {
-                Some(found) => return Ok(found == *stored),
-                None if Instant::now() >= until => {
-                    return Err(Failed::Other(
-                        "Vault has accepted the key but does not have it".to_owned(),
-                    ));
-                }
-                None => std::thread::sleep(Duration::from_millis(100)),
-            }
-        }
-    }
-
-    fn create_v2(
-        &self,
-        name: &KeyName,
-        stored: &Secret,
-        deadline: Deadline,
-    ) -> Result<bool, Failed> {
-        if self.read(name, deadline)?.is_some() {
-            return Ok(false);
+    /// Called when version 1 of `name` is not there: fails if later ones are. Others have written those
+    /// and Vault keeps a few only, so the key is lost, which is not the same as that there is none.
+    fn check_not_trimmed(&self, name: &KeyName, deadline: Deadline) -> Result<(), Failed> {
+        if self.site.settings.version == Version::V1 {
+            return Ok(());
         }
         let path = self.location(name);
-        let body = json(
-            2 * stored.len(),
-            &Versioned {
-                options: Options { cas: 0 },
-                data: Member(name, stored),
-            },
-        )
-        .map_err(Failed::Other)?;
-        // Only the first write can succeed, so it may be repeated: whoever has won is seen in the end.
-        let mut answer = self.write(&path, &body, true, deadline)?;
-        if answer.status == 403 {
-            // Without the right to `update`, this also says that the key was created meanwhile.
-            if let Some(found) = self.read(name, deadline)? {
-                return Ok(found == *stored);
-            }
-            answer = self.ask("PUT", &path, Some(&body), MAX_ANSWER, deadline)?;
+        let answer = self.ask("GET", &path, None, MAX_ANSWER, deadline)?;
+        match version(&answer) {
+            Some(newest) if newest > 1 => Err(self.site.unusable(
+                "GET",
+                &path,
+                &format!(
+                    "version 1, which holds the key, is not kept any more: others have written up to \
+                     version {newest}; restore the secret from a backup of Vault, or delete the key, \
+                     and what it has encrypted, to free the name"
+                ),
+            )),
+            _ => Ok(()),
         }
-        match answer.status {
-            200 => {}
-            400 if answer.says("check-and-set") => {}
-            204 => {
-                let why = "the engine is not KV version 2: set vault.version to v1";
-                return Err(self.site.unusable("PUT", &path, why));
-            }
-            _ => return Err(self.site.refusal("PUT", &path, &answer, "create")),
-        }
-        self.read_back(name, stored, deadline)
-    }
-
-    /// There is no conditional write, so this looks, writes and looks again, one server thread at a
-    /// time for each name. A policy that grants `create` and not `update` lets Vault itself refuse to
-    /// overwrite.
-    fn create_v1(
-        &self,
-        name: &KeyName,
-        stored: &Secret,
-        deadline: Deadline,
-    ) -> Result<bool, Failed> {
-        let _turn = self.creating.enter(name, deadline).ok_or_else(|| {
-            Failed::Other("the same key is being created for too long".to_owned())
-        })?;
-        let path = self.location(name);
-        let body = json(2 * stored.len(), &Member(name, stored)).map_err(Failed::Other)?;
-        let (mut was_refused, mut may_be_ours) = (false, false);
-        loop {
-            // It may be there from an earlier round whose answer was lost.
-            let looked_at = Instant::now();
-            if let Some(found) = self.read(name, deadline)? {
-                return Ok(may_be_ours && found == *stored);
-            }
-            if looked_at.elapsed() > MAX_LOOK_AGE {
-                continue;
-            }
-            may_be_ours = true;
-            match self.write(&path, &body, false, deadline) {
-                Ok(answer) if [200, 204].contains(&answer.status) => break,
-                Ok(answer) if answer.status == 403 => {
-                    // The key was created meanwhile, the token is of no use any more, which reading
-                    // has mended, or nothing may be created.
-                    if let Some(found) = self.read(name, deadline)? {
-                        return Ok(found == *stored);
-                    }
-                    if was_refused {
-                        return Err(self.site.refusal("PUT", &path, &answer, "create"));
-                    }
-                    was_refused = true;
-                }
-                Ok(answer) if answer.status < 500 => {
-                    return Err(self.site.refusal("PUT", &path, &answer, "create"));
-                }
-                // Whether it was done or not is seen in the next round.
-                result => {
-                    if !self.site.remote.pause(deadline) {
-                        return Err(match result {
-                            Ok(answer) => self.site.refusal("PUT", &path, &answer, "create"),
-                            Err(e) => e,
-                        });
-                    }
-                }
-            }
-        }
-        // Whoever looked before we wrote, and writes after us, has done so by then.
-        std::thread::sleep(SETTLE);
-        self.read_back(name, stored, deadline)
     }
 
     fn is_sealed(&self) -> bool {
@@ -448,6 +294,7 @@ impl Vault {
             let during = format!("{what} in Vault");
             match failed {
                 Failed::Sealed => Error::Sealed,
+                Failed::Busy => Error::Busy,
                 Failed::NoToken(e) => e,
                 Failed::Deleted => Error::during(during)(
                     "version 1 of the secret is deleted or destroyed in Vault, but not its metadata: \
@@ -468,10 +315,7 @@ impl KeyStore for Vault {
                 return Err(Failed::Other("the value is not text".to_owned()));
             }
             let stored = self.wrap(value, deadline)?;
-            let is_ours = match self.site.settings.version {
-                Version::V1 => self.create_v1(name, &stored, deadline)?,
-                Version::V2 => self.create_v2(name, &stored, deadline)?,
-            };
+            let is_ours = self.create_stored(name, &stored, deadline)?;
             if is_ours && self.unwrap(stored, deadline)? != *value {
                 return Err(Failed::Other(
                     "transit does not give back what it has encrypted".to_owned(),
@@ -486,6 +330,10 @@ impl KeyStore for Vault {
         let found = self.done("read the key", || {
             let found = match self.read(name, deadline) {
                 Err(Failed::Deleted) => None,
+                Ok(None) => {
+                    self.check_not_trimmed(name, deadline)?;
+                    None
+                }
                 found => found?,
             };
             let unwrap = |text| self.unwrap(text, deadline);
@@ -587,5 +435,9 @@ impl KeyStore for Vault {
 
     fn notices(&self) -> Vec<String> {
         self.notices.take()
+    }
+
+    fn retry(&self) {
+        self.keeper.retry();
     }
 }

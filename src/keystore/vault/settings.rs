@@ -96,6 +96,7 @@ pub enum Login {
 pub enum Jwt {
     /// The token itself.
     Token(Secret),
-    /// A file that holds it; Kubernetes replaces its content now and then.
+    /// A file that holds it; Kubernetes replaces its content now and then. Errors do not repeat the
+    /// path: what begins with a slash may be a token after all.
     File(PathBuf),
 }

@@ -21,7 +21,7 @@ use crate::{
     keystore::{
         Error,
         remote::{Answer, Call, NoAnswer, Remote, clean, json},
-        token::{Authority, Lease, Token},
+        token::{Authority, Lease, NoLease, Refusal, Token},
     },
     secret::Secret,
 };
@@ -44,6 +44,8 @@ pub(super) struct Remoteness {
 /// Why something was not done.
 pub(super) enum Failed {
     Sealed,
+    /// The same key is being created, and others wait for that.
+    Busy,
     /// There is no token to ask with.
     NoToken(Error),
     /// A version of the secret is there, but marked as deleted.
@@ -65,6 +67,7 @@ impl From<Failed> for Error {
     fn from(failed: Failed) -> Self {
         match failed {
             Failed::Sealed => Self::Sealed,
+            Failed::Busy => Self::Busy,
             Failed::NoToken(e) => e,
             Failed::NoAnswer(e) => Self::during("ask Vault")(e),
             Failed::Deleted => Self::during("ask Vault")("the secret is deleted"),
@@ -180,13 +183,33 @@ impl Remoteness {
         let says_vault = said(answer).is_some();
         if says_vault && [400, 401, 403].contains(&answer.status) {
             // The policy has no say here.
-            let hint = match &self.settings.login {
-                _ if path.ends_with("renew-self") => "",
-                Login::AppRole { .. } => {
+            let hint = match (&self.settings.login, path.ends_with("renew-self")) {
+                (Login::AppRole { .. }, true) => {
+                    ": the token was revoked or has reached its maximum, or its role or secret id \
+                     is gone, which the login will tell"
+                }
+                (Login::Kubernetes { .. }, true) => {
+                    ": before it renews, Vault asks Kubernetes again about the service account token \
+                     of the last login, which has expired or was replaced; the login takes the \
+                     present one"
+                }
+                (Login::AppRole { .. }, false) => {
                     ": check vault.approle.id, .secret and .engine; too many failed logins lock a \
                      role for a while"
                 }
-                Login::Kubernetes { .. } => ": check vault.kubernetes.role, .jwt and .engine",
+                (
+                    Login::Kubernetes {
+                        jwt: Jwt::Token(jwt),
+                        ..
+                    },
+                    false,
+                ) if jwt.expose().contains(&b'/') => {
+                    ": check vault.kubernetes.role, .jwt and .engine; there is no file that is called \
+                     like .jwt, so it was taken for the token itself"
+                }
+                (Login::Kubernetes { .. }, false) => {
+                    ": check vault.kubernetes.role, .jwt and .engine"
+                }
             };
             let why = format!(
                 "status {}: {}",
@@ -212,7 +235,32 @@ impl Remoteness {
         })
     }
 
-    fn log_in(&self, deadline: Deadline) -> Result<Lease, Failed> {
+    fn log_in(&self, deadline: Deadline) -> Result<Lease, (Failed, Refusal)> {
+        let answer = self.ask_to_log_in(deadline);
+        let (path, answer) = answer.map_err(|failed| (failed, Refusal::No))?;
+        let refusal = self.refusal_in(&answer);
+        let lease = self.lease("PUT", &path, &answer);
+        let lease = lease.map_err(|failed| (failed, refusal))?;
+        if lease.token.as_ref().is_none_or(Secret::is_empty) {
+            let why = "the answer has no auth token";
+            return Err((self.unusable("PUT", &path, why), Refusal::No));
+        }
+        Ok(lease)
+    }
+
+    /// What the answer to a login says about the credentials. Wrong ones of AppRole are a 400, which
+    /// is counted; a role that is locked, or a method that is not there, is a 403.
+    fn refusal_in(&self, answer: &Answer) -> Refusal {
+        match answer.status {
+            400 | 401 | 403 if said(answer).is_none() => Refusal::No,
+            400 if matches!(self.settings.login, Login::AppRole { .. }) => Refusal::Counted,
+            400 | 401 | 403 => Refusal::Yes,
+            _ => Refusal::No,
+        }
+    }
+
+    /// Sends the credentials; the path and the answer.
+    fn ask_to_log_in(&self, deadline: Deadline) -> Result<(String, Answer), Failed> {
         #[derive(Serialize)]
         struct AppRole<'a> {
             role_id: &'a str,
@@ -240,7 +288,9 @@ impl Remoteness {
                         let token = std::fs::read_to_string(file).map(Zeroizing::new);
                         let token = token.map_err(|e| {
                             Failed::Other(format!(
-                                "failed to read vault.kubernetes.jwt {file:?}: {e}"
+                                "failed to read the file of vault.kubernetes.jwt: {e}: what begins \
+                                 with /, ./ or ../ is a path, anything else a token unless there is \
+                                 such a file"
                             ))
                         })?;
                         Zeroizing::new(token.trim().to_owned())
@@ -253,19 +303,18 @@ impl Remoteness {
         let body = body.map_err(Failed::Other)?;
         let path = format!("/v1/auth/{}/login", path(engine));
         let answer = self.ask("PUT", &path, None, Some(&body), true, MAX_ANSWER, deadline)?;
-        let lease = self.lease("PUT", &path, &answer)?;
-        if lease.token.as_ref().is_none_or(Secret::is_empty) {
-            return Err(self.unusable("PUT", &path, "the answer has no auth token"));
-        }
-        Ok(lease)
+        Ok((path, answer))
     }
 }
 
 impl Authority for Arc<Remoteness> {
-    fn login(&self, deadline: Deadline) -> Result<Lease, Error> {
-        self.log_in(deadline).map_err(|failed| match failed {
-            Failed::Sealed => Error::Sealed,
-            failed => Error::during("log in to Vault")(Error::from(failed).into_reason()),
+    fn login(&self, deadline: Deadline) -> Result<Lease, NoLease> {
+        self.log_in(deadline).map_err(|(failed, refusal)| NoLease {
+            error: match failed {
+                Failed::Sealed => Error::Sealed,
+                failed => Error::during("log in to Vault")(Error::from(failed).into_reason()),
+            },
+            refusal,
         })
     }
 

@@ -1,11 +1,13 @@
 //! The way to a key store behind HTTP: connections that are kept, deadlines, a few retries, and errors
 //! that say what was asked and what to look at.
 
+mod no_answer;
+mod trust;
+
 use std::{
-    fs,
     io::{self, Read as _},
     ops::Range,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -15,14 +17,12 @@ use std::{
 };
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use rustls::{CertificateError, Error as TlsError};
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde::{Deserialize, Serialize};
 use ureq::{
-    Agent, Timeout,
+    Agent,
     config::Config,
     http::{Request, Response, Uri},
-    tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem},
+    tls::{Certificate, RootCerts, TlsConfig, TlsProvider},
 };
 
 use crate::{
@@ -30,6 +30,8 @@ use crate::{
     secret::{Secret, Wiped},
     tls,
 };
+pub(super) use no_answer::NoAnswer;
+use trust::{SetupError, authorities, client_certificate};
 
 /// A connection must be made within this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,28 +46,6 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(30);
 
 /// The longest text of a key store in an error, in characters.
 pub(super) const MAX_SAID: usize = 200;
-
-/// Why there is no way to a key store. Nothing was asked yet.
-#[derive(Debug)]
-pub(super) enum SetupError {
-    /// The client certificate or its key can't be used.
-    Certificate(tls::Error),
-    /// The file or directory of trusted authorities can't be used.
-    Authorities(PathBuf, String),
-}
-
-impl std::fmt::Display for SetupError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Certificate(e) => e.fmt(f),
-            Self::Authorities(path, why) => {
-                write!(f, "invalid certificate authorities {path:?}: {why}")
-            }
-        }
-    }
-}
-
-impl std::error::Error for SetupError {}
 
 /// What there is to know about a key store before it is asked anything.
 pub(super) struct Site<'a> {
@@ -115,25 +95,6 @@ pub(super) struct Answer {
     /// It was not the first try: an earlier one may have taken effect.
     pub(super) is_repeat: bool,
 }
-
-/// There is no answer.
-#[derive(Debug)]
-pub(super) struct NoAnswer {
-    /// What happened and what to look at.
-    pub(super) why: String,
-    /// It took too long.
-    is_timeout: bool,
-    /// The same may work a moment later; it may also have taken effect.
-    pub(super) may_pass: bool,
-}
-
-impl std::fmt::Display for NoAnswer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.why)
-    }
-}
-
-impl std::error::Error for NoAnswer {}
 
 impl Remote {
     /// The way to `site`; makes no connection yet.
@@ -319,7 +280,7 @@ impl Remote {
                 }),
         };
         result.map_err(|e| {
-            let no_answer = self.no_answer(call.method, url, &e);
+            let no_answer = NoAnswer::new(call.method, url, &e, self.ca_field);
             if no_answer.is_timeout {
                 self.replace(number);
             }
@@ -346,7 +307,14 @@ impl Remote {
                     body.extend_from_slice(&chunk[..count]);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.no_answer(method, url, &ureq::Error::from(e))),
+                Err(e) => {
+                    return Err(NoAnswer::new(
+                        method,
+                        url,
+                        &ureq::Error::from(e),
+                        self.ca_field,
+                    ));
+                }
             }
         }
         Ok(Answer {
@@ -366,68 +334,6 @@ impl Remote {
         let mut agent = self.lock();
         if agent.0 == number {
             *agent = (number + 1, self.config.new_agent());
-        }
-    }
-
-    fn no_answer(&self, method: &str, url: &str, error: &ureq::Error) -> NoAnswer {
-        let tls = tls_error(error);
-        let is_refused =
-            matches!(error, ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused);
-        let is_timeout = matches!(error, ureq::Error::Timeout(_));
-        let why = match (error, tls) {
-            (_, Some(TlsError::InvalidCertificate(e))) => match e {
-                CertificateError::UnknownIssuer | CertificateError::Other(_) => format!(
-                    "its certificate is not trusted: set {} to its authority",
-                    self.ca_field
-                ),
-                CertificateError::NotValidForName
-                | CertificateError::NotValidForNameContext { .. } => {
-                    "its certificate is for another host: check the endpoint".to_owned()
-                }
-                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                    "its certificate has expired, or the clock of this machine is wrong".to_owned()
-                }
-                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                    "its certificate is not valid yet, or the clock of this machine is wrong"
-                        .to_owned()
-                }
-                e => format!("its certificate is refused: {e}"),
-            },
-            (_, Some(TlsError::AlertReceived(alert))) => format!(
-                "it refused the TLS connection ({alert:?}): does it want a client certificate?"
-            ),
-            (_, Some(TlsError::InvalidMessage(_))) => {
-                "it does not speak TLS: is the endpoint http instead of https?".to_owned()
-            }
-            (_, Some(e)) => e.to_string(),
-            (ureq::Error::Io(_), _) if is_refused => {
-                "connection refused: is it running, and is the endpoint right?".to_owned()
-            }
-            (ureq::Error::HostNotFound, _) => {
-                "no such host: check the endpoint and the name service".to_owned()
-            }
-            (ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve), _) => format!(
-                "no connection within {} s: is it running, and does a firewall let us through?",
-                CONNECT_TIMEOUT.as_secs()
-            ),
-            (ureq::Error::Timeout(_), _) => "no answer in time".to_owned(),
-            (ureq::Error::Io(e), _) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                "the connection was closed without an answer".to_owned()
-            }
-            (e, _) => e.to_string(),
-        };
-        NoAnswer {
-            why: format!("{method} {url}: {why}"),
-            is_timeout,
-            may_pass: tls.is_none()
-                && matches!(
-                    error,
-                    ureq::Error::Io(_)
-                        | ureq::Error::Timeout(_)
-                        | ureq::Error::ConnectionFailed
-                        | ureq::Error::HostNotFound
-                        | ureq::Error::Protocol(_)
-                ),
         }
     }
 }
@@ -470,68 +376,6 @@ fn redirected(url: &str, location: &str) -> Option<String> {
         _ => false,
     };
     (is_sound && uri.host().is_some_and(|host| !host.is_empty())).then(|| location.to_owned())
-}
-
-/// The TLS error inside: connections report theirs as errors of reading and writing.
-fn tls_error(error: &ureq::Error) -> Option<&TlsError> {
-    match error {
-        ureq::Error::Rustls(e) => Some(e),
-        ureq::Error::Io(e) => e.get_ref()?.downcast_ref(),
-        _ => None,
-    }
-}
-
-fn client_certificate(cert: &Path, key: &Path) -> Result<ureq::tls::ClientCert, SetupError> {
-    let unreadable = |path: &Path, what, e| {
-        SetupError::Certificate(tls::Error::Unreadable(path.to_owned(), what, e))
-    };
-    // Checks them with errors that say what is wrong.
-    tls::load_certificate(cert, key).map_err(SetupError::Certificate)?;
-    let chain = fs::read(cert).map_err(|e| unreadable(cert, "certificate", e))?;
-    let key_text = Secret::new(fs::read(key).map_err(|e| unreadable(key, "private key", e))?);
-    let chain: Vec<_> = parse_pem(&chain)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    let private_key = ureq::tls::PrivateKey::from_pem(key_text.expose()).map_err(|e| {
-        let why = e.to_string();
-        SetupError::Certificate(tls::Error::Unusable(key.to_owned(), "private key", why))
-    })?;
-    Ok(ureq::tls::ClientCert::new_with_certs(&chain, private_key))
-}
-
-/// The certificates in the file at `path`, or in all files of the directory there.
-fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, SetupError> {
-    let fail = |path: &Path, why: String| SetupError::Authorities(path.to_owned(), why);
-    let mut files = vec![path.to_owned()];
-    if path.is_dir() {
-        files = fs::read_dir(path)
-            .and_then(|entries| {
-                entries
-                    .map(|entry| entry.map(|entry| entry.path()))
-                    .collect::<Result<Vec<_>, _>>()
-            })
-            .map_err(|e| fail(path, e.to_string()))?;
-        files.retain(|file| file.is_file());
-        files.sort();
-    }
-    let mut found = Vec::new();
-    for file in &files {
-        let text = fs::read(file).map_err(|e| fail(file, e.to_string()))?;
-        let before = found.len();
-        for certificate in CertificateDer::pem_slice_iter(&text) {
-            found.push(certificate.map_err(|e| fail(file, e.to_string()))?);
-        }
-        if found.len() == before {
-            return Err(fail(file, "no PEM block of type CERTIFICATE".to_owned()));
-        }
-    }
-    if found.is_empty() {
-        return Err(fail(path, "the directory has no files".to_owned()));
-    }
-    Ok(found)
 }
 
 /// The beginning of `text`, in one line without control characters.

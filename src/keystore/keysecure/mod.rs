@@ -4,6 +4,8 @@
 //! The appliance itself refuses to create a name twice, and no state is kept here but a token, so any
 //! number of servers can use one domain.
 
+mod appliance;
+
 use std::{
     collections::HashSet,
     path::PathBuf,
@@ -15,16 +17,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Error, KeyName, KeyStore, MAX_VALUE, Notices, Start,
-    remote::{Answer, Call, NoAnswer, Remote, Site, clean, escape, json},
-    token::{Authority, Keeper, Lease, Rules, Token},
+    remote::{Answer, Call, Remote, Site, escape, json},
+    token::{Keeper, Rules},
 };
-use crate::{
-    crypto::Text,
-    deadline::Deadline,
-    secret::{Secret, Wiped},
-};
+use crate::{crypto::Text, deadline::Deadline, secret::Secret};
+use appliance::{Appliance, Failed};
 
-const TOKENS: &str = "/api/v1/auth/tokens";
 const SECRETS: &str = "/api/v1/vault/secrets";
 /// The largest answer with a value: JSON may write one byte with six.
 const MAX_ANSWER: u64 = 6 * MAX_VALUE as u64 + (64 << 10);
@@ -32,15 +30,12 @@ const MAX_ANSWER: u64 = 6 * MAX_VALUE as u64 + (64 << 10);
 const MAX_PAGE: u64 = 32 << 20;
 /// Names that are asked for at once; the appliance gives ten by itself.
 const PAGE: u64 = 200;
-/// A call with its repetitions may take no longer than this, whatever the deadline.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The first login must be done within this time.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest time between logins that are refused.
+const LONGEST_RETRY: Duration = Duration::from_secs(300);
 /// A value that was written is looked for as long as this: nodes of a cluster lag a little.
 const MAX_LAG: Duration = Duration::from_secs(2);
-/// No token is believed to last longer.
-const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
-
 /// How to reach and use KeySecure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -63,12 +58,6 @@ pub struct KeySecure {
     notices: Arc<Notices>,
 }
 
-/// What logging in and using the appliance have in common.
-struct Appliance {
-    remote: Remote,
-    settings: Settings,
-}
-
 impl KeySecure {
     /// Connects and logs in.
     ///
@@ -88,6 +77,7 @@ impl KeySecure {
         let rules = Rules {
             renew_after: 50,
             retry: settings.retry,
+            longest_retry: LONGEST_RETRY,
             settles: false,
         };
         let store = Self {
@@ -124,7 +114,11 @@ impl KeySecure {
             return Ok(answer);
         }
         let Some(newer) = self.keeper.replace(&token, deadline) else {
-            return Ok(answer);
+            // Why there is no other token is what helps.
+            return self
+                .keeper
+                .failure()
+                .map_or(Ok(answer), |why| Err(why.into()));
         };
         let mut second = site.ask(method, path, Some(&newer), body, limit, deadline)?;
         second.is_repeat |= answer.is_repeat;
@@ -343,320 +337,8 @@ impl KeyStore for KeySecure {
             .map(|line| format!("gemalto: {line}"))
             .collect()
     }
-}
 
-/// Why something was not done.
-enum Failed {
-    /// There is no token to ask with.
-    NoToken(Error),
-    NoAnswer(NoAnswer),
-    Other(String),
-}
-
-impl Failed {
-    fn into_reason(self) -> Box<dyn std::error::Error + Send + Sync> {
-        match self {
-            Self::NoToken(e) => e.into(),
-            Self::NoAnswer(e) => e.into(),
-            Self::Other(why) => why.into(),
-        }
-    }
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        Self::NoToken(error)
-    }
-}
-
-impl Appliance {
-    fn ask(
-        &self,
-        method: &'static str,
-        path: &str,
-        token: Option<&Token>,
-        body: Option<&Secret>,
-        limit: u64,
-        deadline: Deadline,
-    ) -> Result<Answer, Failed> {
-        let header = token.map(|token| ("Authorization", token.text()));
-        let call = Call {
-            method,
-            path,
-            headers: header.as_slice(),
-            body,
-            is_repeatable: true,
-        };
-        let deadline = deadline.min(Deadline::after(Instant::now(), CALL_TIMEOUT));
-        let answer = self.remote.call(call, limit, deadline);
-        answer.map_err(Failed::NoAnswer)
-    }
-
-    /// What the appliance said, unless it repeats a part of `secret`, and what to check. `right` is
-    /// what the user must be allowed to do.
-    fn refusal(
-        &self,
-        method: &str,
-        path: &str,
-        answer: &Answer,
-        right: &str,
-        secret: Option<&Secret>,
-    ) -> Failed {
-        let is_login = path == TOKENS;
-        let domain = match self.settings.domain.as_str() {
-            "" => "the root domain".to_owned(),
-            domain => format!("domain {domain:?}"),
-        };
-        let hint = match answer.status {
-            400 | 401 | 403 | 422 if is_login => {
-                "check gemalto.keysecure.credentials.token and gemalto.keysecure.credentials.domain"
-                    .to_owned()
-            }
-            401 => "is the user of gemalto.keysecure.credentials.token still allowed to log in?"
-                .to_owned(),
-            403 => format!("may the user of the refresh token {right} secrets in {domain}?"),
-            300..400 | 404 | 405 => {
-                "the API is not there: check gemalto.keysecure.endpoint".to_owned()
-            }
-            413 | 422 => "does the appliance limit the size or the names of secrets?".to_owned(),
-            429 => "it gets more calls than it allows".to_owned(),
-            500.. => "look at the state and the logs of the appliance".to_owned(),
-            _ => "is it a KeySecure or CipherTrust appliance?".to_owned(),
-        };
-        let said = match said(answer) {
-            said if said.is_empty() => String::new(),
-            said if secret.is_some_and(|secret| holds_part(&said, secret)) => {
-                ": a text that repeats what is secret".to_owned()
-            }
-            said => format!(": {said}"),
-        };
-        Failed::Other(format!(
-            "{method} {}: status {}{said}: {hint}",
-            self.remote.url(path),
-            answer.status
-        ))
-    }
-
-    fn unusable(&self, method: &str, path: &str, why: &str) -> Failed {
-        Failed::Other(format!("{method} {}: {why}", self.remote.url(path)))
-    }
-
-    fn log_in(&self, deadline: Deadline) -> Result<Lease, Failed> {
-        #[derive(Serialize)]
-        struct Request<'a> {
-            grant_type: &'static str,
-            refresh_token: &'a str,
-            domain: &'a str,
-        }
-        let Settings { token, domain, .. } = &self.settings;
-        let refresh_token = str::from_utf8(token.expose())
-            .map_err(|_| Failed::Other("the refresh token is not text".to_owned()))?;
-        let request = Request {
-            grant_type: "refresh_token",
-            refresh_token,
-            domain,
-        };
-        let body = json(refresh_token.len() + domain.len(), &request).map_err(Failed::Other)?;
-        let answer = self.ask("POST", TOKENS, None, Some(&body), MAX_ANSWER, deadline)?;
-        if answer.status != 200 {
-            return Err(self.refusal("POST", TOKENS, &answer, "log in", Some(token)));
-        }
-        lease(&answer).map_err(|why| self.unusable("POST", TOKENS, &why))
-    }
-}
-
-impl Authority for Arc<Appliance> {
-    fn login(&self, deadline: Deadline) -> Result<Lease, Error> {
-        let lease = self.log_in(deadline);
-        lease.map_err(|failed| Error::during("renew auth token")(failed.into_reason()))
-    }
-
-    /// There is no renewal: a new token is had with the same refresh token.
-    fn renew(&self, _: &Token, deadline: Deadline) -> Result<Lease, Error> {
-        self.login(deadline)
-    }
-}
-
-/// Reads the answer to a login. The secret of the lease is what the header `Authorization` holds.
-fn lease(answer: &Answer) -> Result<Lease, String> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Login<'a> {
-        #[serde(borrow)]
-        jwt: Text<'a>,
-        #[serde(borrow)]
-        token_type: Text<'a>,
-        duration: i64,
-    }
-    let login: Login<'_> = answer.json()?;
-    let jwt = login.jwt.as_str();
-    if jwt.is_empty() {
-        return Err("server response does not contain an auth token".to_owned());
-    }
-    if login.token_type.as_str() != "Bearer" {
-        let found = clean(login.token_type.as_str());
-        let is_short = found.len() <= 40 && (found.is_empty() || !jwt.contains(&found));
-        let found = if is_short { found.as_str() } else { "..." };
-        return Err(format!("unexpected auth token type '{found}'"));
-    }
-    if login.duration <= 0 {
-        return Err(format!("invalid auth token expiry '{}'", login.duration));
-    }
-    if !jwt.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("the auth token has characters that no header can hold".to_owned());
-    }
-    let mut header = Wiped::with_capacity(jwt.len() + 7);
-    header.extend_from_slice(b"Bearer ");
-    header.extend_from_slice(jwt.as_bytes());
-    let lifetime = Duration::from_secs(login.duration.unsigned_abs());
-    Ok(Lease {
-        token: Some(header.into()),
-        lifetime: Some(lifetime.min(MAX_LIFETIME)),
-        is_renewable: false,
-    })
-}
-
-/// What the appliance, or a proxy before it, says in an answer that is an error.
-fn said(answer: &Answer) -> String {
-    #[derive(Deserialize)]
-    struct Said {
-        #[serde(rename = "codeDesc")]
-        text: String,
-        code: i64,
-    }
-    if answer.status < 300 {
-        return String::new();
-    }
-    match answer.json::<Said>() {
-        Ok(Said { text, code }) => format!("{} ({code})", clean(&text)),
-        Err(_) => clean(&String::from_utf8_lossy(answer.body.expose())),
-    }
-}
-
-/// Whether `text` repeats a part of `secret` that is more than a word.
-fn holds_part(text: &str, secret: &Secret) -> bool {
-    const TELLING: usize = 8;
-    let is_between = |byte: &u8| !byte.is_ascii_graphic() || b"\"\\{}:,".contains(byte);
-    let parts = secret.expose().split(is_between);
-    parts
-        .flat_map(|part| part.windows(TELLING))
-        .any(|part| memchr::memmem::find(text.as_bytes(), part).is_some())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{super::remote::MAX_SAID, *};
-
-    fn answer(status: u16, body: &str) -> Answer {
-        Answer {
-            status,
-            body: Secret::new(body.as_bytes().to_vec()),
-            is_repeat: false,
-        }
-    }
-
-    #[test]
-    fn a_login_gives_a_token_for_a_while() {
-        let found = lease(&answer(
-            200,
-            r#"{"jwt":"a.b.c","token_type":"Bearer","duration":300,"client_id":"x"}"#,
-        ))
-        .unwrap();
-        assert_eq!(b"Bearer a.b.c", found.token.unwrap().expose());
-        assert_eq!(Some(Duration::from_secs(300)), found.lifetime);
-        assert!(!found.is_renewable);
-        let longest = format!(
-            r#"{{"jwt":"a","token_type":"Bearer","duration":{}}}"#,
-            i64::MAX
-        );
-        let found = lease(&answer(200, &longest)).unwrap();
-        assert_eq!(Some(MAX_LIFETIME), found.lifetime);
-    }
-
-    #[test]
-    fn logins_without_a_usable_token_are_errors() {
-        let not_json = "the answer is not the JSON that is expected";
-        for (body, why) in [
-            ("{}", "server response does not contain an auth token"),
-            (
-                r#"{"jwt":"","token_type":"Bearer","duration":1}"#,
-                "server response does not contain an auth token",
-            ),
-            (
-                r#"{"jwt":"a","token_type":"bearer","duration":1}"#,
-                "unexpected auth token type 'bearer'",
-            ),
-            (
-                r#"{"jwt":"a","duration":1}"#,
-                "unexpected auth token type ''",
-            ),
-            (
-                r#"{"jwt":"a.b.secret","token_type":"secret","duration":1}"#,
-                "unexpected auth token type '...'",
-            ),
-            (
-                r#"{"jwt":"a","token_type":"Bearer","duration":0}"#,
-                "invalid auth token expiry '0'",
-            ),
-            (
-                r#"{"jwt":"a","token_type":"Bearer","duration":-3}"#,
-                "invalid auth token expiry '-3'",
-            ),
-            (
-                r#"{"jwt":"a\nb","token_type":"Bearer","duration":1}"#,
-                "the auth token has characters that no header can hold",
-            ),
-            (
-                r#"{"jwt":"a","token_type":"Bearer","duration":"1"}"#,
-                not_json,
-            ),
-            ("<html>", not_json),
-            ("", not_json),
-        ] {
-            let found = lease(&answer(200, body)).unwrap_err();
-            assert!(found.starts_with(why), "{body}: {found}");
-        }
-    }
-
-    #[test]
-    fn what_an_appliance_says_is_one_short_line() {
-        let json = r#"{"code":11,"codeDesc":"NCERRConflict: Resource\n already\u0007 exists"}"#;
-        assert_eq!(
-            "NCERRConflict: Resource already exists (11)",
-            said(&answer(409, json))
-        );
-        assert_eq!(
-            "401 Unauthorized",
-            said(&answer(401, "\r\n 401\tUnauthorized\n\n"))
-        );
-        assert_eq!(
-            r#"{"code":1}"#,
-            said(&answer(400, r#"{"code":1}"#)),
-            "it is no error of the appliance"
-        );
-        let long = said(&answer(502, &"\u{e9}".repeat(1000)));
-        assert_eq!("\u{e9}".repeat(MAX_SAID) + "...", long);
-        assert_eq!("", said(&answer(200, "a value")), "it may be a value");
-        assert_eq!("", said(&answer(503, "")));
-    }
-
-    #[test]
-    fn parts_of_secrets_are_found() {
-        let secret = Secret::new(br#"{"bytes":"AbCdEfGhIjKl+/=="}"#.to_vec());
-        assert!(holds_part("bad value: AbCdEfGhIjKl", &secret));
-        assert!(holds_part("...EfGhIjKl", &secret));
-        assert!(!holds_part("bytes: bad value AbCdEfG", &secret));
-    }
-
-    #[test]
-    fn nothing_secret_is_printed() {
-        let settings = Settings {
-            endpoint: "https://keysecure.example.com".to_owned(),
-            token: Secret::new(b"refresh-me".to_vec()),
-            domain: "root".to_owned(),
-            retry: Duration::from_secs(5),
-            ca: None,
-        };
-        assert!(!format!("{settings:?}").contains("refresh-me"));
+    fn retry(&self) {
+        self.keeper.retry();
     }
 }
