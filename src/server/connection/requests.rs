@@ -125,6 +125,9 @@ impl Inner {
             true => Event::ResumedHandshake,
             false => Event::FullHandshake,
         });
+        if let Some(group) = self.transport.group() {
+            server.metrics.count(Event::KeyExchange(group));
+        }
         self.next_request(connection, server);
         Ok(Step::Progress)
     }

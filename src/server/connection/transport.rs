@@ -8,6 +8,8 @@ use std::{
 use rustls::{HandshakeKind, ServerConnection};
 use rustls_pki_types::CertificateDer;
 
+use crate::tls::Group;
+
 /// Bytes that a probe may send at a time.
 const CHUNK: usize = 4096;
 
@@ -53,6 +55,14 @@ impl Transport {
     pub(super) fn handshake_kind(&self) -> Option<HandshakeKind> {
         match self {
             Self::Tls(tls) => tls.handshake_kind(),
+            Self::Plain(_) => None,
+        }
+    }
+
+    /// The group of the key exchange in the handshake, which a resumed session does anew.
+    pub(super) fn group(&self) -> Option<Group> {
+        match self {
+            Self::Tls(tls) => Group::of(tls.negotiated_key_exchange_group()?),
             Self::Plain(_) => None,
         }
     }
