@@ -1,7 +1,11 @@
-//! TLS for the server: its certificate, who may connect, and what a resumed session must still show.
+//! TLS: its cryptography for all ends; for the server its certificate, who may connect, and what a
+//! resumed session must still show.
 //!
 //! Clients prove that they hold the key of their certificate in every full handshake. A resumed
 //! session skips that and the chain, so [`ClientTrust::verify`] is asked again for it.
+
+mod group;
+mod hybrid;
 
 use std::{
     fmt, io,
@@ -11,7 +15,7 @@ use std::{
 
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error as TlsError, OtherError,
-    RootCertStore, ServerConfig, SignatureScheme,
+    PeerIncompatible, RootCertStore, ServerConfig, SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring},
     server::danger::{ClientCertVerified, ClientCertVerifier},
@@ -24,6 +28,7 @@ use rustls_pki_types::{
 
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter};
 
+pub use self::group::Group;
 use crate::identity;
 
 /// What is wrong with the server's certificate or the trusted certificate authorities.
@@ -80,9 +85,16 @@ impl std::error::Error for Error {
     }
 }
 
-/// The cryptography behind all TLS in this program.
+/// The cryptography behind all TLS in this program, with all groups.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
+    provider_with(&Group::ALL)
+}
+
+fn provider_with(groups: &[Group]) -> Arc<CryptoProvider> {
+    Arc::new(CryptoProvider {
+        kx_groups: groups.iter().map(|group| group.exchange()).collect(),
+        ..ring::default_provider()
+    })
 }
 
 /// Checks that the certificate that was read from the file `cert` has not expired at `now`.
@@ -323,6 +335,7 @@ impl ClientCertVerifier for ClientTrust {
 }
 
 /// TLS as the server speaks it: 1.3 only, client certificate required, stateless session tickets.
+/// Of `groups`, a client gets the one that it likes best.
 ///
 /// Every call makes new ticket keys, so a server that changes whom it trusts forgets all sessions.
 ///
@@ -331,8 +344,9 @@ impl ClientCertVerifier for ClientTrust {
 pub fn server_config(
     certificate: Arc<CertifiedKey>,
     trust: Arc<ClientTrust>,
+    groups: &[Group],
 ) -> Result<Arc<ServerConfig>, Error> {
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_provider(provider_with(groups))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(Error::Tls)?
         .with_client_cert_verifier(trust)
@@ -371,6 +385,10 @@ pub fn handshake_failure(error: &TlsError) -> String {
             }
             other => verify(&format!("{other:?}")),
         },
+        TlsError::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon) => {
+            "tls: client is not compatible: it has none of the key exchange groups in tls.groups"
+                .to_owned()
+        }
         TlsError::PeerIncompatible(reason) => format!("tls: client is not compatible: {reason:?}"),
         TlsError::AlertReceived(alert) => format!("remote error: tls: {alert:?}"),
         other => format!("tls: {other}"),

@@ -188,6 +188,7 @@ root: ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789
 tls:
   key: soon.key
   cert: soon.crt
+  groups: [P-256, X25519, secp256r1]
   proxy:
     identities: [gate, gate]
 policy:
@@ -205,19 +206,20 @@ keys: [{ name: a }, { name: a }]
         "kes.yml:1:7: warning: root: \"ABCDEF",
         "kes.yml:3:8: warning: tls.key: private key \"soon.key\" can be read by every user",
         "kes.yml:4:9: warning: tls.cert: the certificate expires in 4 days",
-        "kes.yml:6:17: warning: tls.proxy.identities: ",
-        "kes.yml:6:24: warning: tls.proxy.identities[1]: TLS proxy \"gate\" is listed twice",
-        "kes.yml:9:13: warning: policy.app.paths[0]: \"/v1/key/crate/*\" matches no API (did you \
+        "kes.yml:5:27: warning: tls.groups[2]: key exchange group \"secp256r1\" is listed twice",
+        "kes.yml:7:17: warning: tls.proxy.identities: ",
+        "kes.yml:7:24: warning: tls.proxy.identities[1]: TLS proxy \"gate\" is listed twice",
+        "kes.yml:10:13: warning: policy.app.paths[0]: \"/v1/key/crate/*\" matches no API (did you \
          mean \"/v1/key/create/*\"?)",
-        "kes.yml:9:30: warning: policy.app.paths[1]: \"v1/key/list/*\" matches no API (did you \
+        "kes.yml:10:30: warning: policy.app.paths[1]: \"v1/key/list/*\" matches no API (did you \
          mean \"/v1/key/list/*\"?)",
-        "kes.yml:9:45: warning: policy.app.paths[2]: \"/v1/key/*\" matches no API",
-        "kes.yml:9:66: warning: policy.app.paths[4]: \"/version\" is listed twice",
-        "kes.yml:10:18: warning: policy.app.identities[0]: ${NOT_SET} is empty or not set",
-        "kes.yml:10:32: warning: policy.app.identities[1]: \"0123\" is no identity",
-        "kes.yml:11:10: warning: policy.empty: policy \"empty\" allows nothing",
-        "kes.yml:12:37: warning: cache.expiry.unused: longer than",
-        "kes.yml:13:29: warning: keys[1].name: key \"a\" is listed twice",
+        "kes.yml:10:45: warning: policy.app.paths[2]: \"/v1/key/*\" matches no API",
+        "kes.yml:10:66: warning: policy.app.paths[4]: \"/version\" is listed twice",
+        "kes.yml:11:18: warning: policy.app.identities[0]: ${NOT_SET} is empty or not set",
+        "kes.yml:11:32: warning: policy.app.identities[1]: \"0123\" is no identity",
+        "kes.yml:12:10: warning: policy.empty: policy \"empty\" allows nothing",
+        "kes.yml:13:37: warning: cache.expiry.unused: longer than",
+        "kes.yml:14:29: warning: keys[1].name: key \"a\" is listed twice",
     ];
     for (line, start) in lines.iter().zip(expected) {
         assert!(line.starts_with(start), "{line:?} is not {start:?}");

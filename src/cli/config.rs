@@ -99,7 +99,10 @@ impl Look<'_> {
     /// As the server does at its start, and what it does not look at.
     fn at_certificate(&mut self, auth: Auth) {
         let Config {
-            tls_key, tls_cert, ..
+            tls_key,
+            tls_cert,
+            tls_groups,
+            ..
         } = &self.review.config;
         let trust = match auth {
             Auth::On => ClientTrust::system(),
@@ -153,7 +156,7 @@ impl Look<'_> {
                          'kes tool identity new --server'",
                     );
                 }
-                if let Err(e) = tls::server_config(certified, Arc::new(trust)) {
+                if let Err(e) = tls::server_config(certified, Arc::new(trust), tls_groups) {
                     self.refuse("tls.cert", e);
                 }
             }

@@ -42,6 +42,11 @@ const FIELDS: &[(&str, &str)] = &[
         "files of the server's private key and certificate chain",
     ),
     (
+        "tls.groups",
+        "key exchange groups that clients may choose from: X25519MLKEM768, X25519, P-256 and P-384 \
+         (default all)",
+    ),
+    (
         "tls.proxy.identities, tls.proxy.header.cert",
         "TLS proxies in front of the server, and the header with their client's certificate",
     ),

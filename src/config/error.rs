@@ -82,6 +82,10 @@ pub enum Problem {
     NoKey,
     /// There is no certificate file.
     NoCertificate,
+    /// Not a key exchange group.
+    Group(String),
+    /// There is no key exchange group in the list.
+    NoGroup,
     /// A TLS proxy is root.
     ProxyIsRoot {
         /// Its place in the list, from 0.
@@ -147,6 +151,11 @@ impl Problem {
             Self::NoRoot => "set \"root\" in the file or use --root; \"disabled\" means no root",
             Self::NoKey => "set \"tls.key\" in the file or use --key",
             Self::NoCertificate => "set \"tls.cert\" in the file or use --cert",
+            Self::Group(_) => "use X25519MLKEM768, X25519, P-256 and P-384",
+            Self::NoGroup => {
+                "list some of X25519MLKEM768, X25519, P-256 and P-384, or leave out the field for all \
+                 of them"
+            }
             Self::ProxyIsRoot { .. } => "take the identity out of the list",
             Self::HeaderName(_) => "write the name of an HTTP header, such as X-Tls-Client-Cert",
             Self::Policy(policy::Error::Pattern { .. }) => {
@@ -203,6 +212,8 @@ impl fmt::Display for Problem {
             Self::NoRoot => f.write_str("no root identity has been specified"),
             Self::NoKey => f.write_str("no private key file has been specified"),
             Self::NoCertificate => f.write_str("no certificate file has been specified"),
+            Self::Group(name) => write!(f, "unknown key exchange group: \"{name}\""),
+            Self::NoGroup => f.write_str("no key exchange group, so no client could connect"),
             Self::ProxyIsRoot { index, identity } => write!(
                 f,
                 "The {index}-th TLS proxy identity is equal to the root identity \"{identity}\". \

@@ -42,7 +42,7 @@ maps! {
         keys: Keys,
         keystore: Stores,
     }
-    Tls { key: String, cert: String, proxy: Proxy, }
+    Tls { key: String, cert: String, groups: Vec<Option<String>>, proxy: Proxy, }
     Proxy { identities: Vec<Option<String>>, header: Header, }
     Header { cert: String, }
     Policy { paths: Vec<Option<String>>, identities: Vec<Option<String>>, }

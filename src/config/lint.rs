@@ -9,7 +9,7 @@ use super::{
     from_environment,
     load::{dotted, fields},
 };
-use crate::glob::Pattern;
+use crate::{glob::Pattern, tls::Group};
 
 /// Beyond these, nobody reads on.
 const MAX_FINDINGS: usize = 200;
@@ -39,7 +39,9 @@ pub(super) fn lint(
     if flags.root.is_none() {
         lint.identity(&fields("root"), file.root.as_deref());
     }
-    lint.proxies(file.tls.and_then(|tls| tls.proxy).unwrap_or_default());
+    let tls = file.tls.unwrap_or_default();
+    lint.groups(tls.groups.unwrap_or_default());
+    lint.proxies(tls.proxy.unwrap_or_default());
     lint.policies(file.policy.unwrap_or_default(), endpoints);
     lint.rest(config);
     lint.variables();
@@ -111,6 +113,22 @@ impl Lint<'_> {
                 format!("\"{identity}\" is no identity, so no client can have it"),
                 "write the 64 lower-case hex digits that 'kes tool identity of <certificate>' prints",
             );
+        }
+    }
+
+    fn groups(&mut self, groups: Vec<Option<String>>) {
+        let mut seen = Vec::new();
+        for (index, written) in groups.into_iter().enumerate() {
+            let name = expand(written.unwrap_or_default(), self.env);
+            let Some(group) = Group::parse(&name) else {
+                continue; // an error already
+            };
+            if seen.contains(&group) {
+                let path = [&fields("tls.groups")[..], &[Step::Item(index)]].concat();
+                let message = format!("key exchange group \"{name}\" is listed twice");
+                self.warn(&path, message, "keep one of them");
+            }
+            seen.push(group);
         }
     }
 

@@ -20,6 +20,7 @@ use crate::{
     keystore::{KeyName, Start},
     log::{self, AuditMode},
     policy::Policies,
+    tls::Group,
 };
 
 /// Errors that are found in the file beyond these come without their place.
@@ -154,6 +155,7 @@ impl Loader<'_> {
         if tls_cert.is_none() {
             self.refuse(self.missing("tls.cert", "--cert", Problem::NoCertificate));
         }
+        let tls_groups = self.groups(tls.groups);
         let proxy = self.proxy(tls.proxy.unwrap_or_default(), &root);
         let policies = self.policies(file.policy.unwrap_or_default(), &root, &proxy);
         let cache = self.cache(file.cache.unwrap_or_default());
@@ -192,6 +194,7 @@ impl Loader<'_> {
             root,
             tls_key: tls_key.unwrap_or_default(),
             tls_cert: tls_cert.unwrap_or_default(),
+            tls_groups,
             auth: flags.auth,
             proxy,
             policies,
@@ -269,6 +272,29 @@ impl Loader<'_> {
             return Ok(DEFAULT_ADDRESS);
         }
         parse_address(&text).ok_or_else(|| self.invalid("address", Problem::Address(text)))
+    }
+
+    /// The key exchange groups of a list, each once; all if there is none.
+    fn groups(&self, list: Option<Vec<Option<String>>>) -> Vec<Group> {
+        if list.as_ref().is_some_and(Vec::is_empty) {
+            self.refuse(self.invalid("tls.groups", Problem::NoGroup));
+        }
+        let mut groups = Vec::new();
+        for (index, name) in list.into_iter().flatten().enumerate() {
+            let name = self.text(name);
+            match Group::parse(&name) {
+                Some(group) if groups.contains(&group) => {}
+                Some(group) => groups.push(group),
+                None => {
+                    let path = [&fields("tls.groups")[..], &[Step::Item(index)]].concat();
+                    self.refuse(self.invalid_at(&path, Problem::Group(name)));
+                }
+            }
+        }
+        match groups.is_empty() {
+            true => Group::ALL.into(),
+            false => groups,
+        }
     }
 
     fn proxy(&self, proxy: file::Proxy, root: &str) -> Proxy {

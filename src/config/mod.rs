@@ -32,6 +32,7 @@ use crate::{
     keystore::{KeyName, Start, keysecure, vault},
     log,
     policy::Policies,
+    tls::Group,
 };
 
 /// Where the server listens unless told otherwise: port 7373 on all addresses.
@@ -55,6 +56,8 @@ pub struct Config {
     pub tls_key: PathBuf,
     /// The file with the certificate chain.
     pub tls_cert: PathBuf,
+    /// The key exchange groups that clients may choose from; never empty, none of them twice.
+    pub tls_groups: Vec<Group>,
     /// Whether client certificates are verified.
     pub auth: Auth,
     /// The TLS proxies in front of the server.

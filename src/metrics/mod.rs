@@ -13,6 +13,7 @@ use std::{
 };
 
 pub use self::process::process;
+use crate::tls::Group;
 
 /// How a request or a call of the key store ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub enum Event {
     ResumedHandshake,
     /// A handshake came to nothing.
     FailedHandshake,
+    /// A handshake, full or not, agreed on its secrets in this group.
+    KeyExchange(Group),
     /// A request was refused because its audit line could not be written.
     NotAudited,
     /// A connection of HTTP/2 was closed because of what its client sent or did not take.
@@ -56,6 +59,10 @@ const EVENTS: &[(Event, &str, &str)] = &[
     (Event::FullHandshake, "kes_tls_handshake_full", "Full TLS handshakes."),
     (Event::ResumedHandshake, "kes_tls_handshake_resumed", "TLS handshakes that resumed an earlier session."),
     (Event::FailedHandshake, "kes_tls_handshake_failed", "TLS handshakes that failed."),
+    (Event::KeyExchange(Group::X25519MlKem768), "kes_tls_handshake_x25519mlkem768", "TLS handshakes, full and resumed, with the key exchange X25519MLKEM768."),
+    (Event::KeyExchange(Group::X25519), "kes_tls_handshake_x25519", "TLS handshakes, full and resumed, with the key exchange X25519."),
+    (Event::KeyExchange(Group::P256), "kes_tls_handshake_p256", "TLS handshakes, full and resumed, with the key exchange P-256."),
+    (Event::KeyExchange(Group::P384), "kes_tls_handshake_p384", "TLS handshakes, full and resumed, with the key exchange P-384."),
     (Event::NotAudited, "kes_log_audit_refused", "Requests refused because their audit lines could not be written."),
     (Event::Http2Flood, "kes_http2_flood", "HTTP/2 connections closed because the client sent too much that asks for nothing, or did not take its answers."),
 ];
@@ -77,8 +84,9 @@ impl Event {
             Self::FullHandshake => 6,
             Self::ResumedHandshake => 7,
             Self::FailedHandshake => 8,
-            Self::NotAudited => 9,
-            Self::Http2Flood => 10,
+            Self::KeyExchange(group) => 9 + group as usize,
+            Self::NotAudited => 13,
+            Self::Http2Flood => 14,
         }
     }
 }

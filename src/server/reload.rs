@@ -208,7 +208,8 @@ impl Reloader {
 
     fn take_up(&mut self, server: &Server, certificate: Arc<CertifiedKey>) {
         let taken = server.change_state(|state| {
-            let tls = tls::server_config(certificate.clone(), state.trust.clone())?;
+            let groups = &self.config.tls_groups;
+            let tls = tls::server_config(certificate.clone(), state.trust.clone(), groups)?;
             state.set_certificate(&certificate, tls);
             Ok::<(), tls::Error>(())
         });

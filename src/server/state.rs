@@ -45,7 +45,7 @@ impl State {
         });
         Ok(Self {
             certificate_expiry: tls::expiry(&certificate),
-            tls: tls::server_config(certificate, trust.clone())?,
+            tls: tls::server_config(certificate, trust.clone(), &config.tls_groups)?,
             trust,
             trust_generation: 0,
             policies: config.policies.clone(),

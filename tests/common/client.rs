@@ -8,13 +8,13 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, SignatureScheme,
-    StreamOwned,
+    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, NamedGroup,
+    SignatureScheme, StreamOwned,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::ring,
+    crypto::{CryptoProvider, ring},
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
@@ -90,7 +90,18 @@ impl Client {
         identity: Option<&Identity>,
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> Self {
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let provider = Arc::new(ring::default_provider());
+        Self::with_provider(address, server, identity, versions, provider)
+    }
+
+    pub fn with_provider(
+        address: SocketAddr,
+        server: CertificateDer<'static>,
+        identity: Option<&Identity>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        provider: Arc<CryptoProvider>,
+    ) -> Self {
+        let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .unwrap()
             .dangerous()
@@ -110,8 +121,13 @@ impl Client {
 
     /// The same with a session store of its own, so that later connections resume earlier ones.
     pub fn resuming(&self) -> Self {
+        self.remembering(Resumption::in_memory_sessions(8))
+    }
+
+    /// The same with this session store.
+    pub fn remembering(&self, resumption: Resumption) -> Self {
         let mut config = (*self.config).clone();
-        config.resumption = Resumption::in_memory_sessions(8);
+        config.resumption = resumption;
         Self {
             address: self.address,
             config: Arc::new(config),
@@ -263,6 +279,12 @@ impl Connection {
 
     pub fn handshake_kind(&self) -> Option<HandshakeKind> {
         self.stream.conn.handshake_kind()
+    }
+
+    /// The group of the key exchange.
+    pub fn group(&self) -> Option<NamedGroup> {
+        let exchange = self.stream.conn.negotiated_key_exchange_group();
+        exchange.map(|exchange| exchange.name())
     }
 
     pub fn socket(&self) -> &TcpStream {

@@ -44,6 +44,8 @@ pub struct Config {
     /// The address to listen on; a free port of 127.0.0.1 if empty.
     pub address: String,
     policies: Vec<(String, Vec<String>, Vec<String>)>,
+    /// What stands after `tls.groups`; nothing if empty.
+    pub groups: String,
     /// What stands under `tls.proxy`.
     proxy: String,
     directory: PathBuf,
@@ -67,6 +69,7 @@ impl Config {
             wanted_key: "",
             address: String::new(),
             policies: Vec::new(),
+            groups: String::new(),
             proxy: String::new(),
             directory: directory.to_owned(),
         }
@@ -125,9 +128,10 @@ impl Config {
         let path = |name| self.directory.join(name).display().to_string();
         let _ = writeln!(
             yaml,
-            "tls: {{key: {}, cert: {}, proxy: {{{}}}}}",
+            "tls: {{key: {}, cert: {}, groups: {}, proxy: {{{}}}}}",
             path("server.key"),
             path("server.crt"),
+            self.groups,
             self.proxy
         );
         if !self.policies.is_empty() {

@@ -24,6 +24,7 @@ fn env(name: &str) -> Option<String> {
         "PORT" => "7000",
         "ROOT" => "boss",
         "ID" => "app-1",
+        "GROUP" => "P-256",
         "DIR" => "/keys",
         "TIME" => "90s",
         "SWITCH" => "on",

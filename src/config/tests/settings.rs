@@ -16,6 +16,7 @@ fn without_a_file_flags_and_defaults_are_all() {
     assert_eq!("disabled", config.root);
     assert_eq!(Path::new("server.key"), config.tls_key);
     assert_eq!(Path::new("server.crt"), config.tls_cert);
+    assert_eq!(Group::ALL, *config.tls_groups);
     assert_eq!(Auth::On, config.auth);
     assert_eq!(Proxy::default(), config.proxy);
     assert_eq!(0, config.policies.iter().count());
@@ -232,7 +233,7 @@ fn environment_variables_are_expanded_where_they_always_were() {
     let text = r#"
 address: "${UNSET}:$PORT${UNSET}"
 root: ${ROOT}
-tls: { proxy: { identities: ["${ID}"] } }
+tls: { groups: ["${GROUP}"], proxy: { identities: ["${ID}"] } }
 policy:
   ${ID}: { paths: ["${ROOT}"], identities: [ " ${ROOT}-$ID${UNSET}" ] }
 cache: { expiry: { any: "${TIME}" } }
@@ -247,6 +248,7 @@ keystore: { fs: { path: "${DIR}" } }
     let config = load_with(text, &flags).unwrap();
     assert_eq!(7000, config.address.port());
     assert_eq!("boss", config.root);
+    assert_eq!(vec![Group::P256], config.tls_groups);
     assert_eq!(vec!["app-1"], config.proxy.identities);
     assert_eq!(Some("${ID}"), config.policies.policy_name_of("boss-app-1"));
     assert_eq!(
@@ -390,6 +392,43 @@ fn a_proxy_is_not_root_and_its_header_is_a_header() {
     assert_starts(
         &error("tls: { proxy: { header: { cert: 'X Cert:' } } }"),
         "invalid TLS proxy header name: \"X Cert:\" (kes.yml line 1 column 33, ",
+    );
+}
+
+#[test]
+fn groups_are_read_by_all_their_names_and_each_counts_once() {
+    let groups = |list: &str| load(&format!("tls: {{ groups: {list} }}")).tls_groups;
+    assert_eq!(vec![Group::P384, Group::X25519], groups("[P-384, x25519]"));
+    assert_eq!(
+        vec![Group::P256, Group::X25519MlKem768],
+        groups("[CurveP256, X25519MLKEM768, prime256v1]")
+    );
+    assert_eq!(Group::ALL, *groups("~"));
+}
+
+#[test]
+fn what_is_no_group_and_a_list_without_any_are_refused() {
+    assert_eq!(
+        "unknown key exchange group: \"X448\" (kes.yml line 4 column 5, field tls.groups[1]: use \
+         X25519MLKEM768, X25519, P-256 and P-384)",
+        error("tls:\n  groups:\n  - X25519\n  - X448\n")
+    );
+    for item in ["''", "~", "'${UNSET}'"] {
+        assert_starts(
+            &error(&format!("tls: {{ groups: [{item}] }}")),
+            "unknown key exchange group: \"\" (kes.yml line 1 column 17, field tls.groups[0]: ",
+        );
+    }
+    assert_eq!(
+        "no key exchange group, so no client could connect (kes.yml line 1 column 16, field \
+         tls.groups: list some of X25519MLKEM768, X25519, P-256 and P-384, or leave out the field for \
+         all of them)",
+        error("tls: { groups: [] }")
+    );
+    assert_starts(
+        &error("tls: { groups: X25519 }"),
+        "failed to read config file: kes.yml line 1 column 16: tls.groups: expected a list, found a \
+         string",
     );
 }
 

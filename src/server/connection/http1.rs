@@ -117,6 +117,9 @@ impl Inner {
             true => Event::ResumedHandshake,
             false => Event::FullHandshake,
         });
+        if let Some(group) = self.transport.group() {
+            server.metrics.count(Event::KeyExchange(group));
+        }
         #[cfg(feature = "http2")]
         if self.transport.speaks_http2() {
             self.stage = Stage::Http2(Box::new(Http2::new(self.now, &mut self.output)));

@@ -8,6 +8,8 @@ use std::{
 use rustls::{HandshakeKind, ServerConnection};
 use rustls_pki_types::CertificateDer;
 
+use crate::tls::Group;
+
 /// Bytes that a probe may send at a time.
 const CHUNK: usize = 4096;
 
@@ -61,6 +63,14 @@ impl Transport {
     #[cfg(feature = "http2")]
     pub(super) fn speaks_http2(&self) -> bool {
         matches!(self, Self::Tls(tls) if tls.alpn_protocol() == Some(b"h2"))
+    }
+
+    /// The group of the key exchange in the handshake, which a resumed session does anew.
+    pub(super) fn group(&self) -> Option<Group> {
+        match self {
+            Self::Tls(tls) => Group::of(tls.negotiated_key_exchange_group()?),
+            Self::Plain(_) => None,
+        }
     }
 
     /// What the client showed in the handshake, leaf first.
