@@ -71,7 +71,7 @@ func runAPI(args []string) error {
 	if s.nobody, err = s.newClient(other); err != nil {
 		return err
 	}
-	s.proto = map[string]string{protoH2: "HTTP/2.0", protoHTTP1: "HTTP/1.1"}[s.server.proto]
+	s.proto = protoNames[s.server.proto]
 	random := make([]byte, 4)
 	if _, err := rand.Read(random); err != nil {
 		return err

@@ -21,7 +21,10 @@ const (
 	protoHTTP1 = "http1"
 )
 
-// Server is where to connect to, and as whom.
+// protoNames are those in a status line.
+var protoNames = map[string]string{protoH2: "HTTP/2.0", protoHTTP1: "HTTP/1.1"}
+
+// server is where to connect to, and as whom.
 type server struct {
 	addr, cert, key, ca, proto string
 	insecure, noTickets        bool
@@ -142,11 +145,10 @@ func negotiates(ctx context.Context, client *http.Client, url string) (string, e
 		return "", err
 	}
 	defer response.Body.Close()
-	switch response.Proto {
-	case "HTTP/2.0":
-		return protoH2, nil
-	case "HTTP/1.1":
-		return protoHTTP1, nil
+	for proto, name := range protoNames {
+		if response.Proto == name {
+			return proto, nil
+		}
 	}
 	return "", errors.New("the server speaks " + response.Proto)
 }

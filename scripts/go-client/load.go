@@ -96,7 +96,7 @@ func (p *plan) name(turn int64) string {
 
 func (p *plan) run() (figures, error) {
 	result := figures{
-		Kind: "load", Client: map[string]string{protoH2: "go h2", protoHTTP1: "go http/1.1"}[p.server.proto],
+		Kind: "load", Client: "go " + protoNames[p.server.proto],
 		Label: p.label, Round: p.round, Op: p.op, Connections: p.callers, Keys: p.keys,
 	}
 	config, err := p.server.tlsConfig()
@@ -114,7 +114,7 @@ func (p *plan) run() (figures, error) {
 		return result, err
 	}
 	if got != p.server.proto {
-		result.Unavailable = "the server chose " + got
+		result.Unavailable = "the server chose " + protoNames[got]
 		return result, nil
 	}
 	if err := p.prepare(); err != nil {
