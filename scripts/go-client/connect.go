@@ -113,13 +113,22 @@ func (s *server) newClient(config *tls.Config) (*http.Client, error) {
 
 // handshakes counts what the transport does behind the requests' backs.
 type handshakes struct {
-	done, resumed, failed atomic.Int64
+	begun, done, resumed, failed atomic.Int64
 }
+
+// pending is how many connections are being made.
+func (h *handshakes) pending() int64 { return h.begun.Load() - h.done.Load() - h.failed.Load() }
 
 // watch returns a context whose requests are counted. A handshake counts even if its request was
 // served by another connection in the meantime.
 func (h *handshakes) watch(ctx context.Context) context.Context {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		ConnectStart: func(string, string) { h.begun.Add(1) },
+		ConnectDone: func(_, _ string, err error) {
+			if err != nil {
+				h.failed.Add(1)
+			}
+		},
 		TLSHandshakeDone: func(state tls.ConnectionState, err error) {
 			switch {
 			case err != nil:

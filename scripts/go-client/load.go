@@ -67,7 +67,7 @@ func runLoad(args []string) error {
 	set.StringVar(&p.key, "name", "bench", "`name` of the key, which is made if it is missing")
 	set.IntVar(&p.keys, "keys", 1, "`number` of keys NAME-0, NAME-1, ... to use in turn; 1 is the key NAME alone")
 	set.Float64Var(&seconds, "seconds", 2, "length of the measured window")
-	set.Float64Var(&warmup, "warmup", 0.5, "`seconds` of the same before that; only its errors count")
+	set.Float64Var(&warmup, "warmup", 0.5, "`seconds` of the same before that, or longer if the connections are not made by then; only its errors count")
 	set.Int64Var(&p.requests, "requests", 0, "measure this `number` of requests instead, without a warm-up")
 	set.IntVar(&p.pid, "pid", 0, "`process` of the server, for its CPU and memory")
 	set.StringVar(&p.label, "label", "kes", "`name` of the server in the output")
@@ -276,6 +276,9 @@ const (
 	phaseStop
 )
 
+// settling is how much longer a warm-up may take.
+const settling = 10 * time.Second
+
 // measure fills in the figures, and tells how many requests were sent, the warm-up included.
 func (p *plan) measure(result *figures) (sent int64, err error) {
 	var phase atomic.Int32
@@ -284,8 +287,9 @@ func (p *plan) measure(result *figures) (sent int64, err error) {
 	var dials handshakes
 	ctx := dials.watch(context.Background())
 	latencies := make([][]int64, p.callers)
+	var arrived atomic.Int64 // callers that have had an answer
 	work := func(caller int) {
-		for phase.Load() != phaseStop {
+		for isFirst := true; phase.Load() != phaseStop; isFirst = false {
 			// Counts requests that begin, so that -requests is exact.
 			isMeasured := phase.Load() == phaseMeasure
 			if isMeasured && p.requests > 0 && measured.Add(1) > p.requests {
@@ -298,6 +302,9 @@ func (p *plan) measure(result *figures) (sent int64, err error) {
 				time.Sleep(time.Millisecond) // a server that is gone is no reason to spin
 			} else if isMeasured && phase.Load() == phaseMeasure {
 				latencies[caller] = append(latencies[caller], int64(time.Since(began)))
+			}
+			if isFirst {
+				arrived.Add(1)
 			}
 		}
 	}
@@ -315,6 +322,14 @@ func (p *plan) measure(result *figures) (sent int64, err error) {
 	if p.requests == 0 {
 		start()
 		time.Sleep(p.warmup)
+		// At first each caller dials. Over HTTP/2 nearly all of those connections are for nothing,
+		// which is over when the last of them was made; over HTTP/1.1 it never ends.
+		isSettled := func() bool {
+			return arrived.Load() == int64(p.callers) && (p.server.proto != protoH2 || dials.pending() == 0)
+		}
+		for late := time.Now().Add(settling); !isSettled() && time.Now().Before(late); {
+			time.Sleep(5 * time.Millisecond)
+		}
 	}
 	meter, err := startMeter(p.pid)
 	if err != nil {
