@@ -15,7 +15,7 @@ client() {
     local command="$1" name="$2"; shift 2
     timeout 120 ./go-client "$command" -addr "127.0.0.1:$PORT" -ca server.crt -cert "$name.crt" -key "$name.key" "$@"
 }
-offers_h2() { openssl s_client -connect "127.0.0.1:$PORT" -cert root.crt -key root.key -alpn h2 </dev/null 2>&1 | grep -q '^ALPN protocol: h2'; }
+offers_h2() { contains "$(openssl s_client -connect "127.0.0.1:$PORT" -cert root.crt -key root.key -alpn h2 </dev/null 2>&1)" 'ALPN protocol: h2'; }
 
 # through PROTOCOL: all of the API, then many callers at once.
 through() {
