@@ -49,6 +49,14 @@ component() {
 formatted() { component rustfmt cargo fmt --version && cargo fmt --all --check; }
 linted() { component clippy cargo clippy --version && cargo clippy --locked --all-targets -- -D warnings; }
 bench_linted() { cargo clippy --locked --manifest-path scripts/bench-tool/Cargo.toml --all-targets -- -D warnings; }
+# Tests and all, without the network.
+go_checked() {
+    command -v go >/dev/null || { echo 'Go is missing' >&2; [ "${CI-}" != true ]; return; }
+    local unformatted
+    unformatted="$(cd scripts/go-client && gofmt -l .)" || return
+    [ -z "$unformatted" ] || { echo "gofmt would change: $unformatted" >&2; return 1; }
+    (export GOPROXY=off GOTOOLCHAIN=local && cd scripts/go-client && go vet ./... && go test ./...)
+}
 documented() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items --quiet; }
 # The tests that need OpenBao are skipped without it, except in CI.
 openbao() {
@@ -62,8 +70,8 @@ built() { KES="$(scripts/build | tail -n 1)" && [ -x "$KES" ] && export KES; }
 
 command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs" >&2; exit 1; }
 # Programs, with their packages where those are called otherwise.
-for package in curl openssl strace nginx:nginx-light python3 \
-    tmux zsh fish groff:groff-base mandoc go:golang-go; do
+for package in curl openssl strace nginx:nginx-light python3 go:golang-go \
+    tmux zsh fish groff:groff-base mandoc; do
     program="${package%%:*}"
     provide "$program" "${package#*:}" || echo "$program is not installed: tests that need it are skipped, or fail in CI" >&2
 done
@@ -74,6 +82,7 @@ if [ $# -eq 0 ]; then
     run 'tests' cargo test --locked --quiet --no-fail-fast
     run 'documentation' documented
     if [ -e scripts/bench-tool/Cargo.toml ]; then run 'lints of the benchmark' bench_linted; fi
+    run 'client in Go' go_checked
 fi
 run 'static release' built
 run 'OpenBao' openbao

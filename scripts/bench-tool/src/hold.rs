@@ -11,42 +11,74 @@ use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::client::Connection;
+use crate::http2::Http2;
 use crate::load::{Plan, pid};
 use crate::{Result, http, process, tls};
 
-/// Opens `--connections` keep-alive connections, one request each, and holds them for `--seconds`
-/// while `--active` others work. At the end each must still answer.
+/// Opens `--connections` connections, one request each, and holds them for `--seconds` while
+/// `--active` others work. At the end each must still answer. `--proto h2` makes them HTTP/2.
 pub(crate) fn idle(args: &Args) -> Result<Value> {
-    let addr = args.text("addr")?.parse()?;
     let pid = pid(args)?.ok_or("--pid is missing")?;
-    let count: u64 = args.number("connections", 8)?;
-    let config = tls::Client::new(args)?.config(false);
     let plan = Plan::new(args, "version", args.number("active", 8)?)?;
-    let request = http::request("GET", "/version", "");
-
     let (rss_before, threads_before) = (process::rss_kib(pid)?, process::threads(pid)?);
-    let mut held = Vec::new();
-    let mut refused = 0;
-    for _ in 0..count {
-        match Connection::open(addr, &config).and_then(|mut c| c.ask(&request).map(|_| c)) {
-            Ok(connection) => held.push(connection),
-            Err(_) => refused += 1,
-        }
-    }
+    let mut held: Box<dyn Held> = match args.find("proto") {
+        Some("h2") => match Http2::open(args)? {
+            Ok(held) => Box::new(held),
+            Err(reason) => return Ok(json!({ "unavailable": reason.to_string() })),
+        },
+        _ => Box::new(Http1::open(args)?),
+    };
     let (rss_after, threads_after) = (process::rss_kib(pid)?, process::threads(pid)?);
+    let count: u64 = args.number("connections", 8)?;
+    let open = held.count() as u64;
     let mut figures = plan.run(Some(pid))?.json();
-    let mut broken = 0;
-    for connection in &mut held {
-        let answer = connection.ask(&request);
-        broken += u64::from(!answer.is_ok_and(|answer| http::status(&answer) == 200));
-    }
-    figures["refused"] = json!(refused);
-    figures["broken"] = json!(broken);
+    figures["refused"] = json!(count - open);
+    figures["broken"] = json!(held.broken());
     figures["rss_kib"] = json!([rss_before, rss_after]);
     figures["threads"] = json!([threads_before, threads_after]);
-    figures["bytes_per_connection"] =
-        json!(rss_after.saturating_sub(rss_before) * 1024 / (held.len() as u64).max(1));
+    figures["bytes_per_connection"] = json!(rss_after.saturating_sub(rss_before) * 1024 / open.max(1));
     Ok(figures)
+}
+
+/// Connections that were opened and asked once.
+pub(crate) trait Held {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// Asks each again; how many do not answer with 200.
+    fn broken(&mut self) -> usize;
+}
+
+struct Http1 {
+    request: Vec<u8>,
+    connections: Vec<Connection>,
+}
+
+impl Http1 {
+    fn open(args: &Args) -> Result<Http1> {
+        let addr = args.text("addr")?.parse()?;
+        let config = tls::Client::new(args)?.config(false);
+        let request = http::request("GET", "/version", "");
+        let count = args.number("connections", 8)?;
+        let open = |_| {
+            let mut connection = Connection::open(addr, &config).ok()?;
+            connection.ask(&request).is_ok().then_some(connection)
+        };
+        let connections = (0..count).filter_map(open).collect();
+        Ok(Http1 { request, connections })
+    }
+}
+
+impl Held for Http1 {
+    fn count(&self) -> usize {
+        self.connections.len()
+    }
+
+    fn broken(&mut self) -> usize {
+        let works = |connection: &mut Connection| {
+            connection.ask(&self.request).is_ok_and(|answer| http::status(&answer) == 200)
+        };
+        self.connections.iter_mut().map(|connection| !works(connection)).filter(|broken| *broken).count()
+    }
 }
 
 /// Opens `--connections` connections that send a byte a second, half of them inside the

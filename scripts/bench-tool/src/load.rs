@@ -32,6 +32,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     };
     figures["kind"] = json!("load");
+    figures["client"] = json!(match (op, args.find("proto")) {
+        ("idle", Some("h2")) => "HTTP/2",
+        ("idle", _) => "HTTP/1.1",
+        (op, _) if op.starts_with("handshake") => "new",
+        _ => "keep-alive",
+    });
     figures["op"] = json!(op);
     figures["connections"] = json!(args.number("connections", 8)?);
     figures["label"] = json!(args.find("label").unwrap_or("kes"));
@@ -83,6 +89,7 @@ pub(crate) struct Figures {
     reconnect: bool,
     seconds: f64,
     cpu_ns: Option<u64>,
+    peak_kib: Option<u64>,
 }
 
 const WARMUP: u8 = 0;
@@ -119,6 +126,7 @@ impl Plan {
                 .collect();
 
             std::thread::sleep(self.warmup);
+            pid.inspect(|pid| process::forget_peak(*pid));
             let before = pid.map(process::cpu_ns).transpose();
             let began = Instant::now();
             phase.store(MEASURE, Ordering::Relaxed);
@@ -135,6 +143,7 @@ impl Plan {
                 total.resumed += part.resumed;
             }
             total.latencies.sort_unstable();
+            total.peak_kib = pid.map(process::peak_kib).transpose()?;
             total.cpu_ns = before?.zip(after?).map(|(before, after)| after.saturating_sub(before));
             Ok(total)
         })
@@ -246,7 +255,11 @@ impl Figures {
         if let Some(cpu_ns) = self.cpu_ns {
             value["cpu_us"] = json!(cpu_ns as f64 / 1e3 / requests.max(1) as f64);
         }
+        if let Some(peak) = self.peak_kib {
+            value["peak_kib"] = json!(peak);
+        }
         if self.reconnect {
+            value["handshakes_per_request"] = json!(1.0);
             value["resumed"] = json!(self.resumed as f64 / requests.max(1) as f64);
         }
         value

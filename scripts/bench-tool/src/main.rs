@@ -8,6 +8,7 @@ mod client;
 mod floor;
 mod hold;
 mod http;
+mod http2;
 mod load;
 mod process;
 mod report;
@@ -30,7 +31,7 @@ const COMMANDS: &[Command] = &[
     (
         "load",
         "--addr A --client-cert F --client-key F --op OP [--connections 8] [--seconds 2] [--warmup 0.5]\n         \
-         [--threads 1] [--pid P] [--label L] [--round R] [--active 8]\n         \
+         [--threads 1] [--pid P] [--label L] [--round R] [--active 8] [--proto http1|h2, with idle]\n         \
          OP: version generate encrypt decrypt mixed handshake-full handshake-resumed idle slow",
         load::run,
     ),

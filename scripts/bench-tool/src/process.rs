@@ -30,6 +30,17 @@ pub(crate) fn rss_kib(pid: u32) -> Result<u64> {
     status(pid, "VmRSS:")
 }
 
+/// The most resident memory since the start, or since [`forget_peak`], in KiB.
+pub(crate) fn peak_kib(pid: u32) -> Result<u64> {
+    status(pid, "VmHWM:")
+}
+
+/// Sets the peak back to what is resident now.
+pub(crate) fn forget_peak(pid: u32) {
+    // Only the owner of the process may. For others the peak stays that since the start.
+    let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
+}
+
 /// Number of threads.
 pub(crate) fn threads(pid: u32) -> Result<u64> {
     status(pid, "Threads:")

@@ -19,10 +19,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let text = fs::read_to_string(args.text("results")?)?;
     let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?;
     let rows = rows(&lines);
+    let ratios = ratios(&lines);
     let checks = checks(&rows);
     let footprint = footprint(&lines);
     if !rows.is_empty() {
         print!("{}", table(&rows));
+    }
+    if !ratios.is_empty() {
+        print!("\nRatios kes / other, one for each round: min median max\n{}", ratio_table(&ratios));
     }
     holds(&lines);
     if let Some(members) = footprint.as_object().filter(|members| !members.is_empty()) {
@@ -37,50 +41,89 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("  {verdict:<7} {}", check["text"].as_str().unwrap_or(""));
     }
     if let Some(path) = args.find("json") {
-        let all = json!({ "rows": rows, "footprint": footprint, "targets": checks, "runs": lines });
+        let all = json!({ "rows": rows, "ratios": ratios, "footprint": footprint, "targets": checks, "runs": lines });
         fs::write(path, format!("{all:#}\n"))?;
     }
     Ok(())
 }
 
-/// One row per label, operation and number of connections, in the order of their first run.
-fn rows(lines: &[Value]) -> Vec<Value> {
-    let same = |a: &Value, b: &Value| ["label", "op", "connections"].iter().all(|name| a[*name] == b[*name]);
-    let runs: Vec<&Value> = lines
-        .iter()
-        .filter(|line| line["kind"] == "load" && line["op"] != "idle" && line["op"] != "slow")
-        .collect();
-    let mut rows: Vec<Value> = Vec::new();
-    for run in &runs {
-        if rows.iter().any(|row| same(row, run)) {
-            continue;
+/// What makes two runs comparable, once they are of one server.
+const SETTING: [&str; 4] = ["client", "op", "connections", "keys"];
+
+fn same(names: &[&str], a: &Value, b: &Value) -> bool {
+    names.iter().all(|name| a[*name] == b[*name])
+}
+
+/// The runs that were requests, not connections held.
+fn loads(lines: &[Value]) -> impl Iterator<Item = &Value> {
+    lines.iter().filter(|line| line["kind"] == "load" && line["op"] != "idle" && line["op"] != "slow")
+}
+
+/// The first run of each setting, with all of its kind.
+fn groups<'a>(runs: &[&'a Value]) -> Vec<(&'a Value, Vec<&'a Value>)> {
+    let mut groups: Vec<(&Value, Vec<&Value>)> = Vec::new();
+    for run in runs {
+        match groups
+            .iter_mut()
+            .find(|(first, _)| same(&SETTING, first, run) && first["label"] == run["label"])
+        {
+            Some((_, group)) => group.push(run),
+            None => groups.push((run, vec![run])),
         }
-        let group: Vec<&Value> = runs.iter().copied().filter(|other| same(other, run)).collect();
+    }
+    groups
+}
+
+/// The figures of which a row has the median.
+const MEDIANS: [&str; 8] = [
+    "req_s",
+    "p50_us",
+    "p99_us",
+    "p999_us",
+    "cpu_us",
+    "handshakes_per_request",
+    "resumed",
+    "cache_misses_per_request",
+];
+
+/// One row per label, client, operation, number of callers and of keys, in the order of their first
+/// run.
+fn rows(lines: &[Value]) -> Vec<Value> {
+    let runs: Vec<&Value> = loads(lines).collect();
+    let mut rows: Vec<Value> = Vec::new();
+    for (run, group) in groups(&runs) {
         let figures = |name: &str| sorted(group.iter().filter_map(|run| run[name].as_f64()));
         let cpu = figures("cpu_us");
         // Compared round by round: what slows the machine for a while slows both.
         let times_floor =
             sorted(group.iter().filter_map(|run| Some(run["cpu_us"].as_f64()? / floor_of(&runs, run)?)));
-        rows.push(json!({
-            "label": run["label"], "op": run["op"], "connections": run["connections"],
+        let mut row = json!({
+            "label": run["label"], "client": run["client"], "op": run["op"],
+            "connections": run["connections"], "keys": run["keys"],
+            "unavailable": run["unavailable"],
             "rounds": group.len(),
-            "req_s": median(&figures("req_s")),
-            "p50_us": median(&figures("p50_us")),
-            "p99_us": median(&figures("p99_us")),
-            "p999_us": median(&figures("p999_us")),
-            "cpu_us": median(&cpu), "cpu_us_min": cpu.first(), "cpu_us_max": cpu.last(),
+            "cpu_us_min": cpu.first(), "cpu_us_max": cpu.last(),
             "times_floor": median(&times_floor),
-            "resumed": median(&figures("resumed")),
+            "peak_kib": figures("peak_kib").last(),
             "errors": figures("errors").iter().sum::<f64>(),
-        }));
+            "first_error": group.iter().map(|run| &run["first_error"]).find(|error| !error.is_null()),
+        });
+        MEDIANS.iter().for_each(|name| row[*name] = json!(median(&figures(name))));
+        rows.push(row);
     }
-    // The floor first, then the product; within each by operation, so that columns read downwards.
-    let order: Vec<Value> = rows.iter().map(|row| row["op"].clone()).collect();
-    rows.sort_by_key(|row| (row["label"] != "floor", order.iter().position(|op| *op == row["op"])));
-    rows
+    // By client, the floor first, then the servers one below the other for each operation, so that
+    // columns read downwards.
+    let rank = |row: &Value, names: &[&str]| rows.iter().position(|other| same(names, row, other));
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by_key(|number| {
+        let row = &rows[*number];
+        let is_loaded = row["label"] != "floor";
+        (rank(row, &["client"]), is_loaded, rank(row, &["op", "keys"]), rank(row, &["connections"]))
+    });
+    order.into_iter().map(|number| rows[number].clone()).collect()
 }
 
-/// The floor's CPU in the same round, for the same kind of work.
+/// The floor's CPU in the same round, for the same kind of work over connections that stay.
 fn floor_of(runs: &[&Value], run: &Value) -> Option<f64> {
     let handshake = run["op"].as_str()?.starts_with("handshake");
     let floor = runs.iter().find(|floor| {
@@ -93,54 +136,104 @@ fn floor_of(runs: &[&Value], run: &Value) -> Option<f64> {
     floor?["cpu_us"].as_f64()
 }
 
-fn table(rows: &[Value]) -> String {
-    let mut text = format!(
-        "{:<6} {:<18} {:>5} {:>9} {:>8} {:>8} {:>8} {:>8} {:>16} {:>7} {:>8} {:>6}\n",
-        "server",
-        "op",
-        "conns",
-        "req/s",
-        "p50 us",
-        "p99 us",
-        "p99.9 us",
-        "CPU us",
-        "(min - max)",
-        "x floor",
-        "resumed",
-        "errors"
-    );
-    for row in rows {
-        let word = |name: &str| row[name].as_str().unwrap_or("").to_owned();
-        let number = |name: &str, digits: usize| {
-            row[name].as_f64().map_or("-".to_owned(), |number| format!("{number:.digits$}"))
-        };
-        let spread = format!("({} - {})", number("cpu_us_min", 1), number("cpu_us_max", 1));
-        let resumed =
-            row["resumed"].as_f64().map_or("-".to_owned(), |share| format!("{:.1} %", share * 100.0));
-        let _ = writeln!(
-            text,
-            "{:<6} {:<18} {:>5} {:>9} {:>8} {:>8} {:>8} {:>8} {:>16} {:>7} {:>8} {:>6}",
-            word("label"),
-            word("op"),
-            row["connections"].to_string(),
-            number("req_s", 0),
-            number("p50_us", 0),
-            number("p99_us", 0),
-            number("p999_us", 0),
-            number("cpu_us", 1),
-            spread,
-            number("times_floor", 2),
-            resumed,
-            number("errors", 0),
-        );
+/// Columns of the table: title, width, member, digits.
+const COLUMNS: &[(&str, usize, &str, usize)] = &[
+    ("req/s", 8, "req_s", 0),
+    ("p50 us", 8, "p50_us", 0),
+    ("p99 us", 8, "p99_us", 0),
+    ("p99.9 us", 8, "p999_us", 0),
+    ("CPU us", 7, "cpu_us", 1),
+    ("min", 7, "cpu_us_min", 1),
+    ("max", 7, "cpu_us_max", 1),
+    ("x floor", 7, "times_floor", 2),
+    ("shakes", 6, "handshakes_per_request", 2),
+    ("resumed", 7, "resumed", 2),
+    ("misses", 6, "cache_misses_per_request", 2),
+    ("peak KiB", 8, "peak_kib", 0),
+    ("errors", 6, "errors", 0),
+];
+
+/// The setting of a row: client, operation, callers.
+fn setting(row: &Value) -> String {
+    let word = |name: &str| row[name].as_str().unwrap_or("").to_owned();
+    let mut op = word("op");
+    if row["keys"].as_u64().is_some_and(|keys| keys > 1) {
+        op.push_str(", new keys");
     }
-    text
+    format!("{:<11} {op:<18} {:>7}", word("client"), row["connections"].to_string())
+}
+
+fn number(value: &Value, digits: usize) -> String {
+    value.as_f64().map_or("-".to_owned(), |number| format!("{number:.digits$}"))
+}
+
+fn table(rows: &[Value]) -> String {
+    let mut text = format!("{:<6} {:<11} {:<18} {:>7}", "server", "client", "op", "callers");
+    COLUMNS.iter().for_each(|(title, width, _, _)| _ = write!(text, " {title:>width$}"));
+    for row in rows {
+        let _ = write!(text, "\n{:<6} {}", row["label"].as_str().unwrap_or(""), setting(row));
+        if let Some(reason) = row["unavailable"].as_str() {
+            let _ = write!(text, "  not measured: {reason}");
+            continue;
+        }
+        for (_, width, name, digits) in COLUMNS {
+            let _ = write!(text, " {:>width$}", number(&row[*name], *digits));
+        }
+        if let Some(error) = row["first_error"].as_str() {
+            let _ = write!(text, "  {error}");
+        }
+    }
+    text + "\nCPU, handshakes and misses are per request, resumed is a share of the handshakes.\n"
+}
+
+/// What two servers are compared by.
+const COMPARED: [(&str, &str); 4] =
+    [("CPU", "cpu_us"), ("req/s", "req_s"), ("p50", "p50_us"), ("p99", "p99_us")];
+
+/// For each setting that both servers ran: the ratios of the pairs that ran one after the other.
+fn ratios(lines: &[Value]) -> Vec<Value> {
+    let runs: Vec<&Value> = loads(lines).filter(|run| run["unavailable"].is_null()).collect();
+    let mut ratios = Vec::new();
+    for (run, ours) in groups(&runs).into_iter().filter(|(run, _)| run["label"] == "kes") {
+        let mut row = json!({
+            "client": run["client"], "op": run["op"], "connections": run["connections"], "keys": run["keys"],
+        });
+        for (_, name) in COMPARED {
+            let pairs = sorted(ours.iter().filter_map(|run| {
+                let theirs = runs.iter().find(|other| {
+                    other["label"] == "other" && same(&SETTING, run, other) && other["round"] == run["round"]
+                });
+                Some(run[name].as_f64()? / theirs?[name].as_f64()?)
+            }));
+            if !pairs.is_empty() {
+                row[name] = json!([pairs.first(), median(&pairs), pairs.last()]);
+            }
+        }
+        if COMPARED.iter().any(|(_, name)| !row[*name].is_null()) {
+            ratios.push(row);
+        }
+    }
+    ratios
+}
+
+fn ratio_table(ratios: &[Value]) -> String {
+    let mut text = format!("{:<11} {:<18} {:>7}", "client", "op", "callers");
+    COMPARED.iter().for_each(|(title, _)| _ = write!(text, "   {title:>17}"));
+    for row in ratios {
+        let _ = write!(text, "\n{}", setting(row));
+        for (_, name) in COMPARED {
+            let [least, median, most] = [0, 1, 2].map(|at| number(&row[name][at], 2));
+            let _ = write!(text, "   {least:>5} {median:>5} {most:>5}");
+        }
+    }
+    text + "\n"
 }
 
 fn checks(rows: &[Value]) -> Vec<Value> {
     let find = |op: &str, connections: Option<u64>| {
         rows.iter().find(|row| {
             row["label"] == "kes"
+                && (row["client"] == "keep-alive" || row["client"] == "new")
                 && row["op"] == op
                 && connections.is_none_or(|count| row["connections"] == count)
         })
@@ -165,7 +258,8 @@ fn checks(rows: &[Value]) -> Vec<Value> {
             "text": format!("resumed handshake: {share:.2} of a full one's CPU (at most {MOST_RESUMED})"),
         }));
     }
-    let errors: f64 = rows.iter().filter_map(|row| row["errors"].as_f64()).sum();
+    let mine = rows.iter().filter(|row| row["label"] != "other");
+    let errors: f64 = mine.filter_map(|row| row["errors"].as_f64()).sum();
     if !rows.is_empty() {
         checks.push(json!({ "holds": errors == 0.0, "text": format!("errors: {errors} (none)") }));
     }
@@ -195,7 +289,12 @@ fn holds(lines: &[Value]) {
         let active = format!("p99 {:.0} us, {} errors", figure("p99_us"), run["errors"]);
         let (label, count) = (run["label"].as_str().unwrap_or(""), &run["connections"]);
         if run["op"] == "idle" {
-            println!("\n{label}, {count} idle connections");
+            let protocol = run["client"].as_str().unwrap_or("");
+            println!("\n{label}, {count} idle connections, {protocol}");
+            if let Some(reason) = run["unavailable"].as_str() {
+                println!("  not measured: {reason}");
+                continue;
+            }
             println!("  others meanwhile: {active}");
             println!("  refused {}, broken at the end {}", run["refused"], run["broken"]);
             println!(

@@ -81,6 +81,13 @@ impl Client {
         }
         Arc::new(config)
     }
+
+    /// Settings for connections that speak HTTP/2 and nothing else.
+    pub(crate) fn http2(&self) -> Arc<ClientConfig> {
+        let mut config = self.base.clone();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Arc::new(config)
+    }
 }
 
 fn read(cert: &str, key: &str) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {

@@ -1,0 +1,3 @@
+module go-client
+
+go 1.19 // that of the oldest Debian we build on
