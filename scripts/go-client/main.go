@@ -20,7 +20,6 @@ type command struct {
 var commands = []command{
 	{"api", "calls all of the API and checks each answer; the server must run with --auth off, the certificate be root's", runAPI},
 	{"load", "asks for data keys with many callers at once and prints one line of JSON", runLoad},
-	{"groups", "prints which key exchange group a full and a resumed handshake agree on", runGroups},
 }
 
 // errFailed ends the program with 1 when everything was said already.
