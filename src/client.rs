@@ -20,7 +20,7 @@ use ureq::{
 };
 use zeroize::Zeroizing;
 
-use crate::tls;
+use crate::{resolver, tls};
 
 /// What follows the first try if it fails in the network or with 503.
 const RETRIES: u32 = 2;
@@ -196,7 +196,7 @@ impl Client {
             .user_agent(concat!("kes/", env!("CARGO_PKG_VERSION")))
             .build();
         Ok(Self {
-            agent: config.new_agent(),
+            agent: resolver::agent(config),
             server,
             proxy: shown,
         })

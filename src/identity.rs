@@ -3,8 +3,8 @@
 
 use std::{fmt, time::Duration};
 
+use ring::digest;
 use rustls_pki_types::UnixTime;
-use sha2::{Digest, Sha256, Sha384, Sha512};
 use x509_cert::{
     der::{
         self, Decode, Reader as _, SliceReader, Tag, TagNumber,
@@ -70,11 +70,12 @@ pub fn of_certificate(der: &[u8]) -> Result<String, Error> {
 /// [`Error`] if `der` is no certificate.
 pub fn with_hash(der: &[u8], hash: Hash) -> Result<String, Error> {
     let key = parts(der).map_err(Error)?.public_key;
-    Ok(match hash {
-        Hash::Sha256 => hex(&Sha256::digest(key)),
-        Hash::Sha384 => hex(&Sha384::digest(key)),
-        Hash::Sha512 => hex(&Sha512::digest(key)),
-    })
+    let algorithm = match hash {
+        Hash::Sha256 => &digest::SHA256,
+        Hash::Sha384 => &digest::SHA384,
+        Hash::Sha512 => &digest::SHA512,
+    };
+    Ok(hex(digest::digest(algorithm, key).as_ref()))
 }
 
 /// When a DER certificate expires.

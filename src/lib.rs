@@ -1,7 +1,8 @@
 //! The key encryption service: one binary that is both the server and its command line.
 //!
 //! Modules stand in layers and import from lower layers only (`tidy` checks it):
-//! base (`secret`, `duration`, `deadline`, `clock`, `glob`, `name`), crypto (`crypto`, `identity`, `tls`),
+//! base (`secret`, `duration`, `deadline`, `clock`, `glob`, `name`), names (`resolver`), crypto
+//! (`crypto`, `identity`, `tls`),
 //! domain (`policy`, `keystore`), parts (`cache`, `http`, `log`, `metrics`), settings (`config`),
 //! process (`server`, `client`), command (`cli`).
 
@@ -21,6 +22,7 @@ pub mod log;
 pub mod metrics;
 pub mod name;
 pub mod policy;
+pub mod resolver;
 pub mod secret;
 pub mod server;
 #[cfg(test)]

@@ -10,9 +10,7 @@ at_most() { [ "$2" -le "$1" ] || too_much="$too_much, $3 $2 > $1"; }
 
 size="$(wc -c <"$KES")"
 step "size: $size bytes"
-# 4 MB is the target. The key stores behind HTTP have taken it to 4.3, of which 0.3 have to go again;
-# ML-KEM takes 0.03.
-at_most $((4330 * 1000)) "$size" 'bytes of the binary'
+at_most $((3950 * 1000)) "$size" 'bytes of the binary'
 
 step 'static: it runs with no library at hand'
 if ldd "$KES" 2>/dev/null | grep -q '=>'; then fail 'it is linked dynamically'; fi

@@ -15,7 +15,10 @@ use super::{
     commands::JSON,
     print,
 };
-use crate::config::{Finding, Flags, Review, Severity, parse_address};
+use crate::{
+    config::{Finding, Flags, Review, Severity, parse_address},
+    resolver,
+};
 
 /// The server has to answer within this time.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -109,13 +112,13 @@ fn configured(file: &Path) -> Result<SocketAddr, String> {
 
 /// Status and text of the answer.
 fn ask(url: &str) -> Result<(u16, String), String> {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
+    let config = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
         .http_status_as_error(false)
         .proxy(None)
         .max_redirects(0)
-        .build()
-        .into();
+        .build();
+    let agent = resolver::agent(config);
     let mut answer = agent.get(url).call().map_err(|e| e.to_string())?;
     let text = answer.body_mut().with_config().limit(MAX_ANSWER);
     let text = text.read_to_string().map_err(|e| e.to_string())?;

@@ -6,32 +6,50 @@
 
 use std::{cell::Cell, collections::HashSet, fmt};
 
-use serde::{
-    Deserialize,
-    de::{
-        DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
-        value::{MapAccessDeserializer, SeqAccessDeserializer},
-    },
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
 
 use super::{
     check::{self, Check, Shape},
     error::Position,
+    fill::{Either, Fill, List, Map, Place, Slot, Value},
 };
 
-/// Declares the maps of the file. Every field may be missing or null.
+/// Declares the maps of the file. Every field may be missing or null. Other fields are an error in
+/// the maps that are marked as strict, and ignored in the others.
 macro_rules! maps {
-    ($($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty,)* })*) => {$(
+    ($($(#[$doc:meta])* $kind:ident $name:ident { $($field:ident: $type:ty,)* })*) => {$(
         $(#[$doc])*
-        #[derive(Default, Deserialize)]
-        #[serde(deny_unknown_fields, expecting = "a map of fields")]
+        #[derive(Default)]
         pub(super) struct $name { $(pub(super) $field: Option<$type>,)* }
+
+        impl Value for $name {
+            fn place(&mut self) -> Place<'_> {
+                Place::Map(self)
+            }
+        }
+
+        impl Map for $name {
+            fn names(&self) -> Option<&'static [&'static str]> {
+                maps!(@$kind $($field)*)
+            }
+
+            fn field(&mut self, name: &str) -> Option<&mut dyn Slot> {
+                match name {
+                    $(stringify!($field) => Some(&mut self.$field),)*
+                    _ => None,
+                }
+            }
+        }
     )*};
+    (@strict $($field:ident)*) => { Some(&[$(stringify!($field)),*]) };
+    (@lenient $($field:ident)*) => { None };
 }
 
 maps! {
     /// The whole file.
-    File {
+    strict File {
         address: String,
         root: String,
         tls: Tls,
@@ -42,17 +60,17 @@ maps! {
         keys: Keys,
         keystore: Stores,
     }
-    Tls { key: String, cert: String, groups: Vec<Option<String>>, proxy: Proxy, }
-    Proxy { identities: Vec<Option<String>>, header: Header, }
-    Header { cert: String, }
-    Policy { paths: Vec<Option<String>>, identities: Vec<Option<String>>, }
-    Cache { expiry: Expiry, }
-    Expiry { any: String, unused: String, offline: String, }
-    Log { error: String, audit: String, }
-    Probe { address: String, }
-    Key { name: String, }
+    strict Tls { key: String, cert: String, groups: Vec<Option<String>>, proxy: Proxy, }
+    strict Proxy { identities: Vec<Option<String>>, header: Header, }
+    strict Header { cert: String, }
+    strict Policy { paths: Vec<Option<String>>, identities: Vec<Option<String>>, }
+    strict Cache { expiry: Expiry, }
+    strict Expiry { any: String, unused: String, offline: String, }
+    strict Log { error: String, audit: String, }
+    strict Probe { address: String, }
+    strict Key { name: String, }
     /// The key store section: at most one of them is filled in.
-    Stores {
+    strict Stores {
         required: String,
         fs: Fs,
         vault: Vault,
@@ -61,8 +79,8 @@ maps! {
         aws: Aws,
         gcp: Gcp,
     }
-    Fs { path: String, }
-    Vault {
+    strict Fs { path: String, }
+    strict Vault {
         endpoint: String,
         engine: String,
         version: String,
@@ -74,37 +92,22 @@ maps! {
         tls: VaultTls,
         status: Status,
     }
-    Transit { engine: String, key: String, }
-    AppRole { engine: String, namespace: String, id: String, secret: String, retry: String, }
-    Kubernetes { engine: String, namespace: String, role: String, jwt: String, retry: String, }
-    VaultTls { key: String, cert: String, ca: String, }
-    Status { ping: String, }
-    Gemalto { keysecure: KeySecure, }
-    KeySecure { endpoint: String, credentials: Credentials, tls: Ca, }
-    Credentials { token: String, domain: String, retry: String, }
-    Ca { ca: String, }
-    Aws { secretsmanager: SecretsManager, }
-    Gcp { secretmanager: SecretManager, }
-}
+    strict Transit { engine: String, key: String, }
+    strict AppRole { engine: String, namespace: String, id: String, secret: String, retry: String, }
+    strict Kubernetes { engine: String, namespace: String, role: String, jwt: String, retry: String, }
+    strict VaultTls { key: String, cert: String, ca: String, }
+    strict Status { ping: String, }
+    strict Gemalto { keysecure: KeySecure, }
+    strict KeySecure { endpoint: String, credentials: Credentials, tls: Ca, }
+    strict Credentials { token: String, domain: String, retry: String, }
+    strict Ca { ca: String, }
+    strict Aws { secretsmanager: SecretsManager, }
+    strict Gcp { secretmanager: SecretManager, }
 
-// The key stores that are known by name only keep their one telling field; the rest is not checked.
-
-#[derive(Deserialize)]
-#[serde(expecting = "a map of fields")]
-pub(super) struct Generic {
-    pub(super) endpoint: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(expecting = "a map of fields")]
-pub(super) struct SecretsManager {
-    pub(super) endpoint: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(expecting = "a map of fields")]
-pub(super) struct SecretManager {
-    pub(super) project_id: Option<String>,
+    // The key stores that are known by name only keep their one telling field.
+    lenient Generic { endpoint: String, }
+    lenient SecretsManager { endpoint: String, }
+    lenient SecretManager { project_id: String, }
 }
 
 /// `keys` is the key store in the older format and a list of key names in the newer one.
@@ -113,26 +116,37 @@ pub(super) enum Keys {
     Names(Vec<Option<Key>>),
 }
 
-impl<'de> Deserialize<'de> for Keys {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct KeysVisitor;
-        impl<'de> Visitor<'de> for KeysVisitor {
-            type Value = Keys;
+impl Default for Keys {
+    fn default() -> Self {
+        Self::Names(Vec::new())
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of key names or a key store")
-            }
+impl Value for Keys {
+    fn place(&mut self) -> Place<'_> {
+        Place::Either(self)
+    }
+}
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Keys, A::Error> {
-                let stores = Stores::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Keys::Stores(Box::new(stores)))
-            }
+impl Either for Keys {
+    fn expected(&self) -> &'static str {
+        "a list of key names or a key store"
+    }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Keys, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(list)).map(Keys::Names)
-            }
-        }
-        deserializer.deserialize_any(KeysVisitor)
+    fn list(&mut self) -> &mut dyn List {
+        *self = Self::default();
+        let Self::Names(names) = self else {
+            unreachable!("it was just set")
+        };
+        names
+    }
+
+    fn map(&mut self) -> &mut dyn Map {
+        *self = Self::Stores(Box::default());
+        let Self::Stores(stores) = self else {
+            unreachable!("it was just set")
+        };
+        &mut **stores
     }
 }
 
@@ -140,25 +154,24 @@ impl<'de> Deserialize<'de> for Keys {
 #[derive(Default)]
 pub(super) struct PolicyMap(pub(super) Vec<(String, Option<Policy>)>);
 
-impl<'de> Deserialize<'de> for PolicyMap {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct PolicyVisitor;
-        impl<'de> Visitor<'de> for PolicyVisitor {
-            type Value = PolicyMap;
+impl Value for PolicyMap {
+    fn place(&mut self) -> Place<'_> {
+        Place::Map(self)
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map of policies by name")
-            }
+impl Map for PolicyMap {
+    fn expected(&self) -> &'static str {
+        "a map of policies by name"
+    }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PolicyMap, A::Error> {
-                let mut policies = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    policies.push(entry);
-                }
-                Ok(PolicyMap(policies))
-            }
-        }
-        deserializer.deserialize_map(PolicyVisitor)
+    fn names(&self) -> Option<&'static [&'static str]> {
+        None
+    }
+
+    fn field(&mut self, name: &str) -> Option<&mut dyn Slot> {
+        self.0.push((name.to_owned(), None));
+        Some(&mut self.0.last_mut()?.1)
     }
 }
 
@@ -183,7 +196,9 @@ pub(super) fn parse(text: &str) -> Result<File, Fault> {
     if fields.is_empty() {
         return Ok(File::default());
     }
-    let file: Option<File> = serde_yaml_ng::from_str(text).map_err(|error| {
+    let mut file: Option<File> = None;
+    let document = serde_yaml_ng::Deserializer::from_str(text);
+    Fill(&mut file).deserialize(document).map_err(|error| {
         let mut fault = Fault::from(error, text);
         if let Fault::Syntax(_, reason) = &mut fault
             && reason.starts_with("keys: unknown field")

@@ -7,6 +7,7 @@ mod check;
 mod error;
 mod expand;
 mod file;
+mod fill;
 mod lint;
 mod load;
 mod review;

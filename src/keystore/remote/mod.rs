@@ -27,6 +27,7 @@ use ureq::{
 
 use crate::{
     deadline::Deadline,
+    resolver,
     secret::{Secret, Wiped},
     tls,
 };
@@ -131,7 +132,7 @@ impl Remote {
             endpoint: site.endpoint.to_owned(),
             ca_field: site.ca_field,
             pause: site.pause,
-            agent: Mutex::new((0, config.new_agent())),
+            agent: Mutex::new((0, resolver::agent(config.clone()))),
             config,
             is_down: AtomicBool::new(false),
             retries_all: false,
@@ -333,7 +334,7 @@ impl Remote {
     fn replace(&self, number: u64) {
         let mut agent = self.lock();
         if agent.0 == number {
-            *agent = (number + 1, self.config.new_agent());
+            *agent = (number + 1, resolver::agent(self.config.clone()));
         }
     }
 }

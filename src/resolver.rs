@@ -1,0 +1,606 @@
+//! Looks up the addresses of a host name: in the hosts file, then with DNS (RFC 1035).
+//!
+//! The C library's lookup is no good in a static program: it would load more of itself at run time,
+//! in exactly its own version, wait for as long as it likes, and is 120 KB. This one reads the same
+//! two files, `/etc/hosts` and `/etc/resolv.conf`, and keeps to a deadline. It asks for no proof: who
+//! answers proves in TLS who it is. Knows nothing of what the addresses
+//! are for.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use ureq::{
+    Agent,
+    config::Config,
+    http::Uri,
+    unversioned::{
+        resolver::ResolvedSocketAddrs,
+        transport::{DefaultConnector, NextTimeout},
+    },
+};
+
+use crate::deadline::Deadline;
+
+/// Types of records: an IPv4 and an IPv6 address.
+const KINDS: [u16; 2] = [1, 28];
+
+/// Size of the head of a message, in bytes.
+const HEAD: usize = 12;
+
+/// The most bytes that an answer over UDP has.
+const MAX_DATAGRAM: usize = 512;
+
+/// The most name servers that are asked and the most domains that are tried, as in the C library.
+const MAX_SERVERS: usize = 3;
+const MAX_DOMAINS: usize = 6;
+
+/// How long to wait for addresses of one kind when there are some of the other.
+const SECOND_WAIT: Duration = Duration::from_secs(1);
+
+/// The longest lookup without a deadline.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// The most addresses that the HTTP client tries.
+const MAX_ADDRESSES: usize = 16;
+
+/// Why there is no address.
+#[derive(Debug)]
+pub enum Error {
+    /// There is no host of this name.
+    NotFound,
+    /// No name server told in time.
+    Timeout,
+    /// Name servers can't be asked, or answer that they can't tell.
+    Unavailable(io::Error),
+}
+
+/// Where names are looked up.
+#[derive(Clone, Debug)]
+pub struct Resolver {
+    hosts: PathBuf,
+    settings: PathBuf,
+    /// The port of name servers.
+    port: u16,
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self {
+            hosts: "/etc/hosts".into(),
+            settings: "/etc/resolv.conf".into(),
+            port: 53,
+        }
+    }
+}
+
+impl Resolver {
+    /// The addresses of `host`, a name or an address, those that can be reached first. At least one.
+    ///
+    /// # Errors
+    /// [`Error`] says why there is none.
+    pub fn lookup(&self, host: &str, deadline: Deadline) -> Result<Vec<IpAddr>, Error> {
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        if let Ok(address) = bare.unwrap_or(host).parse() {
+            return Ok(vec![address]);
+        }
+        let mut found = in_hosts(&fs::read_to_string(&self.hosts).unwrap_or_default(), host);
+        let name = host.trim_end_matches('.').to_ascii_lowercase();
+        if found.is_empty() && (name == "localhost" || name.ends_with(".localhost")) {
+            found = vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()]; // RFC 6761 6.3
+        }
+        if found.is_empty() {
+            let text = fs::read_to_string(&self.settings).unwrap_or_default();
+            found = Settings::parse(&text, self.port).ask(host, deadline)?;
+        }
+        // In the order of RFC 6724, as far as it matters: what no route leads to comes last.
+        found.sort_unstable_by_key(|address| (!has_route(*address), address.is_ipv4()));
+        Ok(found)
+    }
+}
+
+/// A client of HTTP that looks up names here.
+pub fn agent(config: Config) -> Agent {
+    Agent::with_parts(config, DefaultConnector::default(), Resolver::default())
+}
+
+impl ureq::unversioned::resolver::Resolver for Resolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        _: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = uri.host().ok_or(ureq::Error::HostNotFound)?;
+        let port = uri.port_u16().unwrap_or(match uri.scheme_str() {
+            Some("http") => 80,
+            _ => 443,
+        });
+        let deadline = Deadline::after(Instant::now(), LONGEST.min(*timeout.after));
+        let addresses = self.lookup(host, deadline).map_err(|e| match e {
+            Error::NotFound => ureq::Error::HostNotFound,
+            Error::Timeout => ureq::Error::Timeout(timeout.reason),
+            Error::Unavailable(e) => ureq::Error::Io(e),
+        })?;
+        let mut found = self.empty();
+        for address in addresses.into_iter().take(MAX_ADDRESSES) {
+            found.push(SocketAddr::new(address, port));
+        }
+        Ok(found)
+    }
+}
+
+/// The addresses of `host` in the text of a hosts file.
+fn in_hosts(text: &str, host: &str) -> Vec<IpAddr> {
+    let host = host.trim_end_matches('.');
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split('#').next().unwrap_or("").split_whitespace();
+        let Some(Ok(address)) = words.next().map(str::parse) else {
+            continue;
+        };
+        if words.any(|name| name.eq_ignore_ascii_case(host)) && !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    found
+}
+
+/// Whether the system knows a way to `address`. Nothing is sent.
+fn has_route(address: IpAddr) -> bool {
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect((address, 53)).is_ok())
+}
+
+/// What `resolv.conf` says.
+#[derive(Debug, PartialEq)]
+struct Settings {
+    servers: Vec<SocketAddr>,
+    domains: Vec<String>,
+    /// Names with fewer dots are tried in the domains first.
+    dots: usize,
+    timeout: Duration,
+    attempts: u32,
+}
+
+impl Settings {
+    /// Reads the text of a `resolv.conf`; what is unknown in it is ignored.
+    fn parse(text: &str, port: u16) -> Self {
+        let mut settings = Self {
+            servers: Vec::new(),
+            domains: Vec::new(),
+            dots: 1,
+            timeout: Duration::from_secs(5),
+            attempts: 2,
+        };
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("nameserver") => {
+                    if let Some(Ok(address)) = words.next().map(str::parse::<IpAddr>) {
+                        settings.servers.push(SocketAddr::new(address, port));
+                    }
+                }
+                Some("domain" | "search") => {
+                    settings.domains = words
+                        .take(MAX_DOMAINS)
+                        .map(|domain| domain.trim_matches('.').to_owned())
+                        .collect();
+                }
+                Some("options") => {
+                    for (name, value) in words.filter_map(|word| word.split_once(':')) {
+                        let Ok(value) = value.parse::<u32>() else {
+                            continue;
+                        };
+                        match name {
+                            "ndots" => settings.dots = value.min(15) as usize,
+                            "timeout" => {
+                                settings.timeout = Duration::from_secs(value.clamp(1, 30).into());
+                            }
+                            "attempts" => settings.attempts = value.clamp(1, 5),
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        if settings.servers.is_empty() {
+            settings.servers = vec![(Ipv4Addr::LOCALHOST, port).into()];
+        }
+        settings.servers.truncate(MAX_SERVERS);
+        settings
+    }
+
+    /// The full names that `host` may mean, in the order to try them.
+    fn names(&self, host: &str) -> Vec<String> {
+        if let Some(full) = host.strip_suffix('.') {
+            return vec![full.to_owned()];
+        }
+        let mut names: Vec<_> = self
+            .domains
+            .iter()
+            .map(|domain| format!("{host}.{domain}"))
+            .collect();
+        match host.matches('.').count() >= self.dots {
+            true => names.insert(0, host.to_owned()),
+            false => names.push(host.to_owned()),
+        }
+        names
+    }
+
+    /// The addresses of the first name that has any.
+    fn ask(&self, host: &str, deadline: Deadline) -> Result<Vec<IpAddr>, Error> {
+        let mut failure = Error::NotFound;
+        for name in self.names(host) {
+            let mut found = Vec::new();
+            for kind in KINDS {
+                // Some servers don't answer what they don't know: one address is enough then.
+                let by = match found.is_empty() {
+                    true => deadline,
+                    false => deadline.min(Deadline::after(Instant::now(), SECOND_WAIT)),
+                };
+                match self.records(&name, kind, by) {
+                    Ok(addresses) => found.extend(addresses),
+                    Err(e) => failure = e,
+                }
+            }
+            if !found.is_empty() {
+                return Ok(found);
+            }
+            if matches!(failure, Error::Timeout) {
+                break;
+            }
+        }
+        Err(failure)
+    }
+
+    /// The addresses of `name` in records of one type, from the first server that can tell.
+    fn records(&self, name: &str, kind: u16, deadline: Deadline) -> Result<Vec<IpAddr>, Error> {
+        let mut failure = Error::Timeout;
+        for _ in 0..self.attempts {
+            for server in &self.servers {
+                let left = deadline.remaining(Instant::now()).min(self.timeout);
+                if left.is_zero() {
+                    return Err(Error::Timeout);
+                }
+                let mut id = [0; 2];
+                getrandom::fill(&mut id).map_err(|e| Error::Unavailable(e.into()))?;
+                let Some(query) = query(id, name, kind) else {
+                    return Ok(Vec::new());
+                };
+                let by = Deadline::after(Instant::now(), left);
+                match exchange(*server, &query, by).and_then(|answer| addresses(&answer, &query)) {
+                    Ok(found) => return Ok(found),
+                    Err(e) if is_timeout(&e) => {}
+                    Err(e) => failure = Error::Unavailable(e),
+                }
+            }
+        }
+        Err(failure)
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
+}
+
+/// The message that asks for the records of one type; `None` if there can be no such name.
+fn query(id: [u8; 2], name: &str, kind: u16) -> Option<Vec<u8>> {
+    let mut message = id.to_vec();
+    message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]); // recursion is desired; one question
+    for label in name.split('.') {
+        let length = u8::try_from(label.len()).ok()?;
+        if !(1..=63).contains(&length) {
+            return None;
+        }
+        message.push(length);
+        message.extend(label.bytes());
+    }
+    message.push(0);
+    message.extend(kind.to_be_bytes());
+    message.extend([0, 1]); // class IN
+    (message.len() - HEAD - 4 <= 255).then_some(message)
+}
+
+/// Sends `query` and returns its answer; over TCP if it does not fit into a datagram.
+fn exchange(server: SocketAddr, query: &[u8], by: Deadline) -> io::Result<Vec<u8>> {
+    let any: IpAddr = match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let left = || match by.remaining(Instant::now()) {
+        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+        left => Ok::<_, io::Error>(left),
+    };
+    // Connected, from a random port: answers of others don't get here.
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(server)?;
+    socket.send(query)?;
+    let mut answer = vec![0; MAX_DATAGRAM];
+    loop {
+        socket.set_read_timeout(Some(left()?))?;
+        let length = socket.recv(&mut answer)?;
+        if answers(&answer[..length], query) {
+            answer.truncate(length);
+            break;
+        }
+    }
+    let is_cut_off = answer[2] & 2 != 0;
+    if !is_cut_off {
+        return Ok(answer);
+    }
+    let mut stream = TcpStream::connect_timeout(&server, left()?)?;
+    stream.set_write_timeout(Some(left()?))?;
+    let length = u16::try_from(query.len()).expect("a name has 255 bytes at most");
+    stream.write_all(&[&length.to_be_bytes(), query].concat())?;
+    let mut length = [0; 2];
+    stream.set_read_timeout(Some(left()?))?;
+    stream.read_exact(&mut length)?;
+    let mut answer = vec![0; u16::from_be_bytes(length).into()];
+    stream.set_read_timeout(Some(left()?))?;
+    stream.read_exact(&mut answer)?;
+    match answers(&answer, query) {
+        true => Ok(answer),
+        false => Err(malformed()),
+    }
+}
+
+/// Whether `message` is an answer to `query`: with its number and its question.
+fn answers(message: &[u8], query: &[u8]) -> bool {
+    message.len() >= query.len()
+        && message[..2] == query[..2]
+        && message[2] & 0x80 != 0
+        && message[4..6] == query[4..6]
+        && message[HEAD..query.len()].eq_ignore_ascii_case(&query[HEAD..])
+}
+
+/// The addresses in an answer to `query`; none if there is no such name.
+///
+/// A name server that is asked to recurse follows aliases itself, so whatever name the addresses
+/// have, they are those of the name that was asked for.
+fn addresses(answer: &[u8], query: &[u8]) -> io::Result<Vec<IpAddr>> {
+    match answer[3] & 15 {
+        0 => {}
+        3 => return Ok(Vec::new()),
+        code => {
+            return Err(io::Error::other(format!(
+                "the name server says error {code}"
+            )));
+        }
+    }
+    let mut found = Vec::new();
+    let count = u16::from_be_bytes([answer[6], answer[7]]);
+    let mut rest = &answer[query.len()..];
+    for _ in 0..count {
+        let (kind, data) = record(&mut rest).ok_or_else(malformed)?;
+        if let (1, Ok(bytes)) = (kind, <[u8; 4]>::try_from(data)) {
+            found.push(bytes.into());
+        } else if let (28, Ok(bytes)) = (kind, <[u8; 16]>::try_from(data)) {
+            found.push(bytes.into());
+        }
+    }
+    Ok(found)
+}
+
+/// Type and data of the record that `rest` begins with; `rest` is then what follows it.
+fn record<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
+    let mut take = |count: usize| {
+        let (taken, left) = rest.split_at_checked(count)?;
+        *rest = left;
+        Some(taken)
+    };
+    loop {
+        match take(1)?[0] {
+            0 => break,
+            pointer if pointer >= 0xc0 => {
+                take(1)?;
+                break;
+            }
+            length => take(length.into())?,
+        };
+    }
+    let head = take(10)?;
+    let data = take(u16::from_be_bytes([head[8], head[9]]).into())?;
+    Some((u16::from_be_bytes([head[0], head[1]]), data))
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the name server's answer is malformed",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, thread};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// What a name server says to a question of this type: code, whether it is cut off, records as
+    /// type and data.
+    type Says = fn(name: &str, kind: u16) -> (u8, bool, Vec<(u16, Vec<u8>)>);
+
+    /// A resolver that reads files of these texts and asks a name server of this answer.
+    fn resolver(name: &str, hosts: &str, settings: &str, says: Says) -> Resolver {
+        let directory =
+            std::env::temp_dir().join(format!("kes-resolver-{}-{name}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("hosts"), hosts).unwrap();
+        fs::write(directory.join("settings"), settings).unwrap();
+        let (udp, tcp) = loop {
+            let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+            if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()) {
+                break (udp, tcp);
+            }
+        };
+        let port = udp.local_addr().unwrap().port();
+        thread::spawn(move || {
+            let mut query = [0; 512];
+            while let Ok((length, client)) = udp.recv_from(&mut query) {
+                let answer = answer(&query[..length], says, true);
+                // A forged answer with another number comes first.
+                let mut forged = answer.clone();
+                forged[0] ^= 1;
+                forged[3] = 3;
+                udp.send_to(&forged, client).unwrap();
+                udp.send_to(&answer, client).unwrap();
+            }
+        });
+        thread::spawn(move || {
+            for stream in tcp.incoming() {
+                let mut stream = stream.unwrap();
+                let mut length = [0; 2];
+                stream.read_exact(&mut length).unwrap();
+                let mut query = vec![0; u16::from_be_bytes(length).into()];
+                stream.read_exact(&mut query).unwrap();
+                let answer = answer(&query, says, false);
+                let length = u16::try_from(answer.len()).unwrap();
+                stream.write_all(&length.to_be_bytes()).unwrap();
+                stream.write_all(&answer).unwrap();
+            }
+        });
+        Resolver {
+            hosts: directory.join("hosts"),
+            settings: directory.join("settings"),
+            port,
+        }
+    }
+
+    fn answer(query: &[u8], says: Says, is_udp: bool) -> Vec<u8> {
+        let (mut name, mut at) = (Vec::new(), HEAD);
+        while query[at] != 0 {
+            let end = at + 1 + usize::from(query[at]);
+            name.push(std::str::from_utf8(&query[at + 1..end]).unwrap());
+            at = end;
+        }
+        let kind = u16::from_be_bytes([query[at + 1], query[at + 2]]);
+        let (code, is_cut_off, records) = says(&name.join("."), kind);
+        let mut answer = query.to_vec();
+        answer[2] |= 0x80;
+        answer[3] = code;
+        if is_udp && is_cut_off {
+            answer[2] |= 2;
+            return answer;
+        }
+        answer[7] = u8::try_from(records.len()).unwrap();
+        for (kind, data) in records {
+            answer.extend([0xc0, 12]);
+            answer.extend(kind.to_be_bytes());
+            answer.extend([0, 1, 0, 0, 0, 60]);
+            answer.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
+            answer.extend(data);
+        }
+        answer
+    }
+
+    fn lookup(resolver: &Resolver, host: &str) -> Result<Vec<String>, Error> {
+        let found = resolver.lookup(host, Deadline::after(Instant::now(), SOON))?;
+        let mut found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    const NAMESERVER: &str = "nameserver 127.0.0.1\n";
+
+    #[test]
+    fn addresses_and_names_of_the_hosts_file_need_no_name_server() {
+        let hosts = "# 10.0.0.9 bao\n10.0.0.1\tbao.example Bao # one\n::2 bao\n10.0.0.1 bao\n";
+        let resolver = resolver("hosts", hosts, NAMESERVER, |_, _| panic!("it was asked"));
+        assert_eq!(["10.0.0.1", "::2"], *lookup(&resolver, "bao").unwrap());
+        assert_eq!(["10.0.0.1"], *lookup(&resolver, "BAO.example.").unwrap());
+        assert_eq!(["10.0.0.7"], *lookup(&resolver, "10.0.0.7").unwrap());
+        assert_eq!(["::7"], *lookup(&resolver, "[::7]").unwrap());
+        assert_eq!(
+            ["127.0.0.1", "::1"],
+            *lookup(&resolver, "localhost").unwrap()
+        );
+    }
+
+    #[test]
+    fn a_name_server_is_asked_for_addresses_of_both_kinds() {
+        let resolver = resolver("both", "", NAMESERVER, |name, kind| match (name, kind) {
+            // An alias, then its address.
+            ("bao.example", 1) => (
+                0,
+                false,
+                vec![(5, vec![1, b'x', 0]), (1, vec![10, 0, 0, 1])],
+            ),
+            ("bao.example", _) => (0, false, vec![(28, [[0; 15].as_slice(), &[3]].concat())]),
+            _ => (3, false, Vec::new()),
+        });
+        assert_eq!(
+            ["10.0.0.1", "::3"],
+            *lookup(&resolver, "bao.example").unwrap()
+        );
+        let unknown = lookup(&resolver, "nobody.example");
+        assert!(matches!(unknown, Err(Error::NotFound)), "{unknown:?}");
+        let impossible = lookup(&resolver, "bao..example");
+        assert!(matches!(impossible, Err(Error::NotFound)), "{impossible:?}");
+    }
+
+    #[test]
+    fn short_names_are_looked_up_in_the_domains_first() {
+        let settings = format!("{NAMESERVER}search a.test b.test.\noptions ndots:2\n");
+        let resolver = resolver("search", "", &settings, |name, kind| match (name, kind) {
+            ("bao.ns.b.test", 1) => (0, false, vec![(1, vec![10, 0, 0, 2])]),
+            ("bao.ns", 1) => (0, false, vec![(1, vec![10, 0, 0, 9])]),
+            _ => (3, false, Vec::new()),
+        });
+        assert_eq!(["10.0.0.2"], *lookup(&resolver, "bao.ns").unwrap());
+        assert_eq!(["10.0.0.9"], *lookup(&resolver, "bao.ns.").unwrap());
+    }
+
+    #[test]
+    fn long_answers_come_over_tcp() {
+        let resolver = resolver("tcp", "", NAMESERVER, |_, kind| match kind {
+            1 => (0, true, vec![(1, vec![10, 0, 0, 4]); 60]),
+            _ => (0, false, Vec::new()),
+        });
+        assert_eq!(60, lookup(&resolver, "bao").unwrap().len());
+    }
+
+    #[test]
+    fn a_server_that_fails_or_answers_nonsense_is_an_error_not_an_unknown_name() {
+        let failing = resolver("fails", "", NAMESERVER, |_, _| (2, false, Vec::new()));
+        let failed = lookup(&failing, "bao");
+        assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
+        for bytes in [
+            &[][..],
+            &[0xc0],
+            &[3, b'a'],
+            &[0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 1],
+        ] {
+            let query = query([1, 2], "bao", 1).unwrap();
+            let mut answer = query.clone();
+            answer[7] = 1;
+            answer.extend(bytes);
+            assert!(addresses(&answer, &query).is_err());
+        }
+    }
+
+    #[test]
+    fn a_silent_server_costs_no_more_than_the_deadline() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let silent = Resolver {
+            port: socket.local_addr().unwrap().port(),
+            ..resolver("silent", "", NAMESERVER, |_, _| (0, false, Vec::new()))
+        };
+        let deadline = Deadline::after(Instant::now(), Duration::from_millis(50));
+        let late = silent.lookup("bao", deadline);
+        assert!(matches!(late, Err(Error::Timeout)), "{late:?}");
+    }
+}
