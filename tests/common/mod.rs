@@ -12,6 +12,9 @@
 
 pub mod certificates;
 pub mod client;
+pub mod crowd;
+pub mod hpack;
+pub mod http2;
 pub mod server;
 pub mod stream;
 
@@ -27,6 +30,8 @@ use serde_json::Value;
 pub use self::{
     certificates::{Authority, Identity, Profile},
     client::{Client, Connection, Response},
+    crowd::Crowd,
+    http2::Http2,
     server::{Config, Server},
     stream::Follower,
 };
