@@ -84,6 +84,8 @@ fn attack(
     next: impl Fn(u32) -> Vec<u8>,
 ) -> Option<u32> {
     let mut http2 = Http2::open(client);
+    // Before the server has said hello, there is no GOAWAY.
+    http2.read().unwrap();
     http2.send(opening);
     let began = Instant::now();
     let (mut sent, mut batch) = (0, Vec::new());
@@ -159,19 +161,35 @@ fn frames_that_ask_for_nothing_are_answered_with_goaway_and_counted() {
         }),
     ];
     let scene = scene();
-    let mut floods = 0;
-    for (what, opening, next) in attacks {
-        for is_reading in [true, false] {
-            let code = attack(what, &scene.client(), is_reading, &opening, next);
-            let expected = Some(ENHANCE_YOUR_CALM);
-            let lost = code.is_none() && !is_reading;
-            assert!(code == expected || lost, "{what}: {code:?}");
-            floods += 1;
-            let counted = scene.server.metric("kes_http2_flood");
-            assert_eq!(floods, counted, "{what}, reading: {is_reading}");
-        }
+    let count = attacks.len() as u64;
+    for (floods, (what, opening, next)) in (1..).zip(attacks) {
+        let code = attack(what, &scene.client(), true, &opening, next);
+        assert_eq!(Some(ENHANCE_YOUR_CALM), code, "{what}");
+        let counted = scene.server.metric("kes_http2_flood");
+        assert_eq!(floods, counted, "{what}");
     }
-    scene.is_unimpressed("floods", floods);
+    scene.is_unimpressed("floods", count);
+}
+
+#[test]
+fn whoever_floods_without_looking_at_the_answers_is_cut_off() {
+    let attacks: [(&str, fn(u32) -> Vec<u8>); 3] = [
+        ("PING", |_| frame(kind::PING, 0, 0, [7; 8])),
+        ("SETTINGS", |_| settings(&[])),
+        ("requests", |turn| {
+            head(stream(turn), "GET", "/version", true)
+        }),
+    ];
+    let scene = scene();
+    std::thread::scope(|scope| {
+        for (what, next) in attacks {
+            let client = scene.client();
+            scope.spawn(move || attack(what, &client, false, &[], next));
+        }
+    });
+    let floods = scene.server.metric("kes_http2_flood");
+    assert!((2..=3).contains(&floods), "{floods}");
+    scene.is_unimpressed("floods of the blind", floods);
 }
 
 #[test]
@@ -393,7 +411,7 @@ fn data_on_closed_streams_ends_the_connection() {
         ),
     ] {
         let code = attack(what, &scene.client(), true, &opening, |_| {
-            frame(kind::DATA, 0, 1, [b' '; 16_000])
+            frame(kind::DATA, 0, 1, b" ")
         });
         let accepted = [
             STREAM_CLOSED,
@@ -499,7 +517,6 @@ fn whoever_does_not_say_hello_in_http2_is_sent_away() {
         &b"GET /version HTTP/1.1\r\nHost: kes\r\n\r\n"[..],
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r!",
         &[0; 100],
-        &[PREFACE, &frame(kind::PING, 0, 0, [0; 8])].concat(),
     ] {
         let mut http2 = Http2::silent(&scene.client()).unwrap();
         http2.send(bytes);
@@ -507,4 +524,25 @@ fn whoever_does_not_say_hello_in_http2_is_sent_away() {
         assert!([None, Some(PROTOCOL_ERROR)].contains(&code), "{code:?}");
     }
     scene.is_unimpressed("other protocols", 0);
+}
+
+/// RFC 9113 6.5.2.
+#[test]
+fn a_first_window_that_is_too_large_is_an_error_of_flow_control() {
+    let scene = scene();
+    let mut http2 = Http2::open(&scene.client());
+    http2.send(settings(&[(INITIAL_WINDOW_SIZE, 1 << 31)]));
+    assert_eq!(Some(FLOW_CONTROL_ERROR), http2.end().unwrap());
+    scene.is_unimpressed("a window that is too large", 0);
+}
+
+/// RFC 9113 3.4.
+#[test]
+fn a_client_that_does_not_begin_with_settings_is_sent_away() {
+    let scene = scene();
+    let mut http2 = Http2::silent(&scene.client()).unwrap();
+    http2.send([PREFACE, &frame(kind::PING, 0, 0, [0; 8])].concat());
+    http2.read_for(Duration::from_secs(3));
+    assert_eq!(Some(PROTOCOL_ERROR), http2.goaway);
+    scene.is_unimpressed("no settings", 0);
 }
