@@ -284,6 +284,16 @@ impl Http2 {
         }
     }
 
+    /// Waits until the server has taken up our settings.
+    pub fn is_acknowledged(&mut self) -> io::Result<()> {
+        loop {
+            let frame = self.frame()?;
+            if frame.kind == kind::SETTINGS && frame.has(ACK) {
+                return Ok(());
+            }
+        }
+    }
+
     /// Reads and handles one frame.
     pub fn read(&mut self) -> io::Result<()> {
         self.frame().map(|_| ())
