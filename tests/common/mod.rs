@@ -10,6 +10,7 @@
     clippy::unwrap_used
 )]
 
+pub mod appliance;
 pub mod certificates;
 pub mod client;
 pub mod crowd;
@@ -28,6 +29,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
 pub use self::{
+    appliance::Appliance,
     certificates::{Authority, Identity, Profile},
     client::{Client, Connection, Response},
     crowd::Crowd,
