@@ -390,6 +390,9 @@ impl Http2 {
             kind::SETTINGS if !frame.has(ACK) => {
                 let _ = self.try_send(&self::frame(kind::SETTINGS, ACK, 0, []));
             }
+            kind::PING if !frame.has(ACK) => {
+                let _ = self.try_send(&self::frame(kind::PING, ACK, 0, &frame.payload));
+            }
             kind::GOAWAY => self.goaway = Some(frame.number(4)),
             _ => {}
         }
