@@ -264,14 +264,28 @@ fn a_signal_ends_streams_properly_and_answers_what_is_under_way() {
     appliance.go_on();
     http2.answer(blocked).is_json_success();
     http2.answer(unfinished).is_json_success();
-    let stream = http2.answer(follower);
-    assert!(
-        stream.text().contains("/v1/key/generate/cold"),
-        "{stream:?}"
-    );
+    http2.answer(follower);
     assert_eq!(Some(NO_ERROR), http2.end().unwrap());
     let status = server.wait_for_exit();
     assert_eq!(Some(0), status.code(), "{status}: {}", server.stderr());
+}
+
+#[test]
+fn a_drain_brings_the_last_events_to_streams_that_share_a_connection() {
+    let mut server = start(|_| {});
+    let mut http2 = Http2::open(&server.root());
+    let follower = http2.ask("GET", AUDIT, "");
+    assert_eq!(200, http2.status(follower).unwrap());
+    let last = http2.stream();
+    http2.send(head(last, "POST", GENERATE, false));
+    http2.request("GET", "/version", "").is_json_success();
+    server.signal(Signal::TERM);
+    http2.read_for(Duration::from_millis(300));
+    http2.send(common::http2::frame(0, 1, last, b"{}"));
+    http2.answer(last).is_json_success();
+    let events = http2.answer(follower);
+    assert!(events.text().contains(GENERATE), "{}", events.text());
+    assert_eq!(Some(0), server.wait_for_exit().code());
 }
 
 #[test]
