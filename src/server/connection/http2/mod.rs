@@ -93,6 +93,9 @@ impl Http2 {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .initial_window_size(STREAM_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
+            // All requests may be given up before any of them was looked at: a busy server reads
+            // them and their resets at once. How many may be given up is the meter's.
+            .max_pending_accept_reset_streams(MAX_STREAMS as usize)
             .handshake(pipe.clone());
         Self {
             link: Link::Opening(handshake),
