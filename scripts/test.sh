@@ -63,7 +63,7 @@ built() { KES="$(scripts/build | tail -n 1)" && [ -x "$KES" ] && export KES; }
 command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs" >&2; exit 1; }
 # Programs, with their packages where those are called otherwise.
 for package in curl openssl strace nginx:nginx-light python3 \
-    tmux zsh fish groff:groff-base mandoc; do
+    tmux zsh fish groff:groff-base mandoc go:golang-go; do
     program="${package%%:*}"
     provide "$program" "${package#*:}" || echo "$program is not installed: tests that need it are skipped, or fail in CI" >&2
 done
