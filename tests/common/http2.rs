@@ -121,6 +121,8 @@ pub fn request(stream: u32, method: &str, path: &str, body: &[u8]) -> Vec<u8> {
 /// What there is of an answer.
 #[derive(Default)]
 struct Answer {
+    /// An interim status, such as 100.
+    informed: Option<u16>,
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
@@ -137,6 +139,11 @@ pub struct Http2 {
     /// A header block whose end is missing: its stream and flags.
     open_block: Option<(u32, u8, Vec<u8>)>,
     next: u32,
+    /// What the server has added to the window of each stream, less what was sent; of all together
+    /// at 0.
+    windows: BTreeMap<u32, i64>,
+    /// The window of a new stream.
+    first_window: i64,
     /// The reason in the last GOAWAY.
     pub goaway: Option<u32>,
     /// Whether what was read is made room for again.
@@ -165,6 +172,8 @@ impl Http2 {
             answers: BTreeMap::new(),
             open_block: None,
             next: 1,
+            windows: BTreeMap::from([(0, 65_535)]),
+            first_window: 65_535,
             goaway: None,
             opens_windows: true,
         })
@@ -175,7 +184,23 @@ impl Http2 {
     }
 
     pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.count(bytes);
         self.connection.try_send(bytes)
+    }
+
+    /// Counts the data in whole frames against the windows.
+    fn count(&mut self, mut bytes: &[u8]) {
+        bytes = bytes.strip_prefix(PREFACE).unwrap_or(bytes);
+        while let [a, b, c, kind, _, rest @ ..] = bytes {
+            let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+            if *kind == kind::DATA && rest.len() >= 4 {
+                let stream = u32::from_be_bytes([rest[0], rest[1], rest[2], rest[3]]);
+                for stream in [0, stream] {
+                    *self.windows.entry(stream).or_default() -= length as i64;
+                }
+            }
+            bytes = bytes.get(9 + length..).unwrap_or_default();
+        }
     }
 
     /// The number of a new stream.
@@ -189,6 +214,29 @@ impl Http2 {
     pub fn ask(&mut self, method: &str, path: &str, body: impl AsRef<[u8]>) -> u32 {
         let stream = self.stream();
         self.send(request(stream, method, path, body.as_ref()));
+        stream
+    }
+
+    /// Sends a request with a body of any length, as room is made for it.
+    pub fn send_body(&mut self, method: &str, path: &str, body: &[u8]) -> u32 {
+        let stream = self.stream();
+        self.send(head(stream, method, path, body.is_empty()));
+        let mut parts = body.chunks(16_384).peekable();
+        while let Some(part) = parts.next() {
+            while self.room(stream) < part.len() as i64 && !self.has_status(stream) {
+                self.read().unwrap();
+            }
+            // Whoever is refused need not go on.
+            if self.has_status(stream) {
+                break;
+            }
+            let flags = if parts.peek().is_none() {
+                END_STREAM
+            } else {
+                0
+            };
+            self.send(frame(kind::DATA, flags, stream, part));
+        }
         stream
     }
 
@@ -209,6 +257,10 @@ impl Http2 {
     }
 
     pub fn try_request(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<Response> {
+        if body.len() > 16_384 {
+            let stream = self.send_body(method, path, body);
+            return self.try_answer(stream);
+        }
         let stream = self.stream();
         self.try_send(&request(stream, method, path, body))?;
         self.try_answer(stream)
@@ -277,11 +329,30 @@ impl Http2 {
     pub fn status(&mut self, stream: u32) -> io::Result<u16> {
         loop {
             match self.answers.get(&stream) {
-                Some(answer) if answer.status >= 200 => return Ok(answer.status),
+                Some(answer) if answer.status > 0 => return Ok(answer.status),
                 Some(answer) if answer.reset.is_some() => return Err(wrong("it was reset")),
                 _ => self.read()?,
             }
         }
+    }
+
+    /// Whether the head of the answer is there, as far as was read.
+    pub fn has_status(&self, stream: u32) -> bool {
+        self.answers
+            .get(&stream)
+            .is_some_and(|answer| answer.status > 0)
+    }
+
+    /// The interim status that came for this stream.
+    pub fn informed(&self, stream: u32) -> Option<u16> {
+        self.answers.get(&stream)?.informed
+    }
+
+    /// Bytes that may be sent on this stream now.
+    pub fn room(&self, stream: u32) -> i64 {
+        let of = |stream| self.windows.get(&stream).copied().unwrap_or_default();
+        let first = if stream == 0 { 0 } else { self.first_window };
+        (of(stream) + first).min(of(0))
     }
 
     /// Waits until the server has taken up our settings.
@@ -374,20 +445,35 @@ impl Http2 {
                 let headers = self.decoder.decode(&block)?;
                 let answer = self.answers.entry(stream).or_default();
                 answer.is_complete |= flags & END_STREAM != 0;
-                if answer.status >= 200 {
+                if answer.status > 0 {
                     answer.trailers = headers;
                     return Ok(());
                 }
                 let (first, rest) = headers.split_first().ok_or_else(|| wrong("no status"))?;
                 assert_eq!(":status", first.0);
-                answer.status = first.1.parse().map_err(io::Error::other)?;
+                let status = first.1.parse().map_err(io::Error::other)?;
+                if status < 200 {
+                    answer.informed = Some(status);
+                    return Ok(());
+                }
+                answer.status = status;
                 answer.headers = rest.to_vec();
             }
             kind::RST_STREAM => {
                 let answer = self.answers.entry(frame.stream).or_default();
                 answer.reset = Some(frame.number(0));
             }
+            kind::WINDOW_UPDATE => {
+                let more = i64::from(frame.number(0));
+                *self.windows.entry(frame.stream).or_default() += more;
+            }
             kind::SETTINGS if !frame.has(ACK) => {
+                for setting in frame.payload.chunks(6) {
+                    if setting[..2] == INITIAL_WINDOW_SIZE.to_be_bytes() {
+                        let value = setting[2..6].try_into().unwrap();
+                        self.first_window = i64::from(u32::from_be_bytes(value));
+                    }
+                }
                 let _ = self.try_send(&self::frame(kind::SETTINGS, ACK, 0, []));
             }
             kind::PING if !frame.has(ACK) => {
