@@ -12,9 +12,9 @@ use std::{
 };
 
 use common::{
-    Client, Connection, Crowd, Identity, Server, base64,
+    AT_5_SECONDS, Client, Connection, Crowd, Identity, Server, base64,
     client::{chunked, request},
-    stored_key, wait_for,
+    closes_between, stored_key, wait_for,
 };
 use rustls::ClientConnection;
 use serde_json::json;
@@ -620,18 +620,6 @@ fn client_hello(client: &Client) -> Vec<u8> {
 }
 
 // slow and absent clients
-
-/// How long it takes until the server closes, which must not be before `from` or after `to`.
-#[track_caller]
-fn closes_between(from: Duration, to: Duration, is_closed: impl FnOnce() -> bool) {
-    let start = Instant::now();
-    assert!(is_closed());
-    let took = start.elapsed();
-    assert!((from..to).contains(&took), "closed after {took:?}");
-}
-
-const AT_5_SECONDS: (Duration, Duration) =
-    (Duration::from_millis(4300), Duration::from_millis(7500));
 
 #[test]
 fn a_handshake_that_never_ends_is_cut_at_5_seconds() {

@@ -148,6 +148,8 @@ pub struct Http2 {
     pub goaway: Option<u32>,
     /// Whether what was read is made room for again.
     pub opens_windows: bool,
+    /// Whether settings and pings are left without an answer.
+    pub is_quiet: bool,
 }
 
 impl Http2 {
@@ -176,6 +178,7 @@ impl Http2 {
             first_window: 65_535,
             goaway: None,
             opens_windows: true,
+            is_quiet: false,
         })
     }
 
@@ -415,6 +418,13 @@ impl Http2 {
         }
     }
 
+    /// Sends what a frame asks for. A server that has closed does not want it any more.
+    fn reply(&mut self, bytes: &[u8]) {
+        if !self.is_quiet {
+            let _ = self.try_send(bytes);
+        }
+    }
+
     fn handle(&mut self, frame: &Frame) -> io::Result<()> {
         match frame.kind {
             kind::DATA => {
@@ -427,8 +437,7 @@ impl Http2 {
                     if !frame.has(END_STREAM) {
                         more.extend(window_update(frame.stream, count));
                     }
-                    // Whoever has closed does not want it.
-                    let _ = self.try_send(&more);
+                    self.reply(&more);
                 }
             }
             kind::HEADERS | kind::CONTINUATION => {
@@ -474,10 +483,10 @@ impl Http2 {
                         self.first_window = i64::from(u32::from_be_bytes(value));
                     }
                 }
-                let _ = self.try_send(&self::frame(kind::SETTINGS, ACK, 0, []));
+                self.reply(&self::frame(kind::SETTINGS, ACK, 0, []));
             }
             kind::PING if !frame.has(ACK) => {
-                let _ = self.try_send(&self::frame(kind::PING, ACK, 0, &frame.payload));
+                self.reply(&self::frame(kind::PING, ACK, 0, &frame.payload));
             }
             kind::GOAWAY => self.goaway = Some(frame.number(4)),
             _ => {}

@@ -75,6 +75,18 @@ pub fn wait_for<T>(patience: Duration, mut condition: impl FnMut() -> Option<T>)
     }
 }
 
+/// How long it takes until the server closes, which must not be before `from` or after `to`.
+#[track_caller]
+pub fn closes_between(from: Duration, to: Duration, is_closed: impl FnOnce() -> bool) {
+    let start = Instant::now();
+    assert!(is_closed());
+    let took = start.elapsed();
+    assert!((from..to).contains(&took), "closed after {took:?}");
+}
+
+pub const AT_5_SECONDS: (Duration, Duration) =
+    (Duration::from_millis(4300), Duration::from_millis(7500));
+
 pub fn base64(bytes: impl AsRef<[u8]>) -> String {
     BASE64_STANDARD.encode(bytes)
 }
