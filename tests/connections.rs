@@ -8,18 +8,13 @@ mod common;
 use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use common::{
-    Client, Connection, Identity, Server, base64,
+    AT_5_SECONDS, Client, Connection, Crowd, Identity, Server, base64,
     client::{chunked, request},
-    stored_key, wait_for,
+    closes_between, stored_key, wait_for,
 };
 use rustls::ClientConnection;
 use serde_json::json;
@@ -42,60 +37,6 @@ fn raise_descriptor_limit() {
             maximum,
         },
     );
-}
-
-/// Clients that work all the time, each on a connection of its own, and count what goes wrong.
-struct Crowd {
-    stop: Arc<AtomicBool>,
-    served: Arc<AtomicUsize>,
-    threads: Vec<JoinHandle<Vec<String>>>,
-}
-
-impl Crowd {
-    fn start(server: &Server, size: usize) -> Self {
-        let (stop, served) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicUsize::new(0)),
-        );
-        let threads = (0..size)
-            .map(|_| {
-                let (client, stop, served) = (server.root(), stop.clone(), served.clone());
-                std::thread::spawn(move || {
-                    let mut errors = Vec::new();
-                    let mut connection = client.connect();
-                    while !stop.load(Ordering::Relaxed) {
-                        match connection.try_request("POST", "/v1/key/generate/my-key", b"{}") {
-                            Ok(answer) if answer.status == 200 => {
-                                served.fetch_add(1, Ordering::Relaxed);
-                            }
-                            Ok(answer) => errors.push(answer.text().to_owned()),
-                            Err(e) => {
-                                errors.push(e.to_string());
-                                connection = client.connect();
-                            }
-                        }
-                        std::thread::sleep(Duration::from_millis(5));
-                    }
-                    errors
-                })
-            })
-            .collect();
-        Self {
-            stop,
-            served,
-            threads,
-        }
-    }
-
-    /// How many requests were served, none with an error.
-    #[track_caller]
-    fn stop(self) -> usize {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
-            assert_eq!(Vec::<String>::new(), thread.join().unwrap());
-        }
-        self.served.load(Ordering::Relaxed)
-    }
 }
 
 fn head(lines: &str) -> String {
@@ -679,18 +620,6 @@ fn client_hello(client: &Client) -> Vec<u8> {
 }
 
 // slow and absent clients
-
-/// How long it takes until the server closes, which must not be before `from` or after `to`.
-#[track_caller]
-fn closes_between(from: Duration, to: Duration, is_closed: impl FnOnce() -> bool) {
-    let start = Instant::now();
-    assert!(is_closed());
-    let took = start.elapsed();
-    assert!((from..to).contains(&took), "closed after {took:?}");
-}
-
-const AT_5_SECONDS: (Duration, Duration) =
-    (Duration::from_millis(4300), Duration::from_millis(7500));
 
 #[test]
 fn a_handshake_that_never_ends_is_cut_at_5_seconds() {

@@ -7,166 +7,18 @@ mod common;
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::TcpStream,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
-use common::{Authority, Config, Profile, Server, TempDir, base64, server::Refusal, wait_for};
+use common::{Appliance, Authority, Server, appliance::TOKEN, base64, server::Refusal, wait_for};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const SECRETS: &str = "/api/v1/vault/secrets";
-const TOKEN: &str = "refresh-token-of-the-tests";
-
-/// A simulated appliance; it ends with the test.
-struct Appliance {
-    child: Child,
-    port: u16,
-    control_port: u16,
-    /// The newest TLS that it speaks.
-    tls: &'static str,
-    directory: TempDir,
-}
-
-impl Appliance {
-    /// `None`, after saying so, where there is no Python.
-    fn start() -> Option<Self> {
-        let python = Command::new("python3")
-            .args(["-c", "import sys; sys.exit(sys.version_info < (3, 10))"])
-            .status();
-        if !python.is_ok_and(|status| status.success()) {
-            assert_ne!(
-                Ok("true"),
-                std::env::var("CI").as_deref(),
-                "python3 is missing"
-            );
-            eprintln!("skipped: python3 is missing, or older than 3.10");
-            return None;
-        }
-        let directory = TempDir::new();
-        let authority = Authority::new("appliance");
-        let server = authority.issue("appliance", &Profile::server());
-        let write = |name: &str, text: String| fs::write(directory.path().join(name), text);
-        write("ca.crt", authority.identity.certificate_pem()).unwrap();
-        write("server.crt", server.certificate_pem()).unwrap();
-        write("server.key", server.key_pem()).unwrap();
-        let mut appliance = Self {
-            child: Command::new("true").spawn().unwrap(),
-            port: 0,
-            control_port: 0,
-            tls: "1.3",
-            directory,
-        };
-        appliance.spawn();
-        Some(appliance)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// Starts the process, on the ports that it had.
-    fn spawn(&mut self) {
-        let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/keysecure.py");
-        let token = format!("{TOKEN}=tenant");
-        self.child = Command::new("python3")
-            .arg(tool)
-            .arg("--until-eof")
-            .args(["--token", TOKEN, "--token", &token, "--tls", self.tls])
-            .args(["--port", &self.port.to_string()])
-            .args(["--control-port", &self.control_port.to_string()])
-            .arg("--cert")
-            .arg(self.file("server.crt"))
-            .arg("--key")
-            .arg(self.file("server.key"))
-            .arg("--state")
-            .arg(self.file("state"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let stdout = self.child.stdout.as_mut().unwrap();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
-        let ports: Value = serde_json::from_str(&line).unwrap();
-        let port = |name: &str| u16::try_from(ports[name].as_u64().unwrap()).unwrap();
-        (self.port, self.control_port) = (port("port"), port("control_port"));
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn control(&self, method: &str, path: &str, body: &Value) -> Value {
-        let mut socket = TcpStream::connect(("127.0.0.1", self.control_port)).unwrap();
-        let body = body.to_string();
-        let length = body.len();
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
-        write!(socket, "{head}Content-Length: {length}\r\n\r\n{body}").unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 200 "), "{answer}");
-        serde_json::from_str(body).unwrap()
-    }
-
-    fn turn(&self, knobs: Value) {
-        self.control("POST", "/", &knobs);
-    }
-
-    /// Lets `fault` happen to the next calls.
-    fn fault(&self, fault: Value) {
-        self.turn(json!({ "faults": [fault] }));
-    }
-
-    /// A counter, such as `calls/token`.
-    fn count(&self, pointer: &str) -> u64 {
-        let report = self.control("GET", "/", &json!({}));
-        let found = report.pointer(&format!("/{pointer}")).unwrap().as_u64();
-        found.unwrap()
-    }
-
-    /// What stands under `keys` in the configuration.
-    fn settings(&self) -> String {
-        self.settings_with("", TOKEN, "ca.crt")
-    }
-
-    fn settings_with(&self, domain: &str, token: &str, ca: &str) -> String {
-        let (port, ca) = (self.port, self.file(ca).display().to_string());
-        format!(
-            "gemalto: {{keysecure: {{endpoint: \"https://127.0.0.1:{port}\", \
-             credentials: {{token: {token}, domain: {domain:?}, retry: 1s}}, tls: {{ca: {ca:?}}}}}}}"
-        )
-    }
-
-    fn server(&self) -> Server {
-        Server::start(|config| self.configure(config))
-    }
-
-    fn configure(&self, config: &mut Config) {
-        config.key_store = self.settings();
-    }
-
-    /// A server that does not start.
-    fn refusal(&self) -> Refusal {
-        let started = Server::try_start(|config| self.configure(config));
-        started.err().expect("the server starts")
-    }
-}
-
-impl Drop for Appliance {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn create(server: &Server, name: &str) -> (u16, String) {
     let answer = server.root().post(&format!("/v1/key/create/{name}"), "");
     (answer.status, answer.text().to_owned())

@@ -485,15 +485,12 @@ struct Footprint {
 }
 
 fn footprint(server: &Server) -> Footprint {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let memory = memory.and_then(|text| text.trim().split(' ').next());
     Footprint {
         threads: server.threads(),
         descriptors: fs::read_dir(format!("/proc/{}/fd", server.pid()))
             .unwrap()
             .count(),
-        memory: memory.unwrap().parse().unwrap(),
+        memory: server.memory(),
     }
 }
 

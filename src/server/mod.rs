@@ -189,22 +189,26 @@ impl Server {
         self.is_draining.store(true, Ordering::SeqCst);
         threads.api.stop();
         // Subscribers of the log see the requests that are finished now, and go last.
-        let wait_for = |limit: &dyn Fn() -> usize, until| {
+        let wait_for = |is_done: &dyn Fn() -> bool, until| {
             for round in 0_u32.. {
                 // Again now and then: a worker may have been busy with one that is idle since.
                 if round % 10 == 0 {
                     self.registry
                         .for_each(|connection| connection.drain(self, false));
                 }
-                if self.registry.len() <= limit() || Instant::now() >= until {
+                if is_done() || Instant::now() >= until {
                     return;
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
         };
-        wait_for(&|| self.log.subscribers(), until - patience / 4);
+        let only_streams = || self.registry.count(Connection::only_streams);
+        wait_for(
+            &|| self.registry.len() <= only_streams(),
+            until - patience / 4,
+        );
         self.log.end_streams();
-        wait_for(&|| 0, until);
+        wait_for(&|| self.registry.len() == 0, until);
         if let Some(probe) = threads.probe {
             probe.stop();
         }

@@ -134,6 +134,16 @@ impl Client {
         }
     }
 
+    /// The same over HTTP/2.
+    pub fn speaking_http2(&self) -> Self {
+        let mut config = (*self.config).clone();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Self {
+            address: self.address,
+            config: Arc::new(config),
+        }
+    }
+
     pub fn config(&self) -> Arc<ClientConfig> {
         self.config.clone()
     }
@@ -287,6 +297,12 @@ impl Connection {
         exchange.map(|exchange| exchange.name())
     }
 
+    /// The protocol that was agreed on.
+    pub fn protocol(&self) -> Option<String> {
+        let name = self.stream.conn.alpn_protocol()?;
+        Some(String::from_utf8_lossy(name).into_owned())
+    }
+
     pub fn socket(&self) -> &TcpStream {
         &self.stream.sock
     }
@@ -324,7 +340,31 @@ impl Connection {
         }
     }
 
-    fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
+    /// Reads what there is without waiting for more. Whether the connection is still open.
+    pub fn receive_available(&mut self) -> bool {
+        self.stream.sock.set_nonblocking(true).unwrap();
+        let end = loop {
+            if let Err(e) = self.fill() {
+                break e;
+            }
+        };
+        self.stream.sock.set_nonblocking(false).unwrap();
+        end.kind() == io::ErrorKind::WouldBlock
+    }
+
+    /// Whether a whole frame of HTTP/2 was received.
+    pub fn has_frame(&self) -> bool {
+        match self.input[..] {
+            [a, b, c, ..] => {
+                let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                self.input.len() >= 9 + length
+            }
+            _ => false,
+        }
+    }
+
+    /// The next `count` bytes.
+    pub fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
         while self.input.len() < count {
             self.fill()?;
         }
@@ -356,7 +396,7 @@ impl Connection {
 }
 
 /// Whether this is how a read sees that the other side is gone.
-fn is_end(error: &io::Error) -> bool {
+pub fn is_end(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(
         error.kind(),
@@ -364,7 +404,7 @@ fn is_end(error: &io::Error) -> bool {
     )
 }
 
-fn wrong(what: &str) -> io::Error {
+pub fn wrong(what: &str) -> io::Error {
     io::Error::other(format!("not HTTP: {what:?}"))
 }
 

@@ -10,8 +10,12 @@
     clippy::unwrap_used
 )]
 
+pub mod appliance;
 pub mod certificates;
 pub mod client;
+pub mod crowd;
+pub mod hpack;
+pub mod http2;
 pub mod server;
 pub mod stream;
 
@@ -25,8 +29,11 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
 pub use self::{
+    appliance::Appliance,
     certificates::{Authority, Identity, Profile},
     client::{Client, Connection, Response},
+    crowd::Crowd,
+    http2::Http2,
     server::{Config, Server},
     stream::Follower,
 };
@@ -67,6 +74,18 @@ pub fn wait_for<T>(patience: Duration, mut condition: impl FnMut() -> Option<T>)
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// How long it takes until the server closes, which must not be before `from` or after `to`.
+#[track_caller]
+pub fn closes_between(from: Duration, to: Duration, is_closed: impl FnOnce() -> bool) {
+    let start = Instant::now();
+    assert!(is_closed());
+    let took = start.elapsed();
+    assert!((from..to).contains(&took), "closed after {took:?}");
+}
+
+pub const AT_5_SECONDS: (Duration, Duration) =
+    (Duration::from_millis(4300), Duration::from_millis(7500));
 
 pub fn base64(bytes: impl AsRef<[u8]>) -> String {
     BASE64_STANDARD.encode(bytes)

@@ -340,6 +340,25 @@ impl Server {
             .count()
     }
 
+    /// Resident memory in KiB.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let memory = memory.and_then(|text| text.trim().split(' ').next());
+        memory.unwrap().parse().unwrap()
+    }
+
+    /// A sample of `/v1/metrics`.
+    pub fn metric(&self, name: &str) -> u64 {
+        let page = self.root().get("/v1/metrics");
+        let mut lines = page.text().lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value
+            .unwrap_or_else(|| panic!("no {name}"))
+            .parse()
+            .unwrap()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

@@ -203,6 +203,11 @@ impl Connection {
         self.since
     }
 
+    /// Whether the client was told that the connection ends.
+    pub fn is_ending(&self) -> bool {
+        self.is_ending
+    }
+
     /// Whether no stream is open.
     pub fn is_idle(&self) -> bool {
         self.streams.is_empty()

@@ -202,6 +202,16 @@ impl Connection {
         self.inner.try_lock().is_ok_and(|inner| inner.is_idle())
     }
 
+    /// Whether log streams are all that goes on. That of one that a worker is busy with is not known.
+    pub(super) fn only_streams(&self) -> bool {
+        self.inner.try_lock().is_ok_and(|inner| match &inner.stage {
+            Stage::Streaming(_) => true,
+            #[cfg(feature = "http2")]
+            Stage::Http2(http2) => http2.only_streams(),
+            _ => false,
+        })
+    }
+
     /// Lets epoll watch the socket for the first time.
     pub(super) fn register(&self, server: &Server) -> io::Result<()> {
         server.watch(self, &self.lock().socket)
@@ -300,6 +310,12 @@ impl Connection {
             Stage::Handshake => true,
             _ => inner.is_idle(),
         };
+        #[cfg(feature = "http2")]
+        if matches!(inner.stage, Stage::Http2(_)) && !at_once {
+            // A worker tells the client.
+            inner.wake(self, server);
+            return;
+        }
         if at_once {
             self.close(&mut inner, server);
         } else if is_idle {

@@ -61,6 +61,12 @@ impl Http2 {
         self.streams.is_empty()
     }
 
+    /// Whether log streams are all that goes on.
+    pub(super) fn only_streams(&self) -> bool {
+        let mut streams = self.streams.iter();
+        !self.is_idle() && streams.all(|stream| matches!(stream.state, State::Streaming(_)))
+    }
+
     /// The request with this number, if its answer is waited for.
     pub(super) fn pending(&mut self, request: u64) -> Option<&mut Pending> {
         match &mut self.stream(request)?.state {
@@ -174,7 +180,7 @@ impl Http2 {
             self.protocol.end(Code::NoError, &mut inner.output);
         }
         let next = self.advance_all(inner, connection, server);
-        match next == Next::Wait && server.is_draining() && self.is_idle() {
+        match next == Next::Wait && self.protocol.is_ending() && self.is_idle() {
             true => (used, Next::Close),
             false => (used, next),
         }
@@ -258,7 +264,11 @@ impl Http2 {
             }
         }
         self.held = held;
-        Next::Wait
+        // What found no room for its bytes comes again when some are written.
+        match inner.unsent() >= MAX_OUTPUT {
+            true => Next::GoOn,
+            false => Next::Wait,
+        }
     }
 }
 

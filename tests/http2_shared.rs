@@ -1,0 +1,360 @@
+//! Many requests on one connection of HTTP/2: what one of them waits for, or how one of them ends,
+//! is nothing to the others.
+
+#![cfg(feature = "http2")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    time::Duration,
+};
+
+use common::{
+    Appliance, Config, Http2, Server,
+    http2::{CANCEL, INITIAL_WINDOW_SIZE, NO_ERROR, PREFACE, head, request, reset, settings},
+    stored_key, wait_for,
+};
+use rustix::{
+    fs::{CWD, FileType, Mode, OFlags, mknodat},
+    process::Signal,
+};
+use serde_json::Value;
+
+const GENERATE: &str = "/v1/key/generate/my-key";
+const AUDIT: &str = "/v1/log/audit/trace";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn start(change: impl FnOnce(&mut Config)) -> Server {
+    Server::start(|config| {
+        std::fs::write(config.keys().join("my-key"), stored_key(&[1; 32])).unwrap();
+        change(config);
+    })
+}
+
+/// How many of these events tell of `path`, and with which status.
+fn told(events: &[Value], path: &str) -> Vec<u64> {
+    let of_path = events
+        .iter()
+        .filter(|event| event["request"]["path"] == path);
+    of_path
+        .map(|event| event["response"]["code"].as_u64().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_hundred_requests_at_once_are_all_answered() {
+    let server = start(|_| {});
+    let mut http2 = Http2::open(&server.root());
+    let streams: Vec<_> = (0..100).map(|_| http2.stream()).collect();
+    let bytes: Vec<_> = streams
+        .iter()
+        .flat_map(|&stream| request(stream, "POST", GENERATE, b"{}"))
+        .collect();
+    http2.send(bytes);
+    // Whoever is asked for last.
+    for &stream in streams.iter().rev() {
+        http2.answer(stream).is_json_success();
+    }
+    // All heads first, then all bodies.
+    let streams: Vec<_> = (0..100).map(|_| http2.stream()).collect();
+    for &stream in &streams {
+        http2.send(head(stream, "POST", GENERATE, false));
+    }
+    http2.request("GET", "/version", "").is_json_success();
+    for &stream in streams.iter().rev() {
+        http2.send(common::http2::frame(0, 1, stream, b"{}"));
+    }
+    for stream in streams {
+        http2.answer(stream).is_json_success();
+    }
+    assert_eq!(200, told(&server.audit(201), GENERATE).len());
+}
+
+#[test]
+fn a_key_store_that_hangs_holds_up_nobody_else() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let server = appliance.server();
+    let create = |key: &str| server.root().post(&format!("/v1/key/create/{key}"), "");
+    for key in ["my-key", "cold", "colder", "coldest"] {
+        create(key).is_empty_success();
+    }
+    let mut http2 = Http2::open(&server.root());
+    http2.request("POST", GENERATE, "{}").is_json_success();
+
+    appliance.pause();
+    let blocked = http2.ask("POST", "/v1/key/generate/cold", "{}");
+    let mut cut = Http2::open(&server.root());
+    cut.ask("POST", "/v1/key/generate/colder", "{}");
+    let given_up = http2.ask("POST", "/v1/key/generate/coldest", "{}");
+    let streams: Vec<_> = (0..100)
+        .map(|_| http2.ask("POST", GENERATE, "{}"))
+        .collect();
+    for stream in streams {
+        http2.answer(stream).is_json_success();
+    }
+    assert!(!http2.is_answered(blocked) && !http2.is_answered(given_up));
+
+    // One is given up, and another connection is cut.
+    http2.send(reset(given_up, CANCEL));
+    drop(cut);
+    for _ in 0..20 {
+        http2.request("POST", GENERATE, "{}").is_json_success();
+    }
+    assert!(!http2.is_answered(blocked));
+
+    appliance.go_on();
+    http2.answer(blocked).is_json_success();
+    http2
+        .request("POST", "/v1/key/generate/coldest", "{}")
+        .is_json_success();
+    assert!(!http2.is_answered(given_up), "nobody wants it any more");
+
+    // 4 creates, 121 of the warm key, 1 of the cold one, 2 that nobody waited for, 1 of those again.
+    let events = server.audit(129);
+    assert_eq!(129, events.len());
+    assert_eq!([200], *told(&events, "/v1/key/generate/cold"));
+    assert_eq!(1, told(&events, "/v1/key/generate/colder").len());
+    assert_eq!(2, told(&events, "/v1/key/generate/coldest").len());
+    assert!(!server.stderr().contains("panic"), "{}", server.stderr());
+}
+
+#[test]
+fn a_request_that_is_cut_off_is_audited_once() {
+    let server = start(|_| {});
+    let path = |what: &str| format!("/v1/key/import/{what}");
+    let mut http2 = Http2::open(&server.root());
+    for what in ["reset", "reset-later"] {
+        let stream = http2.stream();
+        http2.send(head(stream, "POST", &path(what), false));
+        http2.send(common::http2::frame(0, 0, stream, br#"{"bytes":"#));
+        if what == "reset-later" {
+            http2.request("GET", "/version", "").is_json_success();
+        }
+        http2.send(reset(stream, CANCEL));
+    }
+    for what in ["cut", "closed"] {
+        let mut other = Http2::open(&server.root());
+        let stream = other.stream();
+        other.send(head(stream, "POST", &path(what), false));
+        other.send(common::http2::frame(0, 0, stream, br#"{"bytes":"#));
+        other.request("GET", "/version", "").is_json_success();
+        match what {
+            "cut" => drop(other),
+            _ => {
+                other.connection.half_close();
+                let _ = other.end();
+            }
+        }
+    }
+    let events = server.audit(7);
+    assert_eq!(7, events.len(), "{events:?}");
+    for what in ["reset", "reset-later", "cut", "closed"] {
+        assert_eq!([400], *told(&events, &path(what)), "{what}");
+    }
+    assert_eq!(["my-key"], *server.key_files());
+    http2.request("GET", "/version", "").is_json_success();
+}
+
+#[test]
+fn requests_that_are_given_up_at_once_are_audited_at_most_once_and_the_connection_goes_on() {
+    let server = start(|_| {});
+    let mut http2 = Http2::open(&server.root());
+    for number in 0..50 {
+        let stream = http2.stream();
+        let path = format!("/v1/key/create/key-{number}");
+        http2.send([request(stream, "POST", &path, b""), reset(stream, CANCEL)].concat());
+    }
+    http2.request("GET", "/version", "").is_json_success();
+    let events = server.audit(51);
+    // One that was reset before it was looked at was never there.
+    for number in 0..50 {
+        assert!(told(&events, &format!("/v1/key/create/key-{number}")).len() <= 1);
+    }
+    assert_eq!(1, told(&events, "/version").len());
+}
+
+// Log streams
+
+#[test]
+fn subscribers_and_requests_share_a_connection() {
+    let server = start(|_| {});
+    let mut http2 = Http2::open(&server.root());
+    let first = http2.ask("GET", AUDIT, "");
+    let second = http2.ask("GET", AUDIT, "");
+    let error = http2.ask("GET", "/v1/log/error/trace", "");
+    for stream in [first, second, error] {
+        assert_eq!(200, http2.status(stream).unwrap());
+    }
+    for number in 0..50 {
+        let path = format!("/nothing/{number}");
+        assert_eq!(404, http2.request("GET", &path, "").status);
+    }
+    let seen = [first, second].map(|stream| http2.lines_until(stream, "/nothing/49").unwrap());
+    // Each sees itself and those who came after it.
+    assert_eq!([53, 52], seen.each_ref().map(Vec::len));
+    assert!(seen[0].ends_with(&seen[1]));
+    // Whoever leaves is not missed.
+    http2.send(reset(second, CANCEL));
+    http2.request("POST", GENERATE, "{}").is_json_success();
+    http2.lines_until(first, GENERATE).unwrap();
+    http2
+        .request("POST", "/v1/key/encrypt/my-key", "")
+        .is_failure(400, "invalid json");
+    http2.lines_until(first, "/v1/key/encrypt").unwrap();
+    let is_gone = wait_for(PATIENCE, || {
+        (server.metric("kes_log_subscribers") == 2).then_some(())
+    });
+    assert!(is_gone.is_some());
+}
+
+#[test]
+fn a_subscriber_whose_window_stays_closed_is_dropped_and_nobody_else_notices() {
+    let server = start(|_| {});
+    let mut closed = Http2::silent(&server.root()).unwrap();
+    closed.opens_windows = false;
+    closed.send([PREFACE, &settings(&[(INITIAL_WINDOW_SIZE, 100)])].concat());
+    let stalled = closed.ask("GET", AUDIT, "");
+    assert_eq!(200, closed.status(stalled).unwrap());
+    let mut http2 = Http2::open(&server.root());
+    let follower = http2.ask("GET", AUDIT, "");
+    assert_eq!(200, http2.status(follower).unwrap());
+    let mut number = 0;
+    let dropped = wait_for(Duration::from_secs(20), || {
+        // Requests on the connection of the one that is stalled are answered: they need no window.
+        assert_eq!(404, closed.request("HEAD", "/nothing", "").status);
+        let path = format!("/nothing/{number}");
+        assert_eq!(404, http2.request("GET", &path, "").status);
+        http2.lines_until(follower, &path).unwrap();
+        number += 1;
+        closed.catch_up();
+        closed.was_reset(stalled)
+    });
+    assert_eq!(Some(CANCEL), dropped);
+    assert_eq!(None, closed.goaway);
+    http2.request("GET", "/last", "");
+    http2.lines_until(follower, "/last").unwrap();
+}
+
+#[test]
+fn a_signal_ends_streams_properly_and_answers_what_is_under_way() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let mut server = appliance.server();
+    for key in ["my-key", "cold"] {
+        let path = format!("/v1/key/create/{key}");
+        server.root().post(&path, "").is_empty_success();
+    }
+    let mut http2 = Http2::open(&server.root());
+    let follower = http2.ask("GET", AUDIT, "");
+    assert_eq!(200, http2.status(follower).unwrap());
+    appliance.pause();
+    let blocked = http2.ask("POST", "/v1/key/generate/cold", "{}");
+    let unfinished = http2.stream();
+    http2.send(head(unfinished, "POST", GENERATE, false));
+    http2.request("GET", "/version", "").is_json_success();
+    server.signal(Signal::TERM);
+    // What was begun may be finished.
+    http2.send(common::http2::frame(0, 1, unfinished, b"{}"));
+    appliance.go_on();
+    http2.answer(blocked).is_json_success();
+    http2.answer(unfinished).is_json_success();
+    http2.answer(follower);
+    assert_eq!(Some(NO_ERROR), http2.end().unwrap());
+    let status = server.wait_for_exit();
+    assert_eq!(Some(0), status.code(), "{status}: {}", server.stderr());
+}
+
+#[test]
+fn a_drain_brings_the_last_events_to_streams_that_share_a_connection() {
+    let mut server = start(|_| {});
+    let mut http2 = Http2::open(&server.root());
+    let follower = http2.ask("GET", AUDIT, "");
+    assert_eq!(200, http2.status(follower).unwrap());
+    let last = http2.stream();
+    http2.send(head(last, "POST", GENERATE, false));
+    http2.request("GET", "/version", "").is_json_success();
+    server.signal(Signal::TERM);
+    http2.read_for(Duration::from_millis(300));
+    http2.send(common::http2::frame(0, 1, last, b"{}"));
+    http2.answer(last).is_json_success();
+    let events = http2.answer(follower);
+    assert!(events.text().contains(GENERATE), "{}", events.text());
+    assert_eq!(Some(0), server.wait_for_exit().code());
+}
+
+#[test]
+fn a_signal_tells_idle_connections_why_they_end() {
+    let mut server = start(|_| {});
+    let mut idle = Http2::open(&server.root());
+    idle.request("GET", "/version", "").is_json_success();
+    server.signal(Signal::TERM);
+    assert_eq!(Some(NO_ERROR), idle.end().unwrap());
+    assert_eq!(Some(0), server.wait_for_exit().code());
+}
+
+// Required audit
+
+#[test]
+fn keys_wait_for_their_audit_line_and_others_go_on() {
+    let mut pipe = None;
+    let server = start(|config| {
+        config.audit = "required";
+        let path = config.keys().parent().unwrap().join("stdout");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        pipe = Some(File::from(
+            rustix::fs::open(&path, flags, Mode::empty()).unwrap(),
+        ));
+    });
+    let mut pipe = pipe.unwrap();
+    let mut http2 = Http2::open(&server.root());
+    http2.request("POST", GENERATE, "{}").is_json_success();
+    // Nobody reads: the pipe gets full.
+    for size in [4096, 1] {
+        while pipe.write(&vec![b'\n'; size]).is_ok() {}
+    }
+    let keys: Vec<_> = (0..20).map(|_| http2.ask("POST", GENERATE, "{}")).collect();
+    let others: Vec<_> = (0..20).map(|_| http2.ask("GET", "/version", "")).collect();
+    for stream in others {
+        http2.answer(stream).is_json_success();
+    }
+    for stream in keys {
+        http2
+            .answer(stream)
+            .is_failure(503, "audit log is not available");
+    }
+    http2.request("GET", "/version", "").is_json_success();
+    // One that is given up meanwhile, and a whole connection.
+    let given_up = http2.ask("POST", GENERATE, "{}");
+    http2.send(reset(given_up, CANCEL));
+    let mut cut = Http2::open(&server.root());
+    cut.ask("POST", GENERATE, "{}");
+    drop(cut);
+    // Somebody reads again.
+    let mut text = String::new();
+    let resumed = wait_for(PATIENCE, || {
+        read_available(&mut pipe, &mut text);
+        (http2.request("POST", GENERATE, "{}").status == 200).then_some(())
+    });
+    assert!(resumed.is_some(), "the service does not resume");
+    wait_for(PATIENCE, || {
+        read_available(&mut pipe, &mut text);
+        (text.matches("\"code\":503").count() >= 20).then_some(())
+    });
+    let refused = text.matches("\"code\":503").count();
+    assert!(refused >= 20, "{refused} refusals are told of");
+    assert!(!server.stderr().contains("panic"), "{}", server.stderr());
+}
+
+fn read_available(pipe: &mut File, text: &mut String) {
+    let mut bytes = [0; 4096];
+    while let Ok(count @ 1..) = pipe.read(&mut bytes) {
+        text.push_str(&String::from_utf8_lossy(&bytes[..count]));
+    }
+}
