@@ -1,7 +1,7 @@
 //! Subscribers of the log, and how lines get to them.
 //!
 //! A thread of its own collects lines for a moment and hands them to every subscriber in one block, in
-//! the same order for all. Under load that makes twenty writes a second to each of them instead of
+//! the same order for all. Under load that makes ten writes a second to each of them instead of
 //! thousands; a line that comes alone goes out at once.
 
 use std::{
@@ -17,7 +17,9 @@ use std::{
 use super::inbox::{Inbox, Message};
 
 /// The shortest time between two blocks.
-const INTERVAL: Duration = Duration::from_millis(50);
+const INTERVAL: Duration = Duration::from_millis(100);
+/// How much less urgent than requests it is to feed subscribers (see `nice(2)`).
+const NICENESS: i32 = 10;
 /// Lines that may wait to be handed out, in bytes.
 const MAX_WAITING: usize = 4 << 20;
 /// A block that is so long goes out at once, in bytes.
@@ -143,8 +145,11 @@ impl Message for Feed {
     }
 }
 
-/// Feeds subscribers until the inbox is closed and empty.
+/// Feeds subscribers until the inbox is closed and empty, on a thread of its own.
 pub(super) fn run(inbox: &Inbox<Feed>) {
+    // Fifty subscribers are a burst of fifty writes; a request that comes meanwhile is not to wait
+    // for them. On Linux this is the priority of the thread.
+    let _ = rustix::process::nice(NICENESS);
     let mut streams = [FanOut::default(), FanOut::default()];
     let mut batch = VecDeque::new();
     let mut nap = None;
@@ -194,10 +199,7 @@ impl FanOut {
         self.subscribers.retain(|subscriber| {
             // A bug in one connection must not end the streams of all; the panic hook tells the log.
             let publish = AssertUnwindSafe(|| subscriber.publish(&block));
-            let stays = catch_unwind(publish).unwrap_or(false);
-            // Whoever serves requests goes first.
-            std::thread::yield_now();
-            stays
+            catch_unwind(publish).unwrap_or(false)
         });
     }
 
