@@ -547,27 +547,4 @@ mod tests {
             open(&format!("{{\"iv\":\"{long}\"}}"))
         );
     }
-
-    /// `cargo test --release -- --ignored --nocapture sealing_and_opening`
-    #[test]
-    #[ignore = "measures time"]
-    fn sealing_and_opening_is_fast() {
-        for algorithm in [Algorithm::Aes256, Algorithm::ChaCha20] {
-            let mut key = MasterKey::generate().unwrap();
-            key.algorithm = Some(algorithm);
-            let rounds = 200_000;
-            let start = std::time::Instant::now();
-            for _ in 0..rounds {
-                std::hint::black_box(seal(&key, &[1; 32], b"{\"bucket\":\"object\"}").unwrap());
-            }
-            let sealing = start.elapsed() / rounds;
-            let ciphertext = seal(&key, &[1; 32], b"{\"bucket\":\"object\"}").unwrap();
-            let start = std::time::Instant::now();
-            for _ in 0..rounds {
-                std::hint::black_box(open(&key, &ciphertext, b"{\"bucket\":\"object\"}").unwrap());
-            }
-            let opening = start.elapsed() / rounds;
-            println!("{algorithm:?}: seal {sealing:?}, open {opening:?}");
-        }
-    }
 }

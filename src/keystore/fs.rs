@@ -612,34 +612,4 @@ mod tests {
             Err(Error::Unavailable { .. })
         ));
     }
-
-    /// `mount -t tmpfs -o size=64k tmpfs DIR; KES_SMALL_DIR=DIR cargo test -- --ignored full_disk`
-    #[test]
-    #[ignore = "needs a small file system"]
-    fn a_full_disk_leaves_nothing_behind_and_the_name_free() {
-        let path = PathBuf::from(std::env::var_os("KES_SMALL_DIR").unwrap());
-        let store = Fs::open(&path).unwrap();
-        let value = Secret::new(vec![9; 10_000]);
-        let (failed, err) = (0..)
-            .map(|count| name(&format!("key-{count}")))
-            .find_map(|key| {
-                store
-                    .create(&key, &value, soon())
-                    .err()
-                    .map(|err| (key, err))
-            })
-            .unwrap();
-        assert!(err.to_string().contains("No space left"), "{err}");
-        let names = store.list(soon()).unwrap();
-        let files = std::fs::read_dir(&path).unwrap().count();
-        assert_eq!(
-            (files, false),
-            (names.len(), names.contains(&failed.to_string()))
-        );
-        for key in names {
-            store.delete(&name(&key), soon()).unwrap();
-        }
-        store.create(&failed, &value, soon()).unwrap();
-        store.delete(&failed, soon()).unwrap();
-    }
 }

@@ -219,7 +219,7 @@ impl Stream {
                     let trailers: [(&str, &[u8]); 2] = [("status", b"200"), ("error", b"")];
                     protocol.send_head(self.id, None, &trailers, true, &mut inner.output);
                 }
-                self.rest(protocol, inner);
+                self.rest(inner);
                 true
             }
             State::Streaming(following) => {
@@ -229,7 +229,7 @@ impl Stream {
                     self.state = State::Over;
                 } else if following.has_ended && following.is_empty() {
                     protocol.send_body(self.id, &[], true, &mut inner.output);
-                    self.rest(protocol, inner);
+                    self.rest(inner);
                 }
                 false
             }
@@ -288,7 +288,7 @@ impl Stream {
         let is_all = self.is_head || (reply.body.is_empty() && !has_trailers);
         self.send_head(&reply, is_all, protocol, inner);
         if is_all {
-            self.rest(protocol, inner);
+            self.rest(inner);
             return;
         }
         self.deadline = inner.now + WRITE_TIMEOUT;
@@ -338,7 +338,7 @@ impl Stream {
     }
 
     /// The answer is given: what is left of the body is dropped.
-    fn rest(&mut self, _: &mut two::Connection, inner: &Inner) {
+    fn rest(&mut self, inner: &Inner) {
         self.deadline = inner.now + LINGER_TIMEOUT;
         self.state = match self.is_complete {
             true => State::Over,
