@@ -47,7 +47,12 @@ component() {
 }
 
 formatted() { component rustfmt cargo fmt --version && cargo fmt --all --check; }
-linted() { component clippy cargo clippy --version && cargo clippy --locked --all-targets -- -D warnings; }
+# With and without HTTP/2.
+linted() {
+    component clippy cargo clippy --version || return
+    cargo clippy --locked --all-targets -- -D warnings &&
+        cargo clippy --locked --all-targets --no-default-features -- -D warnings
+}
 bench_linted() { cargo clippy --locked --manifest-path scripts/bench-tool/Cargo.toml --all-targets -- -D warnings; }
 # Without the network.
 go_checked() {

@@ -14,7 +14,7 @@ use common::{
     hpack::literal,
     http2::{
         CANCEL, END_HEADERS, END_STREAM, NO_ERROR, PADDED, PROTOCOL_ERROR, block, frame, head,
-        kind, window_update,
+        kind, reset, window_update,
     },
     stored_key, wait_for,
 };
@@ -570,4 +570,30 @@ fn a_proxy_speaks_for_another_client_in_each_stream() {
     let count = |identity: &Identity| identities.iter().filter(|id| **id == identity.id).count();
     let counts = [&app, &server.root_identity, &other, &proxy].map(count);
     assert_eq!([10, 10, 11, 2], counts);
+}
+
+/// What came in of bodies that are given up while the connection holds all that it may was never the
+/// client's to send again, so that after a megabyte nobody could send anything.
+#[test]
+fn bodies_that_are_given_up_leave_the_window_of_the_connection_whole() {
+    let server = start(|_| {});
+    let mut http2 = Http2::open(&server.root());
+    let announced = MAX_BODY.to_string();
+    let begin = |http2: &mut Http2| {
+        let stream = http2.stream();
+        let block = block("POST", ENCRYPT, &[("content-length", &announced)]);
+        http2.send(frame(kind::HEADERS, END_HEADERS, stream, block));
+        http2.send(frame(kind::DATA, 0, stream, [b' '; 10_000]));
+        stream
+    };
+    for _ in 0..20 {
+        // Eight bodies of 512 KiB are all that may be held.
+        let streams: Vec<_> = (0..8).map(|_| begin(&mut http2)).collect();
+        for stream in streams {
+            http2.send(reset(stream, CANCEL));
+        }
+        http2.request("POST", GENERATE, "{}").is_json_success();
+    }
+    let stream = http2.send_body("POST", ENCRYPT, &vec![b' '; 200_000]);
+    assert_eq!(400, http2.answer(stream).status);
 }

@@ -170,7 +170,7 @@ impl Http2 {
                 }
                 Event::Reset(id) => {
                     if let Some(at) = self.position(id) {
-                        self.streams.remove(at).abandon();
+                        self.remove(at, inner).abandon();
                     }
                 }
                 Event::Nothing => {}
@@ -240,8 +240,17 @@ impl Http2 {
         while stream.advance(may_receive, &mut self.protocol, inner, connection, server) {}
         self.held = self.held + stream.held() - held.min(self.held);
         if stream.is_over() {
-            self.streams.remove(at);
+            self.remove(at, inner);
         }
+    }
+
+    /// Forgets a stream. What it has used of the connection's window is the client's again.
+    fn remove(&mut self, at: usize, inner: &mut Inner) -> Stream {
+        let mut stream = self.streams.remove(at);
+        self.held -= stream.held().min(self.held);
+        let used = std::mem::take(&mut stream.used);
+        self.protocol.release(stream.id, used, &mut inner.output);
+        stream
     }
 
     /// Takes all streams as far as they get.

@@ -34,7 +34,7 @@ pub(super) struct Stream {
     /// The client has sent all of it.
     is_complete: bool,
     /// Bytes of the body that came in and are used up, but the client was not told.
-    used: usize,
+    pub(super) used: usize,
     /// Bytes of the body that nobody wanted.
     unwanted: u64,
     /// When the sweeper must look.
