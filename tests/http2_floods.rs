@@ -536,6 +536,7 @@ fn a_first_window_that_is_too_large_is_an_error_of_flow_control() {
 fn a_client_that_does_not_begin_with_settings_is_sent_away() {
     let scene = scene();
     let mut http2 = Http2::silent(&scene.client()).unwrap();
+    http2.is_quiet = true;
     http2.send([PREFACE, &frame(kind::PING, 0, 0, [0; 8])].concat());
     http2.read_for(Duration::from_secs(3));
     assert_eq!(Some(PROTOCOL_ERROR), http2.goaway);
