@@ -13,7 +13,7 @@ use common::{
     hpack::{literal, number, remembered},
     http2::{
         COMPRESSION_ERROR, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR,
-        FRAME_SIZE_ERROR, HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE, PREFACE, PROTOCOL_ERROR,
+        FRAME_SIZE_ERROR, HEADER_TABLE_SIZE, INITIAL_WINDOW_SIZE, PADDED, PREFACE, PROTOCOL_ERROR,
         REFUSED_STREAM, STREAM_CLOSED, block, frame, head, kind, request, reset, settings,
         window_update,
     },
@@ -58,14 +58,14 @@ impl Scene {
 
     /// Asserts that nobody noticed anything: `floods` were counted.
     #[track_caller]
-    fn is_unimpressed(self, what: &str, floods: u64) {
+    fn goes_on(self, what: &str, floods: u64) {
         let before = self.crowd.served();
-        let goes_on = wait_for(Duration::from_secs(10), || {
+        let more = wait_for(Duration::from_secs(10), || {
             (self.crowd.served() > before + 20).then_some(())
         });
-        assert!(goes_on.is_some(), "{what}: nobody is served any more");
-        let memory = self.server.memory();
-        eprintln!("{what}: {} KiB, then {memory} KiB", self.memory);
+        assert!(more.is_some(), "{what}: nobody is served any more");
+        let memory = self.server.peak_memory();
+        eprintln!("{what}: {} KiB, at most {memory} KiB", self.memory);
         assert!(memory < self.memory + MEMORY, "{what}: {memory} KiB");
         assert_eq!(floods, self.server.metric("kes_http2_flood"), "{what}");
         self.crowd.stop();
@@ -128,7 +128,7 @@ fn open_block() -> Vec<u8> {
 
 #[test]
 fn frames_that_ask_for_nothing_are_answered_with_goaway_and_counted() {
-    let attacks: [Attack; 12] = [
+    let attacks: [Attack; 14] = [
         ("rapid reset", vec![], |turn| {
             let stream = stream(turn);
             [head(stream, "GET", "/version", true), reset(stream, 8)].concat()
@@ -147,6 +147,14 @@ fn frames_that_ask_for_nothing_are_answered_with_goaway_and_counted() {
         }),
         ("empty DATA", head(1, "POST", GENERATE, false), |_| {
             frame(kind::DATA, 0, 1, [])
+        }),
+        (
+            "DATA of nothing but padding",
+            head(1, "POST", GENERATE, false),
+            |_| frame(kind::DATA, PADDED, 1, [0]),
+        ),
+        ("DATA of one byte", head(1, "POST", GENERATE, false), |_| {
+            frame(kind::DATA, 0, 1, b" ")
         }),
         ("WINDOW_UPDATE", vec![], |_| window_update(0, 1)),
         ("PRIORITY", vec![], |turn| {
@@ -168,28 +176,28 @@ fn frames_that_ask_for_nothing_are_answered_with_goaway_and_counted() {
         let counted = scene.server.metric("kes_http2_flood");
         assert_eq!(floods, counted, "{what}");
     }
-    scene.is_unimpressed("floods", count);
+    scene.goes_on("floods", count);
 }
 
 #[test]
 fn whoever_floods_without_looking_at_the_answers_is_cut_off() {
-    let attacks: [(&str, fn(u32) -> Vec<u8>); 3] = [
-        ("PING", |_| frame(kind::PING, 0, 0, [7; 8])),
-        ("SETTINGS", |_| settings(&[])),
-        ("requests", |turn| {
+    let attacks: [Attack; 3] = [
+        ("PING", vec![], |_| frame(kind::PING, 0, 0, [7; 8])),
+        ("SETTINGS", vec![], |_| settings(&[])),
+        ("requests", vec![], |turn| {
             head(stream(turn), "GET", "/version", true)
         }),
     ];
     let scene = scene();
     std::thread::scope(|scope| {
-        for (what, next) in attacks {
+        for (what, opening, next) in attacks {
             let client = scene.client();
-            scope.spawn(move || attack(what, &client, false, &[], next));
+            scope.spawn(move || attack(what, &client, false, &opening, next));
         }
     });
     let floods = scene.server.metric("kes_http2_flood");
     assert!((2..=3).contains(&floods), "{floods}");
-    scene.is_unimpressed("floods of the blind", floods);
+    scene.goes_on("floods of the blind", floods);
 }
 
 #[test]
@@ -203,7 +211,7 @@ fn a_header_block_without_end_is_cut_off() {
         "{code:?}"
     );
     let floods = u64::from(code == Some(ENHANCE_YOUR_CALM));
-    scene.is_unimpressed("endless CONTINUATION", floods);
+    scene.goes_on("endless CONTINUATION", floods);
 }
 
 /// How a server got rid of a request that it does not want to understand.
@@ -269,7 +277,7 @@ fn are_refused(what: &str, first: &[u8], more: &[u8]) {
     assert_eq!(["my-key"], *keys, "{what} was taken for a request");
     let floods = scene.server.metric("kes_http2_flood");
     assert!(floods <= 8, "{what}: {floods}");
-    scene.is_unimpressed(what, floods);
+    scene.goes_on(what, floods);
 }
 
 #[test]
@@ -334,7 +342,7 @@ fn more_streams_than_allowed_are_refused_and_harm_nobody() {
     assert!(refused > 0 || is_gone);
     let floods = scene.server.metric("kes_http2_flood");
     assert!(floods <= 1);
-    scene.is_unimpressed("too many streams", floods);
+    scene.goes_on("too many streams", floods);
 }
 
 #[test]
@@ -349,7 +357,7 @@ fn windows_that_open_and_close_while_answers_wait_are_a_flood() {
         settings(&[(INITIAL_WINDOW_SIZE, turn % 2)])
     });
     assert_eq!(Some(ENHANCE_YOUR_CALM), code);
-    scene.is_unimpressed("windows", 1);
+    scene.goes_on("windows", 1);
 }
 
 #[test]
@@ -369,7 +377,7 @@ fn a_window_that_overflows_ends_the_connection() {
         Refusal::Reset(FLOW_CONTROL_ERROR) | Refusal::Goaway(Some(FLOW_CONTROL_ERROR))
     );
     assert!(is_right, "{refused:?}");
-    scene.is_unimpressed("overflowing windows", 0);
+    scene.goes_on("overflowing windows", 0);
 }
 
 #[test]
@@ -390,7 +398,7 @@ fn a_client_that_offers_a_huge_table_costs_nothing() {
             assert_eq!(301, http2.request("GET", &path, "").status);
         }
     }
-    scene.is_unimpressed("a huge table", 0);
+    scene.goes_on("a huge table", 0);
 }
 
 #[test]
@@ -420,7 +428,7 @@ fn data_on_closed_streams_ends_the_connection() {
         );
         floods += u64::from(code == Some(ENHANCE_YOUR_CALM));
     }
-    scene.is_unimpressed("data on closed streams", floods);
+    scene.goes_on("data on closed streams", floods);
 }
 
 #[test]
@@ -502,7 +510,7 @@ fn frames_that_are_none_end_the_connection() {
             "{what}: {code:?}"
         );
     }
-    scene.is_unimpressed("frames that are none", 0);
+    scene.goes_on("frames that are none", 0);
 }
 
 #[test]
@@ -518,7 +526,7 @@ fn whoever_does_not_say_hello_in_http2_is_sent_away() {
         let code = http2.end().unwrap_or_else(|e| panic!("{bytes:?}: {e}"));
         assert!([None, Some(PROTOCOL_ERROR)].contains(&code), "{code:?}");
     }
-    scene.is_unimpressed("other protocols", 0);
+    scene.goes_on("other protocols", 0);
 }
 
 /// RFC 9113 6.5.2.
@@ -528,7 +536,7 @@ fn a_first_window_that_is_too_large_is_an_error_of_flow_control() {
     let mut http2 = Http2::open(&scene.client());
     http2.send(settings(&[(INITIAL_WINDOW_SIZE, 1 << 31)]));
     assert_eq!(Some(FLOW_CONTROL_ERROR), http2.end().unwrap());
-    scene.is_unimpressed("a window that is too large", 0);
+    scene.goes_on("a window that is too large", 0);
 }
 
 /// RFC 9113 3.4.
@@ -536,8 +544,9 @@ fn a_first_window_that_is_too_large_is_an_error_of_flow_control() {
 fn a_client_that_does_not_begin_with_settings_is_sent_away() {
     let scene = scene();
     let mut http2 = Http2::silent(&scene.client()).unwrap();
+    http2.is_quiet = true;
     http2.send([PREFACE, &frame(kind::PING, 0, 0, [0; 8])].concat());
     http2.read_for(Duration::from_secs(3));
     assert_eq!(Some(PROTOCOL_ERROR), http2.goaway);
-    scene.is_unimpressed("no settings", 0);
+    scene.goes_on("no settings", 0);
 }

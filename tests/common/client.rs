@@ -311,7 +311,7 @@ impl Connection {
     pub fn half_close(&mut self) {
         self.stream.conn.send_close_notify();
         let _ = self.stream.conn.write_tls(&mut self.stream.sock);
-        self.stream.sock.shutdown(Shutdown::Write).unwrap();
+        let _ = self.stream.sock.shutdown(Shutdown::Write);
     }
 
     /// Reads once. Does not write first, as a TLS stream would: what could not be sent does not
@@ -350,6 +350,11 @@ impl Connection {
         };
         self.stream.sock.set_nonblocking(false).unwrap();
         end.kind() == io::ErrorKind::WouldBlock
+    }
+
+    /// What was received and not taken yet.
+    pub fn received(&self) -> &[u8] {
+        &self.input
     }
 
     /// Whether a whole frame of HTTP/2 was received.

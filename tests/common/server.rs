@@ -342,10 +342,19 @@ impl Server {
 
     /// Resident memory in KiB.
     pub fn memory(&self) -> u64 {
+        self.kernel_says("VmRSS:")
+    }
+
+    /// The most resident memory that there ever was, in KiB.
+    pub fn peak_memory(&self) -> u64 {
+        self.kernel_says("VmHWM:")
+    }
+
+    fn kernel_says(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let memory = memory.and_then(|text| text.trim().split(' ').next());
-        memory.unwrap().parse().unwrap()
+        let value = status.lines().find_map(|line| line.strip_prefix(field));
+        let number = value.and_then(|text| text.trim().split(' ').next());
+        number.unwrap().parse().unwrap()
     }
 
     /// A sample of `/v1/metrics`.
