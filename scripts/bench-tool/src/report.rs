@@ -11,6 +11,10 @@ use crate::args::Args;
 /// Requests may cost this many times the floor, and this many microseconds of CPU.
 const MOST_TIMES_FLOOR: f64 = 1.5;
 const MOST_CPU_US: f64 = 16.0;
+/// The same for 64 Go callers over HTTP/2, beside connections that stay, with so many handshakes.
+const MOST_HTTP2_CPU_US: f64 = 20.0;
+const MOST_TIMES_KEEP_ALIVE: f64 = 1.5;
+const MOST_HANDSHAKES: f64 = 0.01;
 /// A resumed handshake may cost this share of a full one.
 const MOST_RESUMED: f64 = 0.8;
 
@@ -248,6 +252,21 @@ fn checks(rows: &[Value]) -> Vec<Value> {
         checks.push(json!({
             "holds": cpu <= MOST_CPU_US && times <= MOST_TIMES_FLOOR,
             "text": format!("{op} at 64 connections: {cpu:.1} us of CPU (at most {MOST_CPU_US}), {times:.2} x floor (at most {MOST_TIMES_FLOOR})"),
+        }));
+    }
+    let http2 = rows.iter().find(|row| {
+        row["label"] == "kes"
+            && row["client"].as_str().is_some_and(|client| client.contains("HTTP/2"))
+            && (&row["op"], &row["connections"], &row["keys"]) == (&json!("generate"), &json!(64), &json!(1))
+    });
+    if let (Some(http2), Some(kept)) = (http2, find("generate", Some(64))) {
+        let figure = |row: &Value, name: &str| row[name].as_f64().unwrap_or(f64::NAN);
+        let cpu = figure(http2, "cpu_us");
+        let times = cpu / figure(kept, "cpu_us");
+        let handshakes = figure(http2, "handshakes_per_request");
+        checks.push(json!({
+            "holds": cpu <= MOST_HTTP2_CPU_US && times <= MOST_TIMES_KEEP_ALIVE && handshakes <= MOST_HANDSHAKES,
+            "text": format!("generate by 64 Go callers over HTTP/2: {cpu:.1} us of CPU (at most {MOST_HTTP2_CPU_US}), {times:.2} x that of HTTP/1.1 connections that stay (at most {MOST_TIMES_KEEP_ALIVE}), {handshakes:.4} handshakes a request (at most {MOST_HANDSHAKES})"),
         }));
     }
     if let (Some(full), Some(resumed)) = (find("handshake-full", None), find("handshake-resumed", None)) {
