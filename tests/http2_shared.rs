@@ -358,3 +358,22 @@ fn read_available(pipe: &mut File, text: &mut String) {
         text.push_str(&String::from_utf8_lossy(&bytes[..count]));
     }
 }
+
+#[test]
+fn who_closes_its_own_side_only_hears_what_it_waits_for() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let server = appliance.server();
+    let create = server.root().post("/v1/key/create/cold", "");
+    create.is_empty_success();
+    let mut http2 = Http2::open(&server.root());
+    http2.request("GET", "/version", "").is_json_success();
+    appliance.pause();
+    let blocked = http2.ask("POST", "/v1/key/generate/cold", "{}");
+    http2.connection.half_close();
+    http2.read_for(Duration::from_millis(300));
+    appliance.go_on();
+    http2.answer(blocked).is_json_success();
+    http2.end().unwrap();
+}

@@ -400,6 +400,11 @@ impl Inner {
                 Step::NeedsInput => {}
             }
             if self.is_eof {
+                // Who has closed its own side only still hears what it waits for.
+                #[cfg(feature = "http2")]
+                if matches!(&self.stage, Stage::Http2(http2) if http2.is_waiting()) {
+                    return Ok(Wait::Reply);
+                }
                 return Ok(Wait::Closed);
             }
             // Whoever was just answered has not sent more yet: epoll will tell, a read would not.

@@ -61,6 +61,12 @@ impl Http2 {
         self.streams.is_empty()
     }
 
+    /// Whether an answer is waited for.
+    pub(super) fn is_waiting(&self) -> bool {
+        let mut streams = self.streams.iter();
+        streams.any(|stream| matches!(stream.state, State::Waiting(_)))
+    }
+
     /// Whether log streams are all that goes on.
     pub(super) fn only_streams(&self) -> bool {
         let mut streams = self.streams.iter();
