@@ -8,7 +8,7 @@ use std::time::Instant;
 /// Frames that cost more than they are good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// `RST_STREAM`: a request that was not worth waiting for.
+    /// A request that was not worth waiting for: `RST_STREAM`, or a frame that makes us reset it.
     Reset,
     /// `SETTINGS`, each of which wants an answer.
     Settings,
