@@ -512,6 +512,24 @@ fn frames_that_ask_for_nothing_are_a_flood_at_some_point() {
 }
 
 #[test]
+fn whoever_takes_much_may_make_room_for_it_in_small_steps() {
+    let mut peer = Peer::new();
+    let window = setting(4, 4 << 20);
+    peer.send(&[window, get(1), update(0, 1 << 30)].concat())
+        .unwrap();
+    // 80 MB, and as a client in Go makes room: for every 4 KiB, here and there.
+    let room = [update(0, 4096), update(1, 4096)].concat();
+    for _ in 0..20 {
+        let body = vec![7; 4 << 20];
+        peer.connection.send_body(1, &body, false, &mut peer.out);
+        peer.send(&room.repeat(1024)).unwrap();
+    }
+    // What was allowed for is used up: more is for nothing.
+    let found = peer.send(&update(0, 1).repeat(30_000));
+    assert_eq!(Err(Code::EnhanceYourCalm), found);
+}
+
+#[test]
 fn whoever_has_its_requests_reset_all_the_time_is_as_bad_as_one_who_resets_them() {
     for wrong in [
         |stream| update(stream, 0),
