@@ -31,7 +31,7 @@ impl Connection {
         let Some(at) = at.filter(|at| self.streams[*at].is_receiving) else {
             self.release_on_connection(size, out);
             return match at.is_some() {
-                true => Ok(self.fail(frame.stream, Code::StreamClosed, out)),
+                true => self.fail(frame.stream, Code::StreamClosed, now, out),
                 false => self.closed(frame.stream, now),
             };
         };
@@ -47,7 +47,7 @@ impl Connection {
         };
         if let Some(code) = code {
             self.release_on_connection(size, out);
-            return Ok(self.fail(frame.stream, code, out));
+            return self.fail(frame.stream, code, now, out);
         }
         // Whoever gets the content releases it; the padding is released here.
         self.release(frame.stream, frame.payload.len() - content.len(), out);
@@ -116,13 +116,13 @@ impl Connection {
         match self.position(id) {
             None => self.closed(id, now),
             Some(at) if !self.streams[at].is_receiving => {
-                Ok(self.fail(id, Code::StreamClosed, out))
+                self.fail(id, Code::StreamClosed, now, out)
             }
             // Trailers: of no interest, but they end the body.
             Some(at) => {
                 let is_complete = self.streams[at].left.is_none_or(|left| left == 0);
                 if !block.ends_stream || !is_complete || head.is_some_and(|head| !head.is_trailer) {
-                    return Ok(self.fail(id, Code::Protocol, out));
+                    return self.fail(id, Code::Protocol, now, out);
                 }
                 self.received(at);
                 Ok(Event::Body(id, &[], true))
@@ -164,10 +164,18 @@ impl Connection {
         Ok(Event::Request(id, head, ends_stream))
     }
 
-    /// Ends a stream because of what the client did there.
-    fn fail(&mut self, stream: u32, code: Code, out: &mut Vec<u8>) -> Event<'static> {
+    /// Ends a stream because of what the client did there. That counts as if the client had reset it:
+    /// else it could give up as many requests as it likes, and have us say so.
+    fn fail(
+        &mut self,
+        stream: u32,
+        code: Code,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<Event<'static>> {
+        self.count(Kind::Reset, now)?;
         self.reset(stream, code, out);
-        Event::Reset(stream)
+        Ok(Event::Reset(stream))
     }
 
     /// Something came on a stream that is closed. A client that has not heard yet that we closed it, or
@@ -229,11 +237,11 @@ impl Connection {
             return Ok(Event::Nothing);
         };
         self.streams[at].to_send += more;
-        Ok(match (more, self.streams[at].to_send > MAX_WINDOW) {
-            (0, _) => self.fail(frame.stream, Code::Protocol, out),
-            (_, true) => self.fail(frame.stream, Code::FlowControl, out),
-            _ => Event::Nothing,
-        })
+        match (more, self.streams[at].to_send > MAX_WINDOW) {
+            (0, _) => self.fail(frame.stream, Code::Protocol, now, out),
+            (_, true) => self.fail(frame.stream, Code::FlowControl, now, out),
+            _ => Ok(Event::Nothing),
+        }
     }
 
     /// Frames of the connection, and those that mean nothing here.
@@ -288,7 +296,7 @@ impl Connection {
                     None => {}
                     // A stream that was never opened can't be reset.
                     Some(code) if self.is_idle_stream(frame.stream) => return Err(code),
-                    Some(code) => return Ok(self.fail(frame.stream, code, out)),
+                    Some(code) => return self.fail(frame.stream, code, now, out),
                 }
             }
             GOAWAY if length < 8 => return Err(Code::FrameSize),

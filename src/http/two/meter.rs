@@ -8,7 +8,7 @@ use std::time::Instant;
 /// Frames that cost more than they are good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// `RST_STREAM`: a request that was not worth waiting for.
+    /// A request that was not worth waiting for: `RST_STREAM`, or a frame that makes us reset it.
     Reset,
     /// `SETTINGS`, each of which wants an answer.
     Settings,
@@ -71,6 +71,13 @@ impl Meter {
         self.allow(|allowance| allowance.per_request);
     }
 
+    /// So many bytes of a body were sent: the client will make room for as many again, on the stream
+    /// and on the connection. Go does so for every 4 KiB, others for every frame.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        let left = &mut self.left[Kind::Other as usize];
+        *left = left.saturating_add(2 + u32::try_from(bytes / 2048).unwrap_or(u32::MAX / 2));
+    }
+
     fn refill(&mut self, now: Instant) {
         let seconds = now.saturating_duration_since(self.refilled).as_secs();
         if seconds > 0 {
@@ -82,7 +89,9 @@ impl Meter {
 
     fn allow(&mut self, more: impl Fn(&Allowance) -> u32) {
         for (left, allowance) in self.left.iter_mut().zip(&ALLOWANCES) {
-            *left = (*left + more(allowance)).min(allowance.burst);
+            // What was allowed beyond the burst, for bytes that were sent, stays allowed.
+            let more = left.saturating_add(more(allowance));
+            *left = more.min(allowance.burst).max(*left);
         }
     }
 }

@@ -283,6 +283,7 @@ impl Connection {
             };
             put_header(out, part.len(), DATA, flags, stream);
             out.extend_from_slice(part);
+            self.meter.sent(part.len());
             rest = more;
             if rest.is_empty() {
                 break;

@@ -512,6 +512,44 @@ fn frames_that_ask_for_nothing_are_a_flood_at_some_point() {
 }
 
 #[test]
+fn whoever_takes_much_may_make_room_for_it_in_small_steps() {
+    let mut peer = Peer::new();
+    let window = setting(4, 4 << 20);
+    peer.send(&[window, get(1), update(0, 1 << 30)].concat())
+        .unwrap();
+    // 80 MB, and as a client in Go makes room: for every 4 KiB, here and there.
+    let room = [update(0, 4096), update(1, 4096)].concat();
+    for _ in 0..20 {
+        let body = vec![7; 4 << 20];
+        peer.connection.send_body(1, &body, false, &mut peer.out);
+        peer.send(&room.repeat(1024)).unwrap();
+    }
+    // What was allowed for is used up: more is for nothing.
+    let found = peer.send(&update(0, 1).repeat(30_000));
+    assert_eq!(Err(Code::EnhanceYourCalm), found);
+}
+
+#[test]
+fn whoever_has_its_requests_reset_all_the_time_is_as_bad_as_one_who_resets_them() {
+    for wrong in [
+        |stream| update(stream, 0),
+        |stream| update(stream, 0x7fff_ffff),
+        |stream| frame(DATA, END_STREAM, stream, b"abc"),
+        |stream| frame(PRIORITY, 0, stream, &[0]),
+        |stream| frame(HEADERS, END_HEADERS, stream, &block("GET", &[])),
+    ] {
+        let mut peer = Peer::new();
+        let mut found = Ok(());
+        for stream in (1..3000).step_by(2) {
+            let bytes = [post(stream, &[("content-length", "2")]), wrong(stream)].concat();
+            found = found.and_then(|()| peer.send(&bytes));
+        }
+        assert_eq!(Err(Code::EnhanceYourCalm), found);
+        assert!(peer.seen.len() < 1100, "{}", peer.seen.len());
+    }
+}
+
+#[test]
 fn nothing_that_comes_in_makes_it_panic_or_answer_without_end() {
     let valid = [
         setting(4, 1000),

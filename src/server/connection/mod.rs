@@ -537,6 +537,7 @@ impl Inner {
                 self.taken += count;
             }
             if !self.write_out()? {
+                self.forget_taken();
                 return Ok(false);
             }
             if self.taken == self.output.len() {
@@ -546,6 +547,15 @@ impl Inner {
                 }
                 return Ok(true);
             }
+        }
+    }
+
+    /// Drops what the transport has taken, if that is most of the output: for a client that is always
+    /// behind it never gets empty, and must not grow. The rest is moved, which is why it must be less.
+    fn forget_taken(&mut self) {
+        if self.taken >= self.output.len() - self.taken {
+            self.output.discard(self.taken);
+            self.taken = 0;
         }
     }
 
@@ -562,3 +572,6 @@ impl Inner {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests;

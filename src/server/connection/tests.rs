@@ -1,0 +1,55 @@
+use std::{io::Write as _, net::TcpListener};
+
+use super::*;
+
+/// A connection without TLS, and the client's end of it.
+fn pair() -> (Inner, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (socket, _) = listener.accept().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let inner = Inner {
+        socket,
+        transport: Transport::plain(),
+        peer: None,
+        forwarded: None,
+        stage: Stage::Head,
+        input: Wiped::default(),
+        scanned: 0,
+        output: Wiped::default(),
+        taken: 0,
+        requests: 0,
+        is_eof: false,
+        has_received: false,
+        is_closing: false,
+        is_stalled: false,
+        now: Instant::now(),
+    };
+    (inner, client)
+}
+
+#[test]
+fn output_for_a_client_that_is_always_behind_does_not_grow() {
+    const PART: usize = 64 * 1024;
+    let (mut inner, mut client) = pair();
+    let mut sent = 0_usize;
+    let mut write = |inner: &mut Inner| {
+        let part = [(sent / PART) as u8; PART];
+        sent += PART;
+        inner.output.write_all(&part).unwrap();
+        inner.flush().unwrap()
+    };
+    while write(&mut inner) {}
+    for _ in 0..64 {
+        write(&mut inner);
+    }
+    let mut received = vec![0; PART];
+    for number in 0..300_usize {
+        // What comes out is what went in, in its order.
+        client.read_exact(&mut received).unwrap();
+        assert_eq!(vec![number as u8; PART], received);
+        write(&mut inner);
+        let held = inner.output.capacity();
+        assert!(held <= 4 * PART, "{held} bytes after {number} parts");
+    }
+}
