@@ -33,7 +33,9 @@ impl NoAnswer {
         let tls = tls_error(error);
         let is_refused =
             matches!(error, ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused);
-        let is_timeout = matches!(error, ureq::Error::Timeout(_));
+        // A lookup says nothing about the connections that there are.
+        let is_timeout =
+            matches!(error, ureq::Error::Timeout(during) if *during != Timeout::Resolve);
         let why = match (error, tls) {
             (_, Some(TlsError::InvalidCertificate(e))) => match e {
                 CertificateError::UnknownIssuer | CertificateError::Other(_) => {
@@ -65,7 +67,11 @@ impl NoAnswer {
             (ureq::Error::HostNotFound, _) => {
                 "no such host: check the endpoint and the name service".to_owned()
             }
-            (ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve), _) => format!(
+            (ureq::Error::Timeout(Timeout::Resolve), _) => {
+                "no name server has told the address of the host in time: check /etc/resolv.conf"
+                    .to_owned()
+            }
+            (ureq::Error::Timeout(Timeout::Connect), _) => format!(
                 "no connection within {} s: is it running, and does a firewall let us through?",
                 CONNECT_TIMEOUT.as_secs()
             ),
