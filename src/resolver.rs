@@ -12,7 +12,7 @@ mod tests;
 use std::{
     fs,
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -171,6 +171,18 @@ fn has_route(address: IpAddr) -> bool {
     UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect((address, 53)).is_ok())
 }
 
+/// The name server of this address; one that is only known on a link has that behind a `%`.
+fn name_server(text: &str, port: u16) -> Option<SocketAddr> {
+    let Some((address, link)) = text.split_once('%') else {
+        return Some(SocketAddr::new(text.parse().ok()?, port));
+    };
+    let number = link.parse().ok().or_else(|| {
+        let file = fs::read_to_string(format!("/sys/class/net/{link}/ifindex"));
+        file.ok()?.trim().parse().ok()
+    })?;
+    Some(SocketAddrV6::new(address.parse().ok()?, port, 0, number).into())
+}
+
 /// What `resolv.conf` says.
 #[derive(Debug, PartialEq)]
 struct Settings {
@@ -196,9 +208,8 @@ impl Settings {
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("nameserver") => {
-                    if let Some(Ok(address)) = words.next().map(str::parse::<IpAddr>) {
-                        settings.servers.push(SocketAddr::new(address, port));
-                    }
+                    let server = words.next().and_then(|word| name_server(word, port));
+                    settings.servers.extend(server);
                 }
                 Some("domain" | "search") => {
                     settings.domains = words
@@ -296,7 +307,10 @@ impl Settings {
                 match exchange(*server, &query, by).and_then(|answer| addresses(&answer, &query)) {
                     Ok(found) => return Ok(found),
                     Err(e) if is_timeout(&e) => {}
-                    Err(e) => failure = Error::Unavailable(e),
+                    Err(e) => {
+                        let why = format!("{}: {e}", server.ip());
+                        failure = Error::Unavailable(io::Error::other(why));
+                    }
                 }
             }
         }

@@ -38,6 +38,11 @@ fn resolver(name: &str, hosts: &str, settings: &str, says: Says) -> Resolver {
             forged[0] ^= 1;
             forged[3] = 3;
             udp.send_to(&forged, client).unwrap();
+            // So does one to another question, and one that is no answer.
+            forged[0] ^= 1;
+            forged[HEAD + 1] ^= 1;
+            udp.send_to(&forged, client).unwrap();
+            udp.send_to(&query[..length], client).unwrap();
             udp.send_to(&answer, client).unwrap();
         }
     });
@@ -246,7 +251,7 @@ fn what_a_name_server_does_is_not_taken_for_what_the_host_does() {
         ..resolver("refused", "", NAMESERVER, |_, _| (0, false, Vec::new()))
     });
     assert_eq!(
-        "io: the host name can't be looked up with DNS: Connection refused (os error 111)",
+        "io: the host name can't be looked up with DNS: 127.0.0.1: Connection refused (os error 111)",
         refused.to_string()
     );
     assert!(matches!(refused, ureq::Error::Io(e) if e.kind() == io::ErrorKind::Other));
@@ -259,6 +264,23 @@ fn what_a_name_server_does_is_not_taken_for_what_the_host_does() {
         matches!(silent, ureq::Error::Timeout(Timeout::Resolve)),
         "{silent:?}"
     );
+}
+
+#[test]
+fn name_servers_are_read_whatever_else_the_file_holds() {
+    let text = "# a comment\nnameserver\nnameserver somewhere\nnameserver 10.0.0.1 # first\n\
+                nameserver fe80::1%lo\nnameserver fe80::1%nowhere\nnameserver fe80::2%7\n\
+                nameserver 10.0.0.2\nsearch .\noptions ndots ndots:x rotate timeout:0 attempts:99\n";
+    let settings = Settings::parse(text, 53);
+    let servers: Vec<_> = settings.servers.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        ["10.0.0.1:53", "[fe80::1%1]:53", "[fe80::2%7]:53"],
+        *servers
+    );
+    assert_eq!((1, 5), (settings.dots, settings.attempts));
+    assert_eq!(Duration::from_secs(1), settings.timeout);
+    let nothing = Settings::parse("\0\n%\n;\n", 53);
+    assert_eq!("127.0.0.1:53", nothing.servers[0].to_string());
 }
 
 #[test]
