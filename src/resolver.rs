@@ -272,14 +272,13 @@ impl Settings {
                 };
                 match self.records(&name, kind, by) {
                     Ok(addresses) => found.extend(addresses),
+                    // Servers that are silent now are so a moment later.
+                    Err(Error::Timeout) if found.is_empty() => return Err(Error::Timeout),
                     Err(e) => failure = e,
                 }
             }
             if !found.is_empty() {
                 return Ok(found);
-            }
-            if matches!(failure, Error::Timeout) {
-                break;
             }
         }
         Err(failure)

@@ -294,3 +294,18 @@ fn a_silent_server_costs_no_more_than_the_deadline() {
     let late = silent.lookup("bao", deadline);
     assert!(matches!(late, Err(Error::Timeout)), "{late:?}");
 }
+
+#[test]
+fn a_silent_server_is_not_asked_for_more_once_it_has_used_up_its_time() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let settings = format!("{NAMESERVER}search a.test\noptions timeout:1 attempts:1\n");
+    let silent = Resolver {
+        port: socket.local_addr().unwrap().port(),
+        ..resolver("once", "", &settings, |_, _| (0, false, Vec::new()))
+    };
+    let late = lookup(&silent, "bao.example");
+    assert!(matches!(late, Err(Error::Timeout)), "{late:?}");
+    socket.set_nonblocking(true).unwrap();
+    let questions = std::iter::from_fn(|| socket.recv(&mut [0; 512]).ok());
+    assert_eq!(1, questions.count());
+}
