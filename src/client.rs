@@ -121,7 +121,11 @@ fn reason(error: &ureq::Error, has_proxy: bool) -> String {
             false => format!("{e}: no server listens there; is KES_SERVER right?"),
         },
         ureq::Error::Io(e) => e.to_string(),
-        ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
+        ureq::Error::Timeout(Timeout::Resolve) => {
+            "no name server has told the address of the host in time; check /etc/resolv.conf"
+                .to_owned()
+        }
+        ureq::Error::Timeout(Timeout::Connect) => {
             format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
         }
         ureq::Error::Timeout(_) => format!("no answer within {} s", TOTAL_TIMEOUT.as_secs()),

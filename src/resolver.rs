@@ -6,16 +6,19 @@
 //! answers proves in TLS who it is. Knows nothing of what the addresses
 //! are for.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fs,
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
-    path::PathBuf,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use ureq::{
-    Agent,
+    Agent, Timeout,
     config::Config,
     http::Uri,
     unversioned::{
@@ -35,9 +38,10 @@ const HEAD: usize = 12;
 /// The most bytes that an answer over UDP has.
 const MAX_DATAGRAM: usize = 512;
 
-/// The most name servers that are asked and the most domains that are tried, as in the C library.
+/// The most name servers that are asked, as in the C library, and the most domains that are tried, as
+/// in Kubernetes.
 const MAX_SERVERS: usize = 3;
-const MAX_DOMAINS: usize = 6;
+const MAX_DOMAINS: usize = 32;
 
 /// How long to wait for addresses of one kind when there are some of the other.
 const SECOND_WAIT: Duration = Duration::from_secs(1);
@@ -88,17 +92,16 @@ impl Resolver {
         if let Ok(address) = bare.unwrap_or(host).parse() {
             return Ok(vec![address]);
         }
-        let mut found = in_hosts(&fs::read_to_string(&self.hosts).unwrap_or_default(), host);
+        let mut found = in_hosts(&text(&self.hosts), host);
         let name = host.trim_end_matches('.').to_ascii_lowercase();
         if found.is_empty() && (name == "localhost" || name.ends_with(".localhost")) {
             found = vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()]; // RFC 6761 6.3
         }
         if found.is_empty() {
-            let text = fs::read_to_string(&self.settings).unwrap_or_default();
-            found = Settings::parse(&text, self.port).ask(host, deadline)?;
+            found = Settings::parse(&text(&self.settings), self.port).ask(host, deadline)?;
         }
         // In the order of RFC 6724, as far as it matters: what no route leads to comes last.
-        found.sort_unstable_by_key(|address| (!has_route(*address), address.is_ipv4()));
+        found.sort_by_cached_key(|address| (!has_route(*address), address.is_ipv4()));
         Ok(found)
     }
 }
@@ -123,8 +126,12 @@ impl ureq::unversioned::resolver::Resolver for Resolver {
         let deadline = Deadline::after(Instant::now(), LONGEST.min(*timeout.after));
         let addresses = self.lookup(host, deadline).map_err(|e| match e {
             Error::NotFound => ureq::Error::HostNotFound,
-            Error::Timeout => ureq::Error::Timeout(timeout.reason),
-            Error::Unavailable(e) => ureq::Error::Io(e),
+            Error::Timeout => ureq::Error::Timeout(Timeout::Resolve),
+            // Of another kind, lest a name server that refuses is taken for a host that does.
+            Error::Unavailable(e) => {
+                let why = format!("the host name can't be looked up with DNS: {e}");
+                ureq::Error::Io(io::Error::other(why))
+            }
         })?;
         let mut found = self.empty();
         for address in addresses.into_iter().take(MAX_ADDRESSES) {
@@ -132,6 +139,11 @@ impl ureq::unversioned::resolver::Resolver for Resolver {
         }
         Ok(found)
     }
+}
+
+/// The text of a file; none if it can't be read. A comment in another encoding hides nothing.
+fn text(file: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned()
 }
 
 /// The addresses of `host` in the text of a hosts file.
@@ -159,6 +171,18 @@ fn has_route(address: IpAddr) -> bool {
     UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect((address, 53)).is_ok())
 }
 
+/// The name server of this address; one that is only known on a link has that behind a `%`.
+fn name_server(text: &str, port: u16) -> Option<SocketAddr> {
+    let Some((address, link)) = text.split_once('%') else {
+        return Some(SocketAddr::new(text.parse().ok()?, port));
+    };
+    let number = link.parse().ok().or_else(|| {
+        let file = fs::read_to_string(format!("/sys/class/net/{link}/ifindex"));
+        file.ok()?.trim().parse().ok()
+    })?;
+    Some(SocketAddrV6::new(address.parse().ok()?, port, 0, number).into())
+}
+
 /// What `resolv.conf` says.
 #[derive(Debug, PartialEq)]
 struct Settings {
@@ -184,9 +208,8 @@ impl Settings {
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("nameserver") => {
-                    if let Some(Ok(address)) = words.next().map(str::parse::<IpAddr>) {
-                        settings.servers.push(SocketAddr::new(address, port));
-                    }
+                    let server = words.next().and_then(|word| name_server(word, port));
+                    settings.servers.extend(server);
                 }
                 Some("domain" | "search") => {
                     settings.domains = words
@@ -249,14 +272,13 @@ impl Settings {
                 };
                 match self.records(&name, kind, by) {
                     Ok(addresses) => found.extend(addresses),
+                    // Servers that are silent now are so a moment later.
+                    Err(Error::Timeout) if found.is_empty() => return Err(Error::Timeout),
                     Err(e) => failure = e,
                 }
             }
             if !found.is_empty() {
                 return Ok(found);
-            }
-            if matches!(failure, Error::Timeout) {
-                break;
             }
         }
         Err(failure)
@@ -265,22 +287,29 @@ impl Settings {
     /// The addresses of `name` in records of one type, from the first server that can tell.
     fn records(&self, name: &str, kind: u16, deadline: Deadline) -> Result<Vec<IpAddr>, Error> {
         let mut failure = Error::Timeout;
+        let mut tries_left = self.attempts * self.servers.len() as u32;
         for _ in 0..self.attempts {
             for server in &self.servers {
-                let left = deadline.remaining(Instant::now()).min(self.timeout);
+                let left = deadline.remaining(Instant::now());
                 if left.is_zero() {
                     return Err(Error::Timeout);
                 }
+                // One that is silent must not use up the time of the others.
+                let wait = (left / tries_left).min(self.timeout);
+                tries_left -= 1;
                 let mut id = [0; 2];
                 getrandom::fill(&mut id).map_err(|e| Error::Unavailable(e.into()))?;
                 let Some(query) = query(id, name, kind) else {
                     return Ok(Vec::new());
                 };
-                let by = Deadline::after(Instant::now(), left);
+                let by = Deadline::after(Instant::now(), wait);
                 match exchange(*server, &query, by).and_then(|answer| addresses(&answer, &query)) {
                     Ok(found) => return Ok(found),
                     Err(e) if is_timeout(&e) => {}
-                    Err(e) => failure = Error::Unavailable(e),
+                    Err(e) => {
+                        let why = format!("{}: {e}", server.ip());
+                        failure = Error::Unavailable(io::Error::other(why));
+                    }
                 }
             }
         }
@@ -330,7 +359,10 @@ fn exchange(server: SocketAddr, query: &[u8], by: Deadline) -> io::Result<Vec<u8
     let mut answer = vec![0; MAX_DATAGRAM];
     loop {
         socket.set_read_timeout(Some(left()?))?;
-        let length = socket.recv(&mut answer)?;
+        let length = match socket.recv(&mut answer) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            received => received?,
+        };
         if answers(&answer[..length], query) {
             answer.truncate(length);
             break;
@@ -344,12 +376,23 @@ fn exchange(server: SocketAddr, query: &[u8], by: Deadline) -> io::Result<Vec<u8
     stream.set_write_timeout(Some(left()?))?;
     let length = u16::try_from(query.len()).expect("a name has 255 bytes at most");
     stream.write_all(&[&length.to_be_bytes(), query].concat())?;
+    // The time is for all of it, not for each byte.
+    let read = |mut buffer: &mut [u8]| {
+        while !buffer.is_empty() {
+            stream.set_read_timeout(Some(left()?))?;
+            match (&stream).read(buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => buffer = &mut buffer[count..],
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    };
     let mut length = [0; 2];
-    stream.set_read_timeout(Some(left()?))?;
-    stream.read_exact(&mut length)?;
+    read(&mut length)?;
     let mut answer = vec![0; u16::from_be_bytes(length).into()];
-    stream.set_read_timeout(Some(left()?))?;
-    stream.read_exact(&mut answer)?;
+    read(&mut answer)?;
     match answers(&answer, query) {
         true => Ok(answer),
         false => Err(malformed()),
@@ -420,187 +463,4 @@ fn malformed() -> io::Error {
         io::ErrorKind::InvalidData,
         "the name server's answer is malformed",
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{net::TcpListener, thread};
-
-    use super::*;
-
-    const SOON: Duration = Duration::from_secs(10);
-
-    /// What a name server says to a question of this type: code, whether it is cut off, records as
-    /// type and data.
-    type Says = fn(name: &str, kind: u16) -> (u8, bool, Vec<(u16, Vec<u8>)>);
-
-    /// A resolver that reads files of these texts and asks a name server of this answer.
-    fn resolver(name: &str, hosts: &str, settings: &str, says: Says) -> Resolver {
-        let directory =
-            std::env::temp_dir().join(format!("kes-resolver-{}-{name}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        fs::write(directory.join("hosts"), hosts).unwrap();
-        fs::write(directory.join("settings"), settings).unwrap();
-        let (udp, tcp) = loop {
-            let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-            if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()) {
-                break (udp, tcp);
-            }
-        };
-        let port = udp.local_addr().unwrap().port();
-        thread::spawn(move || {
-            let mut query = [0; 512];
-            while let Ok((length, client)) = udp.recv_from(&mut query) {
-                let answer = answer(&query[..length], says, true);
-                // A forged answer with another number comes first.
-                let mut forged = answer.clone();
-                forged[0] ^= 1;
-                forged[3] = 3;
-                udp.send_to(&forged, client).unwrap();
-                udp.send_to(&answer, client).unwrap();
-            }
-        });
-        thread::spawn(move || {
-            for stream in tcp.incoming() {
-                let mut stream = stream.unwrap();
-                let mut length = [0; 2];
-                stream.read_exact(&mut length).unwrap();
-                let mut query = vec![0; u16::from_be_bytes(length).into()];
-                stream.read_exact(&mut query).unwrap();
-                let answer = answer(&query, says, false);
-                let length = u16::try_from(answer.len()).unwrap();
-                stream.write_all(&length.to_be_bytes()).unwrap();
-                stream.write_all(&answer).unwrap();
-            }
-        });
-        Resolver {
-            hosts: directory.join("hosts"),
-            settings: directory.join("settings"),
-            port,
-        }
-    }
-
-    fn answer(query: &[u8], says: Says, is_udp: bool) -> Vec<u8> {
-        let (mut name, mut at) = (Vec::new(), HEAD);
-        while query[at] != 0 {
-            let end = at + 1 + usize::from(query[at]);
-            name.push(std::str::from_utf8(&query[at + 1..end]).unwrap());
-            at = end;
-        }
-        let kind = u16::from_be_bytes([query[at + 1], query[at + 2]]);
-        let (code, is_cut_off, records) = says(&name.join("."), kind);
-        let mut answer = query.to_vec();
-        answer[2] |= 0x80;
-        answer[3] = code;
-        if is_udp && is_cut_off {
-            answer[2] |= 2;
-            return answer;
-        }
-        answer[7] = u8::try_from(records.len()).unwrap();
-        for (kind, data) in records {
-            answer.extend([0xc0, 12]);
-            answer.extend(kind.to_be_bytes());
-            answer.extend([0, 1, 0, 0, 0, 60]);
-            answer.extend(u16::try_from(data.len()).unwrap().to_be_bytes());
-            answer.extend(data);
-        }
-        answer
-    }
-
-    fn lookup(resolver: &Resolver, host: &str) -> Result<Vec<String>, Error> {
-        let found = resolver.lookup(host, Deadline::after(Instant::now(), SOON))?;
-        let mut found: Vec<_> = found.iter().map(ToString::to_string).collect();
-        found.sort();
-        Ok(found)
-    }
-
-    const NAMESERVER: &str = "nameserver 127.0.0.1\n";
-
-    #[test]
-    fn addresses_and_names_of_the_hosts_file_need_no_name_server() {
-        let hosts = "# 10.0.0.9 bao\n10.0.0.1\tbao.example Bao # one\n::2 bao\n10.0.0.1 bao\n";
-        let resolver = resolver("hosts", hosts, NAMESERVER, |_, _| panic!("it was asked"));
-        assert_eq!(["10.0.0.1", "::2"], *lookup(&resolver, "bao").unwrap());
-        assert_eq!(["10.0.0.1"], *lookup(&resolver, "BAO.example.").unwrap());
-        assert_eq!(["10.0.0.7"], *lookup(&resolver, "10.0.0.7").unwrap());
-        assert_eq!(["::7"], *lookup(&resolver, "[::7]").unwrap());
-        assert_eq!(
-            ["127.0.0.1", "::1"],
-            *lookup(&resolver, "localhost").unwrap()
-        );
-    }
-
-    #[test]
-    fn a_name_server_is_asked_for_addresses_of_both_kinds() {
-        let resolver = resolver("both", "", NAMESERVER, |name, kind| match (name, kind) {
-            // An alias, then its address.
-            ("bao.example", 1) => (
-                0,
-                false,
-                vec![(5, vec![1, b'x', 0]), (1, vec![10, 0, 0, 1])],
-            ),
-            ("bao.example", _) => (0, false, vec![(28, [[0; 15].as_slice(), &[3]].concat())]),
-            _ => (3, false, Vec::new()),
-        });
-        assert_eq!(
-            ["10.0.0.1", "::3"],
-            *lookup(&resolver, "bao.example").unwrap()
-        );
-        let unknown = lookup(&resolver, "nobody.example");
-        assert!(matches!(unknown, Err(Error::NotFound)), "{unknown:?}");
-        let impossible = lookup(&resolver, "bao..example");
-        assert!(matches!(impossible, Err(Error::NotFound)), "{impossible:?}");
-    }
-
-    #[test]
-    fn short_names_are_looked_up_in_the_domains_first() {
-        let settings = format!("{NAMESERVER}search a.test b.test.\noptions ndots:2\n");
-        let resolver = resolver("search", "", &settings, |name, kind| match (name, kind) {
-            ("bao.ns.b.test", 1) => (0, false, vec![(1, vec![10, 0, 0, 2])]),
-            ("bao.ns", 1) => (0, false, vec![(1, vec![10, 0, 0, 9])]),
-            _ => (3, false, Vec::new()),
-        });
-        assert_eq!(["10.0.0.2"], *lookup(&resolver, "bao.ns").unwrap());
-        assert_eq!(["10.0.0.9"], *lookup(&resolver, "bao.ns.").unwrap());
-    }
-
-    #[test]
-    fn long_answers_come_over_tcp() {
-        let resolver = resolver("tcp", "", NAMESERVER, |_, kind| match kind {
-            1 => (0, true, vec![(1, vec![10, 0, 0, 4]); 60]),
-            _ => (0, false, Vec::new()),
-        });
-        assert_eq!(60, lookup(&resolver, "bao").unwrap().len());
-    }
-
-    #[test]
-    fn a_server_that_fails_or_answers_nonsense_is_an_error_not_an_unknown_name() {
-        let failing = resolver("fails", "", NAMESERVER, |_, _| (2, false, Vec::new()));
-        let failed = lookup(&failing, "bao");
-        assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
-        for bytes in [
-            &[][..],
-            &[0xc0],
-            &[3, b'a'],
-            &[0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 1],
-        ] {
-            let query = query([1, 2], "bao", 1).unwrap();
-            let mut answer = query.clone();
-            answer[7] = 1;
-            answer.extend(bytes);
-            assert!(addresses(&answer, &query).is_err());
-        }
-    }
-
-    #[test]
-    fn a_silent_server_costs_no_more_than_the_deadline() {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let silent = Resolver {
-            port: socket.local_addr().unwrap().port(),
-            ..resolver("silent", "", NAMESERVER, |_, _| (0, false, Vec::new()))
-        };
-        let deadline = Deadline::after(Instant::now(), Duration::from_millis(50));
-        let late = silent.lookup("bao", deadline);
-        assert!(matches!(late, Err(Error::Timeout)), "{late:?}");
-    }
 }

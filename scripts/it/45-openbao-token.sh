@@ -58,15 +58,18 @@ secret_id secret-id/destroy; is 204
 bao_revoke_tokens
 api POST /v1/key/create/refused; is 502
 logged 'invalid role or secret ID: check vault.approle.id, .secret and .engine'
-logged 'next attempt in 16 min'
+logged 'next attempt in 16 min, or at once on SIGHUP'
 sleep 6   # attempts that are a second apart would lock the role by now
 if grep -q 'does the policy of the role' err.log; then fail 'the policy is blamed'; fi
 [ -n "$(bao_login "$(bao_role_id)" "$(bao_secret_id)")" ] || fail "others are locked out: $STATUS $BODY"
 api POST /v1/key/create/refused; is 502
 
-step 'SIGHUP lets the next attempt come at once'
+step 'SIGHUP lets the next attempt come at once, and a new key waits for it'
 secret_id custom-secret-id; is 200
+printf '%s\n' 'keys:' '- name: added' >>kes.yml
 kill -HUP "$SERVER"
 logged 'logged in to the key store again'
+logged 'the configuration is reloaded'
 kes key create -k refused
+kes key derive -k added >/dev/null
 stop

@@ -96,10 +96,11 @@ impl Reloader {
 
     /// Reads all settings again.
     fn reload(&mut self, server: &Server) {
+        // First, as new keys can't be created before the key store lets us in.
+        server.store.retry();
         match self.try_reload(server) {
             Ok(notes) => {
                 server.log_error("the configuration is reloaded");
-                server.store.retry();
                 notes.iter().for_each(|note| server.log_error(note));
             }
             Err(e) => server.log_error(&format!(

@@ -33,7 +33,9 @@ impl NoAnswer {
         let tls = tls_error(error);
         let is_refused =
             matches!(error, ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused);
-        let is_timeout = matches!(error, ureq::Error::Timeout(_));
+        // A lookup says nothing about the connections that there are.
+        let is_timeout =
+            matches!(error, ureq::Error::Timeout(during) if *during != Timeout::Resolve);
         let why = match (error, tls) {
             (_, Some(TlsError::InvalidCertificate(e))) => match e {
                 CertificateError::UnknownIssuer | CertificateError::Other(_) => {
@@ -65,7 +67,11 @@ impl NoAnswer {
             (ureq::Error::HostNotFound, _) => {
                 "no such host: check the endpoint and the name service".to_owned()
             }
-            (ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve), _) => format!(
+            (ureq::Error::Timeout(Timeout::Resolve), _) => {
+                "no name server has told the address of the host in time: check /etc/resolv.conf"
+                    .to_owned()
+            }
+            (ureq::Error::Timeout(Timeout::Connect), _) => format!(
                 "no connection within {} s: is it running, and does a firewall let us through?",
                 CONNECT_TIMEOUT.as_secs()
             ),
@@ -73,6 +79,7 @@ impl NoAnswer {
             (ureq::Error::Io(e), _) if e.kind() == io::ErrorKind::UnexpectedEof => {
                 "the connection was closed without an answer".to_owned()
             }
+            (ureq::Error::Io(e), _) => e.to_string(),
             (e, _) => e.to_string(),
         };
         Self {
@@ -97,5 +104,25 @@ fn tls_error(error: &ureq::Error) -> Option<&TlsError> {
         ureq::Error::Rustls(e) => Some(e),
         ureq::Error::Io(e) => e.get_ref()?.downcast_ref(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lookup_that_fails_is_told_apart_from_a_host_that_does_not_answer() {
+        let why = |error| {
+            let no_answer = NoAnswer::new("GET", "https://bao/", &error, "vault.tls.ca");
+            assert!(no_answer.may_pass, "another try may find it");
+            no_answer
+        };
+        let failed = why(ureq::Error::Io(io::Error::other("DNS does not work")));
+        assert_eq!("GET https://bao/: DNS does not work", failed.why);
+        let late = why(ureq::Error::Timeout(Timeout::Resolve));
+        assert!(late.why.contains("no name server"), "{late}");
+        assert!(!late.is_timeout, "connections that there are may be fine");
+        assert!(why(ureq::Error::Timeout(Timeout::Connect)).is_timeout);
     }
 }

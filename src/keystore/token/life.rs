@@ -236,7 +236,8 @@ impl Life {
 
     /// A login that was sent at `asked` has succeeded at `now`.
     pub(in crate::keystore) fn logged_in(&mut self, lease: Lease, asked: Instant, now: Instant) {
-        self.forget_failures();
+        self.failed = None;
+        (self.refusals, self.counted) = (0, 0);
         self.number += 1;
         let held = Held {
             token: Arc::new(Token {
@@ -327,10 +328,11 @@ impl Life {
         pause
     }
 
-    /// Whatever has failed until now says nothing any more: a login may be tried at once.
-    pub(in crate::keystore) fn forget_failures(&mut self) {
+    /// Somebody may have mended what was refused: a login may be tried at once. What the key store has
+    /// counted it still counts.
+    pub(in crate::keystore) fn retry(&mut self) {
         self.failed = None;
-        (self.refusals, self.counted) = (0, 0);
+        self.refusals = 0;
     }
 
     /// The key store has refused `token`, or something else if that `is_doubtful`. Whether there is or

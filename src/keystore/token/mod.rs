@@ -20,6 +20,8 @@ use life::{Life, Step};
 
 /// A login or renewal must be done within this time.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Nobody has to be told how to shorten a shorter pause.
+const WORTH_A_SIGNAL: Duration = Duration::from_secs(60);
 
 /// Why a login gave no token.
 pub(super) struct NoLease {
@@ -96,7 +98,7 @@ impl Keeper {
 
     /// Lets the next login come at once, however many were refused: somebody may have mended it.
     pub(super) fn retry(&self) {
-        self.0.lock().life.forget_failures();
+        self.0.lock().life.retry();
         self.0.changed.notify_all();
     }
 
@@ -260,8 +262,13 @@ impl Shared {
                 // Said once, not with each try, and again when the next try is later.
                 let failure = (error.to_string(), pause);
                 if state.failure.as_ref() != Some(&failure) {
+                    let hint = match pause > WORTH_A_SIGNAL {
+                        true => ", or at once on SIGHUP",
+                        false => "",
+                    };
+                    let next = Rough(pause);
                     self.notices
-                        .add(format!("{}; next attempt in {}", failure.0, Rough(pause)));
+                        .add(format!("{}; next attempt in {next}{hint}", failure.0));
                 }
                 state.failure = Some(failure);
             }
