@@ -101,8 +101,13 @@ impl Resolver {
             found = Settings::parse(&text(&self.settings), self.port).ask(host, deadline)?;
         }
         // In the order of RFC 6724, as far as it matters: what no route leads to comes last.
-        found.sort_by_cached_key(|address| (!has_route(*address), address.is_ipv4()));
-        Ok(found)
+        let (near, far): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|address| has_route(*address));
+        let in_order = |addresses: Vec<IpAddr>| {
+            let (six, four): (Vec<_>, Vec<_>) = addresses.into_iter().partition(IpAddr::is_ipv6);
+            [six, four]
+        };
+        Ok([in_order(near), in_order(far)].concat().concat())
     }
 }
 

@@ -87,8 +87,9 @@ pub(super) fn synopsis(command: &Command, path: &[&str]) -> String {
 
 /// `-t, --time <duration>`
 pub(super) fn option(flag: &Flag) -> String {
-    let mut names: Vec<_> = flag.names.iter().map(|name| dashed(name)).collect();
-    names.sort_by_key(String::len);
+    let names = flag.names.iter().map(|name| dashed(name));
+    let (letters, words): (Vec<_>, Vec<_>) = names.partition(|name| name.len() == 2);
+    let names = [letters, words].concat();
     let value = match flag.takes {
         Takes::Bool => String::new(),
         Takes::Value(what) => format!(" <{what}>"),

@@ -34,8 +34,9 @@ pub(super) fn read(call: &Call<'_>) -> Result<Outcome, Failure> {
 /// `GET /v1/policy/list/<pattern>`
 pub(super) fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
     let state = call.server.state();
-    let mut names = call.select(state.policies.iter().map(|(name, _)| name))?;
-    names.sort_unstable();
+    let names = call.select(state.policies.iter().map(|(name, _)| name))?;
+    let mut names: Vec<_> = names.into_iter().map(str::to_owned).collect();
+    names.sort();
     json(&names)
 }
 
