@@ -122,7 +122,8 @@ impl Connection {
             // Trailers: of no interest, but they end the body.
             Some(at) => {
                 let is_complete = self.streams[at].left.is_none_or(|left| left == 0);
-                if !block.ends_stream || !is_complete || head.is_some_and(|head| !head.is_trailer) {
+                let is_trailer = head.is_some_and(|head| head.is_trailer);
+                if !block.ends_stream || !is_complete || !is_trailer {
                     return self.fail(id, Code::Protocol, now, out);
                 }
                 self.received(at);

@@ -249,6 +249,8 @@ fn malformed_requests_end_their_stream_only() {
         vec![method, scheme],
         vec![method, path],
         vec![method, (":path", ""), scheme],
+        vec![method, (":path", "a"), scheme],
+        vec![method, (":path", "https://kes/a"), scheme],
         vec![method, method, path, scheme],
         vec![method, path, scheme, (":status", "200")],
         vec![method, path, scheme, (":other", "x")],
@@ -283,6 +285,14 @@ fn malformed_requests_end_their_stream_only() {
         assert_eq!(Code::Protocol as u32, peer.reset(1), "{fields:?}");
         peer.send(&get(3)).unwrap();
         assert_eq!(vec!["3 Get /a true 0"], peer.seen, "{fields:?}");
+    }
+    // Trailers likewise.
+    for wrong in [path, ("Upper", "x"), ("connection", "close")] {
+        let mut peer = Peer::new();
+        let trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, &plain(&[wrong]));
+        peer.send(&[post(1, &[]), trailers].concat()).unwrap();
+        assert_eq!(Code::Protocol as u32, peer.reset(1), "{wrong:?}");
+        assert_eq!(Some(&"1 reset".to_owned()), peer.seen.last());
     }
     // A path that can't be decoded and too many fields have an answer of their own.
     let mut peer = Peer::new();
