@@ -27,9 +27,11 @@ impl Connection {
         if self.to_receive < 0 {
             return Err(Code::FlowControl);
         }
+        // The connection has room again at once: what each stream may send is bound to that of its
+        // own, and one that has to wait must not keep the others from sending.
+        self.release_on_connection(size, out);
         let at = self.position(frame.stream);
         let Some(at) = at.filter(|at| self.streams[*at].is_receiving) else {
-            self.release_on_connection(size, out);
             return match at.is_some() {
                 true => self.fail(frame.stream, Code::StreamClosed, now, out),
                 false => self.closed(frame.stream, now),
@@ -46,7 +48,6 @@ impl Connection {
             false => (is_too_long || is_too_short).then_some(Code::Protocol),
         };
         if let Some(code) = code {
-            self.release_on_connection(size, out);
             return self.fail(frame.stream, code, now, out);
         }
         // Whoever gets the content releases it; the padding is released here.
@@ -121,7 +122,8 @@ impl Connection {
             // Trailers: of no interest, but they end the body.
             Some(at) => {
                 let is_complete = self.streams[at].left.is_none_or(|left| left == 0);
-                if !block.ends_stream || !is_complete || head.is_some_and(|head| !head.is_trailer) {
+                let is_trailer = head.is_some_and(|head| head.is_trailer);
+                if !block.ends_stream || !is_complete || !is_trailer {
                     return self.fail(id, Code::Protocol, now, out);
                 }
                 self.received(at);

@@ -27,7 +27,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub const MAX_STREAMS: usize = 250;
 /// A header block as it is sent, and its fields as RFC 9113 6.5.2 counts them, in bytes.
 const MAX_HEADERS: usize = 64 * 1024;
-/// Bytes of bodies that may be under way unread: on a stream (the default), and on a connection.
+/// Bytes of bodies that may be under way: unread on a stream (the default), and on a connection.
 const STREAM_WINDOW: i64 = 65_535;
 const CONNECTION_WINDOW: i64 = 1 << 20;
 const MAX_WINDOW: i64 = (1 << 31) - 1;
@@ -213,6 +213,17 @@ impl Connection {
         self.streams.is_empty()
     }
 
+    /// How many bytes of bodies the client takes on all streams together.
+    pub fn connection_room(&self) -> i64 {
+        self.to_send
+    }
+
+    /// Whether the client takes no bytes of a body on a stream now, even if no other needed any.
+    pub fn is_full(&self, stream: u32) -> bool {
+        let at = self.position(stream);
+        at.is_none_or(|at| self.streams[at].to_send <= 0)
+    }
+
     /// How many bytes of a body the client takes on a stream now.
     pub fn room(&self, stream: u32) -> usize {
         let room = self
@@ -294,11 +305,9 @@ impl Connection {
         }
     }
 
-    /// Lets the client send so many bytes more, since they are used up.
+    /// Lets the client send so many bytes more on this stream, since they are used up.
     pub fn release(&mut self, stream: u32, count: usize, out: &mut Vec<u8>) {
-        let at = self.position(stream);
-        self.release_on_connection(count as i64, out);
-        if let Some(at) = at
+        if let Some(at) = self.position(stream)
             && let stream = &mut self.streams[at]
             && stream.is_receiving
         {

@@ -123,7 +123,11 @@ impl Fields {
             return Some((Err(refusal), None));
         }
         let method = self.method.filter(|_| self.has_scheme)?;
-        let path = self.path.filter(|path| !path.is_empty())?;
+        // RFC 9113 8.3.1: the absolute form of HTTP/1.1 is none here, and what is in front of us may
+        // not know it.
+        let path = self
+            .path
+            .filter(|path| path.starts_with('/') || path == "*")?;
         let head = Head::new(method, &path).map(|head| Head {
             framing: match (is_complete, self.length) {
                 (true, _) => Framing::None,

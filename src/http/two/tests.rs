@@ -249,6 +249,8 @@ fn malformed_requests_end_their_stream_only() {
         vec![method, scheme],
         vec![method, path],
         vec![method, (":path", ""), scheme],
+        vec![method, (":path", "a"), scheme],
+        vec![method, (":path", "https://kes/a"), scheme],
         vec![method, method, path, scheme],
         vec![method, path, scheme, (":status", "200")],
         vec![method, path, scheme, (":other", "x")],
@@ -283,6 +285,14 @@ fn malformed_requests_end_their_stream_only() {
         assert_eq!(Code::Protocol as u32, peer.reset(1), "{fields:?}");
         peer.send(&get(3)).unwrap();
         assert_eq!(vec!["3 Get /a true 0"], peer.seen, "{fields:?}");
+    }
+    // Trailers likewise.
+    for wrong in [path, ("Upper", "x"), ("connection", "close")] {
+        let mut peer = Peer::new();
+        let trailers = frame(HEADERS, END_HEADERS | END_STREAM, 1, &plain(&[wrong]));
+        peer.send(&[post(1, &[]), trailers].concat()).unwrap();
+        assert_eq!(Code::Protocol as u32, peer.reset(1), "{wrong:?}");
+        assert_eq!(Some(&"1 reset".to_owned()), peer.seen.last());
     }
     // A path that can't be decoded and too many fields have an answer of their own.
     let mut peer = Peer::new();
@@ -348,14 +358,31 @@ fn bodies_are_what_their_length_says_and_fit_into_their_windows() {
     peer.send(&data(1, 1, 0)).unwrap();
     peer.out.drain(..sent);
     assert_eq!(Code::FlowControl as u32, peer.reset(1));
-    // The window of the connection holds for all streams together.
+}
+
+#[test]
+fn streams_whose_bodies_have_to_wait_do_not_keep_others_from_sending() {
     let mut peer = Peer::new();
-    let mut found = Ok(());
-    for stream in (1..=33).step_by(2) {
+    let (mut sent, mut room) = (0, CONNECTION_WINDOW);
+    for stream in (1..=199).step_by(2) {
         peer.send(&post(stream, &[])).unwrap();
-        found = peer.send(&[data(stream, 16_384, 0).repeat(3), data(stream, 16_383, 0)].concat());
+        for size in [16_384, 16_384, 16_384, 16_383] {
+            assert!(sent + size <= room, "stream {stream} has no room");
+            peer.send(&frame(DATA, 0, stream, &vec![b'x'; size as usize]))
+                .unwrap();
+            sent += size;
+            for update in peer.out.drain(..).as_slice().chunks(HEADER + 4) {
+                assert_eq!((WINDOW_UPDATE, 0), (update[3], number(&update[5..9])));
+                room += i64::from(number(&update[HEADER..]));
+            }
+        }
     }
-    assert_eq!(Err(Code::FlowControl), found);
+    // And what comes on streams that are reset is no loss.
+    for stream in (1..=199).step_by(2) {
+        peer.connection
+            .reset(stream, Code::NoError, &mut Vec::new());
+    }
+    assert!(room - sent > CONNECTION_WINDOW / 2);
 }
 
 #[test]

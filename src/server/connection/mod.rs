@@ -268,6 +268,10 @@ impl Connection {
                 server.arm(self, &inner.socket, Wait::Writable);
             }
             #[cfg(feature = "http2")]
+            Stage::Http2(http2) if inner.is_stalled && now < http2.stalled_until => {
+                inner.check_http2(self, server, now);
+            }
+            #[cfg(feature = "http2")]
             Stage::Http2(_) if !inner.is_stalled => {
                 inner.expire_http2(server, now);
                 let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
@@ -436,6 +440,10 @@ impl Inner {
             return Wait::Closed;
         }
         let _ = self.socket.shutdown(std::net::Shutdown::Write);
+        #[cfg(feature = "http2")]
+        if let Stage::Http2(http2) = std::mem::replace(&mut self.stage, Stage::Linger) {
+            http2.abandon();
+        }
         self.stage = Stage::Linger;
         connection.set_deadline(server, self.now + LINGER_TIMEOUT);
         Wait::Readable
@@ -462,6 +470,11 @@ impl Inner {
         let until = self.now + WRITE_TIMEOUT;
         match &mut self.stage {
             Stage::Streaming(streaming) => streaming.stalled_until = until,
+            #[cfg(feature = "http2")]
+            Stage::Http2(http2) => {
+                http2.stalled_until = until;
+                connection.set_deadline(server, http2.stalled_deadline());
+            }
             _ => connection.set_deadline(server, until),
         }
     }

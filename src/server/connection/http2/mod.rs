@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Instant};
 
 use self::streams::{State, Stream};
 use super::{
-    Connection, IDLE_TIMEOUT, Inner, MAX_OUTPUT, READ_TIMEOUT, Stage, Step, Wait,
+    Connection, IDLE_TIMEOUT, Inner, MAX_OUTPUT, READ_TIMEOUT, Stage, Step, WRITE_TIMEOUT, Wait,
     answering::{Admitted, Pending},
     streaming::Streaming,
 };
@@ -33,6 +33,11 @@ pub(super) struct Http2 {
     streams: Vec<Stream>,
     /// What they hold, in bytes.
     held: usize,
+    /// When the client last took bytes of an answer's body, and on which stream.
+    progress: Instant,
+    served: u32,
+    /// A client that does not read is sent away then.
+    pub(super) stalled_until: Instant,
 }
 
 /// How a connection goes on.
@@ -53,6 +58,9 @@ impl Http2 {
             protocol: two::Connection::new(now, out),
             streams: Vec::new(),
             held: 0,
+            progress: now,
+            served: 0,
+            stalled_until: now,
         }
     }
 
@@ -70,7 +78,7 @@ impl Http2 {
     /// Whether log streams are all that goes on.
     pub(super) fn only_streams(&self) -> bool {
         let mut streams = self.streams.iter();
-        !self.is_idle() && streams.all(|stream| matches!(stream.state, State::Streaming(_)))
+        !self.is_idle() && streams.all(Stream::is_following)
     }
 
     /// The request with this number, if its answer is waited for.
@@ -81,10 +89,10 @@ impl Http2 {
         }
     }
 
-    /// The log stream that is the answer to the request with this number.
+    /// The log stream that is the answer to the request with this number, if it goes on.
     pub(super) fn streaming(&mut self, request: u64) -> Option<&mut Streaming> {
         match &mut self.stream(request)?.state {
-            State::Streaming(following) => Some(&mut following.streaming),
+            State::Streaming(following) => following.streaming_on(),
             _ => None,
         }
     }
@@ -124,6 +132,13 @@ impl Http2 {
         streams.fold(at, Instant::min)
     }
 
+    /// When the sweeper must look while the client does not read: not later at its log streams.
+    pub(super) fn stalled_deadline(&self) -> Instant {
+        let streams = self.streams.iter().filter(|stream| stream.is_following());
+        let deadlines = streams.map(|stream| stream.deadline);
+        deadlines.fold(self.stalled_until, Instant::min)
+    }
+
     /// Tells the client why the connection ends.
     fn end(&mut self, code: Code, inner: &mut Inner, server: &Server) -> Next {
         if code == Code::EnhanceYourCalm {
@@ -147,7 +162,7 @@ impl Http2 {
             if inner.unsent() >= MAX_OUTPUT {
                 return (used, Next::GoOn);
             }
-            let has_room = self.held < MAX_HELD;
+            let has_room = self.has_room();
             let next = server.with_state(|state| {
                 let kept = inner.peer.as_ref();
                 let kept = kept.and_then(|peer| state.forwards_in(peer));
@@ -176,7 +191,9 @@ impl Http2 {
                 }
                 Event::Reset(id) => {
                     if let Some(at) = self.position(id) {
-                        self.remove(at, inner).abandon();
+                        let stream = self.streams.remove(at);
+                        self.held = self.held.saturating_sub(stream.held());
+                        stream.abandon();
                     }
                 }
                 Event::Nothing => {}
@@ -227,8 +244,25 @@ impl Http2 {
             // What is no request is not audited.
             Err(failure) => stream.reply(failure.reply(), &mut self.protocol, inner),
         }
+        self.held += stream.held();
         self.streams.push(stream);
         self.advance(self.streams.len() - 1, inner, connection, server);
+    }
+
+    /// Whether there is room for one more request. An answer that is large by itself does not keep
+    /// others out: there is one of them without HTTP/2 as well.
+    fn has_room(&self) -> bool {
+        let answers = self.streams.iter().filter(|stream| stream.is_sending());
+        let largest = || answers.map(Stream::held).max().unwrap_or(0);
+        self.held < MAX_HELD || self.held.saturating_sub(largest()) < MAX_HELD
+    }
+
+    /// Whether no older stream waits for its body. One comes in whatever the others hold, so that
+    /// there is an end to it.
+    fn is_oldest_body(&self, at: usize) -> bool {
+        self.streams[..at]
+            .iter()
+            .all(|stream| !stream.is_receiving())
     }
 
     /// Takes one stream as far as it gets.
@@ -239,24 +273,17 @@ impl Http2 {
         connection: &Arc<Connection>,
         server: &Server,
     ) {
-        // The oldest body comes in whatever the others hold, so that there is an end to it.
-        let may_receive = self.held < MAX_HELD || at == 0;
+        let may_receive = self.held < MAX_HELD || self.is_oldest_body(at);
         let stream = &mut self.streams[at];
-        let held = stream.held();
+        let (held, room) = (stream.held(), self.protocol.connection_room());
         while stream.advance(may_receive, &mut self.protocol, inner, connection, server) {}
-        self.held = self.held + stream.held() - held.min(self.held);
-        if stream.is_over() {
-            self.remove(at, inner);
+        if self.protocol.connection_room() < room {
+            (self.progress, self.served) = (inner.now, stream.id);
         }
-    }
-
-    /// Forgets a stream. What it has used of the connection's window is the client's again.
-    fn remove(&mut self, at: usize, inner: &mut Inner) -> Stream {
-        let mut stream = self.streams.remove(at);
-        self.held -= stream.held().min(self.held);
-        let used = std::mem::take(&mut stream.used);
-        self.protocol.release(stream.id, used, &mut inner.output);
-        stream
+        self.held = self.held.saturating_sub(held) + stream.held();
+        if stream.is_over() {
+            self.streams.remove(at);
+        }
     }
 
     /// Takes all streams as far as they get.
@@ -266,19 +293,20 @@ impl Http2 {
         connection: &Arc<Connection>,
         server: &Server,
     ) -> Next {
-        let (mut held, mut at) = (0, 0);
-        while at < self.streams.len() {
+        // Each takes its turn: whoever comes behind the one that sent last is the first now.
+        let mut at = self
+            .streams
+            .partition_point(|stream| stream.id <= self.served);
+        for _ in 0..self.streams.len() {
             if inner.unsent() >= MAX_OUTPUT {
                 return Next::GoOn;
             }
+            at = if at < self.streams.len() { at } else { 0 };
             let before = self.streams.len();
             self.advance(at, inner, connection, server);
-            if self.streams.len() == before {
-                held += self.streams[at].held();
-                at += 1;
-            }
+            at += usize::from(self.streams.len() == before);
         }
-        self.held = held;
+        self.held = self.streams.iter().map(Stream::held).sum();
         // What found no room for its bytes comes again when some are written.
         match inner.unsent() >= MAX_OUTPUT {
             true => Next::GoOn,
@@ -332,9 +360,10 @@ impl Inner {
             return;
         };
         let mut takes_nothing = false;
+        let has_progress = now < http2.progress + WRITE_TIMEOUT;
         for stream in &mut http2.streams {
             if now >= stream.deadline {
-                takes_nothing |= !stream.expire(&mut http2.protocol, self, server);
+                takes_nothing |= !stream.expire(has_progress, &mut http2.protocol, self, server);
             }
         }
         let since = http2.protocol.incomplete_since();
@@ -348,6 +377,21 @@ impl Inner {
         if let Some(code) = code {
             self.is_closing = http2.end(code, self, server) == Next::Close;
         }
+        self.stage = Stage::Http2(http2);
+    }
+
+    /// What the sweeper does while the client does not read: looks who may still follow a log.
+    pub(super) fn check_http2(&mut self, connection: &Connection, server: &Server, now: Instant) {
+        self.now = now;
+        let Stage::Http2(mut http2) = std::mem::replace(&mut self.stage, Stage::Closed) else {
+            return;
+        };
+        for stream in &mut http2.streams {
+            if stream.is_following() && now >= stream.deadline {
+                stream.expire(false, &mut http2.protocol, self, server);
+            }
+        }
+        connection.set_deadline(server, http2.stalled_deadline());
         self.stage = Stage::Http2(http2);
     }
 }

@@ -34,9 +34,11 @@ pub(super) struct Stream {
     /// The client has sent all of it.
     is_complete: bool,
     /// Bytes of the body that came in and are used up, but the client was not told.
-    pub(super) used: usize,
+    used: usize,
     /// Bytes of the body that nobody wanted.
     unwanted: u64,
+    /// Bytes of the body that were wanted; the request may keep as many until it is answered.
+    wanted: usize,
     /// When the sweeper must look.
     pub(super) deadline: Instant,
     pub(super) state: State,
@@ -76,7 +78,7 @@ pub(super) struct Sending {
 
 /// A log stream that is being sent.
 pub(super) struct Following {
-    pub(super) streaming: Streaming,
+    streaming: Streaming,
     /// What the client was told apart by, if a TLS proxy speaks for it.
     forwarded: Option<Box<Forwarded>>,
     block: Arc<[u8]>,
@@ -103,6 +105,7 @@ impl Stream {
             is_complete,
             used: 0,
             unwanted: 0,
+            wanted: 0,
             deadline: now + READ_TIMEOUT,
             state: State::Over,
         }
@@ -132,10 +135,26 @@ impl Stream {
         matches!(self.state, State::Over)
     }
 
+    /// Whether its answer is a log stream.
+    pub(super) fn is_following(&self) -> bool {
+        matches!(self.state, State::Streaming(_))
+    }
+
+    /// Whether its answer is being sent.
+    pub(super) fn is_sending(&self) -> bool {
+        matches!(self.state, State::Sending(_))
+    }
+
+    /// Whether its body is still coming in.
+    pub(super) fn is_receiving(&self) -> bool {
+        matches!(self.state, State::Body(_))
+    }
+
     /// What it makes the server hold, in bytes.
     pub(super) fn held(&self) -> usize {
         match &self.state {
             State::Body(receiving) => receiving.body.capacity(),
+            State::Waiting(_) => self.wanted,
             State::Sending(sending) => sending.body.capacity(),
             _ => 0,
         }
@@ -188,6 +207,7 @@ impl Stream {
                     is_too_long,
                     ..
                 } = *receiving;
+                self.wanted = body.len();
                 let answer = match is_too_long {
                     true => Answer::Now(exchange.answer(Err(Failure::InvalidJson))),
                     false => inner.run(exchange, &body, self.request, connection, server),
@@ -357,9 +377,10 @@ impl Stream {
     }
 
     /// What the sweeper does when its deadline has passed. `false` if the client makes no room for
-    /// its answer.
+    /// its answer. If it `has_progress` with others, this one may just not have had its turn.
     pub(super) fn expire(
         &mut self,
+        has_progress: bool,
         protocol: &mut two::Connection,
         inner: &mut Inner,
         server: &Server,
@@ -373,6 +394,9 @@ impl Stream {
                 }
             }
             State::Waiting(pending) => pending.expire(),
+            State::Sending(_) if has_progress && !protocol.is_full(self.id) => {
+                self.deadline = inner.now + WRITE_TIMEOUT;
+            }
             State::Sending(_) => return false,
             State::Streaming(following) => {
                 self.deadline = inner.now + CHECK_INTERVAL;
@@ -456,6 +480,12 @@ impl Following {
             }
             self.stalled_since = None;
         }
+    }
+
+    /// The stream, if more may be queued. One that has ended does not go on because there is something
+    /// left of it.
+    pub(super) fn streaming_on(&mut self) -> Option<&mut Streaming> {
+        (!self.has_ended).then_some(&mut self.streaming)
     }
 
     fn is_empty(&self) -> bool {
