@@ -597,3 +597,39 @@ fn bodies_that_are_given_up_leave_the_window_of_the_connection_whole() {
     let stream = http2.send_body("POST", ENCRYPT, &vec![b' '; 200_000]);
     assert_eq!(400, http2.answer(stream).status);
 }
+
+/// An answer that came before the client had sent its body was lost on some clients: curl 7.88 waited
+/// for it for ever.
+#[test]
+fn answers_come_when_the_request_has_ended() {
+    let server = start(|_| {});
+    let mut http2 = Http2::open(&server.root());
+    let stranger = Identity::new("stranger");
+    let mut other = Http2::open(&server.client(&stranger));
+    let mut created = 0;
+    for (client, path) in [
+        (&mut http2, "/v1/key/create/new"),
+        (&mut other, "/v1/key/create/refused"),
+    ] {
+        let stream = client.stream();
+        client.send(head(stream, "POST", path, false));
+        client.read_for(Duration::from_millis(300));
+        assert!(!client.has_status(stream), "{path}");
+        client.send(frame(kind::DATA, END_STREAM, stream, b"{}"));
+        created += u32::from(client.answer(stream).status == 200);
+        // Not for ever, and not for those who wait for an answer themselves.
+        let stream = client.stream();
+        let more = [("expect", "100-continue"), ("content-length", "2")];
+        client.send(frame(
+            kind::HEADERS,
+            END_HEADERS,
+            stream,
+            block("POST", path, &more),
+        ));
+        client.status(stream).unwrap();
+        let stream = client.stream();
+        client.send(head(stream, "POST", path, false));
+        client.status(stream).unwrap();
+    }
+    assert_eq!(1, created);
+}

@@ -60,11 +60,17 @@ api GET '/v1/key/list/my-*'; is 200 '{"Name":"my-key"}'
 api GET /v1/key/list/; is 200
 equal 'keys without a pattern' 3 "$(wc -l <body)"
 api GET '/v1/key/list/nothing*' --globoff; is 200 ''
-ask --raw --output raw --dump-header head.txt "$URL/v1/key/list/my-*"
+ask --http1.1 --raw --output raw --dump-header head.txt "$URL/v1/key/list/my-*"
 equal 'announced trailers' 'Status, Error' "$(header Trailer)"
 equal 'chunks and trailers' '12|{"Name":"my-key"}||0|Status: 200|Error:||' "$(tr -d '\r' <raw | sed 's/ *$//' | tr '\n' '|')"
-ask --raw --output raw "$URL/v1/key/list/nothing*"
+ask --http1.1 --raw --output raw "$URL/v1/key/list/nothing*"
 equal 'trailers of an empty list' '0|Status: 200|Error:||' "$(tr -d '\r' <raw | sed 's/ *$//' | tr '\n' '|')"
+
+step 'the same over HTTP/2'
+ask --http2 --output body --dump-header head.txt "$URL/v1/key/list/my-*"
+equal 'protocol, announced and sent trailers' 'HTTP/2 200|trailer: Status, Error|status: 200|error:|' \
+    "$(tr -d '\r' <head.txt | sed 's/ *$//' | grep -iE '^(HTTP|trailer|status|error)' | tr '\n' '|')"
+equal 'keys over HTTP/2' '{"Name":"my-key"}' "$(cat body)"
 
 step 'delete'
 api DELETE /v1/key/delete/put-key; is 200 ''

@@ -232,10 +232,13 @@ impl Http2 {
                 if head.expects_continue && max_body > 0 {
                     let out = &mut inner.output;
                     self.protocol.send_head(id, Some(100), &[], false, out);
+                } else {
+                    stream.wants_go_ahead = head.expects_continue;
                 }
                 stream.open(exchange, max_body, &head);
             }
-            Ok((_, Admitted::Answered(reply, is_last))) => {
+            Ok((head, Admitted::Answered(reply, is_last))) => {
+                stream.wants_go_ahead = head.expects_continue;
                 stream.reply(reply, &mut self.protocol, inner);
                 if is_last {
                     self.protocol.end(Code::NoError, &mut inner.output);

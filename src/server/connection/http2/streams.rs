@@ -33,6 +33,8 @@ pub(super) struct Stream {
     is_head: bool,
     /// The client has sent all of it.
     is_complete: bool,
+    /// The client waits for an answer before it sends the body.
+    pub(super) wants_go_ahead: bool,
     /// Bytes of the body that came in and are used up, but the client was not told.
     used: usize,
     /// Bytes of the body that nobody wanted.
@@ -57,6 +59,9 @@ pub(super) enum State {
     /// The rest of a body that nobody wants. A client whose stream is reset while it sends may not
     /// look at its answer.
     Discard,
+    /// The rest of the body, before the answer is given. There are clients that miss an answer which
+    /// comes before they have sent all (curl 7.88).
+    Early(Box<Reply>),
     /// Nothing: it is over.
     Over,
 }
@@ -103,6 +108,7 @@ impl Stream {
             request,
             is_head,
             is_complete,
+            wants_go_ahead: false,
             used: 0,
             unwanted: 0,
             wanted: 0,
@@ -140,9 +146,9 @@ impl Stream {
         matches!(self.state, State::Streaming(_))
     }
 
-    /// Whether its answer is being sent.
+    /// Whether its answer is there and not all sent.
     pub(super) fn is_sending(&self) -> bool {
-        matches!(self.state, State::Sending(_))
+        matches!(self.state, State::Sending(_) | State::Early(_))
     }
 
     /// Whether its body is still coming in.
@@ -156,6 +162,7 @@ impl Stream {
             State::Body(receiving) => receiving.body.capacity(),
             State::Waiting(_) => self.wanted,
             State::Sending(sending) => sending.body.capacity(),
+            State::Early(reply) => reply.body.capacity(),
             _ => 0,
         }
     }
@@ -253,6 +260,13 @@ impl Stream {
                 }
                 false
             }
+            State::Early(_) => {
+                if !self.is_complete && self.unwanted <= MAX_DISCARD {
+                    return false;
+                }
+                self.send_early(protocol, inner);
+                true
+            }
             State::Discard => {
                 if self.unwanted > MAX_DISCARD {
                     protocol.reset(self.id, Code::NoError, &mut inner.output);
@@ -297,13 +311,30 @@ impl Stream {
         }
     }
 
-    /// Begins to send an answer.
+    /// Gives an answer, as soon as the client looks at it.
     pub(super) fn reply(
         &mut self,
         reply: Reply,
         protocol: &mut two::Connection,
         inner: &mut Inner,
     ) {
+        if self.is_complete || self.wants_go_ahead {
+            self.send(reply, protocol, inner);
+        } else {
+            self.deadline = inner.now + LINGER_TIMEOUT;
+            self.state = State::Early(Box::new(reply));
+        }
+    }
+
+    /// Gives the answer that waits for the body to end, whether it has or not.
+    fn send_early(&mut self, protocol: &mut two::Connection, inner: &mut Inner) {
+        if let State::Early(reply) = std::mem::replace(&mut self.state, State::Over) {
+            self.send(*reply, protocol, inner);
+        }
+    }
+
+    /// Begins to send an answer.
+    fn send(&mut self, reply: Reply, protocol: &mut two::Connection, inner: &mut Inner) {
         let has_trailers = reply.is_stream && !self.is_head;
         let is_all = self.is_head || (reply.body.is_empty() && !has_trailers);
         self.send_head(&reply, is_all, protocol, inner);
@@ -390,7 +421,7 @@ impl Stream {
                 // The read timeout cuts the body off, which is no valid JSON.
                 if let State::Body(receiving) = std::mem::replace(&mut self.state, State::Over) {
                     let reply = receiving.exchange.answer(Err(Failure::InvalidJson));
-                    self.reply(reply, protocol, inner);
+                    self.send(reply, protocol, inner);
                 }
             }
             State::Waiting(pending) => pending.expire(),
@@ -407,6 +438,7 @@ impl Stream {
                     following.has_ended = true;
                 }
             }
+            State::Early(_) => self.send_early(protocol, inner),
             State::Discard => {
                 protocol.reset(self.id, Code::NoError, &mut inner.output);
                 self.state = State::Over;
