@@ -95,17 +95,19 @@ equal 'content type' 'text/plain; charset=utf-8' "$(header Content-Type)"
 
 step 'bodies in chunks, with and without Expect: 100-continue'
 printf '{"context":"%s"}' "$(head -c 200000 /dev/zero | base64_line)" >large
-api POST /v1/key/generate/my-key --header 'Transfer-Encoding: chunked' --data-binary @large; is 200
-api POST /v1/key/generate/my-key --header 'Expect: 100-continue' --data-binary @large
-is 200
-grep -q '^HTTP/1.1 100' head.txt || fail 'there was no 100 Continue'
+api POST /v1/key/generate/my-key --http1.1 --header 'Transfer-Encoding: chunked' --data-binary @large; is 200
+for protocol in HTTP/1.1 HTTP/2; do
+    api POST /v1/key/generate/my-key "--$(tr -d / <<<"${protocol,,}")" --header 'Expect: 100-continue' --data-binary @large
+    is 200
+    grep -q "^$protocol 100" head.txt || fail "there was no 100 Continue over $protocol"
+done
 api POST /v1/key/generate/my-key --header 'Expect:' --data-binary @large; is 200
 
 step 'bodies that are too large'
 head -c 600000 /dev/zero | base64_line | sed 's/^/{"plaintext":"/; s/$/"}/' >huge
 api POST /v1/key/encrypt/my-key --data-binary @huge; is 400 '{"message":"invalid json"}'
 head -c 1200000 /dev/zero | base64_line | sed 's/^/{"context":"/; s/$/"}/' >huge
-api POST /v1/key/generate/my-key --header 'Transfer-Encoding: chunked' --data-binary @huge
+api POST /v1/key/generate/my-key --http1.1 --header 'Transfer-Encoding: chunked' --data-binary @huge
 is 400 '{"message":"invalid json"}'
 
 step 'many requests on one connection'
@@ -120,8 +122,10 @@ api GET '/v1/key/list/my-*' --no-alpn --http1.0; is 200 '{"Name":"my-key"}'
 equal 'no chunks' '' "$(header Transfer-Encoding)"
 
 step 'HEAD is an ordinary wrong method, answered without a body'
-ask --head --output head.txt "$URL/version" || fail "HEAD failed with $?"
-grep -q '^HTTP/1.1 405' head.txt || fail "HEAD was answered $(head -n 1 head.txt)"
+for protocol in HTTP/1.1 HTTP/2; do
+    ask --head "--$(tr -d / <<<"${protocol,,}")" --output head.txt "$URL/version" || fail "HEAD failed with $?"
+    grep -q "^$protocol 405" head.txt || fail "HEAD was answered $(head -n 1 head.txt)"
+done
 
 step 'an identity without a policy'
 identity stranger

@@ -268,10 +268,8 @@ impl Stream {
                 true
             }
             State::Discard => {
-                if self.unwanted > MAX_DISCARD {
-                    protocol.reset(self.id, Code::NoError, &mut inner.output);
-                    self.state = State::Over;
-                } else if self.is_complete {
+                // Else the sweeper resets it, when the client has had time to see its answer.
+                if self.is_complete {
                     self.state = State::Over;
                 }
                 false
