@@ -130,8 +130,9 @@ fn open_block() -> Vec<u8> {
 fn frames_that_ask_for_nothing_are_answered_with_goaway_and_counted() {
     let attacks: [Attack; 14] = [
         ("rapid reset", vec![], |turn| {
-            let stream = stream(turn);
-            [head(stream, "GET", "/version", true), reset(stream, 8)].concat()
+            // The key store is asked for each of them.
+            let (stream, path) = (stream(turn), format!("/v1/key/describe/none-{turn}"));
+            [head(stream, "GET", &path, true), reset(stream, 8)].concat()
         }),
         ("rapid reset of bodies", vec![], |turn| {
             let stream = stream(turn);

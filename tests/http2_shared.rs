@@ -178,6 +178,24 @@ fn requests_that_are_given_up_at_once_are_audited_at_most_once_and_the_connectio
     assert_eq!(1, told(&events, "/version").len());
 }
 
+/// As curl 7.88 does after an answer without a body.
+#[test]
+fn streams_that_have_ended_may_be_reset_as_often_as_there_are_requests() {
+    let server = start(|config| config.audit = "off");
+    let mut http2 = Http2::open(&server.root());
+    for number in 0..5000 {
+        let stream = http2.ask("GET", "/version", "");
+        let answer = http2.try_answer(stream);
+        assert_eq!(
+            Some(200),
+            answer.ok().map(|answer| answer.status),
+            "{number}"
+        );
+        http2.send(reset(stream, CANCEL));
+    }
+    assert_eq!(0, server.metric("kes_http2_flood"));
+}
+
 // Log streams
 
 #[test]

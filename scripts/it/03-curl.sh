@@ -72,6 +72,12 @@ equal 'protocol, announced and sent trailers' 'HTTP/2 200|trailer: Status, Error
     "$(tr -d '\r' <head.txt | sed 's/ *$//' | grep -iE '^(HTTP|trailer|status|error)' | tr '\n' '|')"
 equal 'keys over HTTP/2' '{"Name":"my-key"}' "$(cat body)"
 
+step 'many requests on one connection of HTTP/2'
+# curl resets each stream that has ended without a body.
+ask --http2 --request DELETE --output many --write-out '%{http_code} %{num_connects}\n' \
+    "$URL/v1/key/delete/none-[1-1500]" | sort | uniq -c >counts
+equal 'answers and new connections' '1499 200 0|1 200 1' "$(sed 's/^ *//' counts | paste -sd '|')"
+
 step 'delete'
 api DELETE /v1/key/delete/put-key; is 200 ''
 api DELETE /v1/key/delete/put-key; is 200 ''

@@ -205,10 +205,11 @@ impl Connection {
         if self.is_idle_stream(frame.stream) {
             return Err(Code::Protocol);
         }
-        self.count(Kind::Reset, now)?;
+        // One that had its whole answer costs nothing more: curl resets every stream that has ended.
         let Some(at) = self.position(frame.stream) else {
-            return Ok(Event::Nothing);
+            return self.count(Kind::Other, now).map(|()| Event::Nothing);
         };
+        self.count(Kind::Reset, now)?;
         self.streams.remove(at);
         Ok(Event::Reset(frame.stream))
     }

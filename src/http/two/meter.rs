@@ -8,7 +8,8 @@ use std::time::Instant;
 /// Frames that cost more than they are good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A request that was not worth waiting for: `RST_STREAM`, or a frame that makes us reset it.
+    /// A request that was not worth waiting for: `RST_STREAM` before the end of the answer, or a frame
+    /// that makes us reset it.
     Reset,
     /// `SETTINGS`, each of which wants an answer.
     Settings,
@@ -19,7 +20,7 @@ pub(super) enum Kind {
     /// Requests and bodies that are refused without an answer.
     Refused,
     /// What makes sense now and then beside requests: `WINDOW_UPDATE`, `PRIORITY`, empty `DATA`,
-    /// frames of unknown types.
+    /// `RST_STREAM` after the end of the answer, frames of unknown types.
     Other,
 }
 

@@ -535,6 +535,16 @@ fn frames_that_ask_for_nothing_are_a_flood_at_some_point() {
     }
     assert_eq!(Err(Code::EnhanceYourCalm), found);
     assert!(peer.seen.len() < 1100);
+    // Those that had their answer do not count: each request pays for some.
+    let mut peer = Peer::new();
+    for stream in (1..20_000).step_by(2) {
+        peer.send(&get(stream)).unwrap();
+        let out = &mut peer.out;
+        peer.connection.send_head(stream, Some(200), &[], true, out);
+        peer.send(&frame(RST_STREAM, 0, stream, &[0; 4])).unwrap();
+    }
+    let found = peer.send(&frame(RST_STREAM, 0, 1, &[0; 4]).repeat(2001));
+    assert_eq!(Err(Code::EnhanceYourCalm), found);
     let mut peer = Peer::new();
     peer.send(&frame(HEADERS, 0, 1, &[])).unwrap();
     let found = peer.send(&frame(CONTINUATION, 0, 1, &[]).repeat(65));
