@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -28,6 +29,7 @@ var protoNames = map[string]string{protoH2: "HTTP/2.0", protoHTTP1: "HTTP/1.1"}
 type server struct {
 	addr, cert, key, ca, proto string
 	insecure, noTickets        bool
+	groups                     string
 }
 
 // flags are those that all commands share.
@@ -37,6 +39,7 @@ func (s *server) flags(set *flag.FlagSet) {
 	set.StringVar(&s.key, "key", "", "`file` with its private key")
 	set.StringVar(&s.ca, "ca", "", "`file` with the certificates to trust; those of the system without it")
 	set.BoolVar(&s.insecure, "insecure", false, "trust any certificate of the server")
+	set.StringVar(&s.groups, "groups", "", "key exchange `groups` to offer, with commas between them; Go's own choice without it")
 }
 
 // protoFlags are for the commands that speak HTTP.
@@ -68,6 +71,15 @@ func (s *server) tlsConfig() (*tls.Config, error) {
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}
+	if s.groups != "" {
+		for _, name := range strings.Split(s.groups, ",") {
+			group, isKnown := groups[name]
+			if !isKnown {
+				return nil, fmt.Errorf("-groups: unknown group %q", name)
+			}
+			config.CurvePreferences = append(config.CurvePreferences, group)
+		}
+	}
 	if s.ca != "" {
 		pem, err := os.ReadFile(s.ca)
 		if err != nil {
@@ -79,6 +91,11 @@ func (s *server) tlsConfig() (*tls.Config, error) {
 		}
 	}
 	return config, nil
+}
+
+// groups are those that a server may be offered. Go has known the first since 1.24.
+var groups = map[string]tls.CurveID{
+	"X25519MLKEM768": 0x11ec, "X25519": tls.X25519, "P-256": tls.CurveP256, "P-384": tls.CurveP384,
 }
 
 // newClient is the HTTP client of the library: its own figures, and net/http's where it has none.

@@ -358,25 +358,40 @@ func (p *plan) measure(result *figures) (sent int64, err error) {
 	for _, some := range latencies {
 		sorted = append(sorted, some...)
 	}
-	sort.Slice(sorted, func(a, b int) bool { return sorted[a] < sorted[b] })
-	count := float64(len(sorted))
-	if count == 0 {
-		count = 1
-	}
-	result.Requests, result.Errors = len(sorted), failures.Load()
+	result.Errors = failures.Load()
 	result.FirstError, _ = firstError.Load().(string)
-	result.Rate = float64(len(sorted)) / elapsed.Seconds()
-	result.P50, result.P99, result.P999 = quantile(sorted, 0.5), quantile(sorted, 0.99), quantile(sorted, 0.999)
-	result.PerRequest = float64(result.Handshakes) / count
+	result.count(sorted, elapsed)
+	result.PerRequest = float64(result.Handshakes) / result.each()
 	if result.Handshakes > 0 {
 		share := float64(resumed) / float64(result.Handshakes)
 		result.Resumed = &share
 	}
-	if p.pid != 0 {
-		cpu := float64(used.cpu.Nanoseconds()) / 1e3 / count
-		result.CPU, result.Peak = &cpu, &used.peakKiB
-	}
+	result.used(p.pid, used)
 	return turns.Load(), nil
+}
+
+// count fills in what the latencies of all requests, in nanoseconds, tell.
+func (f *figures) count(latencies []int64, elapsed time.Duration) {
+	sort.Slice(latencies, func(a, b int) bool { return latencies[a] < latencies[b] })
+	f.Requests = len(latencies)
+	f.Rate = float64(len(latencies)) / elapsed.Seconds()
+	f.P50, f.P99, f.P999 = quantile(latencies, 0.5), quantile(latencies, 0.99), quantile(latencies, 0.999)
+}
+
+// each is what to divide by for a figure of each request.
+func (f *figures) each() float64 {
+	if f.Requests == 0 {
+		return 1
+	}
+	return float64(f.Requests)
+}
+
+// used fills in what the server needed for these requests.
+func (f *figures) used(pid int, used used) {
+	if pid != 0 {
+		cpu := float64(used.cpu.Nanoseconds()) / 1e3 / f.each()
+		f.CPU, f.Peak = &cpu, &used.peakKiB
+	}
 }
 
 // quantile is in microseconds; the nanoseconds are sorted.

@@ -20,6 +20,7 @@ type command struct {
 var commands = []command{
 	{"api", "calls all of the API and checks each answer; the server must run with --auth off, the certificate be root's", runAPI},
 	{"load", "asks for data keys with many callers at once and prints one line of JSON", runLoad},
+	{"shake", "makes handshakes with many callers at once and prints one line of JSON", runShake},
 }
 
 // errFailed ends the program with 1 when everything was said already.

@@ -41,7 +41,7 @@ func (m *meter) stop() (used, error) {
 	if err != nil {
 		return used{}, err
 	}
-	peak, err := peakKiB(m.pid)
+	peak, err := memoryKiB(m.pid, "VmHWM")
 	return used{cpu - m.began, peak}, err
 }
 
@@ -65,15 +65,16 @@ func cpuTime(pid int) (total time.Duration, err error) {
 	return total, nil
 }
 
-func peakKiB(pid int) (int64, error) {
+// memoryKiB is VmHWM, the most it had, or VmRSS, what it has.
+func memoryKiB(pid int, name string) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	for _, line := range strings.Split(string(text), "\n") {
-		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "VmHWM:" {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == name+":" {
 			return strconv.ParseInt(fields[1], 10, 64)
 		}
 	}
-	return 0, fmt.Errorf("process %d has no VmHWM", pid)
+	return 0, fmt.Errorf("process %d has no %s", pid, name)
 }

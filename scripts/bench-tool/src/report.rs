@@ -164,7 +164,7 @@ fn setting(row: &Value) -> String {
     if row["keys"].as_u64().is_some_and(|keys| keys > 1) {
         op.push_str(", new keys");
     }
-    format!("{:<11} {op:<18} {:>7}", word("client"), row["connections"].to_string())
+    format!("{:<17} {op:<18} {:>7}", word("client"), row["connections"].to_string())
 }
 
 fn number(value: &Value, digits: usize) -> String {
@@ -172,7 +172,7 @@ fn number(value: &Value, digits: usize) -> String {
 }
 
 fn table(rows: &[Value]) -> String {
-    let mut text = format!("{:<6} {:<11} {:<18} {:>7}", "server", "client", "op", "callers");
+    let mut text = format!("{:<6} {:<17} {:<18} {:>7}", "server", "client", "op", "callers");
     COLUMNS.iter().for_each(|(title, width, _, _)| _ = write!(text, " {title:>width$}"));
     for row in rows {
         let _ = write!(text, "\n{:<6} {}", row["label"].as_str().unwrap_or(""), setting(row));
@@ -221,7 +221,7 @@ fn ratios(lines: &[Value]) -> Vec<Value> {
 }
 
 fn ratio_table(ratios: &[Value]) -> String {
-    let mut text = format!("{:<11} {:<18} {:>7}", "client", "op", "callers");
+    let mut text = format!("{:<17} {:<18} {:>7}", "client", "op", "callers");
     COMPARED.iter().for_each(|(title, _)| _ = write!(text, "   {title:>17}"));
     for row in ratios {
         let _ = write!(text, "\n{}", setting(row));
@@ -307,7 +307,13 @@ fn holds(lines: &[Value]) {
         let figure = |name: &str| run[name].as_f64().unwrap_or(f64::NAN);
         let active = format!("p99 {:.0} us, {} errors", figure("p99_us"), run["errors"]);
         let (label, count) = (run["label"].as_str().unwrap_or(""), &run["connections"]);
-        if run["op"] == "idle" {
+        if run["kind"] == "half" {
+            println!(
+                "\n{label}, {count} handshakes that wait for the client, {}",
+                run["client"].as_str().unwrap_or("")
+            );
+            resident(run);
+        } else if run["op"] == "idle" {
             let protocol = run["client"].as_str().unwrap_or("");
             println!("\n{label}, {count} idle connections, {protocol}");
             if let Some(reason) = run["unavailable"].as_str() {
@@ -316,10 +322,7 @@ fn holds(lines: &[Value]) {
             }
             println!("  others meanwhile: {active}");
             println!("  refused {}, broken at the end {}", run["refused"], run["broken"]);
-            println!(
-                "  RSS {} -> {} KiB, {} bytes a connection",
-                run["rss_kib"][0], run["rss_kib"][1], run["bytes_per_connection"]
-            );
+            resident(run);
             println!("  threads {} -> {}", run["threads"][0], run["threads"][1]);
         } else if run["op"] == "slow" {
             println!("\n{label}, {count} connections that send a byte a second");
@@ -338,6 +341,11 @@ fn holds(lines: &[Value]) {
             }
         }
     }
+}
+
+fn resident(run: &Value) {
+    let [before, after] = [0, 1].map(|at| &run["rss_kib"][at]);
+    println!("  RSS {before} -> {after} KiB, {} bytes a connection", run["bytes_per_connection"]);
 }
 
 fn sorted(figures: impl Iterator<Item = f64>) -> Vec<f64> {
