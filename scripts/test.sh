@@ -50,8 +50,8 @@ formatted() { component rustfmt cargo fmt --version && cargo fmt --all --check; 
 # With and without HTTP/2.
 linted() {
     component clippy cargo clippy --version || return
-    cargo clippy --locked --all-targets -- -D warnings &&
-        cargo clippy --locked --all-targets --no-default-features -- -D warnings
+    cargo clippy --locked --workspace --all-targets -- -D warnings &&
+        cargo clippy --locked --workspace --all-targets --no-default-features -- -D warnings
 }
 bench_linted() { cargo clippy --locked --manifest-path scripts/bench-tool/Cargo.toml --all-targets -- -D warnings; }
 # Without the network.

@@ -4,10 +4,7 @@
 //! Shares and secrets are those of draft-ietf-tls-ecdhe-mlkem: the part of ML-KEM first, then that
 //! of X25519. X25519 is ring's, ML-KEM that of the crate `ml-kem`. Knows nothing of certificates.
 
-use ml_kem::{
-    B32, Ciphertext, DecapsulationKey768, EncapsulationKey768, Key, KeyExport as _, MlKem768, Seed,
-    kem::Decapsulate as _,
-};
+use kes_ml_kem_768::{CIPHERTEXT, KEY, PrivateKey, SECRET, SEED, Secret, encapsulate};
 use rustls::{
     Error, NamedGroup, PeerMisbehaved, ProtocolVersion,
     crypto::{
@@ -20,14 +17,10 @@ use zeroize::Zeroizing;
 
 use crate::secret;
 
-/// Bytes of an encapsulation key, which a client sends.
-const KEY: usize = 1184;
-/// Bytes of a ciphertext, which a server sends.
-const CIPHERTEXT: usize = 1088;
 /// Bytes of a share of X25519.
 const POINT: usize = 32;
-/// Bytes of the secret that both agree on.
-const SECRET: usize = 64;
+/// Bytes of both secrets.
+const SECRETS: usize = SECRET + 32;
 
 /// Whatever is wrong with a share: the answer is the alert `illegal_parameter`.
 const INVALID: Error = Error::PeerMisbehaved(PeerMisbehaved::InvalidKeyShare);
@@ -40,11 +33,11 @@ impl SupportedKxGroup for X25519MlKem768 {
     /// The client's first half.
     fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, Error> {
         let classical = X25519.start()?;
-        let mut seed = Zeroizing::new(Seed::default());
-        fill_random(&mut seed)?;
-        let post_quantum = DecapsulationKey768::from_seed(*seed);
+        let mut seed = Zeroizing::new([0; SEED]);
+        fill_random(&mut *seed)?;
+        let post_quantum = PrivateKey::from_seed(&seed);
         let mut share = Vec::with_capacity(KEY + POINT);
-        share.extend_from_slice(&post_quantum.encapsulation_key().to_bytes());
+        share.extend_from_slice(&post_quantum.public_key());
         share.extend_from_slice(classical.pub_key());
         Ok(Box::new(Started {
             classical,
@@ -58,14 +51,11 @@ impl SupportedKxGroup for X25519MlKem768 {
     /// whose result is zero (RFC 7748, 6.1).
     fn start_and_complete(&self, share: &[u8]) -> Result<CompletedKeyExchange, Error> {
         let (key, point) = split::<KEY>(share)?;
-        let key = EncapsulationKey768::new(&Key::<EncapsulationKey768>::from(*key))
-            .map_err(|_| INVALID)?;
+        let mut message = Zeroizing::new([0; SECRET]);
+        fill_random(&mut *message)?;
+        // First, since it finds a wrong key before anything is computed.
+        let (ciphertext, secret) = encapsulate(key, &message).ok_or(INVALID)?;
         let classical = X25519.start_and_complete(point)?;
-        let mut message = Zeroizing::new(B32::default());
-        fill_random(&mut message)?;
-        // Not `encapsulate`: without randomness that panics.
-        let (ciphertext, secret) = key.encapsulate_deterministic(&message);
-        let secret = Zeroizing::new(secret);
         let mut share = Vec::with_capacity(CIPHERTEXT + POINT);
         share.extend_from_slice(&ciphertext);
         share.extend_from_slice(&classical.pub_key);
@@ -92,7 +82,7 @@ impl SupportedKxGroup for X25519MlKem768 {
 /// A client's exchange that waits for the server's share. Its secrets are wiped when it is dropped.
 struct Started {
     classical: Box<dyn ActiveKeyExchange>,
-    post_quantum: DecapsulationKey768,
+    post_quantum: PrivateKey,
     share: Vec<u8>,
 }
 
@@ -100,9 +90,8 @@ impl ActiveKeyExchange for Started {
     fn complete(self: Box<Self>, share: &[u8]) -> Result<SharedSecret, Error> {
         let (ciphertext, point) = split::<CIPHERTEXT>(share)?;
         let classical = self.classical.complete(point)?;
-        let ciphertext = Ciphertext::<MlKem768>::from(*ciphertext);
-        // Any ciphertext gives a secret; a forged one gives one that the server does not have.
-        let secret = Zeroizing::new(self.post_quantum.decapsulate(&ciphertext));
+        // A forged ciphertext gives a secret that the server does not have.
+        let secret = self.post_quantum.decapsulate(ciphertext);
         Ok(join(&secret, &classical))
     }
 
@@ -138,10 +127,10 @@ fn split<const N: usize>(share: &[u8]) -> Result<(&[u8; N], &[u8]), Error> {
 }
 
 /// Both secrets as one, in memory that rustls wipes.
-fn join(post_quantum: &[u8], classical: &SharedSecret) -> SharedSecret {
+fn join(post_quantum: &Secret, classical: &SharedSecret) -> SharedSecret {
     // As large as it gets, so that no copy of a part is left behind.
-    let mut secret = Vec::with_capacity(SECRET);
-    secret.extend_from_slice(post_quantum);
+    let mut secret = Vec::with_capacity(SECRETS);
+    secret.extend_from_slice(&**post_quantum);
     secret.extend_from_slice(classical.secret_bytes());
     secret.into()
 }
@@ -180,8 +169,8 @@ mod tests {
     /// of Go's `crypto/internal/fips140/mlkem`, whose seed is 01 02 ... 40 and message 41 ... 60.
     #[test]
     fn ml_kem_gives_the_known_answers() {
-        let example = DecapsulationKey768::from_seed(Seed::from(bytes(0)));
-        let key = example.encapsulation_key().to_bytes();
+        let example = PrivateKey::from_seed(&bytes(0));
+        let key = example.public_key();
         let hash = Sha256::digest(key);
         let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
@@ -189,9 +178,8 @@ mod tests {
             hash
         );
 
-        let key = DecapsulationKey768::from_seed(Seed::from(bytes(1)));
-        let message = B32::from(bytes(0x41));
-        let (ciphertext, secret) = key.encapsulation_key().encapsulate_deterministic(&message);
+        let key = PrivateKey::from_seed(&bytes(1));
+        let (ciphertext, secret) = encapsulate(&key.public_key(), &bytes(0x41)).unwrap();
         let known = [
             0x55, 0x01, 0xfc, 0x52, 0x3b, 0x74, 0x5f, 0x41, 0x76, 0x2a, 0x18, 0x8d, 0xe4, 0x4a,
             0x59, 0xb9, 0x20, 0xf4, 0x30, 0x14, 0x62, 0x04, 0xee, 0x4e, 0x79, 0x37, 0x32, 0x39,
@@ -212,14 +200,14 @@ mod tests {
         assert_eq!(done.secret.secret_bytes(), secret.secret_bytes());
 
         // The same without this module's parts for the client.
-        let post_quantum = DecapsulationKey768::from_seed(Seed::from(bytes(7)));
+        let post_quantum = PrivateKey::from_seed(&bytes(7));
         let classical = X25519.start().unwrap();
-        let key = post_quantum.encapsulation_key().to_bytes();
+        let key = post_quantum.public_key();
         let done = server(&[&key, classical.pub_key()].concat());
         let (ciphertext, point) = done.pub_key.split_at(CIPHERTEXT);
-        let first = post_quantum.decapsulate_slice(ciphertext).unwrap();
+        let first = post_quantum.decapsulate(ciphertext.try_into().unwrap());
         let second = classical.complete(point).unwrap();
-        let both = [&*first, second.secret_bytes()].concat();
+        let both = [&first[..], second.secret_bytes()].concat();
         assert_eq!(both, done.secret.secret_bytes());
     }
 
@@ -265,6 +253,6 @@ mod tests {
             mine.complete(&done.pub_key).unwrap().secret_bytes().len()
         };
         let thread = std::thread::Builder::new().stack_size(STACK);
-        assert_eq!(SECRET, thread.spawn(exchange).unwrap().join().unwrap());
+        assert_eq!(SECRETS, thread.spawn(exchange).unwrap().join().unwrap());
     }
 }
