@@ -84,7 +84,8 @@ done
 if [ $# -eq 0 ]; then
     run 'format' formatted
     run 'lints' linted
-    run 'tests' cargo test --locked --quiet --no-fail-fast
+    # Most of them wait most of the time.
+    run 'tests' env "RUST_TEST_THREADS=${RUST_TEST_THREADS:-4}" cargo test --locked --quiet --no-fail-fast
     run 'documentation' documented
     if [ -e scripts/bench-tool/Cargo.toml ]; then run 'lints of the benchmark' bench_linted; fi
     run 'client in Go' go_checked
@@ -101,16 +102,18 @@ report() {
         *) failed=$((failed + 1)); printf '   %s: FAILED with %d, %d s\n' "$1" "$2" "$3" ;;
     esac
 }
+# shell_test NAME: its output and how long it took.
 shell_test() {
-    local name="$1" start=$SECONDS code=0
-    printf '\n── %s\n' "$name"
-    timeout 300 "scripts/it/$name.sh" || code=$?
-    report "$name" "$code" $((SECONDS - start))
+    local start=$SECONDS code=0
+    timeout 300 "scripts/it/$1.sh" || code=$?
+    echo $((SECONDS - start)) >"$results/$1.seconds"
+    return "$code"
 }
 
-# This one waits for 90 seconds, so it runs beside the others and is reported in the end.
-readonly PATIENT=15-slow-store
-patient='' patient_began='' output=''
+# These wait most of the time, so they run beside those that follow and are reported in the end.
+readonly PATIENT=' 15-slow-store 39-openbao-faults 51-keysecure '
+results="$(mktemp -d)"
+declare -A patient=()
 for file in scripts/it/[0-9]*.sh; do
     name="$(basename "$file" .sh)" wanted=
     [ $# -gt 0 ] || wanted=yes
@@ -120,22 +123,24 @@ for file in scripts/it/[0-9]*.sh; do
     [ -n "$wanted" ] || continue
     if [ -z "${KES-}" ]; then
         failed=$((failed + 1))   # there is nothing to test
-    elif [ "$name" = "$PATIENT" ]; then
-        output="$(mktemp)" patient_began=$SECONDS
-        timeout 300 "$file" >"$output" 2>&1 &
-        patient=$!
+    elif [[ $PATIENT = *" $name "* ]]; then
+        shell_test "$name" >"$results/$name.output" 2>&1 &
+        patient[$name]=$!
     else
-        shell_test "$name"
+        printf '\n── %s\n' "$name"
+        code=0
+        shell_test "$name" || code=$?
+        report "$name" "$code" "$(cat "$results/$name.seconds")"
     fi
 done
-if [ -n "$patient" ]; then
+for name in "${!patient[@]}"; do
     code=0
-    wait "$patient" || code=$?
-    printf '\n── %s\n' "$PATIENT"
-    cat "$output"
-    rm -f "$output"
-    report "$PATIENT" "$code" $((SECONDS - patient_began))
-fi
+    wait "${patient[$name]}" || code=$?
+    printf '\n── %s\n' "$name"
+    cat "$results/$name.output"
+    report "$name" "$code" "$(cat "$results/$name.seconds")"
+done
+rm -rf "$results"
 
 printf '\nall of it took %d s\n' $((SECONDS - began))
 if [ ${#failed_steps[@]} -gt 0 ]; then printf 'FAILED: %s\n' "${failed_steps[@]}"; fi
