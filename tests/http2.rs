@@ -393,10 +393,12 @@ fn requests_that_are_none_are_refused() {
         with(("x", "a\0b")),
         with(("content-length", "-1")),
         with(("content-length", "a")),
+        with(("host", "other")),
         without(":method"),
         without(":scheme"),
         without(":path"),
         swapped,
+        [&[(":method", "PO ST")], &good[1..]].concat(),
     ] {
         let stream = http2.stream();
         let block: Vec<u8> = headers
@@ -441,6 +443,22 @@ fn a_client_that_waits_for_it_gets_the_go_ahead() {
     http2.send(frame(kind::HEADERS, END_HEADERS, stream, block("/nowhere")));
     assert_eq!(404, http2.status(stream).unwrap());
     assert_eq!(None, http2.informed(stream));
+}
+
+#[test]
+fn what_else_a_client_expects_is_refused_in_both_protocols() {
+    let server = start(|_| {});
+    let expect = [("expect", "a-miracle")];
+    let mut http1 = server.root().connect();
+    http1.send("POST /v1/key/create/new HTTP/1.1\r\nHost: kes\r\nExpect: a-miracle\r\n\r\n");
+    let expected = Essence::of(&http1.response());
+    assert_eq!(417, expected.status);
+    let mut http2 = Http2::open(&server.root());
+    let stream = http2.ask_with("POST", "/v1/key/create/new", &expect, "");
+    assert_eq!(expected, Essence::of(&http2.answer(stream)));
+    // The connection goes on.
+    http2.request("GET", "/version", "").is_json_success();
+    assert_eq!(["my-key"], *server.key_files());
 }
 
 #[test]

@@ -18,13 +18,19 @@ api POST /v1/key/create/warm; is 200
 api POST /v1/key/create/cold; is 200
 api POST /v1/key/generate/warm --data '{}'; is 200
 
-# One request, then nothing: openssl ends when the server closes, with 0 if that was announced.
-{ printf 'GET /version HTTP/1.1\r\nHost: x\r\n\r\n'; sleep 120; } |
-    {
-        code=0
-        openssl s_client -quiet -connect "127.0.0.1:$PORT" -cert root.crt -key root.key >idle.out 2>&1 || code=$?
-        echo "$(date +%s) $code" >idle.end
-    } &
+# idle NAME OPTION...: sends its input. openssl ends when the server closes, with 0 if that was announced.
+idle() {
+    local name="$1" code=0; shift
+    openssl s_client -quiet -connect "127.0.0.1:$PORT" -cert root.crt -key root.key "$@" >"$name.out" 2>"$name.err" || code=$?
+    echo "$(date +%s) $code" >"$name.end"
+}
+# One request, then nothing.
+{ printf 'GET /version HTTP/1.1\r\nHost: x\r\n\r\n'; sleep 120; } | idle http1 &
+# And over HTTP/2 no request, but a ping every second.
+{
+    printf 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0'
+    for _ in $(seq 120); do sleep 1; printf '\0\0\10\6\0\0\0\0\0pingpong' || break; done
+} 2>/dev/null | idle http2 -alpn h2 &
 idle_began=$(date +%s)
 
 # hang / go_on: the key store.
@@ -95,11 +101,16 @@ within 10 works || fail "still answered $STATUS '$BODY'"
 api POST /v1/key/create/after; is 200
 api POST /v1/key/generate/after --data '{}'; is 200
 
-step 'a connection without a request is closed after 90 seconds'
-within 100 test -s idle.end || fail 'it is still open'
-read -r ended code <idle.end
-took=$((ended - idle_began))
-equal 'exit code of openssl' 0 "$code"
-grep -q '"version"' idle.out || fail 'its first request was not answered'
-[ "$took" -ge 88 ] && [ "$took" -le 95 ] || fail "it was closed after $took s"
+step 'a connection without a request is closed after 90 seconds, whatever else comes'
+for name in http1 http2; do
+    within 100 test -s "$name.end" || fail "$name: it is still open"
+    read -r ended code <"$name.end"
+    took=$((ended - idle_began))
+    equal "$name: exit code of openssl" 0 "$code"
+    [ "$took" -ge 88 ] && [ "$took" -le 95 ] || fail "$name: it was closed after $took s"
+done
+grep -q '"version"' http1.out || fail 'its first request was not answered'
+pings="$(grep -ao pingpong http2.out | wc -l)"
+[ "$pings" -ge 80 ] || fail "only $pings pings were answered"
+equal 'GOAWAY without an error' '0000080700000000000000000000000000' "$(tail -c 17 http2.out | od -An -v -tx1 | tr -d ' \n')"
 stop

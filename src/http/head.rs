@@ -12,6 +12,13 @@ pub const MAX_HEAD: usize = 64 * 1024;
 /// More header lines than this are refused.
 const MAX_HEADERS: usize = 100;
 
+/// What a client may expect, without case, and what it hears if it expects something else.
+pub(super) const CONTINUE: &[u8] = b"100-continue";
+pub(super) const UNSUPPORTED_EXPECTATION: Malformed = Malformed {
+    status: 417,
+    reason: "unsupported expectation",
+};
+
 /// How the end of the body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -161,11 +168,8 @@ pub fn parse(bytes: &[u8], kept: Option<&str>) -> Result<Head, Malformed> {
                 }
             }
         } else if line.name.eq_ignore_ascii_case("expect") {
-            if !line.value.eq_ignore_ascii_case(b"100-continue") {
-                return Err(Malformed {
-                    status: 417,
-                    reason: "unsupported expectation",
-                });
+            if !line.value.eq_ignore_ascii_case(CONTINUE) {
+                return Err(UNSUPPORTED_EXPECTATION);
             }
             head.expects_continue = is_http11;
         } else if line.name.eq_ignore_ascii_case("host") {

@@ -55,7 +55,7 @@ impl Method {
 /// A request that can't be understood; the connection is closed after the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed {
-    /// 400, 431, 501 or 505.
+    /// 400, 417, 431, 501 or 505.
     pub status: u16,
     /// What was wrong, for the client.
     pub reason: &'static str,

@@ -153,6 +153,7 @@ impl Connection {
             return Ok(Event::Nothing);
         }
         self.meter.request();
+        self.idle_since = now;
         let (head, left) = head;
         self.streams.push(Stream {
             id,

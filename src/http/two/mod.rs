@@ -106,6 +106,8 @@ pub struct Connection {
     meter: Meter,
     /// When what is incomplete began to come in.
     since: Option<Instant>,
+    /// When a stream was last open, or the connection opened.
+    idle_since: Instant,
 }
 
 type Result<T, E = Code> = std::result::Result<T, E>;
@@ -141,6 +143,7 @@ impl Connection {
             is_ending: false,
             meter: Meter::new(now),
             since: Some(now),
+            idle_since: now,
         }
     }
 
@@ -158,6 +161,9 @@ impl Connection {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<(usize, Event<'a>)> {
+        if !self.is_idle() {
+            self.idle_since = now;
+        }
         let start = if self.has_preface { 0 } else { PREFACE.len() };
         let seen = input.len().min(start);
         if input[..seen] != PREFACE[..seen] {
@@ -201,6 +207,12 @@ impl Connection {
     /// When what is incomplete began to come in: the preface, a frame, or the frames of a header block.
     pub fn incomplete_since(&self) -> Option<Instant> {
         self.since
+    }
+
+    /// When the last stream ended, or the connection opened: no other frame makes it less idle. While
+    /// a stream is open, when [`next`](Self::next) was last called.
+    pub fn idle_since(&self) -> Instant {
+        self.idle_since
     }
 
     /// Whether the client was told that the connection ends.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::http::{
     Malformed, Method,
-    head::{Framing, Head},
+    head::{CONTINUE, Framing, Head, UNSUPPORTED_EXPECTATION},
 };
 
 /// A well-formed header block.
@@ -15,12 +15,14 @@ pub(super) struct Fields {
     method: Option<Method>,
     path: Option<String>,
     has_scheme: bool,
-    has_authority: bool,
+    authority: Option<String>,
+    has_host: bool,
     /// There are no pseudo-fields, as it must be behind a body.
     pub(super) is_trailer: bool,
     /// `Content-Length`.
     pub(super) length: Option<u64>,
     expects_continue: bool,
+    expects_more: bool,
     kept: Vec<Vec<u8>>,
     size: usize,
     has_regular: bool,
@@ -67,10 +69,7 @@ impl Fields {
             return self.add_pseudo(pseudo, value);
         }
         self.has_regular = true;
-        let is_token = |byte: &u8| {
-            matches!(byte, b'a'..=b'z' | b'0'..=b'9') || b"!#$%&'*+-.^_`|~".contains(byte)
-        };
-        if name.is_empty() || !name.iter().all(is_token) {
+        if !is_token(name) || name.iter().any(u8::is_ascii_uppercase) {
             return None;
         }
         if kept.is_some_and(|kept| kept.as_bytes().eq_ignore_ascii_case(name)) {
@@ -90,8 +89,16 @@ impl Fields {
                 is_same.then_some(())
             }
             b"expect" => {
-                self.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
+                self.expects_continue = true;
+                self.expects_more |= !value.eq_ignore_ascii_case(CONTINUE);
                 Some(())
+            }
+            // What is in front of us may have decided by the other one (RFC 9113 8.3.1).
+            b"host" => {
+                let is_new = !std::mem::replace(&mut self.has_host, true);
+                let authority = self.authority.as_deref().map(str::as_bytes);
+                let is_same = authority.is_none_or(|known| known.eq_ignore_ascii_case(value));
+                (is_new && is_same).then_some(())
             }
             _ => Some(()),
         }
@@ -100,10 +107,10 @@ impl Fields {
     fn add_pseudo(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
         let text = std::str::from_utf8(value).ok()?;
         let is_new = match name {
-            b"method" => self.method.replace(Method::parse(text)).is_none(),
+            b"method" => self.method.replace(Method::parse(text)).is_none() && is_token(value),
             b"path" => self.path.replace(text.to_owned()).is_none(),
             b"scheme" => !std::mem::replace(&mut self.has_scheme, true),
-            b"authority" => !std::mem::replace(&mut self.has_authority, true),
+            b"authority" => self.authority.replace(text.to_owned()).is_none(),
             _ => false,
         };
         is_new.then_some(())
@@ -128,6 +135,9 @@ impl Fields {
         let path = self
             .path
             .filter(|path| path.starts_with('/') || path == "*")?;
+        if self.expects_more {
+            return Some((Err(UNSUPPORTED_EXPECTATION), self.length));
+        }
         let head = Head::new(method, &path).map(|head| Head {
             framing: match (is_complete, self.length) {
                 (true, _) => Framing::None,
@@ -140,5 +150,79 @@ impl Fields {
             ..head
         });
         Some((head, self.length))
+    }
+}
+
+/// Whether this is a token (RFC 9110 5.6.2).
+fn is_token(text: &[u8]) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !text.is_empty() && text.iter().all(is_part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::hpack::put_field, *};
+
+    /// What becomes of a request with this method and these fields.
+    fn fate(method: &str, more: &[(&str, &str)]) -> String {
+        let mut block = Vec::new();
+        let first = [(":method", method), (":scheme", "https"), (":path", "/a")];
+        for (name, value) in first.iter().chain(more) {
+            put_field(&mut block, name, value.as_bytes());
+        }
+        let fields = read(&mut Decoder::default(), &block, None).unwrap();
+        match fields.and_then(|fields| fields.request(true)) {
+            Some((Ok(head), _)) => format!("{:?} {}", head.method, head.path),
+            Some((Err(refusal), _)) => refusal.status.to_string(),
+            None => "malformed".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_method_is_a_token() {
+        for method in ["GET", "get", "PURGE", "M-SEARCH", "!#$%&'*+-.^_`|~09az"] {
+            assert!(fate(method, &[]).ends_with("/a"), "{method:?}");
+        }
+        for method in ["", "GE T", "GET ", "GET/", "G\u{e9}T", "GET\x7f", "(GET)"] {
+            assert_eq!("malformed", fate(method, &[]), "{method:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_names_the_same_authority() {
+        let authority = |value| (":authority", value);
+        for fields in [
+            vec![authority("kes:7373")],
+            vec![authority("kes:7373"), ("host", "kes:7373")],
+            vec![authority("Kes:7373"), ("a", "b"), ("host", "kES:7373")],
+            vec![("host", "kes:7373")],
+        ] {
+            assert_eq!("Get /a", fate("GET", &fields), "{fields:?}");
+        }
+        for fields in [
+            vec![authority("kes"), ("host", "other")],
+            vec![authority("kes"), ("host", "kes:7373")],
+            vec![authority("kes"), ("host", "")],
+            vec![authority(""), ("host", "kes")],
+            vec![authority("kes"), ("host", "kes"), ("host", "kes")],
+            vec![("host", "kes"), ("host", "kes")],
+        ] {
+            assert_eq!("malformed", fate("GET", &fields), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn there_is_one_expectation_only() {
+        let expect = |value| ("expect", value);
+        let go_ahead = expect("100-Continue");
+        assert_eq!("Get /a", fate("GET", &[go_ahead]));
+        for fields in [
+            vec![expect("a-miracle")],
+            vec![expect("")],
+            vec![go_ahead, expect("a-miracle")],
+            vec![expect("a-miracle"), go_ahead],
+        ] {
+            assert_eq!("417", fate("GET", &fields), "{fields:?}");
+        }
     }
 }

@@ -486,7 +486,7 @@ impl Inner {
             Stage::Head if self.input.is_empty() => now + connection.idle_timeout(),
             Stage::Streaming(_) => now + CHECK_INTERVAL,
             #[cfg(feature = "http2")]
-            Stage::Http2(http2) => http2.deadline(now),
+            Stage::Http2(http2) => http2.deadline(),
             _ => now + READ_TIMEOUT,
         };
         connection.set_deadline(server, at);

@@ -123,13 +123,12 @@ impl Http2 {
     }
 
     /// When the sweeper must look.
-    pub(super) fn deadline(&self, now: Instant) -> Instant {
-        let at = match self.protocol.incomplete_since() {
-            Some(since) => since + READ_TIMEOUT,
-            None => now + IDLE_TIMEOUT,
-        };
+    pub(super) fn deadline(&self) -> Instant {
+        let incomplete = self.protocol.incomplete_since();
+        let incomplete = incomplete.map(|since| since + READ_TIMEOUT);
         let streams = self.streams.iter().map(|stream| stream.deadline);
-        streams.fold(at, Instant::min)
+        let idle = self.protocol.idle_since() + IDLE_TIMEOUT;
+        streams.chain(incomplete).fold(idle, Instant::min)
     }
 
     /// When the sweeper must look while the client does not read: not later at its log streams.
@@ -337,7 +336,7 @@ impl Inner {
         if http2.is_idle() {
             http2.streams = Vec::new();
         }
-        connection.set_deadline(server, http2.deadline(self.now));
+        connection.set_deadline(server, http2.deadline());
         self.stage = Stage::Http2(http2);
         match next {
             Next::Wait => Step::NeedsInput,
@@ -369,13 +368,13 @@ impl Inner {
                 takes_nothing |= !stream.expire(has_progress, &mut http2.protocol, self, server);
             }
         }
-        let since = http2.protocol.incomplete_since();
-        let code = match since.map(|since| now >= since + READ_TIMEOUT) {
+        let incomplete = http2.protocol.incomplete_since();
+        let is_idle = http2.is_idle() && now >= http2.protocol.idle_since() + IDLE_TIMEOUT;
+        let code = match incomplete.is_some_and(|since| now >= since + READ_TIMEOUT) {
             _ if takes_nothing => Some(Code::EnhanceYourCalm),
-            Some(true) => Some(Code::Protocol),
-            Some(false) => None,
+            true => Some(Code::Protocol),
             // Idle for too long: the client hears that it is no accident.
-            None => http2.is_idle().then_some(Code::NoError),
+            false => is_idle.then_some(Code::NoError),
         };
         if let Some(code) = code {
             self.is_closing = http2.end(code, self, server) == Next::Close;
@@ -398,3 +397,6 @@ impl Inner {
         self.stage = Stage::Http2(http2);
     }
 }
+
+#[cfg(test)]
+mod tests;
