@@ -14,6 +14,7 @@ use std::{
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -52,6 +53,9 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// The most addresses that the HTTP client tries.
 const MAX_ADDRESSES: usize = 16;
 
+/// The name server that answered last, of the system's.
+static LAST: AtomicUsize = AtomicUsize::new(0);
+
 /// Why there is no address.
 #[derive(Debug)]
 pub enum Error {
@@ -70,6 +74,9 @@ pub struct Resolver {
     settings: PathBuf,
     /// The port of name servers.
     port: u16,
+    /// The number of the name server to begin with. One that is dead costs its time once, not with each
+    /// lookup.
+    first: &'static AtomicUsize,
 }
 
 impl Default for Resolver {
@@ -78,6 +85,7 @@ impl Default for Resolver {
             hosts: "/etc/hosts".into(),
             settings: "/etc/resolv.conf".into(),
             port: 53,
+            first: &LAST,
         }
     }
 }
@@ -98,7 +106,8 @@ impl Resolver {
             found = vec![Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()]; // RFC 6761 6.3
         }
         if found.is_empty() {
-            found = Settings::parse(&text(&self.settings), self.port).ask(host, deadline)?;
+            found = Settings::parse(&text(&self.settings), self.port)
+                .ask(host, self.first, deadline)?;
         }
         // In the order of RFC 6724, as far as it matters: what no route leads to comes last.
         let (near, far): (Vec<_>, Vec<_>) =
@@ -265,7 +274,12 @@ impl Settings {
     }
 
     /// The addresses of the first name that has any.
-    fn ask(&self, host: &str, deadline: Deadline) -> Result<Vec<IpAddr>, Error> {
+    fn ask(
+        &self,
+        host: &str,
+        first: &AtomicUsize,
+        deadline: Deadline,
+    ) -> Result<Vec<IpAddr>, Error> {
         let mut failure = Error::NotFound;
         for name in self.names(host) {
             let mut found = Vec::new();
@@ -275,7 +289,7 @@ impl Settings {
                     true => deadline,
                     false => deadline.min(Deadline::after(Instant::now(), SECOND_WAIT)),
                 };
-                match self.records(&name, kind, by) {
+                match self.records(&name, kind, first, by) {
                     Ok(addresses) => found.extend(addresses),
                     // Servers that are silent now are so a moment later.
                     Err(Error::Timeout) if found.is_empty() => return Err(Error::Timeout),
@@ -286,15 +300,26 @@ impl Settings {
                 return Ok(found);
             }
         }
+        // The servers before it may know more.
+        first.store(0, Relaxed);
         Err(failure)
     }
 
     /// The addresses of `name` in records of one type, from the first server that can tell.
-    fn records(&self, name: &str, kind: u16, deadline: Deadline) -> Result<Vec<IpAddr>, Error> {
+    fn records(
+        &self,
+        name: &str,
+        kind: u16,
+        first: &AtomicUsize,
+        deadline: Deadline,
+    ) -> Result<Vec<IpAddr>, Error> {
+        let count = self.servers.len();
+        let begin = first.load(Relaxed);
         let mut failure = Error::Timeout;
-        let mut tries_left = self.attempts * self.servers.len() as u32;
+        let mut tries_left = self.attempts * count as u32;
         for _ in 0..self.attempts {
-            for server in &self.servers {
+            for number in (begin..begin + count).map(|number| number % count) {
+                let server = &self.servers[number];
                 let left = deadline.remaining(Instant::now());
                 if left.is_zero() {
                     return Err(Error::Timeout);
@@ -309,7 +334,10 @@ impl Settings {
                 };
                 let by = Deadline::after(Instant::now(), wait);
                 match exchange(*server, &query, by).and_then(|answer| addresses(&answer, &query)) {
-                    Ok(found) => return Ok(found),
+                    Ok(found) => {
+                        first.store(number, Relaxed);
+                        return Ok(found);
+                    }
                     Err(e) if is_timeout(&e) => {}
                     Err(e) => {
                         let why = format!("{}: {e}", server.ip());

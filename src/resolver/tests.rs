@@ -63,6 +63,7 @@ fn resolver(name: &str, hosts: &str, settings: &str, says: Says) -> Resolver {
         hosts: directory.join("hosts"),
         settings: directory.join("settings"),
         port,
+        first: Box::leak(Box::default()),
     }
 }
 
@@ -188,14 +189,30 @@ fn bytes_in_another_encoding_hide_nothing() {
 #[test]
 fn a_silent_name_server_leaves_time_for_the_next_one() {
     let settings = "nameserver 127.0.0.2\nnameserver 127.0.0.1\n";
-    let resolver = resolver("next", "", settings, |_, kind| match kind {
-        1 => (0, false, vec![(1, vec![10, 0, 0, 6])]),
+    let resolver = resolver("next", "", settings, |name, kind| match (name, kind) {
+        ("bao", 1) => (0, false, vec![(1, vec![10, 0, 0, 6])]),
         _ => (0, false, Vec::new()),
     });
-    let _silent = UdpSocket::bind(("127.0.0.2", resolver.port)).unwrap();
-    let deadline = Deadline::after(Instant::now(), Duration::from_secs(2));
-    let found = resolver.lookup("bao", deadline).unwrap();
-    assert_eq!([IpAddr::from([10, 0, 0, 6])], *found);
+    let silent = UdpSocket::bind(("127.0.0.2", resolver.port)).unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let is_asked = || {
+        let query = silent.recv(&mut [0; 512]).is_ok();
+        while silent.recv(&mut [0; 512]).is_ok() {}
+        query
+    };
+    let deadline = || Deadline::after(Instant::now(), Duration::from_secs(2));
+    // It is not asked again as long as the other answers.
+    for is_first in [true, false, false] {
+        let found = resolver.lookup("bao", deadline()).unwrap();
+        assert_eq!([IpAddr::from([10, 0, 0, 6])], *found);
+        assert_eq!(is_first, is_asked());
+    }
+    // It is once the other does not know a name.
+    let unknown = resolver.lookup("nobody", deadline());
+    assert!(matches!(unknown, Err(Error::NotFound)), "{unknown:?}");
+    assert!(!is_asked());
+    resolver.lookup("bao", deadline()).unwrap();
+    assert!(is_asked());
 }
 
 #[test]
