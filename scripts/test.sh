@@ -62,7 +62,7 @@ go_checked() {
     [ -z "$unformatted" ] || { echo "gofmt would change: $unformatted" >&2; return 1; }
     (export GOPROXY=off GOTOOLCHAIN=local && cd scripts/go-client && go vet ./...)
 }
-documented() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items --quiet; }
+documented() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items --quiet; }
 # The tests that need OpenBao are skipped without it, except in CI.
 openbao() {
     if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then provide python3-venv || true; fi
@@ -102,18 +102,32 @@ report() {
         *) failed=$((failed + 1)); printf '   %s: FAILED with %d, %d s\n' "$1" "$2" "$3" ;;
     esac
 }
-# shell_test NAME: its output and how long it took.
+# shell_test NAME [HOW]: its output; how long it took is left in a file.
 shell_test() {
     local start=$SECONDS code=0
-    timeout 300 "scripts/it/$1.sh" || code=$?
+    "${2:-limited}" "scripts/it/$1.sh" || code=$?
     echo $((SECONDS - start)) >"$results/$1.seconds"
     return "$code"
+}
+limited() { timeout 300 "$1"; }
+# beside FILE: as `limited`, but a signal ends the test, too.
+beside() {
+    timeout 300 "$1" &
+    # shellcheck disable=SC2064  # the process is that of now
+    trap "kill $! 2>/dev/null; exit 130" TERM
+    wait $!
 }
 
 # These wait most of the time, so they run beside those that follow and are reported in the end.
 readonly PATIENT=' 15-slow-store 39-openbao-faults 51-keysecure '
 results="$(mktemp -d)"
 declare -A patient=()
+finish() {
+    if [ ${#patient[@]} -gt 0 ]; then kill "${patient[@]}" 2>/dev/null; wait "${patient[@]}"; fi
+    rm -rf "$results"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
 for file in scripts/it/[0-9]*.sh; do
     name="$(basename "$file" .sh)" wanted=
     [ $# -gt 0 ] || wanted=yes
@@ -124,7 +138,7 @@ for file in scripts/it/[0-9]*.sh; do
     if [ -z "${KES-}" ]; then
         failed=$((failed + 1))   # there is nothing to test
     elif [[ $PATIENT = *" $name "* ]]; then
-        shell_test "$name" >"$results/$name.output" 2>&1 &
+        shell_test "$name" beside >"$results/$name.output" 2>&1 &
         patient[$name]=$!
     else
         printf '\n── %s\n' "$name"
@@ -133,14 +147,15 @@ for file in scripts/it/[0-9]*.sh; do
         report "$name" "$code" "$(cat "$results/$name.seconds")"
     fi
 done
-for name in "${!patient[@]}"; do
+for name in $PATIENT; do
+    [ -n "${patient[$name]-}" ] || continue
     code=0
     wait "${patient[$name]}" || code=$?
     printf '\n── %s\n' "$name"
     cat "$results/$name.output"
     report "$name" "$code" "$(cat "$results/$name.seconds")"
 done
-rm -rf "$results"
+patient=()
 
 printf '\nall of it took %d s\n' $((SECONDS - began))
 if [ ${#failed_steps[@]} -gt 0 ]; then printf 'FAILED: %s\n' "${failed_steps[@]}"; fi

@@ -53,7 +53,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// The most addresses that the HTTP client tries.
 const MAX_ADDRESSES: usize = 16;
 
-/// The name server that answered last, of the system's.
+/// The name server that told an address last, of the system's.
 static LAST: AtomicUsize = AtomicUsize::new(0);
 
 /// Why there is no address.
@@ -273,11 +273,31 @@ impl Settings {
         names
     }
 
-    /// The addresses of the first name that has any.
+    /// The addresses of `host`. If the server that is asked first is not the first of all and does not
+    /// know the name, those before it may.
     fn ask(
         &self,
         host: &str,
         first: &AtomicUsize,
+        deadline: Deadline,
+    ) -> Result<Vec<IpAddr>, Error> {
+        let is_in_order = first.load(Relaxed) == 0;
+        let found = self.ask_from(first, host, deadline);
+        if found.is_ok() || is_in_order {
+            return found;
+        }
+        first.store(0, Relaxed);
+        match found {
+            Err(Error::NotFound) => self.ask_from(first, host, deadline),
+            found => found,
+        }
+    }
+
+    /// The addresses of the first name that has any.
+    fn ask_from(
+        &self,
+        first: &AtomicUsize,
+        host: &str,
         deadline: Deadline,
     ) -> Result<Vec<IpAddr>, Error> {
         let mut failure = Error::NotFound;
@@ -300,8 +320,6 @@ impl Settings {
                 return Ok(found);
             }
         }
-        // The servers before it may know more.
-        first.store(0, Relaxed);
         Err(failure)
     }
 
@@ -335,7 +353,10 @@ impl Settings {
                 let by = Deadline::after(Instant::now(), wait);
                 match exchange(*server, &query, by).and_then(|answer| addresses(&answer, &query)) {
                     Ok(found) => {
-                        first.store(number, Relaxed);
+                        // One that knows nothing of it is no better than those before it.
+                        if !found.is_empty() {
+                            first.store(number, Relaxed);
+                        }
                         return Ok(found);
                     }
                     Err(e) if is_timeout(&e) => {}

@@ -207,12 +207,35 @@ fn a_silent_name_server_leaves_time_for_the_next_one() {
         assert_eq!([IpAddr::from([10, 0, 0, 6])], *found);
         assert_eq!(is_first, is_asked());
     }
-    // It is once the other does not know a name.
+    // It is when the other does not know a name, and from then on.
     let unknown = resolver.lookup("nobody", deadline());
-    assert!(matches!(unknown, Err(Error::NotFound)), "{unknown:?}");
-    assert!(!is_asked());
+    assert!(unknown.is_err(), "{unknown:?}");
+    assert!(is_asked());
     resolver.lookup("bao", deadline()).unwrap();
     assert!(is_asked());
+}
+
+#[test]
+fn a_server_that_does_not_know_the_name_is_not_asked_first_the_next_time() {
+    let settings = "nameserver 127.0.0.1\nnameserver 127.0.0.2\n";
+    let resolver = resolver("knows", "", settings, |_, kind| match kind {
+        1 => (0, false, vec![(1, vec![10, 0, 0, 6])]),
+        _ => (2, false, Vec::new()),
+    });
+    let other = UdpSocket::bind(("127.0.0.2", resolver.port)).unwrap();
+    thread::spawn(move || {
+        let mut query = [0; 512];
+        while let Ok((length, client)) = other.recv_from(&mut query) {
+            let unknown = answer(&query[..length], |_, _| (3, false, Vec::new()), true);
+            other.send_to(&unknown, client).unwrap();
+        }
+    });
+    for _ in 0..3 {
+        assert_eq!(["10.0.0.6"], *lookup(&resolver, "bao").unwrap());
+    }
+    // Not even if it was the one that answered.
+    resolver.first.store(1, Relaxed);
+    assert_eq!(["10.0.0.6"], *lookup(&resolver, "bao").unwrap());
 }
 
 #[test]

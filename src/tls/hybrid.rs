@@ -2,7 +2,7 @@
 //! one of X25519 and ML-KEM-768 does, so that a recording is of no use to a later quantum computer.
 //!
 //! Shares and secrets are those of draft-ietf-tls-ecdhe-mlkem: the part of ML-KEM first, then that
-//! of X25519. X25519 is ring's, ML-KEM that of the crate `ml-kem`. Knows nothing of certificates.
+//! of X25519. X25519 is ring's, ML-KEM that of the crate `ml-kem`, through a package of our own. Knows nothing of certificates.
 
 use kes_ml_kem_768::{CIPHERTEXT, KEY, PrivateKey, SECRET, SEED, Secret, encapsulate};
 use rustls::{
@@ -54,7 +54,8 @@ impl SupportedKxGroup for X25519MlKem768 {
         let mut message = Zeroizing::new([0; SECRET]);
         fill_random(&mut *message)?;
         // First, since it finds a wrong key before anything is computed.
-        let (ciphertext, secret) = encapsulate(key, &message).ok_or(INVALID)?;
+        let mut secret = Secret::default();
+        let ciphertext = encapsulate(key, &message, &mut secret).ok_or(INVALID)?;
         let classical = X25519.start_and_complete(point)?;
         let mut share = Vec::with_capacity(CIPHERTEXT + POINT);
         share.extend_from_slice(&ciphertext);
@@ -179,7 +180,8 @@ mod tests {
         );
 
         let key = PrivateKey::from_seed(&bytes(1));
-        let (ciphertext, secret) = encapsulate(&key.public_key(), &bytes(0x41)).unwrap();
+        let mut secret = Secret::default();
+        let ciphertext = encapsulate(&key.public_key(), &bytes(0x41), &mut secret).unwrap();
         let known = [
             0x55, 0x01, 0xfc, 0x52, 0x3b, 0x74, 0x5f, 0x41, 0x76, 0x2a, 0x18, 0x8d, 0xe4, 0x4a,
             0x59, 0xb9, 0x20, 0xf4, 0x30, 0x14, 0x62, 0x04, 0xee, 0x4e, 0x79, 0x37, 0x32, 0x39,

@@ -7,7 +7,7 @@ use ml_kem::{
     B32, Ciphertext, DecapsulationKey768, EncapsulationKey768, Key, KeyExport as _, MlKem768, Seed,
     kem::Decapsulate as _,
 };
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// Bytes of an encapsulation key.
 pub const KEY: usize = 1184;
@@ -24,11 +24,19 @@ pub type Secret = Zeroizing<[u8; SECRET]>;
 /// Makes a secret from a message, which must be random, and the ciphertext from which the owner of
 /// the key gets the same secret. `None` if it is no key: not all coefficients are reduced (FIPS 203,
 /// 7.2).
+///
+/// The secret is put where it stays: moved along with the ciphertext, it would leave copies behind.
 #[must_use]
-pub fn encapsulate(key: &[u8; KEY], message: &[u8; SECRET]) -> Option<([u8; CIPHERTEXT], Secret)> {
+pub fn encapsulate(
+    key: &[u8; KEY],
+    message: &[u8; SECRET],
+    secret: &mut Secret,
+) -> Option<[u8; CIPHERTEXT]> {
     let key = EncapsulationKey768::new(<&Key<EncapsulationKey768>>::from(key)).ok()?;
-    let (ciphertext, secret) = key.encapsulate_deterministic(<&B32>::from(message));
-    Some((ciphertext.into(), Zeroizing::new(secret.into())))
+    let (ciphertext, mut shared) = key.encapsulate_deterministic(<&B32>::from(message));
+    secret.copy_from_slice(&shared);
+    shared.zeroize();
+    Some(ciphertext.into())
 }
 
 /// A decapsulation key, wiped when it is dropped.
@@ -52,6 +60,10 @@ impl PrivateKey {
     #[must_use]
     pub fn decapsulate(&self, ciphertext: &[u8; CIPHERTEXT]) -> Secret {
         let ciphertext = <&Ciphertext<MlKem768>>::from(ciphertext);
-        Zeroizing::new(self.0.decapsulate(ciphertext).into())
+        let mut shared = self.0.decapsulate(ciphertext);
+        let mut secret = Secret::default();
+        secret.copy_from_slice(&shared);
+        shared.zeroize();
+        secret
     }
 }

@@ -206,7 +206,7 @@ impl Connection {
         if self.is_idle_stream(frame.stream) {
             return Err(Code::Protocol);
         }
-        // One that had its whole answer costs nothing more: curl resets every stream that has ended.
+        // One that had its whole answer costs nothing more: curl resets each that ended without a body.
         let Some(at) = self.position(frame.stream) else {
             return self.count(Kind::Other, now).map(|()| Event::Nothing);
         };
