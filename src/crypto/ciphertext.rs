@@ -8,7 +8,7 @@ use base64::Engine;
 use ring::aead;
 use serde::Deserialize;
 
-use super::{Algorithm, BASE64, MasterKey, Members, Text, key::IV_SIZE, read_members};
+use super::{Algorithm, BASE64, MasterKey, Members, Text, key::IV_SIZE, push_base64, read_members};
 use crate::secret::{self, Secret, Wiped};
 
 /// Size of the nonce of both AEADs, in bytes.
@@ -165,15 +165,15 @@ fn to_json(
         .iter()
         .map(|(label, bytes)| label.len() + bytes.len().div_ceil(3) * 4)
         .sum();
-    let mut json = String::with_capacity("{\"aead\":\"".len() + name.len() + texts + "\"}".len());
-    json.push_str("{\"aead\":\"");
-    json.push_str(name);
+    let mut json = Vec::with_capacity("{\"aead\":\"".len() + name.len() + texts + "\"}".len());
+    json.extend_from_slice(b"{\"aead\":\"");
+    json.extend_from_slice(name.as_bytes());
     for (label, bytes) in members {
-        json.push_str(label);
-        BASE64.encode_string(bytes, &mut json);
+        json.extend_from_slice(label.as_bytes());
+        push_base64(&mut json, bytes);
     }
-    json.push_str("\"}");
-    json.into_bytes()
+    json.extend_from_slice(b"\"}");
+    json
 }
 
 /// The JSON members of C1 and C2. The `id` of C2 is ignored, as by KES 0.14.

@@ -15,7 +15,7 @@ use super::{
     pipeline::select,
 };
 use crate::{
-    crypto::{BASE64, MasterKey, Text, ciphertext, stored},
+    crypto::{BASE64, MasterKey, Text, ciphertext, push_base64, stored},
     deadline::Deadline,
     http::reply::Reply,
     keystore::KeyName,
@@ -142,17 +142,17 @@ fn object(members: &[(&str, &[u8])]) -> Reply {
     let size = members
         .iter()
         .map(|(name, bytes)| name.len() + bytes.len().div_ceil(3) * 4 + 6);
-    let mut json = String::with_capacity(size.sum::<usize>() + 3);
+    let mut json = Vec::with_capacity(size.sum::<usize>() + 3);
     for (at, (name, bytes)) in members.iter().enumerate() {
-        json.push(if at == 0 { '{' } else { ',' });
-        json.push('"');
-        json.push_str(name);
-        json.push_str("\":\"");
-        BASE64.encode_string(bytes, &mut json);
-        json.push('"');
+        json.push(if at == 0 { b'{' } else { b',' });
+        json.push(b'"');
+        json.extend_from_slice(name.as_bytes());
+        json.extend_from_slice(b"\":\"");
+        push_base64(&mut json, bytes);
+        json.push(b'"');
     }
-    json.push_str("}\n");
-    Reply::json(json.into_bytes())
+    json.extend_from_slice(b"}\n");
+    Reply::json(json)
 }
 
 /// The binary members `names` of the first JSON object in `body`, decoded from base64.
