@@ -84,8 +84,7 @@ done
 if [ $# -eq 0 ]; then
     run 'format' formatted
     run 'lints' linted
-    # Most of them wait most of the time.
-    run 'tests' env "RUST_TEST_THREADS=${RUST_TEST_THREADS:-4}" cargo test --locked --quiet --no-fail-fast
+    run 'tests' cargo test --locked --quiet --no-fail-fast
     run 'documentation' documented
     if [ -e scripts/bench-tool/Cargo.toml ]; then run 'lints of the benchmark' bench_linted; fi
     run 'client in Go' go_checked
