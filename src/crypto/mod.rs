@@ -26,8 +26,8 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
 );
 
-/// Appends `bytes` in base64. They go straight to where they stay, which leaves no copy of a secret
-/// elsewhere.
+/// Appends `bytes` in base64. They go straight to where they stay: a text that has the room leaves no
+/// copy of a secret elsewhere.
 pub(crate) fn push_base64(text: &mut Vec<u8>, bytes: &[u8]) {
     let start = text.len();
     text.resize(start + bytes.len().div_ceil(3) * 4, 0);
