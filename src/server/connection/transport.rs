@@ -1,7 +1,7 @@
 //! What stands between the bytes of HTTP and the socket: TLS for clients, nothing for probes.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, IoSlice, Read, Write},
     net::TcpStream,
 };
 
@@ -138,7 +138,7 @@ impl Transport {
     /// Writes once.
     pub(super) fn write(&mut self, socket: &mut TcpStream) -> io::Result<usize> {
         match self {
-            Self::Tls(tls) => tls.write_tls(socket),
+            Self::Tls(tls) => tls.write_tls(&mut Piecewise(socket)),
             Self::Plain(plain) => {
                 let count = socket.write(&plain.to_send)?;
                 plain.to_send.drain(..count);
@@ -152,5 +152,26 @@ impl Transport {
         if let Self::Tls(tls) = self {
             tls.send_close_notify();
         }
+    }
+}
+
+/// A socket that takes one piece, which is what there nearly always is, by `send`: the system call for
+/// several takes longer.
+struct Piecewise<'a>(&'a mut TcpStream);
+
+impl Write for Piecewise<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match pieces {
+            [piece] => self.0.write(piece),
+            pieces => self.0.write_vectored(pieces),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
