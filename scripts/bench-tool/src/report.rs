@@ -262,8 +262,10 @@ fn times(runs: &[&Value], others: &[&Value]) -> Option<f64> {
 
 fn checks(lines: &[Value]) -> Vec<Value> {
     let runs: Vec<&Value> = loads(lines).collect();
-    let figure =
-        |runs: &[&Value], name: &str| median(&sorted(runs.iter().filter_map(|run| run[name].as_f64())));
+    // What was run and has no figure holds nothing.
+    let figure = |runs: &[&Value], name: &str| {
+        median(&sorted(runs.iter().filter_map(|run| run[name].as_f64()))).unwrap_or(f64::NAN)
+    };
     let is_kept = |client: &str| client == "keep-alive";
     let mut checks = Vec::new();
     let mut check = |holds: bool, text: String| checks.push(json!({ "holds": holds, "text": text }));
