@@ -13,9 +13,7 @@ type Result<T> = std::result::Result<T, Failure>;
 
 /// `kes identity assign <identity> <policy>`
 pub(super) fn assign(args: &Args) -> Result<()> {
-    let [identity, policy] = arguments(args, &["identity", "policy"], 2)? else {
-        unreachable!("both are required");
-    };
+    let ([identity, policy], _) = arguments(args, ["identity", "policy"], 2)?;
     let path = format!(
         "/v1/identity/assign/{}/{}",
         escape(policy),
@@ -37,7 +35,8 @@ pub(super) fn assign(args: &Args) -> Result<()> {
 
 /// `kes identity list [<pattern>]`
 pub(super) fn list(args: &Args) -> Result<()> {
-    let pattern = arguments(args, &[], 1)?.first().map_or("*", String::as_str);
+    let ([], pattern) = arguments(args, [], 1)?;
+    let pattern = pattern.first().map_or("*", String::as_str);
     let assigned = fetch(&client(args)?, pattern)
         .map_err(|e| format!("failed to list identities matching {pattern:?}: {e}"))?;
     if wants_json(args) {
@@ -69,7 +68,7 @@ pub(super) fn parse(list: &[u8]) -> serde_json::Result<BTreeMap<String, String>>
 
 /// `kes identity forget <identity>`
 pub(super) fn forget(args: &Args) -> Result<()> {
-    let identity = &arguments(args, &["identity"], 1)?[0];
+    let ([identity], _) = arguments(args, ["identity"], 1)?;
     let path = format!("/v1/identity/forget/{}", escape(identity));
     client(args)?
         .send("DELETE", &path, None, MAX_ANSWER)

@@ -12,31 +12,27 @@ use crate::client::{Client, MAX_ANSWER, MAX_LIST, escape};
 type Result<T> = std::result::Result<T, Failure>;
 
 /// What is missing without an argument.
-const NAME: &[&str] = &["key name"];
+const NAME: [&str; 1] = ["key name"];
 
 /// The longest value that is read from standard input, in bytes.
 const MAX_STDIN: u64 = 2 << 20;
 
 /// `kes key create <name> [<key>]`
 pub(super) fn create(args: &Args) -> Result<()> {
-    match arguments(args, NAME, 2)? {
-        [name] => {
-            client(args)?
-                .send("POST", &path("create", name), None, MAX_ANSWER)
-                .map_err(|e| Failure::Plain(format!("Failed to create key {name:?}: {e}")))?;
-            Ok(())
-        }
-        [name, key] => import_key(args, name, key),
-        _ => Err("no key name specified".into()),
+    let ([name], key) = arguments(args, NAME, 2)?;
+    if let Some(key) = key.first() {
+        return import_key(args, name, key);
     }
+    client(args)?
+        .send("POST", &path("create", name), None, MAX_ANSWER)
+        .map_err(|e| Failure::Plain(format!("Failed to create key {name:?}: {e}")))?;
+    Ok(())
 }
 
 /// `kes key import <name> <key>`
 pub(super) fn import(args: &Args) -> Result<()> {
-    match arguments(args, NAME, 2)? {
-        [name, key] => import_key(args, name, key),
-        _ => Err("no key specified".into()),
-    }
+    let ([name, key], _) = arguments(args, ["key name", "key"], 2)?;
+    import_key(args, name, key)
 }
 
 fn import_key(args: &Args, name: &str, key: &str) -> Result<()> {
@@ -54,7 +50,7 @@ fn import_key(args: &Args, name: &str, key: &str) -> Result<()> {
 
 /// `kes key delete <name>`
 pub(super) fn delete(args: &Args) -> Result<()> {
-    let name = &arguments(args, NAME, 1)?[0];
+    let ([name], _) = arguments(args, NAME, 1)?;
     client(args)?
         .send("DELETE", &path("delete", name), None, MAX_ANSWER)
         .map_err(|e| format!("failed to delete key {name:?}: {e}"))?;
@@ -63,7 +59,8 @@ pub(super) fn delete(args: &Args) -> Result<()> {
 
 /// `kes key list [<pattern>]`
 pub(super) fn list(args: &Args) -> Result<()> {
-    let pattern = arguments(args, &[], 1)?.first().map_or("*", String::as_str);
+    let ([], pattern) = arguments(args, [], 1)?;
+    let pattern = pattern.first().map_or("*", String::as_str);
     let failed = |why: String| format!("failed to list keys matching {pattern:?}: {why}");
     let lines = client(args)?
         .send("GET", &path("list", pattern), None, MAX_LIST)
@@ -100,9 +97,8 @@ pub(super) fn names(lines: &[u8]) -> serde_json::Result<Vec<String>> {
 
 /// `kes key derive <name> [<context>]`
 pub(super) fn derive(args: &Args) -> Result<()> {
-    let arguments = arguments(args, NAME, 2)?;
-    let name = &arguments[0];
-    let context = optional("context", arguments.get(1))?;
+    let ([name], context) = arguments(args, NAME, 2)?;
+    let context = optional("context", context.first())?;
     let answer: Answer = call(args, "generate", name, &[("context", &context)])
         .map_err(|e| format!("failed to derive key: {e}"))?;
     let (plaintext, ciphertext) = (answer.plaintext(), answer.ciphertext());
@@ -118,12 +114,10 @@ pub(super) fn derive(args: &Args) -> Result<()> {
 
 /// `kes key encrypt <name> <plaintext> [<context>]`
 pub(super) fn encrypt(args: &Args) -> Result<()> {
-    let [name, plaintext, rest @ ..] = arguments(args, NAME, 3)? else {
-        return Err("no plaintext specified".into());
-    };
+    let ([name, plaintext], context) = arguments(args, ["key name", "plaintext"], 3)?;
     only_one_from_stdin(args)?;
     let plaintext = value("plaintext", plaintext)?;
-    let context = optional("context", rest.first())?;
+    let context = optional("context", context.first())?;
     let answer = call(
         args,
         "encrypt",
@@ -139,12 +133,10 @@ pub(super) fn encrypt(args: &Args) -> Result<()> {
 
 /// `kes key decrypt <name> <ciphertext> [<context>]`
 pub(super) fn decrypt(args: &Args) -> Result<()> {
-    let [name, ciphertext, rest @ ..] = arguments(args, NAME, 3)? else {
-        return Err("no ciphertext specified".into());
-    };
+    let ([name, ciphertext], context) = arguments(args, ["key name", "ciphertext"], 3)?;
     only_one_from_stdin(args)?;
     let ciphertext = value("ciphertext", ciphertext)?;
-    let context = optional("context", rest.first())?;
+    let context = optional("context", context.first())?;
     let answer = call(
         args,
         "decrypt",

@@ -184,14 +184,18 @@ fn complain(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// The arguments: at least as many as there are names in `required`, which say what is missing, and
-/// no more than `most`.
-fn arguments<'a>(args: &'a Args, required: &[&str], most: usize) -> Result<&'a [String], Failure> {
+/// The arguments: those that `required` names, which says what is missing, and the others, so that there
+/// are no more than `most`.
+fn arguments<'a, const N: usize>(
+    args: &'a Args,
+    required: [&str; N],
+    most: usize,
+) -> Result<(&'a [String; N], &'a [String]), Failure> {
     let given = args.positional.len();
-    match required.get(given) {
-        Some(missing) => Err(format!("no {missing} specified").into()),
-        None if given > most => Err("too many arguments".into()),
-        None => Ok(&args.positional),
+    match args.positional.split_first_chunk() {
+        None => Err(format!("no {} specified", required[given]).into()),
+        Some(_) if given > most => Err("too many arguments".into()),
+        Some(arguments) => Ok(arguments),
     }
 }
 

@@ -31,9 +31,7 @@ pub(super) struct Document {
 
 /// `kes policy add <name> [<file>]`
 pub(super) fn add(args: &Args) -> Result<()> {
-    let [name, file @ ..] = arguments(args, &["policy name"], 2)? else {
-        unreachable!("a name is required");
-    };
+    let ([name], file) = arguments(args, ["policy name"], 2)?;
     let policy = match file.first().map(String::as_str) {
         None | Some("-") => parse(io::stdin())
             .map_err(|e| format!("failed to read policy file from standard input: {e}"))?,
@@ -109,7 +107,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
 
 /// `kes policy show <name>`
 pub(super) fn show(args: &Args) -> Result<()> {
-    let name = &arguments(args, &["policy name"], 1)?[0];
+    let ([name], _) = arguments(args, ["policy name"], 1)?;
     let policy =
         fetch(&client(args)?, name).map_err(|e| format!("failed to fetch policy {name:?}: {e}"))?;
     if wants_json(args) {
@@ -132,7 +130,8 @@ pub(super) fn fetch(client: &Client, name: &str) -> std::result::Result<Document
 
 /// `kes policy list [<pattern>]`
 pub(super) fn list(args: &Args) -> Result<()> {
-    let pattern = arguments(args, &[], 1)?.first().map_or("*", String::as_str);
+    let ([], pattern) = arguments(args, [], 1)?;
+    let pattern = pattern.first().map_or("*", String::as_str);
     let failed = |why: String| format!("failed to list policies matching {pattern:?}: {why}");
     let answer = client(args)?
         .send("GET", &path("list", pattern), None, MAX_LIST)
@@ -157,7 +156,7 @@ pub(super) fn names(list: &[u8]) -> serde_json::Result<Vec<String>> {
 
 /// `kes policy delete <name>`
 pub(super) fn delete(args: &Args) -> Result<()> {
-    let name = &arguments(args, &["policy name"], 1)?[0];
+    let ([name], _) = arguments(args, ["policy name"], 1)?;
     client(args)?
         .send("DELETE", &path("delete", name), None, MAX_ANSWER)
         .map_err(|e| format!("failed to delete policy {name:?}: {e}"))?;

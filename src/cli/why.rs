@@ -47,9 +47,7 @@ enum Source<'a> {
 
 /// `kes policy why <identity> <path>`
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let [identity, path] = arguments(args, &["identity", "path"], 2)? else {
-        unreachable!("both are required");
-    };
+    let ([identity, path], _) = arguments(args, ["identity", "path"], 2)?;
     if !path.starts_with('/') {
         return Err(format!("invalid path {path:?}: it must start with '/'").into());
     }

@@ -110,16 +110,12 @@ maps! {
     lenient SecretManager { project_id: String, }
 }
 
-/// `keys` is the key store in the older format and a list of key names in the newer one.
-pub(super) enum Keys {
-    Stores(Box<Stores>),
-    Names(Vec<Option<Key>>),
-}
-
-impl Default for Keys {
-    fn default() -> Self {
-        Self::Names(Vec::new())
-    }
+/// `keys` is the key store in the older format and a list of key names in the newer one: of the two
+/// there is the one that was read.
+#[derive(Default)]
+pub(super) struct Keys {
+    pub(super) stores: Option<Box<Stores>>,
+    pub(super) names: Option<Vec<Option<Key>>>,
 }
 
 impl Value for Keys {
@@ -134,19 +130,11 @@ impl Either for Keys {
     }
 
     fn list(&mut self) -> &mut dyn List {
-        *self = Self::default();
-        let Self::Names(names) = self else {
-            unreachable!("it was just set")
-        };
-        names
+        self.names.insert(Vec::new())
     }
 
     fn map(&mut self) -> &mut dyn Map {
-        *self = Self::Stores(Box::default());
-        let Self::Stores(stores) = self else {
-            unreachable!("it was just set")
-        };
-        &mut **stores
+        &mut **self.stores.insert(Box::default())
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn lint(
         return Vec::new();
     };
     let has = |section| file::locate(text, &[Step::Field(section)]).is_some();
-    let is_list = matches!(file.keys, Some(file::Keys::Names(_)));
+    let is_list = file.keys.as_ref().is_some_and(|keys| keys.names.is_some());
     let mut lint = Lint {
         text,
         is_whole,

@@ -162,22 +162,20 @@ impl Loader<'_> {
         let log = self.log(file.log.unwrap_or_default());
         let probe = self.probe(file.probe.unwrap_or_default(), address);
 
-        let (section, stores, keys) = match (file.keystore, file.keys) {
-            (None, Some(file::Keys::Stores(stores))) => ("keys", *stores, Vec::new()),
-            (Some(stores), Some(file::Keys::Stores(_))) => {
+        let file::Keys { stores, names } = file.keys.unwrap_or_default();
+        let (section, stores) = match (file.keystore, stores) {
+            (None, Some(stores)) => ("keys", *stores),
+            (Some(stores), Some(_)) => {
                 self.refuse(self.invalid("keys", Problem::MixedFormats));
-                ("keystore", stores, Vec::new())
-            }
-            (stores, Some(file::Keys::Names(keys))) => {
-                ("keystore", stores.unwrap_or_default(), keys)
+                ("keystore", stores)
             }
             // A section without content is hardly there for the key store in memory.
-            (None, None) if self.has("keys") && !self.has("keystore") => {
-                ("keys", file::Stores::default(), Vec::new())
+            (None, None) if names.is_none() && self.has("keys") && !self.has("keystore") => {
+                ("keys", file::Stores::default())
             }
-            (stores, None) => ("keystore", stores.unwrap_or_default(), Vec::new()),
+            (stores, None) => ("keystore", stores.unwrap_or_default()),
         };
-        let keys = self.keys(keys);
+        let keys = self.keys(names.unwrap_or_default());
         let section = Section {
             loader: self,
             name: section,

@@ -98,16 +98,13 @@ fn rows(lines: &[Value]) -> Vec<Value> {
     for (run, group) in groups(&runs) {
         let figures = |name: &str| sorted(group.iter().filter_map(|run| run[name].as_f64()));
         let cpu = figures("cpu_us");
-        // Compared round by round: what slows the machine for a while slows both.
-        let times_floor =
-            sorted(group.iter().filter_map(|run| Some(run["cpu_us"].as_f64()? / floor_of(&runs, run)?)));
         let mut row = json!({
             "label": run["label"], "client": run["client"], "op": run["op"],
             "connections": run["connections"], "keys": run["keys"],
             "unavailable": run["unavailable"],
             "rounds": group.len(),
             "cpu_us_min": cpu.first(), "cpu_us_max": cpu.last(),
-            "times_floor": median(&times_floor),
+            "times_floor": times(&group, |run| floor_of(&runs, run)),
             "peak_kib": figures("peak_kib").last(),
             "errors": figures("errors").iter().sum::<f64>(),
             "first_error": group.iter().map(|run| &run["first_error"]).find(|error| !error.is_null()),
@@ -251,13 +248,15 @@ fn ours<'a>(
     ours
 }
 
-/// How many times the CPU of `others` `runs` took, one beside the other in the same round: what slows
-/// the machine for a while slows both.
-fn times(runs: &[&Value], others: &[&Value]) -> Option<f64> {
-    median(&sorted(runs.iter().filter_map(|run| {
-        let other = others.iter().find(|other| other["round"] == run["round"])?;
-        Some(run["cpu_us"].as_f64()? / other["cpu_us"].as_f64()?)
-    })))
+/// How many times the CPU that `other` gives for each of `runs` these took. That is of the same round,
+/// one beside the other: what slows the machine for a while slows both.
+fn times(runs: &[&Value], other: impl Fn(&Value) -> Option<f64>) -> Option<f64> {
+    median(&sorted(runs.iter().filter_map(|run| Some(run["cpu_us"].as_f64()? / other(run)?))))
+}
+
+/// The CPU of the one of `runs` that ran beside `run`.
+fn beside(runs: &[&Value], run: &Value) -> Option<f64> {
+    runs.iter().find(|other| other["round"] == run["round"])?["cpu_us"].as_f64()
 }
 
 fn checks(lines: &[Value]) -> Vec<Value> {
@@ -274,8 +273,7 @@ fn checks(lines: &[Value]) -> Vec<Value> {
         if ours.is_empty() {
             continue;
         }
-        let floor = ours.iter().filter_map(|run| Some(run["cpu_us"].as_f64()? / floor_of(&runs, run)?));
-        let times = median(&sorted(floor)).unwrap_or(f64::NAN);
+        let times = times(&ours, |run| floor_of(&runs, run)).unwrap_or(f64::NAN);
         let cpu = figure(&ours, "cpu_us");
         check(
             cpu <= MOST_CPU_US && times <= MOST_TIMES_FLOOR,
@@ -286,7 +284,8 @@ fn checks(lines: &[Value]) -> Vec<Value> {
     }
     let http2 = ours(&runs, |client| client.contains("HTTP/2"), "generate", Some(64));
     if !http2.is_empty() {
-        let times = times(&http2, &ours(&runs, is_kept, "generate", Some(64))).unwrap_or(f64::NAN);
+        let kept = ours(&runs, is_kept, "generate", Some(64));
+        let times = times(&http2, |run| beside(&kept, run)).unwrap_or(f64::NAN);
         let (cpu, handshakes) = (figure(&http2, "cpu_us"), figure(&http2, "handshakes_per_request"));
         check(
             cpu <= MOST_HTTP2_CPU_US && times <= MOST_TIMES_KEEP_ALIVE && handshakes <= MOST_HANDSHAKES,
@@ -298,7 +297,7 @@ fn checks(lines: &[Value]) -> Vec<Value> {
     let [full, resumed] = ["full", "resumed"]
         .map(|kind| ours(&runs, |client| client == "new", &format!("handshake-{kind}"), None));
     if !full.is_empty() && !resumed.is_empty() {
-        let share = times(&resumed, &full).unwrap_or(f64::NAN);
+        let share = times(&resumed, |run| beside(&full, run)).unwrap_or(f64::NAN);
         check(
             share <= MOST_RESUMED,
             format!("resumed handshake: {share:.2} of a full one's CPU (at most {MOST_RESUMED})"),
