@@ -241,31 +241,12 @@ pub enum Refusal {
 pub struct Builder(Policies);
 
 impl Builder {
-    /// Adds a policy that allows nothing yet. One that is there already stays as it is.
-    pub fn define(&mut self, policy: &str) {
-        self.entry(policy);
-    }
-
-    /// Adds a pattern to the paths of `policy`, which is defined if it is not yet.
-    ///
-    /// # Errors
-    /// [`Error::Pattern`] if the pattern is malformed.
-    pub fn allow(&mut self, policy: &str, pattern: &str) -> Result<(), Error> {
-        let pattern = Pattern::parse(pattern).map_err(|source| Error::Pattern {
-            policy: policy.into(),
-            source,
-        })?;
-        Arc::make_mut(self.entry(policy)).paths.push(pattern);
-        Ok(())
-    }
-
-    fn entry(&mut self, policy: &str) -> &mut Arc<Policy> {
-        let empty = || Sourced {
-            value: Arc::default(),
+    /// Adds a policy, which others may share. One of the same name stays as it is.
+    pub fn define(&mut self, name: &str, policy: Arc<Policy>) {
+        self.0.policies.entry(name.into()).or_insert(Sourced {
+            value: policy,
             source: Source::File,
-        };
-        let policies = &mut self.0.policies;
-        &mut policies.entry(policy.into()).or_insert_with(empty).value
+        });
     }
 
     /// Assigns `identity` to `policy`. The empty identity is ignored.
@@ -295,8 +276,10 @@ impl Builder {
                 identity,
             })),
             Entry::Vacant(entry) => {
+                // A long name with many identities is there once.
+                let name = self.0.policies.get_key_value(policy);
                 entry.insert(Sourced {
-                    value: policy.into(),
+                    value: name.map_or_else(|| policy.into(), |(name, _)| name.clone()),
                     source: Source::File,
                 });
                 Ok(())
@@ -376,7 +359,7 @@ mod tests {
     /// Root is `root`, `gate` is a TLS proxy, and `app` may create keys that start with `app-`.
     fn builder() -> Builder {
         let mut builder = Policies::builder("root", &["gate".into()]);
-        builder.allow("apps", "/v1/key/create/app-*").unwrap();
+        builder.define("apps", Arc::new(policy(&["/v1/key/create/app-*"])));
         builder.assign("apps", "app").unwrap();
         builder
     }
@@ -412,7 +395,7 @@ mod tests {
     #[test]
     fn a_policy_without_paths_allows_nothing() {
         let mut builder = builder();
-        builder.define("none");
+        builder.define("none", Arc::default());
         builder.assign("none", "nobody").unwrap();
         let policies = builder.build();
         assert_eq!(Some("none"), policies.policy_name_of("nobody"));
@@ -430,7 +413,7 @@ mod tests {
     #[test]
     fn defining_a_policy_again_keeps_its_paths() {
         let mut builder = builder();
-        builder.define("apps");
+        builder.define("apps", Arc::default());
         assert!(builder.build().allows("app", "/v1/key/create/app-1"));
     }
 
@@ -469,14 +452,6 @@ mod tests {
         builder.assign("apps", "").unwrap();
         builder.assign("apps", "").unwrap();
         assert_eq!(1, builder.build().assigned().count());
-    }
-
-    #[test]
-    fn a_malformed_pattern_is_refused() {
-        assert_eq!(
-            "policy \"apps\" contains invalid glob patterns: syntax error in pattern",
-            builder().allow("apps", "/v1/[").unwrap_err().to_string()
-        );
     }
 
     /// A policy with these paths.
@@ -561,7 +536,7 @@ mod tests {
         }
 
         let mut file = Policies::builder("new-root", &["new-gate".into()]);
-        file.allow("taken", "/file").unwrap();
+        file.define("taken", Arc::new(policy(&["/file"])));
         file.assign("taken", "b").unwrap();
         let mut after = file.build();
         after.keep_calls_of(&before);
