@@ -250,14 +250,18 @@ pub(super) fn variables(names: &[String]) -> String {
     }
 }
 
-/// The most characters of a text that a message repeats.
-const MAX_REPEATED: usize = 300;
+/// A longer text is repeated with its beginning and its end only, of so many characters each.
+const LONG: usize = 150;
 
-/// `text`, or its beginning if it is very long.
+/// `text`, without its middle if it is very long.
 pub(super) fn cut(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(MAX_REPEATED) {
-        None => text.into(),
-        Some((end, _)) => format!("{}…", &text[..end]).into(),
+    let start = text.char_indices().nth(LONG);
+    let end = text.char_indices().rev().nth(LONG - 1);
+    match (start, end) {
+        (Some((start, _)), Some((end, _))) if start < end => {
+            format!("{}…{}", &text[..start], &text[end..]).into()
+        }
+        _ => text.into(),
     }
 }
 

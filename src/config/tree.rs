@@ -249,10 +249,14 @@ impl<'a> Reader<'a> {
                 event if !event.is_node() => {}
                 event => {
                     let (mut node, weight) = self.node(event, span, depth + 1)?;
-                    total += weight;
                     match name.take() {
-                        None => name = Some((field_name(&node)?, node.position)),
+                        None => {
+                            // A name is no value.
+                            self.values_left += weight;
+                            name = Some((field_name(&node)?, node.position));
+                        }
                         Some((name, position)) => {
+                            total += weight;
                             if is_empty && node.is_null() {
                                 // It is said to be at the colon, and would be behind it.
                                 node.position.column += 1;
@@ -335,13 +339,14 @@ fn refused(error: &ScanError) -> Fault {
         | E::TabAtBlockScalarStart
         | E::TabInPlainScalar => "a tab; indent with spaces, not with tabs",
         E::InvalidIndentation
+        | E::ExpectedDocumentStart
         | E::ExpectedBlockMappingKey
         | E::ExpectedBlockSequenceEntry
         | E::InvalidBlockScalarIndent
         | E::InvalidQuotedScalarIndent
         | E::InvalidFlowScalarIndent => {
             "the indentation does not fit; the fields of a map, and the items of a list, start in \
-             the same column"
+             the same column, after spaces and not after tabs"
         }
         E::MappingValueNotAllowed
         | E::InvalidColonPlacement
