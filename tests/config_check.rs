@@ -530,9 +530,12 @@ fn the_command_says_what_it_wants() {
     assert!(out(&output).starts_with("no.yml: error: No such file"));
 }
 
+/// Makes the files of a scene what a test wants them to be.
+type Prepare = fn(&Scene);
+
 /// What is wrong or looks so, how to make it so, and the text of a file that has it. `V` stands for a
 /// Vault that nobody reaches, with these fields more.
-const FOUND: &[(&str, fn(&Scene), &str)] = &[
+const FOUND: &[(&str, Prepare, &str)] = &[
     (
         "warning: tls.key: private key \"server.key\" can be read by its group",
         |scene| scene.mode("server.key", 0o640),
@@ -592,22 +595,22 @@ const FOUND: &[(&str, fn(&Scene), &str)] = &[
         "V endpoint: 'http://127.0.0.1:1/v1'",
     ),
     (
-        "error: keystore.vault.tls.ca: invalid certificate authorities \"none.pem\": No such file",
+        "error: keystore.vault.tls.ca: failed to connect to Vault: invalid certificate authorities \"none.pem\": No such file",
         |_| {},
         "V tls: { ca: none.pem }",
     ),
     (
-        "error: keystore.vault.tls.ca: invalid certificate authorities \"empty\": no PEM block",
+        "error: keystore.vault.tls.ca: failed to connect to Vault: invalid certificate authorities \"empty\": no PEM block",
         |scene| scene.file("empty", ""),
         "V tls: { ca: empty }",
     ),
     (
-        "error: keystore.vault.tls.ca: invalid certificate authorities \"dir\": the directory has no",
+        "error: keystore.vault.tls.ca: failed to connect to Vault: invalid certificate authorities \"dir\": the directory has no",
         |scene| fs::create_dir(scene.0.path().join("dir")).unwrap(),
         "V tls: { ca: dir }",
     ),
     (
-        "error: keystore.vault.tls.key: invalid private key file \"locked.key\": the key is protected by",
+        "error: keystore.vault.tls.key: failed to connect to Vault: invalid private key file \"locked.key\": the key is protected by",
         |scene| {
             let block = "ENCRYPTED PRIVATE KEY-----\n";
             scene.file(
@@ -618,17 +621,17 @@ const FOUND: &[(&str, fn(&Scene), &str)] = &[
         "V tls: { key: locked.key, cert: server.crt }",
     ),
     (
-        "error: keystore.vault.kubernetes.jwt: the file of the token can't be read: Is a directory",
+        "error: keystore.vault.kubernetes.jwt: failed to connect to Vault: the file of the token can't be read: Is a directory",
         |scene| fs::create_dir(scene.0.path().join("token")).unwrap(),
         "K ./token",
     ),
     (
-        "error: keystore.vault.kubernetes.jwt: the file of the token can't be read: Is a directory",
+        "error: keystore.vault.kubernetes.jwt: failed to connect to Vault: the file of the token can't be read: Is a directory",
         |scene| fs::create_dir(scene.0.path().join("token")).unwrap(),
         "K token",
     ),
     (
-        "error: keystore.vault.kubernetes.jwt: the file of the token is empty",
+        "error: keystore.vault.kubernetes.jwt: failed to connect to Vault: the file of the token is empty",
         |scene| scene.file("token", " \n"),
         "K ./token",
     ),

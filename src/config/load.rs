@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use zeroize::Zeroizing;
+
 use super::{
     Cache, Config, DEFAULT_ADDRESS, DEFAULT_PORT, Error, Flags, KeyStoreConfig, Place, Position,
     Problem, Proxy,
@@ -66,26 +68,33 @@ impl Loaded {
 /// Puts the settings together from `source` (the file's path and text) and `flags`.
 pub(super) fn load(source: Option<(&Path, &str)>, flags: &Flags, env: Env<'_>) -> Loaded {
     let path = source.map(|(path, _)| path);
-    let parsed = tree::parse(source.map_or("", |(_, text)| text));
-    let fault = parsed.as_ref().err().map(|fault| Error::Syntax {
+    let text = source.map_or("", |(_, text)| text);
+    let (mut file, fault) = match tree::parse(text) {
+        Ok(file) => (file, None),
+        Err(fault) => {
+            // What is right elsewhere may be all that matters, as to a health check.
+            let rest = without_field(text, fault.position);
+            (tree::parse(&rest).unwrap_or_default(), Some(fault))
+        }
+    };
+    let fault = fault.map(|fault| Error::Syntax {
         file: path.unwrap_or(Path::new("")).into(),
-        position: fault.position,
-        reason: fault.reason.clone(),
+        position: Some(fault.position),
+        reason: fault.reason,
     });
-    let mut file = parsed.unwrap_or_default();
-    let refused = fault.or_else(|| not_ours(path, &file));
-    if refused.is_some() {
+    let foreign = not_ours(path, &file);
+    if foreign.is_some() {
         file = Node::default();
     }
     let loader = Loader {
         path,
         file: &file,
         env,
-        is_whole: Cell::new(refused.is_none()),
+        is_whole: Cell::new(fault.is_none() && foreign.is_none()),
         errors: RefCell::default(),
         more_errors: Cell::new(0),
     };
-    if let Some(error) = refused {
+    for error in [fault, foreign].into_iter().flatten() {
         loader.refuse(|| error);
     }
     loader.check_fields(flags);
@@ -100,6 +109,28 @@ pub(super) fn load(source: Option<(&Path, &str)>, flags: &Flags, env: Env<'_>) -
         is_whole: loader.is_whole.get(),
         file,
     }
+}
+
+/// `text` with the line at `position` and the deeper ones below it made empty, so that all others
+/// keep their places.
+fn without_field(text: &str, position: Position) -> Zeroizing<String> {
+    let indent = |line: &str| line.len() - line.trim_start_matches(' ').len();
+    let mut rest = Zeroizing::new(String::with_capacity(text.len()));
+    let mut cut_at = None;
+    for (number, line) in (1..).zip(text.split_inclusive('\n')) {
+        let is_blank = line.trim().is_empty();
+        if number == position.line {
+            cut_at = Some(indent(line));
+        } else if cut_at.is_some_and(|depth| !is_blank && indent(line) <= depth) {
+            cut_at = None;
+        }
+        rest.push_str(match cut_at {
+            Some(_) if line.ends_with('\n') => "\n",
+            Some(_) => "",
+            None => line,
+        });
+    }
+    rest
 }
 
 /// The error about a file that is no map of fields, or one of the format of newer versions.

@@ -28,6 +28,10 @@ use crate::{
 const SOON: Duration = Duration::from_secs(30 * DAY);
 const DAY: u64 = 24 * 60 * 60;
 
+/// How errors about the way to a key store begin (`config.md` 2).
+const TO_VAULT: &str = "failed to connect to Vault: ";
+const TO_KEY_SECURE: &str = "failed to connect to Gemalto KeySecure: ";
+
 /// What the server needs of files for its connections.
 #[derive(Clone, Debug)]
 pub struct Material {
@@ -133,7 +137,7 @@ impl Look<'_> {
             return None; // an error already
         }
         self.at_key("tls.key", tls_key);
-        let certificate = self.pair("tls.cert", tls_cert, "tls.key", tls_key)?;
+        let certificate = self.pair("", "tls.cert", tls_cert, "tls.key", tls_key)?;
         if let Err(e) = tls::check_expiry(&certificate, tls_cert, self.now) {
             // The certificate that is in use can only be kept; other settings must not wait for it.
             match in_use.is_some_and(|in_use| in_use.cert == certificate.cert) {
@@ -168,9 +172,10 @@ impl Look<'_> {
         })
     }
 
-    /// Reads a certificate and its key; `None` after an error.
+    /// Reads a certificate and its key; `None` after an error, which begins with `during`.
     fn pair(
         &mut self,
+        during: &str,
         cert_field: &str,
         cert: &Path,
         key_field: &str,
@@ -185,10 +190,10 @@ impl Look<'_> {
             tls::Error::Unreadable(_, "private key", _) | tls::Error::Unusable(_, "private key", _)
         );
         let field = if is_about_key { key_field } else { cert_field };
-        self.refuse(field, error, "");
+        self.refuse(field, format!("{during}{error}"), "");
         if let (false, Err(e)) = (is_about_key, fs::File::open(key)) {
             let error = tls::Error::Unreadable(key.to_owned(), "private key", e);
-            self.refuse(key_field, error, "");
+            self.refuse(key_field, format!("{during}{error}"), "");
         }
         None
     }
@@ -242,11 +247,13 @@ impl Look<'_> {
             KeyStoreConfig::Memory => {}
             KeyStoreConfig::Fs { path } => self.at_directory(&field("fs.path"), path),
             KeyStoreConfig::Vault(settings) => {
-                self.at_authorities(&field("vault.tls.ca"), settings.ca.as_deref());
+                let ca = settings.ca.as_deref();
+                self.at_authorities(TO_VAULT, &field("vault.tls.ca"), ca);
                 if let Some(ClientCert { key, cert }) = &settings.client_cert {
                     let (key_field, cert_field) = (field("vault.tls.key"), field("vault.tls.cert"));
                     self.at_key(&key_field, key);
-                    if let Some(certified) = self.pair(&cert_field, cert, &key_field, key) {
+                    let pair = self.pair(TO_VAULT, &cert_field, cert, &key_field, key);
+                    if let Some(certified) = pair {
                         self.at_validity(&cert_field, &certified, 0);
                     }
                 }
@@ -256,17 +263,17 @@ impl Look<'_> {
             }
             KeyStoreConfig::KeySecure(settings) => {
                 let field = field("gemalto.keysecure.tls.ca");
-                self.at_authorities(&field, settings.ca.as_deref());
+                self.at_authorities(TO_KEY_SECURE, &field, settings.ca.as_deref());
             }
         }
     }
 
-    fn at_authorities(&mut self, field: &str, path: Option<&Path>) {
+    fn at_authorities(&mut self, during: &str, field: &str, path: Option<&Path>) {
         if let Some(path) = path
             && let Err(e) = keystore::check_authorities(path)
         {
             let advice = "name a PEM file of certificates, or a directory of such files";
-            self.refuse(field, e, advice);
+            self.refuse(field, format!("{during}{e}"), advice);
         }
     }
 
@@ -289,7 +296,7 @@ impl Look<'_> {
         let advice = "name the file of the service account's token, such as \
                       /var/run/secrets/kubernetes.io/serviceaccount/token";
         match self.loaded.config.key_store_start {
-            Start::Required => self.refuse(field, reason, advice),
+            Start::Required => self.refuse(field, format!("{TO_VAULT}{reason}"), advice),
             // The server tries again until the file is there.
             Start::Optional => self.warn(field, reason, advice),
         }

@@ -64,7 +64,7 @@ pub(super) struct Entry {
 /// What keeps a text from being read as YAML.
 #[derive(Debug)]
 pub(super) struct Fault {
-    pub(super) position: Option<Position>,
+    pub(super) position: Position,
     pub(super) reason: String,
 }
 
@@ -312,7 +312,7 @@ fn field_name(node: &Node) -> Result<Rc<str>, Fault> {
     match node.text() {
         Some(name) => Ok(name.clone()),
         None => Err(Fault {
-            position: Some(node.position),
+            position: node.position,
             reason: format!("expected the name of a field, found {}", node.kind()),
         }),
     }
@@ -320,7 +320,7 @@ fn field_name(node: &Node) -> Result<Rc<str>, Fault> {
 
 fn fault(at: Marker, reason: &str) -> Fault {
     Fault {
-        position: Some(position(at)),
+        position: position(at),
         reason: reason.to_owned(),
     }
 }
