@@ -499,7 +499,7 @@ impl<'a> Loader<'a> {
         let mut builder = Policies::builder(root, &proxy.identities);
         let mut read = HashMap::new();
         for policy in self.find("policy").map_or(&[][..], Node::entries) {
-            let name: &str = &policy.name;
+            let name = &policy.name;
             let item = |list, index| {
                 [
                     Step::Field("policy"),
@@ -518,7 +518,7 @@ impl<'a> Loader<'a> {
                 let patterns = paths.iter().enumerate().filter_map(|(index, node)| {
                     let pattern = Pattern::parse(node.text().map_or("", |text| text));
                     let refused = |source| {
-                        let policy = name.to_owned();
+                        let policy = name.clone();
                         let error = policy::Error::Pattern { policy, source };
                         refuse(item("paths", index), node, error);
                     };

@@ -5,7 +5,7 @@
 //! by the size of the text: values that aliases repeat are shared, not copied, and what would be
 //! much larger written out is refused.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{collections::HashMap, sync::Arc};
 
 use granit_parser::{
     ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, Tag,
@@ -46,16 +46,16 @@ pub(super) enum Value {
     /// Nothing, `~` or `null`.
     Null,
     /// A single value, as it is written: `0012`, `on` and `1e3` stay what they are.
-    Text(Rc<str>),
-    List(Rc<[Node]>),
+    Text(Arc<str>),
+    List(Arc<[Node]>),
     /// Fields in the order of the file; a name may be there twice.
-    Map(Rc<[Entry]>),
+    Map(Arc<[Entry]>),
 }
 
 /// A field of a map.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    pub(super) name: Rc<str>,
+    pub(super) name: Arc<str>,
     /// Where the name is.
     pub(super) position: Position,
     pub(super) node: Node,
@@ -70,7 +70,7 @@ pub(super) struct Fault {
 
 impl Node {
     /// The text of a single value.
-    pub(super) fn text(&self) -> Option<&Rc<str>> {
+    pub(super) fn text(&self) -> Option<&Arc<str>> {
         match &self.value {
             Value::Text(text) => Some(text),
             _ => None,
@@ -221,7 +221,7 @@ impl<'a> Reader<'a> {
         Ok((node, weight))
     }
 
-    fn list(&mut self, depth: usize) -> Result<(Rc<[Node]>, usize), Fault> {
+    fn list(&mut self, depth: usize) -> Result<(Arc<[Node]>, usize), Fault> {
         let (start, mut total) = (self.items.len(), 0);
         loop {
             let (event, span) = self.next()?;
@@ -238,7 +238,7 @@ impl<'a> Reader<'a> {
         Ok((self.items.drain(start..).collect(), total))
     }
 
-    fn map(&mut self, depth: usize) -> Result<(Rc<[Entry]>, usize), Fault> {
+    fn map(&mut self, depth: usize) -> Result<(Arc<[Entry]>, usize), Fault> {
         let (start, mut total) = (self.entries.len(), 0);
         let mut name = None;
         loop {
@@ -308,7 +308,7 @@ fn check_tag(tag: Option<&Tag>, span: Span) -> Result<(), Fault> {
     }
 }
 
-fn field_name(node: &Node) -> Result<Rc<str>, Fault> {
+fn field_name(node: &Node) -> Result<Arc<str>, Fault> {
     match node.text() {
         Some(name) => Ok(name.clone()),
         None => Err(Fault {

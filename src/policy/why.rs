@@ -136,10 +136,10 @@ mod tests {
         let mut builder = Policies::builder("root", &["gate".into()]);
         let paths = ["/v1/key/create/app-*", "/v1/key/delete/app-*", "/v1/log/*"];
         let paths = paths.map(|path| Pattern::parse(path).unwrap()).to_vec();
-        builder.define("apps", Arc::new(Policy { paths }));
-        builder.define("none", Arc::default());
+        builder.define(&"apps".into(), Arc::new(Policy { paths }));
+        builder.define(&"none".into(), Arc::default());
         for (policy, identity) in [("apps", "app"), ("none", "idle"), ("gone", "lost")] {
-            builder.assign(policy, identity).unwrap();
+            builder.assign(&policy.into(), identity).unwrap();
         }
         builder.build()
     }
