@@ -585,7 +585,7 @@ const FOUND: &[(&str, Prepare, &str)] = &[
         "log: { error: 'on${NO}' }",
     ),
     (
-        "warning: cache.expiry.any: not set, so a key that is deleted",
+        "warning: cache.expiry.any: \"cache.expiry.any\" is not set, so a key that is deleted",
         |_| {},
         "V",
     ),
@@ -621,17 +621,17 @@ const FOUND: &[(&str, Prepare, &str)] = &[
         "V tls: { key: locked.key, cert: server.crt }",
     ),
     (
-        "error: keystore.vault.kubernetes.jwt: failed to connect to Vault: the file of the token can't be read: Is a directory",
+        "error: keystore.vault.kubernetes.jwt: failed to connect to Vault: failed to read the file of vault.kubernetes.jwt: Is a directory",
         |scene| fs::create_dir(scene.0.path().join("token")).unwrap(),
         "K ./token",
     ),
     (
-        "error: keystore.vault.kubernetes.jwt: failed to connect to Vault: the file of the token can't be read: Is a directory",
+        "error: keystore.vault.kubernetes.jwt: failed to connect to Vault: failed to read the file of vault.kubernetes.jwt: Is a directory",
         |scene| fs::create_dir(scene.0.path().join("token")).unwrap(),
         "K token",
     ),
     (
-        "error: keystore.vault.kubernetes.jwt: failed to connect to Vault: the file of the token is empty",
+        "error: keystore.vault.kubernetes.jwt: failed to connect to Vault: the file of vault.kubernetes.jwt is empty",
         |scene| scene.file("token", " \n"),
         "K ./token",
     ),

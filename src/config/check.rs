@@ -340,7 +340,8 @@ impl<'a> Check<'a> {
         if is_remote && cache.any.is_none() && self.loaded.is_whole {
             self.warn_of(
                 "cache.expiry.any",
-                "not set, so a key that is deleted elsewhere stays usable here until a restart",
+                "\"cache.expiry.any\" is not set, so a key that is deleted elsewhere stays usable here \
+                 until a restart",
                 "write a time such as 5m0s",
             );
         }

@@ -290,11 +290,11 @@ impl Look<'_> {
         };
         let reason = match fs::read(&path) {
             Ok(token) if !token.trim_ascii().is_empty() => return,
-            Ok(_) => "the file of the token is empty".to_owned(),
-            Err(e) => format!("the file of the token can't be read: {e}"),
+            Ok(_) => "the file of vault.kubernetes.jwt is empty".to_owned(),
+            Err(e) => format!("failed to read the file of vault.kubernetes.jwt: {e}"),
         };
-        let advice = "name the file of the service account's token, such as \
-                      /var/run/secrets/kubernetes.io/serviceaccount/token";
+        let advice = "name a file with a token: what begins with /, ./ or ../ is a path, anything else a \
+                      token unless there is such a file";
         match self.loaded.config.key_store_start {
             Start::Required => self.refuse(field, format!("{TO_VAULT}{reason}"), advice),
             // The server tries again until the file is there.

@@ -399,7 +399,34 @@ fn refused(error: &ScanError) -> Fault {
         E::UnknownQuotedScalarEscape => {
             "an unknown escape; write \"\\\\\" for a backslash, or use single quotes"
         }
-        _ => return fault(*error.marker(), &format!("not YAML: {}", error.kind())),
+        E::InvalidQuotedScalarHexEscape
+        | E::InvalidLowSurrogateHexEscape
+        | E::InvalidLowSurrogate
+        | E::MissingLowSurrogate
+        | E::UnpairedLowSurrogate
+        | E::InvalidUnicodeEscape => {
+            "an escape that stands for no character; write \"\\\\\" for a backslash, or use single quotes"
+        }
+        E::ExpectedTagBang
+        | E::InvalidTagTerminator
+        | E::MissingTagUri
+        | E::UnclosedVerbatimTag
+        | E::InvalidTagEscape
+        | E::UndeclaredTagHandle
+        | E::InvalidGlobalTagCharacter => {
+            "a tag means nothing here; remove it, or put quotes around a value that starts with \"!\""
+        }
+        E::MissingAnchorOrAliasName => {
+            "an anchor without a name; put quotes around a value that starts with \"&\" or \"*\""
+        }
+        E::CommentNotSeparated | E::CommentInterceptedScalar | E::ExpectedWhitespace => {
+            "a blank is missing, as before a comment; or put quotes around the value"
+        }
+        E::InvalidBlockScalarHeader | E::ZeroBlockScalarIndent => {
+            "put quotes around a value that starts with \"|\" or \">\""
+        }
+        E::BomInsideDocument => "a byte order mark inside the file; remove it",
+        _ => "this is no YAML; a line that starts with \"%\" or \"...\" may be the reason",
     };
     fault(*error.marker(), reason)
 }
