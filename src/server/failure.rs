@@ -170,7 +170,7 @@ impl Failure {
             Self::Moved(path) => reply.header = Some(("Location", path.clone())),
             Self::NoSuchPath => {
                 reply.content_type = Some("text/plain; charset=utf-8");
-                reply.body = message.into_owned().into_bytes().into();
+                reply.body = message.into_owned().into_bytes();
             }
             _ => {
                 if let Self::MethodNotAllowed(expected) = self {
@@ -178,8 +178,7 @@ impl Failure {
                 }
                 reply.content_type = Some("application/json; charset=utf-8");
                 reply.body = serde_json::to_vec(&Message { message: &message })
-                    .unwrap_or_else(|_| b"{}".to_vec())
-                    .into();
+                    .unwrap_or_else(|_| b"{}".to_vec());
             }
         }
         reply

@@ -1,13 +1,6 @@
 //! The key API: create, import, delete, generate, encrypt, decrypt, list.
 
-use std::fmt;
-
-use base64::Engine as _;
-use serde::{
-    Deserializer,
-    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
-};
-use zeroize::Zeroizing;
+use std::{borrow::Cow, fmt};
 
 use super::{
     Call, Outcome, Server,
@@ -15,11 +8,16 @@ use super::{
     pipeline::select,
 };
 use crate::{
-    crypto::{BASE64, MasterKey, Text, ciphertext, push_base64, stored},
+    crypto::{BASE64, MasterKey, Text, ciphertext, stored},
     deadline::Deadline,
     http::reply::Reply,
     keystore::KeyName,
     secret::Secret,
+};
+use base64::Engine as _;
+use serde::{
+    Deserializer,
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
 };
 
 /// The length of a data key, in bytes.
@@ -136,23 +134,19 @@ fn seal(key: &MasterKey, plaintext: &Secret, context: &Secret) -> Result<Vec<u8>
     ciphertext::seal(key, plaintext.expose(), context.expose()).map_err(|_| NO_RANDOMNESS)
 }
 
-/// A JSON object of base64 members, in one buffer of the right size: nothing is left behind by a
-/// buffer that had to grow.
+/// A JSON object of base64 members.
 fn object(members: &[(&str, &[u8])]) -> Reply {
-    let size = members
-        .iter()
-        .map(|(name, bytes)| name.len() + bytes.len().div_ceil(3) * 4 + 6);
-    let mut json = Vec::with_capacity(size.sum::<usize>() + 3);
-    for (at, (name, bytes)) in members.iter().enumerate() {
-        json.push(if at == 0 { b'{' } else { b',' });
-        json.push(b'"');
-        json.extend_from_slice(name.as_bytes());
-        json.extend_from_slice(b"\":\"");
-        push_base64(&mut json, bytes);
-        json.push(b'"');
+    let mut json = String::new();
+    for (name, bytes) in members {
+        let start = if json.is_empty() { '{' } else { ',' };
+        json.extend([start, '"']);
+        json.push_str(name);
+        json.push_str("\":\"");
+        json.push_str(&BASE64.encode(bytes));
+        json.push('"');
     }
-    json.extend_from_slice(b"}\n");
-    Reply::json(json)
+    json.push_str("}\n");
+    Reply::json(json.into_bytes())
 }
 
 /// The binary members `names` of the first JSON object in `body`, decoded from base64.
@@ -212,14 +206,11 @@ impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
 }
 
 fn decode(text: &str) -> Option<Secret> {
-    let stripped: Zeroizing<String>;
-    let text = if memchr::memchr2(b'\r', b'\n', text.as_bytes()).is_some() {
-        stripped = Zeroizing::new(text.replace(['\r', '\n'], ""));
-        stripped.as_str()
-    } else {
-        text
+    let text = match memchr::memchr2(b'\r', b'\n', text.as_bytes()) {
+        Some(_) => Cow::Owned(text.replace(['\r', '\n'], "")),
+        None => Cow::Borrowed(text),
     };
-    BASE64.decode(text).map(Secret::new).ok()
+    BASE64.decode(text.as_bytes()).map(Secret::new).ok()
 }
 
 #[cfg(test)]

@@ -27,18 +27,18 @@ mod wanted;
 mod worker;
 
 use std::{
-    cell::Cell,
     io,
     net::TcpListener,
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, Mutex, PoisonError, RwLock, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
+use arc_swap::{ArcSwap, Guard};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
 pub use self::state::State;
@@ -88,9 +88,7 @@ pub struct Server {
     started: Instant,
     is_draining: AtomicBool,
     limits: Limits,
-    state: RwLock<Arc<State>>,
-    /// Which state that is: a number that no other has in this process.
-    state_number: AtomicU64,
+    state: ArcSwap<State>,
     /// Held from reading the state to putting a changed one in its place, so that no change is lost.
     state_writer: Mutex<()>,
     log: &'static Log,
@@ -145,8 +143,7 @@ impl Server {
             started: Instant::now(),
             is_draining: AtomicBool::new(false),
             limits,
-            state: RwLock::new(Arc::new(state)),
-            state_number: AtomicU64::new(next_state_number()),
+            state: ArcSwap::from_pointee(state),
             state_writer: Mutex::new(()),
             log,
             health: Health::default(),
@@ -226,32 +223,10 @@ impl Server {
         self.me.clone()
     }
 
-    /// The state that a request works with from start to finish.
-    fn state(&self) -> Arc<State> {
-        self.state
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Shows `look` the state of now. Each thread keeps the state that it saw last, so that threads
-    /// do not wait for each other to count references to it.
-    fn with_state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        thread_local! {
-            static SEEN: Cell<Option<(u64, Arc<State>)>> = const { Cell::new(None) };
-        }
-        let number = self.state_number.load(Ordering::Acquire);
-        let (number, state) = SEEN
-            .take()
-            .filter(|(seen, _)| *seen == number)
-            .unwrap_or_else(|| {
-                let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-                // A writer holds the lock while it changes both.
-                (self.state_number.load(Ordering::Relaxed), state.clone())
-            });
-        let result = look(&state);
-        SEEN.set(Some((number, state)));
-        result
+    /// The state that a request works with from start to finish. Not kept beyond it: what a reload
+    /// has replaced, such as a private key, goes when its last request has ended.
+    fn state(&self) -> Guard<Arc<State>> {
+        self.state.load()
     }
 
     /// Puts what `change` makes of the state in its place. Requests that begin from now on see it
@@ -263,13 +238,7 @@ impl Server {
             .unwrap_or_else(PoisonError::into_inner);
         let mut state = State::clone(&self.state());
         let done = change(&mut state)?;
-        let mut current = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *current, Arc::new(state));
-        self.state_number
-            .store(next_state_number(), Ordering::Release);
-        drop(current);
-        // Freeing thousands of policies takes its time; not while readers wait.
-        drop(before);
+        self.state.store(Arc::new(state));
         Ok(done)
     }
 
@@ -310,10 +279,4 @@ impl Server {
             self.log_error(&format!("failed to watch a connection: {e}"));
         }
     }
-}
-
-/// A number that no state had before.
-fn next_state_number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }

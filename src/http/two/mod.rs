@@ -19,7 +19,6 @@ use self::{
     meter::{Kind, Meter},
 };
 use super::{Malformed, head::Head};
-use crate::secret;
 
 /// What a client sends first.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -294,8 +293,6 @@ impl Connection {
         };
         self.streams[at].to_send -= body.len() as i64;
         self.to_send -= body.len() as i64;
-        let frames = body.len().div_ceil(MAX_FRAME).max(1);
-        secret::reserve(out, body.len() + frames * HEADER);
         let mut rest = body;
         loop {
             let (part, more) = rest.split_at(rest.len().min(MAX_FRAME));

@@ -16,7 +16,7 @@ use crate::{
         remote::{Answer, Call, NoAnswer, Remote, clean, json},
         token::{Authority, Lease, NoLease, Refusal, Token},
     },
-    secret::{Secret, Wiped},
+    secret::Secret,
 };
 
 const TOKENS: &str = "/api/v1/auth/tokens";
@@ -211,12 +211,9 @@ fn lease(answer: &Answer) -> Result<Lease, String> {
     if !jwt.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("the auth token has characters that no header can hold".to_owned());
     }
-    let mut header = Wiped::with_capacity(jwt.len() + 7);
-    header.extend_from_slice(b"Bearer ");
-    header.extend_from_slice(jwt.as_bytes());
     let lifetime = Duration::from_secs(login.duration.unsigned_abs());
     Ok(Lease {
-        token: Some(header.into()),
+        token: Some(Secret::new(format!("Bearer {jwt}").into_bytes())),
         lifetime: Some(lifetime.min(MAX_LIFETIME)),
         is_renewable: false,
     })

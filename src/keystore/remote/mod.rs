@@ -25,12 +25,7 @@ use ureq::{
     tls::{Certificate, RootCerts, TlsConfig, TlsProvider},
 };
 
-use crate::{
-    deadline::Deadline,
-    resolver,
-    secret::{Secret, Wiped},
-    tls,
-};
+use crate::{deadline::Deadline, resolver, secret::Secret, tls};
 pub(super) use no_answer::NoAnswer;
 use trust::{SetupError, authorities, client_certificate};
 
@@ -297,16 +292,13 @@ impl Remote {
         limit: u64,
     ) -> Result<Answer, NoAnswer> {
         let status = answer.status().as_u16();
-        let mut body = Wiped::with_capacity(4096);
+        let mut body = Vec::new();
         let mut reader = answer.body_mut().with_config().limit(limit).reader();
-        let mut chunk = Wiped::from(vec![0; 4096]);
+        let mut chunk = vec![0; 4096];
         loop {
             match reader.read(&mut chunk) {
                 Ok(0) => break,
-                Ok(count) => {
-                    crate::secret::reserve(&mut body, count);
-                    body.extend_from_slice(&chunk[..count]);
-                }
+                Ok(count) => body.extend_from_slice(&chunk[..count]),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
                     return Err(NoAnswer::new(
@@ -320,7 +312,7 @@ impl Remote {
         }
         Ok(Answer {
             status,
-            body: body.into(),
+            body: Secret::new(body),
             is_repeat: false,
         })
     }
@@ -393,9 +385,9 @@ pub(super) fn clean(text: &str) -> String {
 /// The JSON of `value`, of which `size` bytes are text, in one buffer that does not have to grow.
 /// Fails if a value is no text.
 pub(super) fn json(size: usize, value: &impl Serialize) -> Result<Secret, String> {
-    let mut body = Wiped::with_capacity(6 * size + 1024);
-    serde_json::to_writer(&mut *body, value).map_err(|e| e.to_string())?;
-    Ok(body.into())
+    let mut body = Vec::with_capacity(6 * size + 1024);
+    serde_json::to_writer(&mut body, value).map_err(|e| e.to_string())?;
+    Ok(Secret::new(body))
 }
 
 /// Escapes `name` for use as one path segment.

@@ -6,7 +6,6 @@ use std::{io, sync::Arc};
 
 use rustls::HandshakeKind;
 use rustls_pki_types::UnixTime;
-use zeroize::Zeroize as _;
 
 #[cfg(feature = "http2")]
 use super::Http2;
@@ -22,7 +21,6 @@ use crate::{
         reply::{Frame, Reply},
     },
     metrics::Event,
-    secret::{self, Wiped},
     server::{Server, State, exchange::Exchange, failure::Failure, peer::Peer, probe},
     tls,
 };
@@ -158,19 +156,18 @@ impl Inner {
                 return Ok(Step::Progress);
             }
         };
-        server.with_state(|state| {
-            let kept = self.peer.as_ref().and_then(|peer| state.forwards_in(peer));
-            let head = head::parse(&self.input[..end], kept);
-            self.consume(end);
-            match head {
-                Ok(head) if connection.is_probe => Ok(self.answer_probe(&head, connection, server)),
-                Ok(head) => self.begin(head, state, connection, server),
-                Err(malformed) => {
-                    self.refuse_malformed(malformed);
-                    Ok(Step::Progress)
-                }
+        let state = server.state();
+        let kept = self.peer.as_ref().and_then(|peer| state.forwards_in(peer));
+        let head = head::parse(&self.input[..end], kept);
+        self.consume(end);
+        match head {
+            Ok(head) if connection.is_probe => Ok(self.answer_probe(&head, connection, server)),
+            Ok(head) => self.begin(head, &state, connection, server),
+            Err(malformed) => {
+                self.refuse_malformed(malformed);
+                Ok(Step::Progress)
             }
-        })
+        }
     }
 
     /// Answers what is no request; there is nothing to audit and no way to go on.
@@ -245,7 +242,7 @@ impl Inner {
                 self.stage = Stage::Body(Box::new(Receiving {
                     exchange,
                     reader,
-                    body: Wiped::default(),
+                    body: Vec::new(),
                     max_body,
                     frame,
                 }));
@@ -276,23 +273,14 @@ impl Inner {
             ..
         } = receiving.as_mut();
         let max_body = *max_body;
-        if let BodyReader::Length(length) = reader
-            && body.capacity() == 0
-        {
-            // Never more than the limit, which was checked. A buffer that grows would leave
-            // copies of what it held behind.
-            body.reserve_exact(usize::try_from(*length).unwrap_or(max_body).min(max_body));
-        }
         let step = reader.read(&self.input, |bytes| {
             let room = (max_body + 1).saturating_sub(body.len());
             let bytes = &bytes[..bytes.len().min(room)];
-            secret::reserve(body, bytes.len());
             body.extend_from_slice(bytes);
         });
         let is_too_long = body.len() > max_body;
         match step {
             Ok(step) if !is_too_long => {
-                self.input[..step.consumed].zeroize();
                 self.consume(step.consumed);
                 if !step.is_complete {
                     if self.is_eof {

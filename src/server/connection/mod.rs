@@ -32,7 +32,6 @@ use super::{Server, exchange::Exchange, failure::Failure, peer::Peer, proxy::For
 use crate::{
     http::{body::BodyReader, reply::Frame},
     metrics::Event,
-    secret::{self, Wiped},
     tls,
 };
 
@@ -88,10 +87,10 @@ struct Inner {
     forwarded: Option<Box<Forwarded>>,
     stage: Stage,
     /// Decrypted bytes that are not used yet, and how many of them were searched for a head's end.
-    input: Wiped,
+    input: Vec<u8>,
     scanned: usize,
     /// Bytes of answers that the transport has not taken yet, and how many of them it has.
-    output: Wiped,
+    output: Vec<u8>,
     taken: usize,
     /// Requests so far.
     requests: u64,
@@ -128,7 +127,7 @@ enum Stage {
 struct Receiving {
     exchange: Exchange,
     reader: BodyReader,
-    body: Wiped,
+    body: Vec<u8>,
     max_body: usize,
     frame: Frame,
 }
@@ -170,9 +169,9 @@ impl Connection {
                 peer: None,
                 forwarded: None,
                 stage: Stage::Handshake,
-                input: Wiped::default(),
+                input: Vec::new(),
                 scanned: 0,
-                output: Wiped::default(),
+                output: Vec::new(),
                 taken: 0,
                 requests: 0,
                 is_eof: false,
@@ -247,7 +246,7 @@ impl Connection {
             Stage::Http2(http2) => http2.abandon(),
             _ => {}
         }
-        inner.input.reset();
+        inner.input = Vec::new();
         let _ = inner.socket.shutdown(std::net::Shutdown::Both);
         server.registry.remove(self.token);
     }
@@ -423,7 +422,7 @@ impl Inner {
     /// Gives back what an idle connection does not need.
     fn rest(&mut self, connection: &Connection, server: &Server) -> Wait {
         if self.input.is_empty() {
-            self.input.reset();
+            self.input = Vec::new();
             if matches!(self.stage, Stage::Head) && server.is_draining() {
                 return self.hang_up(connection, server);
             }
@@ -529,7 +528,6 @@ impl Inner {
                 connection.set_deadline(server, self.now + READ_TIMEOUT);
             }
             let start = self.input.len();
-            secret::reserve(&mut self.input, count);
             self.input.resize(start + count, 0);
             self.transport.take(&mut self.input[start..])?;
         }
@@ -555,7 +553,7 @@ impl Inner {
             }
             if self.taken == self.output.len() {
                 if !self.output.is_empty() {
-                    self.output.reset();
+                    self.output = Vec::new();
                     self.taken = 0;
                 }
                 return Ok(true);
@@ -567,7 +565,7 @@ impl Inner {
     /// behind it never gets empty, and must not grow. The rest is moved, which is why it must be less.
     fn forget_taken(&mut self) {
         if self.taken >= self.output.len() - self.taken {
-            self.output.discard(self.taken);
+            self.output.drain(..self.taken);
             self.taken = 0;
         }
     }

@@ -12,7 +12,6 @@ use std::{
 };
 
 use rustls_pki_types::{CertificateDer, UnixTime};
-use zeroize::Zeroize as _;
 
 use super::{Connection, Inner, Stage, Step, Wait};
 use crate::{
@@ -232,7 +231,7 @@ impl Inner {
 
     /// Moves one block of the queue to the output. What the client sends is of no interest.
     pub(super) fn stream(&mut self) -> Step {
-        self.input.zeroize();
+        self.input = Vec::new();
         let Stage::Streaming(streaming) = &mut self.stage else {
             return Step::NeedsInput;
         };

@@ -162,13 +162,13 @@ impl Http2 {
                 return (used, Next::GoOn);
             }
             let has_room = self.has_room();
-            let next = server.with_state(|state| {
-                let kept = inner.peer.as_ref();
-                let kept = kept.and_then(|peer| state.forwards_in(peer));
-                let out = &mut inner.output;
-                self.protocol
-                    .next(&input[used..], kept, has_room, inner.now, out)
-            });
+            let state = server.state();
+            let kept = inner.peer.as_ref();
+            let kept = kept.and_then(|peer| state.forwards_in(peer));
+            let out = &mut inner.output;
+            let next = self
+                .protocol
+                .next(&input[used..], kept, has_room, inner.now, out);
             let event = match next {
                 Ok((0, _)) => break,
                 Ok((count, event)) => {
@@ -220,8 +220,7 @@ impl Http2 {
     ) {
         let is_head = head.as_ref().is_ok_and(|head| head.method == Method::Head);
         let admitted = head.map_err(Failure::Malformed).and_then(|mut head| {
-            let admitted =
-                server.with_state(|state| inner.admit(&mut head, state, connection, server));
+            let admitted = inner.admit(&mut head, &server.state(), connection, server);
             let unknown = Failure::Internal("the client is not known");
             Ok((head, admitted.ok_or(unknown)?))
         });
@@ -331,7 +330,7 @@ impl Inner {
         };
         let mut input = std::mem::take(&mut self.input);
         let (used, next) = http2.drive(&input, self, connection, server);
-        input.discard(used);
+        input.drain(..used);
         self.input = input;
         if http2.is_idle() {
             http2.streams = Vec::new();

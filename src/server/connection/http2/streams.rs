@@ -10,7 +10,6 @@ use crate::{
         reply::{Reply, with_date},
         two::{self, Code},
     },
-    secret::{self, Wiped},
     server::{
         Server,
         connection::{
@@ -69,14 +68,14 @@ pub(super) enum State {
 /// A request whose body is coming in.
 pub(super) struct Receiving {
     exchange: Exchange,
-    body: Wiped,
+    body: Vec<u8>,
     max_body: usize,
     is_too_long: bool,
 }
 
 /// An answer that is being sent.
 pub(super) struct Sending {
-    body: Wiped,
+    body: Vec<u8>,
     sent: usize,
     has_trailers: bool,
 }
@@ -123,17 +122,11 @@ impl Stream {
             Framing::Length(length) if max_body > 0 => length,
             _ => 0,
         };
-        let is_too_long = length > max_body as u64;
-        let mut body = Wiped::default();
-        if !is_too_long {
-            // A buffer that grows would leave copies of what it held behind.
-            body.reserve_exact(usize::try_from(length).unwrap_or(max_body));
-        }
         self.state = State::Body(Box::new(Receiving {
             exchange,
-            body,
+            body: Vec::new(),
             max_body,
-            is_too_long,
+            is_too_long: length > max_body as u64,
         }));
     }
 
@@ -451,7 +444,6 @@ impl Receiving {
     fn add(&mut self, bytes: &[u8]) {
         self.is_too_long |= self.body.len() + bytes.len() > self.max_body;
         if !self.is_too_long {
-            secret::reserve(&mut self.body, bytes.len());
             self.body.extend_from_slice(bytes);
         }
     }
