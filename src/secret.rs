@@ -14,6 +14,28 @@ use zeroizing_alloc::ZeroAlloc;
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
+/// Bytes of the stack that [`on_wiped_stack`] wipes: more than sealing and opening need.
+const STACK: usize = 8 * 1024;
+
+/// Runs `work` and wipes the stack that it has used. Libraries leave copies there: HMAC of its key,
+/// AES-GCM of the last blocks of a plaintext.
+#[inline(never)]
+pub fn on_wiped_stack<T>(work: impl FnOnce() -> T) -> T {
+    // Not inlined, so that both begin at the same place of the stack.
+    #[inline(never)]
+    fn run<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+    #[inline(never)]
+    fn wipe() {
+        // Mutable, so that it is no constant elsewhere.
+        std::hint::black_box(&mut [0_u8; STACK]);
+    }
+    let result = run(work);
+    wipe();
+    result
+}
+
 /// Secret bytes of any length.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);

@@ -13,7 +13,7 @@ use chacha20poly1305::ChaCha20Poly1305;
 use serde::Deserialize;
 
 use super::{Algorithm, BASE64, MasterKey, Members, Text, key::IV_SIZE, read_members};
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 
 /// Size of the nonce of both AEADs, in bytes.
 const NONCE_SIZE: usize = 12;
@@ -299,12 +299,12 @@ fn seal_raw(
     let mut bytes = Vec::with_capacity(plaintext.len() + TAG_SIZE);
     bytes.extend_from_slice(plaintext);
     let (key, nonce) = ((&*message_key).into(), nonce.into());
-    match algorithm {
+    secret::on_wiped_stack(|| match algorithm {
         Algorithm::Aes256 => Aes256Gcm::new(key).encrypt_in_place(nonce, context, &mut bytes),
         Algorithm::ChaCha20 => {
             ChaCha20Poly1305::new(key).encrypt_in_place(nonce, context, &mut bytes)
         }
-    }
+    })
     .map_err(|_| SealError::TooLong)?;
     Ok(bytes)
 }
@@ -320,12 +320,12 @@ fn open_raw(
 ) -> Result<Secret, OpenError> {
     let message_key = key.message_key(algorithm, iv);
     let (key, nonce) = ((&*message_key).into(), nonce.into());
-    match algorithm {
+    secret::on_wiped_stack(|| match algorithm {
         Algorithm::Aes256 => Aes256Gcm::new(key).decrypt_in_place(nonce, context, &mut bytes),
         Algorithm::ChaCha20 => {
             ChaCha20Poly1305::new(key).decrypt_in_place(nonce, context, &mut bytes)
         }
-    }
+    })
     .map_err(|_| OpenError::NotAuthentic)?;
     Ok(Secret::new(bytes))
 }

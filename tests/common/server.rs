@@ -46,6 +46,8 @@ pub struct Config {
     policies: Vec<(String, Vec<String>, Vec<String>)>,
     /// What stands after `tls.groups`; nothing if empty.
     pub groups: String,
+    /// What stands after `cache.expiry`.
+    pub expiry: &'static str,
     /// What stands under `tls.proxy`.
     proxy: String,
     directory: PathBuf,
@@ -70,6 +72,7 @@ impl Config {
             address: String::new(),
             policies: Vec::new(),
             groups: String::new(),
+            expiry: "{any: 5m0s, unused: 30s}",
             proxy: String::new(),
             directory: directory.to_owned(),
         }
@@ -145,7 +148,7 @@ impl Config {
             );
         }
         let audit = self.audit;
-        yaml.push_str("cache: {expiry: {any: 5m0s, unused: 30s}}\n");
+        let _ = writeln!(yaml, "cache: {{expiry: {}}}", self.expiry);
         let _ = writeln!(yaml, "log: {{error: on, audit: {audit}}}");
         let _ = match self.key_store.as_str() {
             "" => writeln!(yaml, "keys: {{fs: {{path: {}}}}}", path("keys")),
@@ -404,10 +407,16 @@ fn free_address() -> SocketAddr {
         .unwrap()
 }
 
+/// The binary under test: that of this profile, or the one that `KES` names.
+fn program() -> PathBuf {
+    let named = std::env::var_os("KES").map(PathBuf::from);
+    named.unwrap_or_else(|| env!("CARGO_BIN_EXE_kes").into())
+}
+
 fn spawn(config: &Config, address: SocketAddr) -> Child {
     let file = config.file("config.yml", &config.yaml(address));
     let output = |name| File::create(config.directory.join(name)).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kes"));
+    let mut command = Command::new(program());
     command
         .arg("server")
         .arg("--config")
