@@ -89,7 +89,13 @@ as app; fails 1 'prohibited by policy' kes key create app-2; as root
 prints '' kes identity forget "$APP"
 kes identity assign app b 2>warning || fail 'an identity of another form is refused'
 grep -q '^Warning: no client has the identity "app"' warning || fail "says '$(cat warning)'"
-prints '' kes identity forget app
+for command in 'assign app.crt b' 'forget app.crt'; do
+    # shellcheck disable=SC2086  # a command is words
+    kes identity $command 2>warning || fail "'kes identity $command' fails"
+    contains "$(cat warning)" "Warning: no client has the identity \"app.crt\": the certificate in that file has $APP" || fail "says '$(cat warning)'"
+done
+kes identity forget app 2>warning || fail 'an identity of another form cannot be forgotten'
+grep -q '^Warning: no client has the identity "app"' warning || fail "says '$(cat warning)'"
 prints '' kes identity rm "$OTHER"
 prints '{}' kes identity list
 fails 1 "Error: failed to assign identity \"$APP\" to policy \"none\": policy does not exist" kes identity assign "$APP" none
@@ -149,7 +155,7 @@ prints_why 1 'Error: --root goes with --config' --root "$APP" "$APP" /v1/key/del
 prints_why 1 'Error: failed to read config file: none.yml: ' --config none.yml "$APP" /v1/key/delete/a
 prints_why 3 'Note: the request names no key' "$APP" /v1/key/delete/
 prints_why 3 '    - "/v1/key/create/[*]"' "$APP" '/v1/key/create/*'
-prints_why 3 'with the path as "/v1/key/list/*".' "$APP" '/v1/key/list/*'
+prints_why 3 'in its JSON, the path is "/v1/key/list/*".' "$APP" '/v1/key/list/*'
 prints_why 0 'allowed: policy "app" has the path "/v1/key/create/app-*"' app.crt /v1/key/create/app-7
 prints_why 1 '"app.key" is a private key: give its certificate, such as "app.crt"' app.key /v1/key/create/app-7
 prints_why 1 'failed to open "none.crt"' none.crt /v1/key/create/app-7

@@ -69,9 +69,12 @@ pub(super) fn group_usage(path: &[&str]) -> String {
         let _ = writeln!(text, "{WHAT}\n");
     }
     let _ = write!(text, "Usage:\n  {name} <command> [options]\n\nCommands:\n");
-    let preferred = below(path).filter(|(known, command)| command.path == *known);
-    for (_, command) in preferred {
-        let words = command.path[path.len()..].join(" ");
+    // Of the names of a command in this group, the first.
+    let is_first = |(known, command): &(commands::Path, &Command)| {
+        command.paths().find(|other| other.starts_with(path)) == Some(known)
+    };
+    for (known, command) in below(path).filter(is_first) {
+        let words = known[path.len()..].join(" ");
         let _ = writeln!(text, "  {words:<24} {}", command.summary);
     }
     let _ = writeln!(text, "\n'{name} <command> --help' tells more.");

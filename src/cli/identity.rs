@@ -1,9 +1,10 @@
 //! `kes identity assign|list|forget`
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use super::{
-    Args, Failure, arguments, check_name, client, pattern, print, style::harmless, wants_json, warn,
+    Args, Failure, arguments, check_name, client, pattern, print, style::harmless, tool,
+    wants_json, warn,
 };
 use crate::client::{Client, MAX_ANSWER, MAX_LIST, escape};
 
@@ -22,13 +23,22 @@ pub(super) fn assign(args: &Args) -> Result<()> {
     client(args)?
         .send("POST", &path, None, MAX_ANSWER)
         .map_err(|e| format!("failed to assign identity {identity:?} to policy {policy:?}: {e}"))?;
-    if !is_identity(identity) {
-        warn(&format!(
-            "no client has the identity {identity:?}: they are 64 digits 0-9 a-f, see \
-             'kes tool identity of'"
-        ));
-    }
+    doubt(identity);
     Ok(())
+}
+
+/// Warns of an identity that no client has, for which the file of a certificate is often taken.
+fn doubt(identity: &str) {
+    if is_identity(identity) {
+        return;
+    }
+    let is_file = Path::new(identity).is_file();
+    let meant = is_file.then(|| tool::identity_or_file(identity).ok());
+    let why = match meant.flatten() {
+        Some(meant) => format!("the certificate in that file has {meant}"),
+        None => "they are 64 digits 0-9 a-f, see 'kes tool identity of'".to_owned(),
+    };
+    warn(&format!("no client has the identity {identity:?}: {why}"));
 }
 
 /// Whether a client may have this identity.
@@ -88,5 +98,6 @@ pub(super) fn forget(args: &Args) -> Result<()> {
     client(args)?
         .send("DELETE", &path, None, MAX_ANSWER)
         .map_err(|e| format!("failed to forget identity {identity:?}: {e}"))?;
+    doubt(identity);
     Ok(())
 }

@@ -172,7 +172,13 @@ fn unknown_command(path: &[&str]) -> String {
     let (word, group) = (path[path.len() - 1], &path[..path.len() - 1]);
     let name = [&["kes"], group].concat().join(" ");
     let mut text = format!("{word:?} is not a {name} command. See '{name} --help'");
-    if let Some(meant) = nearest(word, below(group).map(|(path, _)| path[group.len()])) {
+    // 'kes derive' for 'kes key derive'
+    let longer = below(group).find(|(path, _)| path.last() == Some(&word));
+    let meant = match longer {
+        Some((path, _)) => Some(path[group.len()..].join(" ")),
+        None => nearest(word, below(group).map(|(path, _)| path[group.len()])).map(str::to_owned),
+    };
+    if let Some(meant) = meant {
         let _ = write!(text, "\nDid you mean '{name} {meant}'?");
     }
     text
@@ -315,6 +321,10 @@ mod tests {
             "\"crate\" is not a kes key command. See 'kes key --help'\n\
              Did you mean 'kes key create'?",
             unknown_command(&["key", "crate"])
+        );
+        assert_eq!(
+            "\"derive\" is not a kes command. See 'kes --help'\nDid you mean 'kes key derive'?",
+            unknown_command(&["derive"])
         );
         assert_eq!(
             "\"kye\" is not a kes command. See 'kes --help'\nDid you mean 'kes key'?",

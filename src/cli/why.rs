@@ -194,7 +194,7 @@ impl Call<'_> {
             (Verdict::Refused { policy, .. }, Source::Server) => format!(
                 "To allow it, add the path to the policy, here and in the configuration file:\n    \
                  - {}\n'kes policy show {policy}' prints the policy, 'kes policy add {policy}' \
-                 replaces it; both have it as JSON, with the path as {}.\n",
+                 replaces it; in its JSON, the path is {}.\n",
                 scalar(pattern),
                 quoted(pattern),
                 policy = harmless(policy),
