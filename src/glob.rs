@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_pattern_is_told_why() {
+    fn the_error_says_why_a_pattern_is_malformed() {
         for (pattern, why) in [
             ("a[", "a '[' has no ']'; write '[[]' for the character"),
             ("[a", "a '[' has no ']'; write '[[]' for the character"),

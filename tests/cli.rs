@@ -598,7 +598,7 @@ fn the_path_that_why_advises_allows_the_call_as_it_is_shown() {
 }
 
 #[test]
-fn a_call_that_fails_in_any_case_is_told_so() {
+fn why_says_that_a_call_fails_in_any_case() {
     let folder = Folder::new("why-none");
     for (path, note) in [
         ("/v1/key/create/", "the request names no key"),

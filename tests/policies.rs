@@ -603,7 +603,7 @@ fn the_path_that_the_error_log_advises_allows_the_call() {
 }
 
 #[test]
-fn a_refused_call_that_names_nothing_is_told_so() {
+fn the_error_log_says_what_a_refused_call_lacks() {
     let app = Identity::new("app");
     let server = start(&app);
     let client = server.client(&app);

@@ -23,7 +23,7 @@ at_terminal() {
     printf '%s\n' "$input" | script --quiet --return --command "$(printf '%q ' "$@")" /dev/null | tr -d '\r'
 }
 
-step 'who has to type something is told so'
+step 'a command that reads from a terminal says what it waits for'
 for what in "key:$KES key import typed -" "plaintext:$KES key encrypt typed -" "context:$KES key derive typed -" \
     "ciphertext:$KES key decrypt typed -" "policy:$KES policy add typed" "policy:$KES policy add typed -" \
     "certificate:$KES tool identity of" "certificate:$KES identity of -" "configuration file:$KES config check -"; do

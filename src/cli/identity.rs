@@ -27,7 +27,7 @@ pub(super) fn assign(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Warns of an identity that no client has, for which the file of a certificate is often taken.
+/// Warns of an identity that no client can have, such as the file name of a certificate.
 fn doubt(identity: &str) {
     if is_identity(identity) {
         return;

@@ -147,7 +147,7 @@ fn harmless_lines(text: &str) -> String {
     lines.join("\n")
 }
 
-/// Tells in one line what is wrong with the flags of the command or group `path`.
+/// Says in one line what is wrong with the flags of the command or group `path`.
 fn wrong_usage(what: &str, path: &[&str]) -> ExitCode {
     let end = if what.ends_with(['.', '?']) { "" } else { "." };
     let name = [&["kes"], path].concat().join(" ");
@@ -281,7 +281,7 @@ fn wants_json(args: &Args) -> bool {
     args.choice("json").unwrap_or_else(|| !is_terminal())
 }
 
-/// Standard input, which is to hold `what`. Somebody who has to type it is told so.
+/// Standard input, from which `what` is read. On a terminal, says that it waits for it.
 fn stdin(what: &str) -> io::Stdin {
     let stdin = io::stdin();
     if stdin.is_terminal() {

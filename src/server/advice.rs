@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_policy_helps_is_told_instead() {
+    fn a_call_that_no_policy_helps_gets_no_pattern() {
         for (path, advice) in [
             ("/v1/key/create/", "the request names no key"),
             ("/v1/key/create", "the request names no key"),
