@@ -620,12 +620,12 @@ fn why_says_that_a_call_fails_in_any_case() {
 }
 
 #[test]
-fn json_can_be_switched_off_where_it_is_on_by_itself() {
+fn flags_without_value_take_true_and_false_and_the_last_one_counts() {
     let folder = Folder::new("json-off");
     let why = |json: &str| out(&why(&folder, " []", "/v1/key/create/a", &[json]));
     assert!(why("--json=true").starts_with('{'));
     assert!(why("--json=false").starts_with("refused: "));
-    // The last one counts.
+    assert!(why("--help=false").starts_with("refused: "));
     folder.kes(&["identity", "new"]);
     let of = |args: &[&str]| out(&folder.kes(&[&["identity", "of", "public.crt"], args].concat()));
     assert_eq!(64, of(&["--json", "--json=false"]).len());
