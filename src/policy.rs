@@ -474,7 +474,8 @@ mod tests {
     #[test]
     fn a_malformed_pattern_is_refused() {
         assert_eq!(
-            "policy \"apps\" contains invalid glob patterns: syntax error in pattern",
+            "policy \"apps\" contains invalid glob patterns: syntax error in pattern: \
+             a '[' has no ']'; write '[[]' for the character",
             builder().allow("apps", "/v1/[").unwrap_err().to_string()
         );
     }

@@ -387,7 +387,10 @@ fn healthcheck_wants_to_know_where() {
     assert!(text.starts_with("Error: no probe address"), "{text}");
     let (code, _, text) = parts(&healthcheck(&["--probe", "somewhere"]));
     assert_eq!(
-        (1, "Error: invalid probe address: \"somewhere\"\n"),
+        (
+            1,
+            "Error: invalid probe address: \"somewhere\": write IP:PORT, or :PORT for this machine\n"
+        ),
         (code, text.as_str())
     );
     assert_eq!(

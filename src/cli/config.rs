@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{
     Args, Failure, print,
     server::settings,
+    stdin,
     style::{Paint, Style, harmless},
 };
 use crate::{
@@ -43,7 +44,10 @@ pub(super) fn check(args: &Args) -> Result<()> {
     let flags = settings(args)?;
     let endpoints: Vec<_> = ROUTES.iter().map(|route| route.pattern).collect();
     let (file, review) = match file.as_str() {
-        "-" => ("<stdin>", Review::of_stdin(&flags, &endpoints)),
+        "-" => {
+            stdin("configuration file");
+            ("<stdin>", Review::of_stdin(&flags, &endpoints))
+        }
         file => (file, Review::of_file(Path::new(file), &flags, &endpoints)),
     };
     let mut findings = match review {

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use super::{
     Args, Failure,
+    args::HELP,
     commands::{COMMANDS, ENVIRONMENT},
-    help::{HELP, option, synopsis},
+    help::{option, synopsis},
     print,
 };
 

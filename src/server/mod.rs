@@ -1,6 +1,7 @@
 //! The server: a listener, one epoll, a few workers, key store threads, and what they share.
 
 mod acceptor;
+pub mod advice;
 mod background;
 pub mod banner;
 mod blocking;

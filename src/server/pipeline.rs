@@ -1,7 +1,6 @@
 //! One request from its head to what its handler makes of it, in the order of `api.md` 1.3.
 
 use std::{
-    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -221,7 +220,7 @@ impl Server {
         let Some(route) = exchange.route else {
             return Progress::Done(Err(Failure::NoSuchPath));
         };
-        let path = slashed(&exchange.path, route);
+        let path = route.slashed(&exchange.path);
         let argument = match route.argument {
             Argument::None => "",
             _ => path.strip_prefix(route.path).unwrap_or_default(),
@@ -357,19 +356,20 @@ fn check(
     route: Option<&'static Route>,
 ) -> Result<&'static Route> {
     let Some(route) = route else {
-        client.check()?;
+        check_identity(server, client, path)?;
         return Err(Failure::NoSuchPath);
     };
     if !route.accepts(method) {
         return Err(Failure::MethodNotAllowed(route.method));
     }
-    let path = &*slashed(path, route);
+    let path = &*route.slashed(path);
     if !route.matches(path) {
         return Err(Failure::PathMismatch(route.pattern));
     }
-    client.check()?;
+    check_identity(server, client, path)?;
     if route.access == Access::Policy {
-        if client.peer.has_several_identities() {
+        if let Some(several) = client.peer.several_identities() {
+            server.explain_several(several, path);
             return Err(Failure::TooManyIdentities);
         }
         let identity = client.peer.identity();
@@ -380,12 +380,13 @@ fn check(
     Ok(route)
 }
 
-/// `path` with the trailing slash that it lacks if its argument is empty. So it is for the policy, too.
-fn slashed<'p>(path: &'p str, route: &Route) -> Cow<'p, str> {
-    match path.len() < route.path.len() {
-        true => Cow::Owned(format!("{path}/")),
-        false => Cow::Borrowed(path),
-    }
+/// What a TLS proxy forwarded must be one certificate, and so must that of a client beside proxies.
+fn check_identity(server: &Server, client: &Client<'_>, path: &str) -> Result<()> {
+    client.check().inspect_err(|_| {
+        if let Some(several) = client.peer.several_identities() {
+            server.explain_several(several, path);
+        }
+    })
 }
 
 /// Whether `path` is an API with `.` or `..` in the place of a name: that is a wrong name, not a path

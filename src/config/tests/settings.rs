@@ -327,8 +327,8 @@ fn refused_policies_are_named_with_their_place() {
     );
     assert_starts(
         &error("policy: { a: { paths: [/a, '/[b'] } }"),
-        "policy \"a\" contains invalid glob patterns: syntax error in pattern \
-         (kes.yml line 1 column 28, field policy.a.paths[1]: ",
+        "policy \"a\" contains invalid glob patterns: syntax error in pattern: a '[' has no \
+         ']'; write '[[]' for the character (kes.yml line 1 column 28, field policy.a.paths[1]: ",
     );
     assert_starts(
         &error("policy: { a: { identities: [disabled] } }"),
