@@ -71,6 +71,7 @@ impl KeySecure {
             ca: settings.ca.as_deref(),
             ca_field: "gemalto.keysecure.tls.ca",
             pause: 200..1000,
+            has_standbys: false,
         })
         .map_err(Error::during(CONNECT))?;
         let notices = Arc::new(Notices::default());

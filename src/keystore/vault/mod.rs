@@ -71,6 +71,7 @@ impl Vault {
             ca: settings.ca.as_deref(),
             ca_field: "vault.tls.ca",
             pause: 1000..1500,
+            has_standbys: true,
         })
         .map_err(Error::during(CONNECT))?;
         let prefix = path(&settings.prefix);
