@@ -85,6 +85,16 @@ pub(super) fn is_absent(answer: &Answer) -> bool {
     }
 }
 
+/// Whether Vault says that it has deleted the key: without a word, or with warnings. Whatever stands in
+/// front of Vault may answer 200, with a page to log in for example.
+pub(super) fn is_deleted(answer: &Answer) -> bool {
+    match answer.status {
+        204 => true,
+        200 => (answer.json::<Value>()).is_ok_and(|json| json.get("request_id").is_some()),
+        _ => is_absent(answer),
+    }
+}
+
 /// A 404 that is not about the key: nothing is mounted there, or something else.
 fn is_misplaced(answer: &Answer) -> bool {
     [
@@ -203,6 +213,20 @@ mod tests {
                 matches!(Members::of_v2(&answer), Ok(Members::Refused)),
                 "{body}"
             );
+        }
+    }
+
+    #[test]
+    fn only_vault_itself_says_that_a_key_is_deleted() {
+        for name in ["kv1-delete", "kv1-delete-missing", "kv2-delete"] {
+            assert!(is_deleted(&recorded(name)), "{name}");
+        }
+        assert!(is_deleted(&recorded("kv1-get-missing")));
+        let warned = r#"{"request_id":"x","data":null,"warnings":["w"]}"#;
+        assert!(is_deleted(&answer(200, warned)));
+        assert!(!is_deleted(&recorded("missing-mount-get-root")));
+        for body in ["", "<html>log in</html>", "{}", "[]", r#"{"data":null}"#] {
+            assert!(!is_deleted(&answer(200, body)), "{body}");
         }
     }
 

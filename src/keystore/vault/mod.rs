@@ -29,7 +29,7 @@ use super::{
     token::{Keeper, Rules, Token},
 };
 use crate::{deadline::Deadline, secret::Secret};
-use answer::{Members, is_absent, path, take, version};
+use answer::{Members, is_absent, is_deleted, path, take, version};
 use site::{Failed, Remoteness};
 use turnstile::Turnstile;
 
@@ -278,7 +278,9 @@ impl Vault {
                      and what it has encrypted, to free the name"
                 ),
             )),
-            _ => Ok(()),
+            Some(_) => Ok(()),
+            None if is_absent(&answer) => Ok(()),
+            None => Err(self.site.refusal("GET", &path, &answer, "read")),
         }
     }
 
@@ -355,10 +357,9 @@ impl KeyStore for Vault {
                 ),
             };
             let answer = self.ask("DELETE", &path, None, MAX_ANSWER, deadline)?;
-            match answer.status {
-                200 | 204 => Ok(()),
-                _ if is_absent(&answer) => Ok(()),
-                _ => Err(self.site.refusal("DELETE", &path, &answer, "delete")),
+            match is_deleted(&answer) {
+                true => Ok(()),
+                false => Err(self.site.refusal("DELETE", &path, &answer, "delete")),
             }
         })
     }
