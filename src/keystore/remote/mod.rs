@@ -476,6 +476,12 @@ mod tests {
                 "{location:?}"
             );
         }
+        // What a standby of OpenBao 2.7.2 really sends.
+        let name = escape("a+b \u{e9}%2F:@&=$,;!*()'");
+        let from = format!("https://a:8200/v1/kv/{name}");
+        let to = "https://127.0.0.1:30131/v1/kv/a+b%20%C3%A9%252F:@&=$,;%21%2A%28%29%27";
+        let expected = format!("https://127.0.0.1:30131/v1/kv/{name}");
+        assert_eq!(Ok(expected), redirected(&from, to));
         for to in ["http://b/v1/x", "https://b/v1/x"] {
             assert_eq!(Ok(to), redirected("http://a/v1/x", to).as_deref());
         }
