@@ -8,9 +8,8 @@ need python3
 scene
 bao_start
 bao_setup
-bao_proxy
+bao_proxy --prefix /v1/kv/ --prefix /v1/sys/capabilities-self
 BAO_VIA="$BAO_PROXY_URL" bao_keystore 1
-start
 
 # create NAME FAULTS: sets STATUS, BODY, READS and WRITES of keys, and TOOK in milliseconds.
 create() {
@@ -26,6 +25,12 @@ create() {
 # logged NAME TEXT: the error log says why NAME was not created.
 logged() { within 5 grep -qF -- "key \\\"$1\\\": failed to create the key in Vault: $2" err.log || fail "the error log does not say '$2'"; }
 works() { api POST "/v1/key/generate/$1" --data '{}'; is 200; }
+
+step 'the question what the token may do has no answer: the server starts, and asks once'
+bao_faults '{"hang":{"probability":1,"method":"POST"}}'
+start
+create unasked '{"hang":{"probability":1,"method":"POST"}}'; is 200
+equal 'questions' 1 "$(bao_asked POST)"
 
 step 'each answer takes its time: a look, a write, and a look'
 while read -r name seconds faults; do

@@ -107,6 +107,17 @@ fn is_misplaced(answer: &Answer) -> bool {
     .any(|words| answer.says(words))
 }
 
+/// What lets a token overwrite a secret, in an answer about its capabilities: `update`, or that it is a
+/// root token. `None` also if Vault does not tell.
+pub(super) fn overwriting(answer: &Answer) -> Option<&'static str> {
+    let json: Value = answer.json().ok().filter(|_| answer.status == 200)?;
+    let granted = json.pointer("/data/capabilities")?.as_array()?;
+    let rights = ["update", "root"];
+    rights
+        .into_iter()
+        .find(|right| granted.iter().any(|granted| granted == right))
+}
+
 /// What Vault says in an answer that is an error; `None` if it is no answer of Vault.
 pub(super) fn said(answer: &Answer) -> Option<String> {
     let json: Value = answer.json().ok()?;
@@ -213,6 +224,24 @@ mod tests {
                 matches!(Members::of_v2(&answer), Ok(Members::Refused)),
                 "{body}"
             );
+        }
+    }
+
+    #[test]
+    fn a_token_that_may_overwrite_keys_is_known() {
+        let found = |name| overwriting(&recorded(name));
+        assert_eq!(None, found("capabilities"));
+        assert_eq!(Some("update"), found("capabilities-update"));
+        assert_eq!(Some("root"), found("capabilities-root"));
+        assert_eq!(None, found("capabilities-denied"));
+        for body in [
+            "",
+            "<html>",
+            "{}",
+            r#"{"data":null}"#,
+            r#"{"data":{"capabilities":"update"}}"#,
+        ] {
+            assert_eq!(None, overwriting(&answer(200, body)), "{body}");
         }
     }
 

@@ -18,7 +18,8 @@ use crate::{
 
 /// A value that was written is looked for as long as this: standby servers lag a little.
 const MAX_LAG: Duration = Duration::from_secs(2);
-/// On version 1, another server that was about to write the same key has written it after this time.
+/// On version 1, another server that was about to write the same key has most likely written it after
+/// this time.
 const SETTLE: Duration = Duration::from_millis(50);
 /// On version 1, a look that finds no key allows a write that is done this long after the look began: a
 /// third of what a request may take, of which a slow Vault may need half for each answer.
@@ -151,7 +152,7 @@ impl Vault {
             }
             failed = Some(e);
         }
-        // Whoever looked before we wrote, and writes after us, has done so by then.
+        // A server that looked before we wrote, and writes after us, has most likely done so by then.
         std::thread::sleep(SETTLE);
         self.read_back(name, stored, deadline)
     }

@@ -6,6 +6,7 @@
 
 mod answer;
 mod create;
+mod rights;
 mod settings;
 mod site;
 mod transit;
@@ -55,6 +56,8 @@ pub struct Vault {
     is_version_known: AtomicBool,
     /// The error log knows that the engine can't be seen.
     has_warned: AtomicBool,
+    /// Vault was asked whether keys can be overwritten.
+    has_asked_rights: AtomicBool,
 }
 
 impl Vault {
@@ -102,6 +105,7 @@ impl Vault {
             creating: Turnstile::default(),
             is_version_known: AtomicBool::new(false),
             has_warned: AtomicBool::new(false),
+            has_asked_rights: AtomicBool::new(false),
         };
         let deadline = Deadline::after(Instant::now(), LOGIN_TIMEOUT);
         let ready = vault.get_ready(deadline).map_err(|e| match e {
@@ -125,11 +129,18 @@ impl Vault {
         Ok(vault)
     }
 
-    /// Logs in, asks for the status, and checks the engine.
+    /// Logs in, asks for the status, and checks the engine and the policy.
     fn get_ready(&self, deadline: Deadline) -> Result<(), Error> {
         self.keeper.log_in(&self.site, deadline)?;
         self.status(deadline)?;
-        self.check_version(deadline)
+        self.check_engine(deadline)
+    }
+
+    /// What is checked before the first key is created.
+    fn check_engine(&self, deadline: Deadline) -> Result<(), Error> {
+        self.check_version(deadline)?;
+        self.warn_of_overwriting(deadline);
+        Ok(())
     }
 
     /// Checks that the engine is of the configured version, if Vault tells: an engine of version 1
@@ -313,7 +324,7 @@ impl Vault {
 impl KeyStore for Vault {
     fn create(&self, name: &KeyName, value: &Secret, deadline: Deadline) -> Result<(), Error> {
         let is_ours = self.done("create the key", || {
-            self.check_version(deadline)?;
+            self.check_engine(deadline)?;
             if str::from_utf8(value.expose()).is_err() {
                 return Err(Failed::Other("the value is not text".to_owned()));
             }
