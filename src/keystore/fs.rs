@@ -611,5 +611,7 @@ mod tests {
             store.get(&name("key"), soon()),
             Err(Error::Unavailable { .. })
         ));
+        assert!(store.delete(&name("key"), soon()).is_err());
+        assert!(store.list(soon()).is_err());
     }
 }
