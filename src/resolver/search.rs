@@ -1,8 +1,8 @@
-//! Which name a host may have, and which name server is asked for it when.
+//! Which name server is asked when, and for which of the names that a host may mean.
 
 use std::{
-    io,
-    net::IpAddr,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     time::Instant,
 };
@@ -10,7 +10,7 @@ use std::{
 use super::{
     Error,
     exchange::{Asked, SECOND_WAIT, ask},
-    message::{Answer, Kind, Question, malformed},
+    message::{Answer, Kind, Question},
     settings::{MAX_SERVERS, Settings},
 };
 use crate::deadline::Deadline;
@@ -18,7 +18,7 @@ use crate::deadline::Deadline;
 /// What is known of the name servers, by their numbers in the settings.
 #[derive(Debug)]
 pub(super) struct Memory {
-    /// The one to begin with: it told an address last. One that is dead costs its time once, not with
+    /// The one to begin with: it gave an address last. One that is dead costs its time once, not with
     /// each lookup.
     pub(super) first: AtomicUsize,
     /// Those that do not know EDNS.
@@ -105,16 +105,9 @@ impl Settings {
             // One that is silent must not use up the time of the others.
             let wait = (left / tries_left).min(self.timeout);
             tries_left -= 1;
-            let mut asked = Vec::new();
-            for kind in &kinds {
-                let Some(question) = Question::new(random()?, name, *kind) else {
-                    return Ok(Vec::new());
-                };
-                asked.push(Asked {
-                    question,
-                    answer: None,
-                });
-            }
+            let Some(mut asked) = questions(name, &kinds)? else {
+                return Ok(Vec::new());
+            };
             let at_once = if self.is_one_by_one { 1 } else { asked.len() };
             for asked in asked.chunks_mut(at_once) {
                 let by = Deadline::after(Instant::now(), wait);
@@ -124,26 +117,22 @@ impl Settings {
                 }
             }
 
+            let is_denied = asked.iter().any(Asked::is_denied);
             let mut found = Vec::new();
-            let mut is_denied = false;
             for Asked { question, answer } in asked {
-                let why = match answer {
-                    None => continue,
+                match answer {
                     Some(Ok(Answer::Addresses(addresses))) => {
                         kinds.retain(|kind| *kind != question.kind);
                         found.extend(addresses);
-                        continue;
                     }
-                    Some(Ok(Answer::NoSuchName)) => {
-                        is_denied = true;
-                        continue;
+                    Some(Ok(Answer::NoSuchName)) => kinds.retain(|kind| *kind != question.kind),
+                    Some(Ok(Answer::Failed(code))) => {
+                        let why = format!("the name server says error {code}");
+                        failure = unavailable(server, &why);
                     }
-                    Some(Ok(Answer::Failed(code))) => format!("the name server says error {code}"),
-                    Some(Ok(Answer::CutOff)) => malformed().to_string(),
-                    Some(Err(e)) => e.to_string(),
-                };
-                let why = format!("{}: {why}", server.ip());
-                failure = Error::Unavailable(io::Error::other(why));
+                    Some(Err(e)) => failure = unavailable(server, &e),
+                    Some(Ok(Answer::CutOff)) | None => {}
+                }
             }
             if !found.is_empty() {
                 memory.first.store(number, Relaxed);
@@ -154,13 +143,32 @@ impl Settings {
             if let [kind] = kinds[..] {
                 deadline = deadline.min(Deadline::after(Instant::now(), SECOND_WAIT));
                 if matches!(failure, Error::Timeout) {
-                    let why = format!("{}: no answer for {} addresses", server.ip(), kind.name());
-                    failure = Error::Unavailable(io::Error::other(why));
+                    let why = format!("no answer for {} addresses", kind.name());
+                    failure = unavailable(server, &why);
                 }
             }
         }
         Err(failure)
     }
+}
+
+/// The questions for these addresses of `name`; `None` if there can be no such name.
+fn questions(name: &str, kinds: &[Kind]) -> Result<Option<Vec<Asked>>, Error> {
+    let mut asked = Vec::new();
+    for kind in kinds {
+        let Some(question) = Question::new(random()?, name, *kind) else {
+            return Ok(None);
+        };
+        asked.push(Asked {
+            question,
+            answer: None,
+        });
+    }
+    Ok(Some(asked))
+}
+
+fn unavailable(server: SocketAddr, why: &dyn fmt::Display) -> Error {
+    Error::Unavailable(io::Error::other(format!("{}: {why}", server.ip())))
 }
 
 fn random<const N: usize>() -> Result<[u8; N], Error> {
