@@ -30,6 +30,7 @@ use super::{
 use crate::{
     duration,
     identity::{self, Hash},
+    keystore::fs::sync_directory,
     secret::Secret,
 };
 
@@ -266,7 +267,8 @@ struct Written {
 impl Written {
     fn keep(self) {
         if let Some(backup) = self.backup {
-            let _ = fs::remove_file(backup);
+            // A private key that was replaced does not come back after a power failure.
+            let _ = fs::remove_file(backup).and_then(|()| sync_folder(&self.path));
         }
     }
 
@@ -306,18 +308,27 @@ fn write(path: &Path, what: &str, content: &[u8], force: bool) -> Result<Written
         match force {
             true => fs::rename(&temp, path)
                 .inspect_err(|_| drop(backup.as_ref().map(fs::remove_file)))?,
-            false => {
-                // A rename alone would replace a file that came into being meanwhile.
-                new_file(path)?;
-                fs::rename(&temp, path).inspect_err(|_| drop(fs::remove_file(path)))?;
-            }
+            false => match fs::hard_link(&temp, path) {
+                // Without hard links, a crash may leave an empty file: a rename alone would replace
+                // a file that came into being meanwhile.
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                    new_file(path)?;
+                    fs::rename(&temp, path).inspect_err(|_| drop(fs::remove_file(path)))?;
+                }
+                linked => linked.and_then(|()| fs::remove_file(&temp))?,
+            },
         }
-        // Not every file system can do this for folders.
-        let _ = sync_folder(path);
-        Ok(Written {
+        let written = Written {
             path: path.to_owned(),
             backup,
-        })
+        };
+        match sync_folder(path) {
+            Ok(()) => Ok(written),
+            Err(e) => {
+                written.take_back();
+                Err(e)
+            }
+        }
     });
     let _ = fs::remove_file(&temp);
     match result {
@@ -339,5 +350,5 @@ fn new_file(path: &Path) -> io::Result<File> {
 /// Makes the entry of `path` in its folder durable.
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|path| !path.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    sync_directory(&File::open(folder.unwrap_or(Path::new(".")))?.into())
 }
