@@ -1,7 +1,6 @@
 //! Requests of HTTP/2 that share what a connection may hold: all of them come to their end, and
 //! nobody is taken for an attacker because others are served.
 
-#![cfg(feature = "http2")]
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,7 +1,6 @@
 //! Clients of HTTP/2 that are slow or gone: each is waited for as long as it may take, and no longer,
 //! while others are served.
 
-#![cfg(feature = "http2")]
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,7 +1,6 @@
 //! Many requests on one connection of HTTP/2: what one of them waits for, or how one of them ends,
 //! is nothing to the others.
 
-#![cfg(feature = "http2")]
 #![allow(clippy::unwrap_used)]
 
 mod common;

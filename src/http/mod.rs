@@ -6,7 +6,6 @@
 pub mod body;
 pub mod head;
 pub mod reply;
-#[cfg(feature = "http2")]
 pub mod two;
 
 /// A request method.

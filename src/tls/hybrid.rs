@@ -247,6 +247,9 @@ mod tests {
             mine.complete(&done.pub_key).unwrap().secret_bytes().len()
         };
         let thread = std::thread::Builder::new().stack_size(STACK);
-        assert_eq!(SECRET + POINT, thread.spawn(exchange).unwrap().join().unwrap());
+        assert_eq!(
+            SECRET + POINT,
+            thread.spawn(exchange).unwrap().join().unwrap()
+        );
     }
 }

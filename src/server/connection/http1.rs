@@ -7,7 +7,6 @@ use std::{io, sync::Arc};
 use rustls::HandshakeKind;
 use rustls_pki_types::UnixTime;
 
-#[cfg(feature = "http2")]
 use super::Http2;
 use super::{
     Connection, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving, Stage, Step, Waiting,
@@ -51,7 +50,6 @@ impl Inner {
                 let answer = pending.finish(self, connection, server);
                 Ok(self.give(answer, unread, frame, connection, server))
             }
-            #[cfg(feature = "http2")]
             Stage::Http2(_) => Ok(self.speak_http2(connection, server)),
             Stage::Streaming(_) => Ok(self.stream()),
             Stage::Discard(reader, left) => {
@@ -118,7 +116,6 @@ impl Inner {
         if let Some(group) = self.transport.group() {
             server.metrics.count(Event::KeyExchange(group));
         }
-        #[cfg(feature = "http2")]
         if self.transport.speaks_http2() {
             self.stage = Stage::Http2(Box::new(Http2::new(self.now, &mut self.output)));
             connection.set_deadline(server, self.now + READ_TIMEOUT);

@@ -5,7 +5,6 @@
 
 mod answering;
 mod http1;
-#[cfg(feature = "http2")]
 mod http2;
 mod streaming;
 mod transport;
@@ -21,7 +20,6 @@ use std::{
 };
 
 pub(super) use self::answering::Address;
-#[cfg(feature = "http2")]
 use self::http2::Http2;
 pub(super) use self::transport::Transport;
 use self::{
@@ -112,7 +110,6 @@ enum Stage {
     Body(Box<Receiving>),
     Waiting(Box<Waiting>),
     /// It speaks HTTP/2, from the handshake to its end.
-    #[cfg(feature = "http2")]
     Http2(Box<Http2>),
     /// The answer is a log stream.
     Streaming(Box<Streaming>),
@@ -205,7 +202,6 @@ impl Connection {
     pub(super) fn only_streams(&self) -> bool {
         self.inner.try_lock().is_ok_and(|inner| match &inner.stage {
             Stage::Streaming(_) => true,
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) => http2.only_streams(),
             _ => false,
         })
@@ -242,7 +238,6 @@ impl Connection {
                 receiving.exchange.answer(Err(Failure::InvalidJson));
             }
             Stage::Waiting(waiting) => waiting.pending.abandon(),
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) => http2.abandon(),
             _ => {}
         }
@@ -266,11 +261,9 @@ impl Connection {
                 self.set_deadline(server, now + WRITE_TIMEOUT);
                 server.arm(self, &inner.socket, Wait::Writable);
             }
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) if inner.is_stalled && now < http2.stalled_until => {
                 inner.check_http2(self, server, now);
             }
-            #[cfg(feature = "http2")]
             Stage::Http2(_) if !inner.is_stalled => {
                 inner.expire_http2(server, now);
                 let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
@@ -313,7 +306,6 @@ impl Connection {
             Stage::Handshake => true,
             _ => inner.is_idle(),
         };
-        #[cfg(feature = "http2")]
         if matches!(inner.stage, Stage::Http2(_)) && !at_once {
             // A worker tells the client.
             inner.wake(self, server);
@@ -351,7 +343,6 @@ impl Inner {
     fn is_idle(&self) -> bool {
         let owes_nothing = match &self.stage {
             Stage::Head => true,
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) => http2.is_idle(),
             _ => false,
         };
@@ -362,7 +353,6 @@ impl Inner {
     fn pending(&mut self, request: u64) -> Option<&mut Pending> {
         let pending = match &mut self.stage {
             Stage::Waiting(waiting) => &mut waiting.pending,
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) => return http2.pending(request),
             _ => return None,
         };
@@ -404,7 +394,6 @@ impl Inner {
             }
             if self.is_eof {
                 // Who has closed its own side only still hears what it waits for.
-                #[cfg(feature = "http2")]
                 if matches!(&self.stage, Stage::Http2(http2) if http2.is_waiting()) {
                     return Ok(Wait::Reply);
                 }
@@ -439,7 +428,6 @@ impl Inner {
             return Wait::Closed;
         }
         let _ = self.socket.shutdown(std::net::Shutdown::Write);
-        #[cfg(feature = "http2")]
         if let Stage::Http2(http2) = std::mem::replace(&mut self.stage, Stage::Linger) {
             http2.abandon();
         }
@@ -469,7 +457,6 @@ impl Inner {
         let until = self.now + WRITE_TIMEOUT;
         match &mut self.stage {
             Stage::Streaming(streaming) => streaming.stalled_until = until,
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) => {
                 http2.stalled_until = until;
                 connection.set_deadline(server, http2.stalled_deadline());
@@ -484,7 +471,6 @@ impl Inner {
             Stage::Waiting(waiting) => waiting.pending.exchange.deadline.instant(),
             Stage::Head if self.input.is_empty() => now + connection.idle_timeout(),
             Stage::Streaming(_) => now + CHECK_INTERVAL,
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) => http2.deadline(),
             _ => now + READ_TIMEOUT,
         };

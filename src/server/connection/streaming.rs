@@ -87,7 +87,6 @@ impl Streaming {
     }
 
     /// Whether nothing is queued.
-    #[cfg(feature = "http2")]
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -131,7 +130,6 @@ impl Subscriber for Receiver {
     fn end(&self, is_complete: bool) {
         if let Some((connection, server)) = self.ends() {
             let inner = &mut *connection.lock();
-            #[cfg(feature = "http2")]
             if let Stage::Http2(http2) = &mut inner.stage {
                 http2.end_stream(self.request, is_complete);
                 inner.wake(&connection, &server);
@@ -155,7 +153,6 @@ impl Connection {
     /// Queues `lines` for the request with this number. `false` if the stream has ended.
     fn publish(self: &Arc<Self>, server: &Server, request: u64, lines: &Arc<[u8]>) -> bool {
         let inner = &mut *self.lock();
-        #[cfg(feature = "http2")]
         if let Stage::Http2(http2) = &mut inner.stage {
             let Some(streaming) = http2.streaming(request) else {
                 return false;
@@ -167,7 +164,6 @@ impl Connection {
             inner.wake(self, server);
             return has_room;
         }
-        let _ = request;
         let Stage::Streaming(streaming) = &mut inner.stage else {
             return false;
         };
