@@ -60,6 +60,9 @@ pub struct Malformed {
     pub reason: &'static str,
 }
 
+/// A request that can't be understood, and the path that it seems to be for.
+pub type Refused = (Malformed, String);
+
 impl Malformed {
     /// Status 400 with `reason`.
     pub const fn bad_request(reason: &'static str) -> Self {

@@ -41,7 +41,7 @@ impl Server {
         self.explain(identity, path, || {
             "refused: the certificate has expired or is no longer trusted".to_owned()
         });
-        Failure::Prohibited
+        Failure::Distrusted
     }
 
     fn explain(&self, identity: &str, path: &str, why: impl FnOnce() -> String) {

@@ -4,6 +4,7 @@ mod acceptor;
 mod background;
 pub mod banner;
 mod blocking;
+mod changes;
 mod connection;
 mod counted;
 mod exchange;
@@ -13,6 +14,7 @@ mod identity;
 mod key;
 pub mod lifecycle;
 mod peer;
+mod pending;
 mod pipeline;
 mod policy;
 mod probe;
@@ -45,10 +47,11 @@ pub use self::state::State;
 use self::{
     acceptor::{Acceptor, Service},
     blocking::Pool,
-    connection::{Connection, Wait},
+    changes::Changes,
+    connection::{Address, Connection, Wait},
     counted::Counted,
     explain::Explanations,
-    pipeline::{Call, Outcome, Waiter},
+    pipeline::{Call, Outcome},
     probe::Health,
     registry::Registry,
 };
@@ -97,7 +100,8 @@ pub struct Server {
     metrics: &'static Metrics,
     registry: Registry,
     pool: Pool,
-    cache: Cache<Arc<MasterKey>, Waiter>,
+    changes: Changes,
+    cache: Cache<Arc<MasterKey>, Address>,
     store: Arc<dyn KeyStore>,
 }
 
@@ -151,6 +155,7 @@ impl Server {
             metrics,
             registry: Registry::default(),
             pool,
+            changes: Changes::default(),
             cache: Cache::new(CACHE_CAPACITY, expiry),
             store: Arc::new(Counted::new(store, metrics)),
         });
@@ -217,6 +222,7 @@ impl Server {
         while Instant::now() < until && !threads.workers.iter().all(JoinHandle::is_finished) {
             std::thread::sleep(Duration::from_millis(2));
         }
+        self.changes.give_up();
     }
 
     fn me(&self) -> Weak<Self> {

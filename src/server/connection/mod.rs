@@ -13,7 +13,7 @@ use std::{
     io::{self, Read as _},
     net::{SocketAddr, TcpStream},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        Arc, Mutex, PoisonError, TryLockError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -21,15 +21,15 @@ use std::{
 
 pub(super) use self::answering::Address;
 use self::http2::Http2;
+use self::streaming::{CHECK_INTERVAL, Streaming};
 pub(super) use self::transport::Transport;
-use self::{
-    answering::Pending,
-    streaming::{CHECK_INTERVAL, Streaming},
+use super::{
+    Server, exchange::Exchange, failure::Failure, peer::Peer, pending::Pending, proxy::Forwarded,
 };
-use super::{Server, exchange::Exchange, failure::Failure, peer::Peer, proxy::Forwarded};
 use crate::{
     http::{body::BodyReader, reply::Frame},
     metrics::Event,
+    panics::survive,
     tls,
 };
 
@@ -39,8 +39,6 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// An answer must make progress within this time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The log decides about a held answer in less time than this.
-const HOLD_TIMEOUT: Duration = Duration::from_secs(3);
 /// A client may take this time to close its side after the last answer.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// An unread body up to this size is read and dropped to keep the connection, in bytes.
@@ -180,8 +178,27 @@ impl Connection {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How every thread touches a connection. If `action` panics, this connection is closed and what
+    /// it was asked for is audited; the thread goes on.
+    fn with<T>(&self, server: &Server, action: impl FnOnce(&mut Inner) -> T) -> Option<T> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        self.guard(&mut inner, server, action)
+    }
+
+    fn guard<T>(
+        &self,
+        inner: &mut Inner,
+        server: &Server,
+        action: impl FnOnce(&mut Inner) -> T,
+    ) -> Option<T> {
+        let done = survive(|| action(inner));
+        if done.is_none() {
+            let _ = inner.socket.shutdown(std::net::Shutdown::Both);
+            server.registry.remove(self.token);
+            // Requests are audited as they are dropped.
+            inner.stage = Stage::Closed;
+        }
+        done
     }
 
     /// Whether the sweeper must look at `now` (milliseconds since the start of the server).
@@ -209,17 +226,23 @@ impl Connection {
 
     /// Lets epoll watch the socket for the first time.
     pub(super) fn register(&self, server: &Server) -> io::Result<()> {
-        server.watch(self, &self.lock().socket)
+        let refused = Err(io::ErrorKind::NotConnected.into());
+        self.with(server, |inner| server.watch(self, &inner.socket))
+            .unwrap_or(refused)
     }
 
     /// Does what can be done now and arms the socket for what comes next.
     pub(super) fn drive(self: &Arc<Self>, server: &Server) {
-        let mut inner = self.lock();
-        if matches!(inner.stage, Stage::Closed) {
-            return;
-        }
+        self.with(server, |inner| {
+            if !matches!(inner.stage, Stage::Closed) {
+                self.take_turn(inner, server);
+            }
+        });
+    }
+
+    fn take_turn(self: &Arc<Self>, inner: &mut Inner, server: &Server) {
         let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
-        self.settle(&mut inner, server, wait);
+        self.settle(inner, server, wait);
     }
 
     fn settle(&self, inner: &mut Inner, server: &Server, wait: Wait) {
@@ -248,15 +271,20 @@ impl Connection {
 
     /// What the sweeper does with a connection whose deadline has passed.
     pub(super) fn on_deadline(self: &Arc<Self>, server: &Server, now: Instant) {
-        let inner = &mut *self.lock();
-        // A worker may have moved the deadline while the lock was waited for.
-        if !self.is_due(server.millis(now)) {
-            return;
-        }
+        self.with(server, |inner| {
+            // A worker may have moved the deadline while the lock was waited for.
+            if self.is_due(server.millis(now)) {
+                self.expire(inner, server, now);
+            }
+        });
+    }
+
+    fn expire(self: &Arc<Self>, inner: &mut Inner, server: &Server, now: Instant) {
         match &mut inner.stage {
             Stage::Closed => {}
             Stage::Streaming(_) => inner.check_stream(self, server, now),
-            Stage::Waiting(waiting) if !inner.is_stalled && !waiting.pending.is_answered() => {
+            // An answer that is there, or on its way, is given all the same.
+            Stage::Waiting(waiting) if !inner.is_stalled => {
                 waiting.pending.expire();
                 self.set_deadline(server, now + WRITE_TIMEOUT);
                 server.arm(self, &inner.socket, Wait::Writable);
@@ -266,15 +294,13 @@ impl Connection {
             }
             Stage::Http2(_) if !inner.is_stalled => {
                 inner.expire_http2(server, now);
-                let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
-                self.settle(inner, server, wait);
+                self.take_turn(inner, server);
             }
             Stage::Body(_) => {
                 // The read timeout cuts the body off, which is no valid JSON.
                 inner.fail_body();
                 self.set_deadline(server, now + WRITE_TIMEOUT);
-                let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
-                self.settle(inner, server, wait);
+                self.take_turn(inner, server);
             }
             Stage::Head if inner.input.is_empty() && !inner.is_stalled => {
                 // Idle for too long: the client hears that it is no accident.
@@ -299,6 +325,12 @@ impl Connection {
             Err(TryLockError::Poisoned(inner)) => inner.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
+        self.guard(&mut inner, server, |inner| {
+            self.drain_now(inner, server, at_once);
+        });
+    }
+
+    fn drain_now(&self, inner: &mut Inner, server: &Server, at_once: bool) {
         if matches!(inner.stage, Stage::Closed) {
             return;
         }
@@ -312,11 +344,11 @@ impl Connection {
             return;
         }
         if at_once {
-            self.close(&mut inner, server);
+            self.close(inner, server);
         } else if is_idle {
             inner.now = Instant::now();
             let wait = inner.hang_up(self, server);
-            self.settle(&mut inner, server, wait);
+            self.settle(inner, server, wait);
         }
     }
 
@@ -347,16 +379,6 @@ impl Inner {
             _ => false,
         };
         owes_nothing && self.input.is_empty() && !self.is_stalled
-    }
-
-    /// The request with this number, if its answer is waited for.
-    fn pending(&mut self, request: u64) -> Option<&mut Pending> {
-        let pending = match &mut self.stage {
-            Stage::Waiting(waiting) => &mut waiting.pending,
-            Stage::Http2(http2) => return http2.pending(request),
-            _ => return None,
-        };
-        Some(pending).filter(|pending| pending.request == request)
     }
 
     /// Reads, answers and writes until there is nothing left to do without waiting.
@@ -468,7 +490,7 @@ impl Inner {
     fn restore_deadline(&self, connection: &Connection, server: &Server) {
         let now = self.now;
         let at = match &self.stage {
-            Stage::Waiting(waiting) => waiting.pending.exchange.deadline.instant(),
+            Stage::Waiting(waiting) => waiting.pending.deadline,
             Stage::Head if self.input.is_empty() => now + connection.idle_timeout(),
             Stage::Streaming(_) => now + CHECK_INTERVAL,
             Stage::Http2(http2) => http2.deadline(),

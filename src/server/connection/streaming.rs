@@ -119,8 +119,10 @@ struct Receiver {
 
 impl Subscriber for Receiver {
     fn publish(&self, lines: &Arc<[u8]>) -> bool {
-        self.ends()
-            .is_some_and(|(connection, server)| connection.publish(&server, self.request, lines))
+        self.ends().is_some_and(|(connection, server)| {
+            let publish = |inner: &mut _| connection.publish(inner, &server, self.request, lines);
+            connection.with(&server, publish).unwrap_or(false)
+        })
     }
 
     fn is_open(&self) -> bool {
@@ -129,16 +131,17 @@ impl Subscriber for Receiver {
 
     fn end(&self, is_complete: bool) {
         if let Some((connection, server)) = self.ends() {
-            let inner = &mut *connection.lock();
-            if let Stage::Http2(http2) = &mut inner.stage {
-                http2.end_stream(self.request, is_complete);
-                inner.wake(&connection, &server);
-                return;
-            }
-            match is_complete {
-                true => inner.end_stream(&connection, &server),
-                false => connection.send_away(inner, &server),
-            }
+            connection.with(&server, |inner| {
+                if let Stage::Http2(http2) = &mut inner.stage {
+                    http2.end_stream(self.request, is_complete);
+                    inner.wake(&connection, &server);
+                    return;
+                }
+                match is_complete {
+                    true => inner.end_stream(&connection, &server),
+                    false => connection.send_away(inner, &server),
+                }
+            });
         }
     }
 }
@@ -151,8 +154,13 @@ impl Receiver {
 
 impl Connection {
     /// Queues `lines` for the request with this number. `false` if the stream has ended.
-    fn publish(self: &Arc<Self>, server: &Server, request: u64, lines: &Arc<[u8]>) -> bool {
-        let inner = &mut *self.lock();
+    fn publish(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        server: &Server,
+        request: u64,
+        lines: &Arc<[u8]>,
+    ) -> bool {
         if let Stage::Http2(http2) = &mut inner.stage {
             let Some(streaming) = http2.streaming(request) else {
                 return false;
