@@ -1159,7 +1159,7 @@ fn requests_that_cannot_be_understood_are_audited_too() {
         ("GET /v1/key/%ff?a=b", "", "/v1/key/%ff", 400),
         ("GET /%zz", "", "/%zz", 400),
         ("GET /two", "Host: a\r\n", "/two", 400),
-        ("GET /b c", "", "/b", 400),
+        ("GET /b c", "", "/b", 505),
         ("nonsense", "", "HTTP/1.1", 400),
         ("POST /expects", "Expect: a-miracle\r\n", "/expects", 417),
         ("GET /folded", "A: b\n\r\n", "/folded", 400),

@@ -81,7 +81,11 @@ fn server() -> Arc<Server> {
         policies: Policies::default(),
         proxy_header: None,
     };
-    let log = Log::start(Settings::default(), true).unwrap();
+    let quiet = Settings {
+        error: false,
+        ..Settings::default()
+    };
+    let log = Log::start(quiet, true).unwrap();
     let listeners = Listeners {
         api: TcpListener::bind("127.0.0.1:0").unwrap(),
         probe: None,
