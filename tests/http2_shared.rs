@@ -13,11 +13,15 @@ use std::{
 
 use common::{
     Appliance, Config, Http2, Server, base64,
-    http2::{CANCEL, INITIAL_WINDOW_SIZE, NO_ERROR, PREFACE, head, request, reset, settings},
+    http2::{
+        CANCEL, INITIAL_WINDOW_SIZE, NO_ERROR, PREFACE, PROTOCOL_ERROR, head, request, reset,
+        settings,
+    },
     stored_key, wait_for,
 };
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, mknodat},
+    net::sockopt::set_socket_linger,
     process::Signal,
 };
 use serde_json::{Value, json};
@@ -207,23 +211,30 @@ fn a_change_whose_connection_breaks_is_audited_as_what_came_of_it() {
         return;
     };
     let server = appliance.server();
-    let paths = ["one", "two"].map(|name| format!("/v1/key/create/{name}"));
+    let names = ["one", "two", "three"];
+    let paths = names.map(|name| format!("/v1/key/create/{name}"));
     appliance.pause();
     let mut http1 = server.root().connect();
     http1.send(common::client::request("POST", &paths[0], b""));
     let mut http2 = Http2::open(&server.root());
     let stream = http2.ask("POST", &paths[1], "");
+    let mut wrong = Http2::open(&server.root());
+    wrong.ask("POST", &paths[2], "");
     http2.read_for(Duration::from_millis(300));
     assert!(!http2.is_answered(stream));
+    // One closes, one is reset, and one does what ends it.
+    set_socket_linger(http2.connection.socket(), Some(Duration::ZERO)).unwrap();
     drop((http1, http2));
+    wrong.send(common::http2::frame(0, 0, 0, b"on no stream"));
+    assert_eq!(Some(PROTOCOL_ERROR), wrong.end().unwrap());
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!("", server.stdout(), "it is not known yet");
     appliance.go_on();
-    let events = server.audit(2);
+    let events = server.audit(3);
     for path in &paths {
         assert_eq!([200], *told(&events, path));
     }
-    for name in ["one", "two"] {
+    for name in names {
         let path = format!("/v1/key/generate/{name}");
         server.root().post(&path, "{}").is_json_success();
     }
