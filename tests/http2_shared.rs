@@ -241,6 +241,29 @@ fn a_change_whose_connection_breaks_is_audited_as_what_came_of_it() {
 }
 
 #[test]
+fn a_change_that_is_not_done_when_the_server_ends_has_its_audit_line() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let mut server = appliance.server();
+    appliance.pause();
+    // Two of one name: one is under way, one waits. And one that nobody waits for.
+    let mut http2 = Http2::open(&server.root());
+    let path = "/v1/key/create/my-key";
+    http2.ask("POST", path, "");
+    http2.ask("POST", path, "");
+    let given_up = http2.ask("DELETE", "/v1/key/delete/other", "");
+    http2.send(reset(given_up, CANCEL));
+    http2.read_for(Duration::from_millis(300));
+    server.signal(Signal::TERM);
+    server.wait_for_exit();
+    let events = server.audit(3);
+    assert_eq!(3, events.len(), "{events:?}");
+    assert_eq!([503, 503], *told(&events, path));
+    assert_eq!([503], *told(&events, "/v1/key/delete/other"));
+}
+
+#[test]
 fn a_request_that_is_given_up_takes_its_body_along() {
     let Some(appliance) = Appliance::start() else {
         return;
