@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What `action` returns; `None` if it panicked, which the panic hook has told the log by then.
+/// Runs `action`; `None` if it panicked, which the panic hook has logged by then.
 pub fn survive<T>(action: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(action)).ok()
 }

@@ -58,7 +58,7 @@ fn open_block() -> Vec<u8> {
 
 #[test]
 fn slow_clients_are_closed_at_their_deadlines_and_disturb_nobody() {
-    let cases: [Case; 13] = [
+    let cases: [Case; 14] = [
         ("no preface", |client| sends(client, &[], &[]), AT_5_SECONDS),
         (
             "a preface that takes too long",
@@ -125,6 +125,11 @@ fn slow_clients_are_closed_at_their_deadlines_and_disturb_nobody() {
             AT_5_SECONDS,
         ),
         ("a window that stays closed", closed_window, AT_10_SECONDS),
+        (
+            "a neighbour of an answer that is not read",
+            neighbour,
+            AT_10_SECONDS,
+        ),
         (
             "too many windows that stay closed",
             closed_windows,
@@ -205,7 +210,26 @@ fn closed_window(client: &Client) {
     assert_eq!(None, http2.goaway);
 }
 
-/// A client that reads none of its many answers is sent away.
+/// An answer that is not read takes so much of the connection's window that another has to wait, until
+/// the one is reset.
+fn neighbour(client: &Client) {
+    let mut http2 = Http2::silent(client).unwrap();
+    http2.opens_windows = false;
+    http2.send([PREFACE, &settings(&[(INITIAL_WINDOW_SIZE, 33_000)])].concat());
+    let plaintext = json!({ "plaintext": base64(vec![5; 40_000]) }).to_string();
+    let mut ask = || http2.send_body("POST", ENCRYPT, plaintext.as_bytes());
+    let (unread, waiting) = (ask(), ask());
+    while http2.was_reset(unread).is_none() {
+        http2.read().unwrap();
+    }
+    assert_eq!(Some(CANCEL), http2.was_reset(unread));
+    assert!(!http2.is_answered(waiting));
+    http2.send([window_update(0, 1 << 20), window_update(waiting, 1 << 20)].concat());
+    http2.answer(waiting).is_json_success();
+    assert_eq!(None, http2.goaway);
+}
+
+/// A client that reads none of its many answers loses the connection.
 fn closed_windows(client: &Client) {
     let (mut http2, streams) = without_windows(client, 200);
     assert_eq!(Some(ENHANCE_YOUR_CALM), http2.end().unwrap());

@@ -169,7 +169,7 @@ fn of_many_who_create_a_key_that_takes_long_one_succeeds_and_nobody_else_waits()
     let expected = [vec![200], vec![400; 15]].concat();
     assert_eq!(expected, statuses(creates));
     assert_eq!(1, store.most.load(Ordering::SeqCst), "two at once");
-    // Whoever waited for another to create it needs not ask.
+    // The key store is not asked for those that waited for the first.
     let creates = store.creates.lock().unwrap().clone();
     assert_eq!(["slow", "other"], *creates);
     root.post("/v1/key/create/slow", "")

@@ -445,7 +445,7 @@ fn authorities_are_read_again_and_hold_for_open_connections_and_sessions() {
     let mut resumed = resuming.connect();
     assert_eq!(200, generate(&mut resumed));
     assert_eq!(Some(HandshakeKind::Resumed), resumed.handshake_kind());
-    // Nothing is allowed to this one, which is not what it is told first in the end.
+    // No policy allows this one anything, but its certificate is looked at first.
     let stranger = old.issue("stranger", &Profile::client());
     let mut stranger = server.client(&stranger).connect();
     let mut ask_as_stranger = |message| {

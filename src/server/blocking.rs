@@ -74,7 +74,7 @@ impl Drop for Permit {
     }
 }
 
-/// What `job` returns; a panic is the server's own failure.
+/// Runs `job`; a panic is the server's own failure.
 pub(super) fn guarded<T>(job: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     survive(job).unwrap_or(Err(Failure::Internal("internal server error")))
 }

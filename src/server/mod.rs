@@ -286,3 +286,6 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

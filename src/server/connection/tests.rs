@@ -1,15 +1,10 @@
 use std::{io::Write as _, net::TcpListener};
 
-use rustls::sign::CertifiedKey;
-
 use super::*;
 use crate::{
-    cache::Expiry,
     http::reply::Reply,
     keystore::mem::Mem,
-    log::{Log, Settings},
-    policy::Policies,
-    server::{Limits, Listeners, State, pending::Delivery, routes},
+    server::{pending::Delivery, routes, tests::start},
 };
 
 /// A connection without TLS, and the client's end of it.
@@ -64,42 +59,6 @@ fn output_for_a_client_that_is_always_behind_does_not_grow() {
     }
 }
 
-/// A server of its own, whose sizes do not matter, and the page of its metrics.
-fn server() -> Arc<Server> {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let certificate = rcgen::CertificateParams::new(vec![]).unwrap();
-    let certificate = certificate.self_signed(&key).unwrap().der().clone();
-    let chain = vec![certificate];
-    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-    let certified = CertifiedKey::from_der(chain, key, &tls::provider()).unwrap();
-    let trust = Arc::new(tls::ClientTrust::any());
-    let state = State {
-        certificate_expiry: tls::expiry(&certified),
-        tls: tls::server_config(Arc::new(certified), trust.clone(), &tls::Group::ALL).unwrap(),
-        trust,
-        trust_generation: 0,
-        policies: Policies::default(),
-        proxy_header: None,
-    };
-    let quiet = Settings {
-        error: false,
-        ..Settings::default()
-    };
-    let log = Log::start(quiet, true).unwrap();
-    let listeners = Listeners {
-        api: TcpListener::bind("127.0.0.1:0").unwrap(),
-        probe: None,
-    };
-    let limits = Limits {
-        workers: 1,
-        connections: 10,
-    };
-    let log = Box::leak(Box::new(log));
-    let store = Arc::new(Mem::new());
-    let started = Server::start(listeners, limits, state, Expiry::default(), store, log);
-    started.unwrap().0
-}
-
 /// A connection whose request waits for names, and the client's end of it. No worker knows it.
 fn waiting(server: &Server) -> (Arc<Connection>, TcpStream) {
     let (mut inner, client) = pair();
@@ -141,7 +100,7 @@ fn counts(server: &Server) -> [u64; 2] {
 
 #[test]
 fn a_panic_closes_the_connection_and_what_it_waits_for_has_failed() {
-    let server = server();
+    let server = start(Arc::new(Mem::new()));
     let (connection, mut client) = waiting(&server);
     assert!(
         connection
@@ -160,7 +119,7 @@ fn a_panic_closes_the_connection_and_what_it_waits_for_has_failed() {
 
 #[test]
 fn an_answer_that_comes_at_its_deadline_is_given() {
-    let server = server();
+    let server = start(Arc::new(Mem::new()));
     let (connection, mut client) = waiting(&server);
     let names = Reply::json(b"names".to_vec());
     let address = connection.address(1);
@@ -177,7 +136,7 @@ fn an_answer_that_comes_at_its_deadline_is_given() {
 
 #[test]
 fn an_answer_that_nobody_hears_is_no_success() {
-    let server = server();
+    let server = start(Arc::new(Mem::new()));
     let (connection, mut client) = waiting(&server);
     let names = Reply::json(b"names".to_vec());
     let address = connection.address(1);

@@ -366,7 +366,12 @@ impl Inner {
         let Stage::Http2(mut http2) = std::mem::replace(&mut self.stage, Stage::Closed) else {
             return;
         };
-        let is_stuck = now >= http2.progress + WRITE_TIMEOUT;
+        // An answer that is reset for its own window gives the others that of the connection back.
+        let is_unread = |stream: &Stream| {
+            now >= stream.deadline && stream.is_sending() && http2.protocol.is_full(stream.id)
+        };
+        let is_stuck =
+            now >= http2.progress + WRITE_TIMEOUT && !http2.streams.iter().any(is_unread);
         let mut ends = Ok(());
         for stream in &mut http2.streams {
             if now >= stream.deadline && ends.is_ok() {
@@ -396,7 +401,7 @@ impl Inner {
         };
         for stream in &mut http2.streams {
             if stream.is_following() && now >= stream.deadline {
-                // A log stream that ends leaves the connection alone.
+                // A log stream that ends does not end the connection.
                 let _ = stream.expire(false, &mut http2.protocol, self, server);
             }
         }

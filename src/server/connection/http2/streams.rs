@@ -399,8 +399,8 @@ impl Stream {
         }
     }
 
-    /// What the sweeper does when its deadline has passed. `is_stuck`: the client has not taken any
-    /// bytes of any answer for a while.
+    /// Ends or goes on when its deadline has passed. `is_stuck`: the client has not taken a byte of any
+    /// answer for a while, for the window of the connection.
     ///
     /// # Errors
     /// If the connection must end: it is stuck itself, or too many answers were not read.
@@ -420,7 +420,7 @@ impl Stream {
                 }
             }
             State::Waiting(pending) => pending.expire(),
-            // What waits for its own window ends alone.
+            // An answer that waits for its own window ends alone.
             State::Sending(_) if protocol.is_full(self.id) => {
                 protocol.give_up(self.id, inner.now, &mut inner.output)?;
                 self.state = State::Over;
