@@ -1,8 +1,11 @@
 //! What requests have in common whatever the protocol: who may ask, and answers that come later.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Instant,
+};
 
-use super::{Connection, Inner, Stage, Wait};
+use super::{Connection, Inner, Stage, WRITE_TIMEOUT, Wait};
 use crate::{
     clock,
     http::{Malformed, head::Head},
@@ -31,6 +34,12 @@ impl Address {
             connection.with(server, |inner| {
                 if let Some(pending) = inner.pending(self.request) {
                     pending.take(&mut delivery);
+                }
+                if delivery.is_none() {
+                    // From now on it is up to the client, as with every answer.
+                    if matches!(inner.stage, Stage::Waiting(_)) && !inner.is_stalled {
+                        connection.set_deadline(server, Instant::now() + WRITE_TIMEOUT);
+                    }
                     server.arm(&connection, &inner.socket, Wait::Writable);
                 }
             });

@@ -283,8 +283,7 @@ impl Connection {
         match &mut inner.stage {
             Stage::Closed => {}
             Stage::Streaming(_) => inner.check_stream(self, server, now),
-            // An answer that is there, or on its way, is given all the same.
-            Stage::Waiting(waiting) if !inner.is_stalled => {
+            Stage::Waiting(waiting) if !inner.is_stalled && !waiting.pending.is_answered() => {
                 waiting.pending.expire();
                 self.set_deadline(server, now + WRITE_TIMEOUT);
                 server.arm(self, &inner.socket, Wait::Writable);
