@@ -47,11 +47,9 @@ component() {
 }
 
 formatted() { component rustfmt cargo fmt --version && cargo fmt --all --check; }
-# With and without HTTP/2.
 linted() {
     component clippy cargo clippy --version || return
-    cargo clippy --locked --workspace --all-targets -- -D warnings &&
-        cargo clippy --locked --workspace --all-targets --no-default-features -- -D warnings
+    cargo clippy --locked --workspace --all-targets -- -D warnings
 }
 bench_linted() { cargo clippy --locked --manifest-path scripts/bench-tool/Cargo.toml --all-targets -- -D warnings; }
 # Without the network.

@@ -66,7 +66,7 @@ equal 'status' 503 "$(cat cold.status)"
 equal 'text' '{"message":"timeout"}' "$(cat cold.body)"
 [ "$took" -ge 14 ] && [ "$took" -le 18 ] || fail "it was answered after $took s"
 [ "$served" -ge 20 ] || fail "only $served requests were served meanwhile"
-api POST /v1/key/create/new --max-time 30; is 503 '{"message":"timeout"}'
+equal 'answers to creates of one key, of which two wait' '3 503' "$(race 3 /v1/key/create/new)"
 
 step 'more requests than may wait: the others get 503 at once'
 # The hung calls above still hold their place.
@@ -98,6 +98,10 @@ step 'the key store goes on, and so does everything else'
 go_on
 works() { api POST /v1/key/generate/cold --data '{}'; [ "$STATUS" = 200 ]; }
 within 10 works || fail "still answered $STATUS '$BODY'"
+is_told() { grep -q 'key \\"new\\" was created after its client had been answered 503' err.log; }
+within 10 is_told || fail "the error log does not tell that the key is there: $(cat err.log)"
+api POST /v1/key/generate/new --data '{}'; is 200
+equal 'audit lines of the creates that took too long' 3 "$(grep '/v1/key/create/new' out.log | grep -c '"code":503')"
 api POST /v1/key/create/after; is 200
 api POST /v1/key/generate/after --data '{}'; is 200
 

@@ -28,7 +28,7 @@ decrypts() {
 
 life_cycle() {
     prints '' kes key list -k
-    kes key create -k my-key
+    equal 'answers to 16 creates of one key' '1 200, 15 400' "$(race 16 /v1/key/create/my-key)"
     fails 1 'key does already exist' kes key create -k my-key
     kes key create -k 'b ä %2F'
     api POST /v1/key/import/imported --data "{\"bytes\":\"$(random_base64 32)\"}"; is 200

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, mem::MaybeUninit};
 
-use percent_encoding::{percent_decode, percent_decode_str};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_decode_str, percent_encode};
 
 use super::{Malformed, Method};
 
@@ -241,6 +241,22 @@ fn decode(path: &str) -> Result<String, Malformed> {
         Ok(text) => Ok(text.into_owned()),
         Err(_) => Err(Malformed::bad_request("request path is not UTF-8")),
     }
+}
+
+/// What seems to be the target in the first line of a head that is malformed; empty if there is none.
+pub fn seeming_target(head: &[u8]) -> &[u8] {
+    let end = memchr::memchr2(b'\r', b'\n', head).unwrap_or(head.len());
+    let mut words = head[..end].split(|byte| *byte == b' ');
+    words.nth(1).unwrap_or_default()
+}
+
+/// The path that a malformed `target` seems to name, for the audit log: as it came, without query, at
+/// most 2 KiB of it, escaped where it is no visible ASCII.
+pub fn seeming_path(target: &[u8]) -> String {
+    const MAX: usize = 2048;
+    const UNSEEN: &AsciiSet = &CONTROLS.add(b' ');
+    let end = memchr::memchr(b'?', target).unwrap_or(target.len());
+    percent_encode(&target[..end.min(MAX)], UNSEEN).to_string()
 }
 
 /// Whether two hex digits follow every percent sign.

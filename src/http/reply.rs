@@ -214,7 +214,6 @@ thread_local! {
 }
 
 /// Shows `look` the value of the `Date` header of now.
-#[cfg(feature = "http2")]
 pub fn with_date<T>(look: impl FnOnce(&[u8]) -> T) -> T {
     DATE.with_borrow_mut(|date| {
         let line = date.header(clock::wall());

@@ -17,6 +17,7 @@ use super::{
     Server,
     connection::{Connection, Transport},
 };
+use crate::panics::survive;
 
 /// How often the log hears of connections that could not be taken.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
@@ -59,7 +60,9 @@ impl Acceptor {
             .stack_size(128 * 1024)
             .spawn(move || {
                 let (server, listener, is_ending) = work;
-                accept_all(&server, &listener, service, &is_ending);
+                while !is_ending.load(Ordering::SeqCst) {
+                    survive(|| accept_all(&server, &listener, service, &is_ending));
+                }
             })?;
         Ok(Self {
             listener,

@@ -3,12 +3,12 @@
 
 use std::{
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::Server;
+use crate::panics::survive;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -52,10 +52,8 @@ fn every(
         .spawn(move || {
             loop {
                 match server.upgrade() {
-                    // The panic hook has told the log; there is a next time.
-                    Some(server) => drop(catch_unwind(AssertUnwindSafe(|| {
-                        action(&server, Instant::now());
-                    }))),
+                    // There is a next time.
+                    Some(server) => drop(survive(|| action(&server, Instant::now()))),
                     None => return,
                 }
                 std::thread::sleep(interval);

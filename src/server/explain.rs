@@ -60,7 +60,7 @@ impl Server {
             let why = "refused: the certificate has expired or is no longer trusted";
             (why.to_owned(), String::new())
         });
-        Failure::Prohibited
+        Failure::Distrusted
     }
 
     /// Tells which certificates, in the words of `several`, left no single identity.

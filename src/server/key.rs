@@ -26,13 +26,17 @@ const DATA_KEY: usize = 32;
 /// `POST /v1/key/create/<name>`
 pub(super) fn create(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
-    Ok(Outcome::store(move |server, deadline| {
-        let key = MasterKey::generate().map_err(|e| {
-            server.log_error(&format!("failed to create key {:?}: {e}", name.as_str()));
-            Failure::Internal("failed to generate a random key")
-        })?;
-        store(server, &name, &key, deadline)
-    }))
+    Ok(Outcome::change(
+        name,
+        Task::Create,
+        |server, name, deadline| {
+            let key = MasterKey::generate().map_err(|e| {
+                server.log_error(&format!("failed to create key {:?}: {e}", name.as_str()));
+                Failure::Internal("failed to generate a random key")
+            })?;
+            store(server, name, &key, deadline)
+        },
+    ))
 }
 
 /// `POST /v1/key/import/<name>`
@@ -40,9 +44,11 @@ pub(super) fn import(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
     let [bytes] = members(call.body, ["bytes"])?;
     let key = MasterKey::from_bytes(bytes.expose()).ok_or(Failure::InvalidKey)?;
-    Ok(Outcome::store(move |server, deadline| {
-        store(server, &name, &key, deadline)
-    }))
+    Ok(Outcome::change(
+        name,
+        Task::Create,
+        move |server, name, deadline| store(server, name, &key, deadline),
+    ))
 }
 
 /// Nothing is cached here: a key that is not durable yet must not encrypt anything.
@@ -64,21 +70,25 @@ fn store(
 /// `DELETE /v1/key/delete/<name>`
 pub(super) fn delete(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
-    Ok(Outcome::store(move |server, deadline| {
-        server.cache.remove(&name);
-        let deleted = server.store.delete(&name, deadline);
-        // Once more: a request may have fetched the key between the two lines above.
-        server.cache.remove(&name);
-        deleted.map_err(|e| server.key_store_failure(&e, Task::Delete, Some(&name)))?;
-        Ok(Reply::empty())
-    }))
+    Ok(Outcome::change(
+        name,
+        Task::Delete,
+        |server, name, deadline| {
+            server.cache.remove(name);
+            let deleted = server.store.delete(name, deadline);
+            // Once more: a request may have fetched the key between the two lines above.
+            server.cache.remove(name);
+            deleted.map_err(|e| server.key_store_failure(&e, Task::Delete, Some(name)))?;
+            Ok(Reply::empty())
+        },
+    ))
 }
 
 /// `POST /v1/key/generate/<name>`
 pub(super) fn generate(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
-    let [context] = members(call.body, ["context"])?;
-    Ok(Outcome::key(name, move |key| {
+    let context = members(call.body, ["context"])?;
+    Ok(Outcome::key(name, context, |key, [context]| {
         let data_key = Secret::random(DATA_KEY).map_err(|_| NO_RANDOMNESS)?;
         let sealed = seal(key, &data_key, &context)?;
         Ok(object(&[
@@ -91,8 +101,8 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Outcome, Failure> {
 /// `POST /v1/key/encrypt/<name>`
 pub(super) fn encrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
-    let [plaintext, context] = members(call.body, ["plaintext", "context"])?;
-    Ok(Outcome::key(name, move |key| {
+    let secrets = members(call.body, ["plaintext", "context"])?;
+    Ok(Outcome::key(name, secrets, |key, [plaintext, context]| {
         Ok(object(&[("ciphertext", &seal(key, &plaintext, &context)?)]))
     }))
 }
@@ -100,8 +110,8 @@ pub(super) fn encrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
 /// `POST /v1/key/decrypt/<name>`
 pub(super) fn decrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
-    let [sealed, context] = members(call.body, ["ciphertext", "context"])?;
-    Ok(Outcome::key(name, move |key| {
+    let secrets = members(call.body, ["ciphertext", "context"])?;
+    Ok(Outcome::key(name, secrets, |key, [sealed, context]| {
         let plaintext = ciphertext::open(key, sealed.expose(), context.expose())
             .map_err(Failure::Ciphertext)?;
         Ok(object(&[("plaintext", plaintext.expose())]))
@@ -111,7 +121,7 @@ pub(super) fn decrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
 /// `GET /v1/key/list/<pattern>`
 pub(super) fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
     let pattern = call.pattern();
-    Ok(Outcome::store(move |server, deadline| {
+    Ok(Outcome::names(move |server, deadline| {
         let names = server
             .store
             .list(deadline)

@@ -5,6 +5,7 @@ pub mod advice;
 mod background;
 pub mod banner;
 mod blocking;
+mod changes;
 mod connection;
 mod counted;
 mod exchange;
@@ -14,6 +15,7 @@ mod identity;
 mod key;
 pub mod lifecycle;
 mod peer;
+mod pending;
 mod pipeline;
 mod policy;
 mod probe;
@@ -46,10 +48,11 @@ pub use self::state::State;
 use self::{
     acceptor::{Acceptor, Service},
     blocking::Pool,
-    connection::{Connection, Wait},
+    changes::Changes,
+    connection::{Address, Connection, Wait},
     counted::Counted,
     explain::Explanations,
-    pipeline::{Call, Outcome, Waiter},
+    pipeline::{Call, Outcome},
     probe::Health,
     registry::Registry,
 };
@@ -98,7 +101,8 @@ pub struct Server {
     metrics: &'static Metrics,
     registry: Registry,
     pool: Pool,
-    cache: Cache<Arc<MasterKey>, Waiter>,
+    changes: Changes,
+    cache: Cache<Arc<MasterKey>, Address>,
     store: Arc<dyn KeyStore>,
 }
 
@@ -152,6 +156,7 @@ impl Server {
             metrics,
             registry: Registry::default(),
             pool,
+            changes: Changes::default(),
             cache: Cache::new(CACHE_CAPACITY, expiry),
             store: Arc::new(Counted::new(store, metrics)),
         });
@@ -218,6 +223,7 @@ impl Server {
         while Instant::now() < until && !threads.workers.iter().all(JoinHandle::is_finished) {
             std::thread::sleep(Duration::from_millis(2));
         }
+        self.changes.give_up();
     }
 
     fn me(&self) -> Weak<Self> {
@@ -281,3 +287,6 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

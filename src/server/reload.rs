@@ -23,7 +23,7 @@ use super::{
     Server, State,
     lifecycle::{self, Error, Options},
 };
-use crate::{config::Config, tls};
+use crate::{config::Config, panics::survive, tls};
 
 /// How often the files of the certificate are looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -87,10 +87,10 @@ impl Reloader {
             let Some(server) = self.server.upgrade() else {
                 return;
             };
-            match is_asked {
+            survive(|| match is_asked {
                 true => self.reload(&server),
                 false => self.renew(&server),
-            }
+            });
         }
     }
 

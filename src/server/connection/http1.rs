@@ -7,12 +7,8 @@ use std::{io, sync::Arc};
 use rustls::HandshakeKind;
 use rustls_pki_types::UnixTime;
 
-#[cfg(feature = "http2")]
 use super::Http2;
-use super::{
-    Connection, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving, Stage, Step, Waiting,
-    answering::{Admitted, Answer},
-};
+use super::{Connection, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving, Stage, Step, Waiting};
 use crate::{
     http::{
         Malformed, Method,
@@ -21,7 +17,10 @@ use crate::{
         reply::{Frame, Reply},
     },
     metrics::Event,
-    server::{Server, State, exchange::Exchange, failure::Failure, peer::Peer, probe},
+    server::{
+        Server, State, exchange::Exchange, failure::Failure, peer::Peer, pending::Answer,
+        pipeline::Admission, probe,
+    },
     tls,
 };
 
@@ -48,10 +47,10 @@ impl Inner {
                     unread,
                     frame,
                 } = *waiting;
-                let answer = pending.finish(self, connection, server);
+                let request = self.requests;
+                let answer = pending.finish(server, &|| connection.address(request));
                 Ok(self.give(answer, unread, frame, connection, server))
             }
-            #[cfg(feature = "http2")]
             Stage::Http2(_) => Ok(self.speak_http2(connection, server)),
             Stage::Streaming(_) => Ok(self.stream()),
             Stage::Discard(reader, left) => {
@@ -118,7 +117,6 @@ impl Inner {
         if let Some(group) = self.transport.group() {
             server.metrics.count(Event::KeyExchange(group));
         }
-        #[cfg(feature = "http2")]
         if self.transport.speaks_http2() {
             self.stage = Stage::Http2(Box::new(Http2::new(self.now, &mut self.output)));
             connection.set_deadline(server, self.now + READ_TIMEOUT);
@@ -152,26 +150,31 @@ impl Inner {
             Ok(Some(end)) => end,
             Ok(None) => return Ok(Step::NeedsInput),
             Err(malformed) => {
-                self.refuse_malformed(malformed);
+                let path = head::seeming_path(head::seeming_target(&self.input));
+                self.refuse_malformed(malformed, path, server);
                 return Ok(Step::Progress);
             }
         };
         let state = server.state();
         let kept = self.peer.as_ref().and_then(|peer| state.forwards_in(peer));
-        let head = head::parse(&self.input[..end], kept);
+        let head = head::parse(&self.input[..end], kept).map_err(|malformed| {
+            let target = head::seeming_target(&self.input[..end]);
+            (malformed, head::seeming_path(target))
+        });
         self.consume(end);
         match head {
             Ok(head) if connection.is_probe => Ok(self.answer_probe(&head, connection, server)),
             Ok(head) => self.begin(head, &state, connection, server),
-            Err(malformed) => {
-                self.refuse_malformed(malformed);
+            Err((malformed, path)) => {
+                self.refuse_malformed(malformed, path, server);
                 Ok(Step::Progress)
             }
         }
     }
 
-    /// Answers what is no request; there is nothing to audit and no way to go on.
-    fn refuse_malformed(&mut self, malformed: Malformed) {
+    /// Answers what is no request, but seems to be one for `path`; there is no way to go on.
+    fn refuse_malformed(&mut self, malformed: Malformed, path: String, server: &Server) {
+        self.audit_malformed(malformed, path, server);
         let frame = Frame {
             is_http11: true,
             is_head: false,
@@ -201,10 +204,10 @@ impl Inner {
         let frame = frame(&head, server);
         let (reply, frame) = match self.admit(&mut head, state, connection, server) {
             None => return Err(io::ErrorKind::NotConnected.into()),
-            Some(Admitted::Granted(exchange, max_body)) => {
+            Some(Admission::Granted(exchange, max_body)) => {
                 return Ok(self.accept(exchange, max_body, &head, frame, connection, server));
             }
-            Some(Admitted::Answered(reply, is_last)) => {
+            Some(Admission::Answered(reply, is_last)) => {
                 let keep_alive = frame.keep_alive && !is_last;
                 (
                     reply,
@@ -256,7 +259,8 @@ impl Inner {
             }
             unread => {
                 let frame = frame.without_go_ahead(head);
-                let answer = self.run(exchange, &[], self.requests, connection, server);
+                let request = self.requests;
+                let answer = server.run(exchange, &[], &|| connection.address(request));
                 self.give(answer, unread, frame, connection, server)
             }
         }
@@ -299,7 +303,8 @@ impl Inner {
                     frame,
                     ..
                 } = *receiving;
-                let answer = self.run(exchange, &body, self.requests, connection, server);
+                let request = self.requests;
+                let answer = server.run(exchange, &body, &|| connection.address(request));
                 Ok(self.give(answer, None, frame, connection, server))
             }
             _ => {
@@ -342,7 +347,7 @@ impl Inner {
                 Step::Progress
             }
             Answer::Later(pending) => {
-                connection.set_deadline(server, pending.exchange.deadline.instant());
+                connection.set_deadline(server, pending.deadline);
                 self.stage = Stage::Waiting(Box::new(Waiting {
                     pending,
                     unread,

@@ -5,7 +5,6 @@
 
 mod answering;
 mod http1;
-#[cfg(feature = "http2")]
 mod http2;
 mod streaming;
 mod transport;
@@ -14,24 +13,23 @@ use std::{
     io::{self, Read as _},
     net::{SocketAddr, TcpStream},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        Arc, Mutex, PoisonError, TryLockError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 pub(super) use self::answering::Address;
-#[cfg(feature = "http2")]
 use self::http2::Http2;
+use self::streaming::{CHECK_INTERVAL, Streaming};
 pub(super) use self::transport::Transport;
-use self::{
-    answering::Pending,
-    streaming::{CHECK_INTERVAL, Streaming},
+use super::{
+    Server, exchange::Exchange, failure::Failure, peer::Peer, pending::Pending, proxy::Forwarded,
 };
-use super::{Server, exchange::Exchange, failure::Failure, peer::Peer, proxy::Forwarded};
 use crate::{
     http::{body::BodyReader, reply::Frame},
     metrics::Event,
+    panics::survive,
     tls,
 };
 
@@ -41,8 +39,6 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// An answer must make progress within this time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The log decides about a held answer in less time than this.
-const HOLD_TIMEOUT: Duration = Duration::from_secs(3);
 /// A client may take this time to close its side after the last answer.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// An unread body up to this size is read and dropped to keep the connection, in bytes.
@@ -112,7 +108,6 @@ enum Stage {
     Body(Box<Receiving>),
     Waiting(Box<Waiting>),
     /// It speaks HTTP/2, from the handshake to its end.
-    #[cfg(feature = "http2")]
     Http2(Box<Http2>),
     /// The answer is a log stream.
     Streaming(Box<Streaming>),
@@ -183,8 +178,27 @@ impl Connection {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How every thread touches a connection. If `action` panics, this connection is closed and what
+    /// it was asked for is audited; the thread goes on.
+    fn with<T>(&self, server: &Server, action: impl FnOnce(&mut Inner) -> T) -> Option<T> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        self.guard(&mut inner, server, action)
+    }
+
+    fn guard<T>(
+        &self,
+        inner: &mut Inner,
+        server: &Server,
+        action: impl FnOnce(&mut Inner) -> T,
+    ) -> Option<T> {
+        let done = survive(|| action(inner));
+        if done.is_none() {
+            let _ = inner.socket.shutdown(std::net::Shutdown::Both);
+            server.registry.remove(self.token);
+            // Requests are audited as they are dropped.
+            inner.stage = Stage::Closed;
+        }
+        done
     }
 
     /// Whether the sweeper must look at `now` (milliseconds since the start of the server).
@@ -205,7 +219,6 @@ impl Connection {
     pub(super) fn only_streams(&self) -> bool {
         self.inner.try_lock().is_ok_and(|inner| match &inner.stage {
             Stage::Streaming(_) => true,
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) => http2.only_streams(),
             _ => false,
         })
@@ -213,17 +226,23 @@ impl Connection {
 
     /// Lets epoll watch the socket for the first time.
     pub(super) fn register(&self, server: &Server) -> io::Result<()> {
-        server.watch(self, &self.lock().socket)
+        let refused = Err(io::ErrorKind::NotConnected.into());
+        self.with(server, |inner| server.watch(self, &inner.socket))
+            .unwrap_or(refused)
     }
 
     /// Does what can be done now and arms the socket for what comes next.
     pub(super) fn drive(self: &Arc<Self>, server: &Server) {
-        let mut inner = self.lock();
-        if matches!(inner.stage, Stage::Closed) {
-            return;
-        }
+        self.with(server, |inner| {
+            if !matches!(inner.stage, Stage::Closed) {
+                self.take_turn(inner, server);
+            }
+        });
+    }
+
+    fn take_turn(self: &Arc<Self>, inner: &mut Inner, server: &Server) {
         let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
-        self.settle(&mut inner, server, wait);
+        self.settle(inner, server, wait);
     }
 
     fn settle(&self, inner: &mut Inner, server: &Server, wait: Wait) {
@@ -242,7 +261,6 @@ impl Connection {
                 receiving.exchange.answer(Err(Failure::InvalidJson));
             }
             Stage::Waiting(waiting) => waiting.pending.abandon(),
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) => http2.abandon(),
             _ => {}
         }
@@ -253,11 +271,15 @@ impl Connection {
 
     /// What the sweeper does with a connection whose deadline has passed.
     pub(super) fn on_deadline(self: &Arc<Self>, server: &Server, now: Instant) {
-        let inner = &mut *self.lock();
-        // A worker may have moved the deadline while the lock was waited for.
-        if !self.is_due(server.millis(now)) {
-            return;
-        }
+        self.with(server, |inner| {
+            // A worker may have moved the deadline while the lock was waited for.
+            if self.is_due(server.millis(now)) {
+                self.expire(inner, server, now);
+            }
+        });
+    }
+
+    fn expire(self: &Arc<Self>, inner: &mut Inner, server: &Server, now: Instant) {
         match &mut inner.stage {
             Stage::Closed => {}
             Stage::Streaming(_) => inner.check_stream(self, server, now),
@@ -266,22 +288,18 @@ impl Connection {
                 self.set_deadline(server, now + WRITE_TIMEOUT);
                 server.arm(self, &inner.socket, Wait::Writable);
             }
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) if inner.is_stalled && now < http2.stalled_until => {
                 inner.check_http2(self, server, now);
             }
-            #[cfg(feature = "http2")]
             Stage::Http2(_) if !inner.is_stalled => {
                 inner.expire_http2(server, now);
-                let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
-                self.settle(inner, server, wait);
+                self.take_turn(inner, server);
             }
             Stage::Body(_) => {
                 // The read timeout cuts the body off, which is no valid JSON.
                 inner.fail_body();
                 self.set_deadline(server, now + WRITE_TIMEOUT);
-                let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
-                self.settle(inner, server, wait);
+                self.take_turn(inner, server);
             }
             Stage::Head if inner.input.is_empty() && !inner.is_stalled => {
                 // Idle for too long: the client hears that it is no accident.
@@ -306,6 +324,12 @@ impl Connection {
             Err(TryLockError::Poisoned(inner)) => inner.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
+        self.guard(&mut inner, server, |inner| {
+            self.drain_now(inner, server, at_once);
+        });
+    }
+
+    fn drain_now(&self, inner: &mut Inner, server: &Server, at_once: bool) {
         if matches!(inner.stage, Stage::Closed) {
             return;
         }
@@ -313,18 +337,17 @@ impl Connection {
             Stage::Handshake => true,
             _ => inner.is_idle(),
         };
-        #[cfg(feature = "http2")]
         if matches!(inner.stage, Stage::Http2(_)) && !at_once {
             // A worker tells the client.
             inner.wake(self, server);
             return;
         }
         if at_once {
-            self.close(&mut inner, server);
+            self.close(inner, server);
         } else if is_idle {
             inner.now = Instant::now();
             let wait = inner.hang_up(self, server);
-            self.settle(&mut inner, server, wait);
+            self.settle(inner, server, wait);
         }
     }
 
@@ -351,22 +374,10 @@ impl Inner {
     fn is_idle(&self) -> bool {
         let owes_nothing = match &self.stage {
             Stage::Head => true,
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) => http2.is_idle(),
             _ => false,
         };
         owes_nothing && self.input.is_empty() && !self.is_stalled
-    }
-
-    /// The request with this number, if its answer is waited for.
-    fn pending(&mut self, request: u64) -> Option<&mut Pending> {
-        let pending = match &mut self.stage {
-            Stage::Waiting(waiting) => &mut waiting.pending,
-            #[cfg(feature = "http2")]
-            Stage::Http2(http2) => return http2.pending(request),
-            _ => return None,
-        };
-        Some(pending).filter(|pending| pending.request == request)
     }
 
     /// Reads, answers and writes until there is nothing left to do without waiting.
@@ -404,7 +415,6 @@ impl Inner {
             }
             if self.is_eof {
                 // Who has closed its own side only still hears what it waits for.
-                #[cfg(feature = "http2")]
                 if matches!(&self.stage, Stage::Http2(http2) if http2.is_waiting()) {
                     return Ok(Wait::Reply);
                 }
@@ -439,7 +449,6 @@ impl Inner {
             return Wait::Closed;
         }
         let _ = self.socket.shutdown(std::net::Shutdown::Write);
-        #[cfg(feature = "http2")]
         if let Stage::Http2(http2) = std::mem::replace(&mut self.stage, Stage::Linger) {
             http2.abandon();
         }
@@ -469,7 +478,6 @@ impl Inner {
         let until = self.now + WRITE_TIMEOUT;
         match &mut self.stage {
             Stage::Streaming(streaming) => streaming.stalled_until = until,
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) => {
                 http2.stalled_until = until;
                 connection.set_deadline(server, http2.stalled_deadline());
@@ -481,10 +489,9 @@ impl Inner {
     fn restore_deadline(&self, connection: &Connection, server: &Server) {
         let now = self.now;
         let at = match &self.stage {
-            Stage::Waiting(waiting) => waiting.pending.exchange.deadline.instant(),
+            Stage::Waiting(waiting) => waiting.pending.deadline,
             Stage::Head if self.input.is_empty() => now + connection.idle_timeout(),
             Stage::Streaming(_) => now + CHECK_INTERVAL,
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) => http2.deadline(),
             _ => now + READ_TIMEOUT,
         };

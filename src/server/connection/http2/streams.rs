@@ -15,11 +15,11 @@ use crate::{
         connection::{
             Connection, Inner, LINGER_TIMEOUT, MAX_DISCARD, MAX_OUTPUT, READ_TIMEOUT,
             WRITE_TIMEOUT,
-            answering::{Answer, Pending},
             streaming::{CHECK_INTERVAL, Streaming},
         },
         exchange::Exchange,
         failure::Failure,
+        pending::{Answer, Pending},
         proxy::Forwarded,
     },
 };
@@ -38,8 +38,6 @@ pub(super) struct Stream {
     used: usize,
     /// Bytes of the body that nobody wanted.
     unwanted: u64,
-    /// Bytes of the body that were wanted; the request may keep as many until it is answered.
-    wanted: usize,
     /// When the sweeper must look.
     pub(super) deadline: Instant,
     pub(super) state: State,
@@ -69,6 +67,8 @@ pub(super) enum State {
 pub(super) struct Receiving {
     exchange: Exchange,
     body: Vec<u8>,
+    /// The length that was announced, in bytes, which counts at once.
+    announced: usize,
     max_body: usize,
     is_too_long: bool,
 }
@@ -110,7 +110,6 @@ impl Stream {
             wants_go_ahead: false,
             used: 0,
             unwanted: 0,
-            wanted: 0,
             deadline: now + READ_TIMEOUT,
             state: State::Over,
         }
@@ -122,11 +121,14 @@ impl Stream {
             Framing::Length(length) if max_body > 0 => length,
             _ => 0,
         };
+        let is_too_long = length > max_body as u64;
         self.state = State::Body(Box::new(Receiving {
             exchange,
             body: Vec::new(),
+            // One that is not too long fits.
+            announced: if is_too_long { 0 } else { length as usize },
             max_body,
-            is_too_long: length > max_body as u64,
+            is_too_long,
         }));
     }
 
@@ -152,8 +154,8 @@ impl Stream {
     /// What it makes the server hold, in bytes.
     pub(super) fn held(&self) -> usize {
         match &self.state {
-            State::Body(receiving) => receiving.body.capacity(),
-            State::Waiting(_) => self.wanted,
+            State::Body(receiving) => receiving.body.capacity().max(receiving.announced),
+            State::Waiting(pending) => pending.held(),
             State::Sending(sending) => sending.body.capacity(),
             State::Early(reply) => reply.body.capacity(),
             _ => 0,
@@ -207,10 +209,9 @@ impl Stream {
                     is_too_long,
                     ..
                 } = *receiving;
-                self.wanted = body.len();
                 let answer = match is_too_long {
                     true => Answer::Now(exchange.answer(Err(Failure::InvalidJson))),
-                    false => inner.run(exchange, &body, self.request, connection, server),
+                    false => server.run(exchange, &body, &|| connection.address(self.request)),
                 };
                 self.give(answer, protocol, inner, connection, server);
                 true
@@ -223,7 +224,7 @@ impl Stream {
                 else {
                     return false;
                 };
-                let answer = pending.finish(inner, connection, server);
+                let answer = pending.finish(server, &|| connection.address(self.request));
                 self.give(answer, protocol, inner, connection, server);
                 true
             }
@@ -282,7 +283,7 @@ impl Stream {
         match answer {
             Answer::Now(reply) => self.reply(reply, protocol, inner),
             Answer::Later(pending) => {
-                self.deadline = pending.exchange.deadline.instant();
+                self.deadline = pending.deadline;
                 self.state = State::Waiting(Box::new(pending));
             }
             Answer::Stream(exchange, stream) => {
@@ -398,15 +399,18 @@ impl Stream {
         }
     }
 
-    /// What the sweeper does when its deadline has passed. `false` if the client makes no room for
-    /// its answer. If it `has_progress` with others, this one may just not have had its turn.
+    /// Ends or goes on when its deadline has passed. `is_stuck`: the client has not taken a byte of any
+    /// answer for a while, for the window of the connection.
+    ///
+    /// # Errors
+    /// If the connection must end: it is stuck itself, or too many answers were not read.
     pub(super) fn expire(
         &mut self,
-        has_progress: bool,
+        is_stuck: bool,
         protocol: &mut two::Connection,
         inner: &mut Inner,
         server: &Server,
-    ) -> bool {
+    ) -> Result<(), Code> {
         match &mut self.state {
             State::Body(_) => {
                 // The read timeout cuts the body off, which is no valid JSON.
@@ -416,10 +420,14 @@ impl Stream {
                 }
             }
             State::Waiting(pending) => pending.expire(),
-            State::Sending(_) if has_progress && !protocol.is_full(self.id) => {
-                self.deadline = inner.now + WRITE_TIMEOUT;
+            // An answer that waits for its own window ends alone.
+            State::Sending(_) if protocol.is_full(self.id) => {
+                protocol.give_up(self.id, inner.now, &mut inner.output)?;
+                self.state = State::Over;
             }
-            State::Sending(_) => return false,
+            State::Sending(_) if is_stuck => return Err(Code::EnhanceYourCalm),
+            // It may just not have had its turn.
+            State::Sending(_) => self.deadline = inner.now + WRITE_TIMEOUT,
             State::Streaming(following) => {
                 self.deadline = inner.now + CHECK_INTERVAL;
                 let stalled_since = following.stalled_since;
@@ -436,7 +444,7 @@ impl Stream {
             }
             State::Over => {}
         }
-        true
+        Ok(())
     }
 }
 
