@@ -1,7 +1,7 @@
 //! What the server is done with is gone from its memory: after keys, data keys and plaintexts went
 //! through it in every way that succeeds or fails, all of its writable memory is searched for them.
 //!
-//! Reading the memory of a process that forbids it takes root. `scripts/it/17-memory.sh` runs these
+//! Reading the memory of a process that forbids it takes root. `scripts/it/22-memory.sh` runs these
 //! tests against the release, on a directory and on Vault: `KES` names the binary, and
 //! `KES_TEST_KEYS` holds what stands under `keys` in its configuration.
 
