@@ -551,6 +551,41 @@ fn requests_damaged_at_random_harm_nobody() {
     assert_eq!(["my-key"], *server.key_files());
 }
 
+#[test]
+fn a_few_empty_lines_before_a_request_are_no_part_of_it() {
+    let server = start();
+    let mut connection = server.root().connect();
+    let request = String::from_utf8(request("GET", "/version", b"")).unwrap();
+    let with_lines = "\r\n".repeat(4) + &request;
+    connection.send(with_lines.repeat(3));
+    for byte in with_lines.as_bytes() {
+        connection.send([*byte]);
+    }
+    for _ in 0..4 {
+        connection.response().is_json_success();
+    }
+    assert_eq!(4, server.audit(4).len());
+}
+
+#[test]
+fn more_empty_lines_are_no_request() {
+    let server = start();
+    for count in [5, 6, 512 * 1024] {
+        assert_eq!(400, is_refused(&server, "\r\n".repeat(count)), "{count}");
+    }
+    let mut connection = server.root().connect();
+    connection.request("GET", "/version", "").is_json_success();
+    for _ in 0..4 {
+        connection.send("\r");
+        connection.send("\n");
+    }
+    connection.send("\r");
+    assert!(connection.receive_available(), "four are allowed");
+    connection.send("\n");
+    assert_eq!(400, connection.response().status);
+    assert!(connection.is_closed());
+}
+
 // TLS
 
 #[test]

@@ -91,6 +91,8 @@ struct Inner {
     input: Wiped,
     scanned: usize,
     /// Bytes of answers that the transport has not taken yet, and how many of them it has.
+    /// Empty lines before the request.
+    empty_lines: u8,
     output: Wiped,
     taken: usize,
     /// Requests so far.
@@ -173,6 +175,7 @@ impl Connection {
                 input: Wiped::default(),
                 scanned: 0,
                 output: Wiped::default(),
+                empty_lines: 0,
                 taken: 0,
                 requests: 0,
                 is_eof: false,
@@ -525,9 +528,6 @@ impl Inner {
         };
         let count = received.count;
         if count > 0 {
-            if self.input.is_empty() && matches!(self.stage, Stage::Head | Stage::Handshake) {
-                connection.set_deadline(server, self.now + READ_TIMEOUT);
-            }
             let start = self.input.len();
             secret::reserve(&mut self.input, count);
             self.input.resize(start + count, 0);

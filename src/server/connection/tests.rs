@@ -16,6 +16,7 @@ fn pair() -> (Inner, TcpStream) {
         stage: Stage::Head,
         input: Wiped::default(),
         scanned: 0,
+        empty_lines: 0,
         output: Wiped::default(),
         taken: 0,
         requests: 0,
