@@ -19,6 +19,7 @@ use crate::{
     deadline::Deadline,
     http::reply::Reply,
     keystore::KeyName,
+    log::Cause,
     secret::Secret,
 };
 
@@ -30,7 +31,9 @@ pub(super) fn create(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
     Ok(Outcome::store(move |server, deadline| {
         let key = MasterKey::generate().map_err(|e| {
-            server.log_error(&format!("failed to create key {:?}: {e}", name.as_str()));
+            server.log.error_from_outside(Cause::Failure, || {
+                format!("failed to create key {:?}: {e}", name.as_str())
+            });
             Failure::Internal("failed to generate a random key")
         })?;
         store(server, &name, &key, deadline)

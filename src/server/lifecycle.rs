@@ -30,7 +30,7 @@ use crate::{
     keystore::{
         self, KeyName, KeyStore, Start, fs::Fs, keysecure::KeySecure, mem::Mem, vault::Vault,
     },
-    log::{AuditMode, Log},
+    log::{AuditMode, Cause, Log},
     tls,
 };
 
@@ -379,10 +379,12 @@ fn log_panics(log: &'static Log) {
             .map(ToString::to_string)
             .unwrap_or_default();
         let thread = std::thread::current();
-        log.error(&format!(
-            "panic in thread {} at {place}",
-            thread.name().unwrap_or("?")
-        ));
+        log.error_from_outside(Cause::Panic, || {
+            format!(
+                "panic in thread {} at {place}",
+                thread.name().unwrap_or("?")
+            )
+        });
     }));
 }
 

@@ -47,7 +47,6 @@ use self::{
     blocking::Pool,
     connection::{Connection, Wait},
     counted::Counted,
-    explain::Explanations,
     pipeline::{Call, Outcome, Waiter},
     probe::Health,
     registry::Registry,
@@ -56,7 +55,7 @@ use crate::{
     cache::{Cache, Expiry},
     crypto::MasterKey,
     keystore::KeyStore,
-    log::Log,
+    log::{Cause, Log},
     metrics::Metrics,
 };
 
@@ -95,7 +94,6 @@ pub struct Server {
     state_writer: Mutex<()>,
     log: &'static Log,
     health: Health,
-    explanations: Explanations,
     metrics: &'static Metrics,
     registry: Registry,
     pool: Pool,
@@ -150,7 +148,6 @@ impl Server {
             state_writer: Mutex::new(()),
             log,
             health: Health::default(),
-            explanations: Explanations::default(),
             metrics,
             registry: Registry::default(),
             pool,
@@ -307,7 +304,9 @@ impl Server {
             wanted | epoll::EventFlags::ONESHOT,
         ) {
             // The sweeper ends the connection at its deadline.
-            self.log_error(&format!("failed to watch a connection: {e}"));
+            self.log.error_from_outside(Cause::Connection, || {
+                format!("failed to watch a connection: {e}")
+            });
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     clock,
     deadline::Deadline,
     http::{head::Head, reply::Reply},
-    log::Stream,
+    log::{Cause, Stream},
     server::{
         Server, State,
         exchange::Exchange,
@@ -132,9 +132,9 @@ impl Inner {
         let is_trusted = peer.is_still_trusted(state, chain, clock::unix());
         let client = Client::new(state, peer, head, &mut self.forwarded, |reason| {
             let address = connection.peer_address;
-            server.log_error(&format!(
-                "http: client certificate forwarded by TLS proxy {address}: {reason}"
-            ));
+            server.log.error_from_outside(Cause::Forwarded, || {
+                format!("http: client certificate forwarded by TLS proxy {address}: {reason}")
+            });
         });
         Some(match server.admit(state, &client, head, self.now) {
             Admission::Granted(exchange, max_body) if is_trusted => {

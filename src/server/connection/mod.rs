@@ -31,6 +31,7 @@ use self::{
 use super::{Server, exchange::Exchange, failure::Failure, peer::Peer, proxy::Forwarded};
 use crate::{
     http::{body::BodyReader, reply::Frame},
+    log::Cause,
     metrics::Event,
     secret::{self, Wiped},
     tls,
@@ -90,9 +91,9 @@ struct Inner {
     /// Decrypted bytes that are not used yet, and how many of them were searched for a head's end.
     input: Wiped,
     scanned: usize,
-    /// Bytes of answers that the transport has not taken yet, and how many of them it has.
     /// Empty lines before the request.
     empty_lines: u8,
+    /// Bytes of answers that the transport has not taken yet, and how many of them it has.
     output: Wiped,
     taken: usize,
     /// Requests so far.
@@ -174,8 +175,8 @@ impl Connection {
                 stage: Stage::Handshake,
                 input: Wiped::default(),
                 scanned: 0,
-                output: Wiped::default(),
                 empty_lines: 0,
+                output: Wiped::default(),
                 taken: 0,
                 requests: 0,
                 is_eof: false,
@@ -344,9 +345,9 @@ impl Connection {
     fn fail_handshake(&self, server: &Server, reason: &str) {
         server.metrics.count(Event::FailedHandshake);
         let address = self.peer_address;
-        server.log_error(&format!(
-            "http: TLS handshake error from {address}: {reason}"
-        ));
+        server.log.error_from_outside(Cause::Handshake, || {
+            format!("http: TLS handshake error from {address}: {reason}")
+        });
     }
 }
 
