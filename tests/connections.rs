@@ -654,6 +654,89 @@ fn client_hello(client: &Client) -> Vec<u8> {
     hello
 }
 
+// how many
+
+/// A server that takes `limit` connections, and as many, each of which was answered.
+fn full(limit: usize) -> (Server, Vec<Connection>) {
+    let server = Server::start(|config| {
+        config.more = format!("limits: {{ connections: {limit} }}\n");
+    });
+    let root = server.root();
+    let connect = || {
+        let mut connection = root.try_connect().ok()?;
+        connection.try_request("GET", "/version", b"").ok()?;
+        Some(connection)
+    };
+    // The one that has looked whether the server is up may not be gone yet.
+    let all = (0..limit).map(|_| wait_for(Duration::from_secs(20), connect).unwrap());
+    let all = all.collect();
+    (server, all)
+}
+
+#[test]
+fn a_full_server_refuses_more_connections_and_serves_those_it_has() {
+    let (server, mut all) = full(8);
+    let begin = Instant::now();
+    let metrics = |all: &mut Vec<Connection>| all[0].request("GET", "/v1/metrics", "");
+    let before = metrics(&mut all).sample("kes_connections_refused");
+    for _ in 0..50 {
+        assert!(server.root().try_request("GET", "/version", b"").is_err());
+    }
+    for connection in &mut all {
+        connection.request("GET", "/version", "").is_json_success();
+    }
+    let page = metrics(&mut all);
+    let refused = page.sample("kes_connections_refused");
+    assert_eq!(50, refused - before);
+    assert_eq!(8, page.sample("kes_connections_limit"));
+    assert_eq!(8, page.sample("kes_connections_open"));
+    let text = "refused a connection: all 8 connections (limits.connections) are in use";
+    let what = "connections were refused or failed";
+    server.limits_errors(refused, text, what, 1, begin);
+    // Nobody knocks, so there is nothing to do.
+    let cpu_time = server.cpu_time();
+    std::thread::sleep(Duration::from_secs(1));
+    let spent = server.cpu_time() - cpu_time;
+    assert!(spent < Duration::from_millis(200), "{spent:?} in a second");
+    drop(all.pop());
+    let taken = wait_for(Duration::from_secs(20), || {
+        server.root().try_request("GET", "/version", b"").ok()
+    });
+    taken.expect("there is room again").is_json_success();
+}
+
+#[test]
+fn a_reload_changes_how_many_connections_there_may_be() {
+    let (server, mut all) = full(4);
+    let set = |from: &str, to: &str, all: &mut Vec<Connection>| {
+        let file = server.file("config.yml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&file, text.replace(from, to)).unwrap();
+        server.signal(rustix::process::Signal::HUP);
+        let limit: u64 = to.split(' ').nth(1).unwrap().parse().unwrap();
+        let is_set = wait_for(Duration::from_secs(20), || {
+            let page = all[0].request("GET", "/v1/metrics", "");
+            (page.sample("kes_connections_limit") == limit).then_some(())
+        });
+        assert!(is_set.is_some(), "{}", server.stderr());
+    };
+    set("connections: 4 ", "connections: 5 ", &mut all);
+    let mut fifth = server.root().connect();
+    fifth.request("GET", "/version", "").is_json_success();
+    // Those that are there stay.
+    set("connections: 5 ", "connections: 2 ", &mut all);
+    for connection in &mut all {
+        connection.request("GET", "/version", "").is_json_success();
+    }
+    drop(all.split_off(2));
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(
+        server.root().try_connect().is_err(),
+        "there are three still"
+    );
+}
+
 // slow and absent clients
 
 #[test]

@@ -19,6 +19,7 @@ mod probe;
 mod proxy;
 mod registry;
 mod reload;
+pub(crate) mod room;
 pub mod routes;
 mod state;
 mod status;
@@ -33,7 +34,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex, PoisonError, RwLock, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -75,7 +76,7 @@ const WORKER_STACK: usize = 512 * 1024;
 pub struct Limits {
     /// Worker threads.
     pub workers: usize,
-    /// Open connections.
+    /// Open connections of clients.
     pub connections: usize,
 }
 
@@ -86,7 +87,8 @@ pub struct Server {
     stop: OwnedFd,
     started: Instant,
     is_draining: AtomicBool,
-    limits: Limits,
+    /// Open connections of clients at most; can change at any time.
+    max_connections: AtomicUsize,
     state: RwLock<Arc<State>>,
     /// Which state that is: a number that no other has in this process.
     state_number: AtomicU64,
@@ -142,7 +144,7 @@ impl Server {
             stop,
             started: Instant::now(),
             is_draining: AtomicBool::new(false),
-            limits,
+            max_connections: AtomicUsize::new(limits.connections),
             state: RwLock::new(Arc::new(state)),
             state_number: AtomicU64::new(next_state_number()),
             state_writer: Mutex::new(()),
@@ -268,6 +270,15 @@ impl Server {
         // Freeing thousands of policies takes its time; not while readers wait.
         drop(before);
         Ok(done)
+    }
+
+    /// Connections that are open stay, even if there are more.
+    fn set_max_connections(&self, count: usize) {
+        self.max_connections.store(count, Ordering::Relaxed);
+    }
+
+    fn max_connections(&self) -> usize {
+        self.max_connections.load(Ordering::Relaxed)
     }
 
     fn is_draining(&self) -> bool {
