@@ -12,7 +12,7 @@ use std::{
 };
 
 use common::{
-    AT_5_SECONDS, Client, Connection, Crowd, Identity, Server, base64,
+    AT_5_SECONDS, Client, Connection, Crowd, Follower, Identity, Server, base64,
     client::{chunked, request},
     closes_between, stored_key, wait_for,
 };
@@ -735,6 +735,45 @@ fn a_reload_changes_how_many_connections_there_may_be() {
         server.root().try_connect().is_err(),
         "there are three still"
     );
+}
+
+/// The timer that runs for the server's end of a connection, as `/proc/net/tcp` tells: its kind, and when
+/// it ends.
+fn timer(server: &Server, socket: &TcpStream) -> Option<(u8, Duration)> {
+    let port = |address: &str| u16::from_str_radix(address.split_once(':')?.1, 16).ok();
+    let ours = (server.address.port(), socket.local_addr().unwrap().port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        if (port(fields.get(1)?)?, port(fields.get(2)?)?) != ours {
+            return None;
+        }
+        let (kind, when) = fields.get(5)?.split_once(':')?;
+        let hundredths = u64::from_str_radix(when, 16).ok()?;
+        Some((kind.parse().ok()?, Duration::from_millis(10 * hundredths)))
+    })
+}
+
+#[test]
+fn the_kernel_looks_whether_a_client_is_still_there() {
+    const KEEPALIVE: u8 = 2;
+    let server = start();
+    let mut follower = Follower::start(&server.root(), "/v1/log/error/trace");
+    let connections = [
+        server.root().connect(),
+        server.root().speaking_http2().connect(),
+    ];
+    let sockets = connections.iter().map(Connection::socket);
+    for socket in sockets.chain([follower.connection().socket()]) {
+        let mut seen = None;
+        let is_on = wait_for(Duration::from_secs(5), || {
+            seen = timer(&server, socket);
+            let (kind, when) = seen?;
+            let soon = Duration::from_secs(30)..=Duration::from_secs(60);
+            (kind == KEEPALIVE && soon.contains(&when)).then_some(())
+        });
+        assert!(is_on.is_some(), "{seen:?}");
+    }
 }
 
 // slow and absent clients
