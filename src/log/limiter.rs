@@ -29,7 +29,8 @@ const CAUSES: [(u32, &str); 6] = [
     (1, "connections were refused or failed"),
     (10, "requests were prohibited by policy"),
     (10, "certificates of TLS proxies' clients were refused"),
-    (10, "requests failed"),
+    // Each may be about another key, and its client has the right to it.
+    (100, "requests failed"),
     (10, "panics happened"),
 ];
 
