@@ -116,7 +116,7 @@ beside() {
 }
 
 # These wait most of the time, so they run beside those that follow and are reported in the end.
-readonly PATIENT=' 15-slow-store 22-memory 39-openbao-faults 51-keysecure '
+readonly PATIENT=' 15-slow-store 18-dead-follower 22-memory 39-openbao-faults 51-keysecure '
 results="$(mktemp -d)"
 declare -A patient=()
 finish() {

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config::{Auth, Config, Finding, KeyStoreConfig, Review, Severity},
     identity,
-    server::routes::ROUTES,
+    server::{room, routes::ROUTES},
     tls::{self, ClientTrust},
 };
 
@@ -59,6 +59,7 @@ pub(super) fn check(args: &Args) -> Result<()> {
             };
             look.at_certificate(flags.auth);
             look.at_key_store();
+            look.at_connections();
             look.findings
         }
     };
@@ -197,6 +198,12 @@ impl Look<'_> {
         };
         let advice = "make or request a new one";
         self.find(Severity::Warning, "tls.cert", message, advice);
+    }
+
+    fn at_connections(&mut self) {
+        if let Some(complaint) = room::complaint(self.review.config.connections) {
+            self.find(Severity::Warning, "limits.connections", complaint, "");
+        }
     }
 
     /// Looks at a directory without changing it, unlike the server, which makes it.

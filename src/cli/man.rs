@@ -71,6 +71,10 @@ const FIELDS: &[(&str, &str)] = &[
         "IP and port to listen on for probes, without TLS",
     ),
     (
+        "limits.connections",
+        "open connections of clients at most (default one for each 256 KiB of memory)",
+    ),
+    (
         "keys[].name",
         "keys that are created at start if they are missing",
     ),

@@ -57,6 +57,7 @@ maps! {
         cache: Cache,
         log: Log,
         probe: Probe,
+        limits: Limits,
         keys: Keys,
         keystore: Stores,
     }
@@ -68,6 +69,7 @@ maps! {
     strict Expiry { any: String, unused: String, offline: String, }
     strict Log { error: String, audit: String, }
     strict Probe { address: String, }
+    strict Limits { connections: String, }
     strict Key { name: String, }
     /// The key store section: at most one of them is filled in.
     strict Stores {

@@ -161,6 +161,7 @@ impl Loader<'_> {
         let cache = self.cache(file.cache.unwrap_or_default());
         let log = self.log(file.log.unwrap_or_default());
         let probe = self.probe(file.probe.unwrap_or_default(), address);
+        let connections = self.connections(file.limits.unwrap_or_default());
 
         let file::Keys { stores, names } = file.keys.unwrap_or_default();
         let (section, stores) = match (file.keystore, stores) {
@@ -199,6 +200,7 @@ impl Loader<'_> {
             cache,
             log,
             probe,
+            connections,
             keys,
             key_store,
             key_store_start,
@@ -388,6 +390,20 @@ impl Loader<'_> {
         };
         self.refuse(self.invalid("probe.address", problem));
         None
+    }
+
+    fn connections(&self, limits: file::Limits) -> Option<usize> {
+        let text = self.text(limits.connections);
+        if text.is_empty() {
+            return None;
+        }
+        // Only digits: the number parser would take a sign too.
+        let number = text.parse().ok().filter(|number| *number > 0);
+        let number = number.filter(|_| !text.starts_with('+'));
+        if number.is_none() {
+            self.refuse(self.invalid("limits.connections", Problem::Connections(text)));
+        }
+        number
     }
 
     fn keys(&self, keys: Vec<Option<file::Key>>) -> Vec<KeyName> {

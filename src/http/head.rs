@@ -9,6 +9,9 @@ use super::{Malformed, Method};
 /// The longest request head, in bytes, including its final empty line.
 pub const MAX_HEAD: usize = 64 * 1024;
 
+/// Empty lines that may come before a request: clients of old send one after a body.
+const MAX_EMPTY_LINES: u8 = 4;
+
 /// More header lines than this are refused.
 const MAX_HEADERS: usize = 100;
 
@@ -69,6 +72,25 @@ impl Head {
             kept: Vec::new(),
         })
     }
+}
+
+/// Counts the bytes of the empty lines that `input` begins with; they are no part of a request (RFC 9112
+/// 2.2). `lines` are those before this request.
+///
+/// # Errors
+/// [`Malformed`] if there are too many. A client that goes on like that wants no request.
+pub fn skip_empty_lines(input: &[u8], lines: &mut u8) -> Result<usize, Malformed> {
+    let mut count = 0;
+    while input[count..].starts_with(b"\r\n") {
+        if *lines == MAX_EMPTY_LINES {
+            return Err(Malformed::bad_request(
+                "more than 4 empty lines before a request",
+            ));
+        }
+        *lines += 1;
+        count += 2;
+    }
+    Ok(count)
 }
 
 /// Finds the end of the head in `input`, of which the first `*scanned` bytes were looked at before.
@@ -411,6 +433,22 @@ mod tests {
                 find_end(text.as_bytes(), &mut 0).is_err(),
                 "{text:?} was taken"
             );
+        }
+    }
+
+    #[test]
+    fn a_few_empty_lines_before_a_request_are_skipped() {
+        for (text, before, found) in [
+            ("GET", 0, Some((0, 0))),
+            ("\r\n\r\nGET", 0, Some((4, 2))),
+            ("\r\n\r", 3, Some((2, 4))),
+            ("\n\r\n", 0, Some((0, 0))),
+            ("\r\n", 4, None),
+            ("\r\n\r\n\r\n\r\n\r\nGET", 0, None),
+        ] {
+            let mut lines = before;
+            let count = skip_empty_lines(text.as_bytes(), &mut lines);
+            assert_eq!(found, count.ok().map(|count| (count, lines)), "{text:?}");
         }
     }
 

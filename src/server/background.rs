@@ -15,6 +15,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Starts the sweeper, the cache expiry and the look at the key store; they end with the server.
 pub(super) fn start(server: &Arc<Server>, has_probe: bool) -> io::Result<()> {
     every(server, "sweeper", INTERVAL, |server, now| {
+        server.log.report_left_out();
         let millis = server.millis(now);
         for connection in server
             .registry
@@ -22,7 +23,6 @@ pub(super) fn start(server: &Arc<Server>, has_probe: bool) -> io::Result<()> {
         {
             connection.on_deadline(server, now);
         }
-        server.report_unexplained();
         for notice in server.store.notices() {
             server.log_error(&notice);
         }

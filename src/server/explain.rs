@@ -1,41 +1,14 @@
 //! The error log says why a request was prohibited by policy, and what would allow it.
-//!
-//! A client that is refused again and again must not fill the log or keep the workers busy: each
-//! second the first [`LINES`] refusals are explained, the others are counted, and the sweeper tells
-//! the count.
-
-use std::{
-    borrow::Cow,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
-};
 
 use super::{
     Server,
     advice::{Advice, quoted},
     failure::Failure,
 };
-use crate::policy::{Policies, Verdict};
-
-/// Refusals that are explained from one look of the sweeper to the next, which is a second later.
-const LINES: u32 = 10;
-/// The longest explanation, in bytes: a path may be much longer. Advice comes on top, as a part of it
-/// is no advice.
-const MAX_LINE: usize = 2048;
-
-/// Which refusals are still explained, and how many were not.
-pub(super) struct Explanations {
-    left: AtomicU32,
-    unexplained: AtomicU64,
-}
-
-impl Default for Explanations {
-    fn default() -> Self {
-        Self {
-            left: AtomicU32::new(LINES),
-            unexplained: AtomicU64::new(0),
-        }
-    }
-}
+use crate::{
+    log::{Cause, MAX_LINE, cut},
+    policy::{Policies, Verdict},
+};
 
 impl Server {
     /// The failure of a request that `policies` do not allow.
@@ -74,46 +47,17 @@ impl Server {
 
     /// Logs that `caller` called `path`, and what `why` says of it: the reason, and advice.
     fn explain(&self, caller: &str, path: &str, why: impl FnOnce() -> (String, String)) {
-        let Explanations { left, unexplained } = &self.explanations;
-        let take = |left: u32| left.checked_sub(1);
-        if left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-            .is_err()
-        {
-            unexplained.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        let (reason, advice) = why();
-        // The path is not all of it, so that there is room for the reason.
-        let path = format!("{path:?}");
-        let line = format!("{caller} called {}: {reason}", cut(&path, MAX_LINE / 2));
-        self.log_error(&(cut(&line, MAX_LINE).into_owned() + &advice));
-    }
-
-    /// Lets the next refusals be explained, and tells how many were not. Called once a second.
-    pub(super) fn report_unexplained(&self) {
-        let Explanations { left, unexplained } = &self.explanations;
-        left.store(LINES, Ordering::Relaxed);
-        let count = unexplained.swap(0, Ordering::Relaxed);
-        if count > 0 {
-            self.log_error(&format!(
-                "{count} more requests were prohibited by policy within a second"
-            ));
-        }
+        self.log.error_from_outside(Cause::Refusal, || {
+            let (reason, advice) = why();
+            // The path is not all of it, so that there is room for the reason; a part of the advice would
+            // be none.
+            let path = cut(format!("{path:?}"), MAX_LINE / 2);
+            let line = format!("{caller} called {path}: {reason}");
+            cut(line, MAX_LINE - advice.len()) + &advice
+        });
     }
 }
 
 fn caller(identity: &str) -> String {
     format!("identity {identity:?}")
-}
-
-/// `text`, or its beginning of at most `length` bytes.
-fn cut(text: &str, length: usize) -> Cow<'_, str> {
-    match text.len() <= length {
-        true => text.into(),
-        false => {
-            let end = (0..=length).rfind(|end| text.is_char_boundary(*end));
-            format!("{}...", &text[..end.unwrap_or_default()]).into()
-        }
-    }
 }

@@ -12,6 +12,7 @@ use crate::{
     deadline::Deadline,
     http::reply::Reply,
     keystore::KeyName,
+    log::Cause,
     secret::Secret,
 };
 use base64::Engine as _;
@@ -31,7 +32,9 @@ pub(super) fn create(call: &Call<'_>) -> Result<Outcome, Failure> {
         Task::Create,
         |server, name, deadline| {
             let key = MasterKey::generate().map_err(|e| {
-                server.log_error(&format!("failed to create key {:?}: {e}", name.as_str()));
+                server.log.error_from_outside(Cause::Failure, || {
+                    format!("failed to create key {:?}: {e}", name.as_str())
+                });
                 Failure::Internal("failed to generate a random key")
             })?;
             store(server, name, &key, deadline)

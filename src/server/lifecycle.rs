@@ -20,7 +20,7 @@ use super::{
     Limits, Listeners, Server, State,
     banner::Banner,
     reload::{self, Files, Reloader},
-    wanted,
+    room, wanted,
 };
 use crate::{
     config::{self, Config, Flags, KeyStoreConfig},
@@ -30,7 +30,7 @@ use crate::{
     keystore::{
         self, KeyName, KeyStore, Start, fs::Fs, keysecure::KeySecure, mem::Mem, vault::Vault,
     },
-    log::{AuditMode, Log},
+    log::{AuditMode, Cause, Log},
     tls,
 };
 
@@ -40,10 +40,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(800);
 const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 /// A pre-defined key must be there within this time.
 const KEY_TIMEOUT: Duration = Duration::from_secs(15);
-/// Descriptors that are not for connections of clients: files, logs, epoll, probes.
-const RESERVED_DESCRIPTORS: u64 = 96;
-/// Never more connections than this.
-const MAX_CONNECTIONS: u64 = 100_000;
 
 /// What `kes server` was told on its command line.
 #[derive(Clone, Debug, Default)]
@@ -164,7 +160,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
 
     // Until here a signal simply ends the process.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Error::System)?;
-    let connections = raise_descriptor_limit();
+    room::raise_descriptor_limit();
     let listeners = Listeners {
         api: listen(config.address, "--addr")?,
         probe: config
@@ -192,7 +188,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         .max(2);
     let limits = Limits {
         workers,
-        connections,
+        connections: room::connections(config.connections),
     };
     let expiry = config.cache.into();
     let (server, threads) =
@@ -259,6 +255,9 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             "tls.proxy.header.cert is not set: all requests of TLS proxies will be refused"
                 .to_owned(),
         );
+    }
+    if let Some(complaint) = room::complaint(config.connections) {
+        warn(format!("limits.connections: {complaint}"));
     }
     for (name, policy) in config.policies.iter() {
         for pattern in policy.paths.iter().map(Pattern::as_str) {
@@ -354,23 +353,6 @@ pub(super) fn create_key(name: &KeyName, store: &dyn KeyStore) -> Result<(), Err
     }
 }
 
-/// Raises the soft limit of open files to the hard one; the connections that fit into it.
-fn raise_descriptor_limit() -> usize {
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    let available = match rustix::process::setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    let available = available
-        .unwrap_or(MAX_CONNECTIONS)
-        .saturating_sub(RESERVED_DESCRIPTORS);
-    usize::try_from(available.clamp(16, MAX_CONNECTIONS)).unwrap_or(1024)
-}
-
 /// A panic is a bug: the log says where, and not with which values.
 fn log_panics(log: &'static Log) {
     std::panic::set_hook(Box::new(move |panic| {
@@ -379,10 +361,12 @@ fn log_panics(log: &'static Log) {
             .map(ToString::to_string)
             .unwrap_or_default();
         let thread = std::thread::current();
-        log.error(&format!(
-            "panic in thread {} at {place}",
-            thread.name().unwrap_or("?")
-        ));
+        log.error_from_outside(Cause::Panic, || {
+            format!(
+                "panic in thread {} at {place}",
+                thread.name().unwrap_or("?")
+            )
+        });
     }));
 }
 

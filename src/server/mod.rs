@@ -22,6 +22,7 @@ mod probe;
 mod proxy;
 mod registry;
 mod reload;
+pub(crate) mod room;
 pub mod routes;
 mod state;
 mod status;
@@ -35,7 +36,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -51,7 +52,6 @@ use self::{
     changes::Changes,
     connection::{Address, Connection, Wait},
     counted::Counted,
-    explain::Explanations,
     pipeline::{Call, Outcome},
     probe::Health,
     registry::Registry,
@@ -60,7 +60,7 @@ use crate::{
     cache::{Cache, Expiry},
     crypto::MasterKey,
     keystore::KeyStore,
-    log::Log,
+    log::{Cause, Log},
     metrics::Metrics,
 };
 
@@ -80,7 +80,7 @@ const WORKER_STACK: usize = 512 * 1024;
 pub struct Limits {
     /// Worker threads.
     pub workers: usize,
-    /// Open connections.
+    /// Open connections of clients.
     pub connections: usize,
 }
 
@@ -91,13 +91,13 @@ pub struct Server {
     stop: OwnedFd,
     started: Instant,
     is_draining: AtomicBool,
-    limits: Limits,
+    /// Open connections of clients at most; can change at any time.
+    max_connections: AtomicUsize,
     state: ArcSwap<State>,
     /// Held from reading the state to putting a changed one in its place, so that no change is lost.
     state_writer: Mutex<()>,
     log: &'static Log,
     health: Health,
-    explanations: Explanations,
     metrics: &'static Metrics,
     registry: Registry,
     pool: Pool,
@@ -147,12 +147,11 @@ impl Server {
             stop,
             started: Instant::now(),
             is_draining: AtomicBool::new(false),
-            limits,
+            max_connections: AtomicUsize::new(limits.connections),
             state: ArcSwap::from_pointee(state),
             state_writer: Mutex::new(()),
             log,
             health: Health::default(),
-            explanations: Explanations::default(),
             metrics,
             registry: Registry::default(),
             pool,
@@ -249,6 +248,15 @@ impl Server {
         Ok(done)
     }
 
+    /// Connections that are open stay, even if there are more.
+    fn set_max_connections(&self, count: usize) {
+        self.max_connections.store(count, Ordering::Relaxed);
+    }
+
+    fn max_connections(&self) -> usize {
+        self.max_connections.load(Ordering::Relaxed)
+    }
+
     fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
     }
@@ -283,7 +291,9 @@ impl Server {
             wanted | epoll::EventFlags::ONESHOT,
         ) {
             // The sweeper ends the connection at its deadline.
-            self.log_error(&format!("failed to watch a connection: {e}"));
+            self.log.error_from_outside(Cause::Connection, || {
+                format!("failed to watch a connection: {e}")
+            });
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::{
         reply::Reply,
     },
     keystore::{self, KeyName},
-    log::Stream,
+    log::{Cause, Stream},
     policy::Policies,
     secret::Secret,
 };
@@ -357,10 +357,9 @@ impl Server {
             .get(name, deadline)
             .map_err(|e| self.key_store_failure(&e, Task::Access, Some(name)))?;
         let key = stored::decode(value.expose()).map_err(|e| {
-            self.log_error(&format!(
-                "the stored value of key {:?} is no key: {e}",
-                name.as_str()
-            ));
+            self.log.error_from_outside(Cause::Failure, || {
+                format!("the stored value of key {:?} is no key: {e}", name.as_str())
+            });
             Failure::KeyStore(Task::Access)
         })?;
         Ok(Arc::new(key))
@@ -378,10 +377,10 @@ impl Server {
             self.health.hurry();
         }
         if matches!(failure, Failure::KeyStore(_) | Failure::Sealed) {
-            match name {
-                Some(name) => self.log_error(&format!("key {:?}: {error}", name.as_str())),
-                None => self.log_error(&error.to_string()),
-            }
+            self.log.error_from_outside(Cause::Failure, || match name {
+                Some(name) => format!("key {:?}: {error}", name.as_str()),
+                None => error.to_string(),
+            });
         }
         failure
     }

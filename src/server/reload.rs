@@ -22,6 +22,7 @@ use rustls_pki_types::UnixTime;
 use super::{
     Server, State,
     lifecycle::{self, Error, Options},
+    room,
 };
 use crate::{config::Config, panics::survive, tls};
 
@@ -142,6 +143,7 @@ impl Reloader {
         });
         server.cache.set_expiry(config.cache.into());
         server.log.configure(config.log);
+        server.set_max_connections(room::connections(config.connections));
         notes.extend(self.needs_restart(&config));
         self.certificate = certificate;
         (self.files, self.seen) = (files, files);

@@ -359,6 +359,20 @@ fn there_are_probes_only_where_the_file_says_so() {
 }
 
 #[test]
+fn connections_are_limited_by_a_number_or_by_memory() {
+    assert_eq!(None, load("").connections);
+    assert_eq!(None, load("limits: { connections: }").connections);
+    for (text, number) in [("10000", 10_000), ("'1'", 1), ("'${PORT}'", 7000)] {
+        let text = format!("limits: {{ connections: {text} }}");
+        assert_eq!(Some(number), load(&text).connections, "{text}");
+    }
+    assert_starts(
+        &error("limits:\n  connections: none"),
+        "invalid number of connections: \"none\" (kes.yml line 2 column 16, field limits.connections: ",
+    );
+}
+
+#[test]
 fn probes_and_clients_have_addresses_of_their_own() {
     assert_starts(
         &error("probe:\n  address: somewhere"),

@@ -9,6 +9,7 @@ use super::{Connection, Inner, Stage, WRITE_TIMEOUT, Wait};
 use crate::{
     clock,
     http::{Malformed, head::Head},
+    log::Cause,
     server::{
         Server, State,
         exchange::Exchange,
@@ -91,9 +92,9 @@ impl Inner {
         }
         let client = Client::new(state, peer, head, &mut self.forwarded, |reason| {
             let address = connection.peer_address;
-            server.log_error(&format!(
-                "http: client certificate forwarded by TLS proxy {address}: {reason}"
-            ));
+            server.log.error_from_outside(Cause::Forwarded, || {
+                format!("http: client certificate forwarded by TLS proxy {address}: {reason}")
+            });
         });
         Some(server.admit(state, &client, head, self.now))
     }

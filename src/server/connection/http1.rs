@@ -129,12 +129,8 @@ impl Inner {
     fn next_request(&mut self, connection: &Connection, server: &Server) {
         self.stage = Stage::Head;
         self.scanned = 0;
-        let timeout = if self.input.is_empty() {
-            connection.idle_timeout()
-        } else {
-            READ_TIMEOUT
-        };
-        connection.set_deadline(server, self.now + timeout);
+        self.empty_lines = 0;
+        connection.set_deadline(server, self.now + connection.idle_timeout());
     }
 
     fn consume(&mut self, count: usize) {
@@ -142,9 +138,20 @@ impl Inner {
     }
 
     fn read_head(&mut self, connection: &Arc<Connection>, server: &Server) -> io::Result<Step> {
-        // RFC 9112 2.2: empty lines before a request are to be skipped.
-        while self.scanned == 0 && self.input.starts_with(b"\r\n") {
-            self.consume(2);
+        if self.scanned == 0 {
+            match head::skip_empty_lines(&self.input, &mut self.empty_lines) {
+                Ok(count) => self.consume(count),
+                Err(malformed) => {
+                    let path = head::seeming_path(head::seeming_target(&self.input));
+                    self.refuse_malformed(malformed, path, server);
+                    return Ok(Step::Progress);
+                }
+            }
+            // The time for a request runs from its first byte, which is not that of an empty line.
+            if matches!(self.input[..], [] | [b'\r']) {
+                return Ok(Step::NeedsInput);
+            }
+            connection.set_deadline(server, self.now + READ_TIMEOUT);
         }
         let end = match head::find_end(&self.input, &mut self.scanned) {
             Ok(Some(end)) => end,

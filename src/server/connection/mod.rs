@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     http::{body::BodyReader, reply::Frame},
+    log::Cause,
     metrics::Event,
     panics::survive,
     tls,
@@ -85,6 +86,8 @@ struct Inner {
     /// Decrypted bytes that are not used yet, and how many of them were searched for a head's end.
     input: Vec<u8>,
     scanned: usize,
+    /// Empty lines before the request.
+    empty_lines: u8,
     /// Bytes of answers that the transport has not taken yet, and how many of them it has.
     output: Vec<u8>,
     taken: usize,
@@ -166,6 +169,7 @@ impl Connection {
                 stage: Stage::Handshake,
                 input: Vec::new(),
                 scanned: 0,
+                empty_lines: 0,
                 output: Vec::new(),
                 taken: 0,
                 requests: 0,
@@ -363,9 +367,9 @@ impl Connection {
     fn fail_handshake(&self, server: &Server, reason: &str) {
         server.metrics.count(Event::FailedHandshake);
         let address = self.peer_address;
-        server.log_error(&format!(
-            "http: TLS handshake error from {address}: {reason}"
-        ));
+        server.log.error_from_outside(Cause::Handshake, || {
+            format!("http: TLS handshake error from {address}: {reason}")
+        });
     }
 }
 
@@ -531,9 +535,6 @@ impl Inner {
         };
         let count = received.count;
         if count > 0 {
-            if self.input.is_empty() && matches!(self.stage, Stage::Head | Stage::Handshake) {
-                connection.set_deadline(server, self.now + READ_TIMEOUT);
-            }
             let start = self.input.len();
             self.input.resize(start + count, 0);
             self.transport.take(&mut self.input[start..])?;

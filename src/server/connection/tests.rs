@@ -21,6 +21,7 @@ fn pair() -> (Inner, TcpStream) {
         stage: Stage::Head,
         input: Vec::new(),
         scanned: 0,
+        empty_lines: 0,
         output: Vec::new(),
         taken: 0,
         requests: 0,
