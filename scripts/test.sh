@@ -47,11 +47,9 @@ component() {
 }
 
 formatted() { component rustfmt cargo fmt --version && cargo fmt --all --check; }
-# With and without HTTP/2.
 linted() {
     component clippy cargo clippy --version || return
-    cargo clippy --locked --workspace --all-targets -- -D warnings &&
-        cargo clippy --locked --workspace --all-targets --no-default-features -- -D warnings
+    cargo clippy --locked --workspace --all-targets -- -D warnings
 }
 bench_linted() { cargo clippy --locked --manifest-path scripts/bench-tool/Cargo.toml --all-targets -- -D warnings; }
 # Without the network.
@@ -118,7 +116,7 @@ beside() {
 }
 
 # These wait most of the time, so they run beside those that follow and are reported in the end.
-readonly PATIENT=' 15-slow-store 39-openbao-faults 51-keysecure '
+readonly PATIENT=' 15-slow-store 18-dead-follower 22-memory 39-openbao-faults 51-keysecure '
 results="$(mktemp -d)"
 declare -A patient=()
 finish() {

@@ -1,5 +1,7 @@
 //! The command line's end of the API: one server, one client certificate, requests with retries.
 
+mod stranger;
+
 use std::{
     env, fmt, fs,
     io::{self, Read},
@@ -36,10 +38,8 @@ pub const MAX_LIST: u64 = 32 << 20;
 /// Why there is no client, or no answer.
 #[derive(Debug)]
 pub enum Error {
-    /// This environment variable is not set; it names a file of this kind.
-    NotSet(&'static str, &'static str),
-    /// This environment variable is empty.
-    Empty(&'static str, &'static str),
+    /// Environment variables that name files are missing.
+    NotSet(NotSet, Option<NotSet>),
     /// Certificate and private key can't be used.
     Certificate(tls::Error),
     /// `KES_SERVER` is not the URL of a server.
@@ -48,6 +48,9 @@ pub enum Error {
     Proxy(ureq::Error),
     /// The server refused; its words.
     Refused(String),
+    /// What answers at this server's URL is no kes server; what it is, and whether it may be gone a
+    /// moment later.
+    Stranger(String, String, bool),
     /// The server could not be reached, or did not answer properly. With the proxy on the way.
     Network(String, Option<String>, ureq::Error),
 }
@@ -55,32 +58,50 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotSet(name, what) => {
-                write!(f, "no TLS {what}. Environment variable '{name}' is not set")
-            }
-            Self::Empty(name, what) => {
-                write!(f, "no TLS {what}. Environment variable '{name}' is empty")
+            Self::NotSet(one, other) => {
+                let NotSet { name, what, how } = one;
+                write!(f, "no TLS {what}. Environment variable '{name}' is {how}")?;
+                match other {
+                    None => Ok(()),
+                    Some(NotSet { name, what, how }) => write!(
+                        f,
+                        ", and '{name}' for the {what} is {how}: they name two files, which 'kes tool \
+                         identity new' makes"
+                    ),
+                }
             }
             Self::Certificate(e) => write!(f, "failed to load TLS private key or certificate: {e}"),
             Self::Server(url, why) => write!(f, "invalid KES_SERVER {url:?}: {why}"),
             // The URL may hold a password, so it is not shown.
             Self::Proxy(e) => write!(f, "invalid HTTPS_PROXY: {e}"),
             Self::Refused(text) => f.write_str(text),
-            Self::Network(server, None, e) => write!(f, "{server}: {}", reason(e, false)),
+            Self::Stranger(server, what, _) => write!(f, "{server}: {what}; is KES_SERVER right?"),
+            Self::Network(server, None, e) => write!(f, "{server}: {}", reason(e, Some(server))),
             Self::Network(server, Some(proxy), e) => write!(
                 f,
                 "{server} through proxy {proxy} (HTTPS_PROXY): {}",
-                reason(e, true)
+                reason(e, None)
             ),
         }
     }
 }
 
+/// An environment variable that does not name a file.
+#[derive(Debug)]
+pub struct NotSet {
+    name: &'static str,
+    what: &'static str,
+    /// `not set` or `empty`.
+    how: &'static str,
+}
+
 impl Error {
     /// Whether the same request may succeed a moment later.
     fn may_pass(&self) -> bool {
-        let Self::Network(_, _, e) = self else {
-            return false;
+        let e = match self {
+            Self::Network(_, _, e) => e,
+            Self::Stranger(_, _, may_pass) => return *may_pass,
+            _ => return false,
         };
         match e {
             ureq::Error::Io(_) => tls_error(e).is_none(),
@@ -93,8 +114,8 @@ impl Error {
     }
 }
 
-/// Why a request failed in the network, and what may help.
-fn reason(error: &ureq::Error, has_proxy: bool) -> String {
+/// Why a request failed in the network, and what may help; `server` is its URL if no proxy is on the way.
+fn reason(error: &ureq::Error, server: Option<&str>) -> String {
     if let Some(e) = tls_error(error) {
         let hint = match e {
             TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {
@@ -116,9 +137,13 @@ fn reason(error: &ureq::Error, has_proxy: bool) -> String {
         return format!("{e}{hint}");
     }
     match error {
-        ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => match has_proxy {
-            true => format!("{e}: no proxy listens there; is HTTPS_PROXY right?"),
-            false => format!("{e}: no server listens there; is KES_SERVER right?"),
+        ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => match server {
+            None => format!("{e}: no proxy listens there; is HTTPS_PROXY right?"),
+            Some(server) => format!("{e}: {}", stranger::nobody(server)),
+        },
+        ureq::Error::HostNotFound => match server {
+            None => "host not found; are KES_SERVER and HTTPS_PROXY right?".to_owned(),
+            Some(_) => "host not found; is KES_SERVER right?".to_owned(),
         },
         ureq::Error::Io(e) => e.to_string(),
         ureq::Error::Timeout(Timeout::Resolve) => {
@@ -167,8 +192,13 @@ impl Client {
     /// # Errors
     /// [`Error`] says which variable or file is wrong.
     pub fn from_env(is_insecure: bool) -> Result<Self, Error> {
-        let cert = file_from_env("KES_CLIENT_CERT", "client certificate")?;
-        let key = file_from_env("KES_CLIENT_KEY", "private key")?;
+        let cert = file_from_env("KES_CLIENT_CERT", "client certificate");
+        let key = file_from_env("KES_CLIENT_KEY", "private key");
+        let (cert, key) = match (cert, key) {
+            (Ok(cert), Ok(key)) => (cert, key),
+            (Err(cert), key) => return Err(Error::NotSet(cert, key.err())),
+            (_, Err(key)) => return Err(Error::NotSet(key, None)),
+        };
         let server = server_from_env()?;
         let mut tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
@@ -295,7 +325,19 @@ impl Client {
     }
 
     fn failed(&self, error: ureq::Error) -> Error {
-        Error::Network(self.server.clone(), self.proxy.clone(), error)
+        let stranger = match (&self.proxy, &error) {
+            (_, ureq::Error::Protocol(_)) => {
+                Some("what answers there speaks TLS, but no HTTP".to_owned())
+            }
+            (None, e) if matches!(tls_error(e), Some(TlsError::InvalidMessage(_))) => {
+                stranger::in_plain(&self.server)
+            }
+            _ => None,
+        };
+        match stranger {
+            Some(what) => Error::Stranger(self.server.clone(), what, false),
+            None => Error::Network(self.server.clone(), self.proxy.clone(), error),
+        }
     }
 
     /// Sends a request; the head of the answer is read. `timeout` is for all of it.
@@ -324,6 +366,15 @@ impl Client {
             }
         }
         .map_err(failed)
+        .and_then(|answer| match stranger::behind(&answer) {
+            Some(what) => Err(self.stranger(&answer, what)),
+            None => Ok(answer),
+        })
+    }
+
+    fn stranger(&self, answer: &Response<Body>, what: String) -> Error {
+        let may_pass = answer.status().as_u16() == 503;
+        Error::Stranger(self.server.clone(), what, may_pass)
     }
 
     /// The status with the body, or with the message if it is an error.
@@ -355,12 +406,20 @@ impl Client {
         }
         let message = match serde_json::from_slice::<Message>(&content) {
             Ok(json) if is_json => json.message,
+            Err(_) if is_json => {
+                return Err(self.stranger(&answer, stranger::behind_json(&answer, &content)));
+            }
             _ => String::from_utf8_lossy(&content).into_owned(),
         };
-        let message = if message.trim().is_empty() {
-            format!("the server answered with status {status}")
-        } else {
-            message
+        let message = match message.trim() {
+            "" => format!("the server answered with status {status}"),
+            stranger::NO_PAGE => {
+                format!(
+                    "{}: it has no such API; is it a kes server?",
+                    message.trim()
+                )
+            }
+            _ => message,
         };
         Ok((status, Zeroizing::new(message.into_bytes())))
     }
@@ -388,10 +447,11 @@ fn pause() -> Duration {
     Duration::from_millis(200 + u64::from(random))
 }
 
-fn file_from_env(name: &'static str, what: &'static str) -> Result<PathBuf, Error> {
+fn file_from_env(name: &'static str, what: &'static str) -> Result<PathBuf, NotSet> {
+    let not_set = |how| NotSet { name, what, how };
     match env::var_os(name) {
-        None => Err(Error::NotSet(name, what)),
-        Some(path) if path.is_empty() => Err(Error::Empty(name, what)),
+        None => Err(not_set("not set")),
+        Some(path) if path.is_empty() => Err(not_set("empty")),
         Some(path) => Ok(path.into()),
     }
 }

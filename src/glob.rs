@@ -65,14 +65,25 @@ impl Effort {
     }
 }
 
-/// The pattern is malformed: an open or empty class, an unescaped `-` or `]` in a class, or a
-/// backslash at the end.
+/// Why a pattern is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SyntaxError;
+pub enum SyntaxError {
+    /// The `]` of a class is missing.
+    OpenClass,
+    /// This character, `-` or `]`, stands in a class where one of its characters should.
+    InClass(char),
+    /// A backslash has nothing behind it.
+    Backslash,
+}
 
 impl fmt::Display for SyntaxError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("syntax error in pattern")
+        f.write_str("syntax error in pattern: ")?;
+        match self {
+            Self::OpenClass => f.write_str("a '[' has no ']'; write '[[]' for the character"),
+            Self::InClass(c) => write!(f, "a character is missing before '{c}' in '[...]'"),
+            Self::Backslash => f.write_str("nothing follows the last '\\'"),
+        }
     }
 }
 
@@ -91,7 +102,7 @@ impl Pattern {
                 '*' => Element::Run,
                 '?' => Element::One,
                 '[' => parse_class(&mut rest)?,
-                '\\' => Element::Literal(rest.next().ok_or(SyntaxError)?),
+                '\\' => Element::Literal(rest.next().ok_or(SyntaxError::Backslash)?),
                 c => Element::Literal(c),
             });
         }
@@ -262,13 +273,16 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 }
 
 /// The pattern that matches `name` and nothing else.
+///
+/// It has classes where backslashes would do, because YAML and JSON want those escaped once more.
 pub fn escape(name: &str) -> String {
     let mut pattern = String::with_capacity(name.len());
     for c in name.chars() {
-        if matches!(c, '*' | '?' | '[' | '\\') {
-            pattern.push('\\');
+        match c {
+            '*' | '?' | '[' => pattern.extend(['[', c, ']']),
+            '\\' => pattern.push_str("\\\\"),
+            c => pattern.push(c),
         }
-        pattern.push(c);
     }
     pattern
 }
@@ -296,8 +310,9 @@ fn parse_class(rest: &mut Peekable<Chars<'_>>) -> Result<Element, SyntaxError> {
 /// Reads one end of a range in a class.
 fn parse_bound(rest: &mut Peekable<Chars<'_>>) -> Result<char, SyntaxError> {
     match rest.next() {
-        None | Some('-' | ']') => Err(SyntaxError),
-        Some('\\') => rest.next().ok_or(SyntaxError),
+        None => Err(SyntaxError::OpenClass),
+        Some(c @ ('-' | ']')) => Err(SyntaxError::InClass(c)),
+        Some('\\') => rest.next().ok_or(SyntaxError::Backslash),
         Some(c) => Ok(c),
     }
 }
@@ -440,6 +455,46 @@ mod tests {
                 "{} {name}",
                 pattern.as_str()
             );
+        }
+    }
+
+    #[test]
+    fn an_escaped_name_is_matched_and_no_other() {
+        for name in [
+            "",
+            "a",
+            "*",
+            "?",
+            "[",
+            "]",
+            "[a]",
+            "[^",
+            "-",
+            "\\",
+            "a\\*",
+            "\u{e9}-]^",
+        ] {
+            let pattern = escape(name);
+            assert!(matches(&pattern, name), "{pattern}");
+            assert!(!matches(&pattern, &format!("{name}x")), "{pattern}");
+            let other = name.replace(['*', '?'], "x");
+            assert_eq!(other == name, matches(&pattern, &other), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn the_error_says_why_a_pattern_is_malformed() {
+        for (pattern, why) in [
+            ("a[", "a '[' has no ']'; write '[[]' for the character"),
+            ("[a", "a '[' has no ']'; write '[[]' for the character"),
+            ("[]", "a character is missing before ']' in '[...]'"),
+            ("[a-]", "a character is missing before ']' in '[...]'"),
+            ("[-a]", "a character is missing before '-' in '[...]'"),
+            ("a\\", "nothing follows the last '\\'"),
+            ("[\\", "nothing follows the last '\\'"),
+        ] {
+            let wanted = format!("syntax error in pattern: {why}");
+            assert_eq!(wanted, Pattern::parse(pattern).unwrap_err().to_string());
         }
     }
 

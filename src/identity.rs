@@ -14,6 +14,7 @@ use x509_cert::{
         Extensions,
         pkix::{BasicConstraints, ExtendedKeyUsage},
     },
+    name::Name,
     time::Validity,
 };
 
@@ -116,6 +117,15 @@ fn validity(der: &[u8]) -> Result<Validity, Error> {
         .map_err(Error)
 }
 
+/// Whom a DER certificate names, such as `CN=app` (RFC 4514).
+///
+/// # Errors
+/// [`Error`] if `der` is no certificate.
+pub fn subject(der: &[u8]) -> Result<String, Error> {
+    let subject = parts(der).and_then(|parts| Name::from_der(parts.subject));
+    Ok(subject.map_err(Error)?.to_string())
+}
+
 /// Whether a DER certificate is that of a certificate authority.
 pub fn is_ca(der: &[u8]) -> bool {
     extension::<BasicConstraints>(der).is_some_and(|constraints| constraints.ca)
@@ -146,6 +156,7 @@ fn extension<T: AssociatedOid + for<'a> Decode<'a>>(der: &[u8]) -> Option<T> {
 /// Parts of a certificate, each a whole DER element as it stands there.
 struct Parts<'a> {
     validity: &'a [u8],
+    subject: &'a [u8],
     public_key: &'a [u8],
     extensions: Option<&'a [u8]>,
 }
@@ -169,7 +180,7 @@ fn parts(der: &[u8]) -> der::Result<Parts<'_>> {
         tbs.tlv_bytes()?;
     }
     let validity = tbs.tlv_bytes()?;
-    tbs.tlv_bytes()?; // subject
+    let subject = tbs.tlv_bytes()?;
     let public_key = tbs.tlv_bytes()?;
     content(public_key, Tag::Sequence)?;
     let mut extensions = None;
@@ -182,6 +193,7 @@ fn parts(der: &[u8]) -> der::Result<Parts<'_>> {
     }
     Ok(Parts {
         validity,
+        subject,
         public_key,
         extensions,
     })

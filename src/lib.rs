@@ -21,6 +21,7 @@ pub mod keystore;
 pub mod log;
 pub mod metrics;
 pub mod name;
+pub mod panics;
 pub mod policy;
 pub mod resolver;
 pub mod secret;

@@ -1,16 +1,51 @@
 //! The rule for names of keys and policies: what is safe as one element of a path and as a file name.
 
+use std::fmt;
+
 /// The longest name, in bytes: what every file system takes as a file name.
 pub const MAX: usize = 255;
 
-/// Whether `name` is not empty, not `.` or `..`, without `/`, `\\`, NUL and other control
-/// characters, and at most [`MAX`] bytes of UTF-8.
-pub fn is_safe(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= MAX
-        && name != "."
-        && name != ".."
-        && !name
-            .chars()
-            .any(|c| c == '/' || c == '\\' || c.is_control())
+/// Why a text can't be a name. Displayed as what follows "it ".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsafe {
+    /// It has no characters.
+    Empty,
+    /// It has more than [`MAX`] bytes.
+    Long,
+    /// It is `.` or `..`.
+    Dots,
+    /// It contains this character: `/`, `\\`, NUL or another control character.
+    Contains(char),
+}
+
+impl fmt::Display for Unsafe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("is empty"),
+            Self::Long => write!(f, "is longer than {MAX} bytes"),
+            Self::Dots => f.write_str("means a directory"),
+            Self::Contains(c @ ('/' | '\\')) => write!(f, "contains '{c}'"),
+            Self::Contains(_) => f.write_str("contains a control character"),
+        }
+    }
+}
+
+/// Whether `name` can be the name of a key or policy.
+///
+/// # Errors
+/// The first reason why not.
+pub fn check(name: &str) -> Result<(), Unsafe> {
+    if name.is_empty() {
+        return Err(Unsafe::Empty);
+    }
+    if name.len() > MAX {
+        return Err(Unsafe::Long);
+    }
+    if matches!(name, "." | "..") {
+        return Err(Unsafe::Dots);
+    }
+    let is_unsafe = |c: &char| matches!(c, '/' | '\\') || c.is_control();
+    name.chars()
+        .find(is_unsafe)
+        .map_or(Ok(()), |c| Err(Unsafe::Contains(c)))
 }

@@ -1,131 +1,59 @@
 //! Bytes that must not be seen: master keys, data keys, plaintexts, stored key values.
 //!
-//! A [`Secret`] is wiped when dropped, prints only its length, and yields its bytes only through
-//! [`Secret::expose`], so that a search for that word finds every place that handles key material.
+//! A [`Secret`] prints only its length and yields its bytes only through [`Secret::expose`], so that a
+//! search for that word finds every place that handles key material. It is wiped when dropped, as is
+//! all memory that is freed.
 
-use std::{
-    cell::RefCell,
-    fmt,
-    ops::{Deref, DerefMut},
-};
+use std::{alloc::System, fmt};
 
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, Zeroizing};
+use zeroizing_alloc::ZeroAlloc;
 
-/// A buffer that is wiped when dropped, with all its capacity.
-///
-/// Like `Zeroizing<Vec<u8>>`, which wipes byte by byte what this wipes at once.
-#[derive(Clone, Default)]
-pub struct Wiped(Vec<u8>);
+/// Wipes what is freed, so that no buffer leaves a secret behind: not one that grew, and not those
+/// inside rustls, ureq or serde_json. What lives on the stack has to be wiped by its owner.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
-impl Wiped {
-    /// An empty buffer with room for `capacity` bytes.
-    pub fn with_capacity(capacity: usize) -> Self {
-        Self(Vec::with_capacity(capacity))
+/// Bytes of the stack that [`on_wiped_stack`] wipes: more than sealing and opening need.
+const STACK: usize = 8 * 1024;
+
+/// Runs `work` and wipes the stack that it has used. Libraries leave copies there: HMAC of its key,
+/// AES-GCM of the last blocks of a plaintext.
+#[inline(never)]
+pub fn on_wiped_stack<T>(work: impl FnOnce() -> T) -> T {
+    // Not inlined, so that both begin at the same place of the stack.
+    #[inline(never)]
+    fn run<T>(work: impl FnOnce() -> T) -> T {
+        work()
     }
-
-    /// Drops the first `count` bytes and leaves nothing of them behind.
-    pub fn discard(&mut self, count: usize) {
-        if count == self.0.len() {
-            self.wipe();
-        } else {
-            self.0.drain(..count);
-            self.0.spare_capacity_mut().zeroize();
-        }
+    #[inline(never)]
+    fn wipe() {
+        // Mutable, so that it is no constant elsewhere.
+        std::hint::black_box(&mut [0_u8; STACK]);
     }
-
-    fn wipe(&mut self) {
-        self.0.clear();
-        self.0.spare_capacity_mut().zeroize();
-    }
-
-    /// Wipes the buffer and gives its memory back.
-    pub fn reset(&mut self) {
-        *self = Self::default();
-    }
-}
-
-impl From<Vec<u8>> for Wiped {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self(bytes)
-    }
-}
-
-impl Deref for Wiped {
-    type Target = Vec<u8>;
-
-    fn deref(&self) -> &Vec<u8> {
-        &self.0
-    }
-}
-
-impl DerefMut for Wiped {
-    fn deref_mut(&mut self) -> &mut Vec<u8> {
-        &mut self.0
-    }
-}
-
-impl Drop for Wiped {
-    fn drop(&mut self) {
-        self.wipe();
-    }
-}
-
-/// Random bytes that one system call fetches for [`fill_random`].
-const STOCK: usize = 1024;
-
-/// Random bytes that were not handed out yet.
-struct Stock {
-    bytes: Zeroizing<[u8; STOCK]>,
-    left: usize,
-}
-
-thread_local! {
-    static FRESH: RefCell<Stock> = RefCell::new(Stock {
-        bytes: Zeroizing::new([0; STOCK]),
-        left: 0,
-    });
-}
-
-/// Fills `bytes` from the operating system's random generator, with one system call for many
-/// requests. Bytes that are handed out are wiped from the stock and never handed out again.
-///
-/// # Errors
-/// If the system has no randomness to give.
-pub fn fill_random(bytes: &mut [u8]) -> Result<(), getrandom::Error> {
-    if bytes.len() > STOCK {
-        return getrandom::fill(bytes);
-    }
-    FRESH.with_borrow_mut(|Stock { bytes: fresh, left }| {
-        if *left < bytes.len() {
-            getrandom::fill(fresh.as_mut_slice())?;
-            *left = STOCK;
-        }
-        let taken = &mut fresh[*left - bytes.len()..*left];
-        bytes.copy_from_slice(taken);
-        taken.zeroize();
-        *left -= bytes.len();
-        Ok(())
-    })
+    let result = run(work);
+    wipe();
+    result
 }
 
 /// Secret bytes of any length.
 #[derive(Clone)]
-pub struct Secret(Wiped);
+pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Takes over `bytes`; they are wiped when the secret is dropped.
+    /// Takes over `bytes`.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(bytes.into())
+        Self(bytes)
     }
 
-    /// `len` random bytes (see [`fill_random`]).
+    /// `len` random bytes from the operating system, asked for now: a stock of them would hold the
+    /// secrets of later requests, and hand them out again in a copy of a virtual machine.
     ///
     /// # Errors
     /// If the system has no randomness to give.
     pub fn random(len: usize) -> Result<Self, getrandom::Error> {
-        let mut bytes = Wiped::from(vec![0; len]);
-        fill_random(&mut bytes)?;
+        let mut bytes = vec![0; len];
+        getrandom::fill(&mut bytes)?;
         Ok(Self(bytes))
     }
 
@@ -142,22 +70,6 @@ impl Secret {
     /// Whether there are no bytes at all.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-}
-
-impl From<Wiped> for Secret {
-    fn from(bytes: Wiped) -> Self {
-        Self(bytes)
-    }
-}
-
-/// Makes room for `additional` bytes in `buffer` without leaving a copy of its content behind, as a
-/// buffer that grows by itself would.
-pub fn reserve(buffer: &mut Vec<u8>, additional: usize) {
-    if buffer.capacity() - buffer.len() < additional {
-        let mut larger = Vec::with_capacity((buffer.len() + additional).next_power_of_two());
-        larger.extend_from_slice(buffer);
-        drop(Wiped(std::mem::replace(buffer, larger)));
     }
 }
 

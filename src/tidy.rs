@@ -10,7 +10,9 @@ use crate::server::routes::{Access, Argument, ROUTES};
 
 /// The layers from the lowest to the highest; modules of one layer do not know each other.
 const LAYERS: &[&[&str]] = &[
-    &["secret", "duration", "deadline", "clock", "glob", "name"],
+    &[
+        "secret", "duration", "deadline", "clock", "glob", "name", "panics",
+    ],
     &["resolver"],
     &["crypto", "identity"],
     &["tls", "policy"],

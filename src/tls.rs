@@ -352,9 +352,7 @@ pub fn server_config(
         .with_client_cert_verifier(trust)
         .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certificate)));
     // HTTP/1.0 clients that negotiate at all (`curl --http1.0`) want to see their version.
-    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
-    #[cfg(feature = "http2")]
-    config.alpn_protocols.insert(0, b"h2".to_vec());
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     // The in-memory session store is single-use; concurrent clients hardly ever resume with it.
     config.ticketer = ring::Ticketer::new().map_err(Error::Tls)?;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});

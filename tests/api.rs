@@ -12,7 +12,7 @@ use std::{
 };
 
 use common::{
-    Authority, Client, Config, Identity, Profile, Response, Server, base64,
+    Authority, Client, Config, Http2, Identity, Profile, Response, Server, base64,
     client::{chunked, request},
     from_base64, stored_key,
 };
@@ -1148,6 +1148,66 @@ fn every_request_is_audited_once_with_its_path_identity_and_status() {
             )
         );
     }
+}
+
+#[test]
+fn requests_that_cannot_be_understood_are_audited_too() {
+    let server = Server::start(|_| {});
+    let long = format!("/{}", "a".repeat(3000));
+    let mut wanted = Vec::new();
+    for (line, more, path, status) in [
+        ("GET /v1/key/%ff?a=b", "", "/v1/key/%ff", 400),
+        ("GET /%zz", "", "/%zz", 400),
+        ("GET /two", "Host: a\r\n", "/two", 400),
+        ("GET /b c", "", "/b", 505),
+        ("nonsense", "", "HTTP/1.1", 400),
+        ("POST /expects", "Expect: a-miracle\r\n", "/expects", 417),
+        ("GET /folded", "A: b\n\r\n", "/folded", 400),
+        (&format!("GET {long}%f"), "", &long[..2048], 400),
+    ] {
+        let mut connection = server.root().connect();
+        connection.send(format!("{line} HTTP/1.1\r\nHost: kes\r\n{more}\r\n"));
+        assert_eq!(status, connection.response().status, "{line}");
+        wanted.push((path.to_owned(), status));
+    }
+    let mut http2 = Http2::open(&server.root());
+    for (path, seen, status) in [
+        ("/v1/key/%ff?a=b", "/v1/key/%ff", Some(400)),
+        ("/%zz", "/%zz", Some(400)),
+        // These are reset.
+        ("no-path", "no-path", None),
+        ("/a\nb", "/a%0Ab", None),
+    ] {
+        let stream = http2.ask("GET", path, "");
+        let answer = http2.try_answer(stream);
+        assert_eq!(status, answer.ok().map(|answer| answer.status), "{path}");
+        wanted.push((seen.to_owned(), 400));
+    }
+    let fields = [
+        (":method", &b"GET"[..]),
+        (":scheme", b"https"),
+        (":path", b"/v1/\xff"),
+    ];
+    let block: Vec<_> = fields
+        .iter()
+        .flat_map(|(name, value)| common::hpack::literal(name, value))
+        .collect();
+    let stream = http2.stream();
+    http2.send(common::http2::frame(1, 5, stream, block));
+    assert!(http2.try_answer(stream).is_err());
+    wanted.push(("/v1/%FF".to_owned(), 400));
+
+    let events = server.audit(wanted.len());
+    let found: Vec<_> = events
+        .iter()
+        .map(|event| {
+            assert_eq!(server.root_identity.id, event["request"]["identity"]);
+            let path = event["request"]["path"].as_str().unwrap().to_owned();
+            let status = event["response"]["code"].as_u64().unwrap();
+            (path, status.try_into().unwrap())
+        })
+        .collect();
+    assert_eq!(wanted, found);
 }
 
 #[test]

@@ -2,15 +2,20 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::{
     fs,
-    io::Write as _,
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
+
+use common::{Identity, Profile};
 
 /// A folder of its own for a test, with the environment of the commands run in it.
 struct Scene {
@@ -106,6 +111,9 @@ fn arguments_are_checked_before_the_environment() {
     let scene = Scene::new("arguments");
     for command in ["create", "delete", "derive", "encrypt", "decrypt", "import"] {
         scene.fails(&["key", command], "no key name specified");
+        if command == "delete" {
+            continue;
+        }
         scene.fails(&["key", command, "1", "2", "3", "4"], "too many arguments");
     }
     scene.fails(
@@ -120,7 +128,7 @@ fn arguments_are_checked_before_the_environment() {
     );
     scene.fails(
         &["server", "--auth", "maybe"],
-        "invalid option for --auth: \"maybe\"",
+        "invalid option for --auth: \"maybe\": use on or off",
     );
     scene.fails(&["server", "now"], "too many arguments");
 }
@@ -257,6 +265,203 @@ fn keys_live_from_creation_to_deletion() {
     scene.fails(
         &["key", "dek", "my-key"],
         "failed to derive key: key does not exist",
+    );
+}
+
+#[test]
+fn several_keys_are_deleted_whatever_becomes_of_the_others() {
+    let mut scene = Scene::new("several");
+    let server = Server::start(&mut scene);
+    let list = |scene: &Scene| scene.ok(&["key", "ls", "--json=false"]);
+    for name in ["a", "b", "c", "d"] {
+        scene.ok(&["key", "create", name]);
+    }
+    assert_eq!("a\nb\nc\nd\n", list(&scene));
+    scene.ok(&["key", "rm", "a", "b"]);
+    scene.fails(
+        &["key", "rm", "x/y", "c", "", "--", "-k"],
+        "invalid key name \"x/y\": it contains '/'\nError: invalid key name \"\": it is empty",
+    );
+    assert_eq!("d\n", list(&scene));
+    let output = scene.run(&["key", "rm", "d*"]);
+    assert_eq!(
+        (
+            Some(0),
+            "Warning: \"d*\" is taken for a name, not for a pattern\n".to_owned()
+        ),
+        (output.status.code(), stderr(&output))
+    );
+    assert_eq!("d\n", list(&scene));
+
+    // Somebody who may delete one of them only.
+    let root = scene.env.clone();
+    let new = ["tool", "identity", "new", "--key=app.key", "--cert=app.crt"];
+    scene.ok(&new);
+    let app = scene.ok(&["tool", "identity", "of", "app.crt"]);
+    let policy = scene.dir.join("app.json");
+    fs::write(&policy, r#"{"paths":["/v1/key/delete/d"]}"#).unwrap();
+    scene.ok(&["policy", "add", "app", "app.json"]);
+    scene.ok(&["identity", "assign", &app, "app"]);
+    for (name, value) in &mut scene.env {
+        *value = value.replace("private.key", "app.key");
+        if *name == "KES_CLIENT_CERT" {
+            *value = value.replace("public.crt", "app.crt");
+        }
+    }
+    scene.fails(
+        &["key", "rm", "e", "d", "f"],
+        "failed to delete key \"e\": prohibited by policy\n\
+         Error: failed to delete key \"f\": prohibited by policy",
+    );
+    scene.env = root;
+    assert_eq!("", list(&scene));
+
+    drop(server);
+    let output = scene.run(&["key", "rm", "a", "b"]);
+    assert_eq!(Some(1), output.status.code());
+    let text = stderr(&output);
+    let lines: Vec<_> = text.lines().collect();
+    assert!(
+        lines[0].starts_with("Error: failed to delete key \"a\": https://"),
+        "{text}"
+    );
+    assert_eq!(
+        ["Error: failed to delete key \"b\": not tried without a server"],
+        lines[1..]
+    );
+}
+
+/// Listens as something that is no kes server; each connection is handled by `serve`.
+fn stranger(serve: impl Fn(TcpStream) + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            serve(socket.unwrap());
+        }
+    });
+    format!("https://{address}")
+}
+
+/// Answers over TLS with `answer`.
+fn stranger_with_tls(answer: &'static str) -> String {
+    let identity = Identity::self_signed("stranger", &Profile::server());
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ));
+    let config = config.with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth();
+    let config = config.with_single_cert(identity.chain.clone(), identity.key());
+    let config = Arc::new(config.unwrap());
+    stranger(move |socket| {
+        let connection = rustls::ServerConnection::new(config.clone()).unwrap();
+        let mut stream = rustls::StreamOwned::new(connection, socket);
+        // Of a client that has had enough, nothing more comes.
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(answer.as_bytes());
+        stream.conn.send_close_notify();
+        let _ = stream.flush();
+    })
+}
+
+#[test]
+fn what_is_no_kes_server_is_described() {
+    let mut scene = Scene::new("strangers");
+    scene.ok(&["tool", "identity", "new"]);
+    let path = |name: &str| Path::join(&scene.dir, name).to_str().unwrap().to_owned();
+    let files = [
+        ("KES_CLIENT_KEY", path("private.key")),
+        ("KES_CLIENT_CERT", path("public.crt")),
+    ];
+    let mut tell = |server: String, what: &str| {
+        scene.env = files.to_vec();
+        scene.env.push(("KES_SERVER", server.clone()));
+        let asked = Instant::now();
+        for command in [
+            &["key", "create", "-k", "a"][..],
+            &["key", "list", "-k"],
+            &["log", "trace", "-k"],
+        ] {
+            let output = scene.run(command);
+            let text = stderr(&output);
+            assert_eq!(Some(1), output.status.code(), "{command:?}: {text}");
+            let wanted = format!(": {server}: {what}; is KES_SERVER right?\n");
+            assert!(text.ends_with(&wanted), "{command:?}: {text}");
+            assert!(output.stdout.is_empty(), "{command:?}");
+        }
+        assert!(
+            asked.elapsed() < Duration::from_secs(20),
+            "{what} takes long"
+        );
+    };
+
+    let http = stranger(|mut socket| {
+        let _ = socket.read(&mut [0; 4096]);
+        let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+    });
+    tell(
+        http,
+        "what is there speaks HTTP without TLS, so it is no kes server",
+    );
+    let ssh = stranger(|mut socket| {
+        let _ = socket.write_all(b"SSH-2.0-OpenSSH_9.2p1\r\n");
+        let _ = socket.read(&mut [0; 4096]);
+    });
+    tell(
+        ssh,
+        "an SSH server is there, and no kes server: it says \"SSH-2.0-OpenSSH_9.2p1\"",
+    );
+    let redis = stranger(|mut socket| {
+        let _ = socket.read(&mut [0; 4096]);
+        let _ = socket.write_all(b"-ERR unknown \x1b[31m command\r\n");
+    });
+    tell(
+        redis,
+        "what is there speaks no TLS, so it is no kes server: it says \"-ERR unknown \\u{1b}[31m command\"",
+    );
+    let imap = stranger_with_tls("* OK IMAP4rev1 ready\r\n");
+    tell(imap, "what answers there speaks TLS, but no HTTP");
+    let begin = "no kes server answers there: the answer";
+    for (answer, what) in [
+        (
+            "HTTP/1.1 404 Not Found\r\nServer: nginx\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
+            "by \"nginx\" with status 404 has the type \"text/html\"",
+        ),
+        // Not a success, whatever the status says.
+        (
+            "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: 6\r\n\r\n<html>",
+            "with status 200 has the type \"text/html\"",
+        ),
+        (
+            "HTTP/1.1 301 Moved\r\nLocation: https://other.test/\r\nContent-Length: 0\r\n\r\n",
+            "with status 301 leads to \"https://other.test/\"",
+        ),
+        (
+            "HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"errors\":[\"\"]}",
+            "with status 404 says \"{\\\"errors\\\":[\\\"\\\"]}\"",
+        ),
+    ] {
+        tell(stranger_with_tls(answer), &format!("{begin} {what}"));
+    }
+}
+
+#[test]
+fn a_service_without_this_api_is_doubted() {
+    let mut scene = Scene::new("no-api");
+    scene.ok(&["tool", "identity", "new"]);
+    let server = stranger_with_tls(
+        "HTTP/1.1 404 Not Found\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 19\r\n\r\n\
+         404 page not found\n",
+    );
+    let path = |name: &str| Path::join(&scene.dir, name).to_str().unwrap().to_owned();
+    scene.env = vec![
+        ("KES_SERVER", server),
+        ("KES_CLIENT_KEY", path("private.key")),
+        ("KES_CLIENT_CERT", path("public.crt")),
+    ];
+    scene.fails(
+        &["key", "delete", "-k", "a"],
+        "failed to delete key \"a\": 404 page not found: it has no such API; is it a kes server?",
     );
 }
 

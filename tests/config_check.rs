@@ -231,6 +231,39 @@ keys: [{ name: a }, { name: a }]
 }
 
 #[test]
+fn a_number_of_connections_is_looked_at() {
+    let scene = Scene::new();
+    let check = |number: &str| {
+        let text = format!("root: _\n{TLS}{STORE}limits: {{ connections: {number} }}\n");
+        scene.check(&text, &[])
+    };
+    for fine in ["1", "16", "'16'", "", "''"] {
+        assert_eq!((0, vec![]), check(fine), "{fine}");
+    }
+    for wrong in [
+        "0",
+        "-1",
+        "+1",
+        "1.5",
+        "10k",
+        "many",
+        "99999999999999999999",
+    ] {
+        let (code, lines) = check(wrong);
+        let start = format!(
+            "kes.yml:4:24: error: limits.connections: invalid number of connections: \"{wrong}\" (write \
+             a whole number of at least 1"
+        );
+        assert!(code == 78 && lines[0].starts_with(&start), "{lines:#?}");
+    }
+    // No process may open so many files.
+    let (code, lines) = check("4000000000");
+    let start =
+        "kes.yml:4:24: warning: limits.connections: 4000000000 connections are more than the ";
+    assert!(code == 0 && lines[0].starts_with(start), "{lines:#?}");
+}
+
+#[test]
 fn a_wrong_key_store_is_not_said_to_be_none() {
     let scene = Scene::new();
     for (section, start) in [

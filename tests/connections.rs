@@ -12,7 +12,7 @@ use std::{
 };
 
 use common::{
-    AT_5_SECONDS, Client, Connection, Crowd, Identity, Server, base64,
+    AT_5_SECONDS, Client, Connection, Crowd, Follower, Identity, Server, base64,
     client::{chunked, request},
     closes_between, stored_key, wait_for,
 };
@@ -551,6 +551,41 @@ fn requests_damaged_at_random_harm_nobody() {
     assert_eq!(["my-key"], *server.key_files());
 }
 
+#[test]
+fn a_few_empty_lines_before_a_request_are_no_part_of_it() {
+    let server = start();
+    let mut connection = server.root().connect();
+    let request = String::from_utf8(request("GET", "/version", b"")).unwrap();
+    let with_lines = "\r\n".repeat(4) + &request;
+    connection.send(with_lines.repeat(3));
+    for byte in with_lines.as_bytes() {
+        connection.send([*byte]);
+    }
+    for _ in 0..4 {
+        connection.response().is_json_success();
+    }
+    assert_eq!(4, server.audit(4).len());
+}
+
+#[test]
+fn more_empty_lines_are_no_request() {
+    let server = start();
+    for count in [5, 6, 512 * 1024] {
+        assert_eq!(400, is_refused(&server, "\r\n".repeat(count)), "{count}");
+    }
+    let mut connection = server.root().connect();
+    connection.request("GET", "/version", "").is_json_success();
+    for _ in 0..4 {
+        connection.send("\r");
+        connection.send("\n");
+    }
+    connection.send("\r");
+    assert!(connection.receive_available(), "four are allowed");
+    connection.send("\n");
+    assert_eq!(400, connection.response().status);
+    assert!(connection.is_closed());
+}
+
 // TLS
 
 #[test]
@@ -617,6 +652,128 @@ fn client_hello(client: &Client) -> Vec<u8> {
     let mut hello = Vec::new();
     tls.write_tls(&mut hello).unwrap();
     hello
+}
+
+// how many
+
+/// A server that takes `limit` connections, and as many, each of which was answered.
+fn full(limit: usize) -> (Server, Vec<Connection>) {
+    let server = Server::start(|config| {
+        config.more = format!("limits: {{ connections: {limit} }}\n");
+    });
+    let root = server.root();
+    let connect = || {
+        let mut connection = root.try_connect().ok()?;
+        connection.try_request("GET", "/version", b"").ok()?;
+        Some(connection)
+    };
+    // The one that has looked whether the server is up may not be gone yet.
+    let all = (0..limit).map(|_| wait_for(Duration::from_secs(20), connect).unwrap());
+    let all = all.collect();
+    (server, all)
+}
+
+#[test]
+fn a_full_server_refuses_more_connections_and_serves_those_it_has() {
+    let (server, mut all) = full(8);
+    let begin = Instant::now();
+    let metrics = |all: &mut Vec<Connection>| all[0].request("GET", "/v1/metrics", "");
+    let before = metrics(&mut all).sample("kes_connections_refused");
+    for _ in 0..50 {
+        assert!(server.root().try_request("GET", "/version", b"").is_err());
+    }
+    for connection in &mut all {
+        connection.request("GET", "/version", "").is_json_success();
+    }
+    let page = metrics(&mut all);
+    let refused = page.sample("kes_connections_refused");
+    assert_eq!(50, refused - before);
+    assert_eq!(8, page.sample("kes_connections_limit"));
+    assert_eq!(8, page.sample("kes_connections_open"));
+    let text = "refused a connection: all 8 connections (limits.connections) are in use";
+    let what = "connections were refused or failed";
+    server.limits_errors(refused, text, what, 1, begin);
+    // Nobody knocks, so there is nothing to do.
+    let cpu_time = server.cpu_time();
+    std::thread::sleep(Duration::from_secs(1));
+    let spent = server.cpu_time() - cpu_time;
+    assert!(spent < Duration::from_millis(200), "{spent:?} in a second");
+    drop(all.pop());
+    let taken = wait_for(Duration::from_secs(20), || {
+        server.root().try_request("GET", "/version", b"").ok()
+    });
+    taken.expect("there is room again").is_json_success();
+}
+
+#[test]
+fn a_reload_changes_how_many_connections_there_may_be() {
+    let (server, mut all) = full(4);
+    let set = |from: &str, to: &str, all: &mut Vec<Connection>| {
+        let file = server.file("config.yml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&file, text.replace(from, to)).unwrap();
+        server.signal(rustix::process::Signal::HUP);
+        let limit: u64 = to.split(' ').nth(1).unwrap().parse().unwrap();
+        let is_set = wait_for(Duration::from_secs(20), || {
+            let page = all[0].request("GET", "/v1/metrics", "");
+            (page.sample("kes_connections_limit") == limit).then_some(())
+        });
+        assert!(is_set.is_some(), "{}", server.stderr());
+    };
+    set("connections: 4 ", "connections: 5 ", &mut all);
+    let mut fifth = server.root().connect();
+    fifth.request("GET", "/version", "").is_json_success();
+    // Those that are there stay.
+    set("connections: 5 ", "connections: 2 ", &mut all);
+    for connection in &mut all {
+        connection.request("GET", "/version", "").is_json_success();
+    }
+    drop(all.split_off(2));
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(
+        server.root().try_connect().is_err(),
+        "there are three still"
+    );
+}
+
+/// The timer that runs for the server's end of a connection, as `/proc/net/tcp` tells: its kind, and when
+/// it ends.
+fn timer(server: &Server, socket: &TcpStream) -> Option<(u8, Duration)> {
+    let port = |address: &str| u16::from_str_radix(address.split_once(':')?.1, 16).ok();
+    let ours = (server.address.port(), socket.local_addr().unwrap().port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    table.lines().find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        if (port(fields.get(1)?)?, port(fields.get(2)?)?) != ours {
+            return None;
+        }
+        let (kind, when) = fields.get(5)?.split_once(':')?;
+        let hundredths = u64::from_str_radix(when, 16).ok()?;
+        Some((kind.parse().ok()?, Duration::from_millis(10 * hundredths)))
+    })
+}
+
+#[test]
+fn the_kernel_looks_whether_a_client_is_still_there() {
+    const KEEPALIVE: u8 = 2;
+    let server = start();
+    let mut follower = Follower::start(&server.root(), "/v1/log/error/trace");
+    let connections = [
+        server.root().connect(),
+        server.root().speaking_http2().connect(),
+    ];
+    let sockets = connections.iter().map(Connection::socket);
+    for socket in sockets.chain([follower.connection().socket()]) {
+        let mut seen = None;
+        let is_on = wait_for(Duration::from_secs(5), || {
+            seen = timer(&server, socket);
+            let (kind, when) = seen?;
+            let soon = Duration::from_secs(30)..=Duration::from_secs(60);
+            (kind == KEEPALIVE && soon.contains(&when)).then_some(())
+        });
+        assert!(is_on.is_some(), "{seen:?}");
+    }
 }
 
 // slow and absent clients

@@ -1,7 +1,6 @@
 //! The API over HTTP/2: the same answers as over HTTP/1.1, however a client cuts its requests into
 //! frames, and the same rules about who is answered.
 
-#![cfg(feature = "http2")]
 #![allow(clippy::unwrap_used)]
 
 mod common;

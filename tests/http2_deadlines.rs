@@ -1,7 +1,6 @@
 //! Clients of HTTP/2 that are slow or gone: each is waited for as long as it may take, and no longer,
 //! while others are served.
 
-#![cfg(feature = "http2")]
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -12,8 +11,8 @@ use common::{
     AT_5_SECONDS, Client, Crowd, Http2, Server, base64, closes_between,
     hpack::literal,
     http2::{
-        END_STREAM, ENHANCE_YOUR_CALM, INITIAL_WINDOW_SIZE, NO_ERROR, PREFACE, block, frame, head,
-        kind, settings, window_update,
+        CANCEL, END_STREAM, ENHANCE_YOUR_CALM, INITIAL_WINDOW_SIZE, NO_ERROR, PREFACE, block,
+        frame, head, kind, settings, window_update,
     },
     stored_key,
 };
@@ -59,7 +58,7 @@ fn open_block() -> Vec<u8> {
 
 #[test]
 fn slow_clients_are_closed_at_their_deadlines_and_disturb_nobody() {
-    let cases: [Case; 12] = [
+    let cases: [Case; 14] = [
         ("no preface", |client| sends(client, &[], &[]), AT_5_SECONDS),
         (
             "a preface that takes too long",
@@ -127,6 +126,16 @@ fn slow_clients_are_closed_at_their_deadlines_and_disturb_nobody() {
         ),
         ("a window that stays closed", closed_window, AT_10_SECONDS),
         (
+            "a neighbour of an answer that is not read",
+            neighbour,
+            AT_10_SECONDS,
+        ),
+        (
+            "too many windows that stay closed",
+            closed_windows,
+            AT_10_SECONDS,
+        ),
+        (
             "a connection whose window stays closed",
             closed_connection_window,
             AT_10_SECONDS,
@@ -170,15 +179,61 @@ fn stalled_body(client: &Client, more: &[u8]) {
     http2.request("POST", GENERATE, "{}").is_json_success();
 }
 
-/// The stream of the answer has no window at all.
-fn closed_window(client: &Client) {
+/// Opens a connection whose streams have no window at all, and sends so many requests.
+fn without_windows(client: &Client, count: usize) -> (Http2, Vec<u32>) {
     let mut http2 = Http2::silent(client).unwrap();
     http2.opens_windows = false;
     http2.send([PREFACE, &settings(&[(INITIAL_WINDOW_SIZE, 0)])].concat());
+    let ask = |_| http2.ask("POST", GENERATE, "{}");
+    let streams: Vec<_> = (0..count).map(ask).collect();
+    for stream in &streams {
+        assert_eq!(200, http2.status(*stream).unwrap());
+    }
+    (http2, streams)
+}
+
+/// An answer that is not read ends alone.
+fn closed_window(client: &Client) {
+    let (mut http2, streams) = without_windows(client, 1);
+    while http2.was_reset(streams[0]).is_none() {
+        // The others on the connection get their answers.
+        let stream = http2.ask("POST", GENERATE, "{}");
+        http2.send(window_update(stream, 1 << 16));
+        http2.answer(stream).is_json_success();
+        http2.read_for(Duration::from_millis(250));
+    }
+    assert_eq!(Some(CANCEL), http2.was_reset(streams[0]));
+    assert!(!http2.is_answered(streams[0]));
     let stream = http2.ask("POST", GENERATE, "{}");
-    assert_eq!(200, http2.status(stream).unwrap());
+    http2.send(window_update(stream, 1 << 16));
+    http2.answer(stream).is_json_success();
+    assert_eq!(None, http2.goaway);
+}
+
+/// An answer that is not read takes so much of the connection's window that another has to wait, until
+/// the one is reset.
+fn neighbour(client: &Client) {
+    let mut http2 = Http2::silent(client).unwrap();
+    http2.opens_windows = false;
+    http2.send([PREFACE, &settings(&[(INITIAL_WINDOW_SIZE, 33_000)])].concat());
+    let plaintext = json!({ "plaintext": base64(vec![5; 40_000]) }).to_string();
+    let mut ask = || http2.send_body("POST", ENCRYPT, plaintext.as_bytes());
+    let (unread, waiting) = (ask(), ask());
+    while http2.was_reset(unread).is_none() {
+        http2.read().unwrap();
+    }
+    assert_eq!(Some(CANCEL), http2.was_reset(unread));
+    assert!(!http2.is_answered(waiting));
+    http2.send([window_update(0, 1 << 20), window_update(waiting, 1 << 20)].concat());
+    http2.answer(waiting).is_json_success();
+    assert_eq!(None, http2.goaway);
+}
+
+/// A client that reads none of its many answers loses the connection.
+fn closed_windows(client: &Client) {
+    let (mut http2, streams) = without_windows(client, 200);
     assert_eq!(Some(ENHANCE_YOUR_CALM), http2.end().unwrap());
-    assert!(!http2.is_answered(stream));
+    assert!(streams.iter().all(|stream| !http2.is_answered(*stream)));
 }
 
 /// The streams have windows, but the connection has not enough.

@@ -1,7 +1,6 @@
 //! Clients of HTTP/2 that are up to no good: each is sent away while honest ones are served, and
 //! costs the server neither memory nor lines of its log.
 
-#![cfg(feature = "http2")]
 #![allow(clippy::unwrap_used)]
 
 mod common;

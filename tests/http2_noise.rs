@@ -1,6 +1,5 @@
 //! Noise in HTTP/2: whatever bytes come in, the server goes on.
 
-#![cfg(feature = "http2")]
 #![allow(clippy::unwrap_used)]
 
 mod common;

@@ -1,7 +1,6 @@
 //! Many requests on one connection of HTTP/2: what one of them waits for, or how one of them ends,
 //! is nothing to the others.
 
-#![cfg(feature = "http2")]
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -13,15 +12,19 @@ use std::{
 };
 
 use common::{
-    Appliance, Config, Http2, Server,
-    http2::{CANCEL, INITIAL_WINDOW_SIZE, NO_ERROR, PREFACE, head, request, reset, settings},
+    Appliance, Config, Http2, Server, base64,
+    http2::{
+        CANCEL, INITIAL_WINDOW_SIZE, NO_ERROR, PREFACE, PROTOCOL_ERROR, head, request, reset,
+        settings,
+    },
     stored_key, wait_for,
 };
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, mknodat},
+    net::sockopt::set_socket_linger,
     process::Signal,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const GENERATE: &str = "/v1/key/generate/my-key";
 const AUDIT: &str = "/v1/log/audit/trace";
@@ -176,6 +179,118 @@ fn requests_that_are_given_up_at_once_are_audited_at_most_once_and_the_connectio
         assert!(told(&events, &format!("/v1/key/create/key-{number}")).len() <= 1);
     }
     assert_eq!(1, told(&events, "/version").len());
+}
+
+#[test]
+fn a_change_whose_client_goes_away_at_once_is_audited_as_what_came_of_it() {
+    let server = start(|_| {});
+    let mut http2 = Http2::open(&server.root());
+    let import = json!({ "bytes": base64([7; 32]) }).to_string();
+    let calls = [
+        ("POST", "/v1/key/create/created", ""),
+        ("POST", "/v1/key/import/imported", &import),
+        ("DELETE", "/v1/key/delete/my-key", ""),
+        ("POST", "/v1/key/create/taken", ""),
+    ];
+    std::fs::write(server.keys().join("taken"), stored_key(&[2; 32])).unwrap();
+    for (method, path, body) in calls {
+        let stream = http2.stream();
+        let bytes = request(stream, method, path, body.as_bytes());
+        http2.send([bytes, reset(stream, CANCEL)].concat());
+    }
+    let events = server.audit(4);
+    let statuses = calls.map(|(_, path, _)| told(&events, path));
+    assert_eq!([[200], [200], [200], [400]].map(Vec::from), statuses);
+    assert_eq!(["created", "imported", "taken"], *server.key_files());
+    assert_eq!(4, events.len());
+}
+
+#[test]
+fn a_change_whose_connection_breaks_is_audited_as_what_came_of_it() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let server = appliance.server();
+    let names = ["one", "two", "three"];
+    let paths = names.map(|name| format!("/v1/key/create/{name}"));
+    appliance.pause();
+    let mut http1 = server.root().connect();
+    http1.send(common::client::request("POST", &paths[0], b""));
+    let mut http2 = Http2::open(&server.root());
+    let stream = http2.ask("POST", &paths[1], "");
+    let mut wrong = Http2::open(&server.root());
+    wrong.ask("POST", &paths[2], "");
+    http2.read_for(Duration::from_millis(300));
+    assert!(!http2.is_answered(stream));
+    // One closes, one is reset, and one does what ends it.
+    set_socket_linger(http2.connection.socket(), Some(Duration::ZERO)).unwrap();
+    drop((http1, http2));
+    wrong.send(common::http2::frame(0, 0, 0, b"on no stream"));
+    assert_eq!(Some(PROTOCOL_ERROR), wrong.end().unwrap());
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!("", server.stdout(), "it is not known yet");
+    appliance.go_on();
+    let events = server.audit(3);
+    for path in &paths {
+        assert_eq!([200], *told(&events, path));
+    }
+    for name in names {
+        let path = format!("/v1/key/generate/{name}");
+        server.root().post(&path, "{}").is_json_success();
+    }
+}
+
+#[test]
+fn a_change_that_is_not_done_when_the_server_ends_has_its_audit_line() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let mut server = appliance.server();
+    appliance.pause();
+    // Two of one name: one is under way, one waits. And one that nobody waits for.
+    let mut http2 = Http2::open(&server.root());
+    let path = "/v1/key/create/my-key";
+    http2.ask("POST", path, "");
+    http2.ask("POST", path, "");
+    let given_up = http2.ask("DELETE", "/v1/key/delete/other", "");
+    http2.send(reset(given_up, CANCEL));
+    http2.read_for(Duration::from_millis(300));
+    server.signal(Signal::TERM);
+    server.wait_for_exit();
+    let events = server.audit(3);
+    assert_eq!(3, events.len(), "{events:?}");
+    assert_eq!([503, 503], *told(&events, path));
+    assert_eq!([503], *told(&events, "/v1/key/delete/other"));
+}
+
+#[test]
+fn a_request_that_is_given_up_takes_its_body_along() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let server = appliance.server();
+    let create = server.root().post("/v1/key/create/cold", "");
+    create.is_empty_success();
+    appliance.pause();
+    let before = server.memory();
+    let body = json!({ "context": base64(vec![5; 780_000]) }).to_string();
+    let mut http2 = Http2::open(&server.root());
+    for _ in 0..60 {
+        let stream = http2.send_body("POST", "/v1/key/generate/cold", body.as_bytes());
+        assert!(!http2.is_answered(stream));
+        http2.send(reset(stream, CANCEL));
+    }
+    http2.request("GET", "/version", "").is_json_success();
+    let after = server.memory();
+    eprintln!("60 requests of 1 MB that were given up: {before} KiB, then {after} KiB");
+    assert!(after < before + 16 * 1024, "{before} KiB, then {after} KiB");
+    appliance.go_on();
+    let events = server.audit(62);
+    let expected = vec![503; 60];
+    assert_eq!(expected, told(&events, "/v1/key/generate/cold"));
+    http2
+        .request("POST", "/v1/key/generate/cold", "{}")
+        .is_json_success();
 }
 
 /// As curl 7.88 does after an answer without a body.

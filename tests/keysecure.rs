@@ -258,6 +258,95 @@ fn failures_are_repeated_where_that_may_help() {
 }
 
 #[test]
+fn only_the_appliance_itself_says_that_a_key_is_not_there_or_is_there_already() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let server = appliance.server();
+    let restart = || Server::start(|config| appliance.configure(config));
+    is(200, create(&server, "kept"));
+    for body in [
+        "<html>404 Not Found</html>",
+        "",
+        "{}",
+        r#"{"code":404,"message":"no route"}"#,
+    ] {
+        let fault = |method: &str, path: String, status: u16| {
+            appliance
+                .fault(json!({ "method": method, "path": path, "status": status, "body": body }));
+        };
+        fault("DELETE", format!("{SECRETS}/kept"), 404);
+        let deleted = server.root().delete("/v1/key/delete/kept");
+        deleted.is_failure(502, "bad gateway: failed to delete key");
+        // A server that has nothing cached.
+        let other = restart();
+        fault("POST", format!("{SECRETS}/kept/export"), 404);
+        let failed = other.root().post("/v1/key/generate/kept", "{}");
+        failed.is_failure(502, "bad gateway: failed to access key");
+        other.logs_error("the API is not there: check gemalto.keysecure.endpoint");
+        is(200, generate(&other, "kept"));
+        fault("POST", SECRETS.to_owned(), 409);
+        let failed = other.root().post("/v1/key/create/new", "");
+        failed.is_failure(502, "bad gateway: failed to create key");
+        other.logs_error("this is no answer of an appliance: check gemalto.keysecure.endpoint");
+        is(404, generate(&other, "new"));
+        fault("GET", SECRETS.to_owned(), 404);
+        let failed = other.root().get("/v1/key/list/*");
+        failed.is_failure(502, "bad gateway: failed to list keys");
+    }
+    // Neither is it said by one that was asked to look at what a create has left behind.
+    appliance.turn(json!({ "faults": [
+        { "path": SECRETS, "drop": true, "when": "after" },
+        { "path": SECRETS, "status": 409, "body": "conflict" },
+    ] }));
+    is(200, create(&server, "new"));
+    is(200, generate(&server, "new"));
+    server
+        .root()
+        .delete("/v1/key/delete/kept")
+        .is_empty_success();
+    is(404, generate(&server, "kept"));
+}
+
+#[test]
+fn no_redirect_of_the_appliance_is_followed() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let server = appliance.server();
+    is(200, create(&server, "a"));
+    let server = Server::start(|config| appliance.configure(config));
+    let there = format!("https://localhost:{}", appliance.port);
+    let calls = || appliance.count("calls/create") + appliance.count("calls/export");
+    let calls_of_others = || appliance.count("calls/other");
+    let login = || json!({ "Location": format!("{there}/login?next={SECRETS}") });
+    for status in [301, 302, 307, 308] {
+        let (before, others) = (calls(), calls_of_others());
+        appliance.fault(json!({ "path": SECRETS, "status": status, "headers": login() }));
+        is(502, create(&server, "b"));
+        let location = json!({ "Location": format!("{there}{SECRETS}/a/export?type=name") });
+        appliance.fault(json!({ "path": SECRETS, "status": status, "headers": location }));
+        is(502, generate(&server, "a"));
+        assert_eq!(
+            (before + 2, others),
+            (calls(), calls_of_others()),
+            "{status}"
+        );
+    }
+    server.logs_error(
+        "/login\\\", which is not followed: the key store itself does not redirect; check",
+    );
+    assert!(!server.stderr().contains("?next="), "{}", server.stderr());
+    is(200, generate(&server, "a"));
+    appliance.fault(json!({ "path": "/api/v1/auth/tokens", "status": 307, "headers": login() }));
+    let refusal = appliance.refusal();
+    assert!(
+        refusal.stderr.contains("which is not followed"),
+        "{refusal:?}"
+    );
+}
+
+#[test]
 fn a_server_that_can_not_log_in_does_not_start() {
     let Some(appliance) = Appliance::start() else {
         return;

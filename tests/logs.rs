@@ -5,8 +5,10 @@
 mod common;
 
 use std::{
+    io::Write as _,
+    net::TcpStream,
     sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::{
@@ -328,6 +330,57 @@ fn a_stream_ends_with_the_policy_that_allows_it() {
     let answer = server.client(&client).get(ERROR);
     answer.is_failure(403, "prohibited by policy");
     other.until(&client.id);
+}
+
+// What others can cause
+
+/// A client that speaks no TLS.
+fn fail_handshakes(server: &Server, count: u64) {
+    for _ in 0..count {
+        let mut socket = TcpStream::connect(server.address).unwrap();
+        socket.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    }
+}
+
+#[test]
+fn failed_handshakes_neither_fill_the_log_nor_hide_anything_else() {
+    let mut server = start(|_| {});
+    let begin = Instant::now();
+    fail_handshakes(&server, 2000);
+    let stranger = server.client(&Identity::new("stranger"));
+    let refused = stranger.post("/v1/key/create/a", "");
+    refused.is_failure(403, "prohibited by policy");
+    server.logs_error("called \\\"/v1/key/create/a\\\"");
+    fail_handshakes(&server, 1000);
+    let (text, what) = (
+        "TLS handshake error from 127.0.0.1:",
+        "TLS handshakes failed",
+    );
+    server.limits_errors(3000, text, what, 10, begin);
+    assert_eq!(3000, server.metric("kes_tls_handshake_failed"));
+    // What was left out last is told at the end.
+    fail_handshakes(&server, 500);
+    let counted = wait_for(Duration::from_secs(20), || {
+        (server.metric("kes_tls_handshake_failed") == 3500).then_some(())
+    });
+    assert!(counted.is_some());
+    server.signal(Signal::TERM);
+    assert_eq!(Some(0), server.wait_for_exit().code());
+    server.limits_errors(3500, text, what, 10, begin);
+}
+
+#[test]
+fn requests_that_fail_again_and_again_do_not_fill_the_log() {
+    let server = start(|config| {
+        std::fs::write(config.keys().join("bad"), "no key").unwrap();
+    });
+    let begin = Instant::now();
+    let mut connection = server.root().connect();
+    for _ in 0..1000 {
+        let answer = connection.request("POST", "/v1/key/generate/bad", "{}");
+        answer.is_failure(502, "bad gateway: failed to access key");
+    }
+    server.limits_errors(1000, "is no key", "requests failed", 100, begin);
 }
 
 // Required audit

@@ -387,7 +387,10 @@ fn healthcheck_wants_to_know_where() {
     assert!(text.starts_with("Error: no probe address"), "{text}");
     let (code, _, text) = parts(&healthcheck(&["--probe", "somewhere"]));
     assert_eq!(
-        (1, "Error: invalid probe address: \"somewhere\"\n"),
+        (
+            1,
+            "Error: invalid probe address: \"somewhere\": write IP:PORT, or :PORT for this machine\n"
+        ),
         (code, text.as_str())
     );
     assert_eq!(
@@ -431,6 +434,25 @@ fn idle_probes_make_room_for_others_within_seconds() {
     let served = wait_for(PATIENCE, answered);
     assert!(served.is_some(), "nobody else is served");
     assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn empty_lines_put_off_no_end() {
+    let (_server, probe) = start();
+    let mut socket = connect(probe);
+    let began = Instant::now();
+    let request = b"GET /live HTTP/1.1\r\nHost: kes\r\n\r\n";
+    socket.write_all(request).unwrap();
+    assert!(socket.read(&mut [0; 4096]).unwrap() > 0);
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_secs(2));
+        socket.write_all(b"\r\n").unwrap();
+    }
+    assert_eq!(0, socket.read(&mut [0; 1]).unwrap());
+    // The last line came after 4 seconds and the end is that of before: 5 seconds after the request.
+    let took = began.elapsed();
+    let (from, to) = (Duration::from_millis(4300), Duration::from_millis(8000));
+    assert!((from..to).contains(&took), "closed after {took:?}");
 }
 
 #[test]

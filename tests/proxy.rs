@@ -4,7 +4,10 @@
 
 mod common;
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use common::{
     Authority, Connection, Identity, Profile, Response, Server, certificates::pem, stored_key,
@@ -267,11 +270,15 @@ fn forwarded_certificates_are_verified_as_those_of_clients() {
         (issue(early), "not yet valid"),
         (issue(Profile::server()), "incompatible key usage"),
     ];
+    // The log tells of ten in a second.
     for (identity, reason) in &refused {
-        for path in [GENERATE, "/version", "/nowhere"] {
+        for path in [GENERATE, "/version"] {
             forward(&mut proxy, path, identity).is_failure(403, "");
         }
         scene.server.logs_error(reason);
+    }
+    for (identity, _) in &refused {
+        forward(&mut proxy, "/nowhere", identity).is_failure(403, "");
     }
     scene
         .server
@@ -281,6 +288,19 @@ fn forwarded_certificates_are_verified_as_those_of_clients() {
     }
     // The connection of the proxy goes on for its other clients.
     forward(&mut proxy, GENERATE, &scene.app).is_json_success();
+}
+
+#[test]
+fn certificates_that_do_not_count_do_not_fill_the_log() {
+    let scene = scene("on");
+    let (mut proxy, stranger) = (scene.proxy(), Identity::new("stranger"));
+    let begin = Instant::now();
+    for _ in 0..300 {
+        forward(&mut proxy, GENERATE, &stranger).is_failure(403, "");
+    }
+    let text = "http: client certificate forwarded by TLS proxy 127.0.0.1:";
+    let what = "certificates of TLS proxies' clients were refused";
+    scene.server.limits_errors(300, text, what, 10, begin);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use rustls::HandshakeKind;
 use serde_json::Value;
 
 const DONE: &str = "the configuration is reloaded";
+const DISTRUSTED: &str = "client certificate has expired or is no longer trusted";
 const FAILED: &str = "failed to reload the configuration, everything stays as it was: ";
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -444,6 +445,14 @@ fn authorities_are_read_again_and_hold_for_open_connections_and_sessions() {
     let mut resumed = resuming.connect();
     assert_eq!(200, generate(&mut resumed));
     assert_eq!(Some(HandshakeKind::Resumed), resumed.handshake_kind());
+    // No policy allows this one anything, but its certificate is looked at first.
+    let stranger = old.issue("stranger", &Profile::client());
+    let mut stranger = server.client(&stranger).connect();
+    let mut ask_as_stranger = |message| {
+        let answer = stranger.request("POST", "/v1/key/generate/my-key", "{}");
+        answer.is_failure(403, message);
+    };
+    ask_as_stranger("prohibited by policy");
 
     let both = old.identity.certificate_pem() + &new.identity.certificate_pem();
     fs::write(server.file("authorities.pem"), both).unwrap();
@@ -457,9 +466,10 @@ fn authorities_are_read_again_and_hold_for_open_connections_and_sessions() {
     for connection in [&mut open, &mut resumed] {
         connection
             .request("POST", "/v1/key/generate/my-key", "{}")
-            .is_failure(403, "prohibited by policy");
+            .is_failure(403, DISTRUSTED);
         assert!(connection.is_closed());
     }
+    ask_as_stranger(DISTRUSTED);
     server.logs_error("refused: the certificate has expired or is no longer trusted");
     for client in [&resuming, &server.client(&app)] {
         let answer = client.try_request("POST", "/v1/key/generate/my-key", b"{}");

@@ -345,7 +345,10 @@ fn a_session_ends_with_its_certificate() {
     std::thread::sleep(Duration::from_millis(5500).saturating_sub(start.elapsed()));
     for connection in [&mut open, &mut resumed] {
         let answer = connection.request("GET", "/version", "");
-        answer.is_failure(403, "prohibited by policy");
+        answer.is_failure(
+            403,
+            "client certificate has expired or is no longer trusted",
+        );
         assert_eq!(Some("close"), answer.header("Connection"));
         assert!(connection.is_closed());
     }

@@ -22,13 +22,19 @@ fails 1 'Usage' kes tool identity
 fails 1 "\"kye\" is not a kes command. See 'kes --help'" kes kye
 fails 1 "\"mak\" is not a kes key command. See 'kes key --help'" kes key mak
 fails 2 'flag provided but not defined: -colour' kes key list --colour
+fails 2 'Did you mean --insecure?' kes key list --insecur
+equal 'lines about an unknown flag' 1 "$(wc -l <stderr)"
+prints "$(kes --version)
+" kes version
+prints "$(kes key derive --help)
+" kes help key derive
 
 step 'create'
 prints '' kes key create my-key
 fails 1 'Failed to create key "my-key": key does already exist' kes key create my-key
 fails 1 'Error: no key name specified' kes key create
 fails 1 'Error: too many arguments' kes key create a b c
-fails 1 'Failed to create key "a/b": ' kes key create a/b
+fails 1 "Error: invalid key name \"a/b\": it contains '/'" kes key create a/b
 
 step 'import, as of old and by its own name'
 prints '' kes key create old-import "$(random_base64 32)"
@@ -42,6 +48,10 @@ prints '{"name":"my-key"}
 ' kes key list 'my-*'
 prints '' kes key list 'nothing-*'
 equal 'all names' '{"name":"my-key"} {"name":"new-import"} {"name":"old-import"}' "$(kes key list | sort | tr '\n' ' ' | sed 's/ $//')"
+prints 'my-key
+new-import
+old-import
+' kes key list --json=false
 equal 'with --json' "$(kes key list | sort)" "$(kes key list --json | sort)"
 equal 'flags after arguments' '{"name":"my-key"}' "$(kes key list 'my-*' --json)"
 
@@ -70,6 +80,9 @@ prints '' kes key delete old-import
 prints '' kes key delete old-import
 equal 'names' 2 "$(kes key list | wc -l)"
 fails 1 'Error: no key name specified' kes key delete
+for name in one two three; do kes key create "$name"; done
+fails 1 "Error: invalid key name \"a/b\": it contains '/'" kes key rm one a/b two three
+equal 'names after several were deleted' 2 "$(kes key list | wc -l)"
 
 step 'what the environment must hold'
 fails 1 "Error: no TLS client certificate. Environment variable 'KES_CLIENT_CERT' is not set" env -u KES_CLIENT_CERT "$KES" key list
@@ -99,7 +112,7 @@ fails 1 'Error: certificate "root.crt" already exists: Use --force to overwrite 
 equal 'the key' "$before" "$(cat root.key)"
 prints '' kes tool identity new --key stranger.key --cert stranger.crt --force
 fails 1 'is not a valid IP address' kes tool identity new --key x.key --cert x.crt --ip 300.1.1.1
-fails 1 'found no (non-CA) certificate in any PEM block' kes tool identity of root.key
+fails 1 'found no (non-CA) certificate in any PEM block: "root.key" is a private key: give its certificate, such as "root.crt"' kes tool identity of root.key
 fails 1 'Error: failed to open "/nowhere": ' kes tool identity of /nowhere
 fails 1 'Error: invalid --hash: "MD5"' kes tool identity of --hash MD5 root.crt
 stop

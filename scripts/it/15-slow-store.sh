@@ -31,6 +31,9 @@ idle() {
     printf 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0'
     for _ in $(seq 120); do sleep 1; printf '\0\0\10\6\0\0\0\0\0pingpong' || break; done
 } 2>/dev/null | idle http2 -alpn h2 &
+# One request, then an empty line now and then.
+{ printf 'GET /version HTTP/1.1\r\nHost: x\r\n\r\n'; for _ in 1 2 3 4; do sleep 20; printf '\r\n'; done; sleep 40; } |
+    idle lines &
 idle_began=$(date +%s)
 
 # hang / go_on: the key store.
@@ -66,7 +69,7 @@ equal 'status' 503 "$(cat cold.status)"
 equal 'text' '{"message":"timeout"}' "$(cat cold.body)"
 [ "$took" -ge 14 ] && [ "$took" -le 18 ] || fail "it was answered after $took s"
 [ "$served" -ge 20 ] || fail "only $served requests were served meanwhile"
-api POST /v1/key/create/new --max-time 30; is 503 '{"message":"timeout"}'
+equal 'answers to creates of one key, of which two wait' '3 503' "$(race 3 /v1/key/create/new)"
 
 step 'more requests than may wait: the others get 503 at once'
 # The hung calls above still hold their place.
@@ -98,18 +101,24 @@ step 'the key store goes on, and so does everything else'
 go_on
 works() { api POST /v1/key/generate/cold --data '{}'; [ "$STATUS" = 200 ]; }
 within 10 works || fail "still answered $STATUS '$BODY'"
+is_told() { grep -q 'key \\"new\\" was created after its client had been answered 503' err.log; }
+within 10 is_told || fail "the error log does not tell that the key is there: $(cat err.log)"
+api POST /v1/key/generate/new --data '{}'; is 200
+equal 'audit lines of the creates that took too long' 3 "$(grep '/v1/key/create/new' out.log | grep -c '"code":503')"
 api POST /v1/key/create/after; is 200
 api POST /v1/key/generate/after --data '{}'; is 200
 
 step 'a connection without a request is closed after 90 seconds, whatever else comes'
-for name in http1 http2; do
+for name in http1 http2 lines; do
     within 100 test -s "$name.end" || fail "$name: it is still open"
     read -r ended code <"$name.end"
     took=$((ended - idle_began))
     equal "$name: exit code of openssl" 0 "$code"
     [ "$took" -ge 88 ] && [ "$took" -le 95 ] || fail "$name: it was closed after $took s"
 done
-grep -q '"version"' http1.out || fail 'its first request was not answered'
+for name in http1 lines; do
+    grep -q '"version"' "$name.out" || fail "$name: its first request was not answered"
+done
 pings="$(grep -ao pingpong http2.out | wc -l)"
 [ "$pings" -ge 80 ] || fail "only $pings pings were answered"
 equal 'GOAWAY without an error' '0000080700000000000000000000000000' "$(tail -c 17 http2.out | od -An -v -tx1 | tr -d ' \n')"

@@ -60,6 +60,9 @@ the_same_everywhere() {
     completes 'kes config check pol' 'kes config check policy-file.json'
     completes 'kes key derive orders-' 'kes key derive orders-2024'
     completes 'kes key derive -k orders-' 'kes key derive -k orders-2024'
+    completes 'kes key rm other orders-' 'kes key rm other orders-2024'
+    completes 'kes help tool identity n' 'kes help tool identity new '
+    completes 'kes policy why pol' 'kes policy why policy-file.json'
     offers 'kes key de' delete derive decrypt
     offers 'kes tool identity new --' --key --cert --server --force
 }

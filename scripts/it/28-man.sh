@@ -11,7 +11,7 @@ if command -v groff >/dev/null; then
     step 'groff'
     equal 'warnings' '' "$(groff -man -ww -z kes.1 2>&1)"
     groff -man -Tutf8 -P-cbou kes.1 >page.txt
-    for command in server 'config check' 'key create' 'key derive' 'tool identity new' completion; do
+    for command in server 'config check' 'key create' 'key derive' 'tool identity new' completion help version; do
         grep -q "^ *kes $command" page.txt || fail "the page has no '$command'"
     done
     for part in NAME SYNOPSIS DESCRIPTION COMMANDS OPTIONS ENVIRONMENT FILES SIGNALS 'LOGS AND METRICS' \

@@ -17,6 +17,28 @@ to_person() {
     equal "output of '$*' on a terminal" "$expected" "${found%.}"
 }
 
+# at_terminal INPUT COMMAND...: what a person sees who starts the command and types INPUT, Enter and Ctrl-D.
+at_terminal() {
+    local input="$1"; shift
+    printf '%s\n' "$input" | script --quiet --return --command "$(printf '%q ' "$@")" /dev/null | tr -d '\r'
+}
+
+step 'a command that reads from a terminal says what it waits for'
+for what in "key:$KES key import typed -" "plaintext:$KES key encrypt typed -" "context:$KES key derive typed -" \
+    "ciphertext:$KES key decrypt typed -" "policy:$KES policy add typed" "policy:$KES policy add typed -" \
+    "certificate:$KES tool identity of" "certificate:$KES identity of -" "configuration file:$KES config check -"; do
+    # shellcheck disable=SC2086  # a command is words
+    said="$(at_terminal 'x' ${what#*:} || true)"
+    contains "$said" "Reading the ${what%%:*} from the terminal: end it with Enter and Ctrl-D." ||
+        fail "'${what#*:}' says '$said'"
+done
+at_terminal '{"paths":["/v1/key/list/*"]}' "$KES" policy add typed >said || fail "what was typed is refused: $(cat said)"
+prints '{"paths":["/v1/key/list/*"]}' kes policy show typed
+prints '' kes policy rm typed
+kes policy add typed 2>said <<<'{}'
+equal 'words about a pipe' '' "$(cat said)"
+prints '' kes policy rm typed
+
 step 'policies'
 printf '{"paths":["/v1/key/create/app-*","","/v1/key/generate/app-*"]}' >app.json
 prints '' kes policy add app app.json
@@ -67,7 +89,13 @@ as app; fails 1 'prohibited by policy' kes key create app-2; as root
 prints '' kes identity forget "$APP"
 kes identity assign app b 2>warning || fail 'an identity of another form is refused'
 grep -q '^Warning: no client has the identity "app"' warning || fail "says '$(cat warning)'"
-prints '' kes identity forget app
+for command in 'assign app.crt b' 'forget app.crt'; do
+    # shellcheck disable=SC2086  # a command is words
+    kes identity $command 2>warning || fail "'kes identity $command' fails"
+    contains "$(cat warning)" "Warning: no client has the identity \"app.crt\": the certificate in that file has $APP" || fail "says '$(cat warning)'"
+done
+kes identity forget app 2>warning || fail 'an identity of another form cannot be forgotten'
+grep -q '^Warning: no client has the identity "app"' warning || fail "says '$(cat warning)'"
 prints '' kes identity rm "$OTHER"
 prints '{}' kes identity list
 fails 1 "Error: failed to assign identity \"$APP\" to policy \"none\": policy does not exist" kes identity assign "$APP" none
@@ -125,7 +153,12 @@ prints_why 0 'allowed: the identity is root' --config kes.yml --root "$APP" "$AP
 prints_why 3 'assigned to no policy' --config kes.yml --root "$APP" "$ROOT" /v1/key/delete/a
 prints_why 1 'Error: --root goes with --config' --root "$APP" "$APP" /v1/key/delete/a
 prints_why 1 'Error: failed to read config file: none.yml: ' --config none.yml "$APP" /v1/key/delete/a
-prints_why 3 'Note: a name in the path is empty' "$APP" /v1/key/delete/
+prints_why 3 'Note: the request names no key' "$APP" /v1/key/delete/
+prints_why 3 '    - "/v1/key/create/[*]"' "$APP" '/v1/key/create/*'
+prints_why 3 'in its JSON, the path is "/v1/key/list/*".' "$APP" '/v1/key/list/*'
+prints_why 0 'allowed: policy "app" has the path "/v1/key/create/app-*"' app.crt /v1/key/create/app-7
+prints_why 1 '"app.key" is a private key: give its certificate, such as "app.crt"' app.key /v1/key/create/app-7
+prints_why 1 'failed to open "none.crt"' none.crt /v1/key/create/app-7
 kes policy why "$APP" /v1/key/delete/ >said || true
 if grep -q 'To allow it' said; then fail "advises to add a path without a name: $(cat said)"; fi
 

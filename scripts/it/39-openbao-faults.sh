@@ -87,6 +87,21 @@ FAULTS
     api POST /v1/key/create/not-there; is 502
     bao_faults '{}'
     grep -q 'this is no answer of Vault; check vault.endpoint' err.log || fail 'the error log does not say so'
+
+    step "KV version $version: a page with 200 deletes nothing, and one with 503 seals nothing"
+    bao_faults '{"status":{"next":1,"method":"DELETE","status":200,"body":"<html>log in</html>"}}'
+    api DELETE "/v1/key/delete/kept$version"; is 502 '{"message":"bad gateway: failed to delete key"}'
+    bao_faults '{"status":{"probability":1,"status":503,"body":"<html>a sealed envelope</html>"}}'
+    api DELETE "/v1/key/delete/kept$version"; is 502 '{"message":"bad gateway: failed to delete key"}'
+    bao_faults '{}'
+    stop; start
+    api POST "/v1/key/decrypt/kept$version" --data "{\"ciphertext\":\"$sealed\"}"; is 200
+    if [ "$version" = 2 ]; then
+        # Whether later versions are there is asked second.
+        bao_faults '{"status":{"next":1,"path":"/v1/kv2/data/not-there","status":404,"body":"404 page not found"}}'
+        api POST /v1/key/generate/not-there --data '{}'; is 502
+        bao_faults '{}'
+    fi
     api POST /v1/key/generate/not-there --data '{}'; is 404
     kes key import -k "twice$version" "$(head -c 32 /dev/zero | base64_line)"
     fails 1 'key does already exist' kes key import -k "twice$version" "$(head -c 32 /dev/zero | base64_line)"

@@ -28,7 +28,7 @@ decrypts() {
 
 life_cycle() {
     prints '' kes key list -k
-    kes key create -k my-key
+    equal 'answers to 16 creates of one key' '1 200, 15 400' "$(race 16 /v1/key/create/my-key)"
     fails 1 'key does already exist' kes key create -k my-key
     kes key create -k 'b ä %2F'
     api POST /v1/key/import/imported --data "{\"bytes\":\"$(random_base64 32)\"}"; is 200
@@ -137,6 +137,40 @@ api GET '/v1/key/list/*'; is 502 '{"message":"bad gateway: failed to list keys"}
 logged 'does the policy of the role grant \"list\" on \"kv/*\"'
 bao_policy "$BAO_POLICY"
 kes key create -k new
+stop
+
+step 'a policy that lets keys be overwritten is warned of at start, on version 1 only'
+warned() { [ "$(grep -c 'WARNING: keys can be lost: the policy of the role grants \\"update\\" on \\"kv/a/b/\*\\"' err.log || true)" = "$1" ]; }
+# looked: the server is up, and has had the time to log what it found at start.
+looked() { kes key delete -k nothing; sleep 1.5; }
+may_overwrite="${BAO_POLICY//\"create\", /\"create\", \"update\", }"
+bao_keystore 1 /a//b/; : >err.log
+start; looked; warned 0 || fail 'there is nothing to warn of'; stop
+bao_policy "$may_overwrite"
+start; within 5 warned 1 || fail 'there is no warning'
+kes key create -k warned
+kes key create -k warned-once
+sleep 1.5
+warned 1 || fail 'the warning is repeated'
+stop; : >err.log
+bao_policy "$may_overwrite
+path \"sys/capabilities-self\" { capabilities = [\"deny\"] }"
+start; looked; [ ! -s err.log ] || fail "Vault does not tell: $(cat err.log)"; stop
+bao_policy "$may_overwrite"
+bao_keystore 2 a/b
+start; looked; [ ! -s err.log ] || fail 'version 2 has nothing to warn of'; stop
+bao_keystore 1 a/b; cp kes.yml before.yml
+bao_seal
+sed -i 's/^keystore:/keystore:\n  required: off/' kes.yml
+start; logged 'started without the key store'
+bao_unseal
+within 10 eval 'api POST /v1/key/create/warned-later && [ "$STATUS" = 200 ]' || fail "answered $STATUS $BODY"
+within 5 warned 1 || fail 'there is no warning after a start without the key store'
+stop
+bao_policy "$BAO_POLICY"
+bao_keystore 1
+start
+
 step 'a token that is revoked is replaced at once'
 bao_revoke_tokens
 kes key create -k after-revocation

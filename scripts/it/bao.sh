@@ -10,6 +10,7 @@
 #   bao_role_id   bao_secret_id   bao_token_ttl SECONDS [MAXIMUM]   bao_revoke_tokens
 #   bao_keystore [V1|V2 [PREFIX]]          the configuration of kes for it
 #   bao_proxy [FLAGS]     fault_proxy.py in front of it; bao_faults JSON; bao_fault_count NAME
+#   bao_asked METHOD      how many requests for keys the proxy got
 #
 #   BAO            the server's binary; fetched by scripts/openbao if not set
 #   BAO_URL        https://127.0.0.1:PORT, the same after each restart
@@ -276,4 +277,11 @@ bao_faults() {
 # bao_fault_count NAME: how often this fault has happened.
 bao_fault_count() {
     curl --silent --max-time 10 "$BAO_CONTROL_URL/__faults" | sed -n "s/.*\"injected\": {[^}]*\"$1\": \([0-9]*\).*/\1/p"
+}
+
+# bao_asked METHOD: how many requests with it came in below the prefixes of the proxy.
+bao_asked() {
+    local count
+    count="$(curl --silent --max-time 10 "$BAO_CONTROL_URL/__faults" | sed -n "s/.*\"below\": {[^}]*\"$1\": \([0-9]*\).*/\1/p")"
+    echo "${count:-0}"
 }

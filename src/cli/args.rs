@@ -4,8 +4,9 @@
 //! bundled, and flags may stand before or after arguments until `--`. Common parsers read `-insecure`
 //! as seven short flags, so this one is our own.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, fmt::Write as _};
 
+use super::nearest;
 use crate::duration;
 
 /// What a flag takes.
@@ -18,6 +19,24 @@ pub(super) enum Takes {
     /// A length of time, such as `720h`.
     Duration,
 }
+
+impl Takes {
+    /// The word for the value.
+    pub(super) fn what(self) -> &'static str {
+        match self {
+            Self::Bool => "true|false",
+            Self::Value(what) => what,
+            Self::Duration => "duration",
+        }
+    }
+}
+
+/// The flag that every command has.
+pub(super) const HELP: Flag = Flag {
+    names: &["help", "h"],
+    takes: Takes::Bool,
+    help: "print this text",
+};
 
 /// A flag of a command.
 #[derive(Debug)]
@@ -46,7 +65,8 @@ pub(super) struct Args {
     pub(super) wants_help: bool,
 }
 
-/// Why arguments don't fit. Never holds a value, which might be a key, but for those of flags.
+/// Why arguments don't fit, as one sentence or two. Never holds a value, which might be a key, but for
+/// those of flags.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Misfit(pub(super) String);
 
@@ -81,34 +101,36 @@ impl Args {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (name, None),
             };
-            let Some(flag) = flags.iter().find(|flag| flag.names.contains(&name)) else {
-                if matches!(name, "h" | "help") {
-                    parsed.wants_help = true;
-                    continue;
-                }
-                return Err(Misfit(format!("flag provided but not defined: -{name}")));
+            let mut all = flags.iter().chain([&HELP]);
+            let Some(flag) = all.find(|flag| flag.names.contains(&name)) else {
+                return Err(unknown(name, flags));
+            };
+            let invalid = |value: &str, why: &str| {
+                Misfit(format!("invalid value {value:?} for flag -{name}: {why}"))
             };
             let value = match (flag.takes, value) {
                 (Takes::Bool, None) => "true".to_owned(),
                 (Takes::Bool, Some(value)) => match boolean(&value) {
                     Some(value) => value.to_string(),
-                    None => {
-                        let text = format!("invalid value {value:?} for flag -{name}: parse error");
-                        return Err(Misfit(text));
-                    }
+                    None => return Err(invalid(&value, "use true or false")),
                 },
                 (_, Some(value)) => value,
-                (_, None) => match args.next() {
-                    Some(value) => value?,
-                    None => return Err(Misfit(format!("flag needs an argument: -{name}"))),
-                },
+                (takes, None) => args.next().unwrap_or_else(|| {
+                    let what = takes.what();
+                    Err(Misfit(format!("flag needs an argument: -{name} <{what}>")))
+                })?,
             };
-            if flag.takes == Takes::Duration && duration::parse_non_negative(&value).is_err() {
-                let text = format!("invalid value {value:?} for flag -{name}: parse error");
-                return Err(Misfit(text));
+            if flag.takes == Takes::Duration
+                && let Err(e) = duration::parse_non_negative(&value)
+            {
+                let e = e.to_string();
+                let e = e.trim_start_matches("time: ");
+                let why = format!("{e}; use a number with a unit, such as 90s, 30m or 720h");
+                return Err(invalid(&value, &why));
             }
             parsed.flags.push((flag.names[0], value));
         }
+        parsed.wants_help = parsed.is_set(HELP.names[0]);
         Ok(parsed)
     }
 
@@ -127,8 +149,37 @@ impl Args {
 
     /// Whether a flag without value is set.
     pub(super) fn is_set(&self, name: &str) -> bool {
-        self.value(name) == Some("true")
+        self.choice(name) == Some(true)
     }
+
+    /// As [`Args::is_set`]; `None` if the flag was not given.
+    pub(super) fn choice(&self, name: &str) -> Option<bool> {
+        self.value(name).map(|value| value == "true")
+    }
+}
+
+/// What to say to a flag that is not in the table: which may have been meant.
+fn unknown(name: &str, flags: &'static [Flag]) -> Misfit {
+    let mut text = format!("flag provided but not defined: -{name}");
+    let listed = flags.iter().filter(|flag| flag.is_listed()).chain([&HELP]);
+    let names: Vec<&str> = listed.flat_map(|flag| flag.names).copied().collect();
+    let letters: Vec<_> = name.chars().map(|letter| letter.to_string()).collect();
+    if letters.len() > 1
+        && letters
+            .iter()
+            .all(|letter| names.contains(&letter.as_str()))
+    {
+        let _ = write!(text, ". Did you mean -{}?", letters.join(" -"));
+    } else {
+        let words = names.into_iter().filter(|name| name.len() > 1);
+        match nearest(name, words) {
+            Some(meant) => {
+                let _ = write!(text, ". Did you mean --{meant}?");
+            }
+            None => text.push('.'),
+        }
+    }
+    Misfit(text)
 }
 
 fn boolean(text: &str) -> Option<bool> {
@@ -147,11 +198,21 @@ mod tests {
         Flag {
             names: &["insecure", "k"],
             takes: Takes::Bool,
-            help: "",
+            help: "skip checks",
         },
         Flag {
             names: &["key"],
             takes: Takes::Value("file"),
+            help: "the key",
+        },
+        Flag {
+            names: &["time"],
+            takes: Takes::Duration,
+            help: "how long",
+        },
+        Flag {
+            names: &["hidden"],
+            takes: Takes::Bool,
             help: "",
         },
     ];
@@ -188,11 +249,36 @@ mod tests {
     #[test]
     fn what_is_not_in_the_table_is_refused() {
         let text = |args: &[&str]| parse(args).unwrap_err().0;
-        assert_eq!("flag provided but not defined: -kf", text(&["-kf"]));
-        assert_eq!("flag needs an argument: -key", text(&["--key"]));
+        let unknown = "flag provided but not defined: ";
+        for (flag, answer) in [
+            ("-x", "-x."),
+            ("--hidde", "-hidde."),
+            ("--insecur", "-insecur. Did you mean --insecure?"),
+            ("--in", "-in. Did you mean --insecure?"),
+            ("-kh", "-kh. Did you mean -k -h?"),
+            ("--kye", "-kye. Did you mean --key?"),
+        ] {
+            assert_eq!(format!("{unknown}{answer}"), text(&[flag]));
+        }
+        assert_eq!("flag needs an argument: -key <file>", text(&["--key"]));
         assert_eq!(
-            "invalid value \"x\" for flag -k: parse error",
+            "invalid value \"x\" for flag -k: use true or false",
             text(&["-k=x"])
         );
+        assert_eq!(
+            "invalid value \"1d\" for flag -time: unknown unit \"d\" in duration \"1d\"; use a \
+             number with a unit, such as 90s, 30m or 720h",
+            text(&["--time", "1d"])
+        );
+    }
+
+    #[test]
+    fn flags_without_value_can_be_switched_off() {
+        let args = parse(&["-k", "--insecure=false", "--help=0"]).unwrap();
+        assert!(!args.is_set("insecure") && !args.wants_help);
+        assert_eq!(Some(false), args.choice("insecure"));
+        assert_eq!(None, parse(&[]).unwrap().choice("insecure"));
+        assert!(parse(&["--help=true"]).unwrap().wants_help);
+        assert!(parse(&["-h"]).unwrap().wants_help);
     }
 }

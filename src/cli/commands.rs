@@ -3,7 +3,8 @@
 use super::{
     Failure,
     args::{Args, Flag, Takes},
-    completion, config, healthcheck, identity, key, man, migrate, policy, server, tool, trace, why,
+    completion, config, healthcheck, help, identity, key, man, migrate, policy, server, tool,
+    trace, version, why,
 };
 
 /// A command.
@@ -33,6 +34,8 @@ pub(super) struct Argument {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
     pub(super) is_optional: bool,
+    /// More of the same kind may follow it.
+    pub(super) is_repeated: bool,
 }
 
 /// What an argument is, for completion.
@@ -47,6 +50,10 @@ pub(super) enum Kind {
     Policy,
     /// An identity that has a policy.
     Identity,
+    /// Such an identity, or the file of a certificate.
+    Holder,
+    /// A word of a command.
+    Command,
 }
 
 const fn required(name: &'static str, kind: Kind) -> Argument {
@@ -54,6 +61,7 @@ const fn required(name: &'static str, kind: Kind) -> Argument {
         name,
         kind,
         is_optional: false,
+        is_repeated: false,
     }
 }
 
@@ -62,6 +70,7 @@ const fn optional(name: &'static str, kind: Kind) -> Argument {
         name,
         kind,
         is_optional: true,
+        is_repeated: false,
     }
 }
 
@@ -77,7 +86,8 @@ pub(super) const JSON: Flag = Flag {
     help: "print JSON",
 };
 
-const CLIENT: &[Flag] = &[INSECURE, JSON];
+/// Flags of client commands.
+pub(super) const CLIENT: &[Flag] = &[INSECURE, JSON];
 
 /// Flags of client commands that print nothing: scripts may give all of them `--json`.
 const SILENT: &[Flag] = &[INSECURE, Flag { help: "", ..JSON }];
@@ -133,11 +143,11 @@ pub(super) static COMMANDS: &[Command] = &[
     },
     Command {
         path: &["key", "delete"], aliases: &[&["key", "rm"]],
-        arguments: &[required("name", Kind::Key)],
-        summary: "Delete a key; what it has sealed is lost for ever",
-        details: "",
+        arguments: &[Argument { is_repeated: true, ..required("name", Kind::Key) }],
+        summary: "Delete keys; what they have sealed is lost for ever",
+        details: "A name is no pattern: 'my-*' is the key of that name. Each failure is reported, and the\nkeys after it are deleted all the same.",
         flags: SILENT,
-        examples: &["kes key delete my-key"],
+        examples: &["kes key delete my-key", "kes key delete test-1 test-2"],
         run: key::delete,
     },
     Command {
@@ -217,7 +227,7 @@ longer belongs into its configuration file.",
     },
     Command {
         path: &["policy", "why"], aliases: &[],
-        arguments: &[required("identity", Kind::Identity), required("path", Kind::Text)],
+        arguments: &[required("identity", Kind::Holder), required("path", Kind::Text)],
         summary: "Tell whether an identity may call a path, and why",
         details: why::DETAILS,
         flags: why::FLAGS,
@@ -312,6 +322,24 @@ longer belongs into its configuration file.",
         examples: &["kes man | man -l -", "kes man >/usr/local/share/man/man1/kes.1"],
         run: man::run,
     },
+    Command {
+        path: &["help"], aliases: &[],
+        arguments: &[Argument { is_repeated: true, ..optional("command", Kind::Command) }],
+        summary: "Print the usage of a command, or the list of commands",
+        details: "",
+        flags: &[],
+        examples: &["kes help key derive"],
+        run: help::run,
+    },
+    Command {
+        path: &["version"], aliases: &[],
+        arguments: &[],
+        summary: "Print the version",
+        details: "",
+        flags: &[],
+        examples: &["kes version"],
+        run: version,
+    },
 ];
 
 /// Variables that the client commands read, and what for.
@@ -340,9 +368,12 @@ impl Command {
 
     /// What follows the words: `<name> [<key>]`.
     pub(super) fn arguments(&self) -> String {
-        let show = |argument: &Argument| match argument.is_optional {
-            true => format!("[<{}>]", argument.name),
-            false => format!("<{}>", argument.name),
+        let show = |argument: &Argument| {
+            let more = if argument.is_repeated { "..." } else { "" };
+            match argument.is_optional {
+                true => format!("[<{}>{more}]", argument.name),
+                false => format!("<{}>{more}", argument.name),
+            }
         };
         let arguments: Vec<_> = self.arguments.iter().map(show).collect();
         arguments.join(" ")
@@ -404,10 +435,12 @@ mod tests {
                     .iter()
                     .filter(|argument| !argument.is_optional);
                 let given = args.positional.len();
-                assert!(
-                    (required.count()..=command.arguments.len()).contains(&given),
-                    "{example}"
-                );
+                let is_repeated = |argument: &Argument| argument.is_repeated;
+                let most = match command.arguments.iter().any(is_repeated) {
+                    true => usize::MAX,
+                    false => command.arguments.len(),
+                };
+                assert!((required.count()..=most).contains(&given), "{example}");
             }
         }
     }
@@ -427,8 +460,13 @@ mod tests {
     }
 
     #[test]
-    fn required_arguments_come_first() {
+    fn required_arguments_come_first_and_repeated_ones_last() {
         for command in COMMANDS {
+            let repeated = command
+                .arguments
+                .iter()
+                .map(|argument| argument.is_repeated);
+            assert!(repeated.clone().is_sorted() && repeated.filter(|is| *is).count() <= 1);
             let is_optional = |argument: &Argument| argument.is_optional;
             assert!(
                 command.arguments.is_sorted_by_key(is_optional),

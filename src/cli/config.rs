@@ -7,11 +7,12 @@ use serde_json::json;
 use super::{
     Args, Failure, print,
     server::settings,
+    stdin,
     style::{Paint, Style, harmless},
 };
 use crate::{
     config::{Finding, Review, Severity},
-    server::routes::ROUTES,
+    server::{room, routes::ROUTES},
 };
 
 type Result<T> = std::result::Result<T, Failure>;
@@ -35,12 +36,15 @@ pub(super) fn check(args: &Args) -> Result<()> {
     let flags = settings(args)?;
     let endpoints: Vec<_> = ROUTES.iter().map(|route| route.pattern).collect();
     let (file, review) = match file.as_str() {
-        "-" => ("<stdin>", Review::of_stdin(&flags, &endpoints)),
+        "-" => {
+            stdin("configuration file");
+            ("<stdin>", Review::of_stdin(&flags, &endpoints))
+        }
         file => (file, Review::of_file(Path::new(file), &flags, &endpoints)),
     };
     let findings = match review {
         Err(error) => vec![Finding::from(&error)],
-        Ok(review) => review.with_files(None).findings(),
+        Ok(review) => room::check(review).with_files(None).findings(),
     };
     let count = |severity| {
         let same = findings.iter().filter(|found| found.severity == severity);

@@ -71,9 +71,9 @@ fn address(args: &Args) -> Result<SocketAddr, String> {
         return Err("too many arguments".to_owned());
     }
     let address = match (args.value("probe"), args.value("config")) {
-        (Some(probe), _) => {
-            parse_address(probe).ok_or_else(|| format!("invalid probe address: {probe:?}"))?
-        }
+        (Some(probe), _) => parse_address(probe).ok_or_else(|| {
+            format!("invalid probe address: {probe:?}: write IP:PORT, or :PORT for this machine")
+        })?,
         (None, Some(file)) => configured(Path::new(file))?,
         (None, None) => {
             return Err(

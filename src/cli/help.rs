@@ -1,16 +1,33 @@
-//! What `--help` prints, from the table of commands.
+//! What `--help` and `kes help` print, from the table of commands.
 
 use std::fmt::Write as _;
 
 use super::{
-    args::{Flag, Takes},
-    commands::{Command, ENVIRONMENT, below},
+    Args, Failure,
+    args::{Flag, HELP, Takes},
+    commands::{self, Command, ENVIRONMENT, below},
+    print, unknown_command,
 };
 
 /// What the program is.
 const WHAT: &str = "\
 kes is a key encryption server, and its command line: it keeps master keys in a key
 store, and makes and opens data keys with them for clients that a policy allows to.";
+
+/// `kes help [<command>...]`
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
+    for count in 1..=words.len() {
+        let path = &words[..count];
+        if let Some(command) = commands::find(path) {
+            return print(&usage(command, path));
+        }
+        if below(path).next().is_none() {
+            return Err(unknown_command(path).into());
+        }
+    }
+    print(&group_usage(&words))
+}
 
 /// The help of one command, called by `path`.
 pub(super) fn usage(command: &Command, path: &[&str]) -> String {
@@ -52,25 +69,20 @@ pub(super) fn group_usage(path: &[&str]) -> String {
         let _ = writeln!(text, "{WHAT}\n");
     }
     let _ = write!(text, "Usage:\n  {name} <command> [options]\n\nCommands:\n");
-    let preferred = below(path).filter(|(known, command)| command.path == *known);
-    for (_, command) in preferred {
-        let words = command.path[path.len()..].join(" ");
+    // Of the names of a command in this group, the first.
+    let is_first = |(known, command): &(commands::Path, &Command)| {
+        command.paths().find(|other| other.starts_with(path)) == Some(known)
+    };
+    for (known, command) in below(path).filter(is_first) {
+        let words = known[path.len()..].join(" ");
         let _ = writeln!(text, "  {words:<24} {}", command.summary);
     }
     let _ = writeln!(text, "\n'{name} <command> --help' tells more.");
     if path.is_empty() {
-        let _ = writeln!(text, "'kes --version' prints the version.");
         text.push_str(&environment());
     }
     text
 }
-
-/// The flag that every command has.
-pub(super) const HELP: Flag = Flag {
-    names: &["help", "h"],
-    takes: Takes::Bool,
-    help: "print this text",
-};
 
 /// `kes key create [options] <name> [<key>]`
 pub(super) fn synopsis(command: &Command, path: &[&str]) -> String {
@@ -92,8 +104,7 @@ pub(super) fn option(flag: &Flag) -> String {
     let names = [letters, words].concat();
     let value = match flag.takes {
         Takes::Bool => String::new(),
-        Takes::Value(what) => format!(" <{what}>"),
-        Takes::Duration => " <duration>".to_owned(),
+        takes => format!(" <{}>", takes.what()),
     };
     names.join(", ") + &value
 }

@@ -6,8 +6,14 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{Args, Failure, arguments, client, print, style::harmless, wants_json};
-use crate::client::{Client, MAX_ANSWER, MAX_LIST, escape};
+use super::{
+    Args, Failure, arguments, check_name, client, pattern, print, stdin, style::harmless, tell,
+    wants_json, warn,
+};
+use crate::{
+    client::{self, Client, MAX_ANSWER, MAX_LIST, escape},
+    crypto::KEY_SIZE,
+};
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -20,6 +26,7 @@ const MAX_STDIN: u64 = 2 << 20;
 /// `kes key create <name> [<key>]`
 pub(super) fn create(args: &Args) -> Result<()> {
     let ([name], key) = arguments(args, NAME, 2)?;
+    check_name("key", name)?;
     if let Some(key) = key.first() {
         return import_key(args, name, key);
     }
@@ -32,6 +39,7 @@ pub(super) fn create(args: &Args) -> Result<()> {
 /// `kes key import <name> <key>`
 pub(super) fn import(args: &Args) -> Result<()> {
     let ([name, key], _) = arguments(args, ["key name", "key"], 2)?;
+    check_name("key", name)?;
     import_key(args, name, key)
 }
 
@@ -48,19 +56,48 @@ fn import_key(args: &Args, name: &str, key: &str) -> Result<()> {
     Ok(())
 }
 
-/// `kes key delete <name>`
+/// `kes key delete <name>...`
 pub(super) fn delete(args: &Args) -> Result<()> {
-    let ([name], _) = arguments(args, NAME, 1)?;
-    client(args)?
-        .send("DELETE", &path("delete", name), None, MAX_ANSWER)
-        .map_err(|e| format!("failed to delete key {name:?}: {e}"))?;
-    Ok(())
+    let ([_], _) = arguments(args, NAME, usize::MAX)?;
+    let mut is_done = true;
+    let mut report = |failure: &Failure| {
+        tell(failure);
+        is_done = false;
+    };
+    let mut names = Vec::new();
+    for name in &args.positional {
+        match check_name("key", name) {
+            Ok(()) => names.push(name),
+            Err(failure) => report(&failure),
+        }
+    }
+    if !names.is_empty() {
+        let client = client(args)?;
+        let mut is_reachable = true;
+        for name in names {
+            let failed = |why: &str| format!("failed to delete key {name:?}: {why}").into();
+            if !is_reachable {
+                report(&failed("not tried without a server"));
+                continue;
+            }
+            if name.contains(['*', '?', '[']) {
+                warn(&format!("{name:?} is taken for a name, not for a pattern"));
+            }
+            if let Err(e) = client.send("DELETE", &path("delete", name), None, MAX_ANSWER) {
+                report(&failed(&e.to_string()));
+                is_reachable = matches!(e, client::Error::Refused(_));
+            }
+        }
+    }
+    match is_done {
+        true => Ok(()),
+        false => Err(Failure::Exit(1)),
+    }
 }
 
 /// `kes key list [<pattern>]`
 pub(super) fn list(args: &Args) -> Result<()> {
-    let ([], pattern) = arguments(args, [], 1)?;
-    let pattern = pattern.first().map_or("*", String::as_str);
+    let pattern = pattern(args)?;
     let failed = |why: String| format!("failed to list keys matching {pattern:?}: {why}");
     let lines = client(args)?
         .send("GET", &path("list", pattern), None, MAX_LIST)
@@ -98,6 +135,7 @@ pub(super) fn names(lines: &[u8]) -> serde_json::Result<Vec<String>> {
 /// `kes key derive <name> [<context>]`
 pub(super) fn derive(args: &Args) -> Result<()> {
     let ([name], context) = arguments(args, NAME, 2)?;
+    check_name("key", name)?;
     let context = optional("context", context.first())?;
     let answer: Answer = call(args, "generate", name, &[("context", &context)])
         .map_err(|e| format!("failed to derive key: {e}"))?;
@@ -115,6 +153,7 @@ pub(super) fn derive(args: &Args) -> Result<()> {
 /// `kes key encrypt <name> <plaintext> [<context>]`
 pub(super) fn encrypt(args: &Args) -> Result<()> {
     let ([name, plaintext], context) = arguments(args, ["key name", "plaintext"], 3)?;
+    check_name("key", name)?;
     only_one_from_stdin(args)?;
     let plaintext = value("plaintext", plaintext)?;
     let context = optional("context", context.first())?;
@@ -134,6 +173,7 @@ pub(super) fn encrypt(args: &Args) -> Result<()> {
 /// `kes key decrypt <name> <ciphertext> [<context>]`
 pub(super) fn decrypt(args: &Args) -> Result<()> {
     let ([name, ciphertext], context) = arguments(args, ["key name", "ciphertext"], 3)?;
+    check_name("key", name)?;
     only_one_from_stdin(args)?;
     let ciphertext = value("ciphertext", ciphertext)?;
     let context = optional("context", context.first())?;
@@ -249,21 +289,30 @@ fn value(what: &str, given: &str) -> Result<Zeroizing<String>> {
     if given == "-" {
         text.clear();
         // As large as it can get: a buffer that grows leaves copies behind.
-        let mut stdin = Zeroizing::new(String::with_capacity(MAX_STDIN as usize + 1));
-        std::io::stdin()
+        let mut read = Zeroizing::new(String::with_capacity(MAX_STDIN as usize + 1));
+        stdin(what)
             .take(MAX_STDIN)
-            .read_to_string(&mut stdin)
+            .read_to_string(&mut read)
             .map_err(|e| format!("failed to read {what} from standard input: {e}"))?;
-        text.push_str(stdin.trim());
+        text.push_str(read.trim());
     }
     if text.is_empty() && matches!(what, "key" | "ciphertext") {
         return Err(format!("invalid {what}: it is empty").into());
     }
     match STANDARD.decode(text.as_bytes()).map(Zeroizing::new) {
+        Ok(key) if what == "key" && key.len() != KEY_SIZE => Err(format!(
+            "invalid key: it has {} bytes, and must have {}",
+            key.len(),
+            KEY_SIZE
+        )
+        .into()),
         Ok(_) => Ok(text),
         Err(base64::DecodeError::InvalidByte(at, _)) => {
             Err(format!("invalid {what}: illegal base64 data at input byte {at}").into())
         }
-        Err(_) => Err(format!("invalid {what}: not padded standard base64").into()),
+        Err(_) => Err(format!(
+            "invalid {what}: not padded standard base64, as the command 'base64' prints it"
+        )
+        .into()),
     }
 }

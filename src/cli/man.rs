@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use super::{
     Args, Failure,
+    args::HELP,
     commands::{COMMANDS, ENVIRONMENT},
-    help::{HELP, option, synopsis},
+    help::{option, synopsis},
     print,
 };
 
@@ -69,6 +70,10 @@ const FIELDS: &[(&str, &str)] = &[
     (
         "probe.address",
         "IP and port to listen on for probes, without TLS",
+    ),
+    (
+        "limits.connections",
+        "open connections of clients at most (default one for each 256 KiB of memory)",
     ),
     (
         "keys[].name",

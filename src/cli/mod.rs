@@ -19,7 +19,7 @@ mod why;
 
 use std::{
     ffi::OsString,
-    fmt::Write as _,
+    fmt::{Display, Write as _},
     io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
 };
@@ -31,7 +31,9 @@ use self::{
     style::{Paint, Style, harmless},
 };
 
-use crate::client::Client;
+use crate::{client::Client, glob::Pattern, name};
+
+const VERSION: &str = concat!("kes version ", env!("CARGO_PKG_VERSION"), "\n");
 
 /// Why a command failed; exits with 1 unless it says otherwise.
 enum Failure {
@@ -43,7 +45,7 @@ enum Failure {
     Exit(u8),
 }
 
-impl<T: std::fmt::Display> From<T> for Failure {
+impl<T: Display> From<T> for Failure {
     fn from(message: T) -> Self {
         Self::Message(message.to_string())
     }
@@ -64,16 +66,18 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
                     return run_command(command, &path, &args[path.len()..]);
                 }
                 if below(&path).next().is_none() {
-                    complain(&unknown_command(&path));
-                    return ExitCode::from(1);
+                    return exit_code(match path.pop() {
+                        // 'kes key help'
+                        Some("help") => print(&group_usage(&path)),
+                        _ => Err(unknown_command(&[&path[..], &[word]].concat()).into()),
+                    });
                 }
             }
             Some("-h" | "--help" | "-help") => {
                 return exit_code(print(&group_usage(&path)));
             }
             Some("-v" | "--version" | "-version") if path.is_empty() => {
-                let version = concat!("kes version ", env!("CARGO_PKG_VERSION"), "\n");
-                return exit_code(print(version));
+                return exit_code(print(VERSION));
             }
             Some("-u" | "--update" | "-update") if path.is_empty() => {
                 return exit_code(Err(
@@ -87,13 +91,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
                 let command = commands::find(&path).expect("it is in the table");
                 return run_command(command, &path, &args[1..]);
             }
-            Some(flag) => {
-                let name = flag.trim_start_matches('-');
-                let name = name.split_once('=').map_or(name, |(name, _)| name);
-                let usage = group_usage(&path);
-                complain(&format!("flag provided but not defined: -{name}\n{usage}"));
-                return ExitCode::from(2);
-            }
+            Some(flag) => return wrong_usage(&misplaced_flag(&path, flag), &path),
             None => {
                 complain(&group_usage(&path));
                 return ExitCode::from(if matches!(*path, ["key" | "log"]) {
@@ -109,10 +107,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
 fn run_command(command: &Command, path: &[&str], args: &[OsString]) -> ExitCode {
     let args = match Args::parse(args.iter().cloned(), command.flags) {
         Ok(args) => args,
-        Err(misfit) => {
-            complain(&format!("{}\n{}", misfit.0, usage(command, path)));
-            return ExitCode::from(2);
-        }
+        Err(misfit) => return wrong_usage(&misfit.0, path),
     };
     if args.wants_help {
         return exit_code(print(&usage(command, path)));
@@ -121,16 +116,29 @@ fn run_command(command: &Command, path: &[&str], args: &[OsString]) -> ExitCode 
 }
 
 fn exit_code(result: Result<(), Failure>) -> ExitCode {
-    match result {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Message(message)) => {
+    result.map_or_else(
+        |failure| ExitCode::from(tell(&failure)),
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+/// Says why a command, or a part of it, failed; returns the exit code.
+fn tell(failure: &Failure) -> u8 {
+    match failure {
+        Failure::Message(message) => {
             let error = Style::of_stderr().paint(Paint::Red, "Error:");
-            complain(&format!("{error} {}\n", harmless_lines(&message)));
+            complain(&format!("{error} {}\n", harmless_lines(message)));
         }
-        Err(Failure::Plain(message)) => complain(&format!("{}\n", harmless_lines(&message))),
-        Err(Failure::Exit(code)) => return ExitCode::from(code),
+        Failure::Plain(message) => complain(&format!("{}\n", harmless_lines(message))),
+        Failure::Exit(code) => return *code,
     }
-    ExitCode::from(1)
+    1
+}
+
+/// Says what may not be meant so.
+fn warn(text: &str) {
+    let warning = Style::of_stderr().paint(Paint::Yellow, "Warning:");
+    complain(&format!("{warning} {}\n", harmless(text)));
 }
 
 /// `text`, which may be a server's, with nothing in it that controls a terminal but line ends.
@@ -139,18 +147,57 @@ fn harmless_lines(text: &str) -> String {
     lines.join("\n")
 }
 
+/// Says in one line what is wrong with the flags of the command or group `path`.
+fn wrong_usage(what: &str, path: &[&str]) -> ExitCode {
+    let end = if what.ends_with(['.', '?']) { "" } else { "." };
+    let name = [&["kes"], path].concat().join(" ");
+    tell(&format!("{what}{end} See '{name} --help'").into());
+    ExitCode::from(2)
+}
+
+/// What is wrong with `flag` right behind the words of the group `path`.
+fn misplaced_flag(path: &[&str], flag: &str) -> String {
+    let name = flag.trim_start_matches('-');
+    let name = name.split_once('=').map_or(name, |(name, _)| name);
+    let text = format!("flag provided but not defined: -{name}.");
+    let mut flags = below(path).flat_map(|(_, command)| command.listed_flags());
+    match flags.any(|known| known.names.contains(&name)) {
+        true => text + " Flags stand after all words of the command.",
+        false => text,
+    }
+}
+
 /// What is wrong with `path`, whose last word is no command, and which word may have been meant.
 fn unknown_command(path: &[&str]) -> String {
     let (word, group) = (path[path.len() - 1], &path[..path.len() - 1]);
     let name = [&["kes"], group].concat().join(" ");
-    let mut text = format!("Error: {word:?} is not a {name} command. See '{name} --help'\n");
-    let meant = below(group)
-        .map(|(path, _)| path[group.len()])
-        .min_by_key(|known| distance(word, known));
-    if let Some(meant) = meant.filter(|known| distance(word, known) <= known.len() / 2) {
-        let _ = writeln!(text, "Did you mean '{name} {meant}'?");
+    let mut text = format!("{word:?} is not a {name} command. See '{name} --help'");
+    // 'kes derive' for 'kes key derive'
+    let longer = below(group).find(|(path, _)| path.last() == Some(&word));
+    let meant = match longer {
+        Some((path, _)) => Some(path[group.len()..].join(" ")),
+        None => nearest(word, below(group).map(|(path, _)| path[group.len()])).map(str::to_owned),
+    };
+    if let Some(meant) = meant {
+        let _ = write!(text, "\nDid you mean '{name} {meant}'?");
     }
     text
+}
+
+/// The one of `known` that `word` may be meant to be: it starts like that, or is nearly the same.
+fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let letters = |word: &str| {
+        let mut letters: Vec<char> = word.chars().collect();
+        letters.sort_unstable();
+        letters
+    };
+    let far = |known: &str| match word.len() > 1 {
+        true if known.starts_with(word) => 0,
+        true if letters(known) == letters(word) => 1,
+        _ => distance(word, known),
+    };
+    let nearest = known.min_by_key(|known| far(known));
+    nearest.filter(|known| far(known) <= known.len() / 2)
 }
 
 /// The number of letters to insert, delete or replace to make `b` of `a` (Levenshtein).
@@ -199,14 +246,56 @@ fn arguments<'a, const N: usize>(
     }
 }
 
+/// The pattern that may be the only argument; all names match the one that stands in for it.
+fn pattern(args: &Args) -> Result<&str, Failure> {
+    let pattern = match args.positional.as_slice() {
+        [] => "*",
+        [pattern] => pattern,
+        _ => {
+            let why =
+                "too many arguments: is the pattern in quotes, so that the shell leaves it alone?";
+            return Err(why.into());
+        }
+    };
+    let invalid = |why: &dyn Display| format!("invalid pattern {pattern:?}: {why}");
+    Pattern::parse(pattern).map_err(|e| invalid(&e))?;
+    if pattern.contains('/') {
+        return Err(invalid(&"no name contains '/'").into());
+    }
+    Ok(pattern)
+}
+
+/// Refuses what can't be the name of a key or policy; `what` says which.
+fn check_name(what: &str, name: &str) -> Result<(), Failure> {
+    let invalid = |why| format!("invalid {what} name {name:?}: it {why}");
+    name::check(name).map_err(|why| invalid(why).into())
+}
+
 /// The client that the environment and the flags describe.
 fn client(args: &Args) -> Result<Client, Failure> {
     Ok(Client::from_env(args.is_set("insecure"))?)
 }
 
-/// Whether the output is for a program: with `--json`, and when it is no terminal.
+/// Whether the output is for a program: as `--json` says, and without it when it is no terminal.
 fn wants_json(args: &Args) -> bool {
-    args.is_set("json") || !is_terminal()
+    args.choice("json").unwrap_or_else(|| !is_terminal())
+}
+
+/// Standard input, from which `what` is read. On a terminal, says that it waits for it.
+fn stdin(what: &str) -> io::Stdin {
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        complain(&format!(
+            "Reading the {what} from the terminal: end it with Enter and Ctrl-D.\n"
+        ));
+    }
+    stdin
+}
+
+/// `kes version`
+fn version(args: &Args) -> Result<(), Failure> {
+    arguments(args, [], 0)?;
+    print(VERSION)
 }
 
 /// Whether a person reads stdout.
@@ -229,12 +318,20 @@ mod tests {
     #[test]
     fn a_mistyped_command_is_recognised_and_a_strange_one_is_not() {
         assert_eq!(
-            "Error: \"crate\" is not a kes key command. See 'kes key --help'\n\
-             Did you mean 'kes key create'?\n",
+            "\"crate\" is not a kes key command. See 'kes key --help'\n\
+             Did you mean 'kes key create'?",
             unknown_command(&["key", "crate"])
         );
         assert_eq!(
-            "Error: \"enclave\" is not a kes command. See 'kes --help'\n",
+            "\"derive\" is not a kes command. See 'kes --help'\nDid you mean 'kes key derive'?",
+            unknown_command(&["derive"])
+        );
+        assert_eq!(
+            "\"kye\" is not a kes command. See 'kes --help'\nDid you mean 'kes key'?",
+            unknown_command(&["kye"])
+        );
+        assert_eq!(
+            "\"enclave\" is not a kes command. See 'kes --help'",
             unknown_command(&["enclave"])
         );
     }

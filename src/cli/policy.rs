@@ -1,17 +1,16 @@
 //! `kes policy add|show|list|delete`
 
-use std::{
-    fmt,
-    fs::File,
-    io::{self, Read},
-};
+use std::{fmt, fs::File, io::Read};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{MapAccess, Visitor},
 };
 
-use super::{Args, Failure, arguments, client, print, style::harmless, wants_json};
+use super::{
+    Args, Failure, arguments, check_name, client, pattern, print, stdin, style::harmless,
+    wants_json,
+};
 use crate::{
     client::{Client, MAX_ANSWER, MAX_LIST, escape},
     glob::Pattern,
@@ -32,8 +31,9 @@ pub(super) struct Document {
 /// `kes policy add <name> [<file>]`
 pub(super) fn add(args: &Args) -> Result<()> {
     let ([name], file) = arguments(args, ["policy name"], 2)?;
+    check_name("policy", name)?;
     let policy = match file.first().map(String::as_str) {
-        None | Some("-") => parse(io::stdin())
+        None | Some("-") => parse(stdin("policy"))
             .map_err(|e| format!("failed to read policy file from standard input: {e}"))?,
         Some(path) => {
             let file = File::open(path).map_err(|e| format!("failed to open {path:?}: {e}"))?;
@@ -108,6 +108,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
 /// `kes policy show <name>`
 pub(super) fn show(args: &Args) -> Result<()> {
     let ([name], _) = arguments(args, ["policy name"], 1)?;
+    check_name("policy", name)?;
     let policy =
         fetch(&client(args)?, name).map_err(|e| format!("failed to fetch policy {name:?}: {e}"))?;
     if wants_json(args) {
@@ -130,8 +131,7 @@ pub(super) fn fetch(client: &Client, name: &str) -> std::result::Result<Document
 
 /// `kes policy list [<pattern>]`
 pub(super) fn list(args: &Args) -> Result<()> {
-    let ([], pattern) = arguments(args, [], 1)?;
-    let pattern = pattern.first().map_or("*", String::as_str);
+    let pattern = pattern(args)?;
     let failed = |why: String| format!("failed to list policies matching {pattern:?}: {why}");
     let answer = client(args)?
         .send("GET", &path("list", pattern), None, MAX_LIST)
@@ -157,6 +157,7 @@ pub(super) fn names(list: &[u8]) -> serde_json::Result<Vec<String>> {
 /// `kes policy delete <name>`
 pub(super) fn delete(args: &Args) -> Result<()> {
     let ([name], _) = arguments(args, ["policy name"], 1)?;
+    check_name("policy", name)?;
     client(args)?
         .send("DELETE", &path("delete", name), None, MAX_ANSWER)
         .map_err(|e| format!("failed to delete policy {name:?}: {e}"))?;

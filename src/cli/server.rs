@@ -60,7 +60,9 @@ pub(super) fn settings(args: &Args) -> Result<Flags, Failure> {
         None => Auth::On,
         Some(value) if value.eq_ignore_ascii_case("on") => Auth::On,
         Some(value) if value.eq_ignore_ascii_case("off") => Auth::Off,
-        Some(value) => return Err(format!("invalid option for --auth: {value:?}").into()),
+        Some(value) => {
+            return Err(format!("invalid option for --auth: {value:?}: use on or off").into());
+        }
     };
     Ok(Flags {
         addr: args.value("addr").map(Into::into),

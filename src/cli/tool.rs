@@ -14,18 +14,23 @@ use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType, SerialNumber,
 };
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject};
+use rustls_pki_types::{
+    CertificateDer, PrivatePkcs8KeyDer,
+    pem::{self, PemObject as _},
+};
 use zeroize::Zeroizing;
 
 use super::{
     Args, Failure,
     args::{Flag, Takes},
     commands::JSON,
-    is_terminal, print,
+    identity::is_identity,
+    is_terminal, print, stdin,
 };
 use crate::{
     duration,
     identity::{self, Hash},
+    keystore::fs::sync_directory,
     secret::Secret,
 };
 
@@ -58,26 +63,15 @@ const ED25519_PKCS8: [u8; 16] = [
 pub(super) fn of(args: &Args) -> Result<()> {
     let hash = match args.value("hash") {
         None => Hash::Sha256,
-        Some(name) => Hash::parse(name).ok_or_else(|| format!("invalid --hash: {name:?}"))?,
+        Some(name) => Hash::parse(name)
+            .ok_or_else(|| format!("invalid --hash: {name:?}: use SHA-256, SHA-384 or SHA-512"))?,
     };
-    let (text, source) = match args.positional.as_slice() {
-        [] => (read_stdin()?, "standard input".to_owned()),
-        [file] if file == "-" => (read_stdin()?, "standard input".to_owned()),
-        [file] => {
-            let mut opened =
-                File::open(file).map_err(|e| format!("failed to open {file:?}: {e}"))?;
-            let mut text = Vec::new();
-            opened
-                .read_to_end(&mut text)
-                .map_err(|e| format!("failed to read certificate from {file:?}: {e}"))?;
-            (text, format!("{file:?}"))
-        }
+    let identity = match args.positional.as_slice() {
+        [] => identity_in(None, hash)?,
+        [file] if file == "-" => identity_in(None, hash)?,
+        [file] => identity_in(Some(file), hash)?,
         _ => return Err("too many arguments".into()),
     };
-    let der = CertificateDer::from_pem_slice(&text)
-        .map_err(|_| "found no (non-CA) certificate in any PEM block")?;
-    let identity = identity::with_hash(&der, hash)
-        .map_err(|e| format!("failed to read certificate from {source}: {e}"))?;
     print(&if args.is_set("json") {
         format!("{}\n", serde_json::json!({ "identity": identity }))
     } else if is_terminal() {
@@ -87,12 +81,76 @@ pub(super) fn of(args: &Args) -> Result<()> {
     })
 }
 
-fn read_stdin() -> Result<Vec<u8>> {
-    let mut text = Vec::new();
-    io::stdin()
-        .read_to_end(&mut text)
-        .map_err(|e| format!("failed to read certificate from standard input: {e}"))?;
-    Ok(text)
+/// The identity that `argument` is, or that of the certificate in the file of this name.
+pub(super) fn identity_or_file(argument: &str) -> Result<String> {
+    let is_file = argument.contains(['.', '/']) || Path::new(argument).is_file();
+    match is_file && !is_identity(argument) {
+        true => identity_in(Some(argument), Hash::Sha256),
+        false => Ok(argument.to_owned()),
+    }
+}
+
+/// The identity of the first certificate in a file or, without one, in standard input.
+fn identity_in(file: Option<&str>, hash: Hash) -> Result<String> {
+    let source = file.map_or("standard input".to_owned(), |file| format!("{file:?}"));
+    let failed =
+        |e: &dyn std::fmt::Display| format!("failed to read certificate from {source}: {e}");
+    // It may be a private key, by mistake.
+    let mut text = Zeroizing::new(Vec::new());
+    match file {
+        Some(file) => File::open(file)
+            .map_err(|e| format!("failed to open {file:?}: {e}"))?
+            .read_to_end(&mut text),
+        None => stdin("certificate").read_to_end(&mut text),
+    }
+    .map_err(|e| failed(&e))?;
+    match CertificateDer::from_pem_slice(&text) {
+        Ok(der) => Ok(identity::with_hash(&der, hash).map_err(|e| failed(&e))?),
+        Err(pem::Error::NoItemsFound) => Err(format!(
+            "found no (non-CA) certificate in any PEM block: {source} {}",
+            instead_of_certificate(&text, file)
+        )
+        .into()),
+        Err(e) => Err(failed(&e).into()),
+    }
+}
+
+/// What `text`, which `file` has and which is no certificate, is instead, and what to give.
+fn instead_of_certificate(text: &[u8], file: Option<&str>) -> String {
+    let text = String::from_utf8_lossy(text);
+    let labels = text.lines().filter_map(|line| {
+        let label = line.trim().strip_prefix("-----BEGIN ")?;
+        label.strip_suffix("-----")
+    });
+    let labels: Vec<_> = labels.collect();
+    let has = |what: &str| labels.iter().any(|label| label.ends_with(what));
+    if has("PRIVATE KEY") {
+        let beside = file.and_then(certificate_beside).map_or_else(
+            || "the certificate that belongs to it".to_owned(),
+            |beside| format!("its certificate, such as {beside:?}"),
+        );
+        return format!("is a private key: give {beside}");
+    }
+    if has("CERTIFICATE REQUEST") {
+        return "is a request for a certificate: give the certificate that was issued for it"
+            .to_owned();
+    }
+    if has("PUBLIC KEY") {
+        return "is a public key: give the certificate that holds it".to_owned();
+    }
+    match labels.first() {
+        Some(label) => format!("is a PEM file of the type {label:?}: give a certificate"),
+        None if text.trim().is_empty() => "is empty: give a certificate as PEM text".to_owned(),
+        None => "is no PEM text, which begins with -----BEGIN CERTIFICATE-----".to_owned(),
+    }
+}
+
+/// The file beside that of a private key that has a certificate, by its name.
+fn certificate_beside(key: &str) -> Option<PathBuf> {
+    let key = Path::new(key);
+    let named = ["crt", "cert", "pem"].map(|extension| key.with_extension(extension));
+    let mut candidates = named.into_iter().chain([key.with_file_name("public.crt")]);
+    candidates.find(|file| CertificateDer::from_pem_file(file).is_ok())
 }
 
 /// `kes tool identity new [<name>]`
@@ -209,7 +267,8 @@ struct Written {
 impl Written {
     fn keep(self) {
         if let Some(backup) = self.backup {
-            let _ = fs::remove_file(backup);
+            // A private key that was replaced does not come back after a power failure.
+            let _ = fs::remove_file(backup).and_then(|()| sync_folder(&self.path));
         }
     }
 
@@ -249,18 +308,27 @@ fn write(path: &Path, what: &str, content: &[u8], force: bool) -> Result<Written
         match force {
             true => fs::rename(&temp, path)
                 .inspect_err(|_| drop(backup.as_ref().map(fs::remove_file)))?,
-            false => {
-                // A rename alone would replace a file that came into being meanwhile.
-                new_file(path)?;
-                fs::rename(&temp, path).inspect_err(|_| drop(fs::remove_file(path)))?;
-            }
+            false => match fs::hard_link(&temp, path) {
+                // Without hard links, a crash may leave an empty file: a rename alone would replace
+                // a file that came into being meanwhile.
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                    new_file(path)?;
+                    fs::rename(&temp, path).inspect_err(|_| drop(fs::remove_file(path)))?;
+                }
+                linked => linked.and_then(|()| fs::remove_file(&temp))?,
+            },
         }
-        // Not every file system can do this for folders.
-        let _ = sync_folder(path);
-        Ok(Written {
+        let written = Written {
             path: path.to_owned(),
             backup,
-        })
+        };
+        match sync_folder(path) {
+            Ok(()) => Ok(written),
+            Err(e) => {
+                written.take_back();
+                Err(e)
+            }
+        }
     });
     let _ = fs::remove_file(&temp);
     match result {
@@ -282,5 +350,5 @@ fn new_file(path: &Path) -> io::Result<File> {
 /// Makes the entry of `path` in its folder durable.
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|path| !path.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    sync_directory(&File::open(folder.unwrap_or(Path::new(".")))?.into())
 }

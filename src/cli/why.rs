@@ -12,17 +12,22 @@ use super::{
     identity, policy, print,
     server::ROOT,
     style::{Paint, Style, harmless},
+    tool,
 };
 use crate::{
     config::{Flags, Review, Severity},
     glob,
     policy::{Policies, Policy, Verdict},
-    server::routes::{self, Access, Argument, ROUTES},
+    server::{
+        advice::{Advice, quoted},
+        routes::{self, Access},
+    },
 };
 
 pub(super) const DETAILS: &str = "\
 With --config, the configuration file decides; otherwise the server is asked for the
 policy of the identity. A server does not tell who is root or a TLS proxy, a file does.
+In place of the identity, the file of its certificate will do.
 Exit codes: 0 allowed, 3 refused, 1 failed.";
 
 /// The exit code for a refused call.
@@ -51,8 +56,12 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if !path.starts_with('/') {
         return Err(format!("invalid path {path:?}: it must start with '/'").into());
     }
+    let identity = &tool::identity_or_file(identity)?;
+    let route = routes::find(path);
+    // As the server asks the policy.
+    let path = &*route.map_or(path.into(), |route| route.slashed(path));
     let call = Call { identity, path };
-    if routes::find(path).is_some_and(|route| matches!(route.access, Access::Anyone)) {
+    if route.is_some_and(|route| matches!(route.access, Access::Anyone)) {
         return call.tell(args, None, &Source::Server);
     }
     match args.value("config") {
@@ -144,20 +153,14 @@ impl Call<'_> {
         source: &Source<'_>,
     ) -> Result<(), Failure> {
         let is_allowed = verdict.as_ref().is_none_or(Verdict::is_allowed);
-        let sentence = match &verdict {
-            None => "allowed: any client may call this path".to_owned(),
-            // The last part is told in full below.
-            Some(verdict) => {
-                let text = verdict.to_string();
-                text.split("; to allow it")
-                    .next()
-                    .unwrap_or_default()
-                    .to_owned()
-            }
-        };
+        let sentence = verdict.as_ref().map_or_else(
+            || "allowed: any client may call this path".to_owned(),
+            Verdict::to_string,
+        );
         let (word, reason) = sentence.split_once(": ").unwrap_or((&sentence, ""));
+        let advice = Advice::for_call(self.path);
         if args.is_set("json") {
-            print(&self.as_json(is_allowed, reason, verdict.as_ref()))?;
+            print(&self.as_json(is_allowed, reason, verdict.as_ref(), advice))?;
         } else {
             let paint = if is_allowed { Paint::Green } else { Paint::Red };
             let mut text = format!(
@@ -165,16 +168,11 @@ impl Call<'_> {
                 Style::of_stdout().paint(paint, word),
                 harmless(reason)
             );
-            match &verdict {
-                _ if self.lacks_name() => {
-                    text += "Note: a name in the path is empty, which no server takes.\n"
-                }
-                None => {}
-                Some(verdict) => text += &self.advice(verdict, source),
-            }
-            if !ROUTES.iter().any(|route| route.matches(self.path)) {
-                text += "Note: no API has this path; see the API table of the README.\n";
-            }
+            text += &match (&verdict, advice) {
+                (_, Advice::Mend(why)) => format!("Note: {why}, so the call fails in any case.\n"),
+                (None, _) => String::new(),
+                (Some(verdict), Advice::Add(pattern)) => self.advice(verdict, &pattern, source),
+            };
             print(&text)?;
         }
         match is_allowed {
@@ -183,32 +181,22 @@ impl Call<'_> {
         }
     }
 
-    /// Whether a name is empty, so that the call fails even if the policy allows it.
-    fn lacks_name(&self) -> bool {
-        routes::find(self.path).is_some_and(|route| match route.argument {
-            Argument::None | Argument::Pattern => false,
-            _ => {
-                let names = self.path.strip_prefix(route.path).unwrap_or_default();
-                names.split('/').any(str::is_empty)
-            }
-        })
-    }
-
-    /// What to do to have the call allowed.
-    fn advice(&self, verdict: &Verdict<'_>, source: &Source<'_>) -> String {
+    /// What to do to have the call, which `pattern` would allow, allowed.
+    fn advice(&self, verdict: &Verdict<'_>, pattern: &str, source: &Source<'_>) -> String {
         let identity = harmless(self.identity);
         match (verdict, source) {
-            (Verdict::Refused { policy, add, .. }, Source::File(file)) => format!(
+            (Verdict::Refused { policy, .. }, Source::File(file)) => format!(
                 "To allow it, add to policy.{}.paths in {}:\n    - {}\n",
                 harmless(policy),
                 harmless(file),
-                scalar(add)
+                scalar(pattern)
             ),
-            (Verdict::Refused { policy, add, .. }, Source::Server) => format!(
+            (Verdict::Refused { policy, .. }, Source::Server) => format!(
                 "To allow it, add the path to the policy, here and in the configuration file:\n    \
                  - {}\n'kes policy show {policy}' prints the policy, 'kes policy add {policy}' \
-                 replaces it.\n",
-                scalar(add),
+                 replaces it; in its JSON, the path is {}.\n",
+                scalar(pattern),
+                quoted(pattern),
                 policy = harmless(policy),
             ),
             (Verdict::Unassigned, Source::File(file)) => format!(
@@ -223,18 +211,23 @@ impl Call<'_> {
         }
     }
 
-    fn as_json(&self, is_allowed: bool, reason: &str, verdict: Option<&Verdict<'_>>) -> String {
+    fn as_json(
+        &self,
+        is_allowed: bool,
+        reason: &str,
+        verdict: Option<&Verdict<'_>>,
+        advice: Advice,
+    ) -> String {
         let (policy, pattern, nearest, add) = match verdict {
             Some(Verdict::Allowed { policy, pattern }) => {
                 (Some(*policy), Some(*pattern), None, None)
             }
             Some(Verdict::PolicyGone { policy }) => (Some(*policy), None, None, None),
-            Some(Verdict::Refused {
-                policy,
-                nearest,
-                add,
-            }) => {
-                let add = (!self.lacks_name()).then_some(add.as_str());
+            Some(Verdict::Refused { policy, nearest }) => {
+                let add = match advice {
+                    Advice::Add(pattern) => Some(pattern),
+                    Advice::Mend(_) => None,
+                };
                 (Some(*policy), None, *nearest, add)
             }
             _ => (None, None, None, None),
@@ -253,11 +246,11 @@ impl Call<'_> {
     }
 }
 
-/// `text` as a YAML value.
+/// `text` as a YAML value, in a list of either style.
 fn scalar(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/_.*?[]-".contains(c);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/_.*-".contains(c);
     match text.starts_with('/') && text.chars().all(is_plain) {
         true => text.to_owned(),
-        false => json!(text).to_string(),
+        false => quoted(text),
     }
 }

@@ -97,6 +97,8 @@ pub enum Problem {
     ProbeAddress(String),
     /// The address for probes is that for clients.
     ProbeIsApi(String),
+    /// Not a number of connections.
+    Connections(String),
     /// There is no root identity.
     NoRoot,
     /// There is no private key file.
@@ -167,6 +169,10 @@ impl Problem {
             Self::Address(_) => "write IP, IP:PORT, :PORT or [IPv6]:PORT, such as 0.0.0.0:7373",
             Self::ProbeAddress(_) => "write IP:PORT, :PORT or [IPv6]:PORT, such as 127.0.0.1:7374",
             Self::ProbeIsApi(_) => "choose another port, such as 7374",
+            Self::Connections(_) => {
+                "write a whole number of at least 1, such as 10000, or leave out the field for as many \
+                 as there is memory for"
+            }
             Self::NoRoot => "set \"root\" in the file or use --root; \"disabled\" means no root",
             Self::NoKey => "set \"tls.key\" in the file or use --key",
             Self::NoCertificate => "set \"tls.cert\" in the file or use --cert",
@@ -278,6 +284,7 @@ impl fmt::Display for Problem {
                 f,
                 "the server can't listen for probes where it listens for clients: \"{value}\""
             ),
+            Self::Connections(value) => write!(f, "invalid number of connections: \"{value}\""),
             Self::NoRoot => f.write_str("no root identity has been specified"),
             Self::NoKey => f.write_str("no private key file has been specified"),
             Self::NoCertificate => f.write_str("no certificate file has been specified"),

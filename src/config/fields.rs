@@ -77,6 +77,7 @@ pub(super) const FILE: &Kind = &Map(&[
         ]),
     ),
     Field("probe", Map(&[Field("address", TEXT)])),
+    Field("limits", Map(&[Field("connections", TEXT)])),
     Field(
         "keys",
         Either("a list of key names or a key store", KEY_NAMES, STORES),

@@ -307,6 +307,7 @@ impl<'a> Loader<'a> {
         let cache = self.cache();
         let log = self.log();
         let probe = self.probe(address);
+        let connections = self.connections();
         let keys = self.keys();
         let section = Section {
             loader: self,
@@ -330,6 +331,7 @@ impl<'a> Loader<'a> {
             cache,
             log,
             probe,
+            connections,
             keys,
             key_store,
             key_store_start,
@@ -583,6 +585,20 @@ impl<'a> Loader<'a> {
         };
         self.refuse(|| self.invalid("probe.address", problem));
         None
+    }
+
+    fn connections(&self) -> Option<usize> {
+        let text = self.text("limits.connections");
+        if text.is_empty() {
+            return None;
+        }
+        // Only digits: the number parser would take a sign too.
+        let number = text.parse().ok().filter(|number| *number > 0);
+        let number = number.filter(|_| !text.starts_with('+'));
+        if number.is_none() {
+            self.refuse(|| self.invalid("limits.connections", Problem::Connections(text)));
+        }
+        number
     }
 
     fn keys(&self) -> Vec<KeyName> {

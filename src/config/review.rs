@@ -134,6 +134,18 @@ impl Review {
         self
     }
 
+    /// Adds a warning about a field.
+    pub fn warn(&mut self, field: &str, message: &str) {
+        let position = self.loaded.position(field);
+        self.warnings.add(|| Finding {
+            severity: Severity::Warning,
+            position,
+            field: field.to_owned(),
+            message: message.to_owned(),
+            advice: String::new(),
+        });
+    }
+
     /// The settings, with defaults in the place of those that are wrong.
     pub fn config(&self) -> &Config {
         &self.loaded.config

@@ -49,6 +49,8 @@ pub struct Config {
     pub log: log::Settings,
     /// Where to listen for probes; not where clients do.
     pub probe: Option<SocketAddr>,
+    /// Open connections of clients at most, never zero; `None` is as many as there is memory for.
+    pub connections: Option<usize>,
     /// The keys that are created at start if they don't exist.
     pub keys: Vec<KeyName>,
     /// Where keys are stored.

@@ -7,7 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 
 /// Size of a master key, of the keys derived from it, and of an HMAC key, in bytes.
 pub const KEY_SIZE: usize = 32;
@@ -139,7 +139,8 @@ impl fmt::Debug for MasterKey {
 
 /// HMAC-SHA-256 (RFC 2104) under `key`.
 fn keyed(key: &[u8]) -> Hmac<Sha256> {
-    Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
+    let keyed = || Hmac::new_from_slice(key).expect("HMAC takes keys of any length");
+    secret::on_wiped_stack(keyed)
 }
 
 #[cfg(test)]

@@ -10,11 +10,10 @@ pub mod stored;
 use std::{borrow::Cow, fmt};
 
 use base64::{
-    Engine as _, alphabet,
+    alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use serde::{Deserialize, Deserializer};
-use zeroize::Zeroize;
 
 pub use key::{Algorithm, KEY_SIZE, MasterKey};
 
@@ -25,15 +24,6 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true)
         .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
 );
-
-/// Appends `bytes` in base64. They go straight to where they stay: a text that has the room leaves no
-/// copy of a secret elsewhere.
-pub(crate) fn push_base64(text: &mut Vec<u8>, bytes: &[u8]) {
-    let start = text.len();
-    text.resize(start + bytes.len().div_ceil(3) * 4, 0);
-    let written = BASE64.encode_slice(bytes, &mut text[start..]);
-    debug_assert_eq!(Ok(text.len() - start), written);
-}
 
 /// A JSON string or `null` (which is the empty text, as in Go), borrowed where possible and wiped
 /// where not, since it may be the base64 of a key.
@@ -49,14 +39,6 @@ impl Text<'_> {
     /// The text, or `None` if it is empty.
     fn non_empty(&self) -> Option<&str> {
         Some(self.as_str()).filter(|text| !text.is_empty())
-    }
-}
-
-impl Drop for Text<'_> {
-    fn drop(&mut self) {
-        if let Cow::Owned(text) = &mut self.0 {
-            text.zeroize();
-        }
     }
 }
 

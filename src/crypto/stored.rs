@@ -7,16 +7,9 @@ use std::fmt;
 use base64::Engine;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use serde::Deserialize;
-use zeroize::Zeroizing;
 
 use super::{Algorithm, BASE64, KEY_SIZE, MasterKey, Members, Text, read_members};
 use crate::secret::Secret;
-
-const PREFIX: &str = "{\"bytes\":\"";
-const SUFFIX: &str = "\"}";
-
-/// Length of 32 bytes in padded base64.
-const KEY_TEXT: usize = KEY_SIZE.div_ceil(3) * 4;
 
 /// Why a stored value is no master key. Never tells any of its content.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,15 +42,8 @@ impl std::error::Error for Error {}
 ///
 /// Says nothing of the algorithm, the HMAC key or who made the key when.
 pub fn encode(key: &MasterKey) -> Secret {
-    let mut value = Zeroizing::new(vec![0; PREFIX.len() + KEY_TEXT + SUFFIX.len()]);
-    let (prefix, rest) = value.split_at_mut(PREFIX.len());
-    let (text, suffix) = rest.split_at_mut(KEY_TEXT);
-    prefix.copy_from_slice(PREFIX.as_bytes());
-    suffix.copy_from_slice(SUFFIX.as_bytes());
-    BASE64
-        .encode_slice(key.bytes.expose(), text)
-        .expect("the text of 32 bytes has its exact room");
-    Secret::new(std::mem::take(&mut *value))
+    let text = BASE64.encode(key.bytes.expose());
+    Secret::new(format!(r#"{{"bytes":"{text}"}}"#).into_bytes())
 }
 
 /// Reads a stored value of any generation.
@@ -201,14 +187,8 @@ fn rfc3339(seconds: i64, nanos: u64) -> Option<String> {
     Some(format!("{whole}.{}Z", fraction.trim_end_matches('0')))
 }
 
-/// Decodes into one buffer that is wiped when dropped.
-fn from_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
-    let len = BASE64
-        .decode_slice(text, &mut bytes)
-        .map_err(|_| Error::Syntax)?;
-    bytes.truncate(len);
-    Ok(bytes)
+fn from_base64(text: &[u8]) -> Result<Vec<u8>, Error> {
+    BASE64.decode(text).map_err(|_| Error::Syntax)
 }
 
 #[cfg(test)]

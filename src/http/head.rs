@@ -2,12 +2,15 @@
 
 use std::{borrow::Cow, mem::MaybeUninit};
 
-use percent_encoding::{percent_decode, percent_decode_str};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_decode_str, percent_encode};
 
 use super::{Malformed, Method};
 
 /// The longest request head, in bytes, including its final empty line.
 pub const MAX_HEAD: usize = 64 * 1024;
+
+/// Empty lines that may come before a request: clients of old send one after a body.
+const MAX_EMPTY_LINES: u8 = 4;
 
 /// More header lines than this are refused.
 const MAX_HEADERS: usize = 100;
@@ -69,6 +72,25 @@ impl Head {
             kept: Vec::new(),
         })
     }
+}
+
+/// Counts the bytes of the empty lines that `input` begins with; they are no part of a request (RFC 9112
+/// 2.2). `lines` are those before this request.
+///
+/// # Errors
+/// [`Malformed`] if there are too many. A client that goes on like that wants no request.
+pub fn skip_empty_lines(input: &[u8], lines: &mut u8) -> Result<usize, Malformed> {
+    let mut count = 0;
+    while input[count..].starts_with(b"\r\n") {
+        if *lines == MAX_EMPTY_LINES {
+            return Err(Malformed::bad_request(
+                "more than 4 empty lines before a request",
+            ));
+        }
+        *lines += 1;
+        count += 2;
+    }
+    Ok(count)
 }
 
 /// Finds the end of the head in `input`, of which the first `*scanned` bytes were looked at before.
@@ -243,6 +265,22 @@ fn decode(path: &str) -> Result<String, Malformed> {
     }
 }
 
+/// What seems to be the target in the first line of a head that is malformed; empty if there is none.
+pub fn seeming_target(head: &[u8]) -> &[u8] {
+    let end = memchr::memchr2(b'\r', b'\n', head).unwrap_or(head.len());
+    let mut words = head[..end].split(|byte| *byte == b' ');
+    words.nth(1).unwrap_or_default()
+}
+
+/// The path that a malformed `target` seems to name, for the audit log: as it came, without query, at
+/// most 2 KiB of it, escaped where it is no visible ASCII.
+pub fn seeming_path(target: &[u8]) -> String {
+    const MAX: usize = 2048;
+    const UNSEEN: &AsciiSet = &CONTROLS.add(b' ');
+    let end = memchr::memchr(b'?', target).unwrap_or(target.len());
+    percent_encode(&target[..end.min(MAX)], UNSEEN).to_string()
+}
+
 /// Whether two hex digits follow every percent sign.
 fn is_escaped_well(text: &[u8]) -> bool {
     let is_hex = |at: usize| text.get(at).is_some_and(u8::is_ascii_hexdigit);
@@ -395,6 +433,22 @@ mod tests {
                 find_end(text.as_bytes(), &mut 0).is_err(),
                 "{text:?} was taken"
             );
+        }
+    }
+
+    #[test]
+    fn a_few_empty_lines_before_a_request_are_skipped() {
+        for (text, before, found) in [
+            ("GET", 0, Some((0, 0))),
+            ("\r\n\r\nGET", 0, Some((4, 2))),
+            ("\r\n\r", 3, Some((2, 4))),
+            ("\n\r\n", 0, Some((0, 0))),
+            ("\r\n", 4, None),
+            ("\r\n\r\n\r\n\r\n\r\nGET", 0, None),
+        ] {
+            let mut lines = before;
+            let count = skip_empty_lines(text.as_bytes(), &mut lines);
+            assert_eq!(found, count.ok().map(|count| (count, lines)), "{text:?}");
         }
     }
 

@@ -6,7 +6,6 @@
 pub mod body;
 pub mod head;
 pub mod reply;
-#[cfg(feature = "http2")]
 pub mod two;
 
 /// A request method.
@@ -60,6 +59,9 @@ pub struct Malformed {
     /// What was wrong, for the client.
     pub reason: &'static str,
 }
+
+/// A request that can't be understood, and the path that it seems to be for.
+pub type Refused = (Malformed, String);
 
 impl Malformed {
     /// Status 400 with `reason`.

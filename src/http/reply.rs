@@ -8,7 +8,6 @@ use std::{
 
 use super::head::{Framing, Head};
 use crate::clock;
-use crate::secret::{self, Wiped};
 
 /// The trailers that every answer of the API announces (`api.md` 1.3, 1.5).
 const TRAILERS: &str = "Trailer: Status, Error\r\n";
@@ -21,8 +20,8 @@ pub struct Reply {
     pub content_type: Option<&'static str>,
     /// A further header.
     pub header: Option<(&'static str, String)>,
-    /// The body. It may hold a data key, so it is wiped after use.
-    pub body: Wiped,
+    /// The body.
+    pub body: Vec<u8>,
     /// Whether the answer announces its trailers.
     pub announces_trailers: bool,
     /// Whether the body is sent in chunks with trailers that say that it is complete.
@@ -61,7 +60,7 @@ impl Reply {
             status: 200,
             content_type: None,
             header: None,
-            body: Wiped::default(),
+            body: Vec::new(),
             announces_trailers: true,
             is_stream: false,
             is_open: false,
@@ -72,7 +71,7 @@ impl Reply {
     pub fn json(body: Vec<u8>) -> Self {
         Self {
             content_type: Some("application/json"),
-            body: body.into(),
+            body,
             ..Self::empty()
         }
     }
@@ -81,7 +80,7 @@ impl Reply {
     pub fn json_lines(body: Vec<u8>) -> Self {
         Self {
             content_type: Some("application/x-ndjson"),
-            body: body.into(),
+            body,
             is_stream: true,
             ..Self::empty()
         }
@@ -101,7 +100,7 @@ impl Reply {
     /// Appends the whole answer to `out`.
     pub fn write(&self, frame: Frame, out: &mut Vec<u8>) {
         let put = |out: &mut Vec<u8>, text: &str| out.extend_from_slice(text.as_bytes());
-        secret::reserve(out, 320 + self.body.len());
+        out.reserve(320 + self.body.len());
         put(
             out,
             if frame.is_http11 {
@@ -215,7 +214,6 @@ thread_local! {
 }
 
 /// Shows `look` the value of the `Date` header of now.
-#[cfg(feature = "http2")]
 pub fn with_date<T>(look: impl FnOnce(&[u8]) -> T) -> T {
     DATE.with_borrow_mut(|date| {
         let line = date.header(clock::wall());

@@ -4,6 +4,10 @@
 //! linked to the name. The name of a temporary file starts with a backslash, which no key name may
 //! contain. Its maker holds a lock (`flock`) on it, so that one without a lock is known to be left
 //! over from a crash and goes when the directory is opened next.
+//!
+//! A key is on the disk, under its name, before it is reported as created or used: it keeps its
+//! temporary name until its own is synced, so that a key with two names is synced by its readers.
+//! `scripts/it/19-power-loss.sh` checks that against every order in which a disk may write.
 
 use std::{
     fmt,
@@ -14,6 +18,7 @@ use std::{
         unix::fs::{DirBuilderExt, MetadataExt},
     },
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use rustix::{
@@ -34,6 +39,10 @@ const TEMP_PREFIX: &str = "\\tmp-";
 #[derive(Debug)]
 pub struct Fs {
     path: PathBuf,
+    /// Whether the way from the root of the file system to the directory is durable.
+    is_anchored: AtomicBool,
+    /// Whether a file can have two names, and so a key show that it may not be durable yet.
+    has_links: bool,
 }
 
 /// What is wrong where the operating system sees no error.
@@ -88,14 +97,16 @@ impl Fs {
             Err(err) => return Err(Error::during(during())(err)),
         }
 
-        let store = Self { path };
+        let mut store = Self::at(path);
         let directory = store.directory().map_err(Error::during(during()))?;
+        // A disk that can't sync takes no new keys, but there may be some to read.
+        let _ = store.anchor(&directory);
         store
             .remove_leftovers(&directory)
             .map_err(Error::during(during()))?;
         // Tells at the start, not at the first key, that there are no rights or no space.
-        Temp::create(&directory)
-            .and_then(|temp| temp.remove())
+        store.has_links = Temp::create(&directory)
+            .and_then(|temp| temp.can_be_linked())
             .map_err(Error::during(format!("create a file in {given:?}")))?;
         Ok(store)
     }
@@ -108,9 +119,26 @@ impl Fs {
         let path = path.as_ref();
         let during = format!("open key store {path:?}");
         let path = std::path::absolute(path).map_err(Error::during(during.clone()))?;
-        let store = Self { path };
+        let store = Self::at(path);
         store.directory().map_err(Error::during(during))?;
         Ok(store)
+    }
+
+    fn at(path: PathBuf) -> Self {
+        Self {
+            path,
+            is_anchored: AtomicBool::new(false),
+            has_links: true,
+        }
+    }
+
+    /// Makes the way to the directory durable, once: if a part of it is lost, so is every key.
+    fn anchor(&self, directory: &OwnedFd) -> io::Result<()> {
+        if !self.is_anchored.load(Relaxed) {
+            sync_way_to(directory)?;
+            self.is_anchored.store(true, Relaxed);
+        }
+        Ok(())
     }
 
     /// Opens the directory anew for one operation, which then can't be led astray by renames, while
@@ -139,7 +167,9 @@ impl Fs {
             };
             let is_file = rustix::fs::fstat(&file).is_ok_and(|stat| is_file(&stat));
             let lock = FlockOperation::NonBlockingLockExclusive;
-            if is_file && rustix::fs::flock(&file, lock).is_ok() {
+            let is_left = is_file && rustix::fs::flock(&file, lock).is_ok();
+            // It may have got as far as to another name, that of a key, which is not durable yet.
+            if is_left && sync_directory(directory).is_ok() {
                 let _ = rustix::fs::unlinkat(directory, &name, AtFlags::empty());
             }
         }
@@ -154,6 +184,7 @@ impl KeyStore for Fs {
             return Err(during(Unfit::TooLarge.into()));
         }
         let directory = self.directory().map_err(during)?;
+        self.anchor(&directory).map_err(during)?;
         let mut temp = Temp::create(&directory).map_err(during)?;
         temp.file.write_all(value.expose()).map_err(during)?;
         temp.file.sync_all().map_err(during)?;
@@ -175,7 +206,12 @@ impl KeyStore for Fs {
         let directory = self
             .directory()
             .map_err(Error::during(self.during("read", name)))?;
-        let (value, _) = read(&directory, name).map_err(during)?;
+        let (value, stat) = read(&directory, name).map_err(during)?;
+        // If its maker has not synced it, or could not, a power failure would take the key away from
+        // what is sealed with it now.
+        if stat.st_nlink > 1 || !self.has_links {
+            sync_directory(&directory).map_err(during)?;
+        }
         Ok(value)
     }
 
@@ -227,7 +263,7 @@ struct Temp<'a> {
     directory: &'a OwnedFd,
     name: String,
     file: File,
-    /// Whether the directory has no entry under `name` any more.
+    /// Whether the directory has no entry under `name` any more, or is to keep it.
     removed: bool,
 }
 
@@ -282,8 +318,11 @@ impl<'a> Temp<'a> {
 
     /// Makes the new entry `name` durable, and checks that `value` can be read through it.
     fn finish(&mut self, name: &KeyName, value: &Secret) -> io::Result<()> {
+        if let Err(err) = sync_directory(self.directory) {
+            self.removed = true; // with two names it is synced before it is used
+            return Err(err);
+        }
         self.unlink()?;
-        sync_directory(self.directory)?;
         let (found, stat) = read(self.directory, name)?;
         let written = rustix::fs::fstat(&self.file)?;
         if found != *value || !is_same(&stat, &written) {
@@ -316,9 +355,15 @@ impl<'a> Temp<'a> {
         Ok(())
     }
 
-    /// Removes the file.
-    fn remove(mut self) -> io::Result<()> {
-        self.unlink()
+    /// Removes the file; whether it could have had another name.
+    fn can_be_linked(mut self) -> io::Result<bool> {
+        let (directory, other) = (self.directory, format!("{}-2", self.name));
+        let linked = rustix::fs::linkat(directory, &self.name, directory, &other, AtFlags::empty());
+        if linked.is_ok() {
+            rustix::fs::unlinkat(directory, &other, AtFlags::empty())?;
+        }
+        self.unlink()?;
+        Ok(linked.is_ok())
     }
 }
 
@@ -368,11 +413,33 @@ fn read(directory: &OwnedFd, name: &KeyName) -> io::Result<(Secret, Stat)> {
 }
 
 /// Makes new and removed entries durable.
-fn sync_directory(directory: &OwnedFd) -> io::Result<()> {
+pub(crate) fn sync_directory(directory: &OwnedFd) -> io::Result<()> {
     match rustix::fs::fsync(directory) {
-        // Some network file systems have nothing to do for directories and say so.
-        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        // Some network file systems have nothing to do for directories and say so; one that has
+        // become read-only has nothing left to do.
+        Ok(()) | Err(Errno::INVAL | Errno::ROFS) => Ok(()),
         Err(err) => Err(err.into()),
+    }
+}
+
+/// Makes the entries in `directory` durable, and those that lead to it from the root of its file
+/// system, no matter who made them and when.
+fn sync_way_to(directory: &OwnedFd) -> io::Result<()> {
+    sync_directory(directory)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut below = directory.try_clone()?;
+    loop {
+        let above = match rustix::fs::openat(&below, "..", flags, Mode::empty()) {
+            // What may be passed but not read can't be synced alone.
+            Err(Errno::ACCESS | Errno::PERM) => return Ok(rustix::fs::syncfs(directory)?),
+            above => above?,
+        };
+        let (from, to) = (rustix::fs::fstat(&below)?, rustix::fs::fstat(&above)?);
+        if from.st_dev != to.st_dev || is_same(&from, &to) {
+            return Ok(()); // the root, of the file system or of all
+        }
+        sync_directory(&above)?;
+        below = above;
     }
 }
 
@@ -611,5 +678,7 @@ mod tests {
             store.get(&name("key"), soon()),
             Err(Error::Unavailable { .. })
         ));
+        assert!(store.delete(&name("key"), soon()).is_err());
+        assert!(store.list(soon()).is_err());
     }
 }

@@ -23,14 +23,14 @@ use crate::{deadline::Deadline, name, secret::Secret};
 /// The largest value that a key store takes or gives, in bytes (`formats.md` 1).
 pub const MAX_VALUE: usize = 1 << 20;
 
-/// The name of a key: one path segment that is safe for every key store ([`name::is_safe`]).
+/// The name of a key: one path segment that is safe for every key store ([`name::check`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyName(Arc<str>);
 
 impl KeyName {
     /// Checks `name`; `None` if it can't be the name of a key.
     pub fn parse(name: &str) -> Option<Self> {
-        name::is_safe(name).then(|| Self(name.into()))
+        name::check(name).ok().map(|()| Self(name.into()))
     }
 
     /// The name as text.

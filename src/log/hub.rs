@@ -3,7 +3,6 @@
 
 use std::{
     collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -19,6 +18,7 @@ use super::{
     output::Output,
     streams::{Counts, Feed, Stream, Subscriber},
 };
+use crate::panics::survive;
 
 /// Audit events that may wait for the log thread, in bytes.
 const MAX_WAITING: usize = 4 << 20;
@@ -106,9 +106,7 @@ impl Shared {
     /// Carries out what a step at stdout has led to.
     pub(super) fn apply(&self, effects: Effects) {
         for decision in effects.decisions {
-            // A bug in one request must not end the log; the panic hook tells it.
-            let decide = AssertUnwindSafe(|| (decision.decide)(decision.is_accepted));
-            let _ = catch_unwind(decide);
+            survive(|| (decision.decide)(decision.is_accepted));
             if self.counts.has(Stream::Audit) {
                 let _ = self.inbox.push(Task::Publish(decision.line));
             }
@@ -153,10 +151,10 @@ pub(super) fn run(shared: &Shared) {
         }
         hub.now = Instant::now();
         for task in batch.drain(..) {
-            hub.handle(task);
+            survive(|| hub.handle(task));
         }
-        hub.write();
-        hub.feed();
+        survive(|| hub.write());
+        survive(|| hub.feed());
         nap = Some(hub.now + NAP);
     }
     shared.stdout.close();

@@ -7,6 +7,7 @@
 mod event;
 mod hub;
 mod inbox;
+mod limiter;
 mod outbox;
 mod output;
 mod streams;
@@ -21,10 +22,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::hub::{Shared, Task};
 pub use self::{
     event::AuditEvent,
+    limiter::{Cause, MAX_LINE, cut},
     streams::{Stream, Subscriber, Subscription},
+};
+use self::{
+    hub::{Shared, Task},
+    limiter::Limiter,
 };
 
 /// The error log hears of lost audit lines at most so often.
@@ -94,6 +99,7 @@ pub struct Log {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Lost audit lines that the error log knows of, and when it may hear of more.
     reported: Mutex<(u64, Option<Instant>)>,
+    limiter: Limiter,
 }
 
 impl Log {
@@ -130,6 +136,7 @@ impl Log {
             shared,
             threads: Mutex::new(threads),
             reported: Mutex::default(),
+            limiter: Limiter::default(),
         })
     }
 
@@ -176,11 +183,28 @@ impl Log {
         }
     }
 
-    /// Logs an error.
+    /// Logs an error that nobody outside the server can cause again and again.
     pub fn error(&self, message: &str) {
-        if self.shared.switches.error() || self.shared.counts.has(Stream::Error) {
+        if self.wants_errors() {
             self.shared.error(message.to_owned());
         }
+    }
+
+    /// Logs an error that others can cause, unless too many of them have the same cause in this second:
+    /// then it is counted.
+    pub fn error_from_outside(&self, cause: Cause, message: impl FnOnce() -> String) {
+        if self.wants_errors() && self.limiter.admits(cause) {
+            self.shared.error(cut(message(), MAX_LINE));
+        }
+    }
+
+    /// Logs how many errors were left out, and lets the next ones be logged. Called once a second.
+    pub fn report_left_out(&self) {
+        self.limiter.refill().for_each(|line| self.error(&line));
+    }
+
+    fn wants_errors(&self) -> bool {
+        self.shared.switches.error() || self.shared.counts.has(Stream::Error)
     }
 
     /// Adds a subscriber. `event` is its own request, the first event it sees if it follows those.
@@ -240,6 +264,7 @@ impl Log {
     /// Writes what is queued, for at most `patience`, and ends the threads.
     pub fn finish(&self, patience: Duration) {
         let until = Instant::now() + patience;
+        self.report_left_out();
         self.report_lost(until + LOSS_INTERVAL);
         self.shared.inbox.close();
         let threads =

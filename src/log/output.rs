@@ -16,6 +16,7 @@ use rustix::{
 };
 
 use super::outbox::{Effects, Outbox};
+use crate::panics::survive;
 
 /// What a pipe that has any room takes without waiting, in bytes (`PIPE_BUF`).
 const PIPE_BLOCK: usize = 4096;
@@ -87,36 +88,48 @@ impl Output {
         let limit = if is_file { FILE_BLOCK } else { PIPE_BLOCK };
         let mut block = Vec::new();
         while self.wait() {
-            wait_for_room(to);
-            self.with(|outbox| outbox.fill(&mut block, limit));
-            let written = write(to, &block);
-            let mut effects = Effects::default();
-            let pause = self.with(|outbox| match written {
-                Ok(count) => {
-                    outbox.wrote(count, &mut effects);
-                    None
-                }
-                Err(Errno::INTR) => {
-                    outbox.wrote(0, &mut effects);
-                    None
-                }
-                Err(Errno::AGAIN) => {
-                    outbox.wrote(0, &mut effects);
-                    Some(CROWDED)
-                }
-                Err(e) => {
-                    outbox.failed(&e.to_string(), Instant::now(), &mut effects);
-                    Some(RETRY)
-                }
-            });
-            apply(effects);
-            if let Some(pause) = pause {
+            let turn = survive(|| self.write(to, limit, &mut block, &apply));
+            if let Some(pause) = turn.unwrap_or(Some(RETRY)) {
                 if self.lock().is_closed {
                     return;
                 }
                 std::thread::sleep(pause);
             }
         }
+    }
+
+    /// Writes a block. If the next has to wait, says how long.
+    fn write(
+        &self,
+        to: BorrowedFd<'_>,
+        limit: usize,
+        block: &mut Vec<u8>,
+        apply: impl Fn(Effects),
+    ) -> Option<Duration> {
+        wait_for_room(to);
+        self.with(|outbox| outbox.fill(block, limit));
+        let written = write(to, block);
+        let mut effects = Effects::default();
+        let pause = self.with(|outbox| match written {
+            Ok(count) => {
+                outbox.wrote(count, &mut effects);
+                None
+            }
+            Err(Errno::INTR) => {
+                outbox.wrote(0, &mut effects);
+                None
+            }
+            Err(Errno::AGAIN) => {
+                outbox.wrote(0, &mut effects);
+                Some(CROWDED)
+            }
+            Err(e) => {
+                outbox.failed(&e.to_string(), Instant::now(), &mut effects);
+                Some(RETRY)
+            }
+        });
+        apply(effects);
+        pause
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::{
     collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -15,6 +14,7 @@ use std::{
 };
 
 use super::inbox::{Inbox, Message};
+use crate::panics::survive;
 
 /// The shortest time between two blocks.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -196,17 +196,14 @@ impl FanOut {
             return;
         }
         let block: Arc<[u8]> = std::mem::take(&mut self.block).into();
-        self.subscribers.retain(|subscriber| {
-            // A bug in one connection must not end the streams of all; the panic hook tells the log.
-            let publish = AssertUnwindSafe(|| subscriber.publish(&block));
-            catch_unwind(publish).unwrap_or(false)
-        });
+        self.subscribers
+            .retain(|subscriber| survive(|| subscriber.publish(&block)).unwrap_or(false));
     }
 
     fn end(&mut self, is_complete: bool) {
         self.flush();
         for subscriber in self.subscribers.drain(..) {
-            subscriber.end(is_complete);
+            survive(|| subscriber.end(is_complete));
         }
     }
 }

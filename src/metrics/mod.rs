@@ -45,6 +45,8 @@ pub enum Event {
     NotAudited,
     /// A connection of HTTP/2 was closed because of what its client sent or did not take.
     Http2Flood,
+    /// A connection of a client was refused because there were enough.
+    RefusedConnection,
 }
 
 /// The events in the order of their places, with the families that tell how many there were.
@@ -65,6 +67,7 @@ const EVENTS: &[(Event, &str, &str)] = &[
     (Event::KeyExchange(Group::P384), "kes_tls_handshake_p384", "TLS handshakes, full and resumed, with the key exchange P-384."),
     (Event::NotAudited, "kes_log_audit_refused", "Requests refused because their audit lines could not be written."),
     (Event::Http2Flood, "kes_http2_flood", "HTTP/2 connections closed because the client sent too much that asks for nothing, or did not take its answers."),
+    (Event::RefusedConnection, "kes_connections_refused", "Connections of clients that were refused because there were enough."),
 ];
 
 const RESPONSE_TIME: &str = "kes_http_response_time";
@@ -87,6 +90,7 @@ impl Event {
             Self::KeyExchange(group) => 9 + group as usize,
             Self::NotAudited => 13,
             Self::Http2Flood => 14,
+            Self::RefusedConnection => 15,
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::{Policies, Policy};
-use crate::glob::{self, Effort};
+use crate::glob::Effort;
 
 /// Whether a call is allowed, and what decides it. Displayed as one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +37,6 @@ pub enum Verdict<'a> {
         /// The pattern that matches most of the path from its start; the first of several. `None` if
         /// the policy has no patterns.
         nearest: Option<&'a str>,
-        /// The pattern that would allow this path and no other.
-        add: String,
     },
 }
 
@@ -64,18 +62,15 @@ impl fmt::Display for Verdict<'_> {
             }
             Self::Refused {
                 policy,
-                nearest,
-                add,
-            } => {
-                match nearest {
-                    Some(nearest) => write!(
-                        f,
-                        "refused: no path of policy {policy:?} matches, the nearest is {nearest:?}"
-                    )?,
-                    None => write!(f, "refused: policy {policy:?} has no paths")?,
-                }
-                write!(f, "; to allow it, add the path {add:?}")
-            }
+                nearest: Some(nearest),
+            } => write!(
+                f,
+                "refused: no path of policy {policy:?} matches, the nearest is {nearest:?}"
+            ),
+            Self::Refused {
+                policy,
+                nearest: None,
+            } => write!(f, "refused: policy {policy:?} has no paths"),
         }
     }
 }
@@ -118,7 +113,6 @@ impl Policy {
         Verdict::Refused {
             policy: name,
             nearest: nearest.map(|pattern| pattern.as_str()),
-            add: glob::escape(path),
         }
     }
 }
@@ -188,13 +182,9 @@ mod tests {
                 "app",
                 "/v1/key/delete/other",
                 "refused: no path of policy \"apps\" matches, the nearest is \
-                 \"/v1/key/delete/app-*\"; to allow it, add the path \"/v1/key/delete/other\"",
+                 \"/v1/key/delete/app-*\"",
             ),
-            (
-                "idle",
-                "/x",
-                "refused: policy \"none\" has no paths; to allow it, add the path \"/x\"",
-            ),
+            ("idle", "/x", "refused: policy \"none\" has no paths"),
         ] {
             assert_eq!(text, policies.why(identity, path).to_string());
         }
@@ -215,24 +205,6 @@ mod tests {
                 panic!("{path} is allowed");
             };
             assert_eq!(Some(wanted), nearest, "{path}");
-        }
-    }
-
-    #[test]
-    fn the_path_to_add_allows_the_call_and_no_other() {
-        for path in [
-            "/v1/key/create/a",
-            "/v1/key/create/*",
-            "/a?[b]\\c",
-            "/\u{e9}-]^",
-        ] {
-            let Verdict::Refused { add, .. } = Policy::default().why("none", path) else {
-                panic!("{path} is allowed");
-            };
-            assert!(glob::matches(&add, path), "{add}");
-            assert!(!glob::matches(&add, &format!("{path}x")), "{add}");
-            let other = path.replace(['*', '?'], "x");
-            assert_eq!(other == path, glob::matches(&add, &other), "{add}");
         }
     }
 }

@@ -8,18 +8,24 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use rustix::net::sockopt;
 use rustls::ServerConnection;
 
 use super::{
     Server,
     connection::{Connection, Transport},
 };
+use crate::{log::Cause, metrics::Event, panics::survive};
 
-/// How often the log hears of connections that could not be taken.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+/// A client that has sent nothing for so long is asked whether it is there, so often and so many times.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 4;
+/// A client may take this time to acknowledge what was sent, in milliseconds: as long as it may be silent.
+const USER_TIMEOUT: u32 = 120_000;
 
 /// Open connections of probes at most. They don't count as those of clients, so that neither can
 /// keep the other out.
@@ -51,6 +57,7 @@ impl Acceptor {
         listener: TcpListener,
         service: Service,
     ) -> io::Result<Self> {
+        detect_dead_peers(&listener);
         let listener = Arc::new(listener);
         let is_ending = Arc::new(AtomicBool::new(false));
         let work = (server.clone(), listener.clone(), is_ending.clone());
@@ -59,7 +66,9 @@ impl Acceptor {
             .stack_size(128 * 1024)
             .spawn(move || {
                 let (server, listener, is_ending) = work;
-                accept_all(&server, &listener, service, &is_ending);
+                while !is_ending.load(Ordering::SeqCst) {
+                    survive(|| accept_all(&server, &listener, service, &is_ending));
+                }
             })?;
         Ok(Self {
             listener,
@@ -77,42 +86,72 @@ impl Acceptor {
     }
 }
 
+/// Lets connections fail whose client is gone without a word, since it lost its power or its network. A
+/// log stream on which there is nothing to tell would stay for ever otherwise, and one with little to tell
+/// for a quarter of an hour. Accepted sockets have the options of their listener. Where they can't be set,
+/// what the system does has to be enough.
+fn detect_dead_peers(listener: &TcpListener) {
+    let _ = sockopt::set_socket_keepalive(listener, true);
+    let _ = sockopt::set_tcp_keepidle(listener, KEEPALIVE_IDLE);
+    let _ = sockopt::set_tcp_keepintvl(listener, KEEPALIVE_INTERVAL);
+    let _ = sockopt::set_tcp_keepcnt(listener, KEEPALIVE_PROBES);
+    let _ = sockopt::set_tcp_user_timeout(listener, USER_TIMEOUT);
+}
+
 fn accept_all(server: &Server, listener: &TcpListener, service: Service, is_ending: &AtomicBool) {
-    let mut last_complaint: Option<Instant> = None;
-    let mut complain = |message: &str| {
-        let now = Instant::now();
-        if last_complaint.is_none_or(|last| now - last >= COMPLAINT_INTERVAL) {
-            last_complaint = Some(now);
-            server.log_error(message);
-        }
+    let failed = |what: &str, error: io::Error| {
+        server.log.error_from_outside(Cause::Connection, || {
+            format!("failed to {what} a connection: {error}")
+        });
     };
     while !is_ending.load(Ordering::SeqCst) {
         let accepted = listener.accept();
         if is_ending.load(Ordering::SeqCst) {
             return;
         }
-        let (open, limit, kind) = match service {
-            Service::Api => (server.registry.len(), server.limits.connections, ""),
-            Service::Probe => (server.registry.probes(), PROBE_CONNECTIONS, " for probes"),
-        };
         match accepted {
-            Ok(_) if open >= limit => complain(&format!(
-                "refused a connection: all {limit} connections{kind} are in use"
-            )),
-            Ok((socket, address)) => {
+            // A full server closes it at once, so that the client can go elsewhere.
+            Ok((socket, address)) if has_room(server, service) => {
                 if let Err(e) = take(server, socket, address, service) {
-                    complain(&format!("failed to take a connection: {e}"));
+                    failed("take", e);
                 }
             }
+            Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => {
-                complain(&format!("failed to accept a connection: {e}"));
+                failed("accept", e);
                 // Out of descriptors or memory: some may be free again soon.
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
     }
+}
+
+/// Whether one more connection may be open. If not, the log and the metrics hear of it.
+fn has_room(server: &Server, service: Service) -> bool {
+    let (open, limit, what) = match service {
+        Service::Api => (
+            server.registry.len(),
+            server.max_connections(),
+            "connections (limits.connections)",
+        ),
+        Service::Probe => (
+            server.registry.probes(),
+            PROBE_CONNECTIONS,
+            "connections for probes",
+        ),
+    };
+    let has_room = open < limit;
+    if !has_room {
+        if service == Service::Api {
+            server.metrics.count(Event::RefusedConnection);
+        }
+        server.log.error_from_outside(Cause::Connection, || {
+            format!("refused a connection: all {limit} {what} are in use")
+        });
+    }
+    has_room
 }
 
 fn take(

@@ -3,18 +3,19 @@
 
 use std::{
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::Server;
+use crate::panics::survive;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Starts the sweeper, the cache expiry and the look at the key store; they end with the server.
 pub(super) fn start(server: &Arc<Server>, has_probe: bool) -> io::Result<()> {
     every(server, "sweeper", INTERVAL, |server, now| {
+        server.log.report_left_out();
         let millis = server.millis(now);
         for connection in server
             .registry
@@ -22,7 +23,6 @@ pub(super) fn start(server: &Arc<Server>, has_probe: bool) -> io::Result<()> {
         {
             connection.on_deadline(server, now);
         }
-        server.report_unexplained();
         for notice in server.store.notices() {
             server.log_error(&notice);
         }
@@ -52,10 +52,8 @@ fn every(
         .spawn(move || {
             loop {
                 match server.upgrade() {
-                    // The panic hook has told the log; there is a next time.
-                    Some(server) => drop(catch_unwind(AssertUnwindSafe(|| {
-                        action(&server, Instant::now());
-                    }))),
+                    // There is a next time.
+                    Some(server) => drop(survive(|| action(&server, Instant::now()))),
                     None => return,
                 }
                 std::thread::sleep(interval);

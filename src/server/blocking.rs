@@ -5,7 +5,6 @@
 
 use std::{
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -13,10 +12,13 @@ use std::{
     },
 };
 
+use super::failure::Failure;
+use crate::panics::survive;
+
 /// Stack of a key store thread, in bytes.
 const STACK: usize = 256 * 1024;
 
-type Job = Box<dyn FnOnce() + Send>;
+type Job = (Permit, Box<dyn FnOnce() + Send>);
 
 /// Runs jobs that may block, the oldest first.
 pub(super) struct Pool {
@@ -25,25 +27,24 @@ pub(super) struct Pool {
     limit: usize,
 }
 
-/// The right to submit one job.
-pub(super) struct Permit<'a>(&'a Pool);
+/// Room for one job, until it is dropped.
+pub(super) struct Permit(Arc<AtomicUsize>);
 
 impl Pool {
     /// Starts `threads` threads; at most `limit` jobs wait or run at any time.
     pub(super) fn start(threads: usize, limit: usize) -> io::Result<Self> {
-        let (jobs, receiver) = channel::<Job>();
+        let (jobs, receiver) = channel();
         let receiver = Arc::new(Mutex::new(receiver));
-        let queued = Arc::new(AtomicUsize::new(0));
         for number in 0..threads {
-            let (receiver, queued) = (receiver.clone(), queued.clone());
+            let receiver = receiver.clone();
             std::thread::Builder::new()
                 .name(format!("key-store-{number}"))
                 .stack_size(STACK)
-                .spawn(move || run(&receiver, &queued))?;
+                .spawn(move || run(&receiver))?;
         }
         Ok(Self {
             jobs,
-            queued,
+            queued: Arc::default(),
             limit,
         })
     }
@@ -54,34 +55,36 @@ impl Pool {
     }
 
     /// Room for one more job, or `None` if the queue is full.
-    pub(super) fn reserve(&self) -> Option<Permit<'_>> {
-        let permit = Permit(self);
-        (self.queued.fetch_add(1, Ordering::Relaxed) < self.limit).then_some(permit)
+    pub(super) fn reserve(&self) -> Option<Permit> {
+        let before = self.queued.fetch_add(1, Ordering::Relaxed);
+        let permit = Permit(self.queued.clone());
+        (before < self.limit).then_some(permit)
     }
-}
 
-impl Permit<'_> {
     /// Queues `job`; its room is free again when it has run.
-    pub(super) fn submit(self, job: impl FnOnce() + Send + 'static) {
+    pub(super) fn submit(&self, permit: Permit, job: impl FnOnce() + Send + 'static) {
         // The threads live as long as the process, so the queue is never closed.
-        if self.0.jobs.send(Box::new(job)).is_ok() {
-            std::mem::forget(self);
-        }
+        let _ = self.jobs.send((permit, Box::new(job)));
     }
 }
 
-impl Drop for Permit<'_> {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.queued.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-fn run(jobs: &Mutex<Receiver<Job>>, queued: &AtomicUsize) {
+/// Runs `job`; a panic is the server's own failure.
+pub(super) fn guarded<T>(job: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    survive(job).unwrap_or(Err(Failure::Internal("internal server error")))
+}
+
+fn run(jobs: &Mutex<Receiver<Job>>) {
     loop {
         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(job) = next else { return };
-        // The panic hook has told the log; the request ends with its timeout.
-        let _ = catch_unwind(AssertUnwindSafe(job));
-        queued.fetch_sub(1, Ordering::Relaxed);
+        let Ok((permit, job)) = next else { return };
+        // Jobs answer their requests themselves; the thread goes on whatever they do.
+        survive(job);
+        drop(permit);
     }
 }

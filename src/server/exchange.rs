@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{Server, connection::Address, failure::Failure, routes::Route};
+use super::{Server, connection::Address, failure::Failure, pending::Delivery, routes::Route};
 use crate::{
     clock,
     deadline::Deadline,
@@ -128,14 +128,13 @@ impl Exchange {
             && !reply.body.is_empty()
     }
 
-    /// Hands the audit event over ahead of the answer, which is released or refused at `address`
-    /// when the log knows what became of the line. `false` if the log can't take it.
+    /// Hands the audit event over ahead of the answer, which is let go or refused at `address` when the log knows what became of the line. `false` if the log can't take it.
     pub(super) fn hold(&mut self, address: Address, server: &Server) -> bool {
         let took = self.arrived.elapsed();
         let (event, server) = (self.event(200, took), server.me());
         let held = self.log.hold(event, move |is_written| {
             if let Some(server) = server.upgrade() {
-                address.release(&server, is_written);
+                address.deliver(&server, Delivery::Line(is_written));
             }
         });
         match held {

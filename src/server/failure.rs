@@ -27,6 +27,8 @@ pub enum Failure {
     PathMismatch(&'static str),
     /// No policy, no identity, or no matching path.
     Prohibited,
+    /// The client's certificate has expired, or is not trusted any more, since it connected.
+    Distrusted,
     /// The client showed more than one certificate that is not an authority's.
     TooManyIdentities,
     /// A TLS proxy forwarded no certificate.
@@ -109,6 +111,10 @@ impl Failure {
                 format!("request URL path does not match API pattern: {pattern}").into(),
             ),
             Self::Prohibited => (403, "prohibited by policy".into()),
+            Self::Distrusted => (
+                403,
+                "client certificate has expired or is no longer trusted".into(),
+            ),
             Self::TooManyIdentities => (
                 400,
                 "too many identities: more than one certificate is present".into(),
@@ -170,7 +176,7 @@ impl Failure {
             Self::Moved(path) => reply.header = Some(("Location", path.clone())),
             Self::NoSuchPath => {
                 reply.content_type = Some("text/plain; charset=utf-8");
-                reply.body = message.into_owned().into_bytes().into();
+                reply.body = message.into_owned().into_bytes();
             }
             _ => {
                 if let Self::MethodNotAllowed(expected) = self {
@@ -178,8 +184,7 @@ impl Failure {
                 }
                 reply.content_type = Some("application/json; charset=utf-8");
                 reply.body = serde_json::to_vec(&Message { message: &message })
-                    .unwrap_or_else(|_| b"{}".to_vec())
-                    .into();
+                    .unwrap_or_else(|_| b"{}".to_vec());
             }
         }
         reply

@@ -1,13 +1,6 @@
 //! The key API: create, import, delete, generate, encrypt, decrypt, list.
 
-use std::fmt;
-
-use base64::Engine as _;
-use serde::{
-    Deserializer,
-    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
-};
-use zeroize::Zeroizing;
+use std::{borrow::Cow, fmt};
 
 use super::{
     Call, Outcome, Server,
@@ -15,11 +8,17 @@ use super::{
     pipeline::select,
 };
 use crate::{
-    crypto::{BASE64, MasterKey, Text, ciphertext, push_base64, stored},
+    crypto::{BASE64, MasterKey, Text, ciphertext, stored},
     deadline::Deadline,
     http::reply::Reply,
     keystore::KeyName,
+    log::Cause,
     secret::Secret,
+};
+use base64::Engine as _;
+use serde::{
+    Deserializer,
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
 };
 
 /// The length of a data key, in bytes.
@@ -28,13 +27,19 @@ const DATA_KEY: usize = 32;
 /// `POST /v1/key/create/<name>`
 pub(super) fn create(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
-    Ok(Outcome::store(move |server, deadline| {
-        let key = MasterKey::generate().map_err(|e| {
-            server.log_error(&format!("failed to create key {:?}: {e}", name.as_str()));
-            Failure::Internal("failed to generate a random key")
-        })?;
-        store(server, &name, &key, deadline)
-    }))
+    Ok(Outcome::change(
+        name,
+        Task::Create,
+        |server, name, deadline| {
+            let key = MasterKey::generate().map_err(|e| {
+                server.log.error_from_outside(Cause::Failure, || {
+                    format!("failed to create key {:?}: {e}", name.as_str())
+                });
+                Failure::Internal("failed to generate a random key")
+            })?;
+            store(server, name, &key, deadline)
+        },
+    ))
 }
 
 /// `POST /v1/key/import/<name>`
@@ -42,9 +47,11 @@ pub(super) fn import(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
     let [bytes] = members(call.body, ["bytes"])?;
     let key = MasterKey::from_bytes(bytes.expose()).ok_or(Failure::InvalidKey)?;
-    Ok(Outcome::store(move |server, deadline| {
-        store(server, &name, &key, deadline)
-    }))
+    Ok(Outcome::change(
+        name,
+        Task::Create,
+        move |server, name, deadline| store(server, name, &key, deadline),
+    ))
 }
 
 /// Nothing is cached here: a key that is not durable yet must not encrypt anything.
@@ -66,21 +73,25 @@ fn store(
 /// `DELETE /v1/key/delete/<name>`
 pub(super) fn delete(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
-    Ok(Outcome::store(move |server, deadline| {
-        server.cache.remove(&name);
-        let deleted = server.store.delete(&name, deadline);
-        // Once more: a request may have fetched the key between the two lines above.
-        server.cache.remove(&name);
-        deleted.map_err(|e| server.key_store_failure(&e, Task::Delete, Some(&name)))?;
-        Ok(Reply::empty())
-    }))
+    Ok(Outcome::change(
+        name,
+        Task::Delete,
+        |server, name, deadline| {
+            server.cache.remove(name);
+            let deleted = server.store.delete(name, deadline);
+            // Once more: a request may have fetched the key between the two lines above.
+            server.cache.remove(name);
+            deleted.map_err(|e| server.key_store_failure(&e, Task::Delete, Some(name)))?;
+            Ok(Reply::empty())
+        },
+    ))
 }
 
 /// `POST /v1/key/generate/<name>`
 pub(super) fn generate(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
-    let [context] = members(call.body, ["context"])?;
-    Ok(Outcome::key(name, move |key| {
+    let context = members(call.body, ["context"])?;
+    Ok(Outcome::key(name, context, |key, [context]| {
         let data_key = Secret::random(DATA_KEY).map_err(|_| NO_RANDOMNESS)?;
         let sealed = seal(key, &data_key, &context)?;
         Ok(object(&[
@@ -93,8 +104,8 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Outcome, Failure> {
 /// `POST /v1/key/encrypt/<name>`
 pub(super) fn encrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
-    let [plaintext, context] = members(call.body, ["plaintext", "context"])?;
-    Ok(Outcome::key(name, move |key| {
+    let secrets = members(call.body, ["plaintext", "context"])?;
+    Ok(Outcome::key(name, secrets, |key, [plaintext, context]| {
         Ok(object(&[("ciphertext", &seal(key, &plaintext, &context)?)]))
     }))
 }
@@ -102,8 +113,8 @@ pub(super) fn encrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
 /// `POST /v1/key/decrypt/<name>`
 pub(super) fn decrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
-    let [sealed, context] = members(call.body, ["ciphertext", "context"])?;
-    Ok(Outcome::key(name, move |key| {
+    let secrets = members(call.body, ["ciphertext", "context"])?;
+    Ok(Outcome::key(name, secrets, |key, [sealed, context]| {
         let plaintext = ciphertext::open(key, sealed.expose(), context.expose())
             .map_err(Failure::Ciphertext)?;
         Ok(object(&[("plaintext", plaintext.expose())]))
@@ -113,7 +124,7 @@ pub(super) fn decrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
 /// `GET /v1/key/list/<pattern>`
 pub(super) fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
     let pattern = call.pattern();
-    Ok(Outcome::store(move |server, deadline| {
+    Ok(Outcome::names(move |server, deadline| {
         let names = server
             .store
             .list(deadline)
@@ -136,23 +147,19 @@ fn seal(key: &MasterKey, plaintext: &Secret, context: &Secret) -> Result<Vec<u8>
     ciphertext::seal(key, plaintext.expose(), context.expose()).map_err(|_| NO_RANDOMNESS)
 }
 
-/// A JSON object of base64 members, in one buffer of the right size: nothing is left behind by a
-/// buffer that had to grow.
+/// A JSON object of base64 members.
 fn object(members: &[(&str, &[u8])]) -> Reply {
-    let size = members
-        .iter()
-        .map(|(name, bytes)| name.len() + bytes.len().div_ceil(3) * 4 + 6);
-    let mut json = Vec::with_capacity(size.sum::<usize>() + 3);
-    for (at, (name, bytes)) in members.iter().enumerate() {
-        json.push(if at == 0 { b'{' } else { b',' });
-        json.push(b'"');
-        json.extend_from_slice(name.as_bytes());
-        json.extend_from_slice(b"\":\"");
-        push_base64(&mut json, bytes);
-        json.push(b'"');
+    let mut json = String::new();
+    for (name, bytes) in members {
+        let start = if json.is_empty() { '{' } else { ',' };
+        json.extend([start, '"']);
+        json.push_str(name);
+        json.push_str("\":\"");
+        json.push_str(&BASE64.encode(bytes));
+        json.push('"');
     }
-    json.extend_from_slice(b"}\n");
-    Reply::json(json)
+    json.push_str("}\n");
+    Reply::json(json.into_bytes())
 }
 
 /// The binary members `names` of the first JSON object in `body`, decoded from base64.
@@ -212,14 +219,11 @@ impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
 }
 
 fn decode(text: &str) -> Option<Secret> {
-    let stripped: Zeroizing<String>;
-    let text = if memchr::memchr2(b'\r', b'\n', text.as_bytes()).is_some() {
-        stripped = Zeroizing::new(text.replace(['\r', '\n'], ""));
-        stripped.as_str()
-    } else {
-        text
+    let text = match memchr::memchr2(b'\r', b'\n', text.as_bytes()) {
+        Some(_) => Cow::Owned(text.replace(['\r', '\n'], "")),
+        None => Cow::Borrowed(text),
     };
-    BASE64.decode(text).map(Secret::new).ok()
+    BASE64.decode(text.as_bytes()).map(Secret::new).ok()
 }
 
 #[cfg(test)]

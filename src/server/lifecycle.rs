@@ -19,6 +19,7 @@ use super::{
     Limits, Listeners, Server, State,
     banner::Banner,
     reload::{Files, Reloader},
+    room,
     routes::ROUTES,
     wanted,
 };
@@ -29,7 +30,7 @@ use crate::{
     keystore::{
         self, KeyName, KeyStore, Start, fs::Fs, keysecure::KeySecure, mem::Mem, vault::Vault,
     },
-    log::{AuditMode, Log},
+    log::{AuditMode, Cause, Log},
     tls,
 };
 
@@ -39,10 +40,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(800);
 const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 /// A pre-defined key must be there within this time.
 const KEY_TIMEOUT: Duration = Duration::from_secs(15);
-/// Descriptors that are not for connections of clients: files, logs, epoll, probes.
-const RESERVED_DESCRIPTORS: u64 = 96;
-/// Never more connections than this.
-const MAX_CONNECTIONS: u64 = 100_000;
 
 /// What `kes server` was told on its command line.
 #[derive(Clone, Debug, Default)]
@@ -61,10 +58,11 @@ impl Options {
     /// Reads the settings, in which flags win over the file, and checks them.
     pub(super) fn review(&self) -> Result<Review, Error> {
         let endpoints: Vec<_> = ROUTES.iter().map(|route| route.pattern).collect();
-        match &self.config {
-            Some(path) => Review::of_file(path, &self.flags, &endpoints).map_err(Error::Config),
-            None => Ok(Review::of_flags(&self.flags)),
-        }
+        let review = match &self.config {
+            Some(path) => Review::of_file(path, &self.flags, &endpoints).map_err(Error::Config)?,
+            None => Review::of_flags(&self.flags),
+        };
+        Ok(room::check(review))
     }
 }
 
@@ -162,7 +160,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
 
     // Until here a signal simply ends the process.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Error::System)?;
-    let connections = raise_descriptor_limit();
+    room::raise_descriptor_limit();
     let listeners = Listeners {
         api: listen(config.address, "--addr")?,
         probe: config
@@ -190,7 +188,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         .max(2);
     let limits = Limits {
         workers,
-        connections,
+        connections: room::connections(config.connections),
     };
     let expiry = config.cache.into();
     let (server, threads) =
@@ -324,23 +322,6 @@ pub(super) fn create_key(name: &KeyName, store: &dyn KeyStore) -> Result<(), Err
     }
 }
 
-/// Raises the soft limit of open files to the hard one; the connections that fit into it.
-fn raise_descriptor_limit() -> usize {
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    let available = match rustix::process::setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(_) => limit.current,
-    };
-    let available = available
-        .unwrap_or(MAX_CONNECTIONS)
-        .saturating_sub(RESERVED_DESCRIPTORS);
-    usize::try_from(available.clamp(16, MAX_CONNECTIONS)).unwrap_or(1024)
-}
-
 /// A panic is a bug: the log says where, and not with which values.
 fn log_panics(log: &'static Log) {
     std::panic::set_hook(Box::new(move |panic| {
@@ -349,10 +330,12 @@ fn log_panics(log: &'static Log) {
             .map(ToString::to_string)
             .unwrap_or_default();
         let thread = std::thread::current();
-        log.error(&format!(
-            "panic in thread {} at {place}",
-            thread.name().unwrap_or("?")
-        ));
+        log.error_from_outside(Cause::Panic, || {
+            format!(
+                "panic in thread {} at {place}",
+                thread.name().unwrap_or("?")
+            )
+        });
     }));
 }
 

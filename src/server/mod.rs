@@ -1,9 +1,11 @@
 //! The server: a listener, one epoll, a few workers, key store threads, and what they share.
 
 mod acceptor;
+pub mod advice;
 mod background;
 pub mod banner;
 mod blocking;
+mod changes;
 mod connection;
 mod counted;
 mod exchange;
@@ -13,12 +15,14 @@ mod identity;
 mod key;
 pub mod lifecycle;
 mod peer;
+mod pending;
 mod pipeline;
 mod policy;
 mod probe;
 mod proxy;
 mod registry;
 mod reload;
+pub(crate) mod room;
 pub mod routes;
 mod state;
 mod status;
@@ -27,28 +31,28 @@ mod wanted;
 mod worker;
 
 use std::{
-    cell::Cell,
     io,
     net::TcpListener,
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, Mutex, PoisonError, RwLock, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
+use arc_swap::{ArcSwap, Guard};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
 pub use self::state::State;
 use self::{
     acceptor::{Acceptor, Service},
     blocking::Pool,
-    connection::{Connection, Wait},
+    changes::Changes,
+    connection::{Address, Connection, Wait},
     counted::Counted,
-    explain::Explanations,
-    pipeline::{Call, Outcome, Waiter},
+    pipeline::{Call, Outcome},
     probe::Health,
     registry::Registry,
 };
@@ -56,7 +60,7 @@ use crate::{
     cache::{Cache, Expiry},
     crypto::MasterKey,
     keystore::KeyStore,
-    log::Log,
+    log::{Cause, Log},
     metrics::Metrics,
 };
 
@@ -76,7 +80,7 @@ const WORKER_STACK: usize = 512 * 1024;
 pub struct Limits {
     /// Worker threads.
     pub workers: usize,
-    /// Open connections.
+    /// Open connections of clients.
     pub connections: usize,
 }
 
@@ -87,19 +91,18 @@ pub struct Server {
     stop: OwnedFd,
     started: Instant,
     is_draining: AtomicBool,
-    limits: Limits,
-    state: RwLock<Arc<State>>,
-    /// Which state that is: a number that no other has in this process.
-    state_number: AtomicU64,
+    /// Open connections of clients at most; can change at any time.
+    max_connections: AtomicUsize,
+    state: ArcSwap<State>,
     /// Held from reading the state to putting a changed one in its place, so that no change is lost.
     state_writer: Mutex<()>,
     log: &'static Log,
     health: Health,
-    explanations: Explanations,
     metrics: &'static Metrics,
     registry: Registry,
     pool: Pool,
-    cache: Cache<Arc<MasterKey>, Waiter>,
+    changes: Changes,
+    cache: Cache<Arc<MasterKey>, Address>,
     store: Arc<dyn KeyStore>,
 }
 
@@ -144,16 +147,15 @@ impl Server {
             stop,
             started: Instant::now(),
             is_draining: AtomicBool::new(false),
-            limits,
-            state: RwLock::new(Arc::new(state)),
-            state_number: AtomicU64::new(next_state_number()),
+            max_connections: AtomicUsize::new(limits.connections),
+            state: ArcSwap::from_pointee(state),
             state_writer: Mutex::new(()),
             log,
             health: Health::default(),
-            explanations: Explanations::default(),
             metrics,
             registry: Registry::default(),
             pool,
+            changes: Changes::default(),
             cache: Cache::new(CACHE_CAPACITY, expiry),
             store: Arc::new(Counted::new(store, metrics)),
         });
@@ -220,38 +222,17 @@ impl Server {
         while Instant::now() < until && !threads.workers.iter().all(JoinHandle::is_finished) {
             std::thread::sleep(Duration::from_millis(2));
         }
+        self.changes.give_up();
     }
 
     fn me(&self) -> Weak<Self> {
         self.me.clone()
     }
 
-    /// The state that a request works with from start to finish.
-    fn state(&self) -> Arc<State> {
-        self.state
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    /// Shows `look` the state of now. Each thread keeps the state that it saw last, so that threads
-    /// do not wait for each other to count references to it.
-    fn with_state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        thread_local! {
-            static SEEN: Cell<Option<(u64, Arc<State>)>> = const { Cell::new(None) };
-        }
-        let number = self.state_number.load(Ordering::Acquire);
-        let (number, state) = SEEN
-            .take()
-            .filter(|(seen, _)| *seen == number)
-            .unwrap_or_else(|| {
-                let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-                // A writer holds the lock while it changes both.
-                (self.state_number.load(Ordering::Relaxed), state.clone())
-            });
-        let result = look(&state);
-        SEEN.set(Some((number, state)));
-        result
+    /// The state that a request works with from start to finish. Not kept beyond it: what a reload
+    /// has replaced, such as a private key, goes when its last request has ended.
+    fn state(&self) -> Guard<Arc<State>> {
+        self.state.load()
     }
 
     /// Puts what `change` makes of the state in its place. Requests that begin from now on see it
@@ -263,14 +244,17 @@ impl Server {
             .unwrap_or_else(PoisonError::into_inner);
         let mut state = State::clone(&self.state());
         let done = change(&mut state)?;
-        let mut current = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *current, Arc::new(state));
-        self.state_number
-            .store(next_state_number(), Ordering::Release);
-        drop(current);
-        // Freeing thousands of policies takes its time; not while readers wait.
-        drop(before);
+        self.state.store(Arc::new(state));
         Ok(done)
+    }
+
+    /// Connections that are open stay, even if there are more.
+    fn set_max_connections(&self, count: usize) {
+        self.max_connections.store(count, Ordering::Relaxed);
+    }
+
+    fn max_connections(&self) -> usize {
+        self.max_connections.load(Ordering::Relaxed)
     }
 
     fn is_draining(&self) -> bool {
@@ -307,13 +291,12 @@ impl Server {
             wanted | epoll::EventFlags::ONESHOT,
         ) {
             // The sweeper ends the connection at its deadline.
-            self.log_error(&format!("failed to watch a connection: {e}"));
+            self.log.error_from_outside(Cause::Connection, || {
+                format!("failed to watch a connection: {e}")
+            });
         }
     }
 }
 
-/// A number that no state had before.
-fn next_state_number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,8 @@ use crate::identity;
 #[derive(Clone)]
 pub(super) struct Peer {
     identity: Arc<str>,
-    several: bool,
+    /// The certificates that identify different clients, in words.
+    several: Option<Arc<str>>,
     not_after: UnixTime,
     /// The generation of trust under which the certificate was accepted.
     trust: u64,
@@ -28,13 +29,17 @@ impl Peer {
         };
         // Only the first certificate's key is proven by the handshake, so only it can identify.
         let wrong = |e: identity::Error| format!("tls: invalid client certificate: {e}");
-        let several = others
-            .iter()
-            .any(|other| other != leaf && !identity::is_ca(other));
+        let mut numbered = (2..).zip(others);
+        let is_other =
+            |(_, other): &(i32, &CertificateDer<'_>)| *other != leaf && !identity::is_ca(other);
+        let several = numbered.find(is_other).map(|(number, other)| {
+            let (first, other) = (describe(leaf), describe(other));
+            format!("certificate 1 ({first}) and certificate {number} ({other})").into()
+        });
         Ok(Self {
             identity: match several {
-                true => "".into(),
-                false => identity::of_certificate(leaf).map_err(wrong)?.into(),
+                Some(_) => "".into(),
+                None => identity::of_certificate(leaf).map_err(wrong)?.into(),
             },
             several,
             not_after: identity::not_after(leaf).map_err(wrong)?,
@@ -47,9 +52,9 @@ impl Peer {
         &self.identity
     }
 
-    /// Whether the client showed more than one certificate that is not an authority's.
-    pub(super) fn has_several_identities(&self) -> bool {
-        self.several
+    /// The certificates, in words, if the client showed more than one that is not an authority's.
+    pub(super) fn several_identities(&self) -> Option<&str> {
+        self.several.as_deref()
     }
 
     /// Whether `chain`, which this connection was opened with, would be accepted at `now`.
@@ -72,5 +77,24 @@ impl Peer {
             self.trust = state.trust_generation;
         }
         true
+    }
+}
+
+/// Whose certificate this is, for the error log.
+fn describe(der: &[u8]) -> String {
+    /// Nobody needs to read more of a name, in characters.
+    const MAX_SUBJECT: usize = 100;
+    let subject = identity::subject(der).map_or_else(
+        |_| "subject unreadable".to_owned(),
+        |subject| {
+            format!(
+                "{:?}",
+                subject.chars().take(MAX_SUBJECT).collect::<String>()
+            )
+        },
+    );
+    match identity::of_certificate(der) {
+        Ok(identity) => format!("{subject}, identity {identity}"),
+        Err(_) => subject,
     }
 }

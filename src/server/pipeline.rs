@@ -1,7 +1,6 @@
 //! One request from its head to what its handler makes of it, in the order of `api.md` 1.3.
 
 use std::{
-    borrow::Cow,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,10 +9,13 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{
     Server, State,
+    blocking::guarded,
+    changes::Change,
     connection::Address,
     exchange::Exchange,
     failure::{Failure, Task},
     peer::Peer,
+    pending::{Answer, Delivery, Pending},
     proxy::{Client, Forwarded},
     routes::{self, Access, Argument, Route},
 };
@@ -28,8 +30,9 @@ use crate::{
         reply::Reply,
     },
     keystore::{self, KeyName},
-    log::Stream,
+    log::{Cause, Stream},
     policy::Policies,
+    secret::Secret,
 };
 
 /// The longest pattern of a list, in bytes.
@@ -107,11 +110,11 @@ pub(super) fn select<'n>(
 
 /// The key store has to answer this long before the client does not wait any more, so that it hears
 /// what went wrong and not that it took too long.
-const HEAD_START: Duration = Duration::from_millis(500);
+pub(super) const HEAD_START: Duration = Duration::from_millis(500);
 
 type Result<T> = std::result::Result<T, Failure>;
-type KeyUse = Box<dyn FnOnce(&MasterKey) -> Result<Reply> + Send>;
-type StoreUse = Box<dyn FnOnce(&Server, Deadline) -> Result<Reply> + Send>;
+type Use = Box<dyn FnOnce(&MasterKey) -> Result<Reply> + Send>;
+pub(super) type StoreUse = Box<dyn FnOnce(&Server, Deadline) -> Result<Reply> + Send>;
 
 /// What a handler wants to happen.
 pub(super) enum Outcome {
@@ -119,51 +122,67 @@ pub(super) enum Outcome {
     Done(Reply),
     /// Get this key, from the cache if it is there, and do this with it.
     Key(KeyName, KeyUse),
-    /// Do this on a key store thread.
-    Store(StoreUse),
+    /// Do this on a key store thread: it reads and changes nothing.
+    Names(StoreUse),
+    /// Change a key.
+    Change(Change),
     /// Answer with these events as they come.
     Stream(Stream),
 }
 
-/// What came of running a handler.
-pub(super) enum Progress {
-    /// This is the answer.
-    Done(Result<Reply>),
-    /// The answer comes later.
-    Later,
-    /// The answer is this stream.
-    Stream(Stream),
+/// What to do with a key, and how many bytes of secrets wait for that.
+pub(super) struct KeyUse {
+    pub(super) size: usize,
+    then: Use,
+}
+
+impl KeyUse {
+    pub(super) fn with(self, key: &MasterKey) -> Result<Reply> {
+        (self.then)(key)
+    }
 }
 
 impl Outcome {
-    pub(super) fn key(
+    /// Do this with the key `name` and with `secrets`.
+    pub(super) fn key<const N: usize>(
         name: KeyName,
-        then: impl FnOnce(&MasterKey) -> Result<Reply> + Send + 'static,
+        secrets: [Secret; N],
+        then: impl FnOnce(&MasterKey, [Secret; N]) -> Result<Reply> + Send + 'static,
     ) -> Self {
-        Self::Key(name, Box::new(then))
+        let use_of_key = KeyUse {
+            size: secrets.iter().map(Secret::len).sum(),
+            then: Box::new(move |key| then(key, secrets)),
+        };
+        Self::Key(name, use_of_key)
     }
 
-    pub(super) fn store(
+    pub(super) fn names(
         job: impl FnOnce(&Server, Deadline) -> Result<Reply> + Send + 'static,
     ) -> Self {
-        Self::Store(Box::new(job))
+        Self::Names(Box::new(job))
     }
-}
 
-/// A request that waits for a key which somebody is fetching.
-pub(super) struct Waiter {
-    address: Address,
-    then: KeyUse,
+    /// Change the key `name`: create or delete it, as `task` says.
+    pub(super) fn change(
+        name: KeyName,
+        task: Task,
+        job: impl FnOnce(&Server, &KeyName, Deadline) -> Result<Reply> + Send + 'static,
+    ) -> Self {
+        let key = name.clone();
+        Self::Change(Change {
+            name,
+            task,
+            job: Box::new(move |server, deadline| job(server, &key, deadline)),
+        })
+    }
 }
 
 /// What to do with a request whose head was read.
 pub(super) enum Admission {
     /// It may go on: its body can be at most so long (0: it is ignored).
     Granted(Exchange, usize),
-    /// Its answer is known.
-    Refused(Exchange, Failure),
-    /// Its path is not in its shortest form; the reply says so and is not audited.
-    Redirect(Reply),
+    /// This is the answer; after it the connection may have to be closed.
+    Answered(Reply, bool),
 }
 
 impl Server {
@@ -182,15 +201,25 @@ impl Server {
                 .as_ref()
                 .map(|query| format!("?{query}"))
                 .unwrap_or_default();
-            return Admission::Redirect(Failure::Moved(escape(&cleaned) + &query).reply());
+            // Neither audited nor counted.
+            let reply = Failure::Moved(escape(&cleaned) + &query).reply();
+            return Admission::Answered(reply, false);
         }
         let route = routes::find(&head.path);
         let path = std::mem::take(&mut head.path);
         let exchange = Exchange::begin(self, route, path, client.peer.identity(), now);
         match check(self, state, client, head.method, &exchange.path, route) {
             Ok(route) => Admission::Granted(exchange, route.max_body),
-            Err(failure) => Admission::Refused(exchange, failure),
+            Err(failure) => Admission::Answered(exchange.answer(Err(failure)), false),
         }
+    }
+
+    /// The answer to a request for `path` over a connection that would not be accepted any more, that
+    /// of `peer`.
+    pub(super) fn turn_away(&self, peer: &Peer, path: String, now: Instant) -> Reply {
+        let exchange = Exchange::begin(self, routes::find(&path), path, peer.identity(), now);
+        let failure = self.distrust(peer.identity(), &exchange.path);
+        exchange.answer(Err(failure))
     }
 
     /// Whether a client whose request to `path` was admitted some time ago would be admitted now.
@@ -211,104 +240,115 @@ impl Server {
 
     /// Runs the handler of a request that was admitted and whose body is complete.
     ///
-    /// An answer that comes later goes to `address`.
+    /// What it has to wait for goes to `address`.
     pub(super) fn run(
         &self,
-        exchange: &Exchange,
+        exchange: Exchange,
         body: &[u8],
-        address: impl FnOnce() -> Address,
-    ) -> Progress {
+        address: &impl Fn() -> Address,
+    ) -> Answer {
         let Some(route) = exchange.route else {
-            return Progress::Done(Err(Failure::NoSuchPath));
+            return self.finish(exchange, Err(Failure::NoSuchPath), address);
         };
-        let path = slashed(&exchange.path, route);
+        let path = route.slashed(&exchange.path);
         let argument = match route.argument {
             Argument::None => "",
             _ => path.strip_prefix(route.path).unwrap_or_default(),
         };
-        let call = Call {
+        let outcome = (route.handler)(&Call {
             server: self,
             identity: &exchange.identity,
             path: &path,
             argument,
             body,
-        };
-        let outcome = match (route.handler)(&call) {
-            Ok(outcome) => outcome,
-            Err(failure) => return Progress::Done(Err(failure)),
-        };
+        });
+        drop(path);
         match outcome {
-            Outcome::Done(reply) => Progress::Done(Ok(reply)),
-            Outcome::Stream(stream) => Progress::Stream(stream),
-            Outcome::Key(name, then) => {
-                let result = self.with_key(exchange, &name, then, address);
-                result.map_or(Progress::Later, Progress::Done)
-            }
-            Outcome::Store(job) => {
-                let Some(permit) = self.pool.reserve() else {
-                    return Progress::Done(Err(Failure::Overloaded));
-                };
-                let (server, address) = (self.me(), address());
-                let deadline = exchange.deadline.earlier(HEAD_START);
-                permit.submit(move || {
-                    if let Some(server) = server.upgrade() {
-                        let result = match deadline.has_passed(Instant::now()) {
-                            true => Err(Failure::Timeout),
-                            false => job(&server, deadline),
-                        };
-                        address.deliver(&server, result);
-                    }
-                });
-                Progress::Later
-            }
+            Err(failure) => self.finish(exchange, Err(failure), address),
+            Ok(Outcome::Done(reply)) => self.finish(exchange, Ok(reply), address),
+            Ok(Outcome::Stream(stream)) => Answer::Stream(exchange, stream),
+            Ok(Outcome::Key(name, then)) => self.with_key(exchange, &name, then, address),
+            Ok(Outcome::Names(job)) => self.with_names(exchange, job, address),
+            Ok(Outcome::Change(change)) => self.change(exchange, change, address),
         }
     }
 
-    /// `None` if the answer comes later, to `address`.
+    /// Answers a request, unless the answer must wait for its audit line.
+    pub(super) fn finish(
+        &self,
+        mut exchange: Exchange,
+        result: Result<Reply>,
+        address: &impl Fn() -> Address,
+    ) -> Answer {
+        let result = match result {
+            Ok(reply) if exchange.must_be_held(&reply) => {
+                if exchange.hold(address(), self) {
+                    return Answer::Later(Pending::for_line(exchange, reply));
+                }
+                Err(Failure::NotAudited)
+            }
+            result => result,
+        };
+        Answer::Now(exchange.answer(result))
+    }
+
     fn with_key(
         &self,
-        exchange: &Exchange,
+        exchange: Exchange,
         name: &KeyName,
         then: KeyUse,
-        address: impl FnOnce() -> Address,
-    ) -> Option<Result<Reply>> {
+        address: &impl Fn() -> Address,
+    ) -> Answer {
         // The cache knows seconds; when the request came is near enough.
         let now = exchange.arrived;
         if let Some(key) = self.cache.get(name, now) {
-            return Some(then(&key));
+            return self.finish(exchange, then.with(&key), address);
         }
         let Some(permit) = self.pool.reserve() else {
-            return Some(Err(Failure::Overloaded));
+            return self.finish(exchange, Err(Failure::Overloaded), address);
         };
-        let waiter = Waiter {
-            address: address(),
-            then,
+        match self.cache.get_or_wait(name, address(), now) {
+            Lookup::Hit(key, _) => return self.finish(exchange, then.with(&key), address),
+            Lookup::Waiting => {}
+            Lookup::Fetch(ticket) => {
+                let (server, name) = (self.me(), name.clone());
+                let deadline = exchange.deadline.earlier(HEAD_START);
+                self.pool.submit(permit, move || {
+                    let Some(server) = server.upgrade() else {
+                        return;
+                    };
+                    let key = guarded(|| server.fetch(&name, deadline));
+                    let found = key.as_ref().ok().cloned();
+                    for waiter in server.cache.complete(ticket, found, Instant::now()) {
+                        waiter.deliver(&server, Delivery::Key(key.clone()));
+                    }
+                });
+            }
+        }
+        Answer::Later(Pending::for_key(exchange, then))
+    }
+
+    fn with_names(
+        &self,
+        exchange: Exchange,
+        job: StoreUse,
+        address: &impl Fn() -> Address,
+    ) -> Answer {
+        let Some(permit) = self.pool.reserve() else {
+            return self.finish(exchange, Err(Failure::Overloaded), address);
         };
-        let ticket = match self.cache.get_or_wait(name, waiter, now) {
-            Lookup::Hit(key, waiter) => return Some((waiter.then)(&key)),
-            Lookup::Waiting => return None,
-            Lookup::Fetch(ticket) => ticket,
-        };
-        let (server, name) = (self.me(), name.clone());
+        let (server, address) = (self.me(), address());
         let deadline = exchange.deadline.earlier(HEAD_START);
-        permit.submit(move || {
-            let Some(server) = server.upgrade() else {
-                return;
-            };
-            let fetched = server.fetch(&name, deadline);
-            let waiters =
-                server
-                    .cache
-                    .complete(ticket, fetched.as_ref().ok().cloned(), Instant::now());
-            for Waiter { address, then } in waiters {
-                let result = match &fetched {
-                    Ok(key) => then(key),
-                    Err(failure) => Err(failure.clone()),
+        self.pool.submit(permit, move || {
+            if let Some(server) = server.upgrade() {
+                let names = match deadline.has_passed(Instant::now()) {
+                    true => Err(Failure::Timeout),
+                    false => guarded(|| job(&server, deadline)),
                 };
-                address.deliver(&server, result);
+                address.deliver(&server, Delivery::Names(names));
             }
         });
-        None
+        Answer::Later(Pending::for_names(exchange))
     }
 
     fn fetch(&self, name: &KeyName, deadline: Deadline) -> Result<Arc<MasterKey>> {
@@ -317,10 +357,9 @@ impl Server {
             .get(name, deadline)
             .map_err(|e| self.key_store_failure(&e, Task::Access, Some(name)))?;
         let key = stored::decode(value.expose()).map_err(|e| {
-            self.log_error(&format!(
-                "the stored value of key {:?} is no key: {e}",
-                name.as_str()
-            ));
+            self.log.error_from_outside(Cause::Failure, || {
+                format!("the stored value of key {:?} is no key: {e}", name.as_str())
+            });
             Failure::KeyStore(Task::Access)
         })?;
         Ok(Arc::new(key))
@@ -338,10 +377,10 @@ impl Server {
             self.health.hurry();
         }
         if matches!(failure, Failure::KeyStore(_) | Failure::Sealed) {
-            match name {
-                Some(name) => self.log_error(&format!("key {:?}: {error}", name.as_str())),
-                None => self.log_error(&error.to_string()),
-            }
+            self.log.error_from_outside(Cause::Failure, || match name {
+                Some(name) => format!("key {:?}: {error}", name.as_str()),
+                None => error.to_string(),
+            });
         }
         failure
     }
@@ -357,19 +396,20 @@ fn check(
     route: Option<&'static Route>,
 ) -> Result<&'static Route> {
     let Some(route) = route else {
-        client.check()?;
+        check_identity(server, client, path)?;
         return Err(Failure::NoSuchPath);
     };
     if !route.accepts(method) {
         return Err(Failure::MethodNotAllowed(route.method));
     }
-    let path = &*slashed(path, route);
+    let path = &*route.slashed(path);
     if !route.matches(path) {
         return Err(Failure::PathMismatch(route.pattern));
     }
-    client.check()?;
+    check_identity(server, client, path)?;
     if route.access == Access::Policy {
-        if client.peer.has_several_identities() {
+        if let Some(several) = client.peer.several_identities() {
+            server.explain_several(several, path);
             return Err(Failure::TooManyIdentities);
         }
         let identity = client.peer.identity();
@@ -380,12 +420,13 @@ fn check(
     Ok(route)
 }
 
-/// `path` with the trailing slash that it lacks if its argument is empty. So it is for the policy, too.
-fn slashed<'p>(path: &'p str, route: &Route) -> Cow<'p, str> {
-    match path.len() < route.path.len() {
-        true => Cow::Owned(format!("{path}/")),
-        false => Cow::Borrowed(path),
-    }
+/// What a TLS proxy forwarded must be one certificate, and so must that of a client beside proxies.
+fn check_identity(server: &Server, client: &Client<'_>, path: &str) -> Result<()> {
+    client.check().inspect_err(|_| {
+        if let Some(several) = client.peer.several_identities() {
+            server.explain_several(several, path);
+        }
+    })
 }
 
 /// Whether `path` is an API with `.` or `..` in the place of a name: that is a wrong name, not a path

@@ -51,9 +51,9 @@ pub(super) fn delete(call: &Call<'_>) -> Result<Outcome, Failure> {
 
 /// `name` if it can be the name of a policy.
 pub(super) fn policy_name(name: &str) -> Result<&str, Failure> {
-    match name::is_safe(name) {
-        true => Ok(name),
-        false => Err(Failure::InvalidPolicyName),
+    match name::check(name) {
+        Ok(()) => Ok(name),
+        Err(_) => Err(Failure::InvalidPolicyName),
     }
 }
 

@@ -70,7 +70,7 @@ impl<'a> Client<'a> {
             peer,
             refusal: Some(failure),
         };
-        if state.policies.has_proxies() && peer.has_several_identities() {
+        if state.policies.has_proxies() && peer.several_identities().is_some() {
             return refused(Failure::TooManyClientCertificates);
         }
         if !state.is_proxy(peer) {

@@ -22,8 +22,9 @@ use rustls_pki_types::UnixTime;
 use super::{
     Server, State,
     lifecycle::{self, Error, Options},
+    room,
 };
-use crate::{config::Config, tls};
+use crate::{config::Config, panics::survive, tls};
 
 /// How often the files of the certificate are looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -87,10 +88,10 @@ impl Reloader {
             let Some(server) = self.server.upgrade() else {
                 return;
             };
-            match is_asked {
+            survive(|| match is_asked {
                 true => self.reload(&server),
                 false => self.renew(&server),
-            }
+            });
         }
     }
 
@@ -135,6 +136,7 @@ impl Reloader {
         });
         server.cache.set_expiry(config.cache.into());
         server.log.configure(config.log);
+        server.set_max_connections(room::connections(config.connections));
         notes.extend(self.needs_restart(&config));
         self.certificate = material.certificate;
         (self.files, self.seen) = (files, files);

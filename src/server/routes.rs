@@ -1,6 +1,6 @@
 //! The API as a table: what is served, how, and by which handler.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use super::{Call, Outcome, failure::Failure, identity, key, policy, status, trace};
 use crate::http::Method;
@@ -103,6 +103,15 @@ impl Route {
             Argument::None => rest.is_empty(),
             Argument::PolicyAndIdentity => rest.bytes().filter(|c| *c == b'/').count() == 1,
             _ => !rest.contains('/'),
+        }
+    }
+
+    /// `path` with the trailing slash that it lacks if its argument is empty. So it is for the policy,
+    /// too.
+    pub fn slashed<'p>(&self, path: &'p str) -> Cow<'p, str> {
+        match path.len() < self.path.len() {
+            true => Cow::Owned(format!("{path}/")),
+            false => Cow::Borrowed(path),
         }
     }
 

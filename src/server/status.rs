@@ -39,7 +39,7 @@ pub(super) fn metrics_reply(server: &Server) -> Reply {
 
 /// What the parts of the server know by themselves.
 #[rustfmt::skip]
-fn readings(server: &Server) -> [Family; 12] {
+fn readings(server: &Server) -> [Family; 13] {
     let expiry = server.state().certificate_expiry.as_secs() as f64 - UnixTime::now().as_secs() as f64;
     let idle = server.registry.count(|connection| !connection.is_probe && connection.is_idle());
     [
@@ -48,6 +48,7 @@ fn readings(server: &Server) -> [Family; 12] {
         Family::gauge("kes_cache_size", "Keys in the cache.", server.cache.len() as f64),
         Family::gauge("kes_connections_open", "Open connections of clients.", server.registry.len() as f64),
         Family::gauge("kes_connections_idle", "Open connections that wait for their next request.", idle as f64),
+        Family::gauge("kes_connections_limit", "Open connections of clients at most.", server.max_connections() as f64),
         Family::gauge("kes_keystore_queue", "Jobs that wait for the key store or run.", server.pool.depth() as f64),
         Family::counter("kes_log_audit_events", "Audit events that were sent to subscribers.", server.log.events(Stream::Audit)),
         Family::counter("kes_log_audit_lost", "Audit lines that were lost because nobody read them.", server.log.audit_lost()),

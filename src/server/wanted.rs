@@ -3,13 +3,12 @@
 
 use std::{
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{Server, lifecycle};
-use crate::keystore::KeyName;
+use crate::{keystore::KeyName, panics::survive};
 
 /// How often it is looked whether the key store is available.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -44,10 +43,8 @@ pub(super) fn start(server: &Arc<Server>, names: Vec<KeyName>) -> io::Result<()>
                     return;
                 };
                 if Instant::now() >= next && server.health.is_fit() {
-                    // The panic hook has told the log; there is a next time.
-                    let _ = catch_unwind(AssertUnwindSafe(|| {
-                        missing.retain_mut(|key| !key.is_created(&server));
-                    }));
+                    // There is a next time.
+                    survive(|| missing.retain_mut(|key| !key.is_created(&server)));
                     next = Instant::now() + RETRY;
                 }
             }

@@ -1,10 +1,9 @@
 //! A worker: waits for one event at a time on the epoll that all workers share.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use rustix::event::epoll;
 
 use super::Server;
+use crate::panics::survive;
 
 /// The token of the event that ends all workers; no connection has it.
 pub(super) const STOP: u64 = u64::MAX;
@@ -31,9 +30,6 @@ pub(super) fn run(server: &Server) {
         let Some(connection) = server.registry.get(token) else {
             continue;
         };
-        // A bug in one request must not take the server down; the panic hook has told the log.
-        if catch_unwind(AssertUnwindSafe(|| connection.drive(server))).is_err() {
-            server.registry.remove(token);
-        }
+        survive(|| connection.drive(server));
     }
 }

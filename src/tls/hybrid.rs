@@ -15,12 +15,8 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
-use crate::secret;
-
 /// Bytes of a share of X25519.
 const POINT: usize = 32;
-/// Bytes of both secrets.
-const SECRETS: usize = SECRET + 32;
 
 /// Whatever is wrong with a share: the answer is the alert `illegal_parameter`.
 const INVALID: Error = Error::PeerMisbehaved(PeerMisbehaved::InvalidKeyShare);
@@ -129,15 +125,11 @@ fn split<const N: usize>(share: &[u8]) -> Result<(&[u8; N], &[u8]), Error> {
 
 /// Both secrets as one, in memory that rustls wipes.
 fn join(post_quantum: &Secret, classical: &SharedSecret) -> SharedSecret {
-    // As large as it gets, so that no copy of a part is left behind.
-    let mut secret = Vec::with_capacity(SECRETS);
-    secret.extend_from_slice(&**post_quantum);
-    secret.extend_from_slice(classical.secret_bytes());
-    secret.into()
+    [&**post_quantum, classical.secret_bytes()].concat().into()
 }
 
 fn fill_random(bytes: &mut [u8]) -> Result<(), Error> {
-    secret::fill_random(bytes).map_err(|_| GetRandomFailed.into())
+    getrandom::fill(bytes).map_err(|_| GetRandomFailed.into())
 }
 
 #[cfg(test)]
@@ -255,6 +247,9 @@ mod tests {
             mine.complete(&done.pub_key).unwrap().secret_bytes().len()
         };
         let thread = std::thread::Builder::new().stack_size(STACK);
-        assert_eq!(SECRETS, thread.spawn(exchange).unwrap().join().unwrap());
+        assert_eq!(
+            SECRET + POINT,
+            thread.spawn(exchange).unwrap().join().unwrap()
+        );
     }
 }

@@ -6,12 +6,13 @@ use std::{
     net::TcpStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::{Authority, Config, Profile, Server, TempDir, server::Refusal};
+use super::{Authority, Config, Profile, Server, TempDir, server::Refusal, wait_for};
 
 pub const TOKEN: &str = "refresh-token-of-the-tests";
 
@@ -98,6 +99,23 @@ impl Appliance {
     /// Lets it do nothing until it is told to go on: whoever asks it waits.
     pub fn pause(&self) {
         kill_process(Pid::from_child(&self.child), Signal::STOP).unwrap();
+        // A thread may still be in the middle of an answer.
+        let stopped = wait_for(Duration::from_secs(10), || self.is_stopped().then_some(()));
+        assert!(stopped.is_some(), "the appliance does not stop");
+    }
+
+    /// Whether each of its threads has stopped.
+    fn is_stopped(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let state = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat"));
+        tasks
+            .filter_map(|task| state(task.unwrap()).ok())
+            .all(|state| {
+                state
+                    .rsplit(") ")
+                    .next()
+                    .is_some_and(|state| state.starts_with('T'))
+            })
     }
 
     pub fn go_on(&self) {

@@ -479,6 +479,14 @@ impl Response {
         )
     }
 
+    /// A sample of the page of `/v1/metrics`.
+    pub fn sample(&self, name: &str) -> u64 {
+        let mut lines = self.text().lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("no {name}"));
+        value.parse().unwrap()
+    }
+
     /// Asserts an answer without content.
     #[track_caller]
     pub fn is_empty_success(&self) {

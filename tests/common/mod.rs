@@ -16,6 +16,7 @@ pub mod client;
 pub mod crowd;
 pub mod hpack;
 pub mod http2;
+pub mod inside;
 pub mod server;
 pub mod stream;
 
@@ -34,6 +35,7 @@ pub use self::{
     client::{Client, Connection, Response},
     crowd::Crowd,
     http2::Http2,
+    inside::Inside,
     server::{Config, Server},
     stream::Follower,
 };

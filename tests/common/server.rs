@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU8, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -47,6 +47,8 @@ pub struct Config {
     policies: Vec<(String, Vec<String>, Vec<String>)>,
     /// What stands after `tls.groups`; nothing if empty.
     pub groups: String,
+    /// What stands after `cache.expiry`.
+    pub expiry: &'static str,
     /// What stands under `tls.proxy`.
     proxy: String,
     directory: PathBuf,
@@ -71,6 +73,7 @@ impl Config {
             address: String::new(),
             policies: Vec::new(),
             groups: String::new(),
+            expiry: "{any: 5m0s, unused: 30s}",
             proxy: String::new(),
             directory: directory.to_owned(),
         }
@@ -146,7 +149,7 @@ impl Config {
             );
         }
         let audit = self.audit;
-        yaml.push_str("cache: {expiry: {any: 5m0s, unused: 30s}}\n");
+        let _ = writeln!(yaml, "cache: {{expiry: {}}}", self.expiry);
         let _ = writeln!(yaml, "log: {{error: on, audit: {audit}}}");
         let _ = match self.key_store.as_str() {
             "" => writeln!(yaml, "keys: {{fs: {{path: {}}}}}", path("keys")),
@@ -317,6 +320,43 @@ impl Server {
         );
     }
 
+    /// Asserts that of `total` lines with `text` in the error log, which others caused since `begin`, at
+    /// most `per_second` were written each second, and that it tells how many `what` were left out.
+    #[track_caller]
+    pub fn limits_errors(
+        &self,
+        total: u64,
+        text: &str,
+        what: &str,
+        per_second: u64,
+        begin: Instant,
+    ) {
+        let more = format!(" more {what} within a second: left out of this log");
+        let look = || {
+            let stderr = self.stderr();
+            let counts = stderr.lines().filter_map(|line| line.split_once(&more));
+            let count = |(before, _): (&str, _)| before.rsplit(' ').next()?.parse::<u64>().ok();
+            let left_out: u64 = counts.map(|found| count(found).unwrap()).sum();
+            (stderr.matches(text).count() as u64, left_out)
+        };
+        let seconds = begin.elapsed().as_secs();
+        let all = wait_for(PATIENCE, || {
+            let (lines, left_out) = look();
+            (lines + left_out >= total).then_some((lines, left_out))
+        });
+        let (lines, left_out) = all.unwrap_or_else(|| panic!("of {total}: {:?}", look()));
+        assert_eq!(
+            total,
+            lines + left_out,
+            "{lines} lines, {left_out} left out"
+        );
+        assert!(lines >= per_second.min(total), "{lines} lines");
+        assert!(
+            lines <= per_second * (seconds + 2),
+            "{lines} lines in {seconds} s"
+        );
+    }
+
     /// Waits until there are `count` audit events, and returns all there are a moment later.
     pub fn audit(&self, count: usize) -> Vec<Value> {
         wait_for(PATIENCE, || {
@@ -361,13 +401,17 @@ impl Server {
 
     /// A sample of `/v1/metrics`.
     pub fn metric(&self, name: &str) -> u64 {
-        let page = self.root().get("/v1/metrics");
-        let mut lines = page.text().lines();
-        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value
-            .unwrap_or_else(|| panic!("no {name}"))
-            .parse()
-            .unwrap()
+        self.root().get("/v1/metrics").sample(name)
+    }
+
+    /// The time that processors have spent on it.
+    pub fn cpu_time(&self) -> Duration {
+        // In hundredths of a second on every machine; the name before them may have blanks.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let (_, numbers) = stat.rsplit_once(") ").unwrap();
+        let times = numbers.split(' ').skip(11).take(2);
+        let ticks: u64 = times.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(10 * ticks)
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -406,10 +450,16 @@ fn free_address() -> SocketAddr {
         .unwrap()
 }
 
+/// The binary under test: that of this profile, or the one that `KES` names.
+fn program() -> PathBuf {
+    let named = std::env::var_os("KES").map(PathBuf::from);
+    named.unwrap_or_else(|| env!("CARGO_BIN_EXE_kes").into())
+}
+
 fn spawn(config: &Config, address: SocketAddr) -> Child {
     let file = config.file("config.yml", &config.yaml(address));
     let output = |name| File::create(config.directory.join(name)).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kes"));
+    let mut command = Command::new(program());
     command
         .arg("server")
         .arg("--config")

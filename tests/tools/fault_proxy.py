@@ -11,22 +11,26 @@ prefix, all do. Nothing is printed but errors of the proxy itself.
 The control port speaks plain HTTP. `POST /__faults` replaces all faults by those in its JSON body,
 `{}` ends them; `GET /__faults` says what is set and what has happened since the start:
 
-    {"faults": {...}, "injected": {"swallow": 2, ...}, "requests": {"GET": 7, "PUT": 3, ...}}
+    {"faults": {...}, "injected": {"swallow": 2, ...}, "requests": {"GET": 7, "PUT": 3, ...},
+     "below": {"GET": 2, "PUT": 1, ...}}
 
-`requests` counts all requests that came in, those without faults included. Each fault is an object
+`requests` counts all requests that came in, those without faults included, and `below` those of them
+whose paths may meet faults. Each fault is an object
 with `next`, a number of requests, or `probability`, from 0 to 1. A `next` goes first to the requests
 it applies to; several faults with a probability are tried in this order, and at most one hits:
 
     hang     the connection stays open, no answer ever comes; nothing is forwarded
     drop     the connection is closed, nothing is forwarded
-    status   `status` (503) and `body` ('{"errors":["..."]}') are the answer; nothing is forwarded
+    status   `status` (503) and `body` ('{"errors":["..."]}') are the answer, with `headers` ({}) besides;
+             nothing is forwarded
     swallow  a write is answered with `status` (204) and `body` (''), and not forwarded
     lose     is forwarded, then the connection is closed without an answer
     double   a write is forwarded twice, the second answer is the answer
     stale    a GET is answered as it was before the last write of that path; applies to no other GET
     delay    is forwarded after `seconds` (1)
 
-A write is PUT, POST or DELETE. `"method": "PUT"` limits a fault to one method. Besides, `"cut": true`
+A write is PUT, POST or DELETE. `"method": "PUT"` limits a fault to one method, and `"path": "/v1/a?b=c"`
+to one path with its query. Besides, `"cut": true`
 makes new connections hang before the TLS handshake, and requests on the open ones, whatever the
 prefix, until faults are set again.
 """
@@ -63,6 +67,7 @@ class State:
         self.changed = threading.Condition(self.lock)
         self.injected = dict.fromkeys(FAULTS + ('cut',), 0)
         self.requests = {}
+        self.below = {}
         self.before_write = {}  # path -> the answer its GET had before the last write
 
     def set(self, wanted):
@@ -73,7 +78,7 @@ class State:
         for name, fault in wanted.items():
             if name not in FAULTS:
                 raise ValueError(f'unknown fault {name!r}')
-            unknown = set(fault) - {'next', 'probability', 'method', 'status', 'body', 'seconds'}
+            unknown = set(fault) - {'next', 'probability', 'method', 'path', 'status', 'body', 'headers', 'seconds'}
             if unknown or not ('next' in fault) ^ ('probability' in fault):
                 raise ValueError(f'{name} needs either next or probability, and knows no {sorted(unknown)}')
             float(fault.get('probability', 0)), int(fault.get('next', 0)), int(fault.get('status', 0)), float(fault.get('seconds', 0))
@@ -85,7 +90,8 @@ class State:
 
     def report(self):
         with self.lock:
-            return {'faults': dict(self.faults, cut=self.cut), 'injected': self.injected, 'requests': self.requests}
+            return {'faults': dict(self.faults, cut=self.cut), 'injected': self.injected,
+                    'requests': self.requests, 'below': self.below}
 
     def applies(self, path):
         return not self.prefixes or path.startswith(self.prefixes)
@@ -94,6 +100,8 @@ class State:
         """The fault that this request meets, if any."""
         with self.lock:
             self.requests[method] = self.requests.get(method, 0) + 1
+            if self.applies(path):
+                self.below[method] = self.below.get(method, 0) + 1
             if self.cut:
                 self.injected['cut'] += 1
                 return 'cut', {}
@@ -114,7 +122,7 @@ class State:
         return name, dict(fault)
 
     def _fits(self, name, fault, method, path):
-        if fault.get('method', method) != method:
+        if fault.get('method', method) != method or fault.get('path', path) != path:
             return False
         if name in ('swallow', 'double'):
             return method in WRITES
@@ -184,7 +192,8 @@ class Proxy(BaseHTTPRequestHandler):
         if name == 'drop':
             raise Closed
         if name == 'status':
-            return self.send(fault.get('status', 503), [('Content-Type', 'application/json')],
+            headers = {'Content-Type': 'application/json', **fault.get('headers', {})}
+            return self.send(fault.get('status', 503), headers.items(),
                              fault.get('body', '{"errors":["made up by the proxy"]}').encode())
         if name == 'swallow':
             return self.send(fault.get('status', 204), [], fault.get('body', '').encode())

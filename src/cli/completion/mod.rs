@@ -3,11 +3,13 @@
 //! The scripts of the shells are thin: they hand the words to `kes completion words`, which prints
 //! what fits, so that they never disagree with the program.
 
+use std::ffi::OsString;
+
 use super::{
     Args, Failure,
-    args::{Flag, Takes},
-    commands::{self, Command, Kind, below},
-    help::{HELP, dashed},
+    args::{Flag, HELP, Takes},
+    commands::{self, CLIENT, Command, INSECURE, Kind, below},
+    help::dashed,
     identity, key, policy, print,
     style::harmless,
 };
@@ -62,10 +64,11 @@ fn answer(words: &[&str]) -> String {
         Next::Files => return FILES.to_owned(),
         Next::Words(found) => found,
         Next::Names(kind) => {
-            let is_insecure = words
-                .iter()
-                .any(|word| matches!(*word, "-k" | "--k" | "-insecure" | "--insecure"));
-            let names = names(kind, started, is_insecure).unwrap_or_default();
+            let names = names(kind, started, is_insecure(words)).unwrap_or_default();
+            let fits = |name: &String| name.starts_with(started);
+            if kind == Kind::Holder && !names.iter().any(fits) {
+                return FILES.to_owned();
+            }
             names
                 .into_iter()
                 .map(|name| (name, String::new()))
@@ -82,6 +85,16 @@ fn answer(words: &[&str]) -> String {
     lines
 }
 
+/// Whether the words ask not to check the server's certificate.
+fn is_insecure(words: &[&str]) -> bool {
+    let flags = words.iter().filter(|word| {
+        let name = word.split_once('=').map_or(**word, |(name, _)| name);
+        flag_name(name).is_some_and(|name| INSECURE.names.contains(&name))
+    });
+    let flags = flags.map(OsString::from);
+    Args::parse(flags, CLIENT).is_ok_and(|args| args.is_set(INSECURE.names[0]))
+}
+
 /// What may stand in the place of the last word.
 fn next(words: &[&str]) -> Next {
     let Some((started, before)) = words.split_last() else {
@@ -92,15 +105,20 @@ fn next(words: &[&str]) -> Next {
             return next_of_command(command, &before[count..], started);
         }
     }
-    let mut found: Vec<(String, String)> = Vec::new();
     if started.starts_with('-') {
-        found.push(("--help".to_owned(), HELP.help.to_owned()));
+        let mut found = vec![("--help".to_owned(), HELP.help.to_owned())];
         if before.is_empty() {
             found.push(("--version".to_owned(), "print the version".to_owned()));
         }
         return Next::Words(found);
     }
-    for (path, command) in below(before) {
+    Next::Words(command_words(before))
+}
+
+/// The words that may follow `before` in the words of a command.
+fn command_words(before: &[&str]) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    for (path, command) in below(before).filter(|(path, _)| path.len() > before.len()) {
         let word = path[before.len()];
         if found.iter().any(|(known, _)| known == word) {
             continue;
@@ -116,7 +134,7 @@ fn next(words: &[&str]) -> Next {
         };
         found.push((word.to_owned(), meaning));
     }
-    Next::Words(found)
+    found
 }
 
 /// What may follow the words of a command and `before`.
@@ -149,11 +167,16 @@ fn next_of_command(command: &Command, before: &[&str], started: &str) -> Next {
                 }),
         };
     }
-    match command.arguments.get(arguments) {
-        Some(argument) if argument.kind == Kind::File => Next::Files,
-        Some(argument) if argument.kind == Kind::Text => Next::Words(choices(argument.name, "")),
-        Some(argument) => Next::Names(argument.kind),
+    let last = command.arguments.last();
+    let repeated = last.filter(|argument| argument.is_repeated);
+    match command.arguments.get(arguments).or(repeated) {
         None => Next::Words(flags(command)),
+        Some(argument) => match argument.kind {
+            Kind::Text => Next::Words(choices(argument.name, "")),
+            Kind::Command => Next::Words(command_words(before)),
+            Kind::File => Next::Files,
+            kind => Next::Names(kind),
+        },
     }
 }
 
@@ -198,10 +221,10 @@ fn names(kind: Kind, started: &str, is_insecure: bool) -> Option<Vec<String>> {
     let (api, read): (_, Read) = match kind {
         Kind::Key => ("key", key::names),
         Kind::Policy => ("policy", policy::names),
-        Kind::Identity => ("identity", |list| {
+        Kind::Identity | Kind::Holder => ("identity", |list| {
             Ok(identity::parse(list)?.into_keys().collect())
         }),
-        Kind::Text | Kind::File => return None,
+        Kind::Text | Kind::File | Kind::Command => return None,
     };
     let pattern = format!("{}*", glob::escape(started));
     let path = format!("/v1/{api}/list/{}", escape(&pattern));
@@ -271,5 +294,33 @@ mod tests {
         assert_eq!(Next::Names(Kind::Key), next(&["key", "rm", "-k", "a"]));
         assert_eq!(Next::Words(vec![]), next(&["key", "create", ""]));
         assert_eq!(Next::Words(vec![]), next(&["key", "derive", "a", ""]));
+        assert_eq!(Next::Names(Kind::Key), next(&["key", "rm", "a", "b", ""]));
+        assert_eq!(Next::Names(Kind::Holder), next(&["policy", "why", ""]));
+        // Without a server that knows identities.
+        assert_eq!(FILES, answer(&["policy", "why", "app."]));
+    }
+
+    #[test]
+    fn help_is_completed_with_commands() {
+        assert_eq!(["key"], *words(&["help", "k"]));
+        assert!(words(&["help", "key", ""]).contains(&"derive".to_owned()));
+        assert_eq!(["new", "of"], *words(&["help", "tool", "identity", ""]));
+        assert!(words(&["help", "key", "derive", ""]).is_empty());
+        assert_eq!(["--help"], *words(&["help", "--"]));
+    }
+
+    #[test]
+    fn the_server_is_checked_unless_a_flag_says_otherwise() {
+        for (word, wanted) in [
+            ("-k", true),
+            ("--insecure", true),
+            ("-insecure=true", true),
+            ("-k=false", false),
+            ("--insecure=0", false),
+            ("-insecur", false),
+            ("k", false),
+        ] {
+            assert_eq!(wanted, is_insecure(&["key", "derive", word, ""]), "{word}");
+        }
     }
 }

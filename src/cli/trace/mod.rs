@@ -7,7 +7,7 @@ mod table;
 mod view;
 
 use std::{
-    io::{self, BufRead as _, BufReader, IsTerminal as _, Read, Write as _},
+    io::{self, BufRead as _, BufReader, Read, Write as _},
     thread,
     time::{Duration, SystemTime},
 };
@@ -22,6 +22,7 @@ use super::{
     args::{Flag, Takes},
     client,
     commands::{INSECURE, JSON},
+    is_terminal,
     style::harmless,
     wants_json,
 };
@@ -78,7 +79,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Some(name) => [Kind::Audit, Kind::Error, Kind::Metric]
             .into_iter()
             .find(|kind| kind.name().eq_ignore_ascii_case(name))
-            .ok_or_else(|| format!("invalid log type --type: {name:?}"))?,
+            .ok_or_else(|| {
+                format!("invalid log type --type: {name:?}: use audit, error or metric")
+            })?,
     };
     let rate = args.value("rate").unwrap_or("3s");
     let rate = duration::parse_non_negative(rate)
@@ -94,11 +97,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
             Source::Log(kind, Box::new(BufReader::new(stream)))
         }
     };
-    match wants_json(args) {
-        true => {
-            let is_terminal = io::stdout().is_terminal();
-            source.each(&mut |item| print(&item, is_terminal))
-        }
+    let is_terminal = is_terminal();
+    // Only a terminal can show a table.
+    match wants_json(args) || !is_terminal {
+        true => source.each(&mut |item| print(&item, is_terminal)),
         false => on_screen(kind, source),
     }
 }

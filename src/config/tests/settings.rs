@@ -284,6 +284,7 @@ fn one_text_each(value: &str) -> Vec<(String, String)> {
         "log.error",
         "log.audit",
         "probe.address",
+        "limits.connections",
         "keys[].name",
         "keystore.required",
         "keystore.fs.path",
@@ -449,8 +450,8 @@ fn refused_policies_are_named_with_their_place() {
     );
     assert_starts(
         &error("policy: { a: { paths: [/a, '/[b'] } }"),
-        "policy \"a\" contains invalid glob patterns: syntax error in pattern \
-         (kes.yml line 1 column 28, field policy.a.paths[1]: ",
+        "policy \"a\" contains invalid glob patterns: syntax error in pattern: a '[' has no \
+         ']'; write '[[]' for the character (kes.yml line 1 column 28, field policy.a.paths[1]: ",
     );
     assert_starts(
         &error("policy: { a: { identities: [disabled] } }"),
@@ -478,6 +479,20 @@ fn there_are_probes_only_where_the_file_says_so() {
     }
     let text = "address: ':0'\nprobe: { address: ':0' }";
     assert_eq!(Some("0.0.0.0:0".parse().unwrap()), load(text).probe);
+}
+
+#[test]
+fn connections_are_limited_by_a_number_or_by_memory() {
+    assert_eq!(None, load("").connections);
+    assert_eq!(None, load("limits: { connections: }").connections);
+    for (text, number) in [("10000", 10_000), ("'1'", 1), ("'${PORT}'", 7000)] {
+        let text = format!("limits: {{ connections: {text} }}");
+        assert_eq!(Some(number), load(&text).connections, "{text}");
+    }
+    assert_starts(
+        &error("limits:\n  connections: none"),
+        "invalid number of connections: \"none\" (kes.yml line 2 column 16, field limits.connections: ",
+    );
 }
 
 #[test]

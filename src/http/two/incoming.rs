@@ -107,7 +107,7 @@ impl Connection {
             let is_wrong = frame.kind == HEADERS && frame.depends_on_itself();
             return self.open(
                 id,
-                head.filter(|_| !is_wrong),
+                head.and_then(|head| head.unless(is_wrong)),
                 block.ends_stream,
                 has_room,
                 now,
@@ -122,7 +122,7 @@ impl Connection {
             // Trailers: of no interest, but they end the body.
             Some(at) => {
                 let is_complete = self.streams[at].left.is_none_or(|left| left == 0);
-                let is_trailer = head.is_some_and(|head| head.is_trailer);
+                let is_trailer = head.is_ok_and(|head| head.is_trailer);
                 if !block.ends_stream || !is_complete || !is_trailer {
                     return self.fail(id, Code::Protocol, now, out);
                 }
@@ -135,17 +135,19 @@ impl Connection {
     fn open(
         &mut self,
         id: u32,
-        head: Option<request::Fields>,
+        head: Result<request::Fields, String>,
         ends_stream: bool,
         has_room: bool,
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<Event<'static>> {
-        let head = head.filter(|head| !ends_stream || head.length.is_none_or(|length| length == 0));
-        let Some(head) = head.and_then(|head| head.request(ends_stream)) else {
-            self.count(Kind::Refused, now)?;
-            self.reset(id, Code::Protocol, out);
-            return Ok(Event::Nothing);
+        let head = match head.and_then(|head| head.request(ends_stream)) {
+            Ok(head) => head,
+            Err(path) => {
+                self.count(Kind::Refused, now)?;
+                self.reset(id, Code::Protocol, out);
+                return Ok(Event::Malformed(path));
+            }
         };
         if self.streams.len() >= MAX_STREAMS || !has_room {
             self.count(Kind::Refused, now)?;

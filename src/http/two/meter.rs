@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Continuation,
     /// Requests and bodies that are refused without an answer.
     Refused,
+    /// Answers that were reset since the client made no room for them.
+    Unread,
     /// What makes sense now and then beside requests: `WINDOW_UPDATE`, `PRIORITY`, empty `DATA`,
     /// `RST_STREAM` after the end of the answer, frames of unknown types.
     Other,
@@ -34,12 +36,13 @@ struct Allowance {
 /// In the order of [`Kind`]. A client that gives up all of its requests at once is honest, and Go
 /// sends a ping along with a reset.
 #[rustfmt::skip]
-const ALLOWANCES: [Allowance; 6] = [
+const ALLOWANCES: [Allowance; 7] = [
     Allowance { burst: 500, per_second: 100, per_request: 0 },
     Allowance { burst: 20, per_second: 1, per_request: 0 },
     Allowance { burst: 500, per_second: 20, per_request: 0 },
     Allowance { burst: 64, per_second: 16, per_request: 0 },
     Allowance { burst: 1000, per_second: 100, per_request: 0 },
+    Allowance { burst: 100, per_second: 1, per_request: 0 },
     Allowance { burst: 2000, per_second: 500, per_request: 8 },
 ];
 

@@ -18,8 +18,7 @@ use self::{
     hpack::Decoder,
     meter::{Kind, Meter},
 };
-use super::{Malformed, head::Head};
-use crate::secret;
+use super::{Refused, head::Head};
 
 /// What a client sends first.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -52,8 +51,11 @@ pub enum Code {
 /// What has come in.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A request on this stream; complete if it has no body.
-    Request(u32, Result<Head, Malformed>, bool),
+    /// A request on this stream; complete if it has no body. One that is refused seems to be for this
+    /// path.
+    Request(u32, Result<Head, Refused>, bool),
+    /// A request that was reset, as it is malformed. It seems to be for this path.
+    Malformed(String),
     /// Bytes of its body; complete if they are the last.
     Body(u32, &'a [u8], bool),
     /// The client does not want the answer any more, or sent something wrong.
@@ -294,8 +296,6 @@ impl Connection {
         };
         self.streams[at].to_send -= body.len() as i64;
         self.to_send -= body.len() as i64;
-        let frames = body.len().div_ceil(MAX_FRAME).max(1);
-        secret::reserve(out, body.len() + frames * HEADER);
         let mut rest = body;
         loop {
             let (part, more) = rest.split_at(rest.len().min(MAX_FRAME));
@@ -337,6 +337,16 @@ impl Connection {
             put_number(out, WINDOW_UPDATE, 0, self.untold as u32);
             self.to_receive += std::mem::take(&mut self.untold);
         }
+    }
+
+    /// Ends a stream for whose answer the client makes no room.
+    ///
+    /// # Errors
+    /// If there are too many of them: the connection must end.
+    pub fn give_up(&mut self, stream: u32, now: Instant, out: &mut Vec<u8>) -> Result<()> {
+        self.count(Kind::Unread, now)?;
+        self.reset(stream, Code::Cancel, out);
+        Ok(())
     }
 
     /// Ends a stream.

@@ -5,8 +5,8 @@ use super::{
     hpack::{Broken, Decoder, OVERHEAD},
 };
 use crate::http::{
-    Malformed, Method,
-    head::{CONTINUE, Framing, Head, UNSUPPORTED_EXPECTATION},
+    Malformed, Method, Refused,
+    head::{CONTINUE, Framing, Head, UNSUPPORTED_EXPECTATION, seeming_path},
 };
 
 /// A well-formed header block.
@@ -28,7 +28,8 @@ pub(super) struct Fields {
     has_regular: bool,
 }
 
-/// Reads a header block, and keeps the values of the field `kept`. `None` if it is malformed.
+/// Reads a header block, and keeps the values of the field `kept`. One that is malformed seems to be for
+/// the path that is returned instead.
 ///
 /// # Errors
 /// [`Broken`] if it can't be decoded.
@@ -36,7 +37,7 @@ pub(super) fn read(
     decoder: &mut Decoder,
     block: &[u8],
     kept: Option<&str>,
-) -> Result<Option<Fields>, Broken> {
+) -> Result<Result<Fields, String>, Broken> {
     let mut fields = Fields {
         is_trailer: true,
         ..Fields::default()
@@ -44,11 +45,26 @@ pub(super) fn read(
     let mut is_well_formed = true;
     decoder.decode(block, |name, value| {
         is_well_formed = is_well_formed && fields.add(name, value, kept).is_some();
+        if !is_well_formed && name == b":path" && fields.path.is_none() {
+            fields.path = Some(seeming_path(value));
+        }
     })?;
-    Ok(is_well_formed.then_some(fields))
+    Ok(fields.unless(!is_well_formed))
 }
 
 impl Fields {
+    /// The fields, or the path that they seem to be for if something `is_wrong`.
+    pub(super) fn unless(self, is_wrong: bool) -> Result<Self, String> {
+        match is_wrong {
+            false => Ok(self),
+            true => Err(self.seeming_path()),
+        }
+    }
+
+    fn seeming_path(&self) -> String {
+        seeming_path(self.path.as_deref().unwrap_or_default().as_bytes())
+    }
+
     /// Takes up a field. `None` if that makes the block malformed.
     fn add(&mut self, name: &[u8], value: &[u8], kept: Option<&str>) -> Option<()> {
         self.size += name.len() + value.len() + OVERHEAD;
@@ -116,27 +132,38 @@ impl Fields {
         is_new.then_some(())
     }
 
-    /// The request, and the length of its body if that was announced. `None` if it lacks something.
-    /// Its head may be refused all the same.
+    /// The request, and the length of its body if that was announced. Its head may be refused all the
+    /// same: the path is that which it seems to be for.
+    ///
+    /// # Errors
+    /// The same path, if it lacks something.
     pub(super) fn request(
-        self,
+        mut self,
         is_complete: bool,
-    ) -> Option<(Result<Head, Malformed>, Option<u64>)> {
+    ) -> Result<(Result<Head, Refused>, Option<u64>), String> {
+        let is_empty = self.length.is_none_or(|length| length == 0);
+        if is_complete && !is_empty {
+            return Err(self.seeming_path());
+        }
         if self.size > MAX_HEADERS {
             let refusal = Malformed {
                 status: 431,
                 reason: "request head over 64 KiB",
             };
-            return Some((Err(refusal), None));
+            return Ok((Err((refusal, self.seeming_path())), None));
         }
-        let method = self.method.filter(|_| self.has_scheme)?;
         // RFC 9113 8.3.1: the absolute form of HTTP/1.1 is none here, and what is in front of us may
         // not know it.
-        let path = self
-            .path
-            .filter(|path| path.starts_with('/') || path == "*")?;
+        let is_path = |path: &String| path.starts_with('/') || path == "*";
+        let (Some(method), true) = (self.method, self.has_scheme) else {
+            return Err(self.seeming_path());
+        };
+        let Some(path) = self.path.take_if(|path| is_path(path)) else {
+            return Err(self.seeming_path());
+        };
         if self.expects_more {
-            return Some((Err(UNSUPPORTED_EXPECTATION), self.length));
+            let refusal = (UNSUPPORTED_EXPECTATION, seeming_path(path.as_bytes()));
+            return Ok((Err(refusal), self.length));
         }
         let head = Head::new(method, &path).map(|head| Head {
             framing: match (is_complete, self.length) {
@@ -149,7 +176,8 @@ impl Fields {
             kept: self.kept,
             ..head
         });
-        Some((head, self.length))
+        let head = head.map_err(|malformed| (malformed, seeming_path(path.as_bytes())));
+        Ok((head, self.length))
     }
 }
 
@@ -172,9 +200,9 @@ mod tests {
         }
         let fields = read(&mut Decoder::default(), &block, None).unwrap();
         match fields.and_then(|fields| fields.request(true)) {
-            Some((Ok(head), _)) => format!("{:?} {}", head.method, head.path),
-            Some((Err(refusal), _)) => refusal.status.to_string(),
-            None => "malformed".to_owned(),
+            Ok((Ok(head), _)) => format!("{:?} {}", head.method, head.path),
+            Ok((Err((refusal, _)), _)) => refusal.status.to_string(),
+            Err(_) => "malformed".to_owned(),
         }
     }
 

@@ -85,13 +85,13 @@ impl Peer {
                     head.path,
                     head.kept.len()
                 )),
-                Event::Request(id, Err(e), _) => Some(format!("{id} {}", e.status)),
+                Event::Request(id, Err((e, _)), _) => Some(format!("{id} {}", e.status)),
                 Event::Body(id, bytes, is_complete) => Some(format!(
                     "{id} {} {is_complete}",
                     String::from_utf8_lossy(bytes)
                 )),
                 Event::Reset(id) => Some(format!("{id} reset")),
-                Event::Nothing => None,
+                Event::Malformed(_) | Event::Nothing => None,
             });
         }
     }

@@ -16,7 +16,7 @@ use crate::{
         remote::{Answer, Call, NoAnswer, Remote, clean, json},
         token::{Authority, Lease, NoLease, Refusal, Token},
     },
-    secret::{Secret, Wiped},
+    secret::Secret,
 };
 
 const TOKENS: &str = "/api/v1/auth/tokens";
@@ -102,9 +102,12 @@ impl Appliance {
             401 => "is the user of gemalto.keysecure.credentials.token still allowed to log in?"
                 .to_owned(),
             403 => format!("may the user of the refresh token {right} secrets in {domain}?"),
-            300..=399 | 404 | 405 => {
-                "the API is not there: check gemalto.keysecure.endpoint".to_owned()
-            }
+            300..=399 | 404 | 405 => "the API is not there: check gemalto.keysecure.endpoint, and \
+                                      what stands in front of the appliance"
+                .to_owned(),
+            409 => "this is no answer of an appliance: check gemalto.keysecure.endpoint, and what \
+                    stands in front of it"
+                .to_owned(),
             413 | 422 => "does the appliance limit the size or the names of secrets?".to_owned(),
             429 => "it gets more calls than it allows".to_owned(),
             500.. => "look at the state and the logs of the appliance".to_owned(),
@@ -211,25 +214,30 @@ fn lease(answer: &Answer) -> Result<Lease, String> {
     if !jwt.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("the auth token has characters that no header can hold".to_owned());
     }
-    let mut header = Wiped::with_capacity(jwt.len() + 7);
-    header.extend_from_slice(b"Bearer ");
-    header.extend_from_slice(jwt.as_bytes());
     let lifetime = Duration::from_secs(login.duration.unsigned_abs());
     Ok(Lease {
-        token: Some(header.into()),
+        token: Some(Secret::new(format!("Bearer {jwt}").into_bytes())),
         lifetime: Some(lifetime.min(MAX_LIFETIME)),
         is_renewable: false,
     })
 }
 
+/// An error of the appliance (`backends.md` 3.3).
+#[derive(Deserialize)]
+struct Said {
+    #[serde(rename = "codeDesc")]
+    text: String,
+    code: i64,
+}
+
+/// Whether the appliance itself answers with `status`: what stands in front of it may do so as well,
+/// without knowing anything about secrets.
+pub(super) fn says(answer: &Answer, status: u16) -> bool {
+    answer.status == status && answer.json::<Said>().is_ok()
+}
+
 /// What the appliance, or a proxy before it, says in an answer that is an error.
 fn said(answer: &Answer) -> String {
-    #[derive(Deserialize)]
-    struct Said {
-        #[serde(rename = "codeDesc")]
-        text: String,
-        code: i64,
-    }
     if answer.status < 300 {
         return String::new();
     }
@@ -344,6 +352,28 @@ mod tests {
         assert_eq!("\u{e9}".repeat(MAX_SAID) + "...", long);
         assert_eq!("", said(&answer(200, "a value")), "it may be a value");
         assert_eq!("", said(&answer(503, "")));
+    }
+
+    #[test]
+    fn only_the_appliance_itself_says_that_there_is_no_secret() {
+        let own = r#"{"code":6,"codeDesc":"NCERRResourceNotFound: Resource not found"}"#;
+        assert!(says(&answer(404, own), 404));
+        assert!(!says(&answer(409, own), 404));
+        for other in [
+            "",
+            "404 page not found\n",
+            "<html></html>",
+            "{}",
+            "[]",
+            "null",
+            r#"{"code":404}"#,
+            r#"{"codeDesc":"x"}"#,
+            r#"{"code":"404","codeDesc":"x"}"#,
+            r#"{"code":404,"message":"no route"}"#,
+            r#"{"code":6,"codeDesc":"NCERRResourceNotFound: Resource not f"#,
+        ] {
+            assert!(!says(&answer(404, other), 404), "{other}");
+        }
     }
 
     #[test]

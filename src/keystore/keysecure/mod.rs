@@ -21,7 +21,7 @@ use super::{
     token::{Keeper, Rules},
 };
 use crate::{crypto::Text, deadline::Deadline, secret::Secret};
-use appliance::{Appliance, Failed};
+use appliance::{Appliance, Failed, says};
 
 const SECRETS: &str = "/api/v1/vault/secrets";
 /// The largest answer with a value: JSON may write one byte with six.
@@ -71,6 +71,7 @@ impl KeySecure {
             ca: settings.ca.as_deref(),
             ca_field: "gemalto.keysecure.tls.ca",
             pause: 200..1000,
+            has_standbys: false,
         })
         .map_err(Error::during(CONNECT))?;
         let notices = Arc::new(Notices::default());
@@ -136,7 +137,7 @@ impl KeySecure {
         let answer = self.ask("POST", &path, None, MAX_ANSWER, deadline)?;
         match answer.status {
             200 => {}
-            404 => return Ok(None),
+            _ if says(&answer, 404) => return Ok(None),
             _ => return Err(self.site.refusal("POST", &path, &answer, "export", None)),
         }
         let unusable = |why: &str| self.site.unusable("POST", &path, why);
@@ -200,10 +201,10 @@ impl KeySecure {
                         )),
                     };
                 }
-                Ok(answer) if answer.status == 409 && answer.is_repeat => {
+                Ok(answer) if says(&answer, 409) && answer.is_repeat => {
                     return self.is_there(name, value, deadline);
                 }
-                Ok(answer) if answer.status == 409 => return Ok(false),
+                Ok(answer) if says(&answer, 409) => return Ok(false),
                 Ok(answer) => (
                     answer.is_repeat || answer.status >= 500,
                     self.site
@@ -300,7 +301,8 @@ impl KeyStore for KeySecure {
             let path = format!("{SECRETS}/{}?type=name", escape(name.as_str()));
             let answer = self.ask("DELETE", &path, None, MAX_ANSWER, deadline)?;
             match answer.status {
-                204 | 404 => Ok(()),
+                204 => Ok(()),
+                _ if says(&answer, 404) => Ok(()),
                 _ => Err(self.site.refusal("DELETE", &path, &answer, "delete", None)),
             }
         })

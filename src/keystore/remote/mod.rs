@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use ureq::{
     Agent,
@@ -25,12 +25,7 @@ use ureq::{
     tls::{Certificate, RootCerts, TlsConfig, TlsProvider},
 };
 
-use crate::{
-    deadline::Deadline,
-    resolver,
-    secret::{Secret, Wiped},
-    tls,
-};
+use crate::{deadline::Deadline, resolver, secret::Secret, tls};
 pub(super) use no_answer::NoAnswer;
 pub(super) use trust::authorities;
 use trust::{SetupError, client_certificate};
@@ -61,6 +56,8 @@ pub(super) struct Site<'a> {
     pub(super) ca_field: &'static str,
     /// Milliseconds to wait before a retry.
     pub(super) pause: Range<u64>,
+    /// Its standby servers redirect to the active one.
+    pub(super) has_standbys: bool,
 }
 
 /// A key store behind HTTP.
@@ -68,6 +65,7 @@ pub(super) struct Remote {
     endpoint: String,
     ca_field: &'static str,
     pause: Range<u64>,
+    has_standbys: bool,
     config: Config,
     /// The connections, and how often they were replaced.
     agent: Mutex<(u64, Agent)>,
@@ -133,6 +131,7 @@ impl Remote {
             endpoint: site.endpoint.to_owned(),
             ca_field: site.ca_field,
             pause: site.pause,
+            has_standbys: site.has_standbys,
             agent: Mutex::new((0, resolver::agent(config.clone()))),
             config,
             is_down: AtomicBool::new(false),
@@ -215,7 +214,7 @@ impl Remote {
         true
     }
 
-    /// Asks once, and once more where a standby server sends us.
+    /// Asks once, and once more at the active server if a standby redirects there.
     fn call_once(
         &self,
         call: Call<'_>,
@@ -228,13 +227,21 @@ impl Remote {
             301 | 302 | 307 | 308 => answer.headers().get("location"),
             _ => None,
         };
-        let Some(location) = location.and_then(|value| value.to_str().ok()) else {
+        let Some(location) = location else {
             return self.read(&url, call.method, answer, limit);
         };
-        let next = redirected(&url, location).ok_or_else(|| NoAnswer {
+        let location = String::from_utf8_lossy(location.as_bytes());
+        let next = match self.has_standbys {
+            true => redirected(&url, &location),
+            false => Err("the key store itself does not redirect"),
+        };
+        let next = next.map_err(|why| NoAnswer {
+            // What follows the path may be secret.
             why: format!(
-                "{} {url}: redirected to {location:?}, which is not followed: only https URLs are",
-                call.method
+                "{} {url}: redirected to {:?}, which is not followed: {why}; check the endpoint, and \
+                 what stands in front of the key store",
+                call.method,
+                clean(location.split(['?', '#']).next().unwrap_or_default())
             ),
             is_timeout: false,
             may_pass: false,
@@ -298,16 +305,13 @@ impl Remote {
         limit: u64,
     ) -> Result<Answer, NoAnswer> {
         let status = answer.status().as_u16();
-        let mut body = Wiped::with_capacity(4096);
+        let mut body = Vec::new();
         let mut reader = answer.body_mut().with_config().limit(limit).reader();
-        let mut chunk = Wiped::from(vec![0; 4096]);
+        let mut chunk = vec![0; 4096];
         loop {
             match reader.read(&mut chunk) {
                 Ok(0) => break,
-                Ok(count) => {
-                    crate::secret::reserve(&mut body, count);
-                    body.extend_from_slice(&chunk[..count]);
-                }
+                Ok(count) => body.extend_from_slice(&chunk[..count]),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
                     return Err(NoAnswer::new(
@@ -321,7 +325,7 @@ impl Remote {
         }
         Ok(Answer {
             status,
-            body: body.into(),
+            body: Secret::new(body),
             is_repeat: false,
         })
     }
@@ -364,20 +368,36 @@ impl Answer {
     }
 }
 
-/// The URL that `location` means in an answer of `url`; `None` if it leads from https to elsewhere.
-fn redirected(url: &str, location: &str) -> Option<String> {
-    if location.starts_with('/') && !location.starts_with("//") {
-        let authority_at = url.find("://")? + 3;
-        let path_at = url[authority_at..].find('/')? + authority_at;
-        return Some(format!("{}{location}", &url[..path_at]));
-    }
-    let uri: Uri = location.parse().ok()?;
-    let is_sound = match uri.scheme_str()? {
-        "https" => true,
-        "http" => url.starts_with("http://"),
-        _ => false,
+/// `url` at the server that `location` names, or why not there. A standby sends to the same path and
+/// query at another server; whatever else redirects, a page to log in for example, must not get the
+/// token and the key.
+fn redirected(url: &str, location: &str) -> Result<String, &'static str> {
+    const NO_URL: &str = "it is not the URL of a server";
+    let (from, to) = (url.parse::<Uri>(), location.parse::<Uri>());
+    let (Ok(from), Ok(to)) = (from, to) else {
+        return Err(NO_URL);
     };
-    (is_sound && uri.host().is_some_and(|host| !host.is_empty())).then(|| location.to_owned())
+    let (Some(scheme), Some(authority)) = (to.scheme_str(), to.authority()) else {
+        return Err(NO_URL);
+    };
+    if authority.host().is_empty() || authority.as_str().contains('@') {
+        return Err(NO_URL);
+    }
+    if !(scheme == "https" || scheme == "http" && from.scheme_str() == Some("http")) {
+        return Err("only https is");
+    }
+    // The server has taken the path apart and put it together again, with escapes of its own.
+    let segments = |uri: &Uri| -> Vec<Vec<u8>> {
+        let segments = uri.path().split('/');
+        segments
+            .map(|segment| percent_decode_str(segment).collect())
+            .collect()
+    };
+    if segments(&from) != segments(&to) || from.query() != to.query() {
+        return Err("a standby server sends to the same path and query");
+    }
+    let path = from.path_and_query().map_or("", |path| path.as_str());
+    Ok(format!("{scheme}://{authority}{path}"))
 }
 
 /// The beginning of `text`, in one line without control characters.
@@ -394,9 +414,9 @@ pub(super) fn clean(text: &str) -> String {
 /// The JSON of `value`, of which `size` bytes are text, in one buffer that does not have to grow.
 /// Fails if a value is no text.
 pub(super) fn json(size: usize, value: &impl Serialize) -> Result<Secret, String> {
-    let mut body = Wiped::with_capacity(6 * size + 1024);
-    serde_json::to_writer(&mut *body, value).map_err(|e| e.to_string())?;
-    Ok(body.into())
+    let mut body = Vec::with_capacity(6 * size + 1024);
+    serde_json::to_writer(&mut body, value).map_err(|e| e.to_string())?;
+    Ok(Secret::new(body))
 }
 
 /// Escapes `name` for use as one path segment.
@@ -414,21 +434,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redirects_stay_on_https() {
-        let from = "https://a:8200/v1/kv/x";
+    fn redirects_lead_to_the_same_path_and_query_at_another_server() {
+        let from = "https://a:8200/v1/kv/x%2B%20y?list=true";
         for (location, to) in [
-            ("https://b:8200/v1/kv/x", Some("https://b:8200/v1/kv/x")),
-            ("/v1/kv/y?z=1", Some("https://a:8200/v1/kv/y?z=1")),
-            ("http://b:8200/v1/kv/x", None),
-            ("//b/v1/kv/x", None),
-            ("ftp://b/x", None),
+            (
+                "https://b:8200/v1/kv/x%2B%20y?list=true",
+                Some("https://b:8200/v1/kv/x%2B%20y?list=true"),
+            ),
+            // Go writes some characters as they are.
+            (
+                "https://b/v1/kv/x+%20y?list=true",
+                Some("https://b/v1/kv/x%2B%20y?list=true"),
+            ),
+            ("https://b:8200/v1/kv/x%2B%20z?list=true", None),
+            ("https://b:8200/v1/kv/x%2B%20y", None),
+            ("https://b:8200/v1/kv/x%2B%20y?list=true&next=1", None),
+            ("https://b:8200/v1%2Fkv/x%2B%20y?list=true", None),
+            ("https://b:8200/v1/kv/x%2B%20y/?list=true", None),
+            ("https://b:8200/?next=/v1/kv/x%2B%20y?list=true", None),
+            ("https://b:8200/", None),
+            ("https://c@b:8200/v1/kv/x%2B%20y?list=true", None),
+            ("http://b:8200/v1/kv/x%2B%20y?list=true", None),
+            ("//b/v1/kv/x%2B%20y?list=true", None),
+            ("/v1/kv/x%2B%20y?list=true", None),
+            ("ftp://b/v1/kv/x%2B%20y?list=true", None),
+            ("https:///v1/kv/x%2B%20y?list=true", None),
             ("x", None),
             ("", None),
+            ("\u{fffd}", None),
         ] {
-            assert_eq!(to, redirected(from, location).as_deref(), "{location:?}");
+            assert_eq!(
+                to,
+                redirected(from, location).ok().as_deref(),
+                "{location:?}"
+            );
         }
-        let http = redirected("http://a/v1/x", "http://b/v1/x");
-        assert_eq!(Some("http://b/v1/x"), http.as_deref());
+        // What a standby of OpenBao 2.7.2 really sends.
+        let name = escape("a+b \u{e9}%2F:@&=$,;!*()'");
+        let from = format!("https://a:8200/v1/kv/{name}");
+        let to = "https://127.0.0.1:30131/v1/kv/a+b%20%C3%A9%252F:@&=$,;%21%2A%28%29%27";
+        let expected = format!("https://127.0.0.1:30131/v1/kv/{name}");
+        assert_eq!(Ok(expected), redirected(&from, to));
+        for to in ["http://b/v1/x", "https://b/v1/x"] {
+            assert_eq!(Ok(to), redirected("http://a/v1/x", to).as_deref());
+        }
     }
 
     #[test]

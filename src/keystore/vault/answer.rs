@@ -85,6 +85,16 @@ pub(super) fn is_absent(answer: &Answer) -> bool {
     }
 }
 
+/// Whether Vault says that it has deleted the key: without a word, or with warnings. Whatever stands in
+/// front of Vault may answer 200, with a page to log in for example.
+pub(super) fn is_deleted(answer: &Answer) -> bool {
+    match answer.status {
+        204 => true,
+        200 => (answer.json::<Value>()).is_ok_and(|json| json.get("request_id").is_some()),
+        _ => is_absent(answer),
+    }
+}
+
 /// A 404 that is not about the key: nothing is mounted there, or something else.
 fn is_misplaced(answer: &Answer) -> bool {
     [
@@ -95,6 +105,17 @@ fn is_misplaced(answer: &Answer) -> bool {
     ]
     .iter()
     .any(|words| answer.says(words))
+}
+
+/// What lets a token overwrite a secret, in an answer about its capabilities: `update`, or that it is a
+/// root token. `None` also if Vault does not tell.
+pub(super) fn overwriting(answer: &Answer) -> Option<&'static str> {
+    let json: Value = answer.json().ok().filter(|_| answer.status == 200)?;
+    let granted = json.pointer("/data/capabilities")?.as_array()?;
+    let rights = ["update", "root"];
+    rights
+        .into_iter()
+        .find(|right| granted.iter().any(|granted| granted == right))
 }
 
 /// What Vault says in an answer that is an error; `None` if it is no answer of Vault.
@@ -203,6 +224,38 @@ mod tests {
                 matches!(Members::of_v2(&answer), Ok(Members::Refused)),
                 "{body}"
             );
+        }
+    }
+
+    #[test]
+    fn a_token_that_may_overwrite_keys_is_known() {
+        let found = |name| overwriting(&recorded(name));
+        assert_eq!(None, found("capabilities"));
+        assert_eq!(Some("update"), found("capabilities-update"));
+        assert_eq!(Some("root"), found("capabilities-root"));
+        assert_eq!(None, found("capabilities-denied"));
+        for body in [
+            "",
+            "<html>",
+            "{}",
+            r#"{"data":null}"#,
+            r#"{"data":{"capabilities":"update"}}"#,
+        ] {
+            assert_eq!(None, overwriting(&answer(200, body)), "{body}");
+        }
+    }
+
+    #[test]
+    fn only_vault_itself_says_that_a_key_is_deleted() {
+        for name in ["kv1-delete", "kv1-delete-missing", "kv2-delete"] {
+            assert!(is_deleted(&recorded(name)), "{name}");
+        }
+        assert!(is_deleted(&recorded("kv1-get-missing")));
+        let warned = r#"{"request_id":"x","data":null,"warnings":["w"]}"#;
+        assert!(is_deleted(&answer(200, warned)));
+        assert!(!is_deleted(&recorded("missing-mount-get-root")));
+        for body in ["", "<html>log in</html>", "{}", "[]", r#"{"data":null}"#] {
+            assert!(!is_deleted(&answer(200, body)), "{body}");
         }
     }
 

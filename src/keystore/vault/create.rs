@@ -18,10 +18,14 @@ use crate::{
 
 /// A value that was written is looked for as long as this: standby servers lag a little.
 const MAX_LAG: Duration = Duration::from_secs(2);
-/// On version 1, another server that was about to write the same key has written it after this time.
+/// On version 1, another server that was about to write the same key has most likely written it after
+/// this time.
 const SETTLE: Duration = Duration::from_millis(50);
-/// On version 1, what a look at a name found is believed for this time.
-const MAX_LOOK_AGE: Duration = Duration::from_secs(1);
+/// On version 1, a look that finds no key allows a write that is done this long after the look began: a
+/// third of what a request may take, of which a slow Vault may need half for each answer.
+const MAX_LOOK_AGE: Duration = Duration::from_secs(5);
+/// On version 1, so many writes are tried, each after a look of its own.
+const MAX_TRIES: u32 = 3;
 
 impl Vault {
     /// Creates `name` with the text `stored`. False if the name is taken.
@@ -93,45 +97,62 @@ impl Vault {
         let _turn = turn.ok_or(Failed::Busy)?;
         let path = self.location(name);
         let body = json(2 * stored.len(), &Member(name, stored)).map_err(Failed::Other)?;
-        let (mut was_refused, mut may_be_ours) = (false, false);
+        let (mut tries_left, mut may_be_ours) = (MAX_TRIES, false);
+        let mut failed: Option<Failed> = None;
         loop {
-            // It may be there from an earlier round whose answer was lost.
             let looked_at = Instant::now();
-            if let Some(found) = self.read(name, deadline)? {
+            let found = match (self.read(name, deadline), failed) {
+                // What went wrong before tells more.
+                (Err(Failed::NoAnswer(_)), Some(e)) => return Err(e),
+                (Ok(None), Some(e)) if tries_left == 0 => return Err(e),
+                (found, _) => found?,
+            };
+            // It may be there from an earlier try whose answer was lost.
+            if let Some(found) = found {
                 return Ok(may_be_ours && found == *stored);
             }
-            if looked_at.elapsed() > MAX_LOOK_AGE {
+            tries_left -= 1;
+            let allowed = deadline.min(Deadline::after(looked_at, MAX_LOOK_AGE));
+            if allowed.has_passed(Instant::now()) {
+                let why = format!(
+                    "it took {:.1} s to answer that there is no such key, which must be written within \
+                     {} s of the question",
+                    looked_at.elapsed().as_secs_f64(),
+                    MAX_LOOK_AGE.as_secs()
+                );
+                failed = Some(self.site.unusable("GET", &path, &why));
                 continue;
             }
             may_be_ours = true;
-            match self.write(&path, &body, false, deadline) {
+            let e = match self.write(&path, &body, false, allowed) {
                 Ok(answer) if [200, 204].contains(&answer.status) => break,
-                Ok(answer) if answer.status == 403 => {
-                    // The key was created meanwhile, the token is of no use any more, which reading
-                    // has mended, or nothing may be created.
-                    if let Some(found) = self.read(name, deadline)? {
-                        return Ok(found == *stored);
-                    }
-                    if was_refused {
-                        return Err(self.site.refusal("PUT", &path, &answer, "create"));
-                    }
-                    was_refused = true;
-                }
-                Ok(answer) if answer.status < 500 => {
-                    return Err(self.site.refusal("PUT", &path, &answer, "create"));
-                }
-                // Whether it was done or not is seen in the next round.
-                result => {
-                    if !self.site.remote.pause(deadline) {
-                        return Err(match result {
-                            Ok(answer) => self.site.refusal("PUT", &path, &answer, "create"),
-                            Err(e) => e,
-                        });
+                Ok(answer) => {
+                    let e = self.site.refusal("PUT", &path, &answer, "create");
+                    match answer.status {
+                        // The key was created meanwhile, the token is of no use any more, which
+                        // reading mends, or nothing may be created.
+                        403 => {
+                            tries_left = tries_left.min(1);
+                            failed = Some(e);
+                            continue;
+                        }
+                        ..500 => return Err(e),
+                        _ => e,
                     }
                 }
+                Err(Failed::NoAnswer(e)) => Failed::Other(format!(
+                    "{e} (a key is written within {} s of the question whether it is there)",
+                    MAX_LOOK_AGE.as_secs()
+                )),
+                Err(e) => e,
+            };
+            // Whether it was done or not is seen in the next round.
+            if !self.site.remote.pause(deadline) {
+                return Err(e);
             }
+            failed = Some(e);
         }
-        // Whoever looked before we wrote, and writes after us, has done so by then.
+        // A server that looked before we wrote, and writes after us, has most likely done so by then.
         std::thread::sleep(SETTLE);
         self.read_back(name, stored, deadline)
     }

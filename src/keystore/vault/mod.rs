@@ -6,6 +6,7 @@
 
 mod answer;
 mod create;
+mod rights;
 mod settings;
 mod site;
 mod transit;
@@ -29,7 +30,7 @@ use super::{
     token::{Keeper, Rules, Token},
 };
 use crate::{deadline::Deadline, secret::Secret};
-use answer::{Members, is_absent, path, take, version};
+use answer::{Members, is_absent, is_deleted, path, take, version};
 use site::{Failed, Remoteness};
 use turnstile::Turnstile;
 
@@ -55,6 +56,8 @@ pub struct Vault {
     is_version_known: AtomicBool,
     /// The error log knows that the engine can't be seen.
     has_warned: AtomicBool,
+    /// Vault was asked whether keys can be overwritten.
+    has_asked_rights: AtomicBool,
 }
 
 impl Vault {
@@ -71,6 +74,7 @@ impl Vault {
             ca: settings.ca.as_deref(),
             ca_field: "vault.tls.ca",
             pause: 1000..1500,
+            has_standbys: true,
         })
         .map_err(Error::during(CONNECT))?;
         let prefix = path(&settings.prefix);
@@ -101,6 +105,7 @@ impl Vault {
             creating: Turnstile::default(),
             is_version_known: AtomicBool::new(false),
             has_warned: AtomicBool::new(false),
+            has_asked_rights: AtomicBool::new(false),
         };
         let deadline = Deadline::after(Instant::now(), LOGIN_TIMEOUT);
         let ready = vault.get_ready(deadline).map_err(|e| match e {
@@ -124,11 +129,18 @@ impl Vault {
         Ok(vault)
     }
 
-    /// Logs in, asks for the status, and checks the engine.
+    /// Logs in, asks for the status, and checks the engine and the policy.
     fn get_ready(&self, deadline: Deadline) -> Result<(), Error> {
         self.keeper.log_in(&self.site, deadline)?;
         self.status(deadline)?;
-        self.check_version(deadline)
+        self.check_engine(deadline)
+    }
+
+    /// What is checked before the first key is created.
+    fn check_engine(&self, deadline: Deadline) -> Result<(), Error> {
+        self.check_version(deadline)?;
+        self.warn_of_overwriting(deadline);
+        Ok(())
     }
 
     /// Checks that the engine is of the configured version, if Vault tells: an engine of version 1
@@ -277,7 +289,9 @@ impl Vault {
                      and what it has encrypted, to free the name"
                 ),
             )),
-            _ => Ok(()),
+            Some(_) => Ok(()),
+            None if is_absent(&answer) => Ok(()),
+            None => Err(self.site.refusal("GET", &path, &answer, "read")),
         }
     }
 
@@ -310,7 +324,7 @@ impl Vault {
 impl KeyStore for Vault {
     fn create(&self, name: &KeyName, value: &Secret, deadline: Deadline) -> Result<(), Error> {
         let is_ours = self.done("create the key", || {
-            self.check_version(deadline)?;
+            self.check_engine(deadline)?;
             if str::from_utf8(value.expose()).is_err() {
                 return Err(Failed::Other("the value is not text".to_owned()));
             }
@@ -354,10 +368,9 @@ impl KeyStore for Vault {
                 ),
             };
             let answer = self.ask("DELETE", &path, None, MAX_ANSWER, deadline)?;
-            match answer.status {
-                200 | 204 => Ok(()),
-                _ if is_absent(&answer) => Ok(()),
-                _ => Err(self.site.refusal("DELETE", &path, &answer, "delete")),
+            match is_deleted(&answer) {
+                true => Ok(()),
+                false => Err(self.site.refusal("DELETE", &path, &answer, "delete")),
             }
         })
     }

@@ -108,7 +108,8 @@ impl Remoteness {
         };
         let answer = self.remote.call(call, limit, deadline);
         let answer = answer.map_err(Failed::NoAnswer)?;
-        if answer.status == 503 && answer.says("sealed") {
+        let says_sealed = || said(&answer).is_some_and(|text| text.contains("sealed"));
+        if answer.status == 503 && says_sealed() {
             self.is_sealed.store(true, Ordering::Relaxed);
             return Err(Failed::Sealed);
         }

@@ -1,123 +1,79 @@
 //! What requests have in common whatever the protocol: who may ask, and answers that come later.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Instant,
+};
 
-use super::{Connection, HOLD_TIMEOUT, Inner, Wait};
+use super::{Connection, Inner, Stage, WRITE_TIMEOUT, Wait};
 use crate::{
     clock,
-    deadline::Deadline,
-    http::{head::Head, reply::Reply},
-    log::Stream,
+    http::{Malformed, head::Head},
+    log::Cause,
     server::{
         Server, State,
         exchange::Exchange,
         failure::Failure,
-        pipeline::{Admission, Progress},
+        pending::{Delivery, Pending},
+        pipeline::Admission,
         proxy::Client,
     },
 };
 
-/// Where the answer of a waiting request goes.
+/// Where what a request waits for goes: the request with this number on a connection.
 pub(in crate::server) struct Address {
     connection: Weak<Connection>,
     request: u64,
 }
 
 impl Address {
-    /// Hands in the answer and wakes a worker. Does nothing if the request has ended meanwhile.
-    pub(in crate::server) fn deliver(&self, server: &Server, result: Result<Reply, Failure>) {
-        self.answer(server, |_| Some(result));
-    }
-
-    /// Lets an answer go that is held for its audit line, or refuses it.
-    pub(in crate::server) fn release(&self, server: &Server, is_written: bool) {
-        self.answer(server, |held| match held.take() {
-            Some(reply) if is_written => Some(Ok(reply)),
-            Some(_) => Some(Err(Failure::NotAudited)),
-            None => None,
-        });
-    }
-
-    fn answer(
-        &self,
-        server: &Server,
-        result: impl FnOnce(&mut Option<Reply>) -> Option<Result<Reply, Failure>>,
-    ) {
+    /// Hands in what the request waits for and wakes a worker. If the request has ended meanwhile,
+    /// a change is audited as what it was, and nothing else happens.
+    pub(in crate::server) fn deliver(&self, server: &Server, delivery: Delivery) {
+        let mut delivery = Some(delivery);
         if let Some(connection) = self.connection.upgrade() {
-            let inner = &mut *connection.lock();
-            if let Some(pending) = inner.pending(self.request)
-                && pending.result.is_none()
-                && let Some(result) = result(&mut pending.held)
-            {
-                pending.result = Some(result);
-                server.arm(&connection, &inner.socket, Wait::Writable);
-            }
+            connection.with(server, |inner| {
+                if let Some(pending) = inner.pending(self.request) {
+                    pending.take(&mut delivery);
+                }
+                if delivery.is_none() {
+                    // From now on it is up to the client, as with every answer.
+                    if matches!(inner.stage, Stage::Waiting(_)) && !inner.is_stalled {
+                        connection.set_deadline(server, Instant::now() + WRITE_TIMEOUT);
+                    }
+                    server.arm(&connection, &inner.socket, Wait::Writable);
+                }
+            });
+        }
+        if let Some(Delivery::Change(exchange, result)) = delivery {
+            exchange.answer(result);
         }
     }
 }
 
-/// A request whose answer comes from a key store thread or waits for its audit line.
-pub(super) struct Pending {
-    pub(super) exchange: Exchange,
-    pub(super) request: u64,
-    result: Option<Result<Reply, Failure>>,
-    /// The answer that waits for its audit line.
-    held: Option<Reply>,
-}
-
-impl Pending {
-    /// Whether its answer is there.
-    pub(super) fn is_answered(&self) -> bool {
-        self.result.is_some()
-    }
-
-    /// Its time is over: unless its answer is there, it is that it took too long.
-    pub(super) fn expire(&mut self) {
-        if self.result.is_none() {
-            self.result = Some(Err(match self.held.take() {
-                Some(_) => Failure::NotAudited,
-                None => Failure::Timeout,
-            }));
+impl Connection {
+    /// The address of the request with this number.
+    pub(super) fn address(self: &Arc<Self>, request: u64) -> Address {
+        Address {
+            connection: Arc::downgrade(self),
+            request,
         }
     }
-
-    /// The answer, which may have to wait for its audit line now.
-    pub(super) fn finish(
-        self,
-        inner: &Inner,
-        connection: &Arc<Connection>,
-        server: &Server,
-    ) -> Answer {
-        let result = self.result.unwrap_or(Err(Failure::Timeout));
-        inner.finish(self.exchange, result, self.request, connection, server)
-    }
-
-    /// Ends it where nobody will hear the answer; it is audited all the same.
-    pub(super) fn abandon(self) {
-        let result = self.result.unwrap_or(Err(Failure::Timeout));
-        self.exchange.answer(result);
-    }
-}
-
-/// What a request comes to.
-pub(super) enum Answer {
-    /// This.
-    Now(Reply),
-    /// It is not there yet.
-    Later(Pending),
-    /// Events as they come.
-    Stream(Exchange, Stream),
-}
-
-/// A request whose head was looked at.
-pub(super) enum Admitted {
-    /// It may go on: its body can be at most so long (0: it is ignored).
-    Granted(Exchange, usize),
-    /// This is the answer; after it the connection may have to be closed.
-    Answered(Reply, bool),
 }
 
 impl Inner {
+    /// The request with this number, if it waits.
+    fn pending(&mut self, request: u64) -> Option<&mut Pending> {
+        match &mut self.stage {
+            // The last one: no other is looked at meanwhile.
+            Stage::Waiting(waiting) => {
+                Some(&mut waiting.pending).filter(|_| request == self.requests)
+            }
+            Stage::Http2(http2) => http2.pending(request),
+            _ => None,
+        }
+    }
+
     /// Decides about a request whose head is there.
     pub(super) fn admit(
         &mut self,
@@ -125,85 +81,30 @@ impl Inner {
         state: &State,
         connection: &Connection,
         server: &Server,
-    ) -> Option<Admitted> {
+    ) -> Option<Admission> {
         self.requests += 1;
         let peer = self.peer.as_mut()?;
         let chain = self.transport.peer_certificates();
-        let is_trusted = peer.is_still_trusted(state, chain, clock::unix());
+        if !peer.is_still_trusted(state, chain, clock::unix()) {
+            let path = std::mem::take(&mut head.path);
+            let reply = server.turn_away(peer, path, self.now);
+            return Some(Admission::Answered(reply, true));
+        }
         let client = Client::new(state, peer, head, &mut self.forwarded, |reason| {
             let address = connection.peer_address;
-            server.log_error(&format!(
-                "http: client certificate forwarded by TLS proxy {address}: {reason}"
-            ));
+            server.log.error_from_outside(Cause::Forwarded, || {
+                format!("http: client certificate forwarded by TLS proxy {address}: {reason}")
+            });
         });
-        Some(match server.admit(state, &client, head, self.now) {
-            Admission::Granted(exchange, max_body) if is_trusted => {
-                Admitted::Granted(exchange, max_body)
-            }
-            Admission::Granted(exchange, _) => {
-                let failure = server.distrust(client.peer.identity(), &exchange.path);
-                Admitted::Answered(exchange.answer(Err(failure)), true)
-            }
-            Admission::Refused(exchange, failure) => {
-                Admitted::Answered(exchange.answer(Err(failure)), false)
-            }
-            Admission::Redirect(reply) => Admitted::Answered(reply, false),
-        })
+        Some(server.admit(state, &client, head, self.now))
     }
 
-    /// Runs a request whose body is complete.
-    pub(super) fn run(
-        &self,
-        exchange: Exchange,
-        body: &[u8],
-        request: u64,
-        connection: &Arc<Connection>,
-        server: &Server,
-    ) -> Answer {
-        let address = || Address {
-            connection: Arc::downgrade(connection),
-            request,
-        };
-        match server.run(&exchange, body, address) {
-            Progress::Done(result) => self.finish(exchange, result, request, connection, server),
-            Progress::Later => Answer::Later(Pending {
-                exchange,
-                request,
-                result: None,
-                held: None,
-            }),
-            Progress::Stream(stream) => Answer::Stream(exchange, stream),
+    /// Audits and counts a request that can't be understood, which seems to be for `path`. Probes are
+    /// not audited.
+    pub(super) fn audit_malformed(&self, malformed: Malformed, path: String, server: &Server) {
+        if let Some(peer) = &self.peer {
+            Exchange::begin(server, None, path, peer.identity(), self.now)
+                .answer(Err(Failure::Malformed(malformed)));
         }
-    }
-
-    /// Answers a request, unless the answer must wait for its audit line.
-    fn finish(
-        &self,
-        mut exchange: Exchange,
-        result: Result<Reply, Failure>,
-        request: u64,
-        connection: &Arc<Connection>,
-        server: &Server,
-    ) -> Answer {
-        let result = match result {
-            Ok(reply) if exchange.must_be_held(&reply) => {
-                let address = Address {
-                    connection: Arc::downgrade(connection),
-                    request,
-                };
-                if exchange.hold(address, server) {
-                    exchange.deadline = Deadline::after(self.now, HOLD_TIMEOUT);
-                    return Answer::Later(Pending {
-                        exchange,
-                        request,
-                        result: None,
-                        held: Some(reply),
-                    });
-                }
-                Err(Failure::NotAudited)
-            }
-            result => result,
-        };
-        Answer::Now(exchange.answer(result))
     }
 }

@@ -6,14 +6,9 @@ use std::{io, sync::Arc};
 
 use rustls::HandshakeKind;
 use rustls_pki_types::UnixTime;
-use zeroize::Zeroize as _;
 
-#[cfg(feature = "http2")]
 use super::Http2;
-use super::{
-    Connection, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving, Stage, Step, Waiting,
-    answering::{Admitted, Answer},
-};
+use super::{Connection, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving, Stage, Step, Waiting};
 use crate::{
     http::{
         Malformed, Method,
@@ -22,8 +17,10 @@ use crate::{
         reply::{Frame, Reply},
     },
     metrics::Event,
-    secret::{self, Wiped},
-    server::{Server, State, exchange::Exchange, failure::Failure, peer::Peer, probe},
+    server::{
+        Server, State, exchange::Exchange, failure::Failure, peer::Peer, pending::Answer,
+        pipeline::Admission, probe,
+    },
     tls,
 };
 
@@ -50,10 +47,10 @@ impl Inner {
                     unread,
                     frame,
                 } = *waiting;
-                let answer = pending.finish(self, connection, server);
+                let request = self.requests;
+                let answer = pending.finish(server, &|| connection.address(request));
                 Ok(self.give(answer, unread, frame, connection, server))
             }
-            #[cfg(feature = "http2")]
             Stage::Http2(_) => Ok(self.speak_http2(connection, server)),
             Stage::Streaming(_) => Ok(self.stream()),
             Stage::Discard(reader, left) => {
@@ -120,7 +117,6 @@ impl Inner {
         if let Some(group) = self.transport.group() {
             server.metrics.count(Event::KeyExchange(group));
         }
-        #[cfg(feature = "http2")]
         if self.transport.speaks_http2() {
             self.stage = Stage::Http2(Box::new(Http2::new(self.now, &mut self.output)));
             connection.set_deadline(server, self.now + READ_TIMEOUT);
@@ -133,12 +129,8 @@ impl Inner {
     fn next_request(&mut self, connection: &Connection, server: &Server) {
         self.stage = Stage::Head;
         self.scanned = 0;
-        let timeout = if self.input.is_empty() {
-            connection.idle_timeout()
-        } else {
-            READ_TIMEOUT
-        };
-        connection.set_deadline(server, self.now + timeout);
+        self.empty_lines = 0;
+        connection.set_deadline(server, self.now + connection.idle_timeout());
     }
 
     fn consume(&mut self, count: usize) {
@@ -146,35 +138,50 @@ impl Inner {
     }
 
     fn read_head(&mut self, connection: &Arc<Connection>, server: &Server) -> io::Result<Step> {
-        // RFC 9112 2.2: empty lines before a request are to be skipped.
-        while self.scanned == 0 && self.input.starts_with(b"\r\n") {
-            self.consume(2);
+        if self.scanned == 0 {
+            match head::skip_empty_lines(&self.input, &mut self.empty_lines) {
+                Ok(count) => self.consume(count),
+                Err(malformed) => {
+                    let path = head::seeming_path(head::seeming_target(&self.input));
+                    self.refuse_malformed(malformed, path, server);
+                    return Ok(Step::Progress);
+                }
+            }
+            // The time for a request runs from its first byte, which is not that of an empty line.
+            if matches!(self.input[..], [] | [b'\r']) {
+                return Ok(Step::NeedsInput);
+            }
+            connection.set_deadline(server, self.now + READ_TIMEOUT);
         }
         let end = match head::find_end(&self.input, &mut self.scanned) {
             Ok(Some(end)) => end,
             Ok(None) => return Ok(Step::NeedsInput),
             Err(malformed) => {
-                self.refuse_malformed(malformed);
+                let path = head::seeming_path(head::seeming_target(&self.input));
+                self.refuse_malformed(malformed, path, server);
                 return Ok(Step::Progress);
             }
         };
-        server.with_state(|state| {
-            let kept = self.peer.as_ref().and_then(|peer| state.forwards_in(peer));
-            let head = head::parse(&self.input[..end], kept);
-            self.consume(end);
-            match head {
-                Ok(head) if connection.is_probe => Ok(self.answer_probe(&head, connection, server)),
-                Ok(head) => self.begin(head, state, connection, server),
-                Err(malformed) => {
-                    self.refuse_malformed(malformed);
-                    Ok(Step::Progress)
-                }
+        let state = server.state();
+        let kept = self.peer.as_ref().and_then(|peer| state.forwards_in(peer));
+        let head = head::parse(&self.input[..end], kept).map_err(|malformed| {
+            let target = head::seeming_target(&self.input[..end]);
+            (malformed, head::seeming_path(target))
+        });
+        self.consume(end);
+        match head {
+            Ok(head) if connection.is_probe => Ok(self.answer_probe(&head, connection, server)),
+            Ok(head) => self.begin(head, &state, connection, server),
+            Err((malformed, path)) => {
+                self.refuse_malformed(malformed, path, server);
+                Ok(Step::Progress)
             }
-        })
+        }
     }
 
-    /// Answers what is no request; there is nothing to audit and no way to go on.
-    fn refuse_malformed(&mut self, malformed: Malformed) {
+    /// Answers what is no request, but seems to be one for `path`; there is no way to go on.
+    fn refuse_malformed(&mut self, malformed: Malformed, path: String, server: &Server) {
+        self.audit_malformed(malformed, path, server);
         let frame = Frame {
             is_http11: true,
             is_head: false,
@@ -204,10 +211,10 @@ impl Inner {
         let frame = frame(&head, server);
         let (reply, frame) = match self.admit(&mut head, state, connection, server) {
             None => return Err(io::ErrorKind::NotConnected.into()),
-            Some(Admitted::Granted(exchange, max_body)) => {
+            Some(Admission::Granted(exchange, max_body)) => {
                 return Ok(self.accept(exchange, max_body, &head, frame, connection, server));
             }
-            Some(Admitted::Answered(reply, is_last)) => {
+            Some(Admission::Answered(reply, is_last)) => {
                 let keep_alive = frame.keep_alive && !is_last;
                 (
                     reply,
@@ -245,7 +252,7 @@ impl Inner {
                 self.stage = Stage::Body(Box::new(Receiving {
                     exchange,
                     reader,
-                    body: Wiped::default(),
+                    body: Vec::new(),
                     max_body,
                     frame,
                 }));
@@ -259,7 +266,8 @@ impl Inner {
             }
             unread => {
                 let frame = frame.without_go_ahead(head);
-                let answer = self.run(exchange, &[], self.requests, connection, server);
+                let request = self.requests;
+                let answer = server.run(exchange, &[], &|| connection.address(request));
                 self.give(answer, unread, frame, connection, server)
             }
         }
@@ -276,23 +284,14 @@ impl Inner {
             ..
         } = receiving.as_mut();
         let max_body = *max_body;
-        if let BodyReader::Length(length) = reader
-            && body.capacity() == 0
-        {
-            // Never more than the limit, which was checked. A buffer that grows would leave
-            // copies of what it held behind.
-            body.reserve_exact(usize::try_from(*length).unwrap_or(max_body).min(max_body));
-        }
         let step = reader.read(&self.input, |bytes| {
             let room = (max_body + 1).saturating_sub(body.len());
             let bytes = &bytes[..bytes.len().min(room)];
-            secret::reserve(body, bytes.len());
             body.extend_from_slice(bytes);
         });
         let is_too_long = body.len() > max_body;
         match step {
             Ok(step) if !is_too_long => {
-                self.input[..step.consumed].zeroize();
                 self.consume(step.consumed);
                 if !step.is_complete {
                     if self.is_eof {
@@ -311,7 +310,8 @@ impl Inner {
                     frame,
                     ..
                 } = *receiving;
-                let answer = self.run(exchange, &body, self.requests, connection, server);
+                let request = self.requests;
+                let answer = server.run(exchange, &body, &|| connection.address(request));
                 Ok(self.give(answer, None, frame, connection, server))
             }
             _ => {
@@ -354,7 +354,7 @@ impl Inner {
                 Step::Progress
             }
             Answer::Later(pending) => {
-                connection.set_deadline(server, pending.exchange.deadline.instant());
+                connection.set_deadline(server, pending.deadline);
                 self.stage = Stage::Waiting(Box::new(Waiting {
                     pending,
                     unread,

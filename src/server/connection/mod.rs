@@ -5,7 +5,6 @@
 
 mod answering;
 mod http1;
-#[cfg(feature = "http2")]
 mod http2;
 mod streaming;
 mod transport;
@@ -14,25 +13,24 @@ use std::{
     io::{self, Read as _},
     net::{SocketAddr, TcpStream},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        Arc, Mutex, PoisonError, TryLockError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 pub(super) use self::answering::Address;
-#[cfg(feature = "http2")]
 use self::http2::Http2;
+use self::streaming::{CHECK_INTERVAL, Streaming};
 pub(super) use self::transport::Transport;
-use self::{
-    answering::Pending,
-    streaming::{CHECK_INTERVAL, Streaming},
+use super::{
+    Server, exchange::Exchange, failure::Failure, peer::Peer, pending::Pending, proxy::Forwarded,
 };
-use super::{Server, exchange::Exchange, failure::Failure, peer::Peer, proxy::Forwarded};
 use crate::{
     http::{body::BodyReader, reply::Frame},
+    log::Cause,
     metrics::Event,
-    secret::{self, Wiped},
+    panics::survive,
     tls,
 };
 
@@ -42,8 +40,6 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// An answer must make progress within this time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The log decides about a held answer in less time than this.
-const HOLD_TIMEOUT: Duration = Duration::from_secs(3);
 /// A client may take this time to close its side after the last answer.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// An unread body up to this size is read and dropped to keep the connection, in bytes.
@@ -88,10 +84,12 @@ struct Inner {
     forwarded: Option<Box<Forwarded>>,
     stage: Stage,
     /// Decrypted bytes that are not used yet, and how many of them were searched for a head's end.
-    input: Wiped,
+    input: Vec<u8>,
     scanned: usize,
+    /// Empty lines before the request.
+    empty_lines: u8,
     /// Bytes of answers that the transport has not taken yet, and how many of them it has.
-    output: Wiped,
+    output: Vec<u8>,
     taken: usize,
     /// Requests so far.
     requests: u64,
@@ -113,7 +111,6 @@ enum Stage {
     Body(Box<Receiving>),
     Waiting(Box<Waiting>),
     /// It speaks HTTP/2, from the handshake to its end.
-    #[cfg(feature = "http2")]
     Http2(Box<Http2>),
     /// The answer is a log stream.
     Streaming(Box<Streaming>),
@@ -128,7 +125,7 @@ enum Stage {
 struct Receiving {
     exchange: Exchange,
     reader: BodyReader,
-    body: Wiped,
+    body: Vec<u8>,
     max_body: usize,
     frame: Frame,
 }
@@ -170,9 +167,10 @@ impl Connection {
                 peer: None,
                 forwarded: None,
                 stage: Stage::Handshake,
-                input: Wiped::default(),
+                input: Vec::new(),
                 scanned: 0,
-                output: Wiped::default(),
+                empty_lines: 0,
+                output: Vec::new(),
                 taken: 0,
                 requests: 0,
                 is_eof: false,
@@ -184,8 +182,27 @@ impl Connection {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How every thread touches a connection. If `action` panics, this connection is closed and what
+    /// it was asked for is audited; the thread goes on.
+    fn with<T>(&self, server: &Server, action: impl FnOnce(&mut Inner) -> T) -> Option<T> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        self.guard(&mut inner, server, action)
+    }
+
+    fn guard<T>(
+        &self,
+        inner: &mut Inner,
+        server: &Server,
+        action: impl FnOnce(&mut Inner) -> T,
+    ) -> Option<T> {
+        let done = survive(|| action(inner));
+        if done.is_none() {
+            let _ = inner.socket.shutdown(std::net::Shutdown::Both);
+            server.registry.remove(self.token);
+            // Requests are audited as they are dropped.
+            inner.stage = Stage::Closed;
+        }
+        done
     }
 
     /// Whether the sweeper must look at `now` (milliseconds since the start of the server).
@@ -206,7 +223,6 @@ impl Connection {
     pub(super) fn only_streams(&self) -> bool {
         self.inner.try_lock().is_ok_and(|inner| match &inner.stage {
             Stage::Streaming(_) => true,
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) => http2.only_streams(),
             _ => false,
         })
@@ -214,17 +230,23 @@ impl Connection {
 
     /// Lets epoll watch the socket for the first time.
     pub(super) fn register(&self, server: &Server) -> io::Result<()> {
-        server.watch(self, &self.lock().socket)
+        let refused = Err(io::ErrorKind::NotConnected.into());
+        self.with(server, |inner| server.watch(self, &inner.socket))
+            .unwrap_or(refused)
     }
 
     /// Does what can be done now and arms the socket for what comes next.
     pub(super) fn drive(self: &Arc<Self>, server: &Server) {
-        let mut inner = self.lock();
-        if matches!(inner.stage, Stage::Closed) {
-            return;
-        }
+        self.with(server, |inner| {
+            if !matches!(inner.stage, Stage::Closed) {
+                self.take_turn(inner, server);
+            }
+        });
+    }
+
+    fn take_turn(self: &Arc<Self>, inner: &mut Inner, server: &Server) {
         let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
-        self.settle(&mut inner, server, wait);
+        self.settle(inner, server, wait);
     }
 
     fn settle(&self, inner: &mut Inner, server: &Server, wait: Wait) {
@@ -243,22 +265,25 @@ impl Connection {
                 receiving.exchange.answer(Err(Failure::InvalidJson));
             }
             Stage::Waiting(waiting) => waiting.pending.abandon(),
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) => http2.abandon(),
             _ => {}
         }
-        inner.input.reset();
+        inner.input = Vec::new();
         let _ = inner.socket.shutdown(std::net::Shutdown::Both);
         server.registry.remove(self.token);
     }
 
     /// What the sweeper does with a connection whose deadline has passed.
     pub(super) fn on_deadline(self: &Arc<Self>, server: &Server, now: Instant) {
-        let inner = &mut *self.lock();
-        // A worker may have moved the deadline while the lock was waited for.
-        if !self.is_due(server.millis(now)) {
-            return;
-        }
+        self.with(server, |inner| {
+            // A worker may have moved the deadline while the lock was waited for.
+            if self.is_due(server.millis(now)) {
+                self.expire(inner, server, now);
+            }
+        });
+    }
+
+    fn expire(self: &Arc<Self>, inner: &mut Inner, server: &Server, now: Instant) {
         match &mut inner.stage {
             Stage::Closed => {}
             Stage::Streaming(_) => inner.check_stream(self, server, now),
@@ -267,22 +292,18 @@ impl Connection {
                 self.set_deadline(server, now + WRITE_TIMEOUT);
                 server.arm(self, &inner.socket, Wait::Writable);
             }
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) if inner.is_stalled && now < http2.stalled_until => {
                 inner.check_http2(self, server, now);
             }
-            #[cfg(feature = "http2")]
             Stage::Http2(_) if !inner.is_stalled => {
                 inner.expire_http2(server, now);
-                let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
-                self.settle(inner, server, wait);
+                self.take_turn(inner, server);
             }
             Stage::Body(_) => {
                 // The read timeout cuts the body off, which is no valid JSON.
                 inner.fail_body();
                 self.set_deadline(server, now + WRITE_TIMEOUT);
-                let wait = inner.turn(self, server).unwrap_or(Wait::Closed);
-                self.settle(inner, server, wait);
+                self.take_turn(inner, server);
             }
             Stage::Head if inner.input.is_empty() && !inner.is_stalled => {
                 // Idle for too long: the client hears that it is no accident.
@@ -307,6 +328,12 @@ impl Connection {
             Err(TryLockError::Poisoned(inner)) => inner.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
+        self.guard(&mut inner, server, |inner| {
+            self.drain_now(inner, server, at_once);
+        });
+    }
+
+    fn drain_now(&self, inner: &mut Inner, server: &Server, at_once: bool) {
         if matches!(inner.stage, Stage::Closed) {
             return;
         }
@@ -314,18 +341,17 @@ impl Connection {
             Stage::Handshake => true,
             _ => inner.is_idle(),
         };
-        #[cfg(feature = "http2")]
         if matches!(inner.stage, Stage::Http2(_)) && !at_once {
             // A worker tells the client.
             inner.wake(self, server);
             return;
         }
         if at_once {
-            self.close(&mut inner, server);
+            self.close(inner, server);
         } else if is_idle {
             inner.now = Instant::now();
             let wait = inner.hang_up(self, server);
-            self.settle(&mut inner, server, wait);
+            self.settle(inner, server, wait);
         }
     }
 
@@ -341,9 +367,9 @@ impl Connection {
     fn fail_handshake(&self, server: &Server, reason: &str) {
         server.metrics.count(Event::FailedHandshake);
         let address = self.peer_address;
-        server.log_error(&format!(
-            "http: TLS handshake error from {address}: {reason}"
-        ));
+        server.log.error_from_outside(Cause::Handshake, || {
+            format!("http: TLS handshake error from {address}: {reason}")
+        });
     }
 }
 
@@ -352,22 +378,10 @@ impl Inner {
     fn is_idle(&self) -> bool {
         let owes_nothing = match &self.stage {
             Stage::Head => true,
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) => http2.is_idle(),
             _ => false,
         };
         owes_nothing && self.input.is_empty() && !self.is_stalled
-    }
-
-    /// The request with this number, if its answer is waited for.
-    fn pending(&mut self, request: u64) -> Option<&mut Pending> {
-        let pending = match &mut self.stage {
-            Stage::Waiting(waiting) => &mut waiting.pending,
-            #[cfg(feature = "http2")]
-            Stage::Http2(http2) => return http2.pending(request),
-            _ => return None,
-        };
-        Some(pending).filter(|pending| pending.request == request)
     }
 
     /// Reads, answers and writes until there is nothing left to do without waiting.
@@ -405,7 +419,6 @@ impl Inner {
             }
             if self.is_eof {
                 // Who has closed its own side only still hears what it waits for.
-                #[cfg(feature = "http2")]
                 if matches!(&self.stage, Stage::Http2(http2) if http2.is_waiting()) {
                     return Ok(Wait::Reply);
                 }
@@ -423,7 +436,7 @@ impl Inner {
     /// Gives back what an idle connection does not need.
     fn rest(&mut self, connection: &Connection, server: &Server) -> Wait {
         if self.input.is_empty() {
-            self.input.reset();
+            self.input = Vec::new();
             if matches!(self.stage, Stage::Head) && server.is_draining() {
                 return self.hang_up(connection, server);
             }
@@ -440,7 +453,6 @@ impl Inner {
             return Wait::Closed;
         }
         let _ = self.socket.shutdown(std::net::Shutdown::Write);
-        #[cfg(feature = "http2")]
         if let Stage::Http2(http2) = std::mem::replace(&mut self.stage, Stage::Linger) {
             http2.abandon();
         }
@@ -470,7 +482,6 @@ impl Inner {
         let until = self.now + WRITE_TIMEOUT;
         match &mut self.stage {
             Stage::Streaming(streaming) => streaming.stalled_until = until,
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) => {
                 http2.stalled_until = until;
                 connection.set_deadline(server, http2.stalled_deadline());
@@ -482,10 +493,9 @@ impl Inner {
     fn restore_deadline(&self, connection: &Connection, server: &Server) {
         let now = self.now;
         let at = match &self.stage {
-            Stage::Waiting(waiting) => waiting.pending.exchange.deadline.instant(),
+            Stage::Waiting(waiting) => waiting.pending.deadline,
             Stage::Head if self.input.is_empty() => now + connection.idle_timeout(),
             Stage::Streaming(_) => now + CHECK_INTERVAL,
-            #[cfg(feature = "http2")]
             Stage::Http2(http2) => http2.deadline(),
             _ => now + READ_TIMEOUT,
         };
@@ -525,11 +535,7 @@ impl Inner {
         };
         let count = received.count;
         if count > 0 {
-            if self.input.is_empty() && matches!(self.stage, Stage::Head | Stage::Handshake) {
-                connection.set_deadline(server, self.now + READ_TIMEOUT);
-            }
             let start = self.input.len();
-            secret::reserve(&mut self.input, count);
             self.input.resize(start + count, 0);
             self.transport.take(&mut self.input[start..])?;
         }
@@ -555,7 +561,7 @@ impl Inner {
             }
             if self.taken == self.output.len() {
                 if !self.output.is_empty() {
-                    self.output.reset();
+                    self.output = Vec::new();
                     self.taken = 0;
                 }
                 return Ok(true);
@@ -567,7 +573,7 @@ impl Inner {
     /// behind it never gets empty, and must not grow. The rest is moved, which is why it must be less.
     fn forget_taken(&mut self) {
         if self.taken >= self.output.len() - self.taken {
-            self.output.discard(self.taken);
+            self.output.drain(..self.taken);
             self.taken = 0;
         }
     }

@@ -12,7 +12,6 @@ use std::{
 };
 
 use rustls_pki_types::{CertificateDer, UnixTime};
-use zeroize::Zeroize as _;
 
 use super::{Connection, Inner, Stage, Step, Wait};
 use crate::{
@@ -88,7 +87,6 @@ impl Streaming {
     }
 
     /// Whether nothing is queued.
-    #[cfg(feature = "http2")]
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -121,8 +119,10 @@ struct Receiver {
 
 impl Subscriber for Receiver {
     fn publish(&self, lines: &Arc<[u8]>) -> bool {
-        self.ends()
-            .is_some_and(|(connection, server)| connection.publish(&server, self.request, lines))
+        self.ends().is_some_and(|(connection, server)| {
+            let publish = |inner: &mut _| connection.publish(inner, &server, self.request, lines);
+            connection.with(&server, publish).unwrap_or(false)
+        })
     }
 
     fn is_open(&self) -> bool {
@@ -131,17 +131,17 @@ impl Subscriber for Receiver {
 
     fn end(&self, is_complete: bool) {
         if let Some((connection, server)) = self.ends() {
-            let inner = &mut *connection.lock();
-            #[cfg(feature = "http2")]
-            if let Stage::Http2(http2) = &mut inner.stage {
-                http2.end_stream(self.request, is_complete);
-                inner.wake(&connection, &server);
-                return;
-            }
-            match is_complete {
-                true => inner.end_stream(&connection, &server),
-                false => connection.send_away(inner, &server),
-            }
+            connection.with(&server, |inner| {
+                if let Stage::Http2(http2) = &mut inner.stage {
+                    http2.end_stream(self.request, is_complete);
+                    inner.wake(&connection, &server);
+                    return;
+                }
+                match is_complete {
+                    true => inner.end_stream(&connection, &server),
+                    false => connection.send_away(inner, &server),
+                }
+            });
         }
     }
 }
@@ -154,9 +154,13 @@ impl Receiver {
 
 impl Connection {
     /// Queues `lines` for the request with this number. `false` if the stream has ended.
-    fn publish(self: &Arc<Self>, server: &Server, request: u64, lines: &Arc<[u8]>) -> bool {
-        let inner = &mut *self.lock();
-        #[cfg(feature = "http2")]
+    fn publish(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        server: &Server,
+        request: u64,
+        lines: &Arc<[u8]>,
+    ) -> bool {
         if let Stage::Http2(http2) = &mut inner.stage {
             let Some(streaming) = http2.streaming(request) else {
                 return false;
@@ -168,7 +172,6 @@ impl Connection {
             inner.wake(self, server);
             return has_room;
         }
-        let _ = request;
         let Stage::Streaming(streaming) = &mut inner.stage else {
             return false;
         };
@@ -232,7 +235,7 @@ impl Inner {
 
     /// Moves one block of the queue to the output. What the client sends is of no interest.
     pub(super) fn stream(&mut self) -> Step {
-        self.input.zeroize();
+        self.input = Vec::new();
         let Stage::Streaming(streaming) = &mut self.stage else {
             return Step::NeedsInput;
         };

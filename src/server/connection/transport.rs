@@ -60,7 +60,6 @@ impl Transport {
     }
 
     /// Whether the client and we have agreed on HTTP/2.
-    #[cfg(feature = "http2")]
     pub(super) fn speaks_http2(&self) -> bool {
         matches!(self, Self::Tls(tls) if tls.alpn_protocol() == Some(b"h2"))
     }

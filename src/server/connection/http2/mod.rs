@@ -10,17 +10,16 @@ use std::{sync::Arc, time::Instant};
 use self::streams::{State, Stream};
 use super::{
     Connection, IDLE_TIMEOUT, Inner, MAX_OUTPUT, READ_TIMEOUT, Stage, Step, WRITE_TIMEOUT, Wait,
-    answering::{Admitted, Pending},
     streaming::Streaming,
 };
 use crate::{
     http::{
-        Malformed, Method,
+        Malformed, Method, Refused,
         head::Head,
         two::{self, Code, Event},
     },
     metrics,
-    server::{Server, failure::Failure},
+    server::{Server, failure::Failure, pending::Pending, pipeline::Admission},
 };
 
 /// Bodies and answers that a connection may hold, in bytes. More requests are refused.
@@ -162,13 +161,13 @@ impl Http2 {
                 return (used, Next::GoOn);
             }
             let has_room = self.has_room();
-            let next = server.with_state(|state| {
-                let kept = inner.peer.as_ref();
-                let kept = kept.and_then(|peer| state.forwards_in(peer));
-                let out = &mut inner.output;
-                self.protocol
-                    .next(&input[used..], kept, has_room, inner.now, out)
-            });
+            let state = server.state();
+            let kept = inner.peer.as_ref();
+            let kept = kept.and_then(|peer| state.forwards_in(peer));
+            let out = &mut inner.output;
+            let next = self
+                .protocol
+                .next(&input[used..], kept, has_room, inner.now, out);
             let event = match next {
                 Ok((0, _)) => break,
                 Ok((count, event)) => {
@@ -195,6 +194,10 @@ impl Http2 {
                         stream.abandon();
                     }
                 }
+                Event::Malformed(path) => {
+                    let malformed = Malformed::bad_request("malformed request");
+                    inner.audit_malformed(malformed, path, server);
+                }
                 Event::Nothing => {}
             }
         }
@@ -212,22 +215,25 @@ impl Http2 {
     fn begin(
         &mut self,
         id: u32,
-        head: Result<Head, Malformed>,
+        head: Result<Head, Refused>,
         is_complete: bool,
         inner: &mut Inner,
         connection: &Arc<Connection>,
         server: &Server,
     ) {
         let is_head = head.as_ref().is_ok_and(|head| head.method == Method::Head);
-        let admitted = head.map_err(Failure::Malformed).and_then(|mut head| {
-            let admitted =
-                server.with_state(|state| inner.admit(&mut head, state, connection, server));
+        let refused = |inner: &Inner, (malformed, path)| {
+            inner.audit_malformed(malformed, path, server);
+            Failure::Malformed(malformed)
+        };
+        let admitted = head.map_err(|e| refused(inner, e)).and_then(|mut head| {
+            let admitted = inner.admit(&mut head, &server.state(), connection, server);
             let unknown = Failure::Internal("the client is not known");
             Ok((head, admitted.ok_or(unknown)?))
         });
         let mut stream = Stream::new(id, inner.requests, is_head, is_complete, inner.now);
         match admitted {
-            Ok((head, Admitted::Granted(exchange, max_body))) => {
+            Ok((head, Admission::Granted(exchange, max_body))) => {
                 if head.expects_continue && max_body > 0 {
                     let out = &mut inner.output;
                     self.protocol.send_head(id, Some(100), &[], false, out);
@@ -236,14 +242,13 @@ impl Http2 {
                 }
                 stream.open(exchange, max_body, &head);
             }
-            Ok((head, Admitted::Answered(reply, is_last))) => {
+            Ok((head, Admission::Answered(reply, is_last))) => {
                 stream.wants_go_ahead = head.expects_continue;
                 stream.reply(reply, &mut self.protocol, inner);
                 if is_last {
                     self.protocol.end(Code::NoError, &mut inner.output);
                 }
             }
-            // What is no request is not audited.
             Err(failure) => stream.reply(failure.reply(), &mut self.protocol, inner),
         }
         self.held += stream.held();
@@ -331,7 +336,7 @@ impl Inner {
         };
         let mut input = std::mem::take(&mut self.input);
         let (used, next) = http2.drive(&input, self, connection, server);
-        input.discard(used);
+        input.drain(..used);
         self.input = input;
         if http2.is_idle() {
             http2.streams = Vec::new();
@@ -361,20 +366,26 @@ impl Inner {
         let Stage::Http2(mut http2) = std::mem::replace(&mut self.stage, Stage::Closed) else {
             return;
         };
-        let mut takes_nothing = false;
-        let has_progress = now < http2.progress + WRITE_TIMEOUT;
+        // An answer that is reset for its own window gives the others that of the connection back.
+        let is_unread = |stream: &Stream| {
+            now >= stream.deadline && stream.is_sending() && http2.protocol.is_full(stream.id)
+        };
+        let is_stuck =
+            now >= http2.progress + WRITE_TIMEOUT && !http2.streams.iter().any(is_unread);
+        let mut ends = Ok(());
         for stream in &mut http2.streams {
-            if now >= stream.deadline {
-                takes_nothing |= !stream.expire(has_progress, &mut http2.protocol, self, server);
+            if now >= stream.deadline && ends.is_ok() {
+                ends = stream.expire(is_stuck, &mut http2.protocol, self, server);
             }
         }
         let incomplete = http2.protocol.incomplete_since();
         let is_idle = http2.is_idle() && now >= http2.protocol.idle_since() + IDLE_TIMEOUT;
-        let code = match incomplete.is_some_and(|since| now >= since + READ_TIMEOUT) {
-            _ if takes_nothing => Some(Code::EnhanceYourCalm),
-            true => Some(Code::Protocol),
+        let is_incomplete = incomplete.is_some_and(|since| now >= since + READ_TIMEOUT);
+        let code = match ends {
+            Err(code) => Some(code),
+            Ok(()) if is_incomplete => Some(Code::Protocol),
             // Idle for too long: the client hears that it is no accident.
-            false => is_idle.then_some(Code::NoError),
+            Ok(()) => is_idle.then_some(Code::NoError),
         };
         if let Some(code) = code {
             self.is_closing = http2.end(code, self, server) == Next::Close;
@@ -390,7 +401,8 @@ impl Inner {
         };
         for stream in &mut http2.streams {
             if stream.is_following() && now >= stream.deadline {
-                stream.expire(false, &mut http2.protocol, self, server);
+                // A log stream that ends does not end the connection.
+                let _ = stream.expire(false, &mut http2.protocol, self, server);
             }
         }
         connection.set_deadline(server, http2.stalled_deadline());

@@ -10,17 +10,16 @@ use crate::{
         reply::{Reply, with_date},
         two::{self, Code},
     },
-    secret::{self, Wiped},
     server::{
         Server,
         connection::{
             Connection, Inner, LINGER_TIMEOUT, MAX_DISCARD, MAX_OUTPUT, READ_TIMEOUT,
             WRITE_TIMEOUT,
-            answering::{Answer, Pending},
             streaming::{CHECK_INTERVAL, Streaming},
         },
         exchange::Exchange,
         failure::Failure,
+        pending::{Answer, Pending},
         proxy::Forwarded,
     },
 };
@@ -39,8 +38,6 @@ pub(super) struct Stream {
     used: usize,
     /// Bytes of the body that nobody wanted.
     unwanted: u64,
-    /// Bytes of the body that were wanted; the request may keep as many until it is answered.
-    wanted: usize,
     /// When the sweeper must look.
     pub(super) deadline: Instant,
     pub(super) state: State,
@@ -69,14 +66,16 @@ pub(super) enum State {
 /// A request whose body is coming in.
 pub(super) struct Receiving {
     exchange: Exchange,
-    body: Wiped,
+    body: Vec<u8>,
+    /// The length that was announced, in bytes, which counts at once.
+    announced: usize,
     max_body: usize,
     is_too_long: bool,
 }
 
 /// An answer that is being sent.
 pub(super) struct Sending {
-    body: Wiped,
+    body: Vec<u8>,
     sent: usize,
     has_trailers: bool,
 }
@@ -111,7 +110,6 @@ impl Stream {
             wants_go_ahead: false,
             used: 0,
             unwanted: 0,
-            wanted: 0,
             deadline: now + READ_TIMEOUT,
             state: State::Over,
         }
@@ -124,14 +122,11 @@ impl Stream {
             _ => 0,
         };
         let is_too_long = length > max_body as u64;
-        let mut body = Wiped::default();
-        if !is_too_long {
-            // A buffer that grows would leave copies of what it held behind.
-            body.reserve_exact(usize::try_from(length).unwrap_or(max_body));
-        }
         self.state = State::Body(Box::new(Receiving {
             exchange,
-            body,
+            body: Vec::new(),
+            // One that is not too long fits.
+            announced: if is_too_long { 0 } else { length as usize },
             max_body,
             is_too_long,
         }));
@@ -159,8 +154,8 @@ impl Stream {
     /// What it makes the server hold, in bytes.
     pub(super) fn held(&self) -> usize {
         match &self.state {
-            State::Body(receiving) => receiving.body.capacity(),
-            State::Waiting(_) => self.wanted,
+            State::Body(receiving) => receiving.body.capacity().max(receiving.announced),
+            State::Waiting(pending) => pending.held(),
             State::Sending(sending) => sending.body.capacity(),
             State::Early(reply) => reply.body.capacity(),
             _ => 0,
@@ -214,10 +209,9 @@ impl Stream {
                     is_too_long,
                     ..
                 } = *receiving;
-                self.wanted = body.len();
                 let answer = match is_too_long {
                     true => Answer::Now(exchange.answer(Err(Failure::InvalidJson))),
-                    false => inner.run(exchange, &body, self.request, connection, server),
+                    false => server.run(exchange, &body, &|| connection.address(self.request)),
                 };
                 self.give(answer, protocol, inner, connection, server);
                 true
@@ -230,7 +224,7 @@ impl Stream {
                 else {
                     return false;
                 };
-                let answer = pending.finish(inner, connection, server);
+                let answer = pending.finish(server, &|| connection.address(self.request));
                 self.give(answer, protocol, inner, connection, server);
                 true
             }
@@ -289,7 +283,7 @@ impl Stream {
         match answer {
             Answer::Now(reply) => self.reply(reply, protocol, inner),
             Answer::Later(pending) => {
-                self.deadline = pending.exchange.deadline.instant();
+                self.deadline = pending.deadline;
                 self.state = State::Waiting(Box::new(pending));
             }
             Answer::Stream(exchange, stream) => {
@@ -405,15 +399,18 @@ impl Stream {
         }
     }
 
-    /// What the sweeper does when its deadline has passed. `false` if the client makes no room for
-    /// its answer. If it `has_progress` with others, this one may just not have had its turn.
+    /// Ends or goes on when its deadline has passed. `is_stuck`: the client has not taken a byte of any
+    /// answer for a while, for the window of the connection.
+    ///
+    /// # Errors
+    /// If the connection must end: it is stuck itself, or too many answers were not read.
     pub(super) fn expire(
         &mut self,
-        has_progress: bool,
+        is_stuck: bool,
         protocol: &mut two::Connection,
         inner: &mut Inner,
         server: &Server,
-    ) -> bool {
+    ) -> Result<(), Code> {
         match &mut self.state {
             State::Body(_) => {
                 // The read timeout cuts the body off, which is no valid JSON.
@@ -423,10 +420,14 @@ impl Stream {
                 }
             }
             State::Waiting(pending) => pending.expire(),
-            State::Sending(_) if has_progress && !protocol.is_full(self.id) => {
-                self.deadline = inner.now + WRITE_TIMEOUT;
+            // An answer that waits for its own window ends alone.
+            State::Sending(_) if protocol.is_full(self.id) => {
+                protocol.give_up(self.id, inner.now, &mut inner.output)?;
+                self.state = State::Over;
             }
-            State::Sending(_) => return false,
+            State::Sending(_) if is_stuck => return Err(Code::EnhanceYourCalm),
+            // It may just not have had its turn.
+            State::Sending(_) => self.deadline = inner.now + WRITE_TIMEOUT,
             State::Streaming(following) => {
                 self.deadline = inner.now + CHECK_INTERVAL;
                 let stalled_since = following.stalled_since;
@@ -443,7 +444,7 @@ impl Stream {
             }
             State::Over => {}
         }
-        true
+        Ok(())
     }
 }
 
@@ -451,7 +452,6 @@ impl Receiving {
     fn add(&mut self, bytes: &[u8]) {
         self.is_too_long |= self.body.len() + bytes.len() > self.max_body;
         if !self.is_too_long {
-            secret::reserve(&mut self.body, bytes.len());
             self.body.extend_from_slice(bytes);
         }
     }

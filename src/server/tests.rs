@@ -1,0 +1,122 @@
+use std::{
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::PrivatePkcs8KeyDer;
+
+use super::{
+    Limits, Listeners, Server, State,
+    lifecycle::Options,
+    reload::{Files, Reloader},
+};
+use crate::{
+    cache::Expiry,
+    config::{Config, Flags},
+    deadline::Deadline,
+    keystore::{Error, KeyName, KeyStore},
+    log::{Log, Settings},
+    policy::Policies,
+    secret::Secret,
+    tls::{self, ClientTrust, Group},
+};
+
+fn certificate() -> Arc<CertifiedKey> {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec![]).unwrap();
+    let chain = vec![params.self_signed(&key).unwrap().der().clone()];
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    Arc::new(CertifiedKey::from_der(chain, key, &tls::provider()).unwrap())
+}
+
+/// A server with this key store. It logs nothing.
+pub(super) fn start(store: Arc<dyn KeyStore>) -> Arc<Server> {
+    let (certificate, trust) = (certificate(), Arc::new(ClientTrust::any()));
+    let state = State {
+        certificate_expiry: tls::expiry(&certificate),
+        tls: tls::server_config(certificate, trust.clone(), &Group::ALL).unwrap(),
+        trust,
+        trust_generation: 0,
+        policies: Policies::default(),
+        proxy_header: None,
+    };
+    let quiet = Settings {
+        error: false,
+        ..Settings::default()
+    };
+    let log = Box::leak(Box::new(Log::start(quiet, true).unwrap()));
+    let listeners = Listeners {
+        api: TcpListener::bind("127.0.0.1:0").unwrap(),
+        probe: None,
+    };
+    let limits = Limits {
+        workers: 1,
+        connections: 10,
+    };
+    let started = Server::start(listeners, limits, state, Expiry::default(), store, log);
+    started.unwrap().0
+}
+
+/// A key store with a bug, which counts how often it is met.
+#[derive(Default)]
+struct Buggy(AtomicUsize);
+
+impl KeyStore for Buggy {
+    fn create(&self, _: &KeyName, _: &Secret, _: Deadline) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn get(&self, _: &KeyName, _: Deadline) -> Result<Secret, Error> {
+        Err(Error::NotFound)
+    }
+
+    fn delete(&self, _: &KeyName, _: Deadline) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn list(&self, _: Deadline) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn status(&self, _: Deadline) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        "Buggy".to_owned()
+    }
+
+    fn retry(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        panic!("a bug");
+    }
+}
+
+#[test]
+fn the_thread_that_reloads_survives_a_bug() {
+    let store = Arc::new(Buggy::default());
+    let server = start(store.clone());
+    let flags = Flags {
+        root: Some("disabled".to_owned()),
+        key: Some("server.key".into()),
+        cert: Some("server.crt".into()),
+        ..Flags::default()
+    };
+    let config = Config::from_flags(&flags).unwrap();
+    let files = Files::of(&config);
+    let reloader = Reloader::new(&server, &Options::default(), config, certificate(), files);
+    let ask = reloader.start().unwrap();
+    for times in 1..4 {
+        ask.send(()).unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        while store.0.load(Ordering::SeqCst) < times {
+            assert!(Instant::now() < until, "reload {times} does not come");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! A server in the process of the test, with a key store of the test's own.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use kes::{
+    cache::Expiry,
+    keystore::KeyStore,
+    log::{AuditMode, Log, Settings},
+    policy::Policies,
+    server::{Limits, Listeners, Server, State, Threads},
+    tls::{self, ClientTrust, Group},
+};
+
+use super::{Client, Identity, Profile, TempDir};
+
+/// A running server; it is stopped when it is dropped.
+pub struct Inside {
+    server: Arc<Server>,
+    threads: Option<Threads>,
+    address: SocketAddr,
+    certificate: Identity,
+    root: Identity,
+}
+
+impl Inside {
+    pub fn start(store: Arc<dyn KeyStore>) -> Self {
+        let certificate = Identity::self_signed("server", &Profile::server());
+        let root = Identity::new("root");
+        let directory = TempDir::new();
+        let file = |name: &str, text: String| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let loaded = tls::load_certificate(
+            &file("server.crt", certificate.certificate_pem()),
+            &file("server.key", certificate.key_pem()),
+        )
+        .unwrap();
+        let trust = Arc::new(ClientTrust::any());
+        let state = State {
+            certificate_expiry: tls::expiry(&loaded),
+            tls: tls::server_config(loaded, trust.clone(), &Group::ALL).unwrap(),
+            trust,
+            trust_generation: 0,
+            policies: Policies::builder(&root.id, &[]).build(),
+            proxy_header: None,
+        };
+        let api = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = api.local_addr().unwrap();
+        let log = Log::start(
+            Settings {
+                audit: AuditMode::Off,
+                error: false,
+            },
+            true,
+        );
+        let limits = Limits {
+            workers: 2,
+            connections: 100,
+        };
+        let (server, threads) = Server::start(
+            Listeners { api, probe: None },
+            limits,
+            state,
+            Expiry::default(),
+            store,
+            Box::leak(Box::new(log.unwrap())),
+        )
+        .unwrap();
+        Self {
+            server,
+            threads: Some(threads),
+            address,
+            certificate,
+            root,
+        }
+    }
+
+    pub fn root(&self) -> Client {
+        let certificate = self.certificate.chain[0].clone();
+        Client::new(self.address, certificate, Some(&self.root))
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        if let Some(threads) = self.threads.take() {
+            self.server.stop(threads, Duration::ZERO);
+        }
+    }
+}
