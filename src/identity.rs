@@ -89,6 +89,15 @@ pub fn not_after(der: &[u8]) -> Result<UnixTime, Error> {
     Ok(UnixTime::since_unix_epoch(Duration::from_secs(end)))
 }
 
+/// When a DER certificate begins to be valid.
+///
+/// # Errors
+/// [`Error`] if `der` is no certificate.
+pub fn not_before(der: &[u8]) -> Result<UnixTime, Error> {
+    let start = validity(der)?.not_before.to_unix_duration();
+    Ok(UnixTime::since_unix_epoch(start))
+}
+
 /// For how long a DER certificate is valid, from its first moment to its last.
 ///
 /// # Errors

@@ -241,66 +241,41 @@ pub enum Refusal {
 pub struct Builder(Policies);
 
 impl Builder {
-    /// Adds a policy that allows nothing yet. One that is there already stays as it is.
-    pub fn define(&mut self, policy: &str) {
-        self.entry(policy);
-    }
-
-    /// Adds a pattern to the paths of `policy`, which is defined if it is not yet.
-    ///
-    /// # Errors
-    /// [`Error::Pattern`] if the pattern is malformed.
-    pub fn allow(&mut self, policy: &str, pattern: &str) -> Result<(), Error> {
-        let pattern = Pattern::parse(pattern).map_err(|source| Error::Pattern {
-            policy: policy.into(),
-            source,
-        })?;
-        Arc::make_mut(self.entry(policy)).paths.push(pattern);
-        Ok(())
-    }
-
-    fn entry(&mut self, policy: &str) -> &mut Arc<Policy> {
-        let empty = || Sourced {
-            value: Arc::default(),
+    /// Adds a policy, which others may share. One of the same name stays as it is.
+    pub fn define(&mut self, name: &Arc<str>, policy: Arc<Policy>) {
+        self.0.policies.entry(name.clone()).or_insert(Sourced {
+            value: policy,
             source: Source::File,
-        };
-        let policies = &mut self.0.policies;
-        &mut policies.entry(policy.into()).or_insert_with(empty).value
+        });
     }
 
-    /// Assigns `identity` to `policy`. The empty identity is ignored.
+    /// Assigns `identity` to `policy`, whose name all that belongs to it shares: it may be long. The
+    /// empty identity is ignored.
     ///
     /// # Errors
     /// [`Error::Assigned`] if it is root or has a policy, [`Error::Proxy`] if it is a TLS proxy.
-    pub fn assign(&mut self, policy: &str, identity: &str) -> Result<(), Error> {
-        let refused = |error: fn(String, String) -> Error| error(policy.into(), identity.into());
+    pub fn assign(&mut self, policy: &Arc<str>, identity: &str) -> Result<(), Error> {
         if identity.is_empty() {
             return Ok(());
         }
-        if self.0.is_root(identity) {
-            return Err(refused(|policy, identity| Error::Assigned {
-                policy,
-                identity,
-            }));
-        }
-        if self.0.is_proxy(identity) {
-            return Err(refused(|policy, identity| Error::Proxy {
-                policy,
-                identity,
-            }));
+        if self.0.is_proxy(identity) && !self.0.is_root(identity) {
+            return Err(Error::Proxy {
+                policy: policy.clone(),
+                identity: identity.into(),
+            });
         }
         match self.0.assigned.entry(identity.into()) {
-            Entry::Occupied(_) => Err(refused(|policy, identity| Error::Assigned {
-                policy,
-                identity,
-            })),
-            Entry::Vacant(entry) => {
+            Entry::Vacant(entry) if *identity != *self.0.root => {
                 entry.insert(Sourced {
-                    value: policy.into(),
+                    value: policy.clone(),
                     source: Source::File,
                 });
                 Ok(())
             }
+            _ => Err(Error::Assigned {
+                policy: policy.clone(),
+                identity: identity.into(),
+            }),
         }
     }
 
@@ -316,21 +291,21 @@ pub enum Error {
     /// A pattern is malformed.
     Pattern {
         /// The policy it is in.
-        policy: String,
+        policy: Arc<str>,
         /// What is wrong with it.
         source: SyntaxError,
     },
     /// The identity is root or has a policy already.
     Assigned {
         /// The policy it should get.
-        policy: String,
+        policy: Arc<str>,
         /// The identity.
         identity: String,
     },
     /// The identity is a TLS proxy, which acts for others and has no rights of its own.
     Proxy {
         /// The policy it should get.
-        policy: String,
+        policy: Arc<str>,
         /// The identity.
         identity: String,
     },
@@ -376,8 +351,8 @@ mod tests {
     /// Root is `root`, `gate` is a TLS proxy, and `app` may create keys that start with `app-`.
     fn builder() -> Builder {
         let mut builder = Policies::builder("root", &["gate".into()]);
-        builder.allow("apps", "/v1/key/create/app-*").unwrap();
-        builder.assign("apps", "app").unwrap();
+        builder.define(&"apps".into(), Arc::new(policy(&["/v1/key/create/app-*"])));
+        builder.assign(&"apps".into(), "app").unwrap();
         builder
     }
 
@@ -412,8 +387,8 @@ mod tests {
     #[test]
     fn a_policy_without_paths_allows_nothing() {
         let mut builder = builder();
-        builder.define("none");
-        builder.assign("none", "nobody").unwrap();
+        builder.define(&"none".into(), Arc::default());
+        builder.assign(&"none".into(), "nobody").unwrap();
         let policies = builder.build();
         assert_eq!(Some("none"), policies.policy_name_of("nobody"));
         assert!(!policies.allows("nobody", "/v1/key/create/app-1"));
@@ -423,14 +398,14 @@ mod tests {
     #[test]
     fn an_assignment_to_a_missing_policy_allows_nothing() {
         let mut builder = builder();
-        builder.assign("gone", "nobody").unwrap();
+        builder.assign(&"gone".into(), "nobody").unwrap();
         assert!(!builder.build().allows("nobody", "/v1/key/create/app-1"));
     }
 
     #[test]
     fn defining_a_policy_again_keeps_its_paths() {
         let mut builder = builder();
-        builder.define("apps");
+        builder.define(&"apps".into(), Arc::default());
         assert!(builder.build().allows("app", "/v1/key/create/app-1"));
     }
 
@@ -442,7 +417,10 @@ mod tests {
                     "cannot assign policy \"{policy}\" to identity \"app\": \
                      this identity already has a policy"
                 ),
-                builder().assign(policy, "app").unwrap_err().to_string()
+                builder()
+                    .assign(&policy.into(), "app")
+                    .unwrap_err()
+                    .to_string()
             );
         }
     }
@@ -451,7 +429,10 @@ mod tests {
     fn root_cannot_have_a_policy() {
         assert_eq!(
             "cannot assign policy \"apps\" to identity \"root\": this identity already has a policy",
-            builder().assign("apps", "root").unwrap_err().to_string()
+            builder()
+                .assign(&"apps".into(), "root")
+                .unwrap_err()
+                .to_string()
         );
     }
 
@@ -459,25 +440,19 @@ mod tests {
     fn a_tls_proxy_cannot_have_a_policy() {
         assert_eq!(
             "cannot assign policy \"apps\" to TLS proxy \"gate\"",
-            builder().assign("apps", "gate").unwrap_err().to_string()
+            builder()
+                .assign(&"apps".into(), "gate")
+                .unwrap_err()
+                .to_string()
         );
     }
 
     #[test]
     fn empty_identities_are_ignored() {
         let mut builder = builder();
-        builder.assign("apps", "").unwrap();
-        builder.assign("apps", "").unwrap();
+        builder.assign(&"apps".into(), "").unwrap();
+        builder.assign(&"apps".into(), "").unwrap();
         assert_eq!(1, builder.build().assigned().count());
-    }
-
-    #[test]
-    fn a_malformed_pattern_is_refused() {
-        assert_eq!(
-            "policy \"apps\" contains invalid glob patterns: syntax error in pattern: \
-             a '[' has no ']'; write '[[]' for the character",
-            builder().allow("apps", "/v1/[").unwrap_err().to_string()
-        );
     }
 
     /// A policy with these paths.
@@ -562,8 +537,8 @@ mod tests {
         }
 
         let mut file = Policies::builder("new-root", &["new-gate".into()]);
-        file.allow("taken", "/file").unwrap();
-        file.assign("taken", "b").unwrap();
+        file.define(&"taken".into(), Arc::new(policy(&["/file"])));
+        file.assign(&"taken".into(), "b").unwrap();
         let mut after = file.build();
         after.keep_calls_of(&before);
 

@@ -125,7 +125,7 @@ fn what_a_server_says_is_among_the_findings() {
         (format!("root: _\n{STORE}"), "tls.key"),
         (format!("root: _\n{TLS}{STORE}x: 1\n"), "kes.yml:4:1"),
         (format!("root: _\n{TLS}{STORE}root: _\n"), "kes.yml:4:1"),
-        (format!("\troot: _\n{TLS}"), "kes.yml:1:1"),
+        (format!("\troot: _\n{TLS}"), "kes.yml:2:1"),
         (format!("admin: _\n{TLS}"), "kes.yml:1:8: error: admin"),
         (
             "root: _\ntls: { key: none.key, cert: server.crt }\n".to_owned(),
@@ -159,9 +159,11 @@ fn what_a_server_says_is_among_the_findings() {
         let told = String::from_utf8(server.stderr).unwrap();
         let told = told.trim_start_matches("Error: ");
         let told = told.trim_start_matches("failed to read config file: ");
-        let told = told.rsplit("kes.yml line").next().unwrap();
-        let message = told.split_once(": ").map_or(told, |(_, rest)| rest).trim();
-        let message = message.trim_end_matches(')');
+        let message = match told.strip_prefix("kes.yml line ") {
+            Some(told) => told.split_once(": ").unwrap().1,
+            None => told.split(" (kes.yml").next().unwrap(),
+        };
+        let message = message.trim();
         assert!(
             lines
                 .iter()
@@ -190,11 +192,11 @@ tls:
   cert: soon.crt
   groups: [P-256, X25519, secp256r1]
   proxy:
-    identities: [gate, gate]
+    identities: [_, _]
 policy:
   app:
     paths: [/v1/key/crate/*, v1/key/list/*, /v1/key/*, /version, /version]
-    identities: ['${NOT_SET}', 0123]
+    identities: [all, 0123]
   empty: {}
 cache: { expiry: { any: 1m, unused: 2m } }
 keys: [{ name: a }, { name: a }]
@@ -208,15 +210,15 @@ keys: [{ name: a }, { name: a }]
         "kes.yml:4:9: warning: tls.cert: the certificate expires in 4 days",
         "kes.yml:5:27: warning: tls.groups[2]: key exchange group \"secp256r1\" is listed twice",
         "kes.yml:7:17: warning: tls.proxy.identities: ",
-        "kes.yml:7:24: warning: tls.proxy.identities[1]: TLS proxy \"gate\" is listed twice",
+        "kes.yml:7:21: warning: tls.proxy.identities[1]: TLS proxy \"_\" is listed twice",
         "kes.yml:10:13: warning: policy.app.paths[0]: \"/v1/key/crate/*\" matches no API (did you \
          mean \"/v1/key/create/*\"?)",
         "kes.yml:10:30: warning: policy.app.paths[1]: \"v1/key/list/*\" matches no API (did you \
          mean \"/v1/key/list/*\"?)",
         "kes.yml:10:45: warning: policy.app.paths[2]: \"/v1/key/*\" matches no API",
         "kes.yml:10:66: warning: policy.app.paths[4]: \"/version\" is listed twice",
-        "kes.yml:11:18: warning: policy.app.identities[0]: ${NOT_SET} is empty or not set",
-        "kes.yml:11:32: warning: policy.app.identities[1]: \"0123\" is no identity",
+        "kes.yml:11:18: warning: policy.app.identities[0]: \"all\" is no identity, so no client",
+        "kes.yml:11:23: warning: policy.app.identities[1]: \"0123\" is no identity",
         "kes.yml:12:10: warning: policy.empty: policy \"empty\" allows nothing",
         "kes.yml:13:37: warning: cache.expiry.unused: longer than",
         "kes.yml:14:29: warning: keys[1].name: key \"a\" is listed twice",
@@ -275,15 +277,15 @@ fn a_wrong_key_store_is_not_said_to_be_none() {
         ),
         (
             "keystore: { fs: { path: '${NO}' } }",
-            "kes.yml:3:25: error: keystore.fs.path: no key",
+            "kes.yml:3:25: error: keystore.fs.path: environment variable ${NO} is empty or not set",
         ),
         (
             "keys: { fs: { path: '${NO}' } }",
-            "kes.yml:3:21: error: keys.fs.path: no key",
+            "kes.yml:3:21: error: keys.fs.path: environment variable ${NO} is empty or not set",
         ),
         (
             "keys: { fs: }",
-            "kes.yml:3:13: error: keys.fs.path: no key store",
+            "kes.yml:3:12: error: keys.fs.path: no key store",
         ),
         (
             "keystore: { fs: { path: keys }, vault: { endpoint: 'https://v' } }",
@@ -391,8 +393,10 @@ fn variables_that_stay_what_they_are_are_warnings_without_the_value() {
         "kes.yml:3:25: warning: keystore.fs.path: a variable is not replaced in the middle",
         "kes.yml:4:24: warning: policy.p.paths[0]: a variable is not replaced in the path",
         "kes.yml:5:15: error: log.error: \"o\"",
+        "kes.yml:5:15: warning: log.error: a part of the value is missing: environment variable ${N} is",
+        "kes.yml:6:10: error: address: environment variables ${IP} and ${PORT} are empty or not set",
     ];
-    assert_eq!((78, 3), (code, lines.len()), "{lines:#?}");
+    assert_eq!((78, 5), (code, lines.len()), "{lines:#?}");
     for (line, start) in lines.iter().zip(expected) {
         assert!(line.starts_with(start), "{line:?} is not {start:?}");
     }
@@ -413,7 +417,7 @@ fn what_is_no_map_of_fields_has_its_place() {
         ),
         (
             "keystore: { fs: { path: k } }\nkeys: { name: x }\n",
-            "kes.yml:2:9: error: keys: beside \"keystore\", this is a list of key names",
+            "kes.yml:2:7: error: keys: the file mixes two formats (beside \"keystore\", \"keys\" is a list",
         ),
         (
             "probe: { address: ':7373' }\n",
@@ -427,12 +431,16 @@ fn what_is_no_map_of_fields_has_its_place() {
 }
 
 #[test]
-fn a_search_that_ends_early_says_so() {
+fn errors_beyond_the_first_hundred_are_counted() {
     let scene = Scene::new();
     let fields: String = (0..150).map(|number| format!("x{number}: 1\n")).collect();
     let (_, lines) = scene.check(&format!("root: _\n{TLS}{STORE}{fields}"), &[]);
     assert_eq!(101, lines.len());
-    assert!(lines[100].contains("there may be more"), "{}", lines[100]);
+    assert!(
+        lines[100].contains("error: only 100 errors are shown; there are 50 more"),
+        "{}",
+        lines[100]
+    );
 }
 
 #[test]
@@ -522,15 +530,14 @@ fn too_many_warnings_are_cut_short_and_that_is_told() {
         let paths = "    - /v1/nothing\n".repeat(count);
         format!("root: disabled\n{TLS}{STORE}policy:\n  app:\n    paths:\n{paths}")
     };
-    // Each path but the first is also there twice.
-    let (code, lines) = scene.check(&text(100), &[]);
-    assert_eq!((0, 199), (code, lines.len()));
-    assert!(lines.iter().all(|line| !line.contains("there are more")));
-    let (code, lines) = scene.check(&text(101), &[]);
+    let (code, lines) = scene.check(&text(200), &[]);
+    assert_eq!((0, 200), (code, lines.len()));
+    assert!(lines.iter().all(|line| !line.contains("more")));
+    let (code, lines) = scene.check(&text(231), &[]);
     assert_eq!((0, 201), (code, lines.len()));
     let last = lines.last().unwrap();
     assert!(
-        last.contains("warning: only 200 warnings about the file are shown; there are more"),
+        last.contains("warning: only 200 warnings are shown; there are 31 more"),
         "{last}"
     );
 }
@@ -554,4 +561,217 @@ fn the_command_says_what_it_wants() {
     let output = scene.kes(&["config", "check", "no.yml"]);
     assert_eq!(Some(78), output.status.code());
     assert!(out(&output).starts_with("no.yml: error: No such file"));
+}
+
+/// Makes the files of a scene what a test wants them to be.
+type Prepare = fn(&Scene);
+
+/// What is wrong or looks so, how to make it so, and the text of a file that has it. `V` stands for a
+/// Vault that nobody reaches, with these fields more.
+const FOUND: &[(&str, Prepare, &str)] = &[
+    (
+        "warning: tls.key: private key \"server.key\" can be read by its group",
+        |scene| scene.mode("server.key", 0o640),
+        "",
+    ),
+    (
+        "warning: keystore.fs.path: directory of keys \"KEYS\" is open to every user",
+        |scene| {
+            fs::create_dir(scene.0.path().join("keys")).unwrap();
+            scene.mode("keys", 0o777);
+        },
+        "",
+    ),
+    (
+        "warning: tls.cert: the certificate is not valid yet",
+        |scene| {
+            let profile = Profile::server().valid_for(100 * DAY);
+            let valid_since = -3600;
+            scene.other_certificate(
+                "server",
+                &Profile {
+                    valid_since,
+                    ..profile
+                },
+            );
+        },
+        "",
+    ),
+    (
+        "warning: tls.cert: the certificate is not for servers",
+        |scene| scene.other_certificate("server", &Profile::client().valid_for(100 * DAY)),
+        "",
+    ),
+    (
+        "warning: root: \"enable\" is no identity",
+        |_| {},
+        "root: enable",
+    ),
+    (
+        "warning: policy.p.identities[0]: \"all\" is no identity",
+        |_| {},
+        "policy: { p: { paths: [/version], identities: [all] } }",
+    ),
+    (
+        "warning: log.error: a part of the value is missing: environment variable ${NO} is empty or not",
+        |_| {},
+        "log: { error: 'on${NO}' }",
+    ),
+    (
+        "warning: cache.expiry.any: \"cache.expiry.any\" is not set, so a key that is deleted",
+        |_| {},
+        "V",
+    ),
+    (
+        "warning: keystore.vault.endpoint: the server adds the path of the API itself, behind \"/v1\"",
+        |_| {},
+        "V endpoint: 'http://127.0.0.1:1/v1'",
+    ),
+    (
+        "error: keystore.vault.tls.ca: failed to connect to Vault: invalid certificate authorities \"none.pem\": No such file",
+        |_| {},
+        "V tls: { ca: none.pem }",
+    ),
+    (
+        "error: keystore.vault.tls.ca: failed to connect to Vault: invalid certificate authorities \"empty\": no PEM block",
+        |scene| scene.file("empty", ""),
+        "V tls: { ca: empty }",
+    ),
+    (
+        "error: keystore.vault.tls.ca: failed to connect to Vault: invalid certificate authorities \"dir\": the directory has no",
+        |scene| fs::create_dir(scene.0.path().join("dir")).unwrap(),
+        "V tls: { ca: dir }",
+    ),
+    (
+        "error: keystore.vault.tls.key: failed to connect to Vault: invalid private key file \"locked.key\": the key is protected by",
+        |scene| {
+            let block = "ENCRYPTED PRIVATE KEY-----\n";
+            scene.file(
+                "locked.key",
+                &format!("-----BEGIN {block}AAAA\n-----END {block}"),
+            );
+        },
+        "V tls: { key: locked.key, cert: server.crt }",
+    ),
+    (
+        "error: keystore.vault.kubernetes.jwt: failed to connect to Vault: failed to read the file of vault.kubernetes.jwt: Is a directory",
+        |scene| fs::create_dir(scene.0.path().join("token")).unwrap(),
+        "K ./token",
+    ),
+    (
+        "error: keystore.vault.kubernetes.jwt: failed to connect to Vault: failed to read the file of vault.kubernetes.jwt: Is a directory",
+        |scene| fs::create_dir(scene.0.path().join("token")).unwrap(),
+        "K token",
+    ),
+    (
+        "error: keystore.vault.kubernetes.jwt: failed to connect to Vault: the file of vault.kubernetes.jwt is empty",
+        |scene| scene.file("token", " \n"),
+        "K ./token",
+    ),
+];
+
+impl Scene {
+    fn file(&self, name: &str, text: &str) {
+        fs::write(self.0.path().join(name), text).unwrap();
+        self.mode(name, 0o600);
+    }
+
+    fn mode(&self, name: &str, mode: u32) {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(self.0.path().join(name), mode).unwrap();
+    }
+
+    /// A file of one of [`FOUND`], for a server that ends where it would listen.
+    fn text(&self, text: &str) -> String {
+        let login = "approle: { id: i, secret: s }";
+        let (own, store) = match text.split_once(' ').unwrap_or((text, "")) {
+            ("V", fields) if fields.starts_with("endpoint") => ("", format!("{fields}, {login}")),
+            ("V", fields) => (
+                "",
+                format!("endpoint: 'http://127.0.0.1:1', {login}, {fields}"),
+            ),
+            ("K", jwt) => (
+                "",
+                format!("endpoint: 'http://127.0.0.1:1', kubernetes: {{ role: r, jwt: {jwt} }}"),
+            ),
+            _ => (text, String::new()),
+        };
+        let store = match store.as_str() {
+            "" => STORE.to_owned(),
+            fields => format!("keystore: {{ vault: {{ {fields} }} }}\n"),
+        };
+        let root = if own.starts_with("root") {
+            ""
+        } else {
+            "root: _\n"
+        };
+        format!("address: 192.0.2.1:0\n{root}{TLS}{store}{own}\n")
+    }
+}
+
+#[test]
+fn the_check_and_the_start_of_a_server_find_the_same() {
+    for (expected, prepare, text) in FOUND {
+        let scene = Scene::new();
+        let keys = scene.0.path().join("keys");
+        let expected = expected.replace("KEYS", keys.to_str().unwrap());
+        prepare(&scene);
+        let is_error = expected.starts_with("error");
+        let text = scene.text(text);
+        let (code, lines) = scene.check(&text, &[]);
+        assert_eq!(if is_error { 78 } else { 0 }, code, "{text}{lines:#?}");
+        let found = lines.iter().find(|line| line.contains(&expected));
+        let found = found.unwrap_or_else(|| panic!("{expected} is not in {lines:#?}\n{text}"));
+
+        let server = scene.kes(&["server", "--config", "kes.yml", "--auth", "off"]);
+        assert_eq!(Some(1), server.status.code());
+        let said = String::from_utf8(server.stderr).unwrap();
+        let mut words = expected.splitn(3, ": ");
+        let (_, field, message) = (words.next(), words.next().unwrap(), words.next().unwrap());
+        let start = if is_error { "Error: " } else { "Warning: " };
+        let line = said.lines().find(|line| line.contains(message));
+        let line = line.unwrap_or_else(|| panic!("{message} is not in {said}"));
+        assert!(line.starts_with(start), "{line}");
+        // The place is that of the check, if there is one.
+        let place: Vec<_> = found.split(": ").next().unwrap().split(':').collect();
+        if let [file, row, column] = place.as_slice() {
+            let place = format!("({file} line {row} column {column}, field {field}");
+            assert!(line.contains(&place), "{place} is not in {line}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_said_about_what_templates_have_and_about_proxies_in_front_of_a_key_store() {
+    let scene = Scene::new();
+    let tls = "tls: { key: server.key, cert: server.crt, proxy: { identities: [], header: { cert: \
+               X-Tls-Client-Cert } } }\n";
+    let template = "keystore: { fs: { path: keys }, vault: { endpoint: \"\", engine: \"\", approle: { id: \
+                    \"\", secret: \"\" }, tls: { key: \"\", cert: \"\", ca: \"\" } }, aws: { secretsmanager: { \
+                    endpoint: \"\", region: \"\" } } }\n";
+    let text = format!("root: disabled\n{tls}{template}");
+    assert_eq!((0, vec![]), scene.check(&text, &["--strict"]));
+    let vault = "keystore: { vault: { endpoint: 'https://gate/vault', approle: { id: a, secret: b } } }\n\
+                 cache: { expiry: { any: 5m0s } }\n";
+    let text = format!("root: disabled\n{TLS}{vault}");
+    assert_eq!((0, vec![]), scene.check(&text, &["--strict"]));
+}
+
+#[test]
+fn a_message_repeats_only_the_beginning_of_a_very_long_value() {
+    let scene = Scene::new();
+    let long = "x".repeat(400_000);
+    let policy =
+        format!("policy: {{ {long}: {{ paths: [{long}, '['], identities: [{long}] }} }}\n");
+    for text in [
+        format!("root: {long}\n{TLS}{STORE}{policy}"),
+        format!("{long}: 1\n"),
+        format!("log: {{ error: {long} }}\n"),
+    ] {
+        let (_, lines) = scene.check(&text, &[]);
+        assert!(!lines.is_empty());
+        for line in lines {
+            assert!(line.len() < 4000, "{} bytes", line.len());
+        }
+    }
 }

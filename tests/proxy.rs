@@ -364,7 +364,7 @@ fn a_log_stream_ends_with_the_forwarded_certificate() {
 fn without_a_header_name_proxies_are_refused_and_the_start_says_so() {
     let proxy = Identity::new("proxy");
     let server = Server::start(|config| config.proxies(&[&proxy], None));
-    server.logs_error("Warning: tls.proxy.header.cert is not set");
+    server.logs_error("Warning: TLS proxies are listed, but not the header");
     let client = server.client(&proxy);
     client
         .get("/version")

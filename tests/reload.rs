@@ -551,7 +551,7 @@ fn a_thousand_reloads_fail_no_request_and_leave_nothing_behind() {
         let mut early = None;
         for number in 1..=RELOADS {
             // What changes, so that each reload has something to do.
-            let policy = format!("policy:\n  p-{}: {{paths: [/x]}}\n", number % 7);
+            let policy = format!("policy:\n  p-{}: {{paths: [/version]}}\n", number % 7);
             fs::write(&file, text.replace("policy:\n", &policy)).unwrap();
             server.signal(Signal::HUP);
             let until = Instant::now() + PATIENCE;

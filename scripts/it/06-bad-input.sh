@@ -55,6 +55,23 @@ with '/^  cert:/d'
 refuses 'no certificate file has been specified'
 fails 1 'no root identity has been specified' kes server
 
+step 'configuration: variables that are not set'
+unset NOT_SET
+# shellcheck disable=SC2016  # the variable is for the server
+for line in 'cache: {expiry: {any: "${NOT_SET}"}}' 'probe: {address: "${NOT_SET}"}' 'keys: [{name: "${NOT_SET}"}]' \
+    'policy: {p: {identities: ["${NOT_SET}"]}}'; do
+    with_line "$line"
+    refuses 'environment variable ${NOT_SET} is empty or not set (kes.yml line 12 column '
+done
+# shellcheck disable=SC2016
+with 's|path: .*|path: ${NOT_SET}|'
+# shellcheck disable=SC2016
+refuses 'environment variable ${NOT_SET} is empty or not set (kes.yml line 11 column 11, field keystore.fs.path: '
+fails 1 'field keystore.fs.path: ' kes tool migrate --from kes.yml --to good.yml
+fails 78 '' kes config check --auth off kes.yml
+contains "$(cat stdout)" 'kes.yml:11:11: error: keystore.fs.path: environment variable' || fail "the check finds no variable: $(cat stdout)"
+NOT_SET="$WORK/keys" kes config check --auth off kes.yml >/dev/null || fail 'the variable is set'
+
 step 'configuration: one identity, two policies'
 with_line "policy: {a: {identities: [\"$ROOT\"]}}"
 refuses 'this identity already has a policy'

@@ -41,6 +41,26 @@ for part in 'kes.yml line ' 'field policy.listers.paths[0]'; do
 done
 equal 'status with the broken file' 200 "$(status '/v1/key/list/*')"
 
+step 'a variable that is not set changes nothing'
+cp good.yml kes.yml
+# shellcheck disable=SC2016  # the variable is for the server
+printf 'cache: {expiry: {any: "${NOT_SET}"}}\n' >>kes.yml
+reload 'failed to reload the configuration, everything stays as it was: environment variable ..NOT_SET. is empty'
+for part in "kes.yml line $(wc -l <kes.yml) column 23" 'field cache.expiry.any'; do
+    contains "$(tail -n 1 err.log)" "$part" || fail "no '$part' in: $(tail -n 1 err.log)"
+done
+
+step 'a reload warns as a start does'
+cp good.yml kes.yml
+chmod 640 server.key
+chmod 777 keys
+reload 'the configuration is reloaded'
+for part in 'private key .*server.key\\*" can be read by its group' 'directory of keys .* is open to every user'; do
+    within 2 grep -q "$part" err.log || fail "no '$part' in the log"
+done
+chmod 600 server.key
+chmod 700 keys
+
 step 'what was made by calls outlives a reload'
 as root
 equal 'status of a write' 200 "$(ask --output /dev/null --write-out '%{http_code}' \

@@ -1,8 +1,7 @@
 //! `kes config check`: all that keeps a server from starting with a file, and all that looks wrong.
 
-use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
+use std::path::Path;
 
-use rustls_pki_types::UnixTime;
 use serde_json::json;
 
 use super::{
@@ -12,10 +11,8 @@ use super::{
     style::{Paint, Style, harmless},
 };
 use crate::{
-    config::{Auth, Config, Finding, KeyStoreConfig, Review, Severity},
-    identity,
+    config::{Finding, Review, Severity},
     server::{room, routes::ROUTES},
-    tls::{self, ClientTrust},
 };
 
 type Result<T> = std::result::Result<T, Failure>;
@@ -28,11 +25,6 @@ from standard input.";
 
 /// The exit code for a wrong configuration: `EX_CONFIG` of sysexits.h.
 const EX_CONFIG: u8 = 78;
-
-/// A certificate that expires within this time is worth a warning, if less than a third of its life
-/// is left: one that lives for a week is renewed every few days.
-const SOON: Duration = Duration::from_secs(30 * DAY);
-const DAY: u64 = 24 * 60 * 60;
 
 /// `kes config check <file>`
 pub(super) fn check(args: &Args) -> Result<()> {
@@ -50,20 +42,10 @@ pub(super) fn check(args: &Args) -> Result<()> {
         }
         file => (file, Review::of_file(Path::new(file), &flags, &endpoints)),
     };
-    let mut findings = match review {
-        Err(error) => vec![Finding::from(error)],
-        Ok(review) => {
-            let mut look = Look {
-                review: &review,
-                findings: review.findings.clone(),
-            };
-            look.at_certificate(flags.auth);
-            look.at_key_store();
-            look.at_connections();
-            look.findings
-        }
+    let findings = match review {
+        Err(error) => vec![Finding::from(&error)],
+        Ok(review) => room::check(review).with_files(None).findings(),
     };
-    findings.sort_by_key(Finding::order);
     let count = |severity| {
         let same = findings.iter().filter(|found| found.severity == severity);
         same.count()
@@ -76,178 +58,6 @@ pub(super) fn check(args: &Args) -> Result<()> {
     match errors > 0 || (warnings > 0 && args.is_set("strict")) {
         true => Err(Failure::Exit(EX_CONFIG)),
         false => Ok(()),
-    }
-}
-
-/// What the settings lead to outside the file.
-struct Look<'a> {
-    review: &'a Review,
-    findings: Vec<Finding>,
-}
-
-impl Look<'_> {
-    fn find(&mut self, severity: Severity, field: &str, message: String, advice: &str) {
-        let position = self.review.position(field);
-        self.findings.push(Finding {
-            severity,
-            position,
-            field: field.to_owned(),
-            message,
-            advice: advice.to_owned(),
-        });
-    }
-
-    fn refuse(&mut self, field: &str, why: impl ToString) {
-        self.find(Severity::Error, field, why.to_string(), "");
-    }
-
-    /// As the server does at its start, and what it does not look at.
-    fn at_certificate(&mut self, auth: Auth) {
-        let Config {
-            tls_key,
-            tls_cert,
-            tls_groups,
-            ..
-        } = &self.review.config;
-        let trust = match auth {
-            Auth::On => ClientTrust::system(),
-            Auth::Off => Ok(ClientTrust::any()),
-        };
-        let trust = match trust {
-            Ok(trust) => trust,
-            Err(e) => {
-                self.refuse("--auth", e);
-                ClientTrust::any()
-            }
-        };
-        if tls_key.as_os_str().is_empty() || tls_cert.as_os_str().is_empty() {
-            return; // an error already
-        }
-        let now = UnixTime::now();
-        match tls::load_certificate(tls_cert, tls_key) {
-            Err(e) => {
-                let is_about_key = matches!(
-                    &e,
-                    tls::Error::Unreadable(_, "private key", _)
-                        | tls::Error::Unusable(_, "private key", _)
-                );
-                self.refuse(if is_about_key { "tls.key" } else { "tls.cert" }, e);
-                if let (false, Err(e)) = (is_about_key, fs::File::open(tls_key)) {
-                    let path = tls_key.clone();
-                    self.refuse("tls.key", tls::Error::Unreadable(path, "private key", e));
-                }
-            }
-            Ok(certified) => {
-                let expired = tls::check_expiry(&certified, tls_cert, now).err();
-                let is_expired = expired.is_some();
-                if let Some(e) = expired {
-                    self.refuse("tls.cert", e);
-                }
-                for (number, der) in certified.cert.iter().enumerate() {
-                    if number > 0 || !is_expired {
-                        self.at_expiry(number, der, now);
-                    }
-                }
-                if !certified
-                    .cert
-                    .first()
-                    .is_none_or(|der| identity::is_for_servers(der))
-                {
-                    self.find(
-                        Severity::Warning,
-                        "tls.cert",
-                        "the certificate is not for servers, so clients refuse it".to_owned(),
-                        "its extended key usage must have serverAuth, as with \
-                         'kes tool identity new --server'",
-                    );
-                }
-                if let Err(e) = tls::server_config(certified, Arc::new(trust), tls_groups) {
-                    self.refuse("tls.cert", e);
-                }
-            }
-        }
-        if fs::metadata(tls_key).is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
-            let message = format!("private key {tls_key:?} can be read by every user");
-            self.find(
-                Severity::Warning,
-                "tls.key",
-                message,
-                "run 'chmod 600' on it",
-            );
-        }
-    }
-
-    /// Warns if certificate `number` of the chain expires soon, or has.
-    fn at_expiry(&mut self, number: usize, der: &[u8], now: UnixTime) {
-        let Ok(end) = identity::not_after(der) else {
-            return;
-        };
-        let which = match number {
-            0 => "the certificate".to_owned(),
-            number => format!("certificate {} of the chain", number + 1),
-        };
-        let third = identity::lifetime(der).unwrap_or_default() / 3;
-        let message = match end.as_secs().checked_sub(now.as_secs()) {
-            None => format!("{which} has expired"),
-            Some(left) if left < SOON.min(third).as_secs() => match left / DAY {
-                0 => format!("{which} expires within a day"),
-                1 => format!("{which} expires in 1 day"),
-                days => format!("{which} expires in {days} days"),
-            },
-            Some(_) => return,
-        };
-        let advice = "make or request a new one";
-        self.find(Severity::Warning, "tls.cert", message, advice);
-    }
-
-    fn at_connections(&mut self) {
-        if let Some(complaint) = room::complaint(self.review.config.connections) {
-            self.find(Severity::Warning, "limits.connections", complaint, "");
-        }
-    }
-
-    /// Looks at a directory without changing it, unlike the server, which makes it.
-    fn at_key_store(&mut self) {
-        // The section is called as the format of the file has it.
-        let field = |field: &str| {
-            let newer = format!("keystore.{field}");
-            match self.review.position(&newer) {
-                Some(_) => newer,
-                None => format!("keys.{field}"),
-            }
-        };
-        match &self.review.config.key_store {
-            // Nothing is asked over the network.
-            KeyStoreConfig::Memory | KeyStoreConfig::Vault(_) | KeyStoreConfig::KeySecure(_) => {}
-            KeyStoreConfig::Fs { path } => self.at_directory(&field("fs.path"), path),
-        }
-    }
-
-    fn at_directory(&mut self, field: &str, path: &Path) {
-        let absolute = std::path::absolute(path);
-        let path = absolute.as_deref().unwrap_or(path);
-        match fs::metadata(path) {
-            Ok(found) if !found.is_dir() => {
-                self.refuse(field, format!("{path:?} is not a directory"));
-            }
-            Ok(found) if found.permissions().mode() & 0o007 != 0 => {
-                let message = format!("directory of keys {path:?} is open to every user");
-                self.find(Severity::Warning, field, message, "run 'chmod 700' on it");
-            }
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let mut parents = path.ancestors().skip(1);
-                let exists = |parent: &&Path| parent.exists();
-                if let Some(parent) = parents.find(exists).filter(|parent| !parent.is_dir()) {
-                    self.refuse(field, format!("{parent:?} is not a directory"));
-                }
-            }
-            Err(e) => {
-                // The server may run as somebody else, who has the right.
-                let message = format!("can't look at {path:?}: {e}");
-                self.find(Severity::Warning, field, message, "");
-            }
-        }
     }
 }
 

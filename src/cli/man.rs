@@ -30,7 +30,8 @@ const VARIABLES: &[(&str, &str)] = &[
 
 const CONFIGURATION: &str = "\
 The configuration file has no fixed place: 'kes server --config' names it. It is YAML; a value of the \
-form ${NAME} is taken from the environment. 'kes config check' finds what is wrong with it.";
+form ${NAME} is taken from the environment, and refused if that is not set. 'kes config check' finds what is \
+wrong with the file.";
 
 const FIELDS: &[(&str, &str)] = &[
     ("address", "IP and port to listen on (default 0.0.0.0:7373)"),

@@ -102,12 +102,12 @@ fn from_file(file: &str, root: Option<&str>) -> Result<Policies, Failure> {
                 .iter()
                 .any(|start| field.starts_with(start))
     };
-    let wrong = review
-        .findings
+    let findings = review.findings();
+    let wrong = findings
         .iter()
         .find(|found| found.severity == Severity::Error && is_about_policies(&found.field));
     match wrong {
-        None => Ok(review.config.policies),
+        None => Ok(review.config().policies.clone()),
         Some(found) => {
             let place = found
                 .position

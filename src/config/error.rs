@@ -4,6 +4,7 @@
 //! be right. None repeats the value of a field that may hold a secret.
 
 use std::{
+    borrow::Cow,
     fmt, io,
     path::{Path, PathBuf},
 };
@@ -36,15 +37,35 @@ pub enum Error {
         /// What is wrong with it.
         problem: Box<Problem>,
     },
+    /// What a setting names outside the file can't be used.
+    Unusable {
+        /// Where it is named.
+        place: Place,
+        /// What is wrong with it.
+        reason: String,
+        /// What would be right; may be empty.
+        advice: &'static str,
+    },
 }
 
 /// A place in a text. Both numbers count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     /// The line.
-    pub line: usize,
+    pub line: u32,
     /// The column, in characters.
-    pub column: usize,
+    pub column: u32,
+}
+
+impl Position {
+    /// The place after so many whole lines, and so many characters of the next one.
+    pub(super) fn after(lines: usize, characters: usize) -> Self {
+        let next = |count| u32::try_from(count).map_or(u32::MAX, |count| count.saturating_add(1));
+        Self {
+            line: next(lines),
+            column: next(characters),
+        }
+    }
 }
 
 /// Where a setting comes from.
@@ -111,8 +132,6 @@ pub enum Problem {
     Ambiguous(&'static str),
     /// A kind of key store that this server does not speak to.
     NotSupported(&'static str),
-    /// The field that selects a key store refers to environment variables that are not set.
-    NotSet(String),
     /// A key store is described, but the field that selects it is empty.
     NoKeyStore,
     /// The endpoint of this key store is not an http or https URL.
@@ -121,8 +140,8 @@ pub enum Problem {
     EndpointPort(&'static str),
     /// A namespace of Vault that no header can hold.
     Namespace,
-    /// A required field refers to environment variables that are not set.
-    VariableNotSet(String),
+    /// The field consists of environment variables, and is empty as these are not set.
+    NotSet(Vec<String>),
     /// Vault has AppRole and Kubernetes credentials.
     TwoVaultLogins,
     /// Vault has no complete credentials.
@@ -179,7 +198,7 @@ impl Problem {
             Self::Ambiguous(_) => "keep the one key store that holds the keys",
             Self::NotSupported(_) => "use fs, vault or gemalto.keysecure",
             Self::NotSet(_) => {
-                "set the variable, or leave out the section for an in-memory key store"
+                "set the variable in the environment of the server, or write \"\" for nothing"
             }
             Self::NoKeyStore => {
                 "fill in the field, or that of another key store, or leave out the section for an \
@@ -188,7 +207,6 @@ impl Problem {
             Self::Endpoint(_) => "write a URL without credentials, such as https://127.0.0.1:8200",
             Self::EndpointPort(_) => "write a number from 1 to 65535 after the host, such as :8200",
             Self::Namespace => "write one line without control characters, such as team/kes",
-            Self::VariableNotSet(_) => "set the variable in the environment of the server",
             Self::VaultVersion => "write v1 or v2, as the engine is",
             Self::NoTransitKey => "set the key, or leave out \"transit\"",
             Self::Required => "write on or off",
@@ -199,6 +217,57 @@ impl Problem {
             Self::HalfVaultCertificate => "set both \"key\" and \"cert\", or neither",
             Self::NoToken => "set \"credentials.token\" to the refresh token",
         }
+    }
+}
+
+impl Problem {
+    /// Whether a value is missing; it may be in a part of the file that can't be read.
+    pub(super) fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Self::NoRoot
+                | Self::NoKey
+                | Self::NoCertificate
+                | Self::NoKeyStore
+                | Self::NoVaultLogin
+                | Self::NoTransitKey
+                | Self::HalfVaultCertificate
+                | Self::NoToken
+        )
+    }
+
+    /// What is wrong, in a sentence of bounded length.
+    pub(super) fn sentence(&self) -> String {
+        cut(&self.to_string()).into_owned()
+    }
+}
+
+/// Says that these environment variables are not set.
+pub(super) fn variables(names: &[String]) -> String {
+    let mut names: Vec<_> = names.iter().map(|name| format!("${{{name}}}")).collect();
+    names.sort();
+    names.dedup();
+    match names.as_slice() {
+        [one] => format!("environment variable {one} is empty or not set"),
+        names => format!(
+            "environment variables {} are empty or not set",
+            names.join(" and ")
+        ),
+    }
+}
+
+/// A longer text is repeated with its beginning and its end only, of so many characters each.
+const LONG: usize = 150;
+
+/// `text`, without its middle if it is very long.
+pub(super) fn cut(text: &str) -> Cow<'_, str> {
+    let start = text.char_indices().nth(LONG);
+    let end = text.char_indices().rev().nth(LONG - 1);
+    match (start, end) {
+        (Some((start, _)), Some((end, _))) if start < end => {
+            format!("{}…{}", &text[..start], &text[end..]).into()
+        }
+        _ => text.into(),
     }
 }
 
@@ -245,19 +314,11 @@ impl fmt::Display for Problem {
                 )
             }
             Self::NotSupported(store) => write!(f, "{store} is not supported as key store"),
-            Self::NotSet(reference) => {
-                write!(
-                    f,
-                    "no key store: environment variable {reference} is empty or not set"
-                )
-            }
+            Self::NotSet(names) => f.write_str(&variables(names)),
             Self::NoKeyStore => f.write_str("no key store: a section is there but says not where"),
             Self::Endpoint(store) => write!(f, "invalid {store} endpoint"),
             Self::EndpointPort(store) => write!(f, "invalid port in the {store} endpoint"),
             Self::Namespace => f.write_str("invalid namespace of Vault"),
-            Self::VariableNotSet(reference) => {
-                write!(f, "environment variable {reference} is empty or not set")
-            }
             Self::VaultVersion => f.write_str("invalid version of the Vault engine"),
             Self::NoTransitKey => {
                 f.write_str("invalid vault keystore: invalid transit config: no key name specified")
@@ -281,6 +342,19 @@ impl fmt::Display for Problem {
                 "failed to connect to Gemalto KeySecure: no refresh token has been specified",
             ),
         }
+    }
+}
+
+impl Place {
+    /// Whether the file has a value there.
+    fn is_in_file(&self) -> bool {
+        matches!(
+            self,
+            Self::Field {
+                position: Some(_),
+                ..
+            }
+        )
     }
 }
 
@@ -329,8 +403,18 @@ impl fmt::Display for Error {
                 write!(f, ": {reason}")
             }
             Self::Invalid { place, problem } => {
-                write!(f, "{problem} ({place}: {})", problem.advice())
+                write!(f, "{} ({place}: {})", problem.sentence(), problem.advice())
             }
+            Self::Unusable {
+                place,
+                reason,
+                advice,
+            } => match (place.is_in_file(), advice.is_empty()) {
+                (true, true) => write!(f, "{reason} ({place})"),
+                (true, false) => write!(f, "{reason} ({place}: {advice})"),
+                (false, true) => f.write_str(reason),
+                (false, false) => write!(f, "{reason}: {advice}"),
+            },
         }
     }
 }
@@ -344,7 +428,7 @@ impl std::error::Error for Error {
                 Problem::Duration(source) => Some(source),
                 _ => None,
             },
-            Self::Syntax { .. } => None,
+            Self::Syntax { .. } | Self::Unusable { .. } => None,
         }
     }
 }

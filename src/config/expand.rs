@@ -1,40 +1,75 @@
 //! Environment variables in values of the configuration file.
 //!
 //! The rules are those of Go's `os.ExpandEnv`, applied to values of the form `${...}` only, so that
-//! a `$` in a password or a path stays what it is.
+//! a `$` in a password or a path stays what it is. Which variables are not set is said, as a value
+//! must not become empty by mistake.
 
 /// Looks up an environment variable by name.
 pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// `value` with its variables replaced if it starts with `${` and ends with `}` (apart from blanks).
-pub(super) fn expand(value: String, env: Env<'_>) -> String {
-    if is_expanded(&value) {
-        expand_always(value.trim(), env)
-    } else {
-        value
-    }
+/// What becomes of variables in the value of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expansion {
+    /// They are replaced if the value starts with `${` and ends with `}`, apart from blanks.
+    Whole,
+    /// They are replaced wherever they are.
+    Parts,
+    /// They stay what they are.
+    Never,
 }
 
-/// Whether variables are replaced in `value`.
-pub(super) fn is_expanded(value: &str) -> bool {
-    let trimmed = value.trim();
-    trimmed.starts_with("${") && trimmed.ends_with('}')
+/// A value with its variables replaced.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Expanded {
+    pub(super) text: String,
+    /// The variables that are not set, or empty.
+    pub(super) unset: Vec<String>,
+}
+
+impl Expansion {
+    /// Whether variables in `value` are replaced.
+    pub(super) fn applies_to(self, value: &str) -> bool {
+        match self {
+            Self::Whole => {
+                let trimmed = value.trim();
+                trimmed.starts_with("${") && trimmed.ends_with('}')
+            }
+            Self::Parts => value.contains('$'),
+            Self::Never => false,
+        }
+    }
+
+    /// `value` with its variables replaced where that is done.
+    pub(super) fn expand(self, value: &str, env: Env<'_>) -> Expanded {
+        match self.applies_to(value) {
+            true if self == Self::Whole => replace(value.trim(), env),
+            true => replace(value, env),
+            false => Expanded {
+                text: value.to_owned(),
+                ..Expanded::default()
+            },
+        }
+    }
 }
 
 /// `value` with all `$name` and `${name}` replaced; a variable that is not set is empty.
-pub(super) fn expand_always(value: &str, env: Env<'_>) -> String {
-    let mut expanded = String::new();
+fn replace(value: &str, env: Env<'_>) -> Expanded {
+    let mut expanded = Expanded::default();
     let mut rest = value;
     while let Some((before, after)) = rest.split_once('$') {
-        expanded += before;
+        expanded.text += before;
         let (name, after) = split_name(after);
         match name {
-            Some(name) => expanded += &env(name).unwrap_or_default(),
-            None => expanded.push('$'),
+            Some(name) => match env(name).filter(|value| !value.is_empty()) {
+                Some(value) => expanded.text += &value,
+                None => expanded.unset.push(name.to_owned()),
+            },
+            None => expanded.text.push('$'),
         }
         rest = after;
     }
-    expanded + rest
+    expanded.text += rest;
+    expanded
 }
 
 /// The variable's name after a `$`, and what follows. No name means that the `$` is only that; a
@@ -87,7 +122,9 @@ mod tests {
             ("${", "${"),
             ("", ""),
         ] {
-            assert_eq!(expanded, expand(value.into(), &env), "{value:?}");
+            let found = Expansion::Whole.expand(value, &env);
+            assert_eq!(expanded, found.text, "{value:?}");
+            assert_eq!(value.to_owned(), Expansion::Never.expand(value, &env).text);
         }
     }
 
@@ -103,13 +140,33 @@ mod tests {
             ("${A", "A"),
             ("ü$ü", "ü$ü"),
         ] {
-            assert_eq!(expanded, expand_always(value, &env), "{value:?}");
+            let found = Expansion::Parts.expand(value, &env);
+            assert_eq!(expanded, found.text, "{value:?}");
         }
     }
 
     #[test]
     fn values_of_variables_are_not_expanded_again() {
         let env = |_: &str| Some("${A}".to_owned());
-        assert_eq!("${A}", expand("${A}".into(), &env));
+        assert_eq!("${A}", Expansion::Whole.expand("${A}", &env).text);
+    }
+
+    #[test]
+    fn variables_that_are_not_set_are_named() {
+        let env = |name: &str| match name {
+            "EMPTY" => Some(String::new()),
+            name => env(name),
+        };
+        for (value, unset) in [
+            ("${A}", &[][..]),
+            ("${NONE}", &["NONE"]),
+            ("${A}$NONE/${EMPTY}", &["NONE", "EMPTY"]),
+            ("${}", &[""]),
+            ("x${NONE}", &[]),
+        ] {
+            let found = Expansion::Whole.expand(value, &env);
+            assert_eq!(unset, found.unset, "{value:?}");
+        }
+        assert_eq!(["N"], *Expansion::Parts.expand("x$N", &env).unset);
     }
 }

@@ -1,16 +1,24 @@
-//! All that is wrong with a configuration file and all that looks so, not just the first error.
+//! All that is wrong with the settings and all that looks so, not just the first error. The start of a
+//! server, its reload and `kes config check` have one and the same list.
 
-use std::{fmt, io, path::Path};
-
-use zeroize::Zeroizing;
-
-use super::{
-    Config, Error, Flags, Place, Position, Problem, file, from_environment, lint, load, read,
-    read_from,
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
 };
 
-/// Rounds of parsing, each of which finds one field that is unknown, repeated or of the wrong type.
-const MAX_ROUNDS: usize = 100;
+use rustls::sign::CertifiedKey;
+
+use super::{
+    Config, Error, Flags, Material, Place, Position,
+    check::{self, Warnings},
+    error::cut,
+    from_environment,
+    load::{self, Loaded},
+    material, read, read_from,
+};
+
+/// The most warnings that a server tells at its start or after a reload.
+const MAX_NOTES: usize = 20;
 
 /// How bad something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,20 +55,30 @@ pub struct Finding {
 
 impl Finding {
     /// Sorts findings as the file has them, those without a place first.
-    pub fn order(&self) -> impl Ord + use<> {
+    fn order(&self) -> impl Ord + use<> {
         let position = self.position.map(|at| (at.line, at.column));
         (position, self.severity)
     }
 }
 
-/// What a look at a file gave.
-#[derive(Debug)]
+/// What a look at a file, or at flags alone, gave.
 pub struct Review {
-    /// The settings, with defaults in the place of those that are wrong.
-    pub config: Config,
-    /// All findings.
-    pub findings: Vec<Finding>,
-    text: Zeroizing<String>,
+    path: Option<PathBuf>,
+    flags: Flags,
+    loaded: Loaded,
+    material: Option<Material>,
+    warnings: Warnings,
+    /// Where the file ends.
+    end: Position,
+}
+
+impl fmt::Debug for Review {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Review")
+            .field("config", &self.loaded.config)
+            .field("findings", &self.findings())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Review {
@@ -70,7 +88,7 @@ impl Review {
     /// # Errors
     /// If the file can't be read.
     pub fn of_file(path: &Path, flags: &Flags, endpoints: &[&str]) -> Result<Self, Error> {
-        Ok(review(path, read(path)?, flags, endpoints))
+        Ok(Self::of_text(Some((path, &read(path)?)), flags, endpoints))
     }
 
     /// As [`Review::of_file`], of what standard input has.
@@ -80,121 +98,197 @@ impl Review {
     pub fn of_stdin(flags: &Flags, endpoints: &[&str]) -> Result<Self, Error> {
         let path = Path::new("<stdin>");
         let text = read_from(path, Ok(io::stdin()))?;
-        Ok(review(path, text, flags, endpoints))
+        Ok(Self::of_text(Some((path, &text)), flags, endpoints))
     }
 
-    /// Where the value of a field is.
-    pub fn position(&self, field: &str) -> Option<Position> {
-        file::locate(&self.text, &load::fields(field))
+    /// Looks at flags alone.
+    pub fn of_flags(flags: &Flags) -> Self {
+        Self::of_text(None, flags, &[])
     }
-}
 
-pub(super) fn review(
-    path: &Path,
-    mut text: Zeroizing<String>,
-    flags: &Flags,
-    endpoints: &[&str],
-) -> Review {
-    let mut findings: Vec<Finding> = Vec::new();
-    let mut is_whole = true;
-    let config = loop {
-        let (config, errors) = load::load_all(Some((path, &text)), flags, &from_environment);
-        let unreadable = match errors.as_slice() {
-            [Error::Syntax { position, .. }] => Some(*position),
-            _ => None,
-        };
-        // What is missing in the rest may have been in the part that was taken out.
-        let is_known = |finding: &Finding| is_whole || finding.position.is_some();
-        let is_about_rest = |error: &Error| {
-            let Error::Invalid { problem, .. } = error else {
-                return true;
-            };
-            is_whole || !matches!(**problem, Problem::NoKeyStore)
-        };
-        let errors = errors.into_iter().filter(is_about_rest);
-        findings.extend(errors.map(Finding::from).filter(is_known));
-        match unreadable {
-            None => {
-                let lints = lint::lint(&text, is_whole, &config, flags, endpoints);
-                findings.extend(lints.into_iter().filter(is_known));
-                break config;
-            }
-            Some(Some(at)) if findings.len() < MAX_ROUNDS => {
-                let rest = without_field(&text, at);
-                if rest == text || !file::is_readable(&rest) {
-                    break config;
-                }
-                (text, is_whole) = (rest, false);
-            }
-            Some(at) => {
-                if at.is_some() {
-                    findings.push(Finding {
-                        severity: Severity::Error,
-                        position: at,
-                        field: String::new(),
-                        message: format!(
-                            "the search ends after {MAX_ROUNDS} errors; there may be more"
-                        ),
-                        advice: String::new(),
-                    });
-                }
-                break config;
-            }
+    pub(super) fn of_text(
+        source: Option<(&Path, &str)>,
+        flags: &Flags,
+        endpoints: &[&str],
+    ) -> Self {
+        let loaded = load::load(source, flags, &from_environment);
+        Self {
+            warnings: check::check(&loaded, flags, endpoints, &from_environment),
+            loaded,
+            path: source.map(|(path, _)| path.into()),
+            flags: flags.clone(),
+            material: None,
+            end: end(source.map_or("", |(_, text)| text)),
         }
-    };
-    Review {
-        config,
-        findings,
-        text,
     }
-}
 
-/// `text` with the line at `position` and the deeper ones below it made empty, so that all others
-/// keep their places.
-fn without_field(text: &str, position: Position) -> Zeroizing<String> {
-    let indent = |line: &str| line.len() - line.trim_start_matches(' ').len();
-    let mut rest = Zeroizing::new(String::with_capacity(text.len()));
-    let mut cut_at = None;
-    for (number, line) in text.split_inclusive('\n').enumerate() {
-        let is_blank = line.trim().is_empty();
-        if number + 1 == position.line {
-            cut_at = Some(indent(line));
-        } else if cut_at.is_some_and(|depth| !is_blank && indent(line) <= depth) {
-            cut_at = None;
-        }
-        rest.push_str(match cut_at {
-            Some(_) if line.ends_with('\n') => "\n",
-            Some(_) => "",
-            None => line,
+    /// Looks at the files that the settings name, too. `in_use` is the certificate of a server that is
+    /// running: that one may stay although it has expired.
+    #[must_use]
+    pub fn with_files(mut self, in_use: Option<&CertifiedKey>) -> Self {
+        let path = self.path.as_deref();
+        let warnings = &mut self.warnings;
+        let looked = material::look(&self.loaded, path, &self.flags, in_use, warnings);
+        self.material = looked.material;
+        self.loaded.errors.extend(looked.errors);
+        self
+    }
+
+    /// Adds a warning about a field.
+    pub fn warn(&mut self, field: &str, message: &str) {
+        let position = self.loaded.position(field);
+        self.warnings.add(|| Finding {
+            severity: Severity::Warning,
+            position,
+            field: field.to_owned(),
+            message: message.to_owned(),
+            advice: String::new(),
         });
     }
-    rest
+
+    /// The settings, with defaults in the place of those that are wrong.
+    pub fn config(&self) -> &Config {
+        &self.loaded.config
+    }
+
+    /// All findings as the file has them, those without a place first.
+    pub fn findings(&self) -> Vec<Finding> {
+        let errors = self.loaded.errors.iter().map(Finding::from);
+        let warnings = self.warnings.found.iter().cloned();
+        let mut findings: Vec<_> = errors.chain(warnings).collect();
+        let counts = [
+            (Severity::Error, self.loaded.more_errors),
+            (Severity::Warning, self.warnings.more),
+        ];
+        for (severity, more) in counts {
+            let shown = findings.iter().filter(|found| found.severity == severity);
+            if more > 0 {
+                findings.push(Finding {
+                    severity,
+                    position: Some(self.end),
+                    field: String::new(),
+                    message: format!(
+                        "only {} {severity}s are shown; there are {more} more",
+                        shown.count()
+                    ),
+                    advice: "mend these, and check again".to_owned(),
+                });
+            }
+        }
+        findings.sort_by_key(Finding::order);
+        findings
+    }
+
+    /// The settings and the files they need, for a server, and the lines about what looks wrong.
+    /// `in_use` is as in [`Review::with_files`].
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn accept(
+        self,
+        in_use: Option<&CertifiedKey>,
+    ) -> Result<(Config, Material, Vec<String>), Error> {
+        let review = self.with_files(in_use);
+        let notes = review.notes();
+        let mut errors = review.loaded.errors.into_iter();
+        match (errors.next(), review.material) {
+            (None, material) => {
+                let material = material.expect("files that can't be used are an error");
+                Ok((review.loaded.config, material, notes))
+            }
+            (Some(error), _) => Err(error),
+        }
+    }
+
+    /// What looks wrong, one line each, for people who see a server start.
+    fn notes(&self) -> Vec<String> {
+        let mut warnings: Vec<_> = self.warnings.found.iter().collect();
+        warnings.sort_by_key(|warning| warning.order());
+        let mut notes: Vec<_> = warnings
+            .iter()
+            .take(MAX_NOTES)
+            .map(|warning| self.note(warning))
+            .collect();
+        let more = warnings.len().saturating_sub(MAX_NOTES) + self.warnings.more;
+        if let (1.., Some(path)) = (more, &self.path) {
+            let path = path.display();
+            notes.push(format!(
+                "Warning: {more} more warnings: see 'kes config check {path}'"
+            ));
+        }
+        notes
+    }
+
+    fn note(&self, warning: &Finding) -> String {
+        let Finding {
+            position,
+            field,
+            message,
+            advice,
+            ..
+        } = warning;
+        let advice = match advice.is_empty() {
+            true => String::new(),
+            false => format!(": {advice}"),
+        };
+        let place = match (&self.path, position) {
+            (Some(file), Some(_)) => {
+                let place = Place::Field {
+                    file: file.clone(),
+                    position: *position,
+                    field: field.clone(),
+                };
+                format!(" ({place})")
+            }
+            _ => String::new(),
+        };
+        format!("Warning: {message}{advice}{place}")
+    }
 }
 
-impl From<Error> for Finding {
-    fn from(error: Error) -> Self {
-        let (position, field, message, advice) = match error {
-            Error::Read { source, .. } => (None, String::new(), source.to_string(), ""),
+/// Where `text` ends.
+fn end(text: &str) -> Position {
+    let last = text.lines().last().unwrap_or_default();
+    Position::after(text.lines().count().saturating_sub(1), last.chars().count())
+}
+
+impl From<&Error> for Finding {
+    fn from(error: &Error) -> Self {
+        let (place, message, advice) = match error {
+            Error::Read { source, .. } => (None, source.to_string(), ""),
             Error::Syntax {
                 position, reason, ..
-            } => (position, String::new(), reason, ""),
-            Error::Invalid { place, problem } => {
-                let (position, field) = match place {
-                    Place::Field {
-                        position, field, ..
-                    } => (position, field),
-                    Place::Flag(flag) => (None, flag.to_owned()),
+            } => {
+                return Self {
+                    severity: Severity::Error,
+                    position: *position,
+                    field: String::new(),
+                    message: reason.clone(),
+                    advice: String::new(),
                 };
-                (position, field, problem.to_string(), problem.advice())
             }
+            Error::Invalid { place, problem } => {
+                (Some(place), problem.sentence(), problem.advice())
+            }
+            Error::Unusable {
+                place,
+                reason,
+                advice,
+            } => (Some(place), reason.clone(), *advice),
         };
+        let (position, field) = match place {
+            Some(Place::Field {
+                position, field, ..
+            }) => (*position, field.clone()),
+            Some(Place::Flag(flag)) => (None, (*flag).to_owned()),
+            None => (None, String::new()),
+        };
+        let message = message.trim_start_matches("failed to read config file: ");
         Self {
             severity: Severity::Error,
             position,
             field,
-            message: message
-                .trim_start_matches("failed to read config file: ")
-                .to_owned(),
+            message: cut(message).into_owned(),
             advice: advice.to_owned(),
         }
     }

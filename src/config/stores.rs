@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Error, KeyStoreConfig, Problem, file, load::Loader};
+use super::{Error, KeyStoreConfig, Problem, load::Loader};
 use crate::{
     keystore::{
         ClientCert, Start, keysecure,
@@ -21,6 +21,17 @@ const DEFAULT_RETRY: Duration = Duration::from_secs(5);
 /// The time between looks at the status of Vault.
 const DEFAULT_PING: Duration = Duration::from_secs(10);
 
+/// The key stores that are known by name only, with the field that selects each.
+const NAMED_ONLY: [(&str, &str); 3] = [
+    ("generic.endpoint", "a generic plugin"),
+    ("aws.secretsmanager.endpoint", "AWS Secrets Manager"),
+    ("gcp.secretmanager.project_id", "GCP Secret Manager"),
+];
+
+const FS: &str = "fs.path";
+const VAULT: &str = "vault.endpoint";
+const KEY_SECURE: &str = "gemalto.keysecure.endpoint";
+
 /// The section that holds the key store.
 pub(super) struct Section<'a> {
     pub(super) loader: &'a Loader<'a>,
@@ -30,59 +41,32 @@ pub(super) struct Section<'a> {
 
 impl Section<'_> {
     /// The key store whose telling field (path or endpoint) is filled in; in memory without a section.
-    pub(super) fn key_store(&self, stores: file::Stores) -> Result<KeyStoreConfig, Error> {
-        let fs = stores.fs.unwrap_or_default();
-        let vault = stores.vault.unwrap_or_default();
-        let key_secure = stores.gemalto.unwrap_or_default().keysecure;
-        let key_secure = key_secure.unwrap_or_default();
-
-        let path = self.telling("fs.path", fs.path.as_ref())?;
-        let vault_endpoint = self.telling("vault.endpoint", vault.endpoint.as_ref())?;
-        let gemalto_field = "gemalto.keysecure.endpoint";
-        let key_secure_endpoint = self.telling(gemalto_field, key_secure.endpoint.as_ref())?;
-
-        let generic = stores.generic.and_then(|store| store.endpoint);
-        let aws = stores.aws.unwrap_or_default().secretsmanager;
-        let gcp = stores.gcp.unwrap_or_default().secretmanager;
-        for (field, name, value) in [
-            ("generic.endpoint", "a generic plugin", generic),
-            (
-                "aws.secretsmanager.endpoint",
-                "AWS Secrets Manager",
-                aws.and_then(|store| store.endpoint),
-            ),
-            (
-                "gcp.secretmanager.project_id",
-                "GCP Secret Manager",
-                gcp.and_then(|store| store.project_id),
-            ),
-        ] {
-            if self.telling(field, value.as_ref())?.is_some() {
+    pub(super) fn key_store(&self) -> Result<KeyStoreConfig, Error> {
+        let filled = |field| Some(self.text(field)).filter(|text| !text.is_empty());
+        for (field, name) in NAMED_ONLY {
+            if filled(field).is_some() {
                 return Err(self.invalid(field, Problem::NotSupported(name)));
             }
         }
-
-        match (path, vault_endpoint, key_secure_endpoint) {
+        match (filled(FS), filled(VAULT), filled(KEY_SECURE)) {
             (None, None, None) => self.in_memory(),
             (Some(path), None, None) => Ok(KeyStoreConfig::Fs { path: path.into() }),
-            (None, Some(endpoint), None) => self.vault(&endpoint, vault),
-            (None, None, Some(endpoint)) => self.key_secure(&endpoint, key_secure),
-            (Some(_), Some(_), _) => {
-                Err(self.ambiguous("vault.endpoint", "FS and Hashicorp Vault endpoint"))
-            }
+            (None, Some(endpoint), None) => self.vault(&endpoint),
+            (None, None, Some(endpoint)) => self.key_secure(&endpoint),
+            (Some(_), Some(_), _) => Err(self.ambiguous(VAULT, "FS and Hashicorp Vault endpoint")),
             (Some(_), None, Some(_)) => {
-                Err(self.ambiguous(gemalto_field, "FS and Gemalto KeySecure endpoint are"))
+                Err(self.ambiguous(KEY_SECURE, "FS and Gemalto KeySecure endpoint are"))
             }
             (None, Some(_), Some(_)) => Err(self.ambiguous(
-                gemalto_field,
+                KEY_SECURE,
                 "Hashicorp Vault and Gemalto KeySecure endpoint are",
             )),
         }
     }
 
     /// Whether the server needs the key store to start.
-    pub(super) fn start(&self, required: Option<String>) -> Result<Start, Error> {
-        match self.loader.text(required).to_ascii_lowercase().as_str() {
+    pub(super) fn start(&self) -> Result<Start, Error> {
+        match self.text("required").to_ascii_lowercase().as_str() {
             "" | "on" => Ok(Start::Required),
             "off" => Ok(Start::Optional),
             _ => Err(self.invalid("required", Problem::Required)),
@@ -92,177 +76,129 @@ impl Section<'_> {
     /// The key store in memory, unless the section is there, if only its name. Templates list all
     /// stores and leave those empty that are not meant, so this is asked where none is filled in.
     fn in_memory(&self) -> Result<KeyStoreConfig, Error> {
-        if !self.loader.has(self.name) {
+        let has = |field: &str| self.loader.has(&format!("{}.{field}", self.name));
+        if !self.loader.is_store_section(self.name) {
             return Ok(KeyStoreConfig::Memory);
         }
-        let field = [
-            ("fs", "fs.path"),
-            ("vault", "vault.endpoint"),
-            ("gemalto", "gemalto.keysecure.endpoint"),
-        ]
-        .into_iter()
-        .find(|(store, _)| self.loader.has(&format!("{}.{store}", self.name)))
-        .map_or("fs.path", |(_, field)| field);
+        let field = [("fs", FS), ("vault", VAULT), ("gemalto", KEY_SECURE)]
+            .into_iter()
+            .find(|(store, _)| has(store))
+            .map_or(FS, |(_, field)| field);
         Err(self.invalid(field, Problem::NoKeyStore))
     }
 
-    fn vault(&self, endpoint: &str, vault: file::Vault) -> Result<KeyStoreConfig, Error> {
-        let loader = self.loader;
+    fn vault(&self, endpoint: &str) -> Result<KeyStoreConfig, Error> {
         let endpoint = parse_endpoint(endpoint, "Hashicorp Vault")
-            .map_err(|problem| self.invalid("vault.endpoint", problem))?;
-        let version = match loader.text(vault.version).as_str() {
+            .map_err(|problem| self.invalid(VAULT, problem))?;
+        let version = match self.text("vault.version").as_str() {
             "" | "v1" => Version::V1,
             "v2" => Version::V2,
             _ => return Err(self.invalid("vault.version", Problem::VaultVersion)),
         };
-        let transit = vault.transit.unwrap_or_default();
-        if let Some(e) = self.unset(&[("vault.transit.key", transit.key.as_ref())]) {
-            return Err(e);
-        }
-        let transit = match loader.text(transit.key) {
+        let transit = match self.text("vault.transit.key") {
             key if !key.is_empty() => Some(Transit {
-                engine: loader.text_or(transit.engine, "transit"),
+                engine: self.text_or("vault.transit.engine", "transit"),
                 key,
             }),
-            _ if transit.engine.is_some_and(|engine| !engine.is_empty()) => {
+            _ if !self.text("vault.transit.engine").is_empty() => {
                 return Err(self.invalid("vault.transit.key", Problem::NoTransitKey));
             }
             _ => None,
         };
-        let (login, login_namespace, retry) = self.vault_login(
-            vault.approle.unwrap_or_default(),
-            vault.kubernetes.unwrap_or_default(),
-        )?;
-        let tls = vault.tls.unwrap_or_default();
-        let client_cert = match (loader.path(tls.key, None), loader.path(tls.cert, None)) {
+        let (login, login_namespace, retry) = self.vault_login()?;
+        let client_cert = match (self.path("vault.tls.key"), self.path("vault.tls.cert")) {
             (None, None) => None,
             (Some(key), Some(cert)) => Some(ClientCert { key, cert }),
             _ => return Err(self.invalid("vault.tls", Problem::HalfVaultCertificate)),
         };
-        let ping = vault.status.unwrap_or_default().ping;
         Ok(KeyStoreConfig::Vault(Box::new(vault::Settings {
             endpoint,
-            engine: loader.text_or(vault.engine, "kv"),
+            engine: self.text_or("vault.engine", "kv"),
             version,
-            namespace: self.namespace("vault.namespace", vault.namespace)?,
-            prefix: loader.text(vault.prefix),
+            namespace: self.namespace("vault.namespace")?,
+            prefix: self.text("vault.prefix"),
             transit,
             login,
             login_namespace: (!login_namespace.is_empty()).then_some(login_namespace),
             retry,
             client_cert,
-            ca: loader.path(tls.ca, None),
-            ping: self.duration("vault.status.ping", ping, DEFAULT_PING)?,
+            ca: self.path("vault.tls.ca"),
+            ping: self.duration("vault.status.ping", DEFAULT_PING)?,
         })))
     }
 
-    fn vault_login(
-        &self,
-        approle: file::AppRole,
-        kubernetes: file::Kubernetes,
-    ) -> Result<(Login, String, Duration), Error> {
-        let loader = self.loader;
-        let unset = self.unset(&[
-            ("vault.approle.id", approle.id.as_ref()),
-            ("vault.approle.secret", approle.secret.as_ref()),
-            ("vault.kubernetes.role", kubernetes.role.as_ref()),
-            ("vault.kubernetes.jwt", kubernetes.jwt.as_ref()),
-        ]);
-        let id = loader.text(approle.id);
-        let secret = Secret::new(loader.text(approle.secret).into_bytes());
-        let role = loader.text(kubernetes.role);
-        let jwt = Secret::new(loader.text(kubernetes.jwt).into_bytes());
-        let has_approle = !id.is_empty() || !secret.is_empty();
+    fn vault_login(&self) -> Result<(Login, String, Duration), Error> {
+        let secret = |field| Secret::new(self.text(field).into_bytes());
+        let id = self.text("vault.approle.id");
+        let approle_secret = secret("vault.approle.secret");
+        let role = self.text("vault.kubernetes.role");
+        let jwt = secret("vault.kubernetes.jwt");
+        let has_approle = !id.is_empty() || !approle_secret.is_empty();
         let has_kubernetes = !role.is_empty() || !jwt.is_empty();
         match (has_approle, has_kubernetes) {
             (true, true) => Err(self.invalid("vault", Problem::TwoVaultLogins)),
-            (true, false) if !id.is_empty() && !secret.is_empty() => {
-                let retry = self.duration("vault.approle.retry", approle.retry, DEFAULT_RETRY)?;
-                let engine = loader.text_or(approle.engine, "approle");
-                let login = Login::AppRole { engine, id, secret };
-                let namespace = self.namespace("vault.approle.namespace", approle.namespace)?;
-                Ok((login, namespace, retry))
-            }
-            (false, true) if !role.is_empty() && !jwt.is_empty() => {
-                let retry = kubernetes.retry;
-                let retry = self.duration("vault.kubernetes.retry", retry, DEFAULT_RETRY)?;
-                let login = Login::Kubernetes {
-                    engine: loader.text_or(kubernetes.engine, "kubernetes"),
+            (true, false) if !id.is_empty() && !approle_secret.is_empty() => Ok((
+                Login::AppRole {
+                    engine: self.text_or("vault.approle.engine", "approle"),
+                    id,
+                    secret: approle_secret,
+                },
+                self.namespace("vault.approle.namespace")?,
+                self.duration("vault.approle.retry", DEFAULT_RETRY)?,
+            )),
+            (false, true) if !role.is_empty() && !jwt.is_empty() => Ok((
+                Login::Kubernetes {
+                    engine: self.text_or("vault.kubernetes.engine", "kubernetes"),
                     role,
                     jwt: token_or_file(jwt),
-                };
-                let field = "vault.kubernetes.namespace";
-                Ok((login, self.namespace(field, kubernetes.namespace)?, retry))
-            }
-            _ => Err(unset.unwrap_or_else(|| self.invalid("vault", Problem::NoVaultLogin))),
+                },
+                self.namespace("vault.kubernetes.namespace")?,
+                self.duration("vault.kubernetes.retry", DEFAULT_RETRY)?,
+            )),
+            _ => Err(self.invalid("vault", Problem::NoVaultLogin)),
         }
     }
 
-    fn key_secure(&self, endpoint: &str, store: file::KeySecure) -> Result<KeyStoreConfig, Error> {
-        let loader = self.loader;
+    fn key_secure(&self, endpoint: &str) -> Result<KeyStoreConfig, Error> {
         let endpoint = parse_endpoint(endpoint, "Gemalto KeySecure")
-            .map_err(|problem| self.invalid("gemalto.keysecure.endpoint", problem))?;
-        let credentials = store.credentials.unwrap_or_default();
-        let written = credentials.token.clone();
-        let token = Secret::new(loader.text(credentials.token).into_bytes());
+            .map_err(|problem| self.invalid(KEY_SECURE, problem))?;
+        let field = "gemalto.keysecure.credentials.token";
+        let token = Secret::new(self.text(field).into_bytes());
         if token.is_empty() {
-            let field = "gemalto.keysecure.credentials.token";
-            let unset = self.unset(&[(field, written.as_ref())]);
-            return Err(unset.unwrap_or_else(|| self.invalid(field, Problem::NoToken)));
+            return Err(self.invalid(field, Problem::NoToken));
         }
-        let retry = "gemalto.keysecure.credentials.retry";
         Ok(KeyStoreConfig::KeySecure(Box::new(keysecure::Settings {
             endpoint,
             token,
-            domain: loader.text(credentials.domain),
-            retry: self.duration(retry, credentials.retry, DEFAULT_RETRY)?,
-            ca: loader.path(store.tls.unwrap_or_default().ca, None),
+            domain: self.text("gemalto.keysecure.credentials.domain"),
+            retry: self.duration("gemalto.keysecure.credentials.retry", DEFAULT_RETRY)?,
+            ca: self.path("gemalto.keysecure.tls.ca"),
         })))
     }
 
-    /// The value of a field that tells which key store is configured; `None` if it is empty.
-    ///
-    /// A variable that is not set is refused here: going on with another key store, or the one in
-    /// memory, would lose keys.
-    fn telling(&self, field: &str, value: Option<&String>) -> Result<Option<String>, Error> {
-        let Some(written) = value.filter(|value| !value.is_empty()) else {
-            return Ok(None);
-        };
-        let text = self.loader.text(Some(written.clone()));
-        if text.is_empty() {
-            return Err(self.invalid(field, Problem::NotSet(written.trim().into())));
-        }
-        Ok(Some(text))
-    }
-
-    /// The error about the first of these fields that is there but refers to variables that are not
-    /// set.
-    fn unset(&self, fields: &[(&str, Option<&String>)]) -> Option<Error> {
-        fields.iter().find_map(|(field, value)| {
-            let written = value.filter(|value| !value.is_empty())?;
-            let is_empty = self.loader.text(Some(written.clone())).is_empty();
-            let problem = Problem::VariableNotSet(written.trim().into());
-            is_empty.then(|| self.invalid(field, problem))
-        })
-    }
-
     /// A namespace, which is sent as a header.
-    fn namespace(&self, field: &str, value: Option<String>) -> Result<String, Error> {
-        let text = self.loader.text(value);
+    fn namespace(&self, field: &str) -> Result<String, Error> {
+        let text = self.text(field);
         match text.contains(|c: char| c.is_control()) {
             true => Err(self.invalid(field, Problem::Namespace)),
             false => Ok(text),
         }
     }
 
-    fn duration(
-        &self,
-        field: &str,
-        value: Option<String>,
-        default: Duration,
-    ) -> Result<Duration, Error> {
-        let field = format!("{}.{field}", self.name);
-        Ok(self.loader.duration(&field, value)?.unwrap_or(default))
+    fn duration(&self, field: &str, default: Duration) -> Result<Duration, Error> {
+        Ok(self.loader.duration(&self.full(field))?.unwrap_or(default))
+    }
+
+    fn text(&self, field: &str) -> String {
+        self.loader.text(&self.full(field))
+    }
+
+    fn text_or(&self, field: &str, default: &str) -> String {
+        self.loader.text_or(&self.full(field), default)
+    }
+
+    fn path(&self, field: &str) -> Option<PathBuf> {
+        self.loader.path(&self.full(field))
     }
 
     fn ambiguous(&self, field: &str, stores: &'static str) -> Error {
@@ -271,8 +207,12 @@ impl Section<'_> {
 
     /// The error for a field of the section.
     fn invalid(&self, field: &str, problem: Problem) -> Error {
-        self.loader
-            .invalid(&format!("{}.{field}", self.name), problem)
+        self.loader.invalid(&self.full(field), problem)
+    }
+
+    /// The name of a field of the section in the file.
+    fn full(&self, field: &str) -> String {
+        format!("{}.{field}", self.name)
     }
 }
 

@@ -13,7 +13,7 @@ pub mod vault;
 use std::{
     collections::VecDeque,
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -217,6 +217,15 @@ impl Start {
             }
         }
     }
+}
+
+/// Checks that the file at `path`, or all files of the directory there, hold certificates that a key
+/// store can be trusted by.
+///
+/// # Errors
+/// Which file is wrong, and why.
+pub fn check_authorities(path: &Path) -> Result<(), impl fmt::Display + use<>> {
+    remote::authorities(path).map(drop)
 }
 
 /// A certificate and its private key.

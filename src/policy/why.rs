@@ -119,18 +119,21 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::glob::Pattern;
 
     /// Root is `root`, `gate` is a TLS proxy; `app` has two patterns, `idle` none, the policy of
     /// `lost` is gone.
     fn policies() -> Policies {
         let mut builder = Policies::builder("root", &["gate".into()]);
-        for path in ["/v1/key/create/app-*", "/v1/key/delete/app-*", "/v1/log/*"] {
-            builder.allow("apps", path).unwrap();
-        }
-        builder.define("none");
+        let paths = ["/v1/key/create/app-*", "/v1/key/delete/app-*", "/v1/log/*"];
+        let paths = paths.map(|path| Pattern::parse(path).unwrap()).to_vec();
+        builder.define(&"apps".into(), Arc::new(Policy { paths }));
+        builder.define(&"none".into(), Arc::default());
         for (policy, identity) in [("apps", "app"), ("none", "idle"), ("gone", "lost")] {
-            builder.assign(policy, identity).unwrap();
+            builder.assign(&policy.into(), identity).unwrap();
         }
         builder.build()
     }

@@ -1,10 +1,9 @@
 //! The life of `kes server`: from its flags to a listening server, and from a signal to exit 0.
 
 use std::{
-    fmt, fs,
+    fmt,
     io::{self, IsTerminal as _, Write as _},
     net::{SocketAddr, TcpListener},
-    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     sync::{Arc, mpsc::SyncSender},
     time::{Duration, Instant},
@@ -19,14 +18,15 @@ use signal_hook::{
 use super::{
     Limits, Listeners, Server, State,
     banner::Banner,
-    reload::{self, Files, Reloader},
-    room, wanted,
+    reload::{Files, Reloader},
+    room,
+    routes::ROUTES,
+    wanted,
 };
 use crate::{
-    config::{self, Config, Flags, KeyStoreConfig},
+    config::{self, Config, Flags, KeyStoreConfig, Review},
     crypto::{MasterKey, stored},
     deadline::Deadline,
-    glob::Pattern,
     keystore::{
         self, KeyName, KeyStore, Start, fs::Fs, keysecure::KeySecure, mem::Mem, vault::Vault,
     },
@@ -55,13 +55,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads the settings; flags win over the file.
-    pub(super) fn load(&self) -> Result<Config, Error> {
-        match &self.config {
-            Some(path) => Config::from_file(path, &self.flags),
-            None => Config::from_flags(&self.flags),
-        }
-        .map_err(Error::Config)
+    /// Reads the settings, in which flags win over the file, and checks them.
+    pub(super) fn review(&self) -> Result<Review, Error> {
+        let endpoints: Vec<_> = ROUTES.iter().map(|route| route.pattern).collect();
+        let review = match &self.config {
+            Some(path) => Review::of_file(path, &self.flags, &endpoints).map_err(Error::Config)?,
+            None => Review::of_flags(&self.flags),
+        };
+        Ok(room::check(review))
     }
 }
 
@@ -132,19 +133,18 @@ impl From<tls::Error> for Error {
 /// [`Error`] if the server can't start. Nothing listens then.
 pub fn run(options: &Options) -> Result<(), Error> {
     protect_memory();
-    let config = options.load()?;
+    let review = options.review()?;
     if options.mlock {
         use rustix::mm::{MlockAllFlags, mlockall};
         mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
             .map_err(|e| Error::Mlock(e.into()))?;
     }
     // Looked at before they are read: whatever happens to them from now on is a change.
-    let files = Files::of(&config);
-    let certificate = reload::load_certificate(&config)?;
-    reload::check_expiry(&config, &certificate)?;
-    let state = State::load(&config, certificate.clone())?;
+    let files = Files::of(review.config());
+    let (config, material, warnings) = review.accept(None).map_err(Error::Config)?;
+    let state = State::new(&config, &material);
     check_audit(&config)?;
-    for warning in warnings(&config) {
+    for warning in warnings {
         // Whoever closed stderr does not want to know.
         let _ = writeln!(io::stderr(), "{warning}");
     }
@@ -194,7 +194,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let (server, threads) =
         Server::start(listeners, limits, state, expiry, store, log).map_err(Error::System)?;
     wanted::start(&server, missing_keys).map_err(Error::System)?;
-    let reload = Reloader::new(&server, options, config, certificate, files)
+    let reload = Reloader::new(&server, options, config, material.certificate, files)
         .start()
         .map_err(Error::System)?;
 
@@ -238,37 +238,6 @@ fn protect_memory() {
         },
     );
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-}
-
-/// What is allowed but hardly meant.
-pub(super) fn warnings(config: &Config) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut warn = |text: String| found.push(format!("Warning: {text}"));
-    let key = &config.tls_key;
-    if fs::metadata(key).is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
-        warn(format!(
-            "private key {key:?} can be read by every user: run 'chmod 600' on it"
-        ));
-    }
-    if !config.proxy.identities.is_empty() && config.proxy.header_cert.is_none() {
-        warn(
-            "tls.proxy.header.cert is not set: all requests of TLS proxies will be refused"
-                .to_owned(),
-        );
-    }
-    if let Some(complaint) = room::complaint(config.connections) {
-        warn(format!("limits.connections: {complaint}"));
-    }
-    for (name, policy) in config.policies.iter() {
-        for pattern in policy.paths.iter().map(Pattern::as_str) {
-            if !pattern.starts_with(['/', '*', '?', '[', '\\']) {
-                warn(format!(
-                    "policy {name:?}: {pattern:?} can't match anything: paths start with '/'"
-                ));
-            }
-        }
-    }
-    found
 }
 
 /// Prints to stdout; whoever closed it does not want to know.

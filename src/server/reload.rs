@@ -112,18 +112,11 @@ impl Reloader {
 
     /// Puts the settings in place; what there is to say about them.
     fn try_reload(&mut self, server: &Server) -> Result<Vec<String>, Error> {
-        let config = self.options.load()?;
-        let mut notes = lifecycle::warnings(&config);
-        let files = Files::of(&config);
-        let certificate = load_certificate(&config)?;
-        if let Err(e) = check_expiry(&config, &certificate) {
-            // The certificate that is in use can only be kept; other settings must not wait for it.
-            if certificate.cert != self.certificate.cert {
-                return Err(e.into());
-            }
-            notes.push(e.to_string());
-        }
-        let fresh = State::load(&config, certificate.clone())?;
+        let review = self.options.review()?;
+        let files = Files::of(review.config());
+        let in_use = Some(&*self.certificate);
+        let (config, material, mut notes) = review.accept(in_use).map_err(Error::Config)?;
+        let fresh = State::new(&config, &material);
         lifecycle::check_audit(&config)?;
         let known = &self.config.keys;
         let new_keys = config.keys.iter().filter(|name| !known.contains(name));
@@ -145,7 +138,7 @@ impl Reloader {
         server.log.configure(config.log);
         server.set_max_connections(room::connections(config.connections));
         notes.extend(self.needs_restart(&config));
-        self.certificate = certificate;
+        self.certificate = material.certificate;
         (self.files, self.seen) = (files, files);
         self.complaint.clear();
         self.config = config;
@@ -204,8 +197,11 @@ impl Reloader {
     }
 
     fn load_renewed(&self) -> Result<Arc<CertifiedKey>, tls::Error> {
-        let certificate = load_certificate(&self.config)?;
-        check_expiry(&self.config, &certificate)?;
+        let Config {
+            tls_cert, tls_key, ..
+        } = &self.config;
+        let certificate = tls::load_certificate(tls_cert, tls_key)?;
+        tls::check_expiry(&certificate, tls_cert, UnixTime::now())?;
         Ok(certificate)
     }
 
@@ -224,16 +220,6 @@ impl Reloader {
             Err(e) => server.log_error(&e.to_string()),
         }
     }
-}
-
-/// Reads the certificate and the private key that `config` names.
-pub(super) fn load_certificate(config: &Config) -> Result<Arc<CertifiedKey>, tls::Error> {
-    tls::load_certificate(&config.tls_cert, &config.tls_key)
-}
-
-/// Checks that `certificate`, which `config` names, has not expired.
-pub(super) fn check_expiry(config: &Config, certificate: &CertifiedKey) -> Result<(), tls::Error> {
-    tls::check_expiry(certificate, &config.tls_cert, UnixTime::now())
 }
 
 /// What tells whether the files of a certificate and its key have changed. A file that can't be

@@ -5,6 +5,8 @@ use std::{fs, path::Path};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::config::Review;
+
 /// The memory that there must be for each connection, in bytes. Half of it is what a client can make the
 /// server hold that needs no policy: half a handshake takes 65 KiB, half a head 81 KiB, and half a header
 /// block of HTTP/2 124 KiB. The other half is for the kernel, keys, logs, and clients with larger requests.
@@ -35,8 +37,16 @@ pub(super) fn connections(wanted: Option<usize>) -> usize {
     wanted.unwrap_or_else(|| for_memory(memory())).min(possible)
 }
 
+/// Adds what there is to say about the number of connections that a configuration wants.
+pub(crate) fn check(mut review: Review) -> Review {
+    if let Some(complaint) = complaint(review.config().connections) {
+        review.warn("limits.connections", &complaint);
+    }
+    review
+}
+
 /// What there is to say to a configuration that wants so many.
-pub(crate) fn complaint(wanted: Option<usize>) -> Option<String> {
+fn complaint(wanted: Option<usize>) -> Option<String> {
     let files = getrlimit(Resource::Nofile).maximum?;
     let possible = for_descriptors(Some(files));
     let wanted = wanted.filter(|wanted| *wanted > possible)?;

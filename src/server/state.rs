@@ -6,7 +6,7 @@ use rustls::{ServerConfig, sign::CertifiedKey};
 use rustls_pki_types::UnixTime;
 
 use crate::{
-    config::{Auth, Config},
+    config::{Config, Material},
     policy::Policies,
     tls::{self, ClientTrust},
 };
@@ -30,27 +30,16 @@ pub struct State {
 }
 
 impl State {
-    /// What `config` says, with the certificate that was read for it. Reads the authorities of the
-    /// system, if clients are checked.
-    ///
-    /// # Errors
-    /// If there are no authorities, or rustls refuses.
-    pub(super) fn load(
-        config: &Config,
-        certificate: Arc<CertifiedKey>,
-    ) -> Result<Self, tls::Error> {
-        let trust = Arc::new(match config.auth {
-            Auth::On => ClientTrust::system()?,
-            Auth::Off => ClientTrust::any(),
-        });
-        Ok(Self {
-            certificate_expiry: tls::expiry(&certificate),
-            tls: tls::server_config(certificate, trust.clone(), &config.tls_groups)?,
-            trust,
+    /// What `config` says, with the files that it names.
+    pub(super) fn new(config: &Config, material: &Material) -> Self {
+        Self {
+            certificate_expiry: tls::expiry(&material.certificate),
+            tls: material.tls.clone(),
+            trust: material.trust.clone(),
             trust_generation: 0,
             policies: config.policies.clone(),
             proxy_header: config.proxy.header_cert.clone(),
-        })
+        }
     }
 
     /// Replaces the certificate; `tls` is the setting of TLS with it.

@@ -36,7 +36,8 @@ impl Profile {
         let usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         Self {
             usages,
-            valid_for: 3600,
+            // Long enough that a server does not warn of it.
+            valid_for: 100 * 86_400,
             valid_since: 86_400,
             is_ca: false,
         }

@@ -4,6 +4,7 @@ use std::{
     fmt::Write as _,
     fs::{self, File},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU8, Ordering},
@@ -188,7 +189,8 @@ impl Server {
 
     pub fn try_start(change: impl FnOnce(&mut Config)) -> Result<Self, Refusal> {
         let mut directory = TempDir::new();
-        fs::create_dir(directory.path().join("keys")).unwrap();
+        let keys = directory.path().join("keys");
+        fs::DirBuilder::new().mode(0o700).create(keys).unwrap();
         let certificate = Identity::self_signed("server", &Profile::server());
         let mut config = Config::new(directory.path(), &certificate);
         change(&mut config);

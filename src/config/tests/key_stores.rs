@@ -15,7 +15,7 @@ use crate::{
 fn a_key_store_behind_an_unset_variable_is_not_silently_the_one_in_memory() {
     assert_starts(
         &error("keystore:\n  fs:\n    path: ${UNSET}\n"),
-        "no key store: environment variable ${UNSET} is empty or not set \
+        "environment variable ${UNSET} is empty or not set \
          (kes.yml line 3 column 11, field keystore.fs.path: ",
     );
 }
@@ -54,7 +54,7 @@ fn an_empty_section_is_not_silently_the_one_in_memory() {
         ),
         (
             "keystore: { gemalto: { keysecure: } }\n",
-            "line 1 column 35, field keystore.gemalto.keysecure.endpoint",
+            "line 1 column 34, field keystore.gemalto.keysecure.endpoint",
         ),
         ("keys:\n", "line 1 column 6, field keys.fs.path"),
         ("keys: {}\n", "line 1 column 7, field keys.fs.path"),
@@ -299,14 +299,14 @@ fn vault_needs_one_complete_login() {
         assert_eq!(
             format!(
                 "environment variable ${{UNSET}} is empty or not set ({place}: set the variable in the \
-                 environment of the server)"
+                 environment of the server, or write \"\" for nothing)"
             ),
             vault(fields)
         );
     }
-    // A template that is filled in for the other login.
-    let text = "keystore: { vault: { endpoint: 'https://v', approle: { id: '${UNSET}', secret: \
-                '${UNSET}' }, kubernetes: { role: r, jwt: t } } }";
+    // A template that is filled in for the other login leaves this one empty.
+    let text = "keystore: { vault: { endpoint: 'https://v', approle: { id: '', secret: \"\" }, \
+                kubernetes: { role: r, jwt: t } } }";
     assert!(matches!(key_store(text), KeyStoreConfig::Vault(_)));
     assert_starts(
         &vault("approle: { id: x }\n    kubernetes: { role: y }"),

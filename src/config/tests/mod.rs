@@ -36,7 +36,7 @@ fn env(name: &str) -> Option<String> {
 
 /// What `text` in `kes.yml` means with the given flags.
 fn load_with(text: &str, flags: &Flags) -> Result<Config, Error> {
-    load::load(Some((Path::new("kes.yml"), text)), flags, &env)
+    load::load(Some((Path::new("kes.yml"), text)), flags, &env).accept()
 }
 
 fn load(text: &str) -> Config {

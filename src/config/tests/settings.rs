@@ -7,7 +7,11 @@ use std::{
 };
 
 use super::*;
-use crate::log::{AuditMode, Settings};
+use crate::{
+    keystore::KeyName,
+    log::{AuditMode, Settings},
+    tls::Group,
+};
 
 #[test]
 fn without_a_file_flags_and_defaults_are_all() {
@@ -198,7 +202,7 @@ fn root_key_and_certificate_are_required() {
             },
             "root: ${UNSET}",
         ),
-        "no root identity has been specified (kes.yml line 1 column 7, field root: ",
+        "environment variable ${UNSET} is empty or not set (kes.yml line 1 column 7, field root: ",
     );
     assert_starts(
         &require(
@@ -261,6 +265,125 @@ keystore: { fs: { path: "${DIR}" } }
     assert_eq!("app-1", config.keys[0].as_str());
     let path = PathBuf::from("/keys");
     assert_eq!(KeyStoreConfig::Fs { path }, config.key_store);
+}
+
+/// A file with `value` in each field that takes a text, and the field.
+fn one_text_each(value: &str) -> Vec<(String, String)> {
+    const FIELDS: &[&str] = &[
+        "address",
+        "root",
+        "tls.key",
+        "tls.cert",
+        "tls.groups[]",
+        "tls.proxy.identities[]",
+        "tls.proxy.header.cert",
+        "policy.p.identities[]",
+        "cache.expiry.any",
+        "cache.expiry.unused",
+        "cache.expiry.offline",
+        "log.error",
+        "log.audit",
+        "probe.address",
+        "limits.connections",
+        "keys[].name",
+        "keystore.required",
+        "keystore.fs.path",
+        "keystore.vault.endpoint",
+        "keystore.vault.engine",
+        "keystore.vault.version",
+        "keystore.vault.namespace",
+        "keystore.vault.prefix",
+        "keystore.vault.transit.engine",
+        "keystore.vault.transit.key",
+        "keystore.vault.approle.engine",
+        "keystore.vault.approle.namespace",
+        "keystore.vault.approle.id",
+        "keystore.vault.approle.secret",
+        "keystore.vault.approle.retry",
+        "keystore.vault.kubernetes.engine",
+        "keystore.vault.kubernetes.namespace",
+        "keystore.vault.kubernetes.role",
+        "keystore.vault.kubernetes.jwt",
+        "keystore.vault.kubernetes.retry",
+        "keystore.vault.tls.key",
+        "keystore.vault.tls.cert",
+        "keystore.vault.tls.ca",
+        "keystore.vault.status.ping",
+        "keystore.gemalto.keysecure.endpoint",
+        "keystore.gemalto.keysecure.credentials.token",
+        "keystore.gemalto.keysecure.credentials.domain",
+        "keystore.gemalto.keysecure.credentials.retry",
+        "keystore.gemalto.keysecure.tls.ca",
+        "keystore.generic.endpoint",
+        "keystore.aws.secretsmanager.endpoint",
+        "keystore.gcp.secretmanager.project_id",
+        "keys.fs.path",
+        "keys.vault.prefix",
+    ];
+    let file = |field: &&str| {
+        let text = field.rsplit('.').fold(value.to_owned(), |inner, step| {
+            match step.strip_suffix("[]") {
+                Some(name) => format!("{{ {name}: [ {inner} ] }}"),
+                None => format!("{{ {step}: {inner} }}"),
+            }
+        });
+        (text, field.replace("[]", "[0]"))
+    };
+    FIELDS.iter().map(file).collect()
+}
+
+#[test]
+fn no_field_is_empty_because_a_variable_is_not_set() {
+    for value in ["'${UNSET}'", "' ${UNSET} '", "'${UNSET}$MISSING${UNSET}'"] {
+        for (text, field) in one_text_each(value) {
+            let message = load_with(&text, &Flags::default()).unwrap_err().to_string();
+            let start = match value.contains("MISSING") {
+                true => "environment variables ${MISSING} and ${UNSET} are empty or not set",
+                false => "environment variable ${UNSET} is empty or not set",
+            };
+            assert_starts(&message, start);
+            assert!(message.contains("(kes.yml line 1 column "), "{message}");
+            assert!(message.contains(&format!(", field {field}: ")), "{message}");
+        }
+    }
+    // One that is set to nothing is as good as none.
+    let env = |name: &str| (name == "EMPTY").then(String::new);
+    let source = (
+        Path::new("kes.yml"),
+        "keystore: { fs: { path: '${EMPTY}' } }",
+    );
+    let loaded = load::load(Some(source), &flags(), &env);
+    assert_starts(
+        &loaded.accept().unwrap_err().to_string(),
+        "environment variable ${EMPTY} is empty or not set (kes.yml line 1 column 25, field \
+         keystore.fs.path: ",
+    );
+}
+
+#[test]
+fn a_text_without_content_and_a_field_behind_a_flag_are_not_empty_by_mistake() {
+    for (text, field) in one_text_each("''") {
+        let is_never_empty = |field: &str| {
+            ["keys[0].name", "tls.groups[0]"].contains(&field) || field.starts_with("cache.expiry")
+        };
+        if is_never_empty(&field) {
+            continue;
+        }
+        let message = load_with(&text, &flags()).map_err(|e| e.to_string());
+        match message {
+            Ok(_) => {}
+            Err(e) => assert!(
+                field.starts_with("key") && e.starts_with("no key store: a section is there"),
+                "{field}: {e}"
+            ),
+        }
+    }
+    let text = "{ address: '${NO}', root: '${NO}', tls: { key: '${NO}', cert: '${NO}' } }";
+    let given = Flags {
+        addr: Some("127.0.0.1:7373".into()),
+        ..flags()
+    };
+    assert_eq!("disabled", load_with(text, &given).unwrap().root);
 }
 
 #[test]
@@ -427,7 +550,7 @@ fn what_is_no_group_and_a_list_without_any_are_refused() {
          X25519MLKEM768, X25519, P-256 and P-384)",
         error("tls:\n  groups:\n  - X25519\n  - X448\n")
     );
-    for item in ["''", "~", "'${UNSET}'"] {
+    for item in ["''", "~"] {
         assert_starts(
             &error(&format!("tls: {{ groups: [{item}] }}")),
             "unknown key exchange group: \"\" (kes.yml line 1 column 17, field tls.groups[0]: ",

@@ -27,7 +27,8 @@ use ureq::{
 
 use crate::{deadline::Deadline, resolver, secret::Secret, tls};
 pub(super) use no_answer::NoAnswer;
-use trust::{SetupError, authorities, client_certificate};
+pub(super) use trust::authorities;
+use trust::{SetupError, client_certificate};
 
 /// A connection must be made within this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -57,7 +57,9 @@ pub(super) fn client_certificate(
 }
 
 /// The certificates in the file at `path`, or in all files of the directory there.
-pub(super) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, SetupError> {
+pub(in crate::keystore) fn authorities(
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, SetupError> {
     let fail = |path: &Path, why: String| SetupError::Authorities(path.to_owned(), why);
     let mut files = vec![path.to_owned()];
     if path.is_dir() {

@@ -1,0 +1,432 @@
+//! A configuration file as a tree in which each value knows its place. It is read once; settings,
+//! errors and warnings all come from it.
+//!
+//! Only this file knows the YAML parser, and it knows nothing of fields. Time and memory are bounded
+//! by the size of the text: values that aliases repeat are shared, not copied, and what would be
+//! much larger written out is refused.
+
+use std::{collections::HashMap, sync::Arc};
+
+use granit_parser::{
+    ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, Tag,
+};
+
+use super::Position;
+
+/// How deep values may be nested. Formats of configuration files need ten levels.
+const MAX_DEPTH: usize = 64;
+
+/// So many bytes of a text that an alias repeats count as one value.
+const BYTES_PER_VALUE: usize = 32;
+
+const TOO_DEEP: &str = "values are nested too deeply; close brackets, and indent less";
+
+const TOO_MANY: &str = "aliases repeat too many values; write the values out";
+
+impl Default for Node {
+    /// What an empty file has.
+    fn default() -> Self {
+        Self {
+            position: Position { line: 1, column: 1 },
+            value: Value::Null,
+        }
+    }
+}
+
+/// A value and its place.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) position: Position,
+    pub(super) value: Value,
+}
+
+/// What a value is. A clone shares its parts.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    /// Nothing, `~` or `null`.
+    Null,
+    /// A single value, as it is written: `0012`, `on` and `1e3` stay what they are.
+    Text(Arc<str>),
+    List(Arc<[Node]>),
+    /// Fields in the order of the file; a name may be there twice.
+    Map(Arc<[Entry]>),
+}
+
+/// A field of a map.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) name: Arc<str>,
+    /// Where the name is.
+    pub(super) position: Position,
+    pub(super) node: Node,
+}
+
+/// What keeps a text from being read as YAML.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) position: Position,
+    pub(super) reason: String,
+}
+
+impl Node {
+    /// The text of a single value.
+    pub(super) fn text(&self) -> Option<&Arc<str>> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The items, if this is a list.
+    pub(super) fn items(&self) -> &[Self] {
+        match &self.value {
+            Value::List(items) => items,
+            _ => &[],
+        }
+    }
+
+    /// The fields, if this is a map.
+    pub(super) fn entries(&self) -> &[Entry] {
+        match &self.value {
+            Value::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// The value of the first field with this name.
+    pub(super) fn get(&self, name: &str) -> Option<&Self> {
+        let mut entries = self.entries().iter();
+        let entry = entries.find(|entry| *entry.name == *name)?;
+        Some(&entry.node)
+    }
+
+    /// The value of a field from its dotted name, such as `tls.key`.
+    pub(super) fn find(&self, field: &str) -> Option<&Self> {
+        field.split('.').try_fold(self, |node, name| node.get(name))
+    }
+
+    pub(super) fn is_null(&self) -> bool {
+        matches!(self.value, Value::Null)
+    }
+
+    /// What to call a value of this kind.
+    pub(super) fn kind(&self) -> &'static str {
+        match &self.value {
+            Value::Null => "nothing",
+            Value::Text(text) if text.parse::<f64>().is_ok() => "a number",
+            Value::Text(text) if matches!(&**text, "true" | "false") => "true or false",
+            Value::Text(_) => "a string",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a map",
+        }
+    }
+}
+
+/// Reads the one document in `text`; [`Value::Null`] if there is none.
+pub(super) fn parse(text: &str) -> Result<Node, Fault> {
+    let options = granit_parser::options! {
+        flow_nesting_limit: MAX_DEPTH,
+        block_nesting_limit: MAX_DEPTH,
+        block_scalar_eof_without_line_feed: true,
+    };
+    let mut reader = Reader {
+        parser: Parser::new_from_str_with_options(text, options),
+        anchors: HashMap::new(),
+        items: Vec::new(),
+        entries: Vec::new(),
+        // Without aliases each value takes a byte of the file at least.
+        values_left: text.len() + 1,
+    };
+    let mut document = None;
+    loop {
+        let (event, span) = reader.next()?;
+        match event {
+            Event::StreamEnd => break,
+            event if !event.is_node() => {}
+            _ if document.is_some() => {
+                let reason =
+                    "more than one YAML document; keep one and remove the \"---\" after it";
+                return Err(fault(span.start, reason));
+            }
+            event => document = Some(reader.node(event, span, 0)?.0),
+        }
+    }
+    Ok(document.unwrap_or_default())
+}
+
+/// Puts a tree together from the events of the parser.
+struct Reader<'a> {
+    parser: Parser<'a, StrInput<'a>>,
+    /// Values with an anchor, and how many values each is.
+    anchors: HashMap<usize, (Node, usize)>,
+    /// Items and fields of the lists and maps that are not complete yet, the innermost ones last.
+    items: Vec<Node>,
+    entries: Vec<Entry>,
+    /// How many values the document may still have, written out.
+    values_left: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn next(&mut self) -> Result<(Event<'a>, Span), Fault> {
+        match self.parser.next_event() {
+            Some(Ok(event)) => Ok(event),
+            Some(Err(error)) => Err(refused(&error)),
+            None => Ok((Event::StreamEnd, Span::default())),
+        }
+    }
+
+    /// Reads the value that starts with `event`, and says how many values it is.
+    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<(Node, usize), Fault> {
+        if depth > MAX_DEPTH {
+            return Err(fault(span.start, TOO_DEEP));
+        }
+        let (value, weight, anchor) = match event {
+            Event::Alias(anchor) => {
+                // An anchor counts from the end of its value on, so nothing holds itself.
+                let Some((node, weight)) = self.anchors.get(&anchor).cloned() else {
+                    return Err(fault(
+                        span.start,
+                        "the value refers to itself; write it out",
+                    ));
+                };
+                self.count(weight, span)?;
+                return Ok((node, weight));
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let weight = 1 + text.len() / BYTES_PER_VALUE;
+                self.count(weight, span)?;
+                (scalar(&text, style, tag.as_deref(), span)?, weight, anchor)
+            }
+            Event::SequenceStart(_, anchor, tag) => {
+                check_tag(tag.as_deref(), span)?;
+                self.count(1, span)?;
+                let (items, weight) = self.list(depth)?;
+                (Value::List(items), 1 + weight, anchor)
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                check_tag(tag.as_deref(), span)?;
+                self.count(1, span)?;
+                let (entries, weight) = self.map(depth)?;
+                (Value::Map(entries), 1 + weight, anchor)
+            }
+            _ => return Err(fault(span.start, "a value is missing")),
+        };
+        let node = Node {
+            position: position(span.start),
+            value,
+        };
+        if anchor != 0 {
+            self.anchors.insert(anchor, (node.clone(), weight));
+        }
+        Ok((node, weight))
+    }
+
+    fn list(&mut self, depth: usize) -> Result<(Arc<[Node]>, usize), Fault> {
+        let (start, mut total) = (self.items.len(), 0);
+        loop {
+            let (event, span) = self.next()?;
+            match event {
+                Event::SequenceEnd => break,
+                event if !event.is_node() => {}
+                event => {
+                    let (item, weight) = self.node(event, span, depth + 1)?;
+                    self.items.push(item);
+                    total += weight;
+                }
+            }
+        }
+        Ok((self.items.drain(start..).collect(), total))
+    }
+
+    fn map(&mut self, depth: usize) -> Result<(Arc<[Entry]>, usize), Fault> {
+        let (start, mut total) = (self.entries.len(), 0);
+        let mut name = None;
+        loop {
+            let (event, span) = self.next()?;
+            let is_empty = span.start == span.end;
+            match event {
+                Event::MappingEnd => break,
+                event if !event.is_node() => {}
+                event => {
+                    let (mut node, weight) = self.node(event, span, depth + 1)?;
+                    match name.take() {
+                        None => {
+                            // A name is no value.
+                            self.values_left += weight;
+                            name = Some((field_name(&node)?, node.position));
+                        }
+                        Some((name, position)) => {
+                            total += weight;
+                            if is_empty && node.is_null() {
+                                // It is said to be at the colon, and would be behind it.
+                                node.position.column += 1;
+                            }
+                            self.entries.push(Entry {
+                                name,
+                                position,
+                                node,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        Ok((self.entries.drain(start..).collect(), total))
+    }
+
+    fn count(&mut self, values: usize, span: Span) -> Result<(), Fault> {
+        let left = self.values_left.checked_sub(values);
+        self.values_left = left.ok_or_else(|| fault(span.start, TOO_MANY))?;
+        Ok(())
+    }
+}
+
+/// What a single value is. The values that YAML takes for nothing are that only without quotes.
+fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Result<Value, Fault> {
+    check_tag(tag, span)?;
+    let is_nothing = match tag {
+        Some(tag) => tag.suffix() == "null",
+        None => style == ScalarStyle::Plain && matches!(text, "" | "~" | "null" | "Null" | "NULL"),
+    };
+    Ok(match is_nothing {
+        true => Value::Null,
+        // A tag without a value.
+        false if style == ScalarStyle::Plain && span.start == span.end => Value::Text("".into()),
+        false => Value::Text(text.into()),
+    })
+}
+
+/// Refuses tags but those of plain values, lists and maps.
+fn check_tag(tag: Option<&Tag>, span: Span) -> Result<(), Fault> {
+    match tag {
+        Some(tag) if !tag.is_yaml_core_schema() => {
+            let reason = "a tag such as \"!x\" means nothing here; remove it, or put quotes around \
+                          a value that starts with \"!\"";
+            Err(fault(span.start, reason))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn field_name(node: &Node) -> Result<Arc<str>, Fault> {
+    match node.text() {
+        Some(name) => Ok(name.clone()),
+        None => Err(Fault {
+            position: node.position,
+            reason: format!("expected the name of a field, found {}", node.kind()),
+        }),
+    }
+}
+
+fn fault(at: Marker, reason: &str) -> Fault {
+    Fault {
+        position: position(at),
+        reason: reason.to_owned(),
+    }
+}
+
+fn position(at: Marker) -> Position {
+    Position::after(at.line() - 1, at.col())
+}
+
+/// Says what to do about what the parser refuses.
+fn refused(error: &ScanError) -> Fault {
+    use ErrorKind as E;
+    let reason = match error.kind() {
+        E::TabNotAllowed
+        | E::TabInBlockIndentation
+        | E::TabInIndentation
+        | E::TabAtBlockScalarStart
+        | E::TabInPlainScalar => "a tab; indent with spaces, not with tabs",
+        E::InvalidIndentation
+        | E::ExpectedDocumentStart
+        | E::ExpectedBlockMappingKey
+        | E::ExpectedBlockSequenceEntry
+        | E::InvalidBlockScalarIndent
+        | E::InvalidQuotedScalarIndent
+        | E::InvalidFlowScalarIndent => {
+            "the indentation does not fit; the fields of a map, and the items of a list, start in \
+             the same column, after spaces and not after tabs"
+        }
+        E::MappingValueNotAllowed
+        | E::InvalidColonPlacement
+        | E::InvalidMappingValueWhitespace
+        | E::MappingKeyNotAllowed
+        | E::FlowMappingValueAdjacentCollection => {
+            "\": \" is not allowed here; start each field on a line of its own, in the column of its \
+             neighbours, and put quotes around a value with \": \" in it"
+        }
+        E::SimpleKeyExpected | E::InvalidSimpleKey | E::UnexpectedEndOfPlainScalar => {
+            "a field without \": \" and a value, such as \"root: disabled\""
+        }
+        E::UnclosedQuotedScalar | E::DocumentIndicatorInQuotedScalar => {
+            "the quote that opens here is never closed"
+        }
+        E::InvalidTrailingSingleQuotedScalar | E::InvalidTrailingDoubleQuotedScalar => {
+            "text after the closing quote; put all of the value inside the quotes"
+        }
+        E::UnclosedFlowCollection { open } => {
+            return fault(
+                *error.marker(),
+                &format!("the \"{open}\" that opens here is never closed"),
+            );
+        }
+        E::MisplacedFlowCollectionEnd | E::MismatchedFlowCollectionEnd { .. } => {
+            "a closing bracket that does not belong to the last opening one"
+        }
+        E::ExpectedFlowMappingSeparator
+        | E::ExpectedFlowSequenceSeparator
+        | E::UnexpectedEofFlowSequence
+        | E::UnexpectedEofFlowMapping
+        | E::UnexpectedEofImplicitFlowMapping => "a comma or a closing bracket is missing",
+        E::BlockSequenceEntryNotAllowed
+        | E::BlockEntryInFlowCollection
+        | E::InvalidBlockEntryWhitespace
+        | E::PlainScalarStartsWithDashFlowIndicator => {
+            "\"- \" is not allowed here; start each item of a list on a line of its own"
+        }
+        E::UnexpectedCharacter { character } if character.is_control() => {
+            "a control character; remove it"
+        }
+        E::UnexpectedCharacter { character } => {
+            return fault(
+                *error.marker(),
+                &format!("no value starts with \"{character}\"; put quotes around it"),
+            );
+        }
+        E::UnknownAnchor => "unknown anchor; put quotes around a value that starts with \"*\"",
+        E::RecursionLimitExceeded => TOO_DEEP,
+        E::UnknownQuotedScalarEscape => {
+            "an unknown escape; write \"\\\\\" for a backslash, or use single quotes"
+        }
+        E::InvalidQuotedScalarHexEscape
+        | E::InvalidLowSurrogateHexEscape
+        | E::InvalidLowSurrogate
+        | E::MissingLowSurrogate
+        | E::UnpairedLowSurrogate
+        | E::InvalidUnicodeEscape => {
+            "an escape that stands for no character; write \"\\\\\" for a backslash, or use single quotes"
+        }
+        E::ExpectedTagBang
+        | E::InvalidTagTerminator
+        | E::MissingTagUri
+        | E::UnclosedVerbatimTag
+        | E::InvalidTagEscape
+        | E::UndeclaredTagHandle
+        | E::InvalidGlobalTagCharacter => {
+            "a tag means nothing here; remove it, or put quotes around a value that starts with \"!\""
+        }
+        E::MissingAnchorOrAliasName => {
+            "an anchor without a name; put quotes around a value that starts with \"&\" or \"*\""
+        }
+        E::CommentNotSeparated | E::CommentInterceptedScalar | E::ExpectedWhitespace => {
+            "a blank is missing, as before a comment; or put quotes around the value"
+        }
+        E::InvalidBlockScalarHeader | E::ZeroBlockScalarIndent => {
+            "put quotes around a value that starts with \"|\" or \">\""
+        }
+        E::BomInsideDocument => "a byte order mark inside the file; remove it",
+        _ => "this is no YAML; a line that starts with \"%\" or \"...\" may be the reason",
+    };
+    fault(*error.marker(), reason)
+}
