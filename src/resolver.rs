@@ -19,13 +19,10 @@ use std::{
 };
 
 use ureq::{
-    Agent, Timeout,
+    Timeout,
     config::Config,
     http::Uri,
-    unversioned::{
-        resolver::ResolvedSocketAddrs,
-        transport::{DefaultConnector, NextTimeout},
-    },
+    unversioned::{resolver::ResolvedSocketAddrs, transport::NextTimeout},
 };
 
 use crate::deadline::Deadline;
@@ -118,11 +115,6 @@ impl Resolver {
         };
         Ok([in_order(near), in_order(far)].concat().concat())
     }
-}
-
-/// A client of HTTP that looks up names here.
-pub fn agent(config: Config) -> Agent {
-    Agent::with_parts(config, DefaultConnector::default(), Resolver::default())
 }
 
 impl ureq::unversioned::resolver::Resolver for Resolver {

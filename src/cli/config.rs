@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::{Auth, Config, Finding, KeyStoreConfig, Review, Severity},
-    identity,
+    identity::{self, End},
     server::routes::ROUTES,
     tls::{self, ClientTrust},
 };
@@ -146,7 +146,7 @@ impl Look<'_> {
                 if !certified
                     .cert
                     .first()
-                    .is_none_or(|der| identity::is_for_servers(der))
+                    .is_none_or(|der| identity::has_usage_of(End::Server, der))
                 {
                     self.find(
                         Severity::Warning,

@@ -15,6 +15,7 @@ use super::{
     error::Position,
     fill::{Either, Fill, List, Map, Place, Slot, Value},
 };
+use crate::words;
 
 /// Declares the maps of the file. Every field may be missing or null. Other fields are an error in
 /// the maps that are marked as strict, and ignored in the others.
@@ -252,6 +253,11 @@ impl Fault {
                 .lines()
                 .nth(line - 1)
                 .is_some_and(|line| line.trim_start_matches(' ').starts_with('\t'));
+            match words::of_yaml(&reason) {
+                Some(_) if indent_has_tab => reason = "the line begins with a tab".into(),
+                Some(words) => reason = words,
+                None => {}
+            }
             if indent_has_tab {
                 reason += "; indent with spaces, not with tabs";
             }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use rustls::Error as TlsError;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::State;
-use crate::identity;
+use crate::{identity, words};
 
 /// Who is at the other end, found once per handshake.
 #[derive(Clone)]
@@ -24,13 +25,13 @@ impl Peer {
     /// Why the certificate can't be read.
     pub(super) fn new(chain: &[CertificateDer<'_>], trust: u64) -> Result<Self, String> {
         let Some((leaf, others)) = chain.split_first() else {
-            return Err("tls: client didn't provide a certificate".to_owned());
+            return Err(words::of_client(&TlsError::NoCertificatesPresented));
         };
         // Only the first certificate's key is proven by the handshake, so only it can identify.
         let wrong = |e: identity::Error| format!("tls: invalid client certificate: {e}");
         let several = others
             .iter()
-            .any(|other| other != leaf && !identity::is_ca(other));
+            .any(|other| other != leaf && !identity::completes(other, chain));
         Ok(Self {
             identity: match several {
                 true => "".into(),

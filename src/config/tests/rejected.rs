@@ -104,19 +104,23 @@ fn text_that_is_not_yaml_is_named_with_its_place() {
     for (text, start) in [
         (
             "tls:\n\tkey: x\n",
-            "kes.yml line 2 column 1: found character that cannot start any token",
+            "kes.yml line 2 column 1: the line begins with a tab; indent with spaces, not with tabs",
         ),
         (
             "root: 'x\n",
-            "kes.yml line 2 column 1: found unexpected end of stream",
+            "kes.yml line 2 column 1: a quote is not closed (it begins at line 1 column 7)",
         ),
         (
             "root: x\n  tls: y\n",
-            "kes.yml line 2 column 6: mapping values are not allowed",
+            "kes.yml line 2 column 6: a \":\" where no field can be",
         ),
         (
             "root: *nothing\n",
-            "kes.yml line 1 column 7: unknown anchor",
+            "kes.yml line 1 column 7: * refers to an anchor that does not exist",
+        ),
+        (
+            "tls:\n  key: x\n cert: y\n",
+            "kes.yml line 3 column 2: the indentation is wrong",
         ),
         ("root: \u{1}\n", "kes.yml"),
         ("root: !!binary x\ntls: !x {}\n", "kes.yml"),

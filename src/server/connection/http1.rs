@@ -24,7 +24,7 @@ use crate::{
     metrics::Event,
     secret::{self, Wiped},
     server::{Server, State, exchange::Exchange, failure::Failure, peer::Peer, probe},
-    tls,
+    words,
 };
 
 impl Inner {
@@ -104,7 +104,7 @@ impl Inner {
             false => (Ok(()), connection.trust_generation),
         };
         let peer = checked
-            .map_err(|e| tls::handshake_failure(&e))
+            .map_err(|e| words::of_client(&e))
             .and_then(|()| Peer::new(chain, generation));
         match peer {
             Ok(peer) => self.peer = Some(peer),
