@@ -85,8 +85,8 @@ impl fmt::Debug for TlsTransport {
 }
 
 impl TlsTransport {
-    /// Why nothing could be written, in the words of the server if it left any: it closes a connection
-    /// right after the alert, often before the request is on its way.
+    /// Why a connection broke, in the words of the server if it left any: it closes a connection right
+    /// after the alert, often before the request is on its way.
     fn last_words(&mut self, error: io::Error) -> Error {
         if matches!(
             error.kind(),
@@ -116,7 +116,9 @@ impl Transport for TlsTransport {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         self.stream.sock.set_timeout(timeout);
-        let count = self.stream.read(self.buffers.input_append_buf())?;
+        let read = self.stream.read(self.buffers.input_append_buf());
+        // A write that failed is told here, too.
+        let count = read.map_err(|e| self.last_words(e))?;
         self.buffers.input_appended(count);
         Ok(count > 0)
     }

@@ -78,7 +78,7 @@ const HANDSHAKE: &[Words] = &[
     (
         Fault::NotTls,
         "client does not speak TLS: does it use http:// instead of https://?",
-        "it does not speak TLS: is {endpoint} http instead of https?",
+        "it does not speak TLS: is it for http:// instead of https://, and is {endpoint} right?",
     ),
     (
         Fault::Garbled,
@@ -637,14 +637,15 @@ fn fault(error: &TlsError) -> (Fault, About) {
             | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::ServerDoesNotSupportTls12Or13
-            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig => Fault::Version,
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            // What TLS 1.1 does not have is missed first.
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired => Fault::Version,
             PeerIncompatible::NoKxGroupsInCommon
             | PeerIncompatible::NamedGroupsExtensionRequired
             | PeerIncompatible::KeyShareExtensionRequired => Fault::Groups,
             PeerIncompatible::NoCipherSuitesInCommon => Fault::Suites,
             PeerIncompatible::NoSignatureSchemesInCommon
-            | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon
-            | PeerIncompatible::SignatureAlgorithmsExtensionRequired => Fault::KindOfKey,
+            | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => Fault::KindOfKey,
             _ => Fault::Incompatible,
         },
         TlsError::InvalidMessage(

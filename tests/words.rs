@@ -193,9 +193,7 @@ fn run(port: u16, authority: &Identity, arguments: &[&str]) -> String {
         path
     };
     // More than what fits into the buffers of a socket.
-    let paths: Vec<_> = (0..300_000)
-        .map(|n| format!("/v1/key/create/{n}"))
-        .collect();
+    let paths: Vec<_> = (0..40_000).map(|n| format!("/v1/key/create/{n}")).collect();
     write(
         "big.json",
         serde_json::json!({ "paths": paths }).to_string(),
@@ -246,11 +244,11 @@ fn what_listens_instead_of_a_server_is_told_in_words() {
     for (says, sentence) in [
         (
             &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..],
-            "it does not speak TLS: is {} http instead of https?",
+            "it does not speak TLS: is it for http:// instead of https://, and is {} right?",
         ),
         (
             b"SSH-2.0-OpenSSH_9.2\r\n",
-            "it does not speak TLS: is {} http instead of https?",
+            "it does not speak TLS: is it for http:// instead of https://, and is {} right?",
         ),
         (
             b"\x15\x03\x01\x00\x02\x02\x46",
