@@ -330,6 +330,20 @@ impl Scene {
     }
 }
 
+#[test]
+fn a_proxy_of_a_kind_that_is_not_supported_is_refused() {
+    let mut scene = Scene::asking("socks", 1);
+    scene.env[0].1 = "https://kes.example.com".to_owned();
+    scene
+        .env
+        .push(("HTTPS_PROXY", "socks5://127.0.0.1:1".to_owned()));
+    let output = scene.run(&["key", "list"]);
+    let text = stderr(&output);
+    assert_eq!(Some(1), output.status.code(), "{text}");
+    let why = "invalid HTTPS_PROXY: it must start with http:// or https://";
+    assert!(text.contains(why), "{text}");
+}
+
 const SELF_SIGNED: &str = "-subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1";
 
 #[test]

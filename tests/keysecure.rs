@@ -354,7 +354,7 @@ fn an_appliance_whose_certificate_is_itself_trusted_is_used() {
         Server::try_start(|config| appliance.configure(config))
     };
     let own = openssl.self_signed("own", SUBJECT);
-    let server = show(&own, &own).ok().expect("it starts");
+    let server = show(&own, &own).expect("it starts");
     is(200, create(&server, "a"));
     drop(server);
 

@@ -619,8 +619,8 @@ fn certificates_of_version_1_are_accepted_if_their_issuer_is_trusted() {
     let unknown = format!("{X509}certificate signed by unknown authority");
     is_kept_out(&server, &forged(version_1, 1), &unknown);
     is_kept_out(&server, &forged(version_1, first - serial), &unknown);
-    for number in 1..4 {
-        is_kept_out(&server, &forged(&accepted[number], 1), &unknown);
+    for identity in &accepted[1..4] {
+        is_kept_out(&server, &forged(identity, 1), &unknown);
     }
 }
 
