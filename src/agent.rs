@@ -16,7 +16,7 @@ use ureq::{
     config::Config,
     unversioned::transport::{
         Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers,
-        NextTimeout, TcpConnector, Transport, TransportAdapter,
+        NextTimeout, TcpConnector, Transport, TransportAdapter, time::Instant,
     },
 };
 
@@ -62,7 +62,12 @@ impl<In: Transport> Connector<In> for TlsConnector {
         let mut connection =
             ClientConnection::new(self.0.clone(), name).map_err(io::Error::other)?;
         let mut socket = TransportAdapter::new(transport.boxed(), details.current_time.clone());
-        socket.set_timeout(details.timeout);
+        // The time began with the connection.
+        let mut timeout = details.timeout;
+        if let (false, Instant::Exact(start)) = (timeout.after.is_not_happening(), details.now) {
+            timeout.after = timeout.after.saturating_sub(start.elapsed()).into();
+        }
+        socket.set_timeout(timeout);
         connection.complete_io(&mut socket)?;
         let config = details.config;
         Ok(Some(Either::B(TlsTransport {
@@ -85,8 +90,8 @@ impl fmt::Debug for TlsTransport {
 }
 
 impl TlsTransport {
-    /// Why nothing could be written, in the words of the server if it left any: it closes a connection
-    /// right after the alert, often before the request is on its way.
+    /// Why a connection broke, in the words of the server if it left any: it closes a connection right
+    /// after the alert, often before the request is on its way.
     fn last_words(&mut self, error: io::Error) -> Error {
         if matches!(
             error.kind(),
@@ -116,7 +121,9 @@ impl Transport for TlsTransport {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         self.stream.sock.set_timeout(timeout);
-        let count = self.stream.read(self.buffers.input_append_buf())?;
+        let read = self.stream.read(self.buffers.input_append_buf());
+        // A write that failed is told here, too.
+        let count = read.map_err(|e| self.last_words(e))?;
         self.buffers.input_appended(count);
         Ok(count > 0)
     }

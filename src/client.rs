@@ -107,7 +107,7 @@ impl Error {
 fn reason(error: &ureq::Error, has_proxy: bool) -> String {
     match error {
         ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused && has_proxy => {
-            format!("{e}: no proxy listens there; is HTTPS_PROXY right?")
+            "connection refused: no proxy listens there; is HTTPS_PROXY right?".to_owned()
         }
         e => words::of_server(e, &ASKER),
     }

@@ -27,7 +27,7 @@ pub use self::{
     client::client_config,
     group::Group,
     server::{ClientTrust, server_config},
-    verify::{Anchors, Refusal},
+    verify::{Anchors, Refusal, refusal_in},
 };
 use crate::identity;
 

@@ -12,7 +12,7 @@ use rustls::{
 };
 use ureq::Timeout;
 
-use crate::tls::Refusal;
+use crate::tls::{self, Refusal};
 
 /// Who asked a server, in the terms of what can be set.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +78,7 @@ const HANDSHAKE: &[Words] = &[
     (
         Fault::NotTls,
         "client does not speak TLS: does it use http:// instead of https://?",
-        "it does not speak TLS: is {endpoint} http instead of https?",
+        "it does not speak TLS: is it for http:// instead of https://, and is {endpoint} right?",
     ),
     (
         Fault::Garbled,
@@ -625,8 +625,11 @@ fn fill(text: &str, asker: &Asker, about: &About) -> String {
 
 /// What the library means.
 fn fault(error: &TlsError) -> (Fault, About) {
+    if let Some(refusal) = tls::refusal_in(error) {
+        return refused(refusal);
+    }
     let fault = match error {
-        TlsError::InvalidCertificate(reason) => return certificate_fault(reason),
+        TlsError::InvalidCertificate(reason) => certificate_fault(reason),
         TlsError::NoCertificatesPresented => Fault::NoCertificate,
         TlsError::NoApplicationProtocol => Fault::Protocol,
         TlsError::PeerIncompatible(reason) => match reason {
@@ -634,14 +637,15 @@ fn fault(error: &TlsError) -> (Fault, About) {
             | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::ServerDoesNotSupportTls12Or13
-            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig => Fault::Version,
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            // What TLS 1.1 does not have is missed first.
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired => Fault::Version,
             PeerIncompatible::NoKxGroupsInCommon
             | PeerIncompatible::NamedGroupsExtensionRequired
             | PeerIncompatible::KeyShareExtensionRequired => Fault::Groups,
             PeerIncompatible::NoCipherSuitesInCommon => Fault::Suites,
             PeerIncompatible::NoSignatureSchemesInCommon
-            | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon
-            | PeerIncompatible::SignatureAlgorithmsExtensionRequired => Fault::KindOfKey,
+            | PeerIncompatible::NoCertificateRequestSignatureSchemesInCommon => Fault::KindOfKey,
             _ => Fault::Incompatible,
         },
         TlsError::InvalidMessage(
@@ -659,8 +663,8 @@ fn fault(error: &TlsError) -> (Fault, About) {
     (fault, About::default())
 }
 
-fn certificate_fault(reason: &CertificateError) -> (Fault, About) {
-    let fault = match reason {
+fn certificate_fault(reason: &CertificateError) -> Fault {
+    match reason {
         CertificateError::UnknownIssuer => Fault::Unknown,
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => Fault::Expired,
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
@@ -670,22 +674,22 @@ fn certificate_fault(reason: &CertificateError) -> (Fault, About) {
             Fault::Usage
         }
         CertificateError::BadEncoding => Fault::Encoding,
-        CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
-        | CertificateError::BadSignature => Fault::NotHeld,
-        CertificateError::UnsupportedSignatureAlgorithmContext { .. } => Fault::Algorithm,
-        CertificateError::Other(other) => match other.0.downcast_ref() {
-            Some(refusal) => return refused(refusal),
-            None => Fault::Rule,
-        },
+        // Of the handshake: what is wrong with signatures in certificates is a refusal.
+        CertificateError::BadSignature
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            Fault::NotHeld
+        }
         _ => Fault::Rule,
-    };
-    (fault, About::default())
+    }
 }
 
 fn refused(refusal: &Refusal) -> (Fault, About) {
     let mut about = About::default();
     let fault = match refusal {
-        Refusal::Authority => Fault::Authority,
+        Refusal::Authority(host) => {
+            about.wanted = host.clone().unwrap_or_default();
+            Fault::Authority
+        }
         Refusal::Version => Fault::OtherVersion,
         Refusal::IssuerOfVersion1 => Fault::IssuerOfVersion1,
         Refusal::OnlyForIssuing => Fault::OnlyForIssuing,
@@ -705,4 +709,216 @@ fn refused(refusal: &Refusal) -> (Fault, About) {
         }
     };
     (fault, about)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use rustls::InconsistentKeys;
+
+    use super::*;
+
+    const ASKER: Asker = Asker {
+        trust: "vault.tls.ca",
+        endpoint: "the endpoint",
+        certificate: "check vault.tls.cert",
+        or_skip: "; or use -k",
+        connect_timeout: Duration::from_secs(5),
+    };
+
+    /// Everything that goes wrong in handshakes when somebody makes a mistake.
+    fn tls_errors() -> Vec<TlsError> {
+        let mut errors = vec![
+            TlsError::NoCertificatesPresented,
+            TlsError::NoApplicationProtocol,
+            TlsError::DecryptError,
+            TlsError::EncryptError,
+            TlsError::PeerSentOversizedRecord,
+            TlsError::UnsupportedNameType,
+            TlsError::FailedToGetCurrentTime,
+            TlsError::FailedToGetRandomBytes,
+            TlsError::HandshakeNotComplete,
+            TlsError::BadMaxFragmentSize,
+            TlsError::General("LibraryText".into()),
+            TlsError::InconsistentKeys(InconsistentKeys::KeyMismatch),
+            TlsError::InappropriateMessage {
+                expect_types: vec![rustls::ContentType::Handshake],
+                got_type: rustls::ContentType::ApplicationData,
+            },
+            TlsError::InappropriateHandshakeMessage {
+                expect_types: vec![rustls::HandshakeType::ClientHello],
+                got_type: rustls::HandshakeType::Finished,
+            },
+        ];
+        for message in [
+            InvalidMessage::InvalidContentType,
+            InvalidMessage::UnknownProtocolVersion,
+            InvalidMessage::MessageTooShort,
+            InvalidMessage::MissingData("ServerName"),
+            InvalidMessage::CertificatePayloadTooLarge,
+        ] {
+            errors.push(message.into());
+        }
+        {
+            use PeerIncompatible::*;
+            let all = [
+                EcPointsExtensionRequired,
+                ExtendedMasterSecretExtensionRequired,
+                KeyShareExtensionRequired,
+                NamedGroupsExtensionRequired,
+                NoCertificateRequestSignatureSchemesInCommon,
+                NoCipherSuitesInCommon,
+                NoKxGroupsInCommon,
+                NoSignatureSchemesInCommon,
+                NullCompressionRequired,
+                ServerDoesNotSupportTls12Or13,
+                ServerTlsVersionIsDisabledByOurConfig,
+                SignatureAlgorithmsExtensionRequired,
+                SupportedVersionsExtensionRequired,
+                Tls12NotOffered,
+                Tls12NotOfferedOrEnabled,
+            ];
+            errors.extend(all.map(TlsError::from));
+        }
+        for misbehaved in [
+            PeerMisbehaved::InvalidKeyShare,
+            PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme,
+        ] {
+            errors.push(misbehaved.into());
+        }
+        {
+            use CertificateError::*;
+            let all = [
+                BadEncoding,
+                Expired,
+                NotValidYet,
+                Revoked,
+                UnhandledCriticalExtension,
+                UnknownIssuer,
+                BadSignature,
+                NotValidForName,
+                InvalidPurpose,
+                ApplicationVerificationFailure,
+                UnsupportedSignatureAlgorithmForPublicKeyContext {
+                    signature_algorithm_id: vec![6],
+                    public_key_algorithm_id: vec![6],
+                },
+                UnsupportedSignatureAlgorithmContext {
+                    signature_algorithm_id: vec![6],
+                    supported_algorithms: Vec::new(),
+                },
+            ];
+            errors.extend(all.map(TlsError::from));
+        }
+        let host = |found: &[&str]| Refusal::Host {
+            wanted: "kes.example.com".into(),
+            found: found.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        errors.extend(
+            [
+                Refusal::Authority(None),
+                Refusal::Authority(Some("kes.example.com".into())),
+                Refusal::Version,
+                Refusal::IssuerOfVersion1,
+                Refusal::OnlyForIssuing,
+                Refusal::Algorithm,
+                Refusal::Rule,
+                Refusal::Key("P-521"),
+                host(&["a.example.com", "192.0.2.1"]),
+                host(&[]),
+            ]
+            .map(TlsError::from),
+        );
+        errors.extend((0..=255).map(|alert| TlsError::AlertReceived(alert.into())));
+        errors
+    }
+
+    /// Asserts that `text` is a sentence, and has none of the words that only programmers know `error` by.
+    #[track_caller]
+    fn is_for_people(text: &str, error: &impl Debug) {
+        let debug = format!("{error:?}");
+        for name in debug.split(|c: char| !c.is_ascii_alphanumeric()) {
+            let is_camel = name
+                .as_bytes()
+                .windows(2)
+                .any(|pair| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase());
+            assert!(!is_camel || !text.contains(name), "{name} is in {text:?}");
+        }
+        assert!(!text.contains(['{', '}']), "{text:?} has a gap");
+        assert!(text.contains(' '), "{text:?}");
+    }
+
+    #[test]
+    fn each_error_of_tls_has_a_sentence_for_people_at_both_ends() {
+        for error in tls_errors() {
+            is_for_people(&of_client(&error), &error);
+            let io = io::Error::new(io::ErrorKind::InvalidData, error.clone());
+            is_for_people(&of_server(&ureq::Error::Io(io), &ASKER), &error);
+        }
+    }
+
+    #[test]
+    fn each_fault_has_one_row() {
+        let rows = HANDSHAKE.iter().chain(CERTIFICATE);
+        let faults: Vec<_> = rows.map(|(fault, ..)| *fault).collect();
+        for error in tls_errors() {
+            if matches!(error, TlsError::AlertReceived(_)) {
+                continue;
+            }
+            let (fault, _) = fault(&error);
+            let count = faults.iter().filter(|known| **known == fault).count();
+            assert_eq!(1, count, "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_system_says_is_told_with_what_to_do() {
+        for (kind, _, _) in SYSTEM {
+            let error = io::Error::from(*kind);
+            is_for_people(&of_client_io(&error), &kind);
+            is_for_people(&of_server(&ureq::Error::Io(error), &ASKER), &kind);
+        }
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert_eq!(
+            "connection refused: is it running, and is the endpoint right?",
+            of_server(&ureq::Error::Io(refused), &ASKER)
+        );
+        let other = io::Error::other("the name can't be looked up");
+        assert_eq!("the name can't be looked up", of_client_io(&other));
+    }
+
+    #[test]
+    fn what_the_client_of_http_says_is_told_in_other_words() {
+        use ureq::Error::*;
+        for error in [
+            HostNotFound,
+            Timeout(ureq::Timeout::Resolve),
+            Timeout(ureq::Timeout::Connect),
+            Timeout(ureq::Timeout::Global),
+            LargeResponseHeader(1, 2),
+            BodyExceedsLimit(1),
+            BadUri("BadUri".into()),
+            ConnectProxyFailed("ProxyText".into()),
+            ConnectionFailed,
+            TlsRequired,
+        ] {
+            is_for_people(&of_server(&error, &ASKER), &error);
+        }
+    }
+
+    #[test]
+    fn a_syntax_error_tells_where_what_is_not_closed_begins() {
+        let said =
+            "found unexpected end of stream, while scanning a quoted scalar at line 2 column 8";
+        let words = of_yaml(said);
+        assert_eq!(
+            Some("a quote is not closed (it begins at line 2 column 8)"),
+            words.as_deref()
+        );
+        assert_eq!(
+            None,
+            of_yaml("unknown field `unknown anchor`, expected `root`")
+        );
+    }
 }

@@ -284,14 +284,17 @@ fn the_client_says_which_variable_or_file_is_wrong() {
     let server = run(&[cert, key, ("KES_SERVER", "http://127.0.0.1:7373")]);
     assert!(server.contains("must start with https://"), "{server}");
     let refused = run(&[cert, key, ("KES_SERVER", "https://127.0.0.1:1")]);
-    assert!(refused.contains("Connection refused"), "{refused}");
+    assert!(
+        refused.contains("connection refused: is it running, and is KES_SERVER right?"),
+        "{refused}"
+    );
     assert!(!refused.contains("proxy"), "{refused}");
     let far = ("KES_SERVER", "https://kes.invalid:7373");
     let proxy = ("HTTPS_PROXY", "http://me:secret@127.0.0.1:1");
     let refused = run(&[cert, key, far, proxy]);
     assert!(
         refused.contains(
-            "https://kes.invalid:7373 through proxy 127.0.0.1:1 (HTTPS_PROXY): Connection refused"
+            "https://kes.invalid:7373 through proxy 127.0.0.1:1 (HTTPS_PROXY): connection refused"
         ),
         "{refused}"
     );

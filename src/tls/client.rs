@@ -10,8 +10,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::{Anchors, provider, verify::check_host};
-use crate::identity::End;
+use super::{Anchors, provider};
 
 /// TLS as a client speaks it: 1.2 and 1.3, with this certificate if there is one. Without `trust`,
 /// nothing about the server is checked.
@@ -56,8 +55,7 @@ impl ServerCertVerifier for ServerTrust {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        self.anchors.verify(End::Server, leaf, others, now)?;
-        check_host(leaf, name)?;
+        self.anchors.verify_server(leaf, others, name, now)?;
         Ok(ServerCertVerified::assertion())
     }
 

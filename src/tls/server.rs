@@ -16,7 +16,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
 
 use super::{Anchors, Error, Group, Refusal, provider, provider_with};
-use crate::identity::{self, End};
+use crate::identity;
 
 /// Which client certificates are accepted.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl ClientTrust {
         now: UnixTime,
     ) -> Result<(), TlsError> {
         match &self.anchors {
-            Some(anchors) => anchors.verify(End::Client, leaf, others, now),
+            Some(anchors) => anchors.verify_client(leaf, others, now),
             None => public_key(leaf).map(|_| ()),
         }
     }

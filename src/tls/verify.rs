@@ -22,8 +22,8 @@ use crate::identity::{self, End};
 /// Why a certificate is refused, where rustls has no word for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It is one of an authority, and not itself in the trust store.
-    Authority,
+    /// It is one of an authority, and not itself in the trust store. With the host that was asked.
+    Authority(Option<String>),
     /// It is of another version than 3, where that is needed.
     Version,
     /// It is of version 1, and the certificate of its issuer is not itself in the trust store.
@@ -56,6 +56,14 @@ impl std::error::Error for Refusal {}
 impl From<Refusal> for TlsError {
     fn from(refusal: Refusal) -> Self {
         Self::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refusal))))
+    }
+}
+
+/// The refusal inside of an error.
+pub fn refusal_in(error: &TlsError) -> Option<&Refusal> {
+    match error {
+        TlsError::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
+        _ => None,
     }
 }
 
@@ -103,22 +111,62 @@ impl Anchors {
         self.certificates.is_empty()
     }
 
-    /// Whether `leaf`, at `now`, is a trusted certificate for `end`. `others` came along with it.
+    /// Whether `leaf` is the trusted certificate of a client at `now`. `others` came along with it.
     ///
     /// # Errors
     /// Why it is not.
-    pub(super) fn verify(
+    pub(super) fn verify_client(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), TlsError> {
+        match identity::is_version_1(leaf) && !self.contains(leaf) {
+            true => self.verify_version_1(leaf, now),
+            false => self.verify(End::Client, leaf, others, now),
+        }
+    }
+
+    /// Whether `leaf` is the trusted certificate of the server at `host` at `now`. `others` came along
+    /// with it.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub(super) fn verify_server(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        host: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), TlsError> {
+        let wanted = || host.to_str().into_owned();
+        self.verify(End::Server, leaf, others, now)
+            .map_err(|e| match refusal_in(&e) {
+                Some(Refusal::Authority(_)) => Refusal::Authority(Some(wanted())).into(),
+                _ => e,
+            })?;
+        let certificate = EndEntityCert::try_from(leaf).map_err(refusal)?;
+        let is_there = certificate.verify_is_valid_for_subject_name(host);
+        is_there.map_err(|_| {
+            let (wanted, found) = (wanted(), identity::hosts(leaf));
+            Refusal::Host { wanted, found }.into()
+        })
+    }
+
+    /// Whether this very certificate is in the store.
+    fn contains(&self, leaf: &CertificateDer<'_>) -> bool {
+        self.certificates.contains(&fingerprint(leaf))
+    }
+
+    fn verify(
         &self,
         end: End,
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), TlsError> {
-        if self.certificates.contains(&fingerprint(leaf)) {
+        if self.contains(leaf) {
             return check_trusted(end, leaf, now);
-        }
-        if end == End::Client && identity::is_version_1(leaf) {
-            return self.verify_version_1(leaf, now);
         }
         let certificate = EndEntityCert::try_from(leaf).map_err(refusal)?;
         let verified = certificate.verify_for_usage(
@@ -205,23 +253,6 @@ fn check_validity(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), Certif
     }
 }
 
-/// Whether the certificate of a server is for the host `name`.
-///
-/// # Errors
-/// Why it is not.
-pub(super) fn check_host(leaf: &CertificateDer<'_>, name: &ServerName<'_>) -> Result<(), TlsError> {
-    let certificate = EndEntityCert::try_from(leaf).map_err(refusal)?;
-    certificate
-        .verify_is_valid_for_subject_name(name)
-        .map_err(|_| {
-            Refusal::Host {
-                wanted: name.to_str().into_owned(),
-                found: identity::hosts(leaf),
-            }
-            .into()
-        })
-}
-
 fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
     let hash = digest::digest(&digest::SHA256, certificate);
     hash.as_ref().try_into().expect("SHA-256 has 32 bytes")
@@ -276,7 +307,7 @@ fn refusal(error: PkiError) -> TlsError {
         PkiError::BadDer | PkiError::BadDerTime | PkiError::TrailingData(_) => {
             CertificateError::BadEncoding
         }
-        PkiError::CaUsedAsEndEntity => return Refusal::Authority.into(),
+        PkiError::CaUsedAsEndEntity => return Refusal::Authority(None).into(),
         PkiError::UnsupportedCertVersion => return Refusal::Version.into(),
         PkiError::UnsupportedSignatureAlgorithmContext(_) => return Refusal::Algorithm.into(),
         _ => return Refusal::Rule.into(),

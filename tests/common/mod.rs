@@ -16,7 +16,9 @@ pub mod client;
 pub mod crowd;
 pub mod hpack;
 pub mod http2;
+pub mod openssl;
 pub mod server;
+pub mod site;
 pub mod stream;
 
 use std::{
@@ -34,7 +36,9 @@ pub use self::{
     client::{Client, Connection, Response},
     crowd::Crowd,
     http2::Http2,
+    openssl::OpenSsl,
     server::{Config, Server},
+    site::Site,
     stream::Follower,
 };
 
