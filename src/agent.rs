@@ -16,7 +16,7 @@ use ureq::{
     config::Config,
     unversioned::transport::{
         Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers,
-        NextTimeout, TcpConnector, Transport, TransportAdapter,
+        NextTimeout, TcpConnector, Transport, TransportAdapter, time::Instant,
     },
 };
 
@@ -62,7 +62,12 @@ impl<In: Transport> Connector<In> for TlsConnector {
         let mut connection =
             ClientConnection::new(self.0.clone(), name).map_err(io::Error::other)?;
         let mut socket = TransportAdapter::new(transport.boxed(), details.current_time.clone());
-        socket.set_timeout(details.timeout);
+        // The time began with the connection.
+        let mut timeout = details.timeout;
+        if let (false, Instant::Exact(start)) = (timeout.after.is_not_happening(), details.now) {
+            timeout.after = timeout.after.saturating_sub(start.elapsed()).into();
+        }
+        socket.set_timeout(timeout);
         connection.complete_io(&mut socket)?;
         let config = details.config;
         Ok(Some(Either::B(TlsTransport {

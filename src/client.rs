@@ -127,10 +127,13 @@ impl Error {
 /// Why a request failed in the network, and what may help; `server` is its URL if no proxy is on the way.
 fn reason(error: &ureq::Error, server: Option<&str>) -> String {
     match error {
-        ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => match server {
-            None => format!("{e}: no proxy listens there; is HTTPS_PROXY right?"),
-            Some(server) => format!("{e}: {}", stranger::nobody(server)),
-        },
+        ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            let why = match server {
+                None => "no proxy listens there; is HTTPS_PROXY right?".to_owned(),
+                Some(server) => stranger::nobody(server),
+            };
+            format!("connection refused: {why}")
+        }
         e => words::of_server(e, &ASKER),
     }
 }
