@@ -30,12 +30,13 @@ pub struct State {
 }
 
 impl State {
-    /// What `config` says, with the files that it names.
-    pub(super) fn new(config: &Config, material: &Material) -> Self {
+    /// What `config` says, with the files that it names. Takes them over, so that nothing else keeps the
+    /// private key when it is replaced.
+    pub(super) fn new(config: &Config, material: Material) -> Self {
         Self {
             certificate_expiry: tls::expiry(&material.certificate),
-            tls: material.tls.clone(),
-            trust: material.trust.clone(),
+            tls: material.tls,
+            trust: material.trust,
             trust_generation: 0,
             policies: config.policies.clone(),
             proxy_header: config.proxy.header_cert.clone(),
