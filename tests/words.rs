@@ -281,7 +281,7 @@ fn what_listens_instead_of_a_server_is_told_in_words() {
         let text = on_the_command_line(port, &authority);
         // The command line looks closer at what speaks no TLS.
         let sentence_there = match sentence.starts_with("it does not speak TLS") {
-            true => "so it is no kes server; is {} right?",
+            true => "no kes server",
             false => sentence,
         };
         is_said(&text, &sentence_there.replace("{}", "KES_SERVER"));
