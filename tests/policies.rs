@@ -519,7 +519,7 @@ fn explanation(server: &Server, client: &Client, method: &str, path: &str) -> St
 #[test]
 fn the_path_that_the_error_log_advises_allows_the_call() {
     let app = Identity::new("app");
-    let server = Server::start(|config| config.policy("apps", &["/none"], &[&app]));
+    let server = Server::start(|config| config.policy("apps", &["/version"], &[&app]));
     let (root, client) = (server.root(), server.client(&app));
     let long = "%2A".repeat(255);
     for (method, path, advised) in [

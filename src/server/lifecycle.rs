@@ -142,7 +142,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
     // Looked at before they are read: whatever happens to them from now on is a change.
     let files = Files::of(review.config());
     let (config, material, warnings) = review.accept(None).map_err(Error::Config)?;
-    let state = State::new(&config, &material);
+    let certificate = material.certificate.clone();
+    let state = State::new(&config, material);
     check_audit(&config)?;
     for warning in warnings {
         // Whoever closed stderr does not want to know.
@@ -194,7 +195,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let (server, threads) =
         Server::start(listeners, limits, state, expiry, store, log).map_err(Error::System)?;
     wanted::start(&server, missing_keys).map_err(Error::System)?;
-    let reload = Reloader::new(&server, options, config, material.certificate, files)
+    let reload = Reloader::new(&server, options, config, certificate, files)
         .start()
         .map_err(Error::System)?;
 

@@ -116,7 +116,8 @@ impl Reloader {
         let files = Files::of(review.config());
         let in_use = Some(&*self.certificate);
         let (config, material, mut notes) = review.accept(in_use).map_err(Error::Config)?;
-        let fresh = State::new(&config, &material);
+        let certificate = material.certificate.clone();
+        let fresh = State::new(&config, material);
         lifecycle::check_audit(&config)?;
         let known = &self.config.keys;
         let new_keys = config.keys.iter().filter(|name| !known.contains(name));
@@ -138,7 +139,7 @@ impl Reloader {
         server.log.configure(config.log);
         server.set_max_connections(room::connections(config.connections));
         notes.extend(self.needs_restart(&config));
-        self.certificate = material.certificate;
+        self.certificate = certificate;
         (self.files, self.seen) = (files, files);
         self.complaint.clear();
         self.config = config;

@@ -31,11 +31,11 @@ pub struct State {
 
 impl State {
     /// What `config` says, with the files that it names.
-    pub(super) fn new(config: &Config, material: &Material) -> Self {
+    pub(super) fn new(config: &Config, material: Material) -> Self {
         Self {
             certificate_expiry: tls::expiry(&material.certificate),
-            tls: material.tls.clone(),
-            trust: material.trust.clone(),
+            tls: material.tls,
+            trust: material.trust,
             trust_generation: 0,
             policies: config.policies.clone(),
             proxy_header: config.proxy.header_cert.clone(),
