@@ -3,32 +3,42 @@
 mod stranger;
 
 use std::{
-    env, fmt, fs,
+    env, fmt,
     io::{self, Read},
     net::IpAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::PathBuf,
     thread,
     time::Duration,
 };
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use rustls::{CertificateError, Error as TlsError};
 use serde::Deserialize;
 use ureq::{
-    Agent, Body, Proxy, Timeout,
+    Agent, Body, Proxy, ProxyProtocol, Timeout,
     http::{Request, Response, Uri},
-    tls::{ClientCert, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem},
 };
 use zeroize::Zeroizing;
 
-use crate::{resolver, tls};
+use crate::{
+    agent,
+    tls::{self, Anchors},
+    words::{self, Asker},
+};
 
 /// What follows the first try if it fails in the network or with 503.
 const RETRIES: u32 = 2;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 const GLANCE_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// What of this can be set, for error texts.
+const ASKER: Asker = Asker {
+    trust: "SSL_CERT_FILE",
+    endpoint: "KES_SERVER",
+    certificate: "check KES_CLIENT_CERT and KES_CLIENT_KEY",
+    or_skip: "; or use -k to skip the check",
+    connect_timeout: CONNECT_TIMEOUT,
+};
 
 /// The largest answer but for lists, in bytes.
 pub const MAX_ANSWER: u64 = 1 << 20;
@@ -45,7 +55,7 @@ pub enum Error {
     /// `KES_SERVER` is not the URL of a server.
     Server(String, &'static str),
     /// `HTTPS_PROXY` is not the URL of a proxy.
-    Proxy(ureq::Error),
+    Proxy(&'static str),
     /// The server refused; its words.
     Refused(String),
     /// What answers at this server's URL is no kes server; what it is, and whether it may be gone a
@@ -104,7 +114,7 @@ impl Error {
             _ => return false,
         };
         match e {
-            ureq::Error::Io(_) => tls_error(e).is_none(),
+            ureq::Error::Io(_) => words::tls_error(e).is_none(),
             ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve)
             | ureq::Error::ConnectionFailed
             | ureq::Error::HostNotFound
@@ -116,54 +126,15 @@ impl Error {
 
 /// Why a request failed in the network, and what may help; `server` is its URL if no proxy is on the way.
 fn reason(error: &ureq::Error, server: Option<&str>) -> String {
-    if let Some(e) = tls_error(error) {
-        let hint = match e {
-            TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {
-                ": the certificate of the server is not trusted; set SSL_CERT_FILE to its \
-                 authority, or use -k to skip the check"
-            }
-            TlsError::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            ) => ": the certificate of the server is for another host; use -k to skip the check",
-            TlsError::InvalidCertificate(CertificateError::Other(_)) => {
-                ": is the certificate of the server one of a certificate authority? Use -k to skip \
-                 the check"
-            }
-            TlsError::AlertReceived(_) => {
-                ": the server refused the connection; does it accept your certificate?"
-            }
-            _ => "",
-        };
-        return format!("{e}{hint}");
-    }
     match error {
-        ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => match server {
-            None => format!("{e}: no proxy listens there; is HTTPS_PROXY right?"),
-            Some(server) => format!("{e}: {}", stranger::nobody(server)),
-        },
-        ureq::Error::HostNotFound => match server {
-            None => "host not found; are KES_SERVER and HTTPS_PROXY right?".to_owned(),
-            Some(_) => "host not found; is KES_SERVER right?".to_owned(),
-        },
-        ureq::Error::Io(e) => e.to_string(),
-        ureq::Error::Timeout(Timeout::Resolve) => {
-            "no name server has told the address of the host in time; check /etc/resolv.conf"
-                .to_owned()
+        ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            let why = match server {
+                None => "no proxy listens there; is HTTPS_PROXY right?".to_owned(),
+                Some(server) => stranger::nobody(server),
+            };
+            format!("connection refused: {why}")
         }
-        ureq::Error::Timeout(Timeout::Connect) => {
-            format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
-        }
-        ureq::Error::Timeout(_) => format!("no answer within {} s", TOTAL_TIMEOUT.as_secs()),
-        e => e.to_string(),
-    }
-}
-
-/// The TLS error inside: connections report theirs as errors of reading and writing.
-fn tls_error(error: &ureq::Error) -> Option<&TlsError> {
-    match error {
-        ureq::Error::Rustls(e) => Some(e),
-        ureq::Error::Io(e) => e.get_ref()?.downcast_ref(),
-        _ => None,
+        e => words::of_server(e, &ASKER),
     }
 }
 
@@ -171,7 +142,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Certificate(e) => Some(e),
-            Self::Proxy(e) | Self::Network(_, _, e) => Some(e),
+            Self::Network(_, _, e) => Some(e),
             _ => None,
         }
     }
@@ -200,26 +171,14 @@ impl Client {
             (_, Err(key)) => return Err(Error::NotSet(key, None)),
         };
         let server = server_from_env()?;
-        let mut tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .unversioned_rustls_crypto_provider(tls::provider())
-            .client_cert(Some(client_certificate(&cert, &key)?))
-            .disable_verification(is_insecure);
-        let roots = match is_insecure {
-            true => Vec::new(),
-            false => rustls_native_certs::load_native_certs().certs,
-        };
-        let roots: Vec<_> = roots
-            .iter()
-            .map(|der| ureq::tls::Certificate::from_der(der).to_owned())
-            .collect();
-        tls = tls.root_certs(RootCerts::Specific(Arc::new(roots)));
+        let certificate = tls::load_client_certificate(&cert, &key).map_err(Error::Certificate)?;
+        let trust = (!is_insecure).then(|| Anchors::of_system().0);
+        let tls = tls::client_config(trust, Some(certificate));
         let proxy = proxy_from_env(&server)?;
         let shown = proxy
             .as_ref()
             .map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
         let config = Agent::config_builder()
-            .tls_config(tls.build())
             .proxy(proxy)
             .https_only(true)
             .http_status_as_error(false)
@@ -230,7 +189,7 @@ impl Client {
             .user_agent(concat!("kes/", env!("CARGO_PKG_VERSION")))
             .build();
         Ok(Self {
-            agent: resolver::agent(config),
+            agent: agent::new(config, tls),
             server,
             proxy: shown,
         })
@@ -329,7 +288,7 @@ impl Client {
             (_, ureq::Error::Protocol(_)) => {
                 Some("what answers there speaks TLS, but no HTTP".to_owned())
             }
-            (None, e) if matches!(tls_error(e), Some(TlsError::InvalidMessage(_))) => {
+            (None, e) if matches!(words::tls_error(e), Some(rustls::Error::InvalidMessage(_))) => {
                 stranger::in_plain(&self.server)
             }
             _ => None,
@@ -492,7 +451,12 @@ fn proxy_from_env(server: &str) -> Result<Option<Proxy>, Error> {
     if is_direct(&host, uri.port_u16().unwrap_or(443), &exceptions) {
         return Ok(None);
     }
-    Proxy::new(&proxy).map(Some).map_err(Error::Proxy)
+    let proxy =
+        Proxy::new(&proxy).map_err(|_| Error::Proxy("it must look like http://host:3128"))?;
+    match proxy.protocol() {
+        ProxyProtocol::Http | ProxyProtocol::Https => Ok(Some(proxy)),
+        _ => Err(Error::Proxy("it must start with http:// or https://")),
+    }
 }
 
 /// Whether no proxy is used for `host`. `exceptions` are host names (with their subdomains, or only
@@ -545,31 +509,6 @@ fn is_in_network(address: IpAddr, network: &str, bits: &str) -> bool {
         _ => return false,
     };
     bits <= width && (bits == 0 || (a ^ b) >> (128 - bits) == 0)
-}
-
-fn client_certificate(cert: &Path, key: &Path) -> Result<ClientCert, Error> {
-    // Says which file is wrong and whether they belong together; what follows can't fail then.
-    tls::load_certificate(cert, key).map_err(Error::Certificate)?;
-    let read = |path: &Path, what| {
-        let unreadable = |e| Error::Certificate(tls::Error::Unreadable(path.to_owned(), what, e));
-        fs::read(path).map(Zeroizing::new).map_err(unreadable)
-    };
-    let (cert_text, key_text) = (read(cert, "certificate")?, read(key, "private key")?);
-    let chain: Vec<_> = parse_pem(&cert_text)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    let key = parse_pem(&key_text).find_map(|item| match item {
-        Ok(PemItem::PrivateKey(key)) => Some(key),
-        _ => None,
-    });
-    let no_key = || {
-        let why = "no private key".to_owned();
-        Error::Certificate(tls::Error::Unusable(PathBuf::new(), "private key", why))
-    };
-    Ok(ClientCert::new_with_certs(&chain, key.ok_or_else(no_key)?))
 }
 
 #[cfg(test)]

@@ -1,20 +1,26 @@
 //! Who a certificate is: the SHA-256 of its public key (`auth.md` 1), and what else must be known of
 //! a certificate.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use ring::digest;
 use rustls_pki_types::UnixTime;
 use x509_cert::{
     der::{
         self, Decode, Reader as _, SliceReader, Tag, TagNumber,
+        asn1::BitStringRef,
         oid::{AssociatedOid, ObjectIdentifier},
     },
     ext::{
         Extensions,
-        pkix::{BasicConstraints, ExtendedKeyUsage},
+        pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName, name::GeneralName},
     },
     name::Name,
+    spki::AlgorithmIdentifierRef,
     time::Validity,
 };
 
@@ -79,6 +85,34 @@ pub fn with_hash(der: &[u8], hash: Hash) -> Result<String, Error> {
     Ok(hex(digest::digest(algorithm, key).as_ref()))
 }
 
+/// The public key of a DER certificate: its `SubjectPublicKeyInfo` as it stands there.
+///
+/// # Errors
+/// [`Error`] if `der` is no certificate.
+pub fn public_key(der: &[u8]) -> Result<&[u8], Error> {
+    Ok(parts(der).map_err(Error)?.public_key)
+}
+
+/// The kind of key in a DER certificate, as people call it.
+pub fn key_kind(der: &[u8]) -> Option<&'static str> {
+    let mut key = SliceReader::new(content(public_key(der).ok()?, Tag::Sequence).ok()?).ok()?;
+    let algorithm = AlgorithmIdentifierRef::decode(&mut key).ok()?;
+    let curve = algorithm.parameters_oid().ok().map(|oid| oid.to_string());
+    Some(match (&*algorithm.oid.to_string(), curve.as_deref()) {
+        ("1.2.840.113549.1.1.1", _) => "RSA",
+        ("1.2.840.113549.1.1.10", _) => "RSA-PSS",
+        ("1.3.101.112", _) => "Ed25519",
+        ("1.3.101.113", _) => "Ed448",
+        ("1.2.840.10040.4.1", _) => "DSA",
+        ("1.2.840.10045.2.1", Some("1.2.840.10045.3.1.7")) => "P-256",
+        ("1.2.840.10045.2.1", Some("1.3.132.0.34")) => "P-384",
+        ("1.2.840.10045.2.1", Some("1.3.132.0.35")) => "P-521",
+        ("1.2.840.10045.2.1", Some("1.3.132.0.33")) => "P-224",
+        ("1.2.840.10045.2.1", Some("1.3.132.0.10")) => "secp256k1",
+        _ => return None,
+    })
+}
+
 /// When a DER certificate expires.
 ///
 /// # Errors
@@ -111,6 +145,19 @@ pub fn lifetime(der: &[u8]) -> Result<Duration, Error> {
     Ok(end.saturating_sub(not_before.to_unix_duration()))
 }
 
+/// The first and the last moment of a DER certificate, in seconds since 1970.
+///
+/// # Errors
+/// [`Error`] if `der` is no certificate.
+pub fn valid_between(der: &[u8]) -> Result<(u64, u64), Error> {
+    let Validity {
+        not_before,
+        not_after,
+    } = validity(der)?;
+    let seconds = |time: x509_cert::time::Time| time.to_unix_duration().as_secs();
+    Ok((seconds(not_before), seconds(not_after)))
+}
+
 fn validity(der: &[u8]) -> Result<Validity, Error> {
     parts(der)
         .and_then(|parts| Validity::from_der(parts.validity))
@@ -128,37 +175,157 @@ pub fn subject(der: &[u8]) -> Result<String, Error> {
 
 /// Whether a DER certificate is that of a certificate authority.
 pub fn is_ca(der: &[u8]) -> bool {
-    extension::<BasicConstraints>(der).is_some_and(|constraints| constraints.ca)
+    matches!(extension::<BasicConstraints>(der), Ok(Some(constraints)) if constraints.ca)
 }
 
-/// Whether clients accept a DER certificate as that of a server: its extended key usage, if it has
-/// any, must say so.
-pub fn is_for_servers(der: &[u8]) -> bool {
-    const SERVER_AUTH: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
+/// Whether a DER certificate is of X.509 version 1, which has no extensions that say what it is for.
+pub fn is_version_1(der: &[u8]) -> bool {
+    parts(der).is_ok_and(|parts| parts.is_version_1)
+}
+
+/// Whether a DER certificate, if it is trusted, vouches for others: it says that it is an authority's,
+/// or is of version 1, which can't say so (RFC 5280 6.1.4 k and n).
+pub fn may_issue(der: &[u8]) -> bool {
+    is_version_1(der)
+        || is_ca(der)
+            && extension::<KeyUsage>(der)
+                .is_ok_and(|usage| usage.is_none_or(|usage| usage.key_cert_sign()))
+}
+
+/// Whether `other`, of the certificates that came with `chain[0]`, only completes the chain. One of an
+/// authority does, and one of version 1 that issued another.
+pub fn completes(other: &[u8], chain: &[impl AsRef<[u8]>]) -> bool {
+    if is_ca(other) {
+        return true;
+    }
+    let Ok(root) = parts(other) else {
+        return false;
+    };
+    // Two self-signed certificates may have the same name, and then neither issued the other.
+    root.is_version_1
+        && chain.iter().any(|below| {
+            parts(below.as_ref())
+                .is_ok_and(|below| below.issuer == root.subject && below.issuer != below.subject)
+        })
+}
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The one that asks.
+    Client,
+    /// The one that answers.
+    Server,
+}
+
+/// Whether the extended key usage of a DER certificate, if it has any, allows it to be that of `end`.
+pub fn has_usage_of(end: End, der: &[u8]) -> bool {
+    // RFC 5280 4.2.1.12
     const ANY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
-    extension::<ExtendedKeyUsage>(der).is_none_or(|usages| {
-        usages
-            .0
-            .iter()
-            .any(|usage| [SERVER_AUTH, ANY].contains(usage))
+    let wanted = match end {
+        End::Server => ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1"),
+        End::Client => ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.2"),
+    };
+    extension::<ExtendedKeyUsage>(der).is_ok_and(|usages| {
+        usages.is_none_or(|usages| usages.0.iter().any(|usage| [wanted, ANY].contains(usage)))
     })
 }
 
-/// An extension of a DER certificate, if it is there and can be read.
-fn extension<T: AssociatedOid + for<'a> Decode<'a>>(der: &[u8]) -> Option<T> {
-    let extensions = Extensions::from_der(parts(der).ok()?.extensions?).ok()?;
+/// Whether the key usage of a DER certificate, if it has any, allows it in a handshake at all, as
+/// OpenSSL has it: one that is only for issuing certificates does not.
+pub fn has_usage_of_handshakes(der: &[u8]) -> bool {
+    extension::<KeyUsage>(der).is_ok_and(|usage| {
+        usage.is_none_or(|usage| {
+            usage.digital_signature() || usage.key_encipherment() || usage.key_agreement()
+        })
+    })
+}
+
+/// The host names and addresses in a DER certificate (subjectAltName), for messages: those of
+/// unexpected characters are left out.
+pub fn hosts(der: &[u8]) -> Vec<String> {
+    let names = extension::<SubjectAltName>(der).ok().flatten();
+    let host = |name: GeneralName| match name {
+        GeneralName::DnsName(name) => {
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._*".contains(c);
+            Some(name.to_string()).filter(|name| name.chars().all(is_plain))
+        }
+        GeneralName::IpAddress(bytes) => {
+            let four = <[u8; 4]>::try_from(bytes.as_bytes()).map(Ipv4Addr::from);
+            let six = <[u8; 16]>::try_from(bytes.as_bytes()).map(Ipv6Addr::from);
+            let address = four.map(IpAddr::from).or(six.map(IpAddr::from));
+            address.ok().map(|address| address.to_string())
+        }
+        _ => None,
+    };
+    names.map_or(Vec::new(), |names| {
+        names.0.into_iter().filter_map(host).collect()
+    })
+}
+
+/// What the issuer of a certificate signed, and how.
+pub struct Signed<'a> {
+    /// The name of the issuer, without tag and length.
+    pub issuer: &'a [u8],
+    /// The bytes that are signed.
+    pub message: &'a [u8],
+    /// The `AlgorithmIdentifier` of the signature, without tag and length.
+    pub algorithm: &'a [u8],
+    /// The signature.
+    pub signature: &'a [u8],
+}
+
+/// What the issuer of a DER certificate signed, and how.
+///
+/// # Errors
+/// [`Error`] if `der` is no certificate, or says two things about the algorithm (RFC 5280 4.1.1.2).
+pub fn signed(der: &[u8]) -> Result<Signed<'_>, Error> {
+    let read = || {
+        let parts = parts(der)?;
+        let [inner, outer] = parts.algorithms;
+        if inner != outer {
+            return Err(der::ErrorKind::Value { tag: Tag::Sequence }.into());
+        }
+        let signature = BitStringRef::from_der(parts.signature)?;
+        Ok(Signed {
+            issuer: content(parts.issuer, Tag::Sequence)?,
+            message: parts.signed,
+            algorithm: content(outer, Tag::Sequence)?,
+            signature: signature.as_bytes().ok_or(der::ErrorKind::Value {
+                tag: Tag::BitString,
+            })?,
+        })
+    };
+    read().map_err(Error)
+}
+
+/// An extension of a DER certificate, if it is there.
+fn extension<T: AssociatedOid + for<'a> Decode<'a>>(der: &[u8]) -> der::Result<Option<T>> {
+    let Some(extensions) = parts(der)?.extensions else {
+        return Ok(None);
+    };
+    let extensions = Extensions::from_der(extensions)?;
     let found = extensions
         .iter()
-        .find(|extension| extension.extn_id == T::OID)?;
-    T::from_der(found.extn_value.as_bytes()).ok()
+        .find(|extension| extension.extn_id == T::OID);
+    found
+        .map(|found| T::from_der(found.extn_value.as_bytes()))
+        .transpose()
 }
 
 /// Parts of a certificate, each a whole DER element as it stands there.
 struct Parts<'a> {
+    is_version_1: bool,
+    /// All but the signature.
+    signed: &'a [u8],
+    /// Of the signature, inside and outside of what is signed.
+    algorithms: [&'a [u8]; 2],
+    issuer: &'a [u8],
     validity: &'a [u8],
     subject: &'a [u8],
     public_key: &'a [u8],
     extensions: Option<&'a [u8]>,
+    signature: &'a [u8],
 }
 
 /// Finds the parts of a certificate (RFC 5280 4.1).
@@ -166,23 +333,28 @@ struct Parts<'a> {
 /// Elements that nobody asks for are skipped unread: TLS accepts names and serial numbers that a
 /// full parser refuses, and a client must not lose its identity over them.
 fn parts(der: &[u8]) -> der::Result<Parts<'_>> {
-    let certificate = content(der, Tag::Sequence)?;
-    let tbs = SliceReader::new(certificate)?.tlv_bytes()?;
-    let mut tbs = SliceReader::new(content(tbs, Tag::Sequence)?)?;
+    let mut certificate = SliceReader::new(content(der, Tag::Sequence)?)?;
+    let signed = certificate.tlv_bytes()?;
+    let outer_algorithm = certificate.tlv_bytes()?;
+    let signature = certificate.tlv_bytes()?;
+    certificate.finish(())?;
+    let mut tbs = SliceReader::new(content(signed, Tag::Sequence)?)?;
     let explicit = |number| Tag::ContextSpecific {
         constructed: true,
         number,
     };
-    if tbs.peek_tag()? == explicit(TagNumber::N0) {
-        tbs.tlv_bytes()?; // version
-    }
-    for _ in ["serial number", "signature algorithm", "issuer"] {
+    let has_version = tbs.peek_tag()? == explicit(TagNumber::N0);
+    if has_version {
         tbs.tlv_bytes()?;
     }
+    tbs.tlv_bytes()?; // serial number
+    let inner_algorithm = tbs.tlv_bytes()?;
+    let issuer = tbs.tlv_bytes()?;
     let validity = tbs.tlv_bytes()?;
     let subject = tbs.tlv_bytes()?;
     let public_key = tbs.tlv_bytes()?;
     content(public_key, Tag::Sequence)?;
+    let is_version_1 = !has_version && tbs.is_finished();
     let mut extensions = None;
     while !tbs.is_finished() {
         let is_extensions = tbs.peek_tag()? == explicit(TagNumber::N3);
@@ -192,10 +364,15 @@ fn parts(der: &[u8]) -> der::Result<Parts<'_>> {
         }
     }
     Ok(Parts {
+        is_version_1,
+        signed,
+        algorithms: [inner_algorithm, outer_algorithm],
+        issuer,
         validity,
         subject,
         public_key,
         extensions,
+        signature,
     })
 }
 

@@ -2,10 +2,11 @@
 //!
 //! Modules stand in layers and import from lower layers only (`tidy` checks it):
 //! base (`secret`, `duration`, `deadline`, `clock`, `glob`, `name`), names (`resolver`), crypto
-//! (`crypto`, `identity`, `tls`),
+//! (`crypto`, `identity`, `tls`), ways to others (`agent`, `words`),
 //! domain (`policy`, `keystore`), parts (`cache`, `http`, `log`, `metrics`), settings (`config`),
 //! process (`server`, `client`), command (`cli`).
 
+pub mod agent;
 pub mod cache;
 pub mod cli;
 pub mod client;
@@ -29,3 +30,4 @@ pub mod server;
 #[cfg(test)]
 mod tidy;
 pub mod tls;
+pub mod words;

@@ -21,13 +21,10 @@ use std::{
 };
 
 use ureq::{
-    Agent, Timeout,
+    Timeout,
     config::Config,
     http::Uri,
-    unversioned::{
-        resolver::ResolvedSocketAddrs,
-        transport::{DefaultConnector, NextTimeout},
-    },
+    unversioned::{resolver::ResolvedSocketAddrs, transport::NextTimeout},
 };
 
 use self::{search::Memory, settings::Settings};
@@ -108,11 +105,6 @@ impl Resolver {
         };
         Ok([in_order(near), in_order(far)].concat().concat())
     }
-}
-
-/// A client of HTTP that looks up names here.
-pub fn agent(config: Config) -> Agent {
-    Agent::with_parts(config, DefaultConnector::default(), Resolver::default())
 }
 
 impl ureq::unversioned::resolver::Resolver for Resolver {

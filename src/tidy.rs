@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["resolver"],
     &["crypto", "identity"],
     &["tls", "policy"],
+    &["agent", "words"],
     &["keystore"],
     &["cache", "http", "log", "metrics"],
     &["config"],

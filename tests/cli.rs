@@ -678,8 +678,8 @@ fn the_client_says_which_variable_or_file_is_wrong() {
     assert!(server.contains("must start with https://"), "{server}");
     let refused = run(&[cert, key, ("KES_SERVER", "https://127.0.0.1:1")]);
     assert_eq!(
-        "Error: failed to list keys matching \"*\": https://127.0.0.1:1: Connection refused (os error \
-         111): nothing listens on host 127.0.0.1, port 1: is the server running, and is KES_SERVER \
+        "Error: failed to list keys matching \"*\": https://127.0.0.1:1: connection refused: \
+         nothing listens on host 127.0.0.1, port 1: is the server running, and is KES_SERVER \
          right?\n",
         refused
     );
@@ -705,7 +705,7 @@ fn the_client_says_which_variable_or_file_is_wrong() {
     let refused = run(&[cert, key, far, proxy]);
     assert!(
         refused.contains(
-            "https://kes.invalid:7373 through proxy 127.0.0.1:1 (HTTPS_PROXY): Connection refused"
+            "https://kes.invalid:7373 through proxy 127.0.0.1:1 (HTTPS_PROXY): connection refused"
         ),
         "{refused}"
     );

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Identity, Profile};
+use common::{Authority, Identity, OpenSsl, Profile, Site};
 
 /// A folder of its own for a test, with the environment of the commands run in it.
 struct Scene {
@@ -180,6 +180,11 @@ impl Server {
         ]
         .concat());
         scene.ok(&[&new[..], &["me"]].concat());
+        Self::start_with_files(scene)
+    }
+
+    /// Starts a server with `s.key` and `s.crt`, whose root is in `private.key` and `public.crt`.
+    fn start_with_files(scene: &mut Scene) -> Self {
         let root = scene.ok(&["tool", "identity", "of", "public.crt"]);
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
         let address = port.unwrap().to_string();
@@ -475,10 +480,250 @@ fn a_server_that_is_not_trusted_is_used_only_with_the_flag() {
     let output = scene.run(&["key", "list"]);
     assert_eq!(Some(1), output.status.code());
     let text = stderr(&output);
-    assert!(
-        text.contains("the certificate of the server is not trusted"),
-        "{text}"
-    );
+    assert!(text.contains("its certificate is not trusted"), "{text}");
     assert_eq!("", scene.ok(&["key", "list", "-k"]));
     assert_eq!("", scene.ok(&["key", "list", "-insecure"]));
+}
+
+impl Scene {
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.dir.join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn write_identity(&self, (key, cert): (&str, &str), identity: &Identity) {
+        self.write(key, &identity.key_pem());
+        self.write(cert, &identity.certificate_pem());
+    }
+
+    /// Sets `SSL_CERT_FILE` to these.
+    fn trust(&mut self, identities: &[&Identity]) {
+        let text: String = identities
+            .iter()
+            .map(|identity| identity.certificate_pem())
+            .collect();
+        let path = self.write("trusted.pem", &text);
+        self.env.retain(|(name, _)| *name != "SSL_CERT_FILE");
+        self.env.push(("SSL_CERT_FILE", path));
+    }
+
+    /// With a client of its own for what listens at `port`.
+    fn asking(name: &str, port: u16) -> Self {
+        let mut scene = Self::new(name);
+        scene.write_identity(("private.key", "public.crt"), &Identity::new("me"));
+        scene.env = vec![
+            ("KES_SERVER", format!("https://127.0.0.1:{port}")),
+            ("KES_CLIENT_KEY", "private.key".to_owned()),
+            ("KES_CLIENT_CERT", "public.crt".to_owned()),
+        ];
+        scene
+    }
+
+    /// Asserts that nothing is asked because of the server's certificate, unless that is not checked.
+    #[track_caller]
+    fn is_refused(&self, why: &str) {
+        let output = self.run(&["key", "list"]);
+        let text = stderr(&output);
+        assert_eq!(Some(1), output.status.code(), "{text}");
+        assert!(text.contains(why), "{why:?} is not in {text:?}");
+        assert_eq!("", self.ok(&["key", "list", "-k"]));
+    }
+}
+
+#[test]
+fn a_proxy_of_a_kind_that_is_not_supported_is_refused() {
+    let mut scene = Scene::asking("socks", 1);
+    scene.env[0].1 = "https://kes.example.com".to_owned();
+    scene
+        .env
+        .push(("HTTPS_PROXY", "socks5://127.0.0.1:1".to_owned()));
+    let output = scene.run(&["key", "list"]);
+    let text = stderr(&output);
+    assert_eq!(Some(1), output.status.code(), "{text}");
+    let why = "invalid HTTPS_PROXY: it must start with http:// or https://";
+    assert!(text.contains(why), "{text}");
+}
+
+const SELF_SIGNED: &str = "-subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1";
+
+#[test]
+fn a_server_whose_certificate_is_itself_trusted_is_used() {
+    let Some(openssl) = OpenSsl::find() else {
+        return;
+    };
+    let mut scene = Scene::new("itself");
+    scene.write_identity(("private.key", "public.crt"), &Identity::new("me"));
+    let own = openssl.self_signed("own", SELF_SIGNED);
+    scene.write_identity(("s.key", "s.crt"), &own);
+    let _server = Server::start_with_files(&mut scene);
+    scene.ok(&["key", "create", "my-key"]);
+    let root = scene.env[0].1.replace("127.0.0.1", "localhost");
+    scene.env[0].1 = root;
+    assert_eq!("{\"name\":\"my-key\"}\n", scene.ok(&["key", "list"]));
+}
+
+#[test]
+fn a_server_with_the_certificate_of_an_unknown_authority_is_refused_with_advice_that_helps() {
+    let Some(openssl) = OpenSsl::find() else {
+        return;
+    };
+    let mut scene = Scene::new("advice");
+    scene.write_identity(("private.key", "public.crt"), &Identity::new("me"));
+    let own = openssl.self_signed("own", SELF_SIGNED);
+    scene.write_identity(("s.key", "s.crt"), &own);
+    let server = Server::start_with_files(&mut scene);
+    const IS_AUTHORITY: &str =
+        "its certificate is not trusted: it is one of a certificate authority";
+    // Nobody of that name, the same name with another key, the same key again.
+    let double = openssl.self_signed("double", SELF_SIGNED);
+    openssl.run(&format!(
+        "req -x509 -new -key own.key -out own.crt -days 3 {SELF_SIGNED}"
+    ));
+    let again = openssl.identity("own");
+    for other in [&Identity::new("other"), &double, &again] {
+        scene.trust(&[other]);
+        scene.is_refused(IS_AUTHORITY);
+    }
+    let text = stderr(&scene.run(&["key", "list"]));
+    drop(server);
+    openssl.run(&OpenSsl::command_in(&text, "openssl req -x509 -newkey"));
+    let made = openssl.identity("server");
+    scene.write_identity(("s.key", "s.crt"), &made);
+    let _server = Server::start_with_files(&mut scene);
+    scene.ok(&["key", "create", "my-key"]);
+}
+
+#[test]
+fn a_trusted_certificate_of_a_server_must_be_for_its_host() {
+    let Some(openssl) = OpenSsl::find() else {
+        return;
+    };
+    const MAKE_ONE: &str =
+        "its certificate names no host: make one with subjectAltName=IP:127.0.0.1";
+    const OTHER: &str =
+        "-subj /CN=127.0.0.1 -addext subjectAltName=DNS:kes.example.com,IP:192.0.2.1";
+    for (name, more, why) in [
+        ("none", "-subj /CN=127.0.0.1", MAKE_ONE),
+        (
+            "other",
+            OTHER,
+            "its certificate is for another host: it is for kes.example.com, 192.0.2.1, not for \
+             127.0.0.1: check KES_SERVER",
+        ),
+    ] {
+        let own = openssl.self_signed(name, more);
+        let site = Site::tls(&own, None);
+        let mut scene = Scene::asking(name, site.port);
+        scene.trust(&[&own]);
+        scene.is_refused(why);
+    }
+}
+
+#[test]
+fn a_trusted_certificate_of_a_server_must_be_valid_and_for_servers() {
+    let Some(openssl) = OpenSsl::find() else {
+        return;
+    };
+    let authority = |profile: Profile| {
+        let profile = Profile {
+            is_ca: true,
+            ..profile
+        };
+        Identity::self_signed("own", &profile)
+    };
+    let early = Profile {
+        valid_since: -600,
+        ..Profile::server()
+    };
+    let signs = format!("{SELF_SIGNED} -addext keyUsage=critical,keyCertSign");
+    for (name, own, why) in [
+        (
+            "late",
+            authority(Profile::server().valid_for(-60)),
+            "its certificate has expired",
+        ),
+        (
+            "early",
+            authority(early),
+            "its certificate is not valid yet",
+        ),
+        (
+            "usage",
+            authority(Profile::client()),
+            "its certificate is not for servers",
+        ),
+        (
+            "signs",
+            openssl.self_signed("signs", &signs),
+            "it needs the key usage digitalSignature",
+        ),
+    ] {
+        let site = Site::tls(&own, None);
+        let mut scene = Scene::asking(name, site.port);
+        scene.trust(&[&own]);
+        scene.is_refused(why);
+    }
+    for (name, own) in [
+        ("fine", authority(Profile::server())),
+        ("no_usage", authority(Profile::without_usage())),
+    ] {
+        let site = Site::tls(&own, None);
+        let mut scene = Scene::asking(name, site.port);
+        scene.trust(&[&own]);
+        scene.ok(&["key", "list"]);
+    }
+}
+
+#[test]
+fn servers_of_a_trusted_authority_are_checked_as_before() {
+    let authority = Authority::new("authority");
+    let double = Authority::new("authority");
+    let issue = |profile: Profile| authority.issue("server", &profile);
+    let is_ca = Profile {
+        is_ca: true,
+        ..Profile::server()
+    };
+    let leaf = issue(Profile::server());
+    for (name, own, why) in [
+        (
+            "late",
+            issue(Profile::server().valid_for(-60)),
+            "its certificate has expired",
+        ),
+        (
+            "usage",
+            issue(Profile::client()),
+            "its certificate is not for servers",
+        ),
+        (
+            "double",
+            double.issue("server", &Profile::server()),
+            "its certificate is not trusted: set SSL_CERT_FILE",
+        ),
+        ("ca", issue(is_ca), "it is one of a certificate authority"),
+        ("leaf", leaf.clone(), ""),
+    ] {
+        let site = Site::tls(&own, None);
+        let mut scene = Scene::asking(&format!("issued-{name}"), site.port);
+        scene.trust(&[&authority.identity]);
+        match why {
+            "" => drop(scene.ok(&["key", "list"])),
+            why => scene.is_refused(why),
+        }
+    }
+}
+
+#[test]
+fn a_client_with_a_certificate_of_version_1_is_served() {
+    let Some(openssl) = OpenSsl::find() else {
+        return;
+    };
+    let mut scene = Scene::new("version-1");
+    openssl.self_signed("ca", "-subj /CN=ca");
+    let own = openssl.version_1("me", "-CA ca.crt -CAkey ca.key");
+    scene.write_identity(("private.key", "public.crt"), &own);
+    scene.write_identity(("s.key", "s.crt"), &openssl.self_signed("own", SELF_SIGNED));
+    let _server = Server::start_with_files(&mut scene);
+    scene.ok(&["key", "create", "my-key"]);
 }

@@ -322,7 +322,7 @@ fn broken_shares_are_answered_with_illegal_parameter_and_harm_nothing() {
     }
     let failed = metric(&server, "kes_tls_handshake_failed") - before;
     assert_eq!(damages.len() as u64, failed);
-    server.logs_error("tls: peer misbehaved: InvalidKeyShare");
+    server.logs_error("tls: client breaks the rules of TLS: its key share is invalid");
 
     // The largest coefficient there is.
     let mut hello = hello();
@@ -464,8 +464,8 @@ fn connections_to_a_key_store_offer_the_hybrid_on_all_threads() {
                 ca.display()
             );
         });
-        // The thread that starts the server, and those of the key store.
-        assert_eq!((group, kind), site.next("/health"));
+        // The thread that starts the server logs in first; those of the key store resume its session.
+        assert_eq!((group, kind), site.next("/login"));
         for key in ["one", "two"] {
             let client = server.root();
             let answer = client.post(&format!("/v1/key/generate/{key}"), "{}");

@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Appliance, Authority, Server, appliance::TOKEN, base64, server::Refusal, wait_for};
+use common::{
+    Appliance, Authority, Identity, OpenSsl, Profile, Server, appliance::TOKEN, base64,
+    server::Refusal, wait_for,
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -420,6 +423,72 @@ fn a_server_that_can_not_log_in_does_not_start() {
         start(appliance.settings_with("", TOKEN, "server.key")),
         "no PEM block of type CERTIFICATE",
     );
+}
+
+#[test]
+fn an_appliance_whose_certificate_is_itself_trusted_is_used() {
+    let Some(openssl) = OpenSsl::find() else {
+        return;
+    };
+    let Some(mut appliance) = Appliance::start() else {
+        return;
+    };
+    const SUBJECT: &str = "-subj /CN=appliance -addext subjectAltName=IP:127.0.0.1";
+    let mut show = |own: &Identity, trusted: &Identity| {
+        appliance.kill();
+        fs::write(appliance.file("server.crt"), own.certificate_pem()).unwrap();
+        fs::write(appliance.file("server.key"), own.key_pem()).unwrap();
+        fs::write(appliance.file("ca.crt"), trusted.certificate_pem()).unwrap();
+        appliance.spawn();
+        Server::try_start(|config| appliance.configure(config))
+    };
+    let own = openssl.self_signed("own", SUBJECT);
+    let server = show(&own, &own).expect("it starts");
+    is(200, create(&server, "a"));
+    drop(server);
+
+    let mut refuses = |own: &Identity, trusted: &Identity, why: &str| {
+        let refusal = show(own, trusted).err().expect("it does not start");
+        assert!(refusal.stderr.contains(why), "{}", refusal.stderr);
+        refusal.stderr
+    };
+    let is_authority = "its certificate is not trusted: it is one of a certificate authority \
+                        (CA:TRUE, as openssl req -x509 makes it) that is not itself in \
+                        gemalto.keysecure.tls.ca";
+    let double = openssl.self_signed("double", SUBJECT);
+    let text = refuses(&own, &double, is_authority);
+    refuses(&own, &Authority::new("other").identity, is_authority);
+    let elsewhere = "-subj /CN=127.0.0.1 -addext subjectAltName=DNS:appliance.example.com";
+    let elsewhere = openssl.self_signed("elsewhere", elsewhere);
+    refuses(
+        &elsewhere,
+        &elsewhere,
+        "it is for appliance.example.com, not for 127.0.0.1: check the endpoint",
+    );
+    let nowhere = openssl.self_signed("nowhere", "-subj /CN=127.0.0.1");
+    refuses(
+        &nowhere,
+        &nowhere,
+        "names no host: make one with subjectAltName=IP:127.0.0.1",
+    );
+    for (profile, why) in [
+        (
+            Profile::server().valid_for(-60),
+            "its certificate has expired",
+        ),
+        (Profile::client(), "its certificate is not for servers"),
+    ] {
+        let profile = Profile {
+            is_ca: true,
+            ..profile
+        };
+        let own = Identity::self_signed("appliance", &profile);
+        refuses(&own, &own, why);
+    }
+    // What the message advises.
+    openssl.run(&OpenSsl::command_in(&text, "openssl req -x509 -newkey"));
+    let made = openssl.identity("server");
+    assert!(show(&made, &made).is_ok());
 }
 
 #[test]

@@ -10,8 +10,8 @@ use std::{
 };
 
 use common::{
-    Authority, Connection, Identity, Profile, Response, Server, certificates::pem, stored_key,
-    wait_for,
+    Authority, Connection, Identity, OpenSsl, Profile, Response, Server, certificates::pem,
+    stored_key, wait_for,
 };
 
 /// The header of the tests as the configuration has it.
@@ -29,6 +29,11 @@ struct Scene {
 
 /// `auth`: whether certificates, also forwarded ones, must be issued by the authority.
 fn scene(auth: &'static str) -> Scene {
+    scene_trusting(auth, &[])
+}
+
+/// The same, and `others` are trusted as they are.
+fn scene_trusting(auth: &'static str, others: &[&Identity]) -> Scene {
     let authority = Authority::new("authority");
     let issue = |name| authority.issue(name, &Profile::client());
     let (proxy, app, root) = (issue("proxy"), issue("app"), issue("root"));
@@ -36,7 +41,11 @@ fn scene(auth: &'static str) -> Scene {
         config.root = root.id.clone();
         config.root_identity = root;
         config.auth = auth;
-        let file = config.file("authorities.pem", &authority.identity.certificate_pem());
+        let trusted: String = std::iter::once(&authority.identity)
+            .chain(others.iter().copied())
+            .map(Identity::certificate_pem)
+            .collect();
+        let file = config.file("authorities.pem", &trusted);
         config
             .environment
             .push(("SSL_CERT_FILE".to_owned(), file.display().to_string()));
@@ -381,4 +390,49 @@ fn without_proxies_the_header_means_nothing() {
         .is_failure(403, "prohibited by policy");
     server.logs_error(&app.id);
     assert_eq!(1, server.stderr().lines().count());
+}
+
+#[test]
+fn forwarded_certificates_that_openssl_makes_are_judged_as_in_handshakes() {
+    let Some(openssl) = OpenSsl::find() else {
+        return;
+    };
+    let trusted = openssl.self_signed("trusted", "-subj /CN=app");
+    let ca = openssl.self_signed("ca", "-subj /CN=ca");
+    let version_1 = openssl.version_1("app", "-CA ca.crt -CAkey ca.key");
+    let own = openssl.version_1("own", "-signkey own.key");
+    let double = openssl.self_signed("double", "-subj /CN=app");
+    let mut forged = version_1.clone();
+    let mut der = forged.chain[0].to_vec();
+    *der.last_mut().unwrap() ^= 1;
+    forged.chain[0] = der.into();
+    let audit = |scene: &Scene, count: usize| {
+        let last = scene.server.audit(count).pop().unwrap();
+        last["request"]["identity"].as_str().unwrap().to_owned()
+    };
+    let scene_on = scene_trusting("on", &[&trusted, &ca]);
+    let mut proxy = scene_on.proxy();
+    for (number, identity) in [&trusted, &version_1].into_iter().enumerate() {
+        forward(&mut proxy, "/version", identity).is_json_success();
+        assert_eq!(identity.id, audit(&scene_on, number + 1));
+    }
+    for (identity, why) in [
+        (&own, "certificate signed by unknown authority"),
+        (&forged, "certificate signed by unknown authority"),
+        (&double, "certificate is one of a certificate authority"),
+    ] {
+        forward(&mut proxy, "/version", identity).is_failure(403, "");
+        let from = "http: client certificate forwarded by TLS proxy 127.0.0.1:";
+        scene_on.server.logs_error(from);
+        scene_on.server.logs_error(&format!("x509: {why}"));
+    }
+    let scene_off = scene("off");
+    let mut proxy = scene_off.proxy();
+    for (number, identity) in [&trusted, &version_1, &own, &double]
+        .into_iter()
+        .enumerate()
+    {
+        forward(&mut proxy, "/version", identity).is_json_success();
+        assert_eq!(identity.id, audit(&scene_off, number + 1));
+    }
 }

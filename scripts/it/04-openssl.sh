@@ -31,6 +31,18 @@ grep -q 'HTTP/1.1 200' talk.out && fail 'it was answered'
 grep -q 'alert certificate required' talk.out || fail 'no alert certificate_required'
 within 2 grep -q "tls: client didn't provide a certificate" err.log || fail 'the error log does not say so'
 
+grep -q 'P-521 and RSA-PSS do not' err.log || fail 'the error log does not say which kinds of keys work'
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-521 -nodes -keyout p521.key -out p521.crt -days 2 -subj /CN=p521 2>/dev/null
+: >err.log
+talk 'GET /version' -cert p521.crt -key p521.key && fail 'it was accepted'
+within 2 grep -q "tls: client didn't provide a certificate: .*P-521" err.log || fail 'P-521 is not explained'
+
+step 'plain HTTP is told apart'
+curl --silent --output /dev/null "http://127.0.0.1:$PORT/version" && fail 'it was answered'
+within 2 grep -q 'client does not speak TLS: does it use http:// instead of https://?' err.log || fail 'the error log does not say so'
+talk 'GET /version' -tls1_2 -cert root.crt -key root.key && fail 'TLS 1.2 was accepted'
+within 2 grep -q 'client is not compatible: it does not offer TLS 1.3' err.log || fail 'TLS 1.2 is not explained'
+
 step 'a resumed session is still who it was'
 talk 'GET /v1/key/list/*' -cert root.crt -key root.key -sess_out session || fail "$(tail -n 3 talk.out)"
 grep -q '^HTTP/1.1 200' talk.out || fail 'root may list'
@@ -105,6 +117,20 @@ for name in ed25519 p256 p384 rsa; do
     prints "$(spki_hash "$name" sha512)" kes tool identity of "$name.crt" --hash sha512
     equal 'from stdin' "$(spki_hash "$name" sha256)" "$(kes tool identity of - <"$name.crt")"
 done
+
+step 'a server certificate as guides make it, CA:TRUE, is trusted by who has it'
+cp server.key was.key; cp server.crt was.crt
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout server.key -out server.crt -days 2 \
+    -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1,DNS:localhost 2>/dev/null
+shows server.crt 'CA:TRUE'
+as root
+start
+api GET /version; is 200
+SSL_CERT_FILE="$WORK/server.crt" kes key create my-key
+fails 1 'one of a certificate authority' env SSL_CERT_FILE="$WORK/was.crt" "$KES" key list
+kes key delete -k my-key
+stop
+cp was.key server.key; cp was.crt server.crt
 
 step 'and each of them can be root'
 for name in ed25519 p256 p384 rsa; do

@@ -54,6 +54,33 @@ is_refused early 'not yet valid'
 as app
 stop
 
+step 'on: certificates that are themselves in the store, and of version 1 below an authority there'
+# self_signed NAME SUBJECT: as guides have it, which makes CA:TRUE.
+self_signed() { openssl req -x509 -newkey ed25519 -nodes -keyout "$1.key" -out "$1.crt" -days 2 -subj "/CN=$2" 2>/dev/null; }
+# version_1 NAME AUTHORITY
+version_1() {
+    openssl req -newkey ed25519 -nodes -keyout "$1.key" -out "$1.csr" -subj "/CN=$1" 2>/dev/null
+    openssl x509 -req -in "$1.csr" -CA "$2.crt" -CAkey "$2.key" -CAcreateserial -days 2 -out "$1.crt" 2>/dev/null
+    openssl x509 -in "$1.crt" -noout -text | grep -q 'Version: 1 ' || fail "$1 is not of version 1"
+}
+self_signed itself itself
+self_signed double itself
+version_1 old trusted
+version_1 older unknown
+version_1 oldest old
+cat trusted.crt itself.crt >store.pem
+SSL_CERT_FILE="$WORK/store.pem" start --auth on
+connects itself
+connects old
+is_refused double 'one of a certificate authority (CA:TRUE, as openssl req -x509 makes it) that is not itself in SSL_CERT_FILE'
+is_refused older 'certificate signed by unknown authority'
+is_refused oldest 'certificate signed by unknown authority'
+as itself
+kes policy list -k >/dev/null 2>stderr && fail 'it has no policy'
+grep -q 'prohibited by policy' stderr || fail "the command line says: $(cat stderr)"
+as app
+stop
+
 step 'on: with a folder of authorities'
 mkdir authorities
 cp trusted.crt "authorities/$(openssl x509 -in trusted.crt -noout -subject_hash).0"
@@ -76,7 +103,7 @@ fails 1 'no trusted certificate authority found' env SSL_CERT_FILE="$WORK/nobody
 
 step 'off: anybody may connect, and policies still apply'
 start --auth off
-for name in app plain web late early other root; do connects "$name"; done
+for name in app plain web late early other root itself double old older oldest; do connects "$name"; done
 as root
 api GET '/v1/key/list/*'; is 200
 as other

@@ -16,8 +16,9 @@ use super::{
     print,
 };
 use crate::{
+    agent,
     config::{Finding, Flags, Review, Severity, parse_address},
-    resolver,
+    words::{self, Asker},
 };
 
 /// The server has to answer within this time.
@@ -118,10 +119,17 @@ fn ask(url: &str) -> Result<(u16, String), String> {
         .proxy(None)
         .max_redirects(0)
         .build();
-    let agent = resolver::agent(config);
-    let mut answer = agent.get(url).call().map_err(|e| e.to_string())?;
+    let asker = Asker {
+        trust: "",
+        endpoint: "the address of the probe",
+        certificate: "",
+        or_skip: "",
+        connect_timeout: TIMEOUT,
+    };
+    let why = |e| words::of_server(&e, &asker);
+    let mut answer = agent::plain(config).get(url).call().map_err(why)?;
     let text = answer.body_mut().with_config().limit(MAX_ANSWER);
-    let text = text.read_to_string().map_err(|e| e.to_string())?;
+    let text = text.read_to_string().map_err(why)?;
     Ok((answer.status().as_u16(), text))
 }
 

@@ -18,7 +18,7 @@ use super::{
     load::{Loaded, overridden},
 };
 use crate::{
-    identity,
+    identity::{self, End},
     keystore::{self, ClientCert, Start, vault},
     tls::{self, ClientTrust},
 };
@@ -148,11 +148,10 @@ impl Look<'_> {
         } else {
             self.at_validity("tls.cert", &certificate, 0);
         }
-        let is_for_servers = |leaf: &[u8]| identity::is_for_servers(leaf);
         if !certificate
             .cert
             .first()
-            .is_none_or(|leaf| is_for_servers(leaf))
+            .is_none_or(|leaf| identity::has_usage_of(End::Server, leaf))
         {
             self.warn(
                 "tls.cert",

@@ -343,7 +343,7 @@ fn what_a_name_server_does_is_not_taken_for_what_the_host_does() {
             per_read: None,
             per_write: None,
         };
-        let config = Agent::config_builder().build();
+        let config = ureq::Agent::config_builder().build();
         ureq::unversioned::resolver::Resolver::resolve(&resolver, &uri, &config, timeout)
             .unwrap_err()
     };

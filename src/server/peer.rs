@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use rustls::Error as TlsError;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::State;
-use crate::identity;
+use crate::{identity, words};
 
 /// Who is at the other end, found once per handshake.
 #[derive(Clone)]
@@ -25,13 +26,14 @@ impl Peer {
     /// Why the certificate can't be read.
     pub(super) fn new(chain: &[CertificateDer<'_>], trust: u64) -> Result<Self, String> {
         let Some((leaf, others)) = chain.split_first() else {
-            return Err("tls: client didn't provide a certificate".to_owned());
+            return Err(words::of_client(&TlsError::NoCertificatesPresented));
         };
         // Only the first certificate's key is proven by the handshake, so only it can identify.
         let wrong = |e: identity::Error| format!("tls: invalid client certificate: {e}");
         let mut numbered = (2..).zip(others);
-        let is_other =
-            |(_, other): &(i32, &CertificateDer<'_>)| *other != leaf && !identity::is_ca(other);
+        let is_other = |(_, other): &(i32, &CertificateDer<'_>)| {
+            *other != leaf && !identity::completes(other, chain)
+        };
         let several = numbered.find(is_other).map(|(number, other)| {
             let (first, other) = (describe(leaf), describe(other));
             format!("certificate 1 ({first}) and certificate {number} ({other})").into()

@@ -8,7 +8,7 @@ use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject as _};
 use super::{State, failure::Failure, peer::Peer};
 use crate::{
     http::head::{self, Head},
-    tls,
+    words,
 };
 
 /// The longest forwarded certificate, in bytes as it stands in the header.
@@ -121,7 +121,7 @@ impl Forwarded {
         if state.trust.is_checked()
             && let Err(e) = state.trust.verify(&chain, now)
         {
-            complain(&tls::handshake_failure(&e));
+            complain(&words::of_client(&e));
             return Err(Failure::UntrustedClientCertificate);
         }
         Ok(Self {

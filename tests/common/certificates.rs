@@ -101,6 +101,11 @@ impl Identity {
         Self::from_parts(vec![certificate.der().clone()], &key)
     }
 
+    /// With the PKCS #8 key of the first of `chain`, whose holder is called `id`.
+    pub fn from_der(chain: Vec<CertificateDer<'static>>, key: Vec<u8>, id: String) -> Self {
+        Self { chain, key, id }
+    }
+
     fn from_parts(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Self {
         let id = super::hex(&Sha256::digest(key.subject_public_key_info()));
         Self {

@@ -15,6 +15,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, ring},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
@@ -107,9 +108,12 @@ impl Client {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Pinned(server)));
         let mut config = match identity {
-            Some(identity) => builder
-                .with_client_auth_cert(identity.chain.clone(), identity.key())
-                .unwrap(),
+            // Not `with_client_auth_cert`, which reads no certificates of version 1.
+            Some(identity) => {
+                let key = ring::sign::any_supported_type(&identity.key()).unwrap();
+                let certified = CertifiedKey::new(identity.chain.clone(), key);
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+            }
             None => builder.with_no_client_auth(),
         };
         config.resumption = Resumption::disabled();

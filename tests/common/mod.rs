@@ -17,7 +17,9 @@ pub mod crowd;
 pub mod hpack;
 pub mod http2;
 pub mod inside;
+pub mod openssl;
 pub mod server;
+pub mod site;
 pub mod stream;
 
 use std::{
@@ -36,7 +38,9 @@ pub use self::{
     crowd::Crowd,
     http2::Http2,
     inside::Inside,
+    openssl::OpenSsl,
     server::{Config, Server},
+    site::Site,
     stream::Follower,
 };
 

@@ -216,7 +216,7 @@ impl Server {
             match server.wait() {
                 Ok(()) => return Ok(server),
                 // Somebody else got the port between our look and the server's bind.
-                Err(refusal) if config.address.is_empty() && refusal.stderr.contains("use") => {}
+                Err(refusal) if config.address.is_empty() && refusal.stderr.contains("in use") => {}
                 Err(refusal) => return Err(refusal),
             }
             directory = std::mem::replace(&mut server.directory, TempDir::new());

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Error, KeyName, KeyStore, MAX_VALUE, Notices, Start,
-    remote::{Answer, Call, Remote, Site, escape, json},
+    remote::{Answer, Call, Fields, Remote, Site, escape, json},
     token::{Keeper, Rules},
 };
 use crate::{crypto::Text, deadline::Deadline, secret::Secret};
@@ -69,7 +69,10 @@ impl KeySecure {
             endpoint: &settings.endpoint,
             client_cert: None,
             ca: settings.ca.as_deref(),
-            ca_field: "gemalto.keysecure.tls.ca",
+            fields: Fields {
+                ca: "gemalto.keysecure.tls.ca",
+                client_cert: "gemalto.keysecure has no field for one, so let it do without",
+            },
             pause: 200..1000,
             has_standbys: false,
         })

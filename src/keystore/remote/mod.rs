@@ -17,18 +17,24 @@ use std::{
 };
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use ureq::{
     Agent,
     config::Config,
     http::{Request, Response, Uri},
-    tls::{Certificate, RootCerts, TlsConfig, TlsProvider},
 };
 
-use crate::{deadline::Deadline, resolver, secret::Secret, tls};
+use crate::{
+    agent,
+    deadline::Deadline,
+    secret::Secret,
+    tls::{self, Anchors},
+    words::Asker,
+};
 pub(super) use no_answer::NoAnswer;
+use trust::SetupError;
 pub(super) use trust::authorities;
-use trust::{SetupError, client_certificate};
 
 /// A connection must be made within this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,21 +58,30 @@ pub(super) struct Site<'a> {
     pub(super) client_cert: Option<(&'a Path, &'a Path)>,
     /// A file or a directory of PEM files to trust instead of the system's authorities.
     pub(super) ca: Option<&'a Path>,
-    /// The field of the configuration that `ca` comes from, for error texts.
-    pub(super) ca_field: &'static str,
+    /// Where all this comes from, for error texts.
+    pub(super) fields: Fields,
     /// Milliseconds to wait before a retry.
     pub(super) pause: Range<u64>,
     /// Its standby servers redirect to the active one.
     pub(super) has_standbys: bool,
 }
 
+/// The fields of the configuration that describe a [`Site`].
+pub(super) struct Fields {
+    /// That of `ca`.
+    pub(super) ca: &'static str,
+    /// What to do about the client certificate.
+    pub(super) client_cert: &'static str,
+}
+
 /// A key store behind HTTP.
 pub(super) struct Remote {
     endpoint: String,
-    ca_field: &'static str,
+    asker: Asker,
     pause: Range<u64>,
     has_standbys: bool,
     config: Config,
+    tls: Arc<ClientConfig>,
     /// The connections, and how often they were replaced.
     agent: Mutex<(u64, Agent)>,
     /// The last try found nobody: then there are no retries.
@@ -99,25 +114,17 @@ pub(super) struct Answer {
 impl Remote {
     /// The way to `site`; makes no connection yet.
     pub(super) fn new(site: Site<'_>) -> Result<Self, SetupError> {
-        let roots = match site.ca {
+        let trust = match site.ca {
             Some(path) => authorities(path)?,
-            None => rustls_native_certs::load_native_certs().certs,
+            None => Anchors::of_system().0,
         };
-        let roots = roots
-            .iter()
-            .map(|der| Certificate::from_der(der).to_owned())
-            .collect();
         let client_cert = site
             .client_cert
-            .map(|(cert, key)| client_certificate(cert, key))
-            .transpose()?;
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .unversioned_rustls_crypto_provider(tls::provider())
-            .client_cert(client_cert)
-            .root_certs(RootCerts::Specific(Arc::new(roots)));
+            .map(|(cert, key)| tls::load_client_certificate(cert, key))
+            .transpose()
+            .map_err(SetupError::Certificate)?;
+        let tls = tls::client_config(Some(trust), client_cert);
         let config = Agent::config_builder()
-            .tls_config(tls.build())
             .proxy(None)
             .http_status_as_error(false)
             .max_redirects(0)
@@ -129,11 +136,18 @@ impl Remote {
             .build();
         Ok(Self {
             endpoint: site.endpoint.to_owned(),
-            ca_field: site.ca_field,
+            asker: Asker {
+                trust: site.fields.ca,
+                endpoint: "the endpoint",
+                certificate: site.fields.client_cert,
+                or_skip: "",
+                connect_timeout: CONNECT_TIMEOUT,
+            },
             pause: site.pause,
             has_standbys: site.has_standbys,
-            agent: Mutex::new((0, resolver::agent(config.clone()))),
+            agent: Mutex::new((0, agent::new(config.clone(), tls.clone()))),
             config,
+            tls,
             is_down: AtomicBool::new(false),
             retries_all: false,
         })
@@ -289,7 +303,7 @@ impl Remote {
                 }),
         };
         result.map_err(|e| {
-            let no_answer = NoAnswer::new(call.method, url, &e, self.ca_field);
+            let no_answer = NoAnswer::new(call.method, url, &e, &self.asker);
             if no_answer.is_timeout {
                 self.replace(number);
             }
@@ -318,7 +332,7 @@ impl Remote {
                         method,
                         url,
                         &ureq::Error::from(e),
-                        self.ca_field,
+                        &self.asker,
                     ));
                 }
             }
@@ -339,7 +353,10 @@ impl Remote {
     fn replace(&self, number: u64) {
         let mut agent = self.lock();
         if agent.0 == number {
-            *agent = (number + 1, resolver::agent(self.config.clone()));
+            *agent = (
+                number + 1,
+                agent::new(self.config.clone(), self.tls.clone()),
+            );
         }
     }
 }

@@ -26,7 +26,7 @@ pub use settings::{Jwt, Login, Settings, Transit, Version};
 
 use super::{
     Error, KeyName, KeyStore, MAX_VALUE, Notices, Start,
-    remote::{Answer, Call, Remote, Site, escape},
+    remote::{Answer, Call, Fields, Remote, Site, escape},
     token::{Keeper, Rules, Token},
 };
 use crate::{deadline::Deadline, secret::Secret};
@@ -72,7 +72,10 @@ impl Vault {
             client_cert: (settings.client_cert.as_ref())
                 .map(|pair| (pair.cert.as_path(), pair.key.as_path())),
             ca: settings.ca.as_deref(),
-            ca_field: "vault.tls.ca",
+            fields: Fields {
+                ca: "vault.tls.ca",
+                client_cert: "check vault.tls.cert and vault.tls.key",
+            },
             pause: 1000..1500,
             has_standbys: true,
         })

@@ -21,7 +21,7 @@ use crate::{
         Server, State, exchange::Exchange, failure::Failure, peer::Peer, pending::Answer,
         pipeline::Admission, probe,
     },
-    tls,
+    words,
 };
 
 impl Inner {
@@ -101,7 +101,7 @@ impl Inner {
             false => (Ok(()), connection.trust_generation),
         };
         let peer = checked
-            .map_err(|e| tls::handshake_failure(&e))
+            .map_err(|e| words::of_client(&e))
             .and_then(|()| Peer::new(chain, generation));
         match peer {
             Ok(peer) => self.peer = Some(peer),

@@ -31,7 +31,7 @@ use crate::{
     log::Cause,
     metrics::Event,
     panics::survive,
-    tls,
+    words,
 };
 
 /// A handshake must be done, and a request complete, after this time.
@@ -507,7 +507,8 @@ impl Inner {
         match self.transport.read(&mut self.socket) {
             Ok(0) => {
                 if self.transport.is_handshaking() && self.has_received {
-                    connection.fail_handshake(server, "EOF");
+                    let eof = io::ErrorKind::UnexpectedEof.into();
+                    connection.fail_handshake(server, &words::of_client_io(&eof));
                 }
                 self.is_eof = true;
                 return Ok(true);
@@ -517,7 +518,7 @@ impl Inner {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(true),
             Err(e) => {
                 if self.transport.is_handshaking() && self.has_received {
-                    connection.fail_handshake(server, &e.to_string());
+                    connection.fail_handshake(server, &words::of_client_io(&e));
                 }
                 return Err(e);
             }
@@ -526,7 +527,7 @@ impl Inner {
             Ok(received) => received,
             Err(e) => {
                 if self.transport.is_handshaking() {
-                    connection.fail_handshake(server, &tls::handshake_failure(&e));
+                    connection.fail_handshake(server, &words::of_client(&e));
                 }
                 // The alert that says why.
                 let _ = self.write_out();
