@@ -694,7 +694,7 @@ fn the_client_says_which_variable_or_file_is_wrong() {
         ),
         (
             "kes.invalid",
-            "https://kes.invalid: host not found; is KES_SERVER right?",
+            "https://kes.invalid: no such host: check KES_SERVER",
         ),
     ] {
         let refused = run(&[cert, key, ("KES_SERVER", address)]);

@@ -30,7 +30,8 @@ pub struct State {
 }
 
 impl State {
-    /// What `config` says, with the files that it names.
+    /// What `config` says, with the files that it names. Takes them over, so that nothing else keeps the
+    /// private key when it is replaced.
     pub(super) fn new(config: &Config, material: Material) -> Self {
         Self {
             certificate_expiry: tls::expiry(&material.certificate),
