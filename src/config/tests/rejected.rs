@@ -117,7 +117,7 @@ fn text_that_is_not_yaml_is_named_with_its_place() {
         ),
         (
             "tls:\n   key: x\n  cert: y\n",
-            "kes.yml line 3 column 3: the indentation does not fit; the fields of a map",
+            "kes.yml line 3 column 3: the indentation is wrong; the fields of a map",
         ),
         (
             "log: { error: on\n",
