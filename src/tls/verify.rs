@@ -4,7 +4,7 @@
 //! (`openssl req -x509` calls all it makes one), or if an authority there issued it, directly or
 //! through others. Its validity and its usage count in both cases. Knows nothing of handshakes.
 
-use std::{collections::HashSet, fmt, io, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use ring::digest;
 use rustls::{
@@ -98,12 +98,12 @@ impl Anchors {
         anchors
     }
 
-    /// The store of the system, or what `SSL_CERT_FILE` and `SSL_CERT_DIR` say. With what can't be
-    /// read.
-    pub fn of_system() -> (Self, Vec<io::Error>) {
+    /// The store of the system, or what `SSL_CERT_FILE` and `SSL_CERT_DIR` say. With the first thing
+    /// that can't be read, in brackets; empty if there is none.
+    pub fn of_system() -> (Self, String) {
         let found = rustls_native_certs::load_native_certs();
-        let errors = found.errors.into_iter().map(io::Error::other).collect();
-        (Self::new(&found.certs), errors)
+        let why = found.errors.first().map(|e| format!(" ({e})"));
+        (Self::new(&found.certs), why.unwrap_or_default())
     }
 
     /// Whether nobody is trusted.
