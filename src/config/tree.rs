@@ -345,7 +345,7 @@ fn refused(error: &ScanError) -> Fault {
         | E::InvalidBlockScalarIndent
         | E::InvalidQuotedScalarIndent
         | E::InvalidFlowScalarIndent => {
-            "the indentation does not fit; the fields of a map, and the items of a list, start in \
+            "the indentation is wrong; the fields of a map, and the items of a list, start in \
              the same column, after spaces and not after tabs"
         }
         E::MappingValueNotAllowed
