@@ -69,6 +69,10 @@ fn shown(text: &str) -> String {
 /// What is at `server`, a URL, if it answers without TLS.
 pub(super) fn in_plain(server: &str) -> Option<String> {
     let said = listen(server).ok()?;
+    // The head of a TLS record (RFC 8446 5.1).
+    if matches!(said[..], [20..=23, 3, ..]) {
+        return None;
+    }
     let said = String::from_utf8_lossy(&said);
     let line = shown(said.lines().next()?.trim());
     Some(match line.split(['/', '-']).next() {
