@@ -634,6 +634,14 @@ fn a_trusted_certificate_of_a_server_must_be_for_its_host() {
         scene.trust(&[&own]);
         scene.is_refused(why);
     }
+    let own = openssl.version_1("v1", "-signkey v1.key");
+    let site = Site::tls(&own, None);
+    let mut scene = Scene::asking("v1", site.port);
+    scene.trust(&[&own]);
+    scene.is_refused(
+        "its certificate is not of X.509 version 3, so it names no host: make one with \
+         subjectAltName=IP:127.0.0.1 (openssl x509 -req with -extfile)",
+    );
 }
 
 #[test]

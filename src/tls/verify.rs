@@ -24,8 +24,8 @@ use crate::identity::{self, End};
 pub enum Refusal {
     /// It is one of an authority, and not itself in the trust store. With the host that was asked.
     Authority(Option<String>),
-    /// It is of another version than 3, where that is needed.
-    Version,
+    /// It is of another version than 3, where that is needed. With the host that was asked.
+    Version(Option<String>),
     /// It is of version 1, and the certificate of its issuer is not itself in the trust store.
     IssuerOfVersion1,
     /// Its key usage is for issuing certificates only.
@@ -140,12 +140,14 @@ impl Anchors {
         now: UnixTime,
     ) -> Result<(), TlsError> {
         let wanted = || host.to_str().into_owned();
+        let with_host = |e| match refusal_in(&e) {
+            Some(Refusal::Authority(_)) => Refusal::Authority(Some(wanted())).into(),
+            Some(Refusal::Version(_)) => Refusal::Version(Some(wanted())).into(),
+            _ => e,
+        };
         self.verify(End::Server, leaf, others, now)
-            .map_err(|e| match refusal_in(&e) {
-                Some(Refusal::Authority(_)) => Refusal::Authority(Some(wanted())).into(),
-                _ => e,
-            })?;
-        let certificate = EndEntityCert::try_from(leaf).map_err(refusal)?;
+            .map_err(with_host)?;
+        let certificate = EndEntityCert::try_from(leaf).map_err(|e| with_host(refusal(e)))?;
         let is_there = certificate.verify_is_valid_for_subject_name(host);
         is_there.map_err(|_| {
             let (wanted, found) = (wanted(), identity::hosts(leaf));
@@ -308,7 +310,7 @@ fn refusal(error: PkiError) -> TlsError {
             CertificateError::BadEncoding
         }
         PkiError::CaUsedAsEndEntity => return Refusal::Authority(None).into(),
-        PkiError::UnsupportedCertVersion => return Refusal::Version.into(),
+        PkiError::UnsupportedCertVersion => return Refusal::Version(None).into(),
         PkiError::UnsupportedSignatureAlgorithmContext(_) => return Refusal::Algorithm.into(),
         _ => return Refusal::Rule.into(),
     };
