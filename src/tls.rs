@@ -15,7 +15,7 @@ use std::{
 use rustls::{
     Error as TlsError,
     crypto::{CryptoProvider, ring},
-    sign::CertifiedKey,
+    sign::{CertifiedKey, SigningKey},
 };
 use rustls_pki_types::{
     CertificateDer, PrivateKeyDer, UnixTime,
@@ -29,7 +29,7 @@ pub use self::{
     server::{ClientTrust, server_config},
     verify::{Anchors, Refusal, refusal_in},
 };
-use crate::identity;
+use crate::{identity, secret};
 
 /// What is wrong with the server's certificate or the trusted certificate authorities.
 #[derive(Debug)]
@@ -154,9 +154,20 @@ pub fn load_client_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedK
     };
     identity::not_after(leaf).map_err(|e| unusable(e.to_string()))?;
     let public_key = identity::public_key(leaf).map_err(|e| unusable(e.to_string()))?;
-    let text = zeroize::Zeroizing::new(
-        std::fs::read(key).map_err(|e| Error::Unreadable(key.to_owned(), KEY, e))?,
-    );
+    let signing_key = secret::on_wiped_stack(|| load_private_key(key, cert, leaf))?;
+    if (signing_key.public_key()).is_some_and(|own| *own != *public_key) {
+        return Err(Error::Mismatch(cert.to_owned(), key.to_owned()));
+    }
+    Ok(Arc::new(CertifiedKey::new(chain, signing_key)))
+}
+
+/// Reads the PEM private key of the certificate `leaf`, which comes from the file `cert`.
+fn load_private_key(
+    key: &Path,
+    cert: &Path,
+    leaf: &CertificateDer<'_>,
+) -> Result<Arc<dyn SigningKey>, Error> {
+    let text = std::fs::read(key).map_err(|e| Error::Unreadable(key.to_owned(), KEY, e))?;
     let private_key = PrivateKeyDer::from_pem_slice(&text).map_err(|e| {
         let why = match e {
             _ if contains(&text, b"ENCRYPTED") => {
@@ -169,7 +180,7 @@ pub fn load_client_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedK
         };
         Error::Unusable(key.to_owned(), KEY, why)
     })?;
-    let signing_key = provider()
+    provider()
         .key_provider
         .load_private_key(private_key)
         .map_err(|_| {
@@ -179,11 +190,7 @@ pub fn load_client_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedK
                 why = format!("{why}; the one in certificate {cert:?} is of type {kind}");
             }
             Error::Unusable(key.to_owned(), KEY, why)
-        })?;
-    if (signing_key.public_key()).is_some_and(|own| *own != *public_key) {
-        return Err(Error::Mismatch(cert.to_owned(), key.to_owned()));
-    }
-    Ok(Arc::new(CertifiedKey::new(chain, signing_key)))
+        })
 }
 
 fn contains(text: &[u8], word: &[u8]) -> bool {
