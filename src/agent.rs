@@ -68,7 +68,15 @@ impl<In: Transport> Connector<In> for TlsConnector {
             timeout.after = timeout.after.saturating_sub(start.elapsed()).into();
         }
         socket.set_timeout(timeout);
-        connection.complete_io(&mut socket)?;
+        if let Err(error) = connection.complete_io(&mut socket) {
+            // The library writes only the first piece of what is left to say; the alert is behind it.
+            while connection.wants_write()
+                && connection
+                    .write_tls(&mut socket)
+                    .is_ok_and(|count| count > 0)
+            {}
+            return Err(error.into());
+        }
         let config = details.config;
         Ok(Some(Either::B(TlsTransport {
             buffers: LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size()),

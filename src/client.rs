@@ -51,6 +51,8 @@ pub enum Error {
     NotSet(NotSet, Option<NotSet>),
     /// Certificate and private key can't be used.
     Certificate(tls::Error),
+    /// No certificate of any server is trusted, so not that of this one; with why, if that is known.
+    NoTrust(String, String),
     /// `KES_SERVER` is not the URL of a server.
     Server(String, &'static str),
     /// `HTTPS_PROXY` is not the URL of a proxy.
@@ -80,6 +82,12 @@ impl fmt::Display for Error {
                 }
             }
             Self::Certificate(e) => write!(f, "failed to load TLS private key or certificate: {e}"),
+            Self::NoTrust(server, why) => write!(
+                f,
+                "{server}: its certificate is not trusted, as none is{why}: set SSL_CERT_FILE to its \
+                 authority, or to the certificate itself{}",
+                ASKER.or_skip
+            ),
             Self::Server(url, why) => write!(f, "invalid KES_SERVER {url:?}: {why}"),
             // The URL may hold a password, so it is not shown.
             Self::Proxy(e) => write!(f, "invalid HTTPS_PROXY: {e}"),
@@ -153,6 +161,8 @@ pub struct Client {
     server: String,
     /// Host and port of the proxy on the way, for messages.
     proxy: Option<String>,
+    /// Why no certificate is trusted, if none is.
+    no_trust: Option<String>,
 }
 
 impl Client {
@@ -171,7 +181,9 @@ impl Client {
         };
         let server = server_from_env()?;
         let certificate = tls::load_client_certificate(&cert, &key).map_err(Error::Certificate)?;
-        let trust = (!is_insecure).then(|| Anchors::of_system().0);
+        let store = (!is_insecure).then(Anchors::of_system);
+        let (trust, why) = store.unzip();
+        let no_trust = why.filter(|_| trust.as_ref().is_some_and(Anchors::is_empty));
         let tls = tls::client_config(trust, Some(certificate));
         let proxy = proxy_from_env(&server)?;
         let shown = proxy
@@ -191,6 +203,7 @@ impl Client {
             agent: agent::new(config, tls),
             server,
             proxy: shown,
+            no_trust,
         })
     }
 
@@ -283,6 +296,11 @@ impl Client {
     }
 
     fn failed(&self, error: ureq::Error) -> Error {
+        if let (Some(why), Some(rustls::Error::InvalidCertificate(_))) =
+            (&self.no_trust, words::tls_error(&error))
+        {
+            return Error::NoTrust(self.server.clone(), why.clone());
+        }
         let stranger = match (&self.proxy, &error) {
             (_, ureq::Error::Protocol(_)) => {
                 Some("what answers there speaks TLS, but no HTTP".to_owned())

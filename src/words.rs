@@ -609,7 +609,10 @@ fn refused(refusal: &Refusal) -> (Fault, About) {
             about.wanted = host.clone().unwrap_or_default();
             Fault::Authority
         }
-        Refusal::Version => Fault::OtherVersion,
+        Refusal::Version(host) => {
+            about.wanted = host.clone().unwrap_or_default();
+            Fault::OtherVersion
+        }
         Refusal::IssuerOfVersion1 => Fault::IssuerOfVersion1,
         Refusal::OnlyForIssuing => Fault::OnlyForIssuing,
         Refusal::Algorithm => Fault::Algorithm,
@@ -738,7 +741,8 @@ mod tests {
             [
                 Refusal::Authority(None),
                 Refusal::Authority(Some("kes.example.com".into())),
-                Refusal::Version,
+                Refusal::Version(None),
+                Refusal::Version(Some("kes.example.com".into())),
                 Refusal::IssuerOfVersion1,
                 Refusal::OnlyForIssuing,
                 Refusal::Algorithm,

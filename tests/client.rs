@@ -485,6 +485,22 @@ fn a_server_that_is_not_trusted_is_used_only_with_the_flag() {
     assert_eq!("", scene.ok(&["key", "list", "-insecure"]));
 }
 
+#[test]
+fn trusted_certificates_that_are_not_there_are_told_apart() {
+    let mut scene = Scene::new("no-trust");
+    let _server = Server::start(&mut scene);
+    let none = scene.write("none.pem", "no certificate");
+    for (file, why) in [
+        ("missing.pem", "not trusted, as none is (failed to read"),
+        ("missing.pem", "'missing.pem'): set SSL_CERT_FILE"),
+        (&none, "not trusted, as none is: set SSL_CERT_FILE"),
+    ] {
+        scene.env.retain(|(name, _)| *name != "SSL_CERT_FILE");
+        scene.env.push(("SSL_CERT_FILE", file.to_owned()));
+        scene.is_refused(why);
+    }
+}
+
 impl Scene {
     fn write(&self, name: &str, text: &str) -> String {
         let path = self.dir.join(name);
@@ -618,6 +634,14 @@ fn a_trusted_certificate_of_a_server_must_be_for_its_host() {
         scene.trust(&[&own]);
         scene.is_refused(why);
     }
+    let own = openssl.version_1("v1", "-signkey v1.key");
+    let site = Site::tls(&own, None);
+    let mut scene = Scene::asking("v1", site.port);
+    scene.trust(&[&own]);
+    scene.is_refused(
+        "its certificate is not of X.509 version 3, so it names no host: make one with \
+         subjectAltName=IP:127.0.0.1 (openssl x509 -req with -extfile)",
+    );
 }
 
 #[test]

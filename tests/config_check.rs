@@ -115,6 +115,21 @@ fn one_run_finds_all_errors_with_their_places() {
 }
 
 #[test]
+fn a_directory_in_the_place_of_a_key_is_an_error_beside_that_of_the_certificate() {
+    let scene = Scene::new();
+    let text = format!("root: _\ntls: {{ key: ., cert: none.crt }}\n{STORE}");
+    let (code, lines) = scene.check(&text, &[]);
+    let found = [
+        "kes.yml:2:13: error: tls.key: failed to read private key file \".\"",
+        "kes.yml:2:22: error: tls.cert: failed to read certificate file \"none.crt\"",
+    ];
+    assert_eq!((78, 2), (code, lines.len()), "{lines:#?}");
+    for (line, found) in lines.iter().zip(found) {
+        assert!(line.starts_with(found), "{found:?} is not in {lines:#?}");
+    }
+}
+
+#[test]
 fn what_a_server_says_is_among_the_findings() {
     let scene = Scene::new();
     scene.certificate("other", "8760h");

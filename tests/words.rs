@@ -132,6 +132,15 @@ fn a_client_that_does_not_trust_the_server_is_told_apart() {
 }
 
 #[test]
+fn the_command_line_says_to_the_server_that_it_does_not_trust_it() {
+    let server = Server::start(|_| {});
+    let other = Authority::new("other");
+    let text = on_the_command_line(server.address.port(), &other.identity);
+    is_said(&text, "its certificate is not trusted");
+    server.logs_error("remote error: tls: unknown certificate authority: client does not trust");
+}
+
+#[test]
 fn a_client_that_goes_in_the_middle_of_a_handshake_is_told_apart() {
     let server = Server::start(|_| {});
     let mut socket = TcpStream::connect(server.address).unwrap();

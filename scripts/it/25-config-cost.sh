@@ -77,6 +77,12 @@ costs 0 'matches no API'
 many "${FS}policy: {? <n*500000> : {paths: [/version], identities: [" '#,' ']}}\n'
 costs 0 'is no identity'
 
+# shellcheck disable=SC2016  # the variables are for the server
+for variables in '$A' '${' '${A}' '$'; do
+    many "${FS}log: {error: '\${A}" "$variables" "'}\n"
+    costs 78 'log.error'
+done
+
 step 'aliases that repeat what is large, or themselves'
 many "${FS}policy: {p: {paths: [/version], identities: [&a <x*400000>, " '*a,' ']}}\n'
 costs 78 'aliases repeat too many values'

@@ -55,10 +55,13 @@ impl Expansion {
 /// `value` with all `$name` and `${name}` replaced; a variable that is not set is empty.
 fn replace(value: &str, env: Env<'_>) -> Expanded {
     let mut expanded = Expanded::default();
+    // Each `${` behind the last bracket would be searched for one up to the end of the value.
+    let last_bracket = value.rfind('}');
     let mut rest = value;
     while let Some((before, after)) = rest.split_once('$') {
         expanded.text += before;
-        let (name, after) = split_name(after);
+        let is_closed = last_bracket.is_some_and(|last| value.len() - after.len() <= last);
+        let (name, after) = split_name(after, is_closed);
         match name {
             Some(name) => match env(name).filter(|value| !value.is_empty()) {
                 Some(value) => expanded.text += &value,
@@ -72,11 +75,11 @@ fn replace(value: &str, env: Env<'_>) -> Expanded {
     expanded
 }
 
-/// The variable's name after a `$`, and what follows. No name means that the `$` is only that; a
-/// malformed `${` or `${}` has the empty name, which is never set.
-fn split_name(text: &str) -> (Option<&str>, &str) {
+/// The variable's name after a `$`, and what follows; `is_closed` if there is a `}`. No name means that
+/// the `$` is only that; a malformed `${` or `${}` has the empty name, which is never set.
+fn split_name(text: &str, is_closed: bool) -> (Option<&str>, &str) {
     if let Some(inner) = text.strip_prefix('{') {
-        return match inner.split_once('}') {
+        return match is_closed.then(|| inner.split_once('}')).flatten() {
             Some((name, after)) => (Some(name), after),
             None => (Some(""), inner),
         };

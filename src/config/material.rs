@@ -190,7 +190,7 @@ impl Look<'_> {
         );
         let field = if is_about_key { key_field } else { cert_field };
         self.refuse(field, format!("{during}{error}"), "");
-        if let (false, Err(e)) = (is_about_key, fs::File::open(key)) {
+        if let (false, Err(e)) = (is_about_key, fs::read(key)) {
             let error = tls::Error::Unreadable(key.to_owned(), "private key", e);
             self.refuse(key_field, format!("{during}{error}"), "");
         }
@@ -199,7 +199,10 @@ impl Look<'_> {
 
     /// Warns of a private key that others can read.
     fn at_key(&mut self, field: &str, path: &Path) {
-        let mode = fs::metadata(path).map_or(0, |file| file.permissions().mode());
+        let Some(file) = fs::metadata(path).ok().filter(fs::Metadata::is_file) else {
+            return; // an error, if it can't be read
+        };
+        let mode = file.permissions().mode();
         let whose = match (mode & 0o004 != 0, mode & 0o040 != 0) {
             (true, _) => "every user",
             (false, true) => "its group",

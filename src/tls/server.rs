@@ -42,9 +42,8 @@ impl ClientTrust {
     /// # Errors
     /// [`Error::NoRoots`] if the store holds no certificate.
     pub fn system() -> Result<Self, Error> {
-        let (anchors, errors) = Anchors::of_system();
+        let (anchors, why) = Anchors::of_system();
         if anchors.is_empty() {
-            let why = errors.first().map_or(String::new(), |e| format!(" ({e})"));
             return Err(Error::NoRoots(why));
         }
         Ok(Self {

@@ -4,7 +4,7 @@
 //! (`openssl req -x509` calls all it makes one), or if an authority there issued it, directly or
 //! through others. Its validity and its usage count in both cases. Knows nothing of handshakes.
 
-use std::{collections::HashSet, fmt, io, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use ring::digest;
 use rustls::{
@@ -24,8 +24,8 @@ use crate::identity::{self, End};
 pub enum Refusal {
     /// It is one of an authority, and not itself in the trust store. With the host that was asked.
     Authority(Option<String>),
-    /// It is of another version than 3, where that is needed.
-    Version,
+    /// It is of another version than 3, where that is needed. With the host that was asked.
+    Version(Option<String>),
     /// It is of version 1, and the certificate of its issuer is not itself in the trust store.
     IssuerOfVersion1,
     /// Its key usage is for issuing certificates only.
@@ -98,12 +98,12 @@ impl Anchors {
         anchors
     }
 
-    /// The store of the system, or what `SSL_CERT_FILE` and `SSL_CERT_DIR` say. With what can't be
-    /// read.
-    pub fn of_system() -> (Self, Vec<io::Error>) {
+    /// The store of the system, or what `SSL_CERT_FILE` and `SSL_CERT_DIR` say. With the first thing
+    /// that can't be read, in brackets; empty if there is none.
+    pub fn of_system() -> (Self, String) {
         let found = rustls_native_certs::load_native_certs();
-        let errors = found.errors.into_iter().map(io::Error::other).collect();
-        (Self::new(&found.certs), errors)
+        let why = found.errors.first().map(|e| format!(" ({e})"));
+        (Self::new(&found.certs), why.unwrap_or_default())
     }
 
     /// Whether nobody is trusted.
@@ -140,12 +140,14 @@ impl Anchors {
         now: UnixTime,
     ) -> Result<(), TlsError> {
         let wanted = || host.to_str().into_owned();
+        let with_host = |e| match refusal_in(&e) {
+            Some(Refusal::Authority(_)) => Refusal::Authority(Some(wanted())).into(),
+            Some(Refusal::Version(_)) => Refusal::Version(Some(wanted())).into(),
+            _ => e,
+        };
         self.verify(End::Server, leaf, others, now)
-            .map_err(|e| match refusal_in(&e) {
-                Some(Refusal::Authority(_)) => Refusal::Authority(Some(wanted())).into(),
-                _ => e,
-            })?;
-        let certificate = EndEntityCert::try_from(leaf).map_err(refusal)?;
+            .map_err(with_host)?;
+        let certificate = EndEntityCert::try_from(leaf).map_err(|e| with_host(refusal(e)))?;
         let is_there = certificate.verify_is_valid_for_subject_name(host);
         is_there.map_err(|_| {
             let (wanted, found) = (wanted(), identity::hosts(leaf));
@@ -308,7 +310,7 @@ fn refusal(error: PkiError) -> TlsError {
             CertificateError::BadEncoding
         }
         PkiError::CaUsedAsEndEntity => return Refusal::Authority(None).into(),
-        PkiError::UnsupportedCertVersion => return Refusal::Version.into(),
+        PkiError::UnsupportedCertVersion => return Refusal::Version(None).into(),
         PkiError::UnsupportedSignatureAlgorithmContext(_) => return Refusal::Algorithm.into(),
         _ => return Refusal::Rule.into(),
     };

@@ -9,8 +9,10 @@ use std::{
 };
 
 use rustls::{
-    RootCertStore, ServerConfig, ServerConnection, StreamOwned, crypto::ring,
+    RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    crypto::ring,
     server::WebPkiClientVerifier,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 
 use super::Identity;
@@ -61,9 +63,10 @@ impl Site {
             }
             None => config.with_no_client_auth(),
         };
-        let config = config
-            .with_single_cert(own.chain.clone(), own.key())
-            .unwrap();
+        // Also one of version 1, which rustls would not show by itself.
+        let key = ring::sign::any_supported_type(&own.key()).unwrap();
+        let own = CertifiedKey::new(own.chain.clone(), key);
+        let config = config.with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
         let config = Arc::new(config);
         Self::start(move |socket| {
             let tls = ServerConnection::new(config.clone()).unwrap();
