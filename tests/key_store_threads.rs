@@ -206,6 +206,30 @@ fn changes_of_a_name_come_one_after_the_other_as_they_were_asked_for() {
 }
 
 #[test]
+fn a_change_that_has_not_begun_when_the_server_ends_does_not_begin_any_more() {
+    let store = Arc::new(Store::default());
+    let mut server = Inside::start(store.clone());
+    let mut http2 = Http2::open(&server.root());
+    http2.ask("POST", "/v1/key/create/slow", "");
+    // They are audited as failures when the server ends.
+    http2.ask("DELETE", "/v1/key/delete/slow", "");
+    http2.ask("POST", "/v1/key/create/slow", "");
+    let count = |inside: &AtomicUsize, wanted| {
+        wait_for(PATIENCE, || {
+            (inside.load(Ordering::SeqCst) == wanted).then_some(())
+        })
+    };
+    assert!(count(&store.inside, 1).is_some());
+    std::thread::sleep(Duration::from_millis(300));
+    server.stop();
+    store.is_open.store(true, Ordering::SeqCst);
+    assert!(count(&store.inside, 0).is_some());
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(["slow"], *store.creates.lock().unwrap().clone());
+    assert!(store.values.lock().unwrap().contains_key("slow"));
+}
+
+#[test]
 fn more_changes_of_a_name_than_may_wait_are_refused_at_once() {
     let store = Arc::new(Store::default());
     let server = Inside::start(store.clone());
