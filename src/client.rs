@@ -17,7 +17,6 @@ use ureq::{
     Agent, Body, Proxy, ProxyProtocol, Timeout,
     http::{Request, Response, Uri},
 };
-use zeroize::Zeroizing;
 
 use crate::{
     agent,
@@ -206,7 +205,7 @@ impl Client {
         path: &str,
         body: Option<&[u8]>,
         limit: u64,
-    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+    ) -> Result<Vec<u8>, Error> {
         let mut tries_left = RETRIES;
         loop {
             match self.try_once(method, path, body, limit) {
@@ -261,7 +260,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::send`].
-    pub fn glance(&self, path: &str, limit: u64) -> Result<Zeroizing<Vec<u8>>, Error> {
+    pub fn glance(&self, path: &str, limit: u64) -> Result<Vec<u8>, Error> {
         let answer = self.ask("GET", path, None, Some(GLANCE_TIMEOUT))?;
         match self.read(answer, limit)? {
             (200..=299, body) => Ok(body),
@@ -278,7 +277,7 @@ impl Client {
         path: &str,
         body: Option<&[u8]>,
         limit: u64,
-    ) -> Result<(u16, Zeroizing<Vec<u8>>), Error> {
+    ) -> Result<(u16, Vec<u8>), Error> {
         let answer = self.ask(method, path, body, Some(TOTAL_TIMEOUT))?;
         self.read(answer, limit)
     }
@@ -337,18 +336,14 @@ impl Client {
     }
 
     /// The status with the body, or with the message if it is an error.
-    fn read(
-        &self,
-        mut answer: Response<Body>,
-        limit: u64,
-    ) -> Result<(u16, Zeroizing<Vec<u8>>), Error> {
+    fn read(&self, mut answer: Response<Body>, limit: u64) -> Result<(u16, Vec<u8>), Error> {
         let failed = |e| self.failed(e);
         let status = answer.status().as_u16();
         let is_json = answer
             .headers()
             .get("content-type")
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-        let mut content = Zeroizing::new(Vec::with_capacity(4096));
+        let mut content = Vec::with_capacity(4096);
         answer
             .body_mut()
             .with_config()
@@ -380,7 +375,7 @@ impl Client {
             }
             _ => message,
         };
-        Ok((status, Zeroizing::new(message.into_bytes())))
+        Ok((status, message.into_bytes()))
     }
 }
 

@@ -118,7 +118,7 @@ stop
 printf 'limits:\n  connections: 1000\n' >>kes.yml
 start
 equal 'the limit' 104 "$(metric kes_connections_limit)"
-warning='limits.connections: 1000 connections are more than the 104 for which a process may open files here'
+warning='1000 connections are more than the 104 for which a process may open files here'
 grep -q "^Warning: $warning" err.log || fail 'the start does not tell'
-contains "$(kes config check --auth off kes.yml)" "warning: $warning" || fail 'the check does not tell'
+contains "$(kes config check --auth off kes.yml)" "warning: limits.connections: $warning" || fail 'the check does not tell'
 stop

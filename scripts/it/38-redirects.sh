@@ -78,6 +78,6 @@ equal 'requests to the other server' "$ASKED" "$(others)"
 step 'the command line follows no redirect'
 for path in /v1/key/import/a /login; do
     redirect POST "$OTHER_URL$path"
-    KES_SERVER="$BAO_PROXY_URL" SSL_CERT_FILE="$BAO_CA" fails 1 'the server answered with status 307' kes key import a "$(random_base64 32)"
+    KES_SERVER="$BAO_PROXY_URL" SSL_CERT_FILE="$BAO_CA" fails 1 'the answer with status 307 leads to' kes key import a "$(random_base64 32)"
     equal 'requests to the other server' "$ASKED" "$(others)"
 done

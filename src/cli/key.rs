@@ -4,7 +4,6 @@ use std::io::Read as _;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
-use zeroize::Zeroizing;
 
 use super::{
     Args, Failure, arguments, check_name, client, pattern, print, stdin, style::harmless, tell,
@@ -143,11 +142,11 @@ pub(super) fn derive(args: &Args) -> Result<()> {
     if plaintext.is_empty() || ciphertext.is_empty() {
         return Err("failed to derive key: the server sent no key".into());
     }
-    print(&Zeroizing::new(if wants_json(args) {
+    print(&if wants_json(args) {
         format!("{{\"plaintext\":\"{plaintext}\",\"ciphertext\":\"{ciphertext}\"}}")
     } else {
         format!("{{\n  plaintext : {plaintext}\n  ciphertext: {ciphertext}\n}}\n")
-    }))
+    })
 }
 
 /// `kes key encrypt <name> <plaintext> [<context>]`
@@ -205,13 +204,6 @@ impl Answer {
     }
 }
 
-impl Drop for Answer {
-    fn drop(&mut self) {
-        use zeroize::Zeroize as _;
-        self.plaintext.zeroize();
-    }
-}
-
 fn call(
     args: &Args,
     api: &str,
@@ -237,21 +229,16 @@ fn path(api: &str, argument: &str) -> String {
 }
 
 fn show(args: &Args, label: &str, value: &str) -> Result<()> {
-    print(&Zeroizing::new(if wants_json(args) {
+    print(&if wants_json(args) {
         format!("{{\"{label}\":\"{value}\"}}")
     } else {
         format!("\n  {label}: {value}\n")
-    }))
+    })
 }
 
 /// A JSON object of base64 texts; empty ones are left out.
-fn body(members: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
-    let size: usize = members
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + 6)
-        .sum();
-    let mut json = Zeroizing::new(Vec::with_capacity(size + 2));
-    json.push(b'{');
+fn body(members: &[(&str, &str)]) -> Vec<u8> {
+    let mut json = b"{".to_vec();
     for (name, value) in members
         .iter()
         .filter(|(name, value)| !value.is_empty() || *name == "plaintext")
@@ -279,17 +266,16 @@ fn only_one_from_stdin(args: &Args) -> Result<()> {
     }
 }
 
-fn optional(what: &str, given: Option<&String>) -> Result<Zeroizing<String>> {
-    given.map_or_else(|| Ok(Zeroizing::default()), |text| value(what, text))
+fn optional(what: &str, given: Option<&String>) -> Result<String> {
+    given.map_or_else(|| Ok(String::new()), |text| value(what, text))
 }
 
 /// A base64 argument, checked; `-` stands for standard input.
-fn value(what: &str, given: &str) -> Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(given.to_owned());
+fn value(what: &str, given: &str) -> Result<String> {
+    let mut text = given.to_owned();
     if given == "-" {
         text.clear();
-        // As large as it can get: a buffer that grows leaves copies behind.
-        let mut read = Zeroizing::new(String::with_capacity(MAX_STDIN as usize + 1));
+        let mut read = String::new();
         stdin(what)
             .take(MAX_STDIN)
             .read_to_string(&mut read)
@@ -299,7 +285,7 @@ fn value(what: &str, given: &str) -> Result<Zeroizing<String>> {
     if text.is_empty() && matches!(what, "key" | "ciphertext") {
         return Err(format!("invalid {what}: it is empty").into());
     }
-    match STANDARD.decode(text.as_bytes()).map(Zeroizing::new) {
+    match STANDARD.decode(text.as_bytes()) {
         Ok(key) if what == "key" && key.len() != KEY_SIZE => Err(format!(
             "invalid key: it has {} bytes, and must have {}",
             key.len(),

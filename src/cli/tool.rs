@@ -18,7 +18,6 @@ use rustls_pki_types::{
     CertificateDer, PrivatePkcs8KeyDer,
     pem::{self, PemObject as _},
 };
-use zeroize::Zeroizing;
 
 use super::{
     Args, Failure,
@@ -96,7 +95,7 @@ fn identity_in(file: Option<&str>, hash: Hash) -> Result<String> {
     let failed =
         |e: &dyn std::fmt::Display| format!("failed to read certificate from {source}: {e}");
     // It may be a private key, by mistake.
-    let mut text = Zeroizing::new(Vec::new());
+    let mut text = Vec::new();
     match file {
         Some(file) => File::open(file)
             .map_err(|e| format!("failed to open {file:?}: {e}"))?
@@ -188,7 +187,7 @@ pub(super) fn new(args: &Args) -> Result<()> {
         .map_err(|e| format!("failed to make a certificate: {e}"))?;
 
     let force = args.is_set("force");
-    let key_written = write(&key_file, "private key", &key, force)?;
+    let key_written = write(&key_file, "private key", key.as_bytes(), force)?;
     match write(&cert_file, "certificate", cert.as_bytes(), force) {
         Ok(cert_written) => cert_written.keep(),
         Err(failure) => {
@@ -200,19 +199,15 @@ pub(super) fn new(args: &Args) -> Result<()> {
     Ok(())
 }
 
-type Pem = Zeroizing<Vec<u8>>;
-
 /// A private key and a self-signed certificate, both PEM.
 fn generate(
     name: &str,
     validity: Duration,
     names: Vec<SanType>,
     is_server: bool,
-) -> std::result::Result<(Pem, String), Box<dyn std::error::Error>> {
+) -> std::result::Result<(String, String), Box<dyn std::error::Error>> {
     let seed = Secret::random(32)?;
-    let mut pkcs8 = Zeroizing::new(Vec::with_capacity(48));
-    pkcs8.extend_from_slice(&ED25519_PKCS8);
-    pkcs8.extend_from_slice(seed.expose());
+    let pkcs8 = [&ED25519_PKCS8[..], seed.expose()].concat();
     let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(pkcs8.as_slice()))?;
 
     let mut serial = [0; 16];
@@ -243,10 +238,10 @@ fn generate(
     params.subject_alt_names = names;
     let cert = params.self_signed(&key)?;
 
-    let mut key_pem = Zeroizing::new(Vec::with_capacity(160));
-    key_pem.extend_from_slice(b"-----BEGIN PRIVATE KEY-----\n");
-    key_pem.extend_from_slice(Zeroizing::new(STANDARD.encode(&pkcs8)).as_bytes());
-    key_pem.extend_from_slice(b"\n-----END PRIVATE KEY-----\n");
+    let key_pem = format!(
+        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+        STANDARD.encode(&pkcs8)
+    );
     let mut cert_pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
     let base64 = STANDARD.encode(cert.der());
     for line in base64.as_bytes().chunks(64) {

@@ -394,9 +394,7 @@ fn refused(error: &ScanError) -> Fault {
                 &format!("no value starts with \"{character}\"; put quotes around it"),
             );
         }
-        E::UnknownAnchor => {
-            "* refers to an anchor that does not exist; put quotes around a value that starts with \"*\""
-        }
+        E::UnknownAnchor => "unknown anchor; put quotes around a value that starts with \"*\"",
         E::RecursionLimitExceeded => TOO_DEEP,
         E::UnknownQuotedScalarEscape => {
             "an unknown escape; write \"\\\\\" for a backslash, or use single quotes"

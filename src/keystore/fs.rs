@@ -25,7 +25,6 @@ use rustix::{
     fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat},
     io::Errno,
 };
-use zeroize::Zeroizing;
 
 use super::{Error, KeyName, KeyStore, MAX_VALUE};
 use crate::{deadline::Deadline, secret::Secret};
@@ -392,9 +391,8 @@ fn read(directory: &OwnedFd, name: &KeyName) -> io::Result<(Secret, Stat)> {
         .filter(|size| *size <= MAX_VALUE)
         .ok_or(Unfit::TooLarge)?;
 
-    // One buffer of fixed size, for a growing one would leave copies behind. The byte more than
-    // there should be tells whether the file grows while it is read.
-    let mut value = Zeroizing::new(vec![0; size + 1]);
+    // The byte more than there should be tells whether the file grows while it is read.
+    let mut value = vec![0; size + 1];
     let mut file = File::from(file);
     let mut len = 0;
     while len < value.len() {
@@ -409,7 +407,7 @@ fn read(directory: &OwnedFd, name: &KeyName) -> io::Result<(Secret, Stat)> {
         return Err(io::Error::other("the file grew while it was read"));
     }
     value.truncate(len);
-    Ok((Secret::new(std::mem::take(&mut *value)), stat))
+    Ok((Secret::new(value), stat))
 }
 
 /// Makes new and removed entries durable.

@@ -162,7 +162,7 @@ impl Appliance {
             refresh_token,
             domain,
         };
-        let body = json(refresh_token.len() + domain.len(), &request).map_err(Failed::Other)?;
+        let body = json(&request).map_err(Failed::Other)?;
         self.ask("POST", TOKENS, None, Some(&body), MAX_ANSWER, deadline)
     }
 }

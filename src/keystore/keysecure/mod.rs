@@ -191,7 +191,7 @@ impl KeySecure {
             material,
             name: name.as_str(),
         };
-        let body = json(material.len() + name.as_str().len(), &create).map_err(Failed::Other)?;
+        let body = json(&create).map_err(Failed::Other)?;
         // The appliance refuses a name that it has, so only one try can take effect, and which value
         // has won is seen afterwards.
         let (is_unclear, failed) =

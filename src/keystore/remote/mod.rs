@@ -428,11 +428,9 @@ pub(super) fn clean(text: &str) -> String {
     }
 }
 
-/// The JSON of `value`, of which `size` bytes are text, in one buffer that does not have to grow.
-/// Fails if a value is no text.
-pub(super) fn json(size: usize, value: &impl Serialize) -> Result<Secret, String> {
-    let mut body = Vec::with_capacity(6 * size + 1024);
-    serde_json::to_writer(&mut body, value).map_err(|e| e.to_string())?;
+/// The JSON of `value`. Fails if a value is no text.
+pub(super) fn json(value: &impl Serialize) -> Result<Secret, String> {
+    let body = serde_json::to_vec(value).map_err(|e| e.to_string())?;
     Ok(Secret::new(body))
 }
 

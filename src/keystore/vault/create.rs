@@ -51,13 +51,10 @@ impl Vault {
             return Ok(false);
         }
         let path = self.location(name);
-        let body = json(
-            2 * stored.len(),
-            &Versioned {
-                options: Options { cas: 0 },
-                data: Member(name, stored),
-            },
-        )
+        let body = json(&Versioned {
+            options: Options { cas: 0 },
+            data: Member(name, stored),
+        })
         .map_err(Failed::Other)?;
         // Only the first write can succeed, so it may be repeated: whoever has won is seen in the end.
         let mut answer = self.write(&path, &body, true, deadline)?;
@@ -96,7 +93,7 @@ impl Vault {
         let turn = self.creating.enter(name, deadline);
         let _turn = turn.ok_or(Failed::Busy)?;
         let path = self.location(name);
-        let body = json(2 * stored.len(), &Member(name, stored)).map_err(Failed::Other)?;
+        let body = json(&Member(name, stored)).map_err(Failed::Other)?;
         let (mut tries_left, mut may_be_ours) = (MAX_TRIES, false);
         let mut failed: Option<Failed> = None;
         loop {

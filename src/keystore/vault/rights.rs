@@ -36,7 +36,7 @@ impl Vault {
         let directory = directory.join("/");
         let key = format!("{directory}/{ANY_KEY}");
         let answer = (|| {
-            let body = json(key.len(), &Question { paths: [&key] }).ok()?;
+            let body = json(&Question { paths: [&key] }).ok()?;
             let token = self.keeper.token(deadline).ok()?;
             let (method, path) = ("POST", "/v1/sys/capabilities-self");
             let (site, body) = (&self.site, Some(&body));

@@ -10,7 +10,6 @@ use std::{
 
 use serde::Serialize;
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use super::{
     Jwt, Login, MAX_ANSWER, Settings,
@@ -272,21 +271,20 @@ impl Remoteness {
             role: &'a str,
             jwt: &'a str,
         }
-        let text =
-            |secret: &Secret| Zeroizing::new(String::from_utf8_lossy(secret.expose()).into_owned());
+        let text = |secret: &Secret| String::from_utf8_lossy(secret.expose()).into_owned();
         let (engine, body) = match &self.settings.login {
             Login::AppRole { engine, id, secret } => {
                 let body = AppRole {
                     role_id: id,
                     secret_id: &text(secret),
                 };
-                (engine, json(secret.len() + id.len(), &body))
+                (engine, json(&body))
             }
             Login::Kubernetes { engine, role, jwt } => {
                 let jwt = match jwt {
                     Jwt::Token(token) => text(token),
                     Jwt::File(file) => {
-                        let token = std::fs::read_to_string(file).map(Zeroizing::new);
+                        let token = std::fs::read_to_string(file);
                         let token = token.map_err(|e| {
                             Failed::Other(format!(
                                 "failed to read the file of vault.kubernetes.jwt: {e}: what begins \
@@ -294,11 +292,11 @@ impl Remoteness {
                                  such a file"
                             ))
                         })?;
-                        Zeroizing::new(token.trim().to_owned())
+                        token.trim().to_owned()
                     }
                 };
                 let body = Kubernetes { role, jwt: &jwt };
-                (engine, json(jwt.len() + role.len(), &body))
+                (engine, json(&body))
             }
         };
         let body = body.map_err(Failed::Other)?;

@@ -3,7 +3,6 @@
 use base64::Engine as _;
 use serde::Serialize;
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use super::{
     MAX_ANSWER, Transit, Vault,
@@ -31,13 +30,10 @@ impl Vault {
             return Ok(value.clone());
         };
         let url = format!("/v1/{}/encrypt/{}", path(engine), escape(key));
-        let plaintext = Zeroizing::new(BASE64.encode(value.expose()));
-        let body = json(
-            plaintext.len(),
-            &Plain {
-                plaintext: &plaintext,
-            },
-        )
+        let plaintext = BASE64.encode(value.expose());
+        let body = json(&Plain {
+            plaintext: &plaintext,
+        })
         .map_err(Failed::Other)?;
         let answer = self.ask("POST", &url, Some(&body), MAX_ANSWER, deadline)?;
         if answer.status != 200 {
@@ -72,12 +68,9 @@ impl Vault {
         };
         let url = format!("/v1/{}/decrypt/{}", path(engine), escape(key));
         let ciphertext = String::from_utf8_lossy(text.expose());
-        let body = json(
-            ciphertext.len(),
-            &Wrapped {
-                ciphertext: &ciphertext,
-            },
-        )
+        let body = json(&Wrapped {
+            ciphertext: &ciphertext,
+        })
         .map_err(Failed::Other)?;
         let answer = self.ask("POST", &url, Some(&body), MAX_ANSWER, deadline)?;
         if answer.status != 200 {
@@ -88,7 +81,6 @@ impl Vault {
         let Value::String(plaintext) = take(&mut json, "/data/plaintext") else {
             return Err(unusable("the answer has no plaintext"));
         };
-        let plaintext = Zeroizing::new(plaintext);
         BASE64
             .decode(plaintext.as_bytes())
             .map(Secret::new)
