@@ -19,7 +19,7 @@ use super::{
     pending::{Answer, Claim, Delivery, Pending},
     pipeline::{HEAD_START, StoreUse},
 };
-use crate::{deadline::Deadline, http::reply::Reply, keystore::KeyName, log::Cause};
+use crate::{deadline::Deadline, http::reply::Reply, keystore::KeyName};
 
 /// Changes of one name that may wait: a name that takes long must leave room for all others.
 const MAX_PARKED: usize = 128;
@@ -192,13 +192,13 @@ impl Server {
                     Task::Delete => "deleted",
                     _ => "created",
                 };
-                self.log.error_from_outside(Cause::Failure, || {
-                    format!(
-                        "key {:?} was {done} after its client had been answered 503: the key store \
-                         took too long",
-                        name.as_str()
-                    )
-                });
+                // Not limited: a key store that is slow makes others fail, too, and their lines must not
+                // hide this one. There can be as many as threads that take long.
+                self.log_error(&format!(
+                    "key {:?} was {done} after its client had been answered 503: the key store took \
+                     too long",
+                    name.as_str()
+                ));
             }
             None => {}
         }
