@@ -26,7 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const AUDIT: &str = "/v1/log/audit/trace";
 const BUG: &str = "internal server error";
 
-/// A key store in memory with bugs: what is done with a key called `bug` panics.
+/// A key store in memory with bugs: what is done with a key called `bug` panics, and one called `broken`
+/// can't be read.
 #[derive(Default)]
 struct Store {
     values: Mutex<BTreeMap<String, Vec<u8>>>,
@@ -56,7 +57,7 @@ impl Store {
         if name.as_str() == "slow" {
             let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
             self.most.fetch_max(inside, Ordering::SeqCst);
-            wait_for(PATIENCE, || {
+            wait_for(2 * PATIENCE, || {
                 self.is_open.load(Ordering::SeqCst).then_some(())
             });
             self.inside.fetch_sub(1, Ordering::SeqCst);
@@ -81,6 +82,9 @@ impl KeyStore for Store {
 
     fn get(&self, name: &KeyName, _: Deadline) -> Result<Secret, Error> {
         Self::bug(name);
+        if name.as_str() == "broken" {
+            return Err(Error::during("read the key")("it is broken"));
+        }
         let values = self.values.lock().unwrap();
         let value = values.get(name.as_str()).ok_or(Error::NotFound)?;
         Ok(Secret::new(value.clone()))
@@ -206,6 +210,30 @@ fn changes_of_a_name_come_one_after_the_other_as_they_were_asked_for() {
 }
 
 #[test]
+fn a_change_that_has_not_begun_when_the_server_ends_does_not_begin_any_more() {
+    let store = Arc::new(Store::default());
+    let mut server = Inside::start(store.clone());
+    let mut http2 = Http2::open(&server.root());
+    http2.ask("POST", "/v1/key/create/slow", "");
+    // They are audited as failures when the server ends.
+    http2.ask("DELETE", "/v1/key/delete/slow", "");
+    http2.ask("POST", "/v1/key/create/slow", "");
+    let count = |inside: &AtomicUsize, wanted| {
+        wait_for(PATIENCE, || {
+            (inside.load(Ordering::SeqCst) == wanted).then_some(())
+        })
+    };
+    assert!(count(&store.inside, 1).is_some());
+    std::thread::sleep(Duration::from_millis(300));
+    server.stop();
+    store.is_open.store(true, Ordering::SeqCst);
+    assert!(count(&store.inside, 0).is_some());
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(["slow"], *store.creates.lock().unwrap().clone());
+    assert!(store.values.lock().unwrap().contains_key("slow"));
+}
+
+#[test]
 fn more_changes_of_a_name_than_may_wait_are_refused_at_once() {
     let store = Arc::new(Store::default());
     let server = Inside::start(store.clone());
@@ -226,6 +254,32 @@ fn more_changes_of_a_name_than_may_wait_are_refused_at_once() {
     for stream in &streams[1..129] {
         assert_eq!(400, http2.answer(*stream).status);
     }
+}
+
+#[test]
+fn a_change_that_takes_effect_too_late_is_in_the_error_log_whatever_else_fails() {
+    let store = Arc::new(Store::default());
+    let server = Inside::start(store.clone());
+    let root = server.root();
+    let mut errors = Follower::start(&root, "/v1/log/error/trace");
+    let mut slow = Http2::open(&root);
+    slow.ask("POST", "/v1/key/create/slow", "");
+    slow.answer(1).is_failure(503, "timeout");
+    let is_told = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut root, began) = (root.connect(), Instant::now());
+            while !is_told.load(Ordering::SeqCst) && began.elapsed() < PATIENCE {
+                root.request("POST", "/v1/key/generate/broken", "{}")
+                    .is_failure(502, "bad gateway: failed to access key");
+            }
+        });
+        errors.until("requests failed within a second: left out of this log");
+        std::thread::sleep(Duration::from_millis(500));
+        store.is_open.store(true, Ordering::SeqCst);
+        errors.until("was created after its client had been answered 503");
+        is_told.store(true, Ordering::SeqCst);
+    });
 }
 
 #[test]

@@ -16,7 +16,7 @@ use common::{
 };
 use rustix::process::Signal;
 use rustls::HandshakeKind;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const DONE: &str = "the configuration is reloaded";
 const DISTRUSTED: &str = "client certificate has expired or is no longer trusted";
@@ -312,6 +312,27 @@ fn a_broken_file_changes_nothing_and_the_error_log_says_where_it_is_wrong() {
     reload(&server, DONE);
     assert_eq!(403, generate(&mut connection));
     assert!(server.is_running());
+}
+
+#[test]
+fn a_key_that_is_made_anew_replaces_the_one_in_the_cache() {
+    let server = start(&Identity::new("app"), |_| {});
+    let mut root = server.root().connect();
+    let mut ask = |path: &str, body: &Value| root.request("POST", path, body.to_string());
+    let sealed = |answer: &Value| json!({ "ciphertext": answer["ciphertext"] });
+    let old = ask("/v1/key/generate/my-key", &json!({})).json();
+    // Another server deletes it.
+    fs::remove_file(server.keys().join("my-key")).unwrap();
+    edit(&server, "keys: {fs", "keystore: {fs");
+    let file = server.file("config.yml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text + "keys: [{name: my-key}]\n").unwrap();
+    reload(&server, DONE);
+    // What the old one seals from now on, nobody could open when it has left the cache.
+    ask("/v1/key/decrypt/my-key", &sealed(&old)).is_failure(400, "ciphertext is not authentic");
+    let new = ask("/v1/key/generate/my-key", &json!({})).json();
+    let opened = ask("/v1/key/decrypt/my-key", &sealed(&new)).json();
+    assert_eq!(new["plaintext"], opened["plaintext"]);
 }
 
 #[test]

@@ -54,8 +54,6 @@ pub enum Error {
     NotFound,
     /// The key store is there but sealed.
     Sealed,
-    /// Too many create the same key at this moment.
-    Busy,
     /// Anything else: what was being done (`read "/keys/a"`), and why it failed.
     Unavailable {
         /// What was being done, to what: reads as "failed to ...".
@@ -94,7 +92,6 @@ impl fmt::Display for Error {
             Self::Exists => f.write_str("key does already exist"),
             Self::NotFound => f.write_str("key does not exist"),
             Self::Sealed => f.write_str("key store is sealed"),
-            Self::Busy => f.write_str("too many requests create the same key"),
             Self::Unavailable { during, source } => write!(f, "failed to {during}: {source}"),
         }
     }

@@ -19,7 +19,7 @@ use super::{
     pending::{Answer, Claim, Delivery, Pending},
     pipeline::{HEAD_START, StoreUse},
 };
-use crate::{deadline::Deadline, http::reply::Reply, keystore::KeyName, log::Cause};
+use crate::{deadline::Deadline, http::reply::Reply, keystore::KeyName};
 
 /// Changes of one name that may wait: a name that takes long must leave room for all others.
 const MAX_PARKED: usize = 128;
@@ -97,19 +97,15 @@ impl Changes {
         (settled, next)
     }
 
-    /// Answers all that is not done yet, at the end of the server.
+    /// Answers all that is not done yet, at the end of the server. What has not begun does not begin
+    /// any more.
     pub(super) fn give_up(&self) {
-        let claims: Vec<_> = self
-            .lock()
-            .values()
-            .flat_map(|line| {
-                let parked = line.parked.iter().map(|order| &order.claim);
-                std::iter::once(&line.running).chain(parked)
-            })
-            .filter_map(Claim::take)
-            .collect();
-        for exchange in claims {
-            exchange.answer(Err(Failure::Timeout));
+        let lines = std::mem::take(&mut *self.lock());
+        for Line { running, parked } in lines.into_values() {
+            let parked = parked.into_iter().map(|order| order.claim);
+            for claim in std::iter::once(running).chain(parked) {
+                claim.answer(Err(Failure::Timeout));
+            }
         }
     }
 }
@@ -138,8 +134,8 @@ impl Server {
             Ok(Some(order)) => self.carry_out(order),
             Ok(None) => {}
             Err(_) => {
-                if let Some(exchange) = claim.take() {
-                    return self.finish(exchange, Err(Failure::Overloaded), address);
+                if let Some(reply) = claim.answer(Err(Failure::Overloaded)) {
+                    return Answer::Now(reply);
                 }
             }
         }
@@ -159,7 +155,7 @@ impl Server {
             let Some(server) = server.upgrade() else {
                 return;
             };
-            let result = match deadline.has_passed(Instant::now()) {
+            let result = match claim.is_answered() || deadline.has_passed(Instant::now()) {
                 true => Err(Failure::Timeout),
                 false => guarded(|| job(&server, deadline)),
             };
@@ -188,20 +184,21 @@ impl Server {
         address: &Address,
         result: Result<Reply, Failure>,
     ) {
-        match claim.take() {
-            Some(exchange) => address.deliver(self, Delivery::Change(exchange, result)),
-            None if result.is_ok() => {
+        let is_done = result.is_ok();
+        match claim.answer(result) {
+            Some(reply) => address.deliver(self, Delivery::Change(reply)),
+            None if is_done => {
                 let done = match task {
                     Task::Delete => "deleted",
                     _ => "created",
                 };
-                self.log.error_from_outside(Cause::Failure, || {
-                    format!(
-                        "key {:?} was {done} after its client had been answered 503: the key store \
-                         took too long",
-                        name.as_str()
-                    )
-                });
+                // Not limited: a key store that is slow makes others fail, too, and their lines must not
+                // hide this one. There can be as many as threads that take long.
+                self.log_error(&format!(
+                    "key {:?} was {done} after its client had been answered 503: the key store took \
+                     too long",
+                    name.as_str()
+                ));
             }
             None => {}
         }

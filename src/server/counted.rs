@@ -24,7 +24,7 @@ impl Counted {
         self.metrics.count(Event::KeyStore(match &result {
             Ok(_) => Outcome::Success,
             Err(Error::Exists | Error::NotFound) => Outcome::Error,
-            Err(Error::Sealed | Error::Busy | Error::Unavailable { .. }) => Outcome::Failure,
+            Err(Error::Sealed | Error::Unavailable { .. }) => Outcome::Failure,
         }));
         result
     }

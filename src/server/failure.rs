@@ -95,7 +95,6 @@ impl Failure {
             keystore::Error::Exists => Self::KeyExists,
             keystore::Error::NotFound => Self::KeyNotFound,
             keystore::Error::Sealed => Self::Sealed,
-            keystore::Error::Busy => Self::Overloaded,
             keystore::Error::Unavailable { .. } => Self::KeyStore(task),
         }
     }

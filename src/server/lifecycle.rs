@@ -151,7 +151,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     }
     let store = open_key_store(&config.key_store, config.key_store_start, options.quiet)?;
     let missing_keys = match (
-        create_keys(&config.keys, store.as_ref()),
+        (config.keys.iter()).try_for_each(|name| create_key(name, store.as_ref())),
         config.key_store_start,
     ) {
         (Ok(()), _) => Vec::new(),
@@ -302,18 +302,19 @@ fn opened(
     store.map_err(Error::KeyStore)
 }
 
-/// Makes the keys that the configuration asks for; those that exist are left alone.
-pub(super) fn create_keys<'a>(
-    names: impl IntoIterator<Item = &'a KeyName>,
-    store: &dyn KeyStore,
-) -> Result<(), Error> {
-    names
-        .into_iter()
-        .try_for_each(|name| create_key(name, store))
+impl Server {
+    /// Makes the key `name`, which the configuration asks for, if there is none. The cache may still
+    /// hold an older key of this name that another server has deleted: it must not seal anything from
+    /// now on.
+    pub(super) fn create_key(&self, name: &KeyName) -> Result<(), Error> {
+        let created = create_key(name, self.store.as_ref());
+        self.cache.remove(name);
+        created
+    }
 }
 
 /// Makes the key `name` if there is none.
-pub(super) fn create_key(name: &KeyName, store: &dyn KeyStore) -> Result<(), Error> {
+fn create_key(name: &KeyName, store: &dyn KeyStore) -> Result<(), Error> {
     let fail = |why: String| Error::Key(name.clone(), why);
     let key = MasterKey::generate().map_err(|e| fail(e.to_string()))?;
     let deadline = Deadline::after(Instant::now(), KEY_TIMEOUT);

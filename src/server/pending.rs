@@ -2,11 +2,11 @@
 //!
 //! All that a waiting request holds is here, in its connection. The cache and the key store threads
 //! know its [`Address`] only, so a request that goes away takes its memory along. The one exception is
-//! a change of a key, whose job has the [`Exchange`]: it tells the audit log what really happened,
+//! a change of a key, whose job has the [`Exchange`], too: it tells the audit log what really happened,
 //! also when nobody waits any more.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -28,8 +28,9 @@ pub(super) enum Answer {
     Stream(Exchange, Stream),
 }
 
-/// An exchange that two can answer: the job that carries it out, and the deadline. The first to take
-/// it does.
+/// The exchange of a change, which two can answer: the job that carries it out, and the deadline. The
+/// first does. What came of a change is audited then, whoever hears of it: it holds nothing secret for
+/// which an answer would have to wait.
 #[derive(Clone)]
 pub(super) struct Claim(Arc<Mutex<Option<Exchange>>>);
 
@@ -38,9 +39,18 @@ impl Claim {
         Self(Arc::new(Mutex::new(Some(exchange))))
     }
 
-    /// The exchange, to be answered; `None` if it has been.
-    pub(super) fn take(&self) -> Option<Exchange> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Answers the exchange; `None` if it has been.
+    pub(super) fn answer(&self, result: Result<Reply>) -> Option<Reply> {
+        let exchange = self.lock().take()?;
+        Some(exchange.answer(result))
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Exchange>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -50,8 +60,8 @@ pub(super) enum Delivery {
     Key(Result<Arc<MasterKey>>),
     /// The names that it asked for.
     Names(Result<Reply>),
-    /// What came of its change.
-    Change(Exchange, Result<Reply>),
+    /// What came of its change, which is audited.
+    Change(Reply),
     /// Whether its audit line is written.
     Line(bool),
 }
@@ -67,7 +77,7 @@ pub(super) struct Pending {
 enum Waits {
     Key(Exchange, KeyUse, Option<Result<Arc<MasterKey>>>),
     Names(Exchange, Option<Result<Reply>>),
-    Change(Claim, Option<(Exchange, Result<Reply>)>),
+    Change(Claim, Option<Reply>),
     Line(Exchange, Reply, Option<bool>),
 }
 
@@ -123,27 +133,18 @@ impl Pending {
         }
     }
 
-    /// Takes what it waits for out of `delivery`. What comes too late, or is for somebody else, stays.
-    pub(super) fn take(&mut self, delivery: &mut Option<Delivery>) {
-        *delivery = match (&mut self.waits, delivery.take()) {
-            (Waits::Key(_, _, came @ None), Some(Delivery::Key(key))) => {
-                *came = Some(key);
-                None
+    /// Takes what it waits for. `false` if that is for somebody else, or comes too late.
+    pub(super) fn take(&mut self, delivery: Delivery) -> bool {
+        match (&mut self.waits, delivery) {
+            (Waits::Key(_, _, came @ None), Delivery::Key(key)) => *came = Some(key),
+            (Waits::Names(_, came @ None), Delivery::Names(names)) => *came = Some(names),
+            (Waits::Change(_, came @ None), Delivery::Change(reply)) => *came = Some(reply),
+            (Waits::Line(_, _, came @ None), Delivery::Line(is_written)) => {
+                *came = Some(is_written)
             }
-            (Waits::Names(_, came @ None), Some(Delivery::Names(names))) => {
-                *came = Some(names);
-                None
-            }
-            (Waits::Change(_, came @ None), Some(Delivery::Change(exchange, result))) => {
-                *came = Some((exchange, result));
-                None
-            }
-            (Waits::Line(_, _, came @ None), Some(Delivery::Line(is_written))) => {
-                *came = Some(is_written);
-                None
-            }
-            (_, delivery) => delivery,
+            _ => return false,
         }
+        true
     }
 
     /// Its time is over: unless its answer is there or on its way, it is that it took too long.
@@ -158,11 +159,9 @@ impl Pending {
             Waits::Line(_, _, came) => {
                 came.get_or_insert(false);
             }
-            Waits::Change(claim, came) => {
-                if let Some(exchange) = claim.take() {
-                    *came = Some((exchange, Err(Failure::Timeout)));
-                }
-            }
+            // One that has been answered is on its way.
+            Waits::Change(claim, came @ None) => *came = claim.answer(Err(Failure::Timeout)),
+            Waits::Change(..) => {}
         }
     }
 
@@ -174,27 +173,25 @@ impl Pending {
             Waits::Key(exchange, _, Some(Err(failure))) => (exchange, Err(failure)),
             Waits::Names(exchange, Some(result)) => (exchange, result),
             Waits::Key(exchange, _, None) | Waits::Names(exchange, None) => (exchange, Err(late)),
-            Waits::Change(_, Some((exchange, result))) => (exchange, result),
-            Waits::Change(claim, None) => match claim.take() {
-                Some(exchange) => (exchange, Err(late)),
-                None => return Answer::Now(late.reply()),
-            },
+            Waits::Change(_, Some(reply)) => return Answer::Now(reply),
+            Waits::Change(claim, None) => {
+                let reply = claim.answer(Err(Failure::Timeout));
+                return Answer::Now(reply.unwrap_or_else(|| late.reply()));
+            }
             Waits::Line(exchange, reply, Some(true)) => (exchange, Ok(reply)),
             Waits::Line(exchange, ..) => (exchange, Err(Failure::NotAudited)),
         };
         server.finish(exchange, result, address)
     }
 
-    /// Ends it where nobody will hear the answer. The audit log hears that there was none, or what
-    /// came of a change; one that is not done yet is answered by its job.
+    /// Ends it where nobody will hear the answer, and the audit log hears that there was none. A change
+    /// is answered by its job.
     pub(super) fn abandon(self) {
-        let (exchange, result) = match self.waits {
+        match self.waits {
             Waits::Key(exchange, ..) | Waits::Names(exchange, _) | Waits::Line(exchange, ..) => {
-                (exchange, Err(Failure::Timeout))
+                exchange.answer(Err(Failure::Timeout));
             }
-            Waits::Change(_, Some((exchange, result))) => (exchange, result),
-            Waits::Change(_, None) => return,
-        };
-        exchange.answer(result);
+            Waits::Change(..) => {}
+        }
     }
 }

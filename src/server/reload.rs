@@ -120,8 +120,8 @@ impl Reloader {
         let fresh = State::new(&config, material);
         lifecycle::check_audit(&config)?;
         let known = &self.config.keys;
-        let new_keys = config.keys.iter().filter(|name| !known.contains(name));
-        lifecycle::create_keys(new_keys, server.store.as_ref())?;
+        let mut new_keys = config.keys.iter().filter(|name| !known.contains(name));
+        new_keys.try_for_each(|name| server.create_key(name))?;
 
         // From here on nothing can fail.
         let Ok(()) = server.change_state(|state| {

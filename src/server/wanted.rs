@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Server, lifecycle};
+use super::Server;
 use crate::{keystore::KeyName, panics::survive};
 
 /// How often it is looked whether the key store is available.
@@ -55,7 +55,7 @@ pub(super) fn start(server: &Arc<Server>, names: Vec<KeyName>) -> io::Result<()>
 impl Missing {
     /// Tries to create the key. The error log hears of what is new.
     fn is_created(&mut self, server: &Server) -> bool {
-        match lifecycle::create_key(&self.name, server.store.as_ref()) {
+        match server.create_key(&self.name) {
             Ok(()) => {
                 if self.complaint.is_some() {
                     let name = self.name.as_str();

@@ -81,6 +81,13 @@ impl Inside {
         }
     }
 
+    /// Ends it, while the key store may still be busy.
+    pub fn stop(&mut self) {
+        if let Some(threads) = self.threads.take() {
+            self.server.stop(threads, Duration::ZERO);
+        }
+    }
+
     pub fn root(&self) -> Client {
         let certificate = self.certificate.chain[0].clone();
         Client::new(self.address, certificate, Some(&self.root))
@@ -89,8 +96,6 @@ impl Inside {
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        if let Some(threads) = self.threads.take() {
-            self.server.stop(threads, Duration::ZERO);
-        }
+        self.stop();
     }
 }

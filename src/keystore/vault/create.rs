@@ -90,8 +90,8 @@ impl Vault {
         stored: &Secret,
         deadline: Deadline,
     ) -> Result<bool, Failed> {
-        let turn = self.creating.enter(name, deadline);
-        let _turn = turn.ok_or(Failed::Busy)?;
+        let busy = || Failed::Other("the same key was being created all the time".to_owned());
+        let _turn = self.creating.enter(name, deadline).ok_or_else(busy)?;
         let path = self.location(name);
         let body = json(&Member(name, stored)).map_err(Failed::Other)?;
         let (mut tries_left, mut may_be_ours) = (MAX_TRIES, false);

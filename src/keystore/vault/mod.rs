@@ -311,7 +311,6 @@ impl Vault {
             let during = format!("{what} in Vault");
             match failed {
                 Failed::Sealed => Error::Sealed,
-                Failed::Busy => Error::Busy,
                 Failed::NoToken(e) => e,
                 Failed::Deleted => Error::during(during)(
                     "version 1 of the secret is deleted or destroyed in Vault, but not its metadata: \

@@ -43,8 +43,6 @@ pub(super) struct Remoteness {
 /// Why something was not done.
 pub(super) enum Failed {
     Sealed,
-    /// The same key is being created, and others wait for that.
-    Busy,
     /// There is no token to ask with.
     NoToken(Error),
     /// A version of the secret is there, but marked as deleted.
@@ -66,7 +64,6 @@ impl From<Failed> for Error {
     fn from(failed: Failed) -> Self {
         match failed {
             Failed::Sealed => Self::Sealed,
-            Failed::Busy => Self::Busy,
             Failed::NoToken(e) => e,
             Failed::NoAnswer(e) => Self::during("ask Vault")(e),
             Failed::Deleted => Self::during("ask Vault")("the secret is deleted"),

@@ -1,4 +1,5 @@
-//! One thread at a time for each name, and few that wait for that.
+//! One thread at a time for each name. Requests do not come here together: the server lets one of a name
+//! through. The threads that create what the configuration asks for come by themselves.
 
 use std::{
     collections::HashSet,
@@ -8,59 +9,38 @@ use std::{
 
 use crate::{deadline::Deadline, keystore::KeyName};
 
-/// So many threads wait, for whatever name. The server has eight for the key store: a name that takes
-/// long must leave enough of them to all others.
-const MAX_WAITING: usize = 2;
-
 /// Lets one thread at a time do something with a name.
 #[derive(Default)]
 pub(super) struct Turnstile {
-    state: Mutex<State>,
+    names: Mutex<HashSet<KeyName>>,
     left: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    names: HashSet<KeyName>,
-    waiting: usize,
 }
 
 pub(super) struct Turn<'a>(&'a Turnstile, &'a KeyName);
 
 impl Turnstile {
-    /// Waits until nobody else has `name`; `None` if too many wait already, or that takes too long.
+    /// Waits until nobody else has `name`; `None` if that takes too long.
     pub(super) fn enter<'a>(&'a self, name: &'a KeyName, deadline: Deadline) -> Option<Turn<'a>> {
-        let mut state = self.lock();
-        if state.names.insert(name.clone()) {
-            return Some(Turn(self, name));
-        }
-        if state.waiting == MAX_WAITING {
-            return None;
-        }
-        state.waiting += 1;
-        let has_entered = loop {
+        let mut names = self.lock();
+        while !names.insert(name.clone()) {
             let left = deadline.remaining(Instant::now());
             if left.is_zero() {
-                break false;
+                return None;
             }
-            let woken = self.left.wait_timeout(state, left);
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
-            if state.names.insert(name.clone()) {
-                break true;
-            }
-        };
-        state.waiting -= 1;
-        has_entered.then(|| Turn(self, name))
+            let woken = self.left.wait_timeout(names, left);
+            names = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Some(Turn(self, name))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashSet<KeyName>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.lock().names.remove(self.1);
+        self.0.lock().remove(self.1);
         self.0.left.notify_all();
     }
 }
@@ -76,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_takes_long_holds_up_few_threads_and_no_other_name() {
+    fn one_thread_at_a_time_has_a_name_and_others_have_other_names() {
         let turnstile = Turnstile::default();
         let deadline = Deadline::after(Instant::now(), Duration::from_secs(60));
         let name = |name| KeyName::parse(name).unwrap();
@@ -84,7 +64,7 @@ mod tests {
         let turn = turnstile.enter(&slow, deadline).unwrap();
         let inside = AtomicUsize::new(0);
         thread::scope(|scope| {
-            let waiting: Vec<_> = (0..MAX_WAITING)
+            let waiting: Vec<_> = (0..3)
                 .map(|_| {
                     scope.spawn(|| {
                         let _turn = turnstile.enter(&slow, deadline).unwrap();
@@ -94,11 +74,8 @@ mod tests {
                     })
                 })
                 .collect();
-            while turnstile.lock().waiting < MAX_WAITING {
-                thread::yield_now();
-            }
-            assert!(turnstile.enter(&slow, deadline).is_none(), "it would wait");
             assert!(turnstile.enter(&other, deadline).is_some());
+            thread::sleep(Duration::from_millis(50));
             assert!(waiting.iter().all(|thread| !thread.is_finished()));
             drop(turn);
         });
@@ -110,10 +87,9 @@ mod tests {
         let turnstile = Turnstile::default();
         let name = KeyName::parse("a").unwrap();
         let at_once = Deadline::after(Instant::now(), Duration::ZERO);
-        let _turn = turnstile.enter(&name, at_once).unwrap();
-        for _ in 0..=MAX_WAITING {
-            assert!(turnstile.enter(&name, at_once).is_none());
-        }
-        assert_eq!(0, turnstile.lock().waiting);
+        let turn = turnstile.enter(&name, at_once).unwrap();
+        assert!(turnstile.enter(&name, at_once).is_none());
+        drop(turn);
+        assert!(turnstile.enter(&name, at_once).is_some());
     }
 }

@@ -27,27 +27,21 @@ pub(in crate::server) struct Address {
 }
 
 impl Address {
-    /// Hands in what the request waits for and wakes a worker. If the request has ended meanwhile,
-    /// a change is audited as what it was, and nothing else happens.
+    /// Hands in what the request waits for and wakes a worker, unless the request has ended meanwhile.
     pub(in crate::server) fn deliver(&self, server: &Server, delivery: Delivery) {
-        let mut delivery = Some(delivery);
-        if let Some(connection) = self.connection.upgrade() {
-            connection.with(server, |inner| {
-                if let Some(pending) = inner.pending(self.request) {
-                    pending.take(&mut delivery);
+        let Some(connection) = self.connection.upgrade() else {
+            return;
+        };
+        connection.with(server, |inner| {
+            let pending = inner.pending(self.request);
+            if pending.is_some_and(|pending| pending.take(delivery)) {
+                // From now on it is up to the client, as with every answer.
+                if matches!(inner.stage, Stage::Waiting(_)) && !inner.is_stalled {
+                    connection.set_deadline(server, Instant::now() + WRITE_TIMEOUT);
                 }
-                if delivery.is_none() {
-                    // From now on it is up to the client, as with every answer.
-                    if matches!(inner.stage, Stage::Waiting(_)) && !inner.is_stalled {
-                        connection.set_deadline(server, Instant::now() + WRITE_TIMEOUT);
-                    }
-                    server.arm(&connection, &inner.socket, Wait::Writable);
-                }
-            });
-        }
-        if let Some(Delivery::Change(exchange, result)) = delivery {
-            exchange.answer(result);
-        }
+                server.arm(&connection, &inner.socket, Wait::Writable);
+            }
+        });
     }
 }
 

@@ -4,7 +4,11 @@ use super::*;
 use crate::{
     http::reply::Reply,
     keystore::mem::Mem,
-    server::{pending::Delivery, routes, tests::start},
+    server::{
+        pending::{Claim, Delivery},
+        routes,
+        tests::start,
+    },
 };
 
 /// A connection without TLS, and the client's end of it.
@@ -60,15 +64,25 @@ fn output_for_a_client_that_is_always_behind_does_not_grow() {
     }
 }
 
+/// A request that is under way.
+fn exchange(server: &Server, path: &str) -> Exchange {
+    let (path, route) = (path.to_owned(), routes::find(path));
+    Exchange::begin(server, route, path, &"app".into(), Instant::now())
+}
+
 /// A connection whose request waits for names, and the client's end of it. No worker knows it.
 fn waiting(server: &Server) -> (Arc<Connection>, TcpStream) {
+    waiting_for(
+        server,
+        Pending::for_names(exchange(server, "/v1/key/list/*")),
+    )
+}
+
+fn waiting_for(server: &Server, pending: Pending) -> (Arc<Connection>, TcpStream) {
     let (mut inner, client) = pair();
-    let path = "/v1/key/list/*".to_owned();
-    let route = routes::find(&path);
-    let exchange = Exchange::begin(server, route, path, &"app".into(), inner.now);
     inner.requests = 1;
     inner.stage = Stage::Waiting(Box::new(Waiting {
-        pending: Pending::for_names(exchange),
+        pending,
         unread: None,
         frame: Frame {
             is_http11: true,
@@ -145,4 +159,19 @@ fn an_answer_that_nobody_hears_is_no_success() {
     connection.drain(&server, true);
     assert_eq!(0, client.read(&mut [0]).unwrap());
     assert_eq!([0, 1], counts(&server));
+}
+
+#[test]
+fn a_change_that_was_done_is_a_success_also_if_a_bug_closes_its_connection() {
+    let server = start(Arc::new(Mem::new()));
+    let claim = Claim::new(exchange(&server, "/v1/key/create/my-key"));
+    let pending = Pending::for_change(claim.clone(), Instant::now());
+    let (connection, mut client) = waiting_for(&server, pending);
+    let reply = claim.answer(Ok(Reply::empty())).unwrap();
+    connection
+        .address(1)
+        .deliver(&server, Delivery::Change(reply));
+    connection.with(&server, |_| -> () { panic!("a bug") });
+    assert_eq!(0, client.read(&mut [0]).unwrap());
+    assert_eq!([1, 0], counts(&server));
 }
