@@ -4,22 +4,18 @@
 
 use std::{borrow::Cow, fmt};
 
-use aes_gcm::{
-    Aes256Gcm,
-    aead::{AeadInOut, KeyInit},
-};
 use base64::Engine;
-use chacha20poly1305::ChaCha20Poly1305;
+use kes_aead::Cipher;
 use serde::Deserialize;
 
 use super::{Algorithm, BASE64, MasterKey, Members, Text, key::IV_SIZE, read_members};
 use crate::secret::{self, Secret};
 
 /// Size of the nonce of both AEADs, in bytes.
-const NONCE_SIZE: usize = 12;
+const NONCE_SIZE: usize = kes_aead::NONCE;
 
 /// Size of the tag of both AEADs, in bytes.
-const TAG_SIZE: usize = 16;
+const TAG_SIZE: usize = kes_aead::TAG;
 
 /// Why a plaintext can't be sealed.
 #[derive(Debug)]
@@ -298,14 +294,8 @@ fn seal_raw(
     let message_key = key.message_key(algorithm, iv);
     let mut bytes = Vec::with_capacity(plaintext.len() + TAG_SIZE);
     bytes.extend_from_slice(plaintext);
-    let (key, nonce) = ((&*message_key).into(), nonce.into());
-    secret::on_wiped_stack(|| match algorithm {
-        Algorithm::Aes256 => Aes256Gcm::new(key).encrypt_in_place(nonce, context, &mut bytes),
-        Algorithm::ChaCha20 => {
-            ChaCha20Poly1305::new(key).encrypt_in_place(nonce, context, &mut bytes)
-        }
-    })
-    .map_err(|_| SealError::TooLong)?;
+    secret::on_wiped_stack(|| cipher(algorithm).seal(&message_key, nonce, context, &mut bytes))
+        .map_err(|_| SealError::TooLong)?;
     Ok(bytes)
 }
 
@@ -319,15 +309,16 @@ fn open_raw(
     context: &[u8],
 ) -> Result<Secret, OpenError> {
     let message_key = key.message_key(algorithm, iv);
-    let (key, nonce) = ((&*message_key).into(), nonce.into());
-    secret::on_wiped_stack(|| match algorithm {
-        Algorithm::Aes256 => Aes256Gcm::new(key).decrypt_in_place(nonce, context, &mut bytes),
-        Algorithm::ChaCha20 => {
-            ChaCha20Poly1305::new(key).decrypt_in_place(nonce, context, &mut bytes)
-        }
-    })
-    .map_err(|_| OpenError::NotAuthentic)?;
+    secret::on_wiped_stack(|| cipher(algorithm).open(&message_key, nonce, context, &mut bytes))
+        .map_err(|_| OpenError::NotAuthentic)?;
     Ok(Secret::new(bytes))
+}
+
+fn cipher(algorithm: Algorithm) -> Cipher {
+    match algorithm {
+        Algorithm::Aes256 => Cipher::Aes256Gcm,
+        Algorithm::ChaCha20 => Cipher::ChaCha20Poly1305,
+    }
 }
 
 #[cfg(test)]
