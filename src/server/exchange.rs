@@ -128,7 +128,8 @@ impl Exchange {
             && !reply.body.is_empty()
     }
 
-    /// Hands the audit event over ahead of the answer, which is let go or refused at `address` when the log knows what became of the line. `false` if the log can't take it.
+    /// Hands the audit event over ahead of the answer, which is let go or refused at `address` when the
+    /// log knows what became of the line. `false` if the log can't take it.
     pub(super) fn hold(&mut self, address: Address, server: &Server) -> bool {
         let took = self.arrived.elapsed();
         let (event, server) = (self.event(200, took), server.me());
