@@ -11,7 +11,7 @@ use granit_parser::{
     ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, Tag,
 };
 
-use super::Position;
+use super::{MAX_FILE, Position};
 
 /// How deep values may be nested. Formats of configuration files need ten levels.
 const MAX_DEPTH: usize = 64;
@@ -134,8 +134,9 @@ pub(super) fn parse(text: &str) -> Result<Node, Fault> {
         anchors: HashMap::new(),
         items: Vec::new(),
         entries: Vec::new(),
-        // Without aliases each value takes a byte of the file at least.
-        values_left: text.len() + 1,
+        // Without aliases each value takes a byte of the file at least. With them, a small file may have
+        // as many as the largest without.
+        values_left: MAX_FILE as usize + 1,
     };
     let mut document = None;
     loop {

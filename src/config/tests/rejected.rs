@@ -207,6 +207,14 @@ fn aliases_work_but_do_not_blow_up_the_file() {
     );
     assert!(config.policies.allows("y", "/b"));
 
+    // A long list that many policies share is longer, written out, than the file.
+    let paths = "/version, ".repeat(300);
+    let mut shared = format!("policy:\n  p: {{ paths: &p [{paths}] }}\n");
+    for number in 0..300 {
+        shared += &format!("  p{number}: {{ paths: *p, identities: [i{number}] }}\n");
+    }
+    assert!(load(&shared).policies.allows("i299", "/version"));
+
     let mut laughs = String::from("policy:\n  l0: &l0 [x, x, x, x, x, x, x, x, x, x]\n");
     for i in 1..9 {
         let list = vec![format!("*l{}", i - 1); 10].join(", ");
