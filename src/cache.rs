@@ -87,14 +87,9 @@ impl<V: Clone, W> Cache<V, W> {
             stale: HashMap::new(),
             next_id: 0,
         };
-        let shared = Shared {
-            state: Mutex::new(state),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
-        };
-        Self {
-            shared: Arc::new(shared),
-        }
+        let shared =
+            Shared { state: Mutex::new(state), hits: AtomicU64::new(0), misses: AtomicU64::new(0) };
+        Self { shared: Arc::new(shared) }
     }
 
     /// The value of `name` if it is here and fresh; this uses it.
@@ -210,9 +205,7 @@ impl<V: Clone, W> Cache<V, W> {
 
 impl<V, W> Clone for Cache<V, W> {
     fn clone(&self) -> Self {
-        Self {
-            shared: self.shared.clone(),
-        }
+        Self { shared: self.shared.clone() }
     }
 }
 
@@ -333,10 +326,7 @@ impl<V, W> State<V, W> {
             return;
         };
         let (newer, older) = (moved.newer, moved.older);
-        *self
-            .index
-            .get_mut(&moved.name)
-            .expect("every entry is in the index") = at;
+        *self.index.get_mut(&moved.name).expect("every entry is in the index") = at;
         self.set_older(newer, at);
         self.set_newer(older, at);
     }
@@ -403,11 +393,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    const FOR_EVER: Expiry = Expiry {
-        any: None,
-        unused: None,
-        offline: None,
-    };
+    const FOR_EVER: Expiry = Expiry { any: None, unused: None, offline: None };
 
     fn key(number: usize) -> KeyName {
         KeyName::parse(&format!("key-{number}")).unwrap()
@@ -437,10 +423,7 @@ mod tests {
         assert_eq!(None, cache.get(&key(1), now));
         assert_eq!(vec![1, 2, 3, 4], cache.complete(ticket, Some(7), now));
         assert_eq!(Some(7), cache.get(&key(1), now));
-        assert!(matches!(
-            cache.get_or_wait(&key(1), 5, now),
-            Lookup::Hit(7, 5)
-        ));
+        assert!(matches!(cache.get_or_wait(&key(1), 5, now), Lookup::Hit(7, 5)));
         assert_eq!((2, 4), (cache.hits(), cache.misses()));
     }
 
@@ -459,10 +442,7 @@ mod tests {
         let stale = fetch(&cache, &key(1), 1, now);
         cache.remove(&key(1));
         let fresh = fetch(&cache, &key(1), 2, now);
-        assert!(matches!(
-            cache.get_or_wait(&key(1), 3, now),
-            Lookup::Waiting
-        ));
+        assert!(matches!(cache.get_or_wait(&key(1), 3, now), Lookup::Waiting));
         assert_eq!(vec![1], cache.complete(stale, Some(10), now));
         assert_eq!(None, cache.get(&key(1), now));
         assert_eq!(vec![2, 3], cache.complete(fresh, Some(20), now));
@@ -485,11 +465,7 @@ mod tests {
     #[test]
     fn entries_leave_when_too_old_or_unused() {
         let start = Instant::now();
-        let expiry = Expiry {
-            any: Some(10 * SECOND),
-            unused: Some(3 * SECOND),
-            offline: None,
-        };
+        let expiry = Expiry { any: Some(10 * SECOND), unused: Some(3 * SECOND), offline: None };
         let cache = TestCache::new(10, expiry);
         put(&cache, &key(1), 1, start);
         put(&cache, &key(2), 2, start);
@@ -506,11 +482,8 @@ mod tests {
     #[test]
     fn without_a_key_store_entries_live_for_exactly_the_offline_time() {
         let start = Instant::now();
-        let expiry = Expiry {
-            any: Some(10 * SECOND),
-            unused: Some(3 * SECOND),
-            offline: Some(20 * SECOND),
-        };
+        let expiry =
+            Expiry { any: Some(10 * SECOND), unused: Some(3 * SECOND), offline: Some(20 * SECOND) };
         let at = |millis| start + Duration::from_millis(millis);
         let cache = TestCache::new(10, expiry);
         put(&cache, &key(1), 1, start);
@@ -532,11 +505,7 @@ mod tests {
     #[test]
     fn without_an_offline_time_it_does_not_matter_if_the_key_store_is_available() {
         let start = Instant::now();
-        let expiry = Expiry {
-            any: None,
-            unused: Some(3 * SECOND),
-            offline: None,
-        };
+        let expiry = Expiry { any: None, unused: Some(3 * SECOND), offline: None };
         let cache = TestCache::new(10, expiry);
         put(&cache, &key(1), 1, start);
         cache.set_offline(Some(start));
@@ -548,10 +517,7 @@ mod tests {
     fn a_new_expiry_holds_for_entries_that_are_here() {
         let (cache, now) = (TestCache::new(10, FOR_EVER), Instant::now());
         put(&cache, &key(1), 1, now);
-        cache.set_expiry(Expiry {
-            any: Some(SECOND),
-            ..FOR_EVER
-        });
+        cache.set_expiry(Expiry { any: Some(SECOND), ..FOR_EVER });
         assert_eq!(None, cache.get(&key(1), now + SECOND));
     }
 
@@ -587,10 +553,7 @@ mod tests {
     impl Model {
         fn is_due(&self, fetched_at: Instant, last_used: Instant, now: Instant) -> bool {
             self.expiry.any.is_some_and(|any| fetched_at + any <= now)
-                || self
-                    .expiry
-                    .unused
-                    .is_some_and(|idle| last_used + idle <= now)
+                || self.expiry.unused.is_some_and(|idle| last_used + idle <= now)
         }
 
         fn get(&mut self, name: usize, now: Instant) -> Option<u32> {
@@ -698,11 +661,7 @@ mod tests {
                         0 => None,
                         seconds => Some(2 * seconds as u32 * SECOND),
                     };
-                    model.expiry = Expiry {
-                        any: limit(),
-                        unused: limit(),
-                        offline: None,
-                    };
+                    model.expiry = Expiry { any: limit(), unused: limit(), offline: None };
                     cache.set_expiry(model.expiry);
                 }
                 _ => now += below(3) as u32 * SECOND,

@@ -137,10 +137,7 @@ pub fn not_before(der: &[u8]) -> Result<UnixTime, Error> {
 /// # Errors
 /// [`Error`] if `der` is no certificate.
 pub fn lifetime(der: &[u8]) -> Result<Duration, Error> {
-    let Validity {
-        not_before,
-        not_after,
-    } = validity(der)?;
+    let Validity { not_before, not_after } = validity(der)?;
     let end = not_after.to_unix_duration();
     Ok(end.saturating_sub(not_before.to_unix_duration()))
 }
@@ -150,18 +147,13 @@ pub fn lifetime(der: &[u8]) -> Result<Duration, Error> {
 /// # Errors
 /// [`Error`] if `der` is no certificate.
 pub fn valid_between(der: &[u8]) -> Result<(u64, u64), Error> {
-    let Validity {
-        not_before,
-        not_after,
-    } = validity(der)?;
+    let Validity { not_before, not_after } = validity(der)?;
     let seconds = |time: x509_cert::time::Time| time.to_unix_duration().as_secs();
     Ok((seconds(not_before), seconds(not_after)))
 }
 
 fn validity(der: &[u8]) -> Result<Validity, Error> {
-    parts(der)
-        .and_then(|parts| Validity::from_der(parts.validity))
-        .map_err(Error)
+    parts(der).and_then(|parts| Validity::from_der(parts.validity)).map_err(Error)
 }
 
 /// Whom a DER certificate names, such as `CN=app` (RFC 4514).
@@ -258,9 +250,7 @@ pub fn hosts(der: &[u8]) -> Vec<String> {
         }
         _ => None,
     };
-    names.map_or(Vec::new(), |names| {
-        names.0.into_iter().filter_map(host).collect()
-    })
+    names.map_or(Vec::new(), |names| names.0.into_iter().filter_map(host).collect())
 }
 
 /// What the issuer of a certificate signed, and how.
@@ -291,9 +281,7 @@ pub fn signed(der: &[u8]) -> Result<Signed<'_>, Error> {
             issuer: content(parts.issuer, Tag::Sequence)?,
             message: parts.signed,
             algorithm: content(outer, Tag::Sequence)?,
-            signature: signature.as_bytes().ok_or(der::ErrorKind::Value {
-                tag: Tag::BitString,
-            })?,
+            signature: signature.as_bytes().ok_or(der::ErrorKind::Value { tag: Tag::BitString })?,
         })
     };
     read().map_err(Error)
@@ -305,12 +293,8 @@ fn extension<T: AssociatedOid + for<'a> Decode<'a>>(der: &[u8]) -> der::Result<O
         return Ok(None);
     };
     let extensions = Extensions::from_der(extensions)?;
-    let found = extensions
-        .iter()
-        .find(|extension| extension.extn_id == T::OID);
-    found
-        .map(|found| T::from_der(found.extn_value.as_bytes()))
-        .transpose()
+    let found = extensions.iter().find(|extension| extension.extn_id == T::OID);
+    found.map(|found| T::from_der(found.extn_value.as_bytes())).transpose()
 }
 
 /// Parts of a certificate, each a whole DER element as it stands there.
@@ -339,10 +323,7 @@ fn parts(der: &[u8]) -> der::Result<Parts<'_>> {
     let signature = certificate.tlv_bytes()?;
     certificate.finish(())?;
     let mut tbs = SliceReader::new(content(signed, Tag::Sequence)?)?;
-    let explicit = |number| Tag::ContextSpecific {
-        constructed: true,
-        number,
-    };
+    let explicit = |number| Tag::ContextSpecific { constructed: true, number };
     let has_version = tbs.peek_tag()? == explicit(TagNumber::N0);
     if has_version {
         tbs.tlv_bytes()?;
@@ -388,13 +369,11 @@ fn content(element: &[u8], tag: Tag) -> der::Result<&[u8]> {
 
 fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            // Writing to a `String` cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a `String` cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

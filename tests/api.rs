@@ -54,14 +54,8 @@ fn decrypt(client: &Client, key: &str, ciphertext: &[u8], context: &[u8]) -> Res
 }
 
 fn not_found(answer: &Response) {
-    assert_eq!(
-        (404, "404 page not found\n"),
-        (answer.status, answer.text())
-    );
-    assert_eq!(
-        Some("text/plain; charset=utf-8"),
-        answer.header("Content-Type")
-    );
+    assert_eq!((404, "404 page not found\n"), (answer.status, answer.text()));
+    assert_eq!(Some("text/plain; charset=utf-8"), answer.header("Content-Type"));
     assert_eq!(Some("nosniff"), answer.header("X-Content-Type-Options"));
     assert_eq!(Some("Status, Error"), answer.header("Trailer"));
 }
@@ -83,12 +77,8 @@ fn the_version_is_told_to_anyone() {
 fn a_body_that_nobody_wants_is_ignored() {
     let server = start();
     let mut connection = server.root().connect();
-    connection
-        .request("GET", "/version", "{ what?")
-        .is_json_success();
-    connection
-        .request("POST", "/v1/key/create/a", "[1, 2")
-        .is_empty_success();
+    connection.request("GET", "/version", "{ what?").is_json_success();
+    connection.request("POST", "/v1/key/create/a", "[1, 2").is_empty_success();
     connection.send(chunked("DELETE", "/v1/key/delete/a", &[b'x'; 5000], 700));
     connection.response().is_empty_success();
     connection.request("GET", "/version", "").is_json_success();
@@ -108,10 +98,7 @@ fn a_created_key_is_a_file_with_32_random_bytes() {
         let value: serde_json::Value = serde_json::from_str(&read(name)).unwrap();
         let bytes = from_base64(value["bytes"].as_str().unwrap());
         assert_eq!((32, stored_key(&bytes)), (bytes.len(), read(name)));
-        let mode = fs::metadata(server.keys().join(name))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = fs::metadata(server.keys().join(name)).unwrap().permissions().mode();
         assert_eq!(0o600, mode & 0o777);
     }
     assert_ne!(read("a"), read("b"));
@@ -124,10 +111,8 @@ fn a_key_is_created_once_only() {
     root.post("/v1/key/create/a", "").is_empty_success();
     let before = fs::read(server.keys().join("a")).unwrap();
     let import = json!({ "bytes": base64(KEY) }).to_string();
-    root.post("/v1/key/create/a", "")
-        .is_failure(400, "key does already exist");
-    root.post("/v1/key/import/a", &import)
-        .is_failure(400, "key does already exist");
+    root.post("/v1/key/create/a", "").is_failure(400, "key does already exist");
+    root.post("/v1/key/import/a", &import).is_failure(400, "key does already exist");
     assert_eq!(before, fs::read(server.keys().join("a")).unwrap());
     assert_eq!(["a"], *server.key_files());
 }
@@ -140,10 +125,7 @@ fn of_many_who_create_the_same_key_one_succeeds() {
         .into_iter()
         .map(|client| std::thread::spawn(move || client.post("/v1/key/create/a", "").status))
         .collect();
-    let mut statuses: Vec<_> = threads
-        .into_iter()
-        .map(|thread| thread.join().unwrap())
-        .collect();
+    let mut statuses: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
     statuses.sort_unstable();
     assert_eq!([200, 400, 400, 400, 400, 400, 400, 400], *statuses);
     assert_eq!(["a"], *server.key_files());
@@ -153,14 +135,8 @@ fn of_many_who_create_the_same_key_one_succeeds() {
 fn an_imported_key_is_stored_as_it_is() {
     let server = start();
     let import = json!({ "bytes": base64(KEY) }).to_string();
-    server
-        .root()
-        .post("/v1/key/import/a", import)
-        .is_empty_success();
-    assert_eq!(
-        stored_key(&KEY),
-        fs::read_to_string(server.keys().join("a")).unwrap()
-    );
+    server.root().post("/v1/key/import/a", import).is_empty_success();
+    assert_eq!(stored_key(&KEY), fs::read_to_string(server.keys().join("a")).unwrap());
 }
 
 #[test]
@@ -169,12 +145,10 @@ fn only_32_bytes_are_a_key() {
     let root = server.root();
     for size in [0, 1, 16, 31, 33, 64, 1000] {
         let import = json!({ "bytes": base64(vec![1; size]) }).to_string();
-        root.post("/v1/key/import/a", import)
-            .is_failure(400, "invalid key");
+        root.post("/v1/key/import/a", import).is_failure(400, "invalid key");
     }
     for body in ["{}", "null", r#"{"bytes":null}"#] {
-        root.post("/v1/key/import/a", body)
-            .is_failure(400, "invalid key");
+        root.post("/v1/key/import/a", body).is_failure(400, "invalid key");
     }
     assert!(server.key_files().is_empty());
 }
@@ -188,8 +162,7 @@ fn deleting_a_key_ends_its_use_at_once_and_succeeds_again() {
         root.delete("/v1/key/delete/my-key").is_empty_success();
         assert!(server.key_files().is_empty());
     }
-    root.post("/v1/key/generate/my-key", "{}")
-        .is_failure(404, "key does not exist");
+    root.post("/v1/key/generate/my-key", "{}").is_failure(404, "key does not exist");
     root.post("/v1/key/create/my-key", "").is_empty_success();
     root.post("/v1/key/generate/my-key", "{}").is_json_success();
 }
@@ -210,20 +183,11 @@ fn a_deleted_key_is_gone_even_if_it_was_in_use_that_moment() {
             });
         }
         let mut statuses = |_| {
-            [
-                ("POST", "create"),
-                ("DELETE", "delete"),
-                ("POST", "generate"),
-            ]
-            .map(|(method, api)| {
-                connection
-                    .request(method, &format!("/v1/key/{api}/a"), "{}")
-                    .status
+            [("POST", "create"), ("DELETE", "delete"), ("POST", "generate")].map(|(method, api)| {
+                connection.request(method, &format!("/v1/key/{api}/a"), "{}").status
             })
         };
-        let wrong = (0..150)
-            .map(&mut statuses)
-            .find(|statuses| *statuses != [200, 200, 404]);
+        let wrong = (0..150).map(&mut statuses).find(|statuses| *statuses != [200, 200, 404]);
         // Before anything is asserted, so that the others end.
         stop.store(true, Ordering::Relaxed);
         assert_eq!(None, wrong);
@@ -236,17 +200,8 @@ fn a_deleted_key_is_gone_even_if_it_was_in_use_that_moment() {
 fn a_data_key_comes_with_its_ciphertext() {
     let server = start_with_key();
     let root = server.root();
-    for body in [
-        r#"{"context":"Y29udGV4dA=="}"#,
-        "{}",
-        "null",
-        r#"{"context":null}"#,
-    ] {
-        let context: &[u8] = if body.contains("Y29") {
-            b"context"
-        } else {
-            b""
-        };
+    for body in [r#"{"context":"Y29udGV4dA=="}"#, "{}", "null", r#"{"context":null}"#] {
+        let context: &[u8] = if body.contains("Y29") { b"context" } else { b"" };
         let answer = root.post("/v1/key/generate/my-key", body);
         answer.is_json_success();
         assert!(answer.text().ends_with("\"}\n"), "{}", answer.text());
@@ -329,25 +284,13 @@ fn bodies_that_are_not_the_right_json_are_refused() {
     ] {
         let path = format!("/v1/key/{api}");
         for body in ["", "{", "[]", "1", "\"\"", "text", "{\"a\":", "\u{feff}{}"] {
-            connection
-                .request("POST", &path, body)
-                .is_failure(400, "invalid json");
+            connection.request("POST", &path, body).is_failure(400, "invalid json");
         }
-        for value in [
-            "1",
-            "true",
-            "[]",
-            "{}",
-            r#""YQ""#,
-            r#""YQ=""#,
-            r#""!""#,
-            r#""Y Q=""#,
-            r#""_-8=""#,
-        ] {
+        for value in
+            ["1", "true", "[]", "{}", r#""YQ""#, r#""YQ=""#, r#""!""#, r#""Y Q=""#, r#""_-8=""#]
+        {
             let body = format!("{{\"{member}\":{value}}}");
-            connection
-                .request("POST", &path, body)
-                .is_failure(400, "invalid json");
+            connection.request("POST", &path, body).is_failure(400, "invalid json");
         }
     }
     assert_eq!(["my-key"], *server.key_files());
@@ -377,9 +320,7 @@ fn keys_are_listed_as_lines_with_trailers() {
     let mut connection = server.root().connect();
     for name in ["key-1", "key-2", "other", "b\u{e4}r"] {
         let path = name.replace('\u{e4}', "%C3%A4");
-        connection
-            .request("POST", &format!("/v1/key/create/{path}"), "")
-            .is_empty_success();
+        connection.request("POST", &format!("/v1/key/create/{path}"), "").is_empty_success();
     }
     let all = ["b\u{e4}r", "key-1", "key-2", "other"];
     for (pattern, wanted) in [
@@ -405,21 +346,12 @@ fn keys_are_listed_as_lines_with_trailers() {
         assert_eq!(Some(""), answer.trailer("Error"), "{pattern}");
         let mut names: Vec<_> = answer.text().lines().collect();
         names.sort_unstable();
-        let wanted: Vec<_> = wanted
-            .iter()
-            .map(|name| json!({ "Name": name }).to_string())
-            .collect();
+        let wanted: Vec<_> =
+            wanted.iter().map(|name| json!({ "Name": name }).to_string()).collect();
         assert_eq!(wanted, names, "{pattern}");
     }
     // The same without the slash.
-    assert_eq!(
-        4,
-        connection
-            .request("GET", "/v1/key/list", "")
-            .text()
-            .lines()
-            .count()
-    );
+    assert_eq!(4, connection.request("GET", "/v1/key/list", "").text().lines().count());
 }
 
 #[test]
@@ -442,25 +374,12 @@ fn patterns_full_of_stars_take_no_time() {
         config.policy("app", &[&format!("/v1/key/create/{stars}")], &[&app]);
     });
     let start = std::time::Instant::now();
-    assert_eq!(
-        "",
-        server.root().get(&format!("/v1/key/list/{stars}")).text()
-    );
+    assert_eq!("", server.root().get(&format!("/v1/key/list/{stars}")).text());
     let path = format!("/v1/key/create/{}", "a".repeat(60_000));
-    server
-        .client(&app)
-        .post(&path, "")
-        .is_failure(403, "prohibited by policy");
+    server.client(&app).post(&path, "").is_failure(403, "prohibited by policy");
     let many = "*a".repeat(30_000) + "b";
-    assert_eq!(
-        "",
-        server.root().get(&format!("/v1/key/list/{many}")).text()
-    );
-    assert!(
-        start.elapsed() < std::time::Duration::from_secs(3),
-        "{:?}",
-        start.elapsed()
-    );
+    assert_eq!("", server.root().get(&format!("/v1/key/list/{many}")).text());
+    assert!(start.elapsed() < std::time::Duration::from_secs(3), "{:?}", start.elapsed());
 }
 
 // routing
@@ -469,16 +388,12 @@ fn patterns_full_of_stars_take_no_time() {
 fn a_wrong_method_is_told_the_right_one() {
     let server = start();
     let mut connection = server.root().connect();
-    let mut routes: Vec<_> = KEY_ROUTES
-        .iter()
-        .map(|(method, api)| (*method, format!("/v1/key/{api}/a")))
-        .collect();
+    let mut routes: Vec<_> =
+        KEY_ROUTES.iter().map(|(method, api)| (*method, format!("/v1/key/{api}/a"))).collect();
     routes.push(("GET", "/v1/key/list/*".to_owned()));
     routes.push(("GET", "/version".to_owned()));
     for (expected, path) in routes {
-        for method in [
-            "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW", "post",
-        ] {
+        for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW", "post"] {
             if method == expected || (expected, method) == ("POST", "PUT") {
                 continue;
             }
@@ -571,18 +486,11 @@ fn a_location_can_not_carry_more_headers() {
     assert_eq!(Some("/a%0D%0ASet-Cookie:%20b=c"), answer.header("Location"));
     assert_eq!(None, answer.header("Set-Cookie"));
     // Nor may it lead to another machine.
-    for path in [
-        "//evil.example/version",
-        "/%2Fevil.example",
-        "/\\evil.example",
-        "///evil.example",
-    ] {
+    for path in ["//evil.example/version", "/%2Fevil.example", "/\\evil.example", "///evil.example"]
+    {
         let answer = server.root().get(path);
         let location = answer.header("Location").unwrap_or("/");
-        assert!(
-            !location.starts_with("//") && !location.starts_with("/\\"),
-            "{path}: {location}"
-        );
+        assert!(!location.starts_with("//") && !location.starts_with("/\\"), "{path}: {location}");
     }
 }
 
@@ -592,9 +500,7 @@ fn a_missing_slash_is_a_missing_name() {
     let mut connection = server.root().connect();
     for (method, api) in KEY_ROUTES {
         for path in [format!("/v1/key/{api}"), format!("/v1/key/{api}/")] {
-            connection
-                .request(method, &path, "{}")
-                .is_failure(400, "invalid key name");
+            connection.request(method, &path, "{}").is_failure(400, "invalid key name");
         }
     }
     assert!(server.key_files().is_empty());
@@ -607,12 +513,10 @@ fn a_path_with_more_elements_does_not_match() {
     for (method, api) in KEY_ROUTES {
         for name in ["a/b", "a%2Fb", "a/", "a%2f"] {
             let pattern = format!("/v1/key/{api}/*");
-            connection
-                .request(method, &format!("/v1/key/{api}/{name}"), "{}")
-                .is_failure(
-                    400,
-                    &format!("request URL path does not match API pattern: {pattern}"),
-                );
+            connection.request(method, &format!("/v1/key/{api}/{name}"), "{}").is_failure(
+                400,
+                &format!("request URL path does not match API pattern: {pattern}"),
+            );
         }
     }
     assert!(server.key_files().is_empty());
@@ -652,18 +556,9 @@ fn names_that_no_key_may_have_are_refused_before_the_key_store() {
             answer.is_failure(400, "invalid key name");
         }
         // These are more than one path element, or none.
-        for name in [
-            "%2F",
-            "..%2F..%2Fetc%2Fpasswd",
-            "a%2F..",
-            "%2Fetc%2Fpasswd",
-            "%2E%2E%2Fa",
-        ] {
+        for name in ["%2F", "..%2F..%2Fetc%2Fpasswd", "a%2F..", "%2Fetc%2Fpasswd", "%2E%2E%2Fa"] {
             let answer = connection.request(method, &format!("/v1/key/{api}/{name}"), "{}");
-            assert!(
-                [301, 400].contains(&answer.status),
-                "{api} {name}: {answer:?}"
-            );
+            assert!([301, 400].contains(&answer.status), "{api} {name}: {answer:?}");
         }
     }
     assert!(server.key_files().is_empty());
@@ -688,12 +583,8 @@ fn names_may_be_odd_and_up_to_255_bytes_long() {
         ("a+b", "a+b"),
         ("*", "*"),
     ] {
-        connection
-            .request("POST", &format!("/v1/key/create/{path}"), "")
-            .is_empty_success();
-        connection
-            .request("POST", &format!("/v1/key/generate/{path}"), "{}")
-            .is_json_success();
+        connection.request("POST", &format!("/v1/key/create/{path}"), "").is_empty_success();
+        connection.request("POST", &format!("/v1/key/generate/{path}"), "{}").is_json_success();
         wanted.push(name.to_owned());
     }
     wanted.sort();
@@ -703,22 +594,15 @@ fn names_may_be_odd_and_up_to_255_bytes_long() {
 #[test]
 fn the_query_is_ignored() {
     let server = start();
-    server
-        .root()
-        .post("/v1/key/create/a?b=/../c", "")
-        .is_empty_success();
+    server.root().post("/v1/key/create/a?b=/../c", "").is_empty_success();
     assert_eq!(["a"], *server.key_files());
 }
 
 // limits
 
 /// The limits of bodies: import, generate, decrypt, encrypt.
-const LIMITS: [(&str, usize); 4] = [
-    ("import", 1 << 20),
-    ("generate", 1 << 20),
-    ("decrypt", 1 << 20),
-    ("encrypt", 1 << 19),
-];
+const LIMITS: [(&str, usize); 4] =
+    [("import", 1 << 20), ("generate", 1 << 20), ("decrypt", 1 << 20), ("encrypt", 1 << 19)];
 
 #[test]
 fn bodies_up_to_the_limit_are_read() {
@@ -726,10 +610,7 @@ fn bodies_up_to_the_limit_are_read() {
     for (api, limit) in LIMITS {
         // Valid with white space up to the limit: whether all was read shows in the next answer.
         let (path, json) = match api {
-            "import" => (
-                "/v1/key/import/new",
-                json!({ "bytes": base64(KEY) }).to_string(),
-            ),
+            "import" => ("/v1/key/import/new", json!({ "bytes": base64(KEY) }).to_string()),
             "decrypt" => {
                 let sealed = encrypt(&server.root(), "my-key", b"secret", b"");
                 ("/v1/key/decrypt/my-key", sealed.text().trim().to_owned())
@@ -739,19 +620,13 @@ fn bodies_up_to_the_limit_are_read() {
         };
         let body = format!("{}{json}", " ".repeat(limit - json.len())).into_bytes();
         assert_eq!(limit, body.len());
-        for bytes in [
-            request("POST", path, &body),
-            chunked("POST", path, &body, 50_000),
-        ] {
+        for bytes in [request("POST", path, &body), chunked("POST", path, &body, 50_000)] {
             let mut connection = server.root().connect();
             connection.send(bytes);
             let answer = connection.response();
             assert_eq!(200, answer.status, "{api}: {}", answer.text());
             connection.request("GET", "/version", "").is_json_success();
-            server
-                .root()
-                .delete("/v1/key/delete/new")
-                .is_empty_success();
+            server.root().delete("/v1/key/delete/new").is_empty_success();
         }
     }
 }
@@ -763,10 +638,7 @@ fn bodies_over_the_limit_are_invalid_and_end_the_connection() {
         let path = format!("/v1/key/{api}/my-key");
         for size in [limit + 1, limit + 100_000, 3 << 20] {
             let body = format!("{}{{}}", " ".repeat(size - 2)).into_bytes();
-            for bytes in [
-                request("POST", &path, &body),
-                chunked("POST", &path, &body, 60_000),
-            ] {
+            for bytes in [request("POST", &path, &body), chunked("POST", &path, &body, 60_000)] {
                 let mut connection = server.root().connect();
                 // The server may close before it has got all of it.
                 let _ = connection.try_send(&bytes);
@@ -779,9 +651,8 @@ fn bodies_over_the_limit_are_invalid_and_end_the_connection() {
         // The announced length is enough to know.
         let mut connection = server.root().connect();
         let length = u64::MAX;
-        connection.send(format!(
-            "POST {path} HTTP/1.1\r\nHost: kes\r\nContent-Length: {length}\r\n\r\n"
-        ));
+        connection
+            .send(format!("POST {path} HTTP/1.1\r\nHost: kes\r\nContent-Length: {length}\r\n\r\n"));
         connection.response().is_failure(400, "invalid json");
         assert!(connection.is_closed());
     }
@@ -793,10 +664,8 @@ fn the_largest_plaintext_can_be_decrypted_again() {
     let root = server.root();
     // As much as fits into a request of 512 KiB.
     let plaintext = vec![9; (512 * 1024 - 40) / 4 * 3];
-    let answer = root.post(
-        "/v1/key/encrypt/my-key",
-        json!({ "plaintext": base64(&plaintext) }).to_string(),
-    );
+    let answer =
+        root.post("/v1/key/encrypt/my-key", json!({ "plaintext": base64(&plaintext) }).to_string());
     answer.is_json_success();
     let opened = root.post("/v1/key/decrypt/my-key", answer.text());
     opened.is_json_success();
@@ -831,10 +700,7 @@ fn a_stored_file_that_is_no_key_harms_nobody_else() {
         ("short", "{\"bytes\":\"AAAA\"}"),
         ("null", "null"),
         ("array", "[]"),
-        (
-            "unknown-algorithm",
-            &stored_key(&KEY).replace('}', ",\"algorithm\":\"ROT13\"}"),
-        ),
+        ("unknown-algorithm", &stored_key(&KEY).replace('}', ",\"algorithm\":\"ROT13\"}")),
     ];
     let server = Server::start(|config| {
         put_key(config, "good", &stored_key(&KEY));
@@ -855,8 +721,7 @@ fn a_stored_file_that_is_no_key_harms_nobody_else() {
         }
         server.logs_error(name);
         // It is there, so it is not overwritten.
-        root.post(&format!("/v1/key/create/{name}"), "")
-            .is_failure(400, "key does already exist");
+        root.post(&format!("/v1/key/create/{name}"), "").is_failure(400, "key does already exist");
         root.post("/v1/key/generate/good", "{}").is_json_success();
     }
     for line in server.stderr().lines() {
@@ -905,11 +770,7 @@ fn policies_say_who_may_do_what() {
     let [app, reader, nobody, stranger] =
         ["app", "reader", "nobody", "stranger"].map(Identity::new);
     let server = Server::start(|config| {
-        config.policy(
-            "app",
-            &["/v1/key/create/app-*", "/v1/key/generate/app-?"],
-            &[&app],
-        );
+        config.policy("app", &["/v1/key/create/app-*", "/v1/key/generate/app-?"], &[&app]);
         config.policy("reader", &["/v1/key/*/[a-z]", "/v1/key/list/*"], &[&reader]);
         config.policy("nobody", &[], &[&nobody]);
         put_key(config, "app-1", &stored_key(&KEY));
@@ -919,47 +780,29 @@ fn policies_say_who_may_do_what() {
     const DENIED: &str = "prohibited by policy";
     let client = server.client(&app);
     client.post("/v1/key/create/app-2", "").is_empty_success();
-    client
-        .post("/v1/key/generate/app-1", "{}")
-        .is_json_success();
+    client.post("/v1/key/generate/app-1", "{}").is_json_success();
     // The path is judged decoded.
-    client
-        .post("/v1/key/generate/%61pp-1", "{}")
-        .is_json_success();
-    client
-        .post("/v1/key/generate/app-10", "{}")
-        .is_failure(403, DENIED);
-    client
-        .post("/v1/key/create/other", "")
-        .is_failure(403, DENIED);
-    client
-        .post("/v1/key/encrypt/app-1", "{}")
-        .is_failure(403, DENIED);
-    client
-        .delete("/v1/key/delete/app-1")
-        .is_failure(403, DENIED);
+    client.post("/v1/key/generate/%61pp-1", "{}").is_json_success();
+    client.post("/v1/key/generate/app-10", "{}").is_failure(403, DENIED);
+    client.post("/v1/key/create/other", "").is_failure(403, DENIED);
+    client.post("/v1/key/encrypt/app-1", "{}").is_failure(403, DENIED);
+    client.delete("/v1/key/delete/app-1").is_failure(403, DENIED);
     client.get("/v1/key/list/*").is_failure(403, DENIED);
     client.get("/v1/key/list").is_failure(403, DENIED);
     // An identity without rights does not learn which keys there are, or what is wrong with a body.
-    client
-        .post("/v1/key/encrypt/missing", "{")
-        .is_failure(403, DENIED);
+    client.post("/v1/key/encrypt/missing", "{").is_failure(403, DENIED);
 
     let client = server.client(&reader);
     client.post("/v1/key/generate/k", "{}").is_json_success();
     assert_eq!(200, client.get("/v1/key/list/k*").status);
     assert_eq!(200, client.get("/v1/key/list/").status);
     assert_eq!(200, client.get("/v1/key/list").status);
-    client
-        .post("/v1/key/generate/app-1", "{}")
-        .is_failure(403, DENIED);
+    client.post("/v1/key/generate/app-1", "{}").is_failure(403, DENIED);
 
     for identity in [&nobody, &stranger] {
         let client = server.client(identity);
         for (method, api) in KEY_ROUTES {
-            client
-                .request(method, &format!("/v1/key/{api}/k"), "{}")
-                .is_failure(403, DENIED);
+            client.request(method, &format!("/v1/key/{api}/k"), "{}").is_failure(403, DENIED);
         }
         client.get("/v1/key/list/*").is_failure(403, DENIED);
         client.get("/version").is_json_success();
@@ -978,15 +821,9 @@ fn a_disabled_root_may_do_nothing() {
             config.root = disabled.to_owned();
             config.policy("app", &["/v1/key/create/*"], &[&app]);
         });
-        server
-            .root()
-            .post("/v1/key/create/a", "")
-            .is_failure(403, "prohibited by policy");
+        server.root().post("/v1/key/create/a", "").is_failure(403, "prohibited by policy");
         server.root().get("/version").is_json_success();
-        server
-            .client(&app)
-            .post("/v1/key/create/b", "")
-            .is_empty_success();
+        server.client(&app).post("/v1/key/create/b", "").is_empty_success();
         assert_eq!(["b"], *server.key_files());
     }
 }
@@ -996,20 +833,11 @@ fn the_root_of_the_command_line_wins_over_the_file() {
     let other = Identity::new("other");
     let server =
         Server::start(|config| config.arguments = vec!["--root".to_owned(), other.id.clone()]);
-    server
-        .root()
-        .post("/v1/key/create/a", "")
-        .is_failure(403, "prohibited by policy");
-    server
-        .client(&other)
-        .post("/v1/key/create/a", "")
-        .is_empty_success();
+    server.root().post("/v1/key/create/a", "").is_failure(403, "prohibited by policy");
+    server.client(&other).post("/v1/key/create/a", "").is_empty_success();
 
     let server = Server::start(|config| config.arguments = vec!["--root=disabled".to_owned()]);
-    server
-        .root()
-        .post("/v1/key/create/a", "")
-        .is_failure(403, "prohibited by policy");
+    server.root().post("/v1/key/create/a", "").is_failure(403, "prohibited by policy");
 }
 
 // several certificates
@@ -1017,31 +845,20 @@ fn the_root_of_the_command_line_wins_over_the_file() {
 #[test]
 fn two_leaf_certificates_are_too_many_identities() {
     let server = start();
-    let two = server
-        .root_identity
-        .clone()
-        .followed_by(&Identity::new("another"));
+    let two = server.root_identity.clone().followed_by(&Identity::new("another"));
     let client = server.client(&two);
     let message = "too many identities: more than one certificate is present";
     client.get("/version").is_json_success();
     for (method, api) in KEY_ROUTES {
-        client
-            .request(method, &format!("/v1/key/{api}/a"), "{}")
-            .is_failure(400, message);
+        client.request(method, &format!("/v1/key/{api}/a"), "{}").is_failure(400, message);
     }
     client.get("/v1/key/list/*").is_failure(400, message);
     // The other way round nothing is gained either.
     let two = Identity::new("another").followed_by(&server.root_identity);
-    server
-        .client(&two)
-        .post("/v1/key/create/a", "")
-        .is_failure(400, message);
+    server.client(&two).post("/v1/key/create/a", "").is_failure(400, message);
     assert!(server.key_files().is_empty());
     let audit = server.audit(9);
-    assert!(
-        audit.iter().all(|event| event["request"]["identity"] == ""),
-        "{audit:?}"
-    );
+    assert!(audit.iter().all(|event| event["request"]["identity"] == ""), "{audit:?}");
 }
 
 #[test]
@@ -1063,10 +880,7 @@ fn authorities_in_the_chain_are_ignored() {
     }
     // Only the key that is proven identifies: a stolen certificate behind one's own does not.
     let thief = Identity::new("thief").followed_by(&authority.identity);
-    server
-        .client(&thief)
-        .post("/v1/key/create/a", "")
-        .is_failure(403, "prohibited by policy");
+    server.client(&thief).post("/v1/key/create/a", "").is_failure(403, "prohibited by policy");
 }
 
 // audit
@@ -1104,15 +918,8 @@ fn every_request_is_audited_once_with_its_path_identity_and_status() {
     ] {
         let answer = server.client(identity).request(method, path, body);
         assert_eq!(status, answer.status, "{method} {path}: {}", answer.text());
-        let id = if identity.chain.len() > 1 {
-            ""
-        } else {
-            &identity.id
-        };
-        let path = path
-            .replace("%20", " ")
-            .replace("%22", "\"")
-            .replace("%0A", "\n");
+        let id = if identity.chain.len() > 1 { "" } else { &identity.id };
+        let path = path.replace("%20", " ").replace("%22", "\"").replace("%0A", "\n");
         wanted.push((path.replace("?query", ""), id.to_owned(), status));
     }
     let events = server.audit(wanted.len());
@@ -1120,16 +927,8 @@ fn every_request_is_audited_once_with_its_path_identity_and_status() {
         .iter()
         .map(|event| {
             let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
-            let status = event["response"]["code"]
-                .as_u64()
-                .unwrap()
-                .try_into()
-                .unwrap();
-            (
-                text(&event["request"]["path"]),
-                text(&event["request"]["identity"]),
-                status,
-            )
+            let status = event["response"]["code"].as_u64().unwrap().try_into().unwrap();
+            (text(&event["request"]["path"]), text(&event["request"]["identity"]), status)
         })
         .collect();
     assert_eq!(wanted, found);
@@ -1141,11 +940,7 @@ fn every_request_is_audited_once_with_its_path_identity_and_status() {
         let members = |name: &str| event[name].as_object().unwrap().len();
         assert_eq!(
             (3, 2, 2),
-            (
-                event.as_object().unwrap().len(),
-                members("request"),
-                members("response")
-            )
+            (event.as_object().unwrap().len(), members("request"), members("response"))
         );
     }
 }
@@ -1183,15 +978,9 @@ fn requests_that_cannot_be_understood_are_audited_too() {
         assert_eq!(status, answer.ok().map(|answer| answer.status), "{path}");
         wanted.push((seen.to_owned(), 400));
     }
-    let fields = [
-        (":method", &b"GET"[..]),
-        (":scheme", b"https"),
-        (":path", b"/v1/\xff"),
-    ];
-    let block: Vec<_> = fields
-        .iter()
-        .flat_map(|(name, value)| common::hpack::literal(name, value))
-        .collect();
+    let fields = [(":method", &b"GET"[..]), (":scheme", b"https"), (":path", b"/v1/\xff")];
+    let block: Vec<_> =
+        fields.iter().flat_map(|(name, value)| common::hpack::literal(name, value)).collect();
     let stream = http2.stream();
     http2.send(common::http2::frame(1, 5, stream, block));
     assert!(http2.try_answer(stream).is_err());

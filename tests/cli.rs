@@ -117,18 +117,13 @@ fn every_command_has_help_and_the_list_names_them_all() {
     let list = out(&folder.kes(&["--help"]));
     assert!(list.starts_with("kes is a key encryption server"), "{list}");
     for command in COMMANDS {
-        let is_listed = list
-            .lines()
-            .any(|line| line.starts_with(&format!("  {command} ")));
+        let is_listed = list.lines().any(|line| line.starts_with(&format!("  {command} ")));
         assert_eq!(!ALIASES.contains(command), is_listed, "{command}");
         for flag in ["-h", "--help", "-help"] {
             let args: Vec<&str> = command.split(' ').chain([flag]).collect();
             let output = folder.kes(&args);
             assert_eq!(Some(0), output.status.code(), "{command} {flag}");
-            assert!(
-                out(&output).contains(&format!("kes {command}")),
-                "{command} {flag}"
-            );
+            assert!(out(&output).contains(&format!("kes {command}")), "{command} {flag}");
         }
     }
 }
@@ -165,10 +160,7 @@ fn the_version_is_printed() {
     for word in ["-v", "--version", "version"] {
         let output = folder.kes(&[word]);
         let version = concat!("kes version ", env!("CARGO_PKG_VERSION"), "\n");
-        assert_eq!(
-            (Some(0), version),
-            (output.status.code(), out(&output).as_str())
-        );
+        assert_eq!((Some(0), version), (output.status.code(), out(&output).as_str()));
     }
 }
 
@@ -180,16 +172,8 @@ fn wrong_usage_is_told_with_the_documented_exit_code() {
         (&["tool"], 1, "Usage:"),
         (&["tool", "identity"], 1, "Usage:"),
         (&["key"], 2, "Usage:"),
-        (
-            &["kye"],
-            1,
-            "Error: \"kye\" is not a kes command. See 'kes --help'",
-        ),
-        (
-            &["key", "x"],
-            1,
-            "Error: \"x\" is not a kes key command. See 'kes key --help'",
-        ),
+        (&["kye"], 1, "Error: \"kye\" is not a kes command. See 'kes --help'"),
+        (&["key", "x"], 1, "Error: \"x\" is not a kes key command. See 'kes key --help'"),
         (&["server", "extra"], 1, "Error: too many arguments"),
         (&["version", "extra"], 1, "Error: too many arguments"),
         (
@@ -213,44 +197,23 @@ fn wrong_usage_is_told_with_the_documented_exit_code() {
             "Error: \"crate\" is not a kes key command. See 'kes key --help'\n",
         ),
         (&["server"], 1, "Error: no root identity has been specified"),
-        (
-            &["server", "--root", "_"],
-            1,
-            "Error: no private key file has been specified",
-        ),
+        (&["server", "--root", "_"], 1, "Error: no private key file has been specified"),
         (
             &["server", "--root", "_", "--key", "k"],
             1,
             "Error: no certificate file has been specified",
         ),
         (&["key", "create"], 1, "Error: no key name specified"),
-        (
-            &["key", "create", "a", "b", "c"],
-            1,
-            "Error: too many arguments",
-        ),
+        (&["key", "create", "a", "b", "c"], 1, "Error: too many arguments"),
         (&["key", "create", "a", "%"], 1, "Error: invalid key: "),
-        (
-            &["key", "decrypt", "a"],
-            1,
-            "Error: no ciphertext specified",
-        ),
-        (
-            &["key", "decrypt", "a", "%"],
-            1,
-            "Error: invalid ciphertext: ",
-        ),
+        (&["key", "decrypt", "a"], 1, "Error: no ciphertext specified"),
+        (&["key", "decrypt", "a", "%"], 1, "Error: invalid ciphertext: "),
         (&["key", "derive", "a", "%"], 1, "Error: invalid context: "),
         (&["--update"], 1, "Error: kes does not update itself"),
     ];
     for (args, code, text) in cases {
         let output = folder.kes(args);
-        assert_eq!(
-            Some(*code),
-            output.status.code(),
-            "{args:?}: {}",
-            err(&output)
-        );
+        assert_eq!(Some(*code), output.status.code(), "{args:?}: {}", err(&output));
         assert!(err(&output).starts_with(text), "{args:?}: {}", err(&output));
         assert_eq!("", out(&output), "{args:?}");
     }
@@ -319,24 +282,16 @@ fn a_wrong_flag_is_one_line_that_says_what_would_be_right() {
 #[test]
 fn help_is_what_the_flag_prints() {
     let folder = Folder::new("help-command");
-    for words in [
-        &[][..],
-        &["key"],
-        &["tool", "identity"],
-        &["key", "derive"],
-        &["key", "dek"],
-        &["help"],
-    ] {
+    for words in
+        [&[][..], &["key"], &["tool", "identity"], &["key", "derive"], &["key", "dek"], &["help"]]
+    {
         let help = folder.kes(&[&["help"], words].concat());
         assert_eq!(Some(0), help.status.code(), "{words:?}");
         let flag = folder.kes(&[words, &["--help"]].concat());
         assert_eq!(out(&flag), out(&help), "{words:?}");
     }
     let group = folder.kes(&["key", "help"]);
-    assert_eq!(
-        (Some(0), out(&folder.kes(&["key", "--help"]))),
-        (group.status.code(), out(&group))
-    );
+    assert_eq!((Some(0), out(&folder.kes(&["key", "--help"]))), (group.status.code(), out(&group)));
     let off = folder.kes(&["version", "--help=false"]);
     assert!(out(&off).starts_with("kes version "), "{}", out(&off));
 }
@@ -372,58 +327,33 @@ fn impossible_names_and_patterns_are_refused_with_the_reason() {
             let args = [command, &[name][..], more].concat();
             let output = folder.kes(&args);
             let text = format!("Error: invalid {what} name {name:?}: it {why}\n");
-            assert_eq!(
-                (Some(1), text),
-                (output.status.code(), err(&output)),
-                "{args:?}"
-            );
+            assert_eq!((Some(1), text), (output.status.code(), err(&output)), "{args:?}");
         }
     }
     for (identity, why) in [("", "is empty"), ("a/b", "contains '/'")] {
-        for args in [
-            &["identity", "assign", identity, "p"][..],
-            &["identity", "forget", identity],
-        ] {
+        for args in [&["identity", "assign", identity, "p"][..], &["identity", "forget", identity]]
+        {
             let text = format!("Error: invalid identity {identity:?}: it {why}\n");
             assert_eq!(text, err(&folder.kes(args)), "{args:?}");
         }
     }
     for group in ["key", "policy", "identity"] {
         for (pattern, why) in [
-            (
-                "my-[",
-                "syntax error in pattern: a '[' has no ']'; write '[[]' for the character",
-            ),
-            (
-                "my-[]",
-                "syntax error in pattern: a character is missing before ']' in '[...]'",
-            ),
-            (
-                "a\\",
-                "syntax error in pattern: nothing follows the last '\\'",
-            ),
+            ("my-[", "syntax error in pattern: a '[' has no ']'; write '[[]' for the character"),
+            ("my-[]", "syntax error in pattern: a character is missing before ']' in '[...]'"),
+            ("a\\", "syntax error in pattern: nothing follows the last '\\'"),
             ("a/*", "no name contains '/'"),
         ] {
             let output = folder.kes(&[group, "list", pattern]);
             let text = format!("Error: invalid pattern {pattern:?}: {why}\n");
-            assert_eq!(
-                (Some(1), text),
-                (output.status.code(), err(&output)),
-                "{group}"
-            );
+            assert_eq!((Some(1), text), (output.status.code(), err(&output)), "{group}");
         }
         let text = err(&folder.kes(&[group, "list", "a", "b"]));
-        assert!(
-            text.starts_with("Error: too many arguments: is the pattern in quotes"),
-            "{text}"
-        );
+        assert!(text.starts_with("Error: too many arguments: is the pattern in quotes"), "{text}");
     }
     for (key, why) in [
         ("AAAA", "it has 3 bytes, and must have 32"),
-        (
-            "AAA",
-            "not padded standard base64, as the command 'base64' prints it",
-        ),
+        ("AAA", "not padded standard base64, as the command 'base64' prints it"),
     ] {
         let text = err(&folder.kes(&["key", "import", "a", key]));
         assert_eq!(format!("Error: invalid key: {why}\n"), text);
@@ -444,35 +374,14 @@ fn what_is_no_certificate_is_told_what_it_is() {
     fs::write(folder.0.join("empty"), "").unwrap();
     fs::write(folder.0.join("text"), "text").unwrap();
     for (file, what) in [
-        (
-            "root.key",
-            "is a private key: give its certificate, such as \"root.crt\"",
-        ),
-        (
-            "other/alone.key",
-            "is a private key: give the certificate that belongs to it",
-        ),
-        (
-            "app.csr",
-            "is a request for a certificate: give the certificate that was issued for it",
-        ),
-        (
-            "app.pub",
-            "is a public key: give the certificate that holds it",
-        ),
-        (
-            "app.enc",
-            "is a private key: give the certificate that belongs to it",
-        ),
-        (
-            "app.crl",
-            "is a PEM file of the type \"X509 CRL\": give a certificate",
-        ),
+        ("root.key", "is a private key: give its certificate, such as \"root.crt\""),
+        ("other/alone.key", "is a private key: give the certificate that belongs to it"),
+        ("app.csr", "is a request for a certificate: give the certificate that was issued for it"),
+        ("app.pub", "is a public key: give the certificate that holds it"),
+        ("app.enc", "is a private key: give the certificate that belongs to it"),
+        ("app.crl", "is a PEM file of the type \"X509 CRL\": give a certificate"),
         ("empty", "is empty: give a certificate as PEM text"),
-        (
-            "text",
-            "is no PEM text, which begins with -----BEGIN CERTIFICATE-----",
-        ),
+        ("text", "is no PEM text, which begins with -----BEGIN CERTIFICATE-----"),
     ] {
         let found = "found no (non-CA) certificate in any PEM block";
         let text = format!("Error: {found}: {file:?} {what}\n");
@@ -481,10 +390,7 @@ fn what_is_no_certificate_is_told_what_it_is() {
         let output = folder.kes_with(&["tool", "identity", "of"], &[], &folder.read(file));
         let (what, _) = what.split_once(" such as").unwrap_or((what, ""));
         let what = what.replace("its certificate,", "the certificate that belongs to it");
-        assert_eq!(
-            format!("Error: {found}: standard input {what}\n"),
-            err(&output)
-        );
+        assert_eq!(format!("Error: {found}: standard input {what}\n"), err(&output));
     }
     let key = folder.read("root.key");
     let secret = key.lines().nth(1).unwrap();
@@ -499,20 +405,13 @@ fn why_takes_the_file_of_a_certificate() {
     let policy = format!("policy: {{p: {{paths: [/v1/key/list/*], identities: [{identity}]}}}}\n");
     fs::write(folder.0.join("kes.yml"), policy).unwrap();
     let why = |who: &str, path: &str| {
-        folder.kes(&[
-            "policy", "why", "--json", "--config", "kes.yml", "--root", "_", who, path,
-        ])
+        folder.kes(&["policy", "why", "--json", "--config", "kes.yml", "--root", "_", who, path])
     };
     for path in ["/v1/key/list/*", "/v1/key/list", "/v1/key/create/a"] {
         let (by_file, by_identity) = (why("app.crt", path), why(&identity, path));
         assert_eq!(out(&by_identity), out(&by_file));
         let code = if path.contains("list") { 0 } else { 3 };
-        assert_eq!(
-            Some(code),
-            by_file.status.code(),
-            "{path}: {}",
-            err(&by_file)
-        );
+        assert_eq!(Some(code), by_file.status.code(), "{path}: {}", err(&by_file));
     }
     assert_eq!(
         "Error: found no (non-CA) certificate in any PEM block: \"app.key\" is a private key: give its \
@@ -520,19 +419,14 @@ fn why_takes_the_file_of_a_certificate() {
         err(&why("app.key", "/v1/key/list/*"))
     );
     let text = err(&why("none.crt", "/v1/key/list/*"));
-    assert!(
-        text.starts_with("Error: failed to open \"none.crt\": "),
-        "{text}"
-    );
+    assert!(text.starts_with("Error: failed to open \"none.crt\": "), "{text}");
 }
 
 /// Runs `kes policy why` with a policy of these `paths`, which are YAML.
 fn why(folder: &Folder, paths: &str, path: &str, more: &[&str]) -> Output {
     let file = format!("policy:\n  p:\n    identities: [app]\n    paths:{paths}\n");
     fs::write(folder.0.join("why.yml"), file).unwrap();
-    let args = [
-        "policy", "why", "--config", "why.yml", "--root", "_", "app", path,
-    ];
+    let args = ["policy", "why", "--config", "why.yml", "--root", "_", "app", path];
     folder.kes(&[&args[..], more].concat())
 }
 
@@ -586,12 +480,7 @@ fn the_path_that_why_advises_allows_the_call_as_it_is_shown() {
                 format!(" [{}]", json["add"]),
             ] {
                 let allowed = why(&folder, &paths, &path, &[]);
-                assert_eq!(
-                    Some(0),
-                    allowed.status.code(),
-                    "{path}: {paths}: {}",
-                    err(&allowed)
-                );
+                assert_eq!(Some(0), allowed.status.code(), "{path}: {paths}: {}", err(&allowed));
             }
         }
     }
@@ -639,12 +528,8 @@ fn flags_without_value_take_true_and_false_and_the_last_one_counts() {
 #[test]
 fn the_client_says_which_variable_or_file_is_wrong() {
     let folder = Folder::new("env");
-    folder.kes(&[
-        "tool", "identity", "new", "--key", "a.key", "--cert", "a.crt", "a",
-    ]);
-    folder.kes(&[
-        "tool", "identity", "new", "--key", "b.key", "--cert", "b.crt", "b",
-    ]);
+    folder.kes(&["tool", "identity", "new", "--key", "a.key", "--cert", "a.crt", "a"]);
+    folder.kes(&["tool", "identity", "new", "--key", "b.key", "--cert", "b.crt", "b"]);
     let run = |env: &[(&str, &str)]| err(&folder.kes_with(&["key", "list"], env, ""));
     let cert = ("KES_CLIENT_CERT", "a.crt");
     let key = ("KES_CLIENT_KEY", "a.key");
@@ -668,10 +553,7 @@ fn the_client_says_which_variable_or_file_is_wrong() {
         run(&[cert])
     );
     let mismatch = run(&[cert, ("KES_CLIENT_KEY", "b.key")]);
-    assert!(
-        mismatch.contains("does not belong to certificate"),
-        "{mismatch}"
-    );
+    assert!(mismatch.contains("does not belong to certificate"), "{mismatch}");
     let missing = run(&[cert, ("KES_CLIENT_KEY", "no.key")]);
     assert!(missing.contains("\"no.key\": No such file"), "{missing}");
     let server = run(&[cert, key, ("KES_SERVER", "http://127.0.0.1:7373")]);
@@ -688,14 +570,8 @@ fn the_client_says_which_variable_or_file_is_wrong() {
             "127.77.0.1",
             "port 443 (KES_SERVER names none; the usual one is 7373): is the server running",
         ),
-        (
-            "127.77.0.1:7373",
-            "nothing listens on host 127.77.0.1, port 7373: is the server running",
-        ),
-        (
-            "kes.invalid",
-            "https://kes.invalid: no such host: check KES_SERVER",
-        ),
+        ("127.77.0.1:7373", "nothing listens on host 127.77.0.1, port 7373: is the server running"),
+        ("kes.invalid", "https://kes.invalid: no such host: check KES_SERVER"),
     ] {
         let refused = run(&[cert, key, ("KES_SERVER", address)]);
         assert!(refused.contains(text), "{refused}");
@@ -716,26 +592,11 @@ fn the_client_says_which_variable_or_file_is_wrong() {
 #[test]
 fn an_identity_is_made_and_never_overwritten_by_accident() {
     let folder = Folder::new("identity");
-    let new = [
-        "tool",
-        "identity",
-        "new",
-        "--ip",
-        "127.0.0.1",
-        "--dns",
-        "localhost",
-        "me",
-    ];
+    let new = ["tool", "identity", "new", "--ip", "127.0.0.1", "--dns", "localhost", "me"];
     let output = folder.kes(&new);
-    assert_eq!(
-        (Some(0), String::new()),
-        (output.status.code(), out(&output) + &err(&output))
-    );
+    assert_eq!((Some(0), String::new()), (output.status.code(), out(&output) + &err(&output)));
     for file in ["private.key", "public.crt"] {
-        let mode = fs::metadata(folder.0.join(file))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = fs::metadata(folder.0.join(file)).unwrap().permissions().mode();
         assert_eq!(0o600, mode & 0o777, "{file}");
     }
     let (key, cert) = (folder.read("private.key"), folder.read("public.crt"));
@@ -751,20 +612,13 @@ fn an_identity_is_made_and_never_overwritten_by_accident() {
         "Error: certificate \"./public.crt\" already exists: Use --force to overwrite it\n",
         text
     );
-    assert!(
-        !folder.0.join("private.key").exists(),
-        "the key without certificate stays behind"
-    );
+    assert!(!folder.0.join("private.key").exists(), "the key without certificate stays behind");
     assert_eq!(cert, folder.read("public.crt"));
 
     let forced: Vec<&str> = new.iter().copied().chain(["--force"]).collect();
     assert_eq!(Some(0), folder.kes(&forced).status.code());
     assert_ne!(key, folder.read("private.key"));
-    assert_eq!(
-        2,
-        fs::read_dir(&folder.0).unwrap().count(),
-        "files are left over"
-    );
+    assert_eq!(2, fs::read_dir(&folder.0).unwrap().count(), "files are left over");
 }
 
 #[test]
@@ -772,15 +626,7 @@ fn a_failed_force_leaves_the_old_pair() {
     let folder = Folder::new("force");
     folder.kes(&["tool", "identity", "new", "me"]);
     let key = folder.read("private.key");
-    let args = [
-        "tool",
-        "identity",
-        "new",
-        "-f",
-        "--cert",
-        "no/such/dir.crt",
-        "me",
-    ];
+    let args = ["tool", "identity", "new", "-f", "--cert", "no/such/dir.crt", "me"];
     assert_eq!(Some(1), folder.kes(&args).status.code());
     assert_eq!(key, folder.read("private.key"));
 }
@@ -795,11 +641,7 @@ fn the_identity_of_a_certificate_is_that_of_the_vectors() {
         let pem = case["certificate_pem"].as_str().unwrap();
         fs::write(folder.0.join("a.crt"), pem).unwrap();
         let of = |args: &[&str], stdin: &str| {
-            let args: Vec<&str> = ["tool", "identity", "of"]
-                .iter()
-                .chain(args)
-                .copied()
-                .collect();
+            let args: Vec<&str> = ["tool", "identity", "of"].iter().chain(args).copied().collect();
             out(&folder.kes_with(&args, &[], stdin))
         };
         assert_eq!(case["identity"], of(&["a.crt"], ""));
@@ -811,15 +653,9 @@ fn the_identity_of_a_certificate_is_that_of_the_vectors() {
     let first = &vectors["certificates"][0];
     let pem = first["certificate_pem"].as_str().unwrap();
     let output = folder.kes_with(&["identity", "of", "--json"], &[], pem);
-    assert_eq!(
-        format!("{{\"identity\":{}}}\n", first["identity"]),
-        out(&output)
-    );
+    assert_eq!(format!("{{\"identity\":{}}}\n", first["identity"]), out(&output));
     let output = folder.kes(&["tool", "identity", "of", "--hash", "md5"]);
-    assert_eq!(
-        "Error: invalid --hash: \"md5\": use SHA-256, SHA-384 or SHA-512\n",
-        err(&output)
-    );
+    assert_eq!("Error: invalid --hash: \"md5\": use SHA-256, SHA-384 or SHA-512\n", err(&output));
     let output = folder.kes_with(&["tool", "identity", "of"], &[], "nothing");
     assert_eq!(
         "Error: found no (non-CA) certificate in any PEM block: standard input is no PEM text, which begins \
@@ -827,9 +663,5 @@ fn the_identity_of_a_certificate_is_that_of_the_vectors() {
         err(&output)
     );
     let output = folder.kes(&["tool", "identity", "of", "no.crt"]);
-    assert!(
-        err(&output).starts_with("Error: failed to open \"no.crt\": "),
-        "{}",
-        err(&output)
-    );
+    assert!(err(&output).starts_with("Error: failed to open \"no.crt\": "), "{}", err(&output));
 }

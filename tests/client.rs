@@ -59,11 +59,7 @@ impl Scene {
     /// Runs a command that succeeds without a word on stderr.
     fn ok(&self, args: &[&str]) -> String {
         let output = self.run(args);
-        assert_eq!(
-            (Some(0), ""),
-            (output.status.code(), &*stderr(&output)),
-            "{args:?}"
-        );
+        assert_eq!((Some(0), ""), (output.status.code(), &*stderr(&output)), "{args:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -116,10 +112,8 @@ fn arguments_are_checked_before_the_environment() {
         }
         scene.fails(&["key", command, "1", "2", "3", "4"], "too many arguments");
     }
-    scene.fails(
-        &["key", "create", "name", "%"],
-        "invalid key: illegal base64 data at input byte 0",
-    );
+    scene
+        .fails(&["key", "create", "name", "%"], "invalid key: illegal base64 data at input byte 0");
     scene.fails(&["key", "decrypt", "name"], "no ciphertext specified");
     scene.fails(&["key", "encrypt", "name"], "no plaintext specified");
     scene.fails(
@@ -147,9 +141,7 @@ fn the_first_certificate_of_a_file_counts() {
     let scene = Scene::new("first");
     scene.ok(&["identity", "new"]);
     let vectors = vectors();
-    let first = vectors["certificates"][0]["certificate_pem"]
-        .as_str()
-        .unwrap();
+    let first = vectors["certificates"][0]["certificate_pem"].as_str().unwrap();
     let text = scene.file("private.key") + first + &scene.file("public.crt");
     let output = scene.run_with(&["identity", "of"], &text);
     assert_eq!(
@@ -174,11 +166,9 @@ impl Server {
     /// Starts a server whose root is the client of `scene`.
     fn start(scene: &mut Scene) -> Self {
         let new = ["tool", "identity", "new"];
-        scene.ok(&[
-            &new[..],
-            &["--server", "--ip=127.0.0.1", "--key=s.key", "--cert=s.crt"],
-        ]
-        .concat());
+        scene
+            .ok(&[&new[..], &["--server", "--ip=127.0.0.1", "--key=s.key", "--cert=s.crt"]]
+                .concat());
         scene.ok(&[&new[..], &["me"]].concat());
         Self::start_with_files(scene)
     }
@@ -226,10 +216,7 @@ fn keys_live_from_creation_to_deletion() {
     let _server = Server::start(&mut scene);
     assert_eq!("", scene.ok(&["key", "create", "my-key"]));
     let output = scene.run(&["key", "create", "my-key"]);
-    assert_eq!(
-        "Failed to create key \"my-key\": key does already exist\n",
-        stderr(&output)
-    );
+    assert_eq!("Failed to create key \"my-key\": key does already exist\n", stderr(&output));
     let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let output = scene.run_with(&["key", "import", "given", "-"], &format!("{key}\n"));
     assert_eq!((Some(0), ""), (output.status.code(), &*stderr(&output)));
@@ -237,14 +224,8 @@ fn keys_live_from_creation_to_deletion() {
         &["key", "create", "given", key],
         "failed to import key \"given\": key does already exist",
     );
-    assert_eq!(
-        "{\"name\":\"given\"}\n{\"name\":\"my-key\"}\n",
-        scene.ok(&["key", "list"])
-    );
-    assert_eq!(
-        "{\"name\":\"my-key\"}\n",
-        scene.ok(&["key", "ls", "my-*", "--json"])
-    );
+    assert_eq!("{\"name\":\"given\"}\n{\"name\":\"my-key\"}\n", scene.ok(&["key", "list"]));
+    assert_eq!("{\"name\":\"my-key\"}\n", scene.ok(&["key", "ls", "my-*", "--json"]));
 
     let json = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
     let text = scene.ok(&["key", "derive", "my-key", "Y29udGV4dA=="]);
@@ -253,24 +234,15 @@ fn keys_live_from_creation_to_deletion() {
     let ciphertext = derived["ciphertext"].as_str().unwrap();
     let decrypt = ["key", "decrypt", "my-key", ciphertext];
     let opened = scene.ok(&[&decrypt[..], &["Y29udGV4dA=="]].concat());
-    assert_eq!(
-        format!("{{\"plaintext\":{}}}", derived["plaintext"]),
-        opened
-    );
-    scene.fails(
-        &decrypt,
-        "failed to decrypt ciphertext: ciphertext is not authentic",
-    );
+    assert_eq!(format!("{{\"plaintext\":{}}}", derived["plaintext"]), opened);
+    scene.fails(&decrypt, "failed to decrypt ciphertext: ciphertext is not authentic");
     let sealed = json(scene.ok(&["key", "encrypt", "given", "aGVsbG8="]));
     let sealed = sealed["ciphertext"].as_str().unwrap();
     let output = scene.run_with(&["key", "decrypt", "given", "-"], sealed);
     assert_eq!(b"{\"plaintext\":\"aGVsbG8=\"}", &*output.stdout);
 
     scene.ok(&["key", "delete", "my-key"]);
-    scene.fails(
-        &["key", "dek", "my-key"],
-        "failed to derive key: key does not exist",
-    );
+    scene.fails(&["key", "dek", "my-key"], "failed to derive key: key does not exist");
 }
 
 #[test]
@@ -290,10 +262,7 @@ fn several_keys_are_deleted_whatever_becomes_of_the_others() {
     assert_eq!("d\n", list(&scene));
     let output = scene.run(&["key", "rm", "d*"]);
     assert_eq!(
-        (
-            Some(0),
-            "Warning: \"d*\" is taken for a name, not for a pattern\n".to_owned()
-        ),
+        (Some(0), "Warning: \"d*\" is taken for a name, not for a pattern\n".to_owned()),
         (output.status.code(), stderr(&output))
     );
     assert_eq!("d\n", list(&scene));
@@ -326,14 +295,8 @@ fn several_keys_are_deleted_whatever_becomes_of_the_others() {
     assert_eq!(Some(1), output.status.code());
     let text = stderr(&output);
     let lines: Vec<_> = text.lines().collect();
-    assert!(
-        lines[0].starts_with("Error: failed to delete key \"a\": https://"),
-        "{text}"
-    );
-    assert_eq!(
-        ["Error: failed to delete key \"b\": not tried without a server"],
-        lines[1..]
-    );
+    assert!(lines[0].starts_with("Error: failed to delete key \"a\": https://"), "{text}");
+    assert_eq!(["Error: failed to delete key \"b\": not tried without a server"], lines[1..]);
 }
 
 /// Listens as something that is no kes server; each connection is handled by `serve`.
@@ -374,19 +337,14 @@ fn what_is_no_kes_server_is_described() {
     let mut scene = Scene::new("strangers");
     scene.ok(&["tool", "identity", "new"]);
     let path = |name: &str| Path::join(&scene.dir, name).to_str().unwrap().to_owned();
-    let files = [
-        ("KES_CLIENT_KEY", path("private.key")),
-        ("KES_CLIENT_CERT", path("public.crt")),
-    ];
+    let files = [("KES_CLIENT_KEY", path("private.key")), ("KES_CLIENT_CERT", path("public.crt"))];
     let mut tell = |server: String, what: &str| {
         scene.env = files.to_vec();
         scene.env.push(("KES_SERVER", server.clone()));
         let asked = Instant::now();
-        for command in [
-            &["key", "create", "-k", "a"][..],
-            &["key", "list", "-k"],
-            &["log", "trace", "-k"],
-        ] {
+        for command in
+            [&["key", "create", "-k", "a"][..], &["key", "list", "-k"], &["log", "trace", "-k"]]
+        {
             let output = scene.run(command);
             let text = stderr(&output);
             assert_eq!(Some(1), output.status.code(), "{command:?}: {text}");
@@ -394,28 +352,19 @@ fn what_is_no_kes_server_is_described() {
             assert!(text.ends_with(&wanted), "{command:?}: {text}");
             assert!(output.stdout.is_empty(), "{command:?}");
         }
-        assert!(
-            asked.elapsed() < Duration::from_secs(20),
-            "{what} takes long"
-        );
+        assert!(asked.elapsed() < Duration::from_secs(20), "{what} takes long");
     };
 
     let http = stranger(|mut socket| {
         let _ = socket.read(&mut [0; 4096]);
         let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
     });
-    tell(
-        http,
-        "what is there speaks HTTP without TLS, so it is no kes server",
-    );
+    tell(http, "what is there speaks HTTP without TLS, so it is no kes server");
     let ssh = stranger(|mut socket| {
         let _ = socket.write_all(b"SSH-2.0-OpenSSH_9.2p1\r\n");
         let _ = socket.read(&mut [0; 4096]);
     });
-    tell(
-        ssh,
-        "an SSH server is there, and no kes server: it says \"SSH-2.0-OpenSSH_9.2p1\"",
-    );
+    tell(ssh, "an SSH server is there, and no kes server: it says \"SSH-2.0-OpenSSH_9.2p1\"");
     let redis = stranger(|mut socket| {
         let _ = socket.read(&mut [0; 4096]);
         let _ = socket.write_all(b"-ERR unknown \x1b[31m command\r\n");
@@ -515,10 +464,7 @@ impl Scene {
 
     /// Sets `SSL_CERT_FILE` to these.
     fn trust(&mut self, identities: &[&Identity]) {
-        let text: String = identities
-            .iter()
-            .map(|identity| identity.certificate_pem())
-            .collect();
+        let text: String = identities.iter().map(|identity| identity.certificate_pem()).collect();
         let path = self.write("trusted.pem", &text);
         self.env.retain(|(name, _)| *name != "SSL_CERT_FILE");
         self.env.push(("SSL_CERT_FILE", path));
@@ -551,9 +497,7 @@ impl Scene {
 fn a_proxy_of_a_kind_that_is_not_supported_is_refused() {
     let mut scene = Scene::asking("socks", 1);
     scene.env[0].1 = "https://kes.example.com".to_owned();
-    scene
-        .env
-        .push(("HTTPS_PROXY", "socks5://127.0.0.1:1".to_owned()));
+    scene.env.push(("HTTPS_PROXY", "socks5://127.0.0.1:1".to_owned()));
     let output = scene.run(&["key", "list"]);
     let text = stderr(&output);
     assert_eq!(Some(1), output.status.code(), "{text}");
@@ -593,9 +537,7 @@ fn a_server_with_the_certificate_of_an_unknown_authority_is_refused_with_advice_
         "its certificate is not trusted: it is one of a certificate authority";
     // Nobody of that name, the same name with another key, the same key again.
     let double = openssl.self_signed("double", SELF_SIGNED);
-    openssl.run(&format!(
-        "req -x509 -new -key own.key -out own.crt -days 3 {SELF_SIGNED}"
-    ));
+    openssl.run(&format!("req -x509 -new -key own.key -out own.crt -days 3 {SELF_SIGNED}"));
     let again = openssl.identity("own");
     for other in [&Identity::new("other"), &double, &again] {
         scene.trust(&[other]);
@@ -650,48 +592,25 @@ fn a_trusted_certificate_of_a_server_must_be_valid_and_for_servers() {
         return;
     };
     let authority = |profile: Profile| {
-        let profile = Profile {
-            is_ca: true,
-            ..profile
-        };
+        let profile = Profile { is_ca: true, ..profile };
         Identity::self_signed("own", &profile)
     };
-    let early = Profile {
-        valid_since: -600,
-        ..Profile::server()
-    };
+    let early = Profile { valid_since: -600, ..Profile::server() };
     let signs = format!("{SELF_SIGNED} -addext keyUsage=critical,keyCertSign");
     for (name, own, why) in [
-        (
-            "late",
-            authority(Profile::server().valid_for(-60)),
-            "its certificate has expired",
-        ),
-        (
-            "early",
-            authority(early),
-            "its certificate is not valid yet",
-        ),
-        (
-            "usage",
-            authority(Profile::client()),
-            "its certificate is not for servers",
-        ),
-        (
-            "signs",
-            openssl.self_signed("signs", &signs),
-            "it needs the key usage digitalSignature",
-        ),
+        ("late", authority(Profile::server().valid_for(-60)), "its certificate has expired"),
+        ("early", authority(early), "its certificate is not valid yet"),
+        ("usage", authority(Profile::client()), "its certificate is not for servers"),
+        ("signs", openssl.self_signed("signs", &signs), "it needs the key usage digitalSignature"),
     ] {
         let site = Site::tls(&own, None);
         let mut scene = Scene::asking(name, site.port);
         scene.trust(&[&own]);
         scene.is_refused(why);
     }
-    for (name, own) in [
-        ("fine", authority(Profile::server())),
-        ("no_usage", authority(Profile::without_usage())),
-    ] {
+    for (name, own) in
+        [("fine", authority(Profile::server())), ("no_usage", authority(Profile::without_usage()))]
+    {
         let site = Site::tls(&own, None);
         let mut scene = Scene::asking(name, site.port);
         scene.trust(&[&own]);
@@ -704,22 +623,11 @@ fn servers_of_a_trusted_authority_are_checked_as_before() {
     let authority = Authority::new("authority");
     let double = Authority::new("authority");
     let issue = |profile: Profile| authority.issue("server", &profile);
-    let is_ca = Profile {
-        is_ca: true,
-        ..Profile::server()
-    };
+    let is_ca = Profile { is_ca: true, ..Profile::server() };
     let leaf = issue(Profile::server());
     for (name, own, why) in [
-        (
-            "late",
-            issue(Profile::server().valid_for(-60)),
-            "its certificate has expired",
-        ),
-        (
-            "usage",
-            issue(Profile::client()),
-            "its certificate is not for servers",
-        ),
+        ("late", issue(Profile::server().valid_for(-60)), "its certificate has expired"),
+        ("usage", issue(Profile::client()), "its certificate is not for servers"),
         (
             "double",
             double.issue("server", &Profile::server()),

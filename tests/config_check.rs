@@ -180,9 +180,7 @@ fn what_a_server_says_is_among_the_findings() {
         };
         let message = message.trim();
         assert!(
-            lines
-                .iter()
-                .any(|line| line.contains(field) && line.contains(message)),
+            lines.iter().any(|line| line.contains(field) && line.contains(message)),
             "{message:?} is not in {lines:#?}"
         );
     }
@@ -193,10 +191,7 @@ fn oddities_are_warnings_unless_told_otherwise() {
     let scene = Scene::new();
     scene.other_certificate(
         "soon",
-        &Profile {
-            valid_since: 20 * DAY,
-            ..Profile::server().valid_for(4 * DAY + 3600)
-        },
+        &Profile { valid_since: 20 * DAY, ..Profile::server().valid_for(4 * DAY + 3600) },
     );
     let key = scene.0.path().join("soon.key");
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
@@ -255,15 +250,7 @@ fn a_number_of_connections_is_looked_at() {
     for fine in ["1", "16", "'16'", "", "''"] {
         assert_eq!((0, vec![]), check(fine), "{fine}");
     }
-    for wrong in [
-        "0",
-        "-1",
-        "+1",
-        "1.5",
-        "10k",
-        "many",
-        "99999999999999999999",
-    ] {
+    for wrong in ["0", "-1", "+1", "1.5", "10k", "many", "99999999999999999999"] {
         let (code, lines) = check(wrong);
         let start = format!(
             "kes.yml:4:24: error: limits.connections: invalid number of connections: \"{wrong}\" (write \
@@ -282,14 +269,8 @@ fn a_number_of_connections_is_looked_at() {
 fn a_wrong_key_store_is_not_said_to_be_none() {
     let scene = Scene::new();
     for (section, start) in [
-        (
-            "keystore:",
-            "kes.yml:3:10: error: keystore.fs.path: no key store",
-        ),
-        (
-            "keystore: { fs: { path: '' } }",
-            "kes.yml:3:25: error: keystore.fs.path: no key",
-        ),
+        ("keystore:", "kes.yml:3:10: error: keystore.fs.path: no key store"),
+        ("keystore: { fs: { path: '' } }", "kes.yml:3:25: error: keystore.fs.path: no key"),
         (
             "keystore: { fs: { path: '${NO}' } }",
             "kes.yml:3:25: error: keystore.fs.path: environment variable ${NO} is empty or not set",
@@ -298,10 +279,7 @@ fn a_wrong_key_store_is_not_said_to_be_none() {
             "keys: { fs: { path: '${NO}' } }",
             "kes.yml:3:21: error: keys.fs.path: environment variable ${NO} is empty or not set",
         ),
-        (
-            "keys: { fs: }",
-            "kes.yml:3:12: error: keys.fs.path: no key store",
-        ),
+        ("keys: { fs: }", "kes.yml:3:12: error: keys.fs.path: no key store"),
         (
             "keystore: { fs: { path: keys }, vault: { endpoint: 'https://v' } }",
             "kes.yml:3:52: error: keystore.vault.endpoint: ambiguous",
@@ -310,10 +288,7 @@ fn a_wrong_key_store_is_not_said_to_be_none() {
             "keystore: { vault: { endpoint: 'https://v' } }",
             "kes.yml:3:20: error: keystore.vault: failed to connect to Vault",
         ),
-        (
-            "keystore:\n  fss: { path: keys }",
-            "kes.yml:4:3: error: keystore: unknown field",
-        ),
+        ("keystore:\n  fss: { path: keys }", "kes.yml:4:3: error: keystore: unknown field"),
     ] {
         let (code, lines) = scene.check(&format!("root: _\n{TLS}{section}\n"), &[]);
         assert_eq!((78, 1), (code, lines.len()), "{lines:#?}");
@@ -325,20 +300,11 @@ fn a_wrong_key_store_is_not_said_to_be_none() {
 fn a_path_that_matches_no_api_is_put_right_with_its_own_end() {
     let scene = Scene::new();
     for (path, expected) in [
-        (
-            "/v1/keys/create/my-*",
-            "did you mean \"/v1/key/create/my-*\"?",
-        ),
-        (
-            "/v1/keys/decrypt/my-*",
-            "did you mean \"/v1/key/decrypt/my-*\"?",
-        ),
+        ("/v1/keys/create/my-*", "did you mean \"/v1/key/create/my-*\"?"),
+        ("/v1/keys/decrypt/my-*", "did you mean \"/v1/key/decrypt/my-*\"?"),
         ("v1/key/import/a", "did you mean \"/v1/key/import/a\"?"),
         ("/v2/key/generate/a", "did you mean \"/v1/key/generate/a\"?"),
-        (
-            "/v1/identity/asign/p/q*",
-            "did you mean \"/v1/identity/assign/p/q*\"?",
-        ),
+        ("/v1/identity/asign/p/q*", "did you mean \"/v1/identity/assign/p/q*\"?"),
         ("/v1/policy/reed/", "did you mean \"/v1/policy/read/*\"?"),
         ("/v1/key/delete", "did you mean \"/v1/key/delete/*\"?"),
         ("/v1/metric", "did you mean \"/v1/metrics\"?"),
@@ -365,17 +331,11 @@ fn a_certificate_that_is_renewed_often_is_no_news_until_it_was_not() {
     ] {
         scene.other_certificate(
             name,
-            &Profile {
-                valid_since: lived * DAY,
-                ..Profile::server().valid_for(left * DAY + 3600)
-            },
+            &Profile { valid_since: lived * DAY, ..Profile::server().valid_for(left * DAY + 3600) },
         );
         let (_, lines) = scene.check(&text(name), &[]);
         assert_eq!(warning.is_some(), !lines.is_empty(), "{name}: {lines:?}");
-        assert!(
-            warning.is_none_or(|text| lines[0].contains(text)),
-            "{lines:?}"
-        );
+        assert!(warning.is_none_or(|text| lines[0].contains(text)), "{lines:?}");
     }
 }
 
@@ -422,22 +382,13 @@ fn variables_that_stay_what_they_are_are_warnings_without_the_value() {
 fn what_is_no_map_of_fields_has_its_place() {
     let scene = Scene::new();
     for (text, place) in [
-        (
-            "# nothing\n- root\n",
-            "kes.yml:2:1: error: expected a map of",
-        ),
-        (
-            "root: _\n---\n\nroot: _\n",
-            "kes.yml:4:1: error: more than one",
-        ),
+        ("# nothing\n- root\n", "kes.yml:2:1: error: expected a map of"),
+        ("root: _\n---\n\nroot: _\n", "kes.yml:4:1: error: more than one"),
         (
             "keystore: { fs: { path: k } }\nkeys: { name: x }\n",
             "kes.yml:2:7: error: keys: the file mixes two formats (beside \"keystore\", \"keys\" is a list",
         ),
-        (
-            "probe: { address: ':7373' }\n",
-            "kes.yml:1:19: error: probe.address: the server can't",
-        ),
+        ("probe: { address: ':7373' }\n", "kes.yml:1:19: error: probe.address: the server can't"),
     ] {
         let (code, lines) = scene.check(text, &[]);
         let found = lines.iter().any(|line| line.starts_with(place));
@@ -475,10 +426,7 @@ fn standard_input_can_be_checked() {
     let sound = format!("root: _\n{TLS}{STORE}");
     assert_eq!((0, "<stdin>: ok\n".to_owned()), check(sound.clone()));
     let (code, text) = check(format!("{sound}x: 1\n"));
-    assert!(
-        code == 78 && text.starts_with("<stdin>:4:1: error: "),
-        "{text}"
-    );
+    assert!(code == 78 && text.starts_with("<stdin>:4:1: error: "), "{text}");
 }
 
 #[test]
@@ -500,11 +448,7 @@ fn a_byte_order_mark_is_no_part_of_the_text() {
 #[test]
 fn the_json_form_has_the_same_findings() {
     let scene = Scene::new();
-    fs::write(
-        scene.0.path().join("kes.yml"),
-        format!("root: _\nx: 1\n{TLS}"),
-    )
-    .unwrap();
+    fs::write(scene.0.path().join("kes.yml"), format!("root: _\nx: 1\n{TLS}")).unwrap();
     let output = scene.kes(&["config", "check", "--json", "--auth=off", "kes.yml"]);
     let json: Value = serde_json::from_str(&out(&output)).unwrap();
     assert_eq!("kes.yml", json["file"]);
@@ -517,12 +461,7 @@ fn the_json_form_has_the_same_findings() {
             first["column"].as_i64().unwrap()
         )
     );
-    assert!(
-        first["message"]
-            .as_str()
-            .unwrap()
-            .contains("unknown field `x`")
-    );
+    assert!(first["message"].as_str().unwrap().contains("unknown field `x`"));
 }
 
 #[test]
@@ -530,10 +469,7 @@ fn a_flag_stands_for_a_field() {
     let scene = Scene::new();
     let flags = ["--root", "_", "--key", "server.key", "--cert", "server.crt"];
     assert_eq!((0, vec![]), scene.check(STORE, &flags));
-    let (code, lines) = scene.check(
-        STORE,
-        &["--root", "_", "--key", "none", "--cert=server.crt"],
-    );
+    let (code, lines) = scene.check(STORE, &["--root", "_", "--key", "none", "--cert=server.crt"]);
     assert_eq!((78, 1), (code, lines.len()));
     assert!(lines[0].starts_with("kes.yml: error: tls.key: failed to read private key file"));
 }
@@ -551,10 +487,7 @@ fn too_many_warnings_are_cut_short_and_that_is_told() {
     let (code, lines) = scene.check(&text(231), &[]);
     assert_eq!((0, 201), (code, lines.len()));
     let last = lines.last().unwrap();
-    assert!(
-        last.contains("warning: only 200 warnings are shown; there are 31 more"),
-        "{last}"
-    );
+    assert!(last.contains("warning: only 200 warnings are shown; there are 31 more"), "{last}");
 }
 
 #[test]
@@ -565,14 +498,8 @@ fn the_command_says_what_it_wants() {
         assert_eq!(Some(1), output.status.code());
         String::from_utf8(output.stderr).unwrap()
     };
-    assert_eq!(
-        "Error: no configuration file specified\n",
-        error(&["config", "check"])
-    );
-    assert_eq!(
-        "Error: too many arguments\n",
-        error(&["config", "check", "a", "b"])
-    );
+    assert_eq!("Error: no configuration file specified\n", error(&["config", "check"]));
+    assert_eq!("Error: too many arguments\n", error(&["config", "check", "a", "b"]));
     let output = scene.kes(&["config", "check", "no.yml"]);
     assert_eq!(Some(78), output.status.code());
     assert!(out(&output).starts_with("no.yml: error: No such file"));
@@ -602,13 +529,7 @@ const FOUND: &[(&str, Prepare, &str)] = &[
         |scene| {
             let profile = Profile::server().valid_for(100 * DAY);
             let valid_since = -3600;
-            scene.other_certificate(
-                "server",
-                &Profile {
-                    valid_since,
-                    ..profile
-                },
-            );
+            scene.other_certificate("server", &Profile { valid_since, ..profile });
         },
         "",
     ),
@@ -617,11 +538,7 @@ const FOUND: &[(&str, Prepare, &str)] = &[
         |scene| scene.other_certificate("server", &Profile::client().valid_for(100 * DAY)),
         "",
     ),
-    (
-        "warning: root: \"enable\" is no identity",
-        |_| {},
-        "root: enable",
-    ),
+    ("warning: root: \"enable\" is no identity", |_| {}, "root: enable"),
     (
         "warning: policy.p.identities[0]: \"all\" is no identity",
         |_| {},
@@ -661,10 +578,7 @@ const FOUND: &[(&str, Prepare, &str)] = &[
         "error: keystore.vault.tls.key: failed to connect to Vault: invalid private key file \"locked.key\": the key is protected by",
         |scene| {
             let block = "ENCRYPTED PRIVATE KEY-----\n";
-            scene.file(
-                "locked.key",
-                &format!("-----BEGIN {block}AAAA\n-----END {block}"),
-            );
+            scene.file("locked.key", &format!("-----BEGIN {block}AAAA\n-----END {block}"));
         },
         "V tls: { key: locked.key, cert: server.crt }",
     ),
@@ -701,10 +615,7 @@ impl Scene {
         let login = "approle: { id: i, secret: s }";
         let (own, store) = match text.split_once(' ').unwrap_or((text, "")) {
             ("V", fields) if fields.starts_with("endpoint") => ("", format!("{fields}, {login}")),
-            ("V", fields) => (
-                "",
-                format!("endpoint: 'http://127.0.0.1:1', {login}, {fields}"),
-            ),
+            ("V", fields) => ("", format!("endpoint: 'http://127.0.0.1:1', {login}, {fields}")),
             ("K", jwt) => (
                 "",
                 format!("endpoint: 'http://127.0.0.1:1', kubernetes: {{ role: r, jwt: {jwt} }}"),
@@ -715,11 +626,7 @@ impl Scene {
             "" => STORE.to_owned(),
             fields => format!("keystore: {{ vault: {{ {fields} }} }}\n"),
         };
-        let root = if own.starts_with("root") {
-            ""
-        } else {
-            "root: _\n"
-        };
+        let root = if own.starts_with("root") { "" } else { "root: _\n" };
         format!("address: 192.0.2.1:0\n{root}{TLS}{store}{own}\n")
     }
 }

@@ -30,13 +30,7 @@ fn start() -> Server {
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    );
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 fn head(lines: &str) -> String {
@@ -53,9 +47,7 @@ fn is_refused(server: &Server, bytes: impl AsRef<[u8]>) -> u16 {
     let what = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).into_owned();
     let mut connection = server.root().connect();
     let _ = connection.try_send(&[bytes, SMUGGLED].concat());
-    let answer = connection
-        .try_response(false)
-        .unwrap_or_else(|e| panic!("{what:?}: {e}"));
+    let answer = connection.try_response(false).unwrap_or_else(|e| panic!("{what:?}: {e}"));
     assert!((400..600).contains(&answer.status), "{what:?}: {answer:?}");
     assert_eq!(Some("close"), answer.header("Connection"), "{what:?}");
     assert!(connection.is_closed(), "{what:?}: {answer:?}");
@@ -82,9 +74,7 @@ fn a_client_that_asks_for_it_is_hung_up_on() {
     let server = start();
     for option in ["close", "Close", "keep-alive, close"] {
         let mut connection = server.root().connect();
-        connection.send(head(&format!(
-            "GET /version HTTP/1.1\nHost: kes\nConnection: {option}"
-        )));
+        connection.send(head(&format!("GET /version HTTP/1.1\nHost: kes\nConnection: {option}")));
         let answer = connection.response();
         answer.is_json_success();
         assert_eq!(Some("close"), answer.header("Connection"));
@@ -98,11 +88,7 @@ fn pipelined_requests_are_answered_in_their_order() {
     let mut connection = server.root().connect();
     let mut bytes = Vec::new();
     for number in 0..100 {
-        bytes.extend(request(
-            "POST",
-            &format!("/v1/key/create/key-{number}"),
-            b"ignored",
-        ));
+        bytes.extend(request("POST", &format!("/v1/key/create/key-{number}"), b"ignored"));
         let body = json!({ "plaintext": base64(number.to_string()) }).to_string();
         let path = format!("/v1/key/encrypt/key-{number}");
         bytes.extend(request("POST", &path, body.as_bytes()));
@@ -160,20 +146,14 @@ fn http_1_0_is_spoken() {
     connection.send(head("GET /version HTTP/1.0"));
     let answer = connection.response();
     answer.is_json_success();
-    assert_eq!(
-        ("HTTP/1.0", Some("close")),
-        (answer.version.as_str(), answer.header("Connection"))
-    );
+    assert_eq!(("HTTP/1.0", Some("close")), (answer.version.as_str(), answer.header("Connection")));
     assert!(connection.is_closed());
 
     let mut connection = server.root().connect();
     for _ in 0..3 {
         connection.send(head("GET /v1/key/list/* HTTP/1.0\nConnection: Keep-Alive"));
         let answer = connection.response();
-        assert_eq!(
-            (200, "{\"Name\":\"my-key\"}\n"),
-            (answer.status, answer.text())
-        );
+        assert_eq!((200, "{\"Name\":\"my-key\"}\n"), (answer.status, answer.text()));
         assert_eq!(None, answer.header("Transfer-Encoding"));
         assert_eq!(Some("keep-alive"), answer.header("Connection"));
     }
@@ -183,11 +163,7 @@ fn http_1_0_is_spoken() {
 fn the_target_may_be_absolute() {
     let server = start();
     let mut connection = server.root().connect();
-    for target in [
-        "https://kes:7373/version",
-        "HTTPS://[::1]/version?a=b",
-        "http://x/version",
-    ] {
+    for target in ["https://kes:7373/version", "HTTPS://[::1]/version?a=b", "http://x/version"] {
         connection.send(head(&format!("GET {target} HTTP/1.1\nHost: kes")));
         connection.response().is_json_success();
     }
@@ -367,10 +343,7 @@ fn request_lines_that_are_none_are_refused() {
         is_refused(&server, head(&format!("{line}\nHost: kes")));
     }
     is_refused(&server, head("GET /version HTTP/1.1"));
-    is_refused(
-        &server,
-        head("POST /v1/key/encrypt/my-key HTTP/1.0\nTransfer-Encoding: chunked"),
-    );
+    is_refused(&server, head("POST /v1/key/encrypt/my-key HTTP/1.0\nTransfer-Encoding: chunked"));
     is_refused(&server, [&[0; 100][..], b"\r\n\r\n"].concat());
 }
 
@@ -379,10 +352,7 @@ fn heads_up_to_64_kib_are_read() {
     let server = start();
     let sized = |size: usize| {
         let rest = head("GET /version HTTP/1.1\nHost: kes\nX: ");
-        head(&format!(
-            "GET /version HTTP/1.1\nHost: kes\nX: {}",
-            "a".repeat(size - rest.len())
-        ))
+        head(&format!("GET /version HTTP/1.1\nHost: kes\nX: {}", "a".repeat(size - rest.len())))
     };
     assert_eq!(64 * 1024, sized(64 * 1024).len());
     let mut connection = server.root().connect();
@@ -394,12 +364,8 @@ fn heads_up_to_64_kib_are_read() {
     assert_eq!(431, is_refused(&server, sized(200 * 1024)));
     let endless = format!("GET /{} HTTP/1.1\r\n", "a".repeat(500 * 1024));
     assert_eq!(431, is_refused(&server, endless));
-    let lines = |count| {
-        head(&format!(
-            "GET /version HTTP/1.1\nHost: kes{}",
-            "\nX: a".repeat(count)
-        ))
-    };
+    let lines =
+        |count| head(&format!("GET /version HTTP/1.1\nHost: kes{}", "\nX: a".repeat(count)));
     connection.send(lines(99));
     connection.response().is_json_success();
     assert_eq!(431, is_refused(&server, lines(100)));
@@ -428,15 +394,9 @@ fn broken_chunks_end_the_connection() {
         &format!("2\r\n{{}}\r\n0\r\n{}\r\n", "T: a\r\n".repeat(1000)),
     ] {
         let bytes = |path| {
-            head(&format!(
-                "POST {path} HTTP/1.1\nHost: kes\nTransfer-Encoding: chunked"
-            )) + body
+            head(&format!("POST {path} HTTP/1.1\nHost: kes\nTransfer-Encoding: chunked")) + body
         };
-        assert_eq!(
-            400,
-            is_refused(&server, bytes("/v1/key/encrypt/my-key")),
-            "{body:?}"
-        );
+        assert_eq!(400, is_refused(&server, bytes("/v1/key/encrypt/my-key")), "{body:?}");
         // A body that nobody reads must not hide a request either.
         let mut connection = server.root().connect();
         connection.send([bytes("/v1/key/create/my-key").as_bytes(), SMUGGLED].concat());
@@ -484,13 +444,9 @@ fn a_large_body_in_chunks_that_nobody_wants_does_not_cost_the_answer() {
 fn what_a_body_contains_is_no_request() {
     let server = start();
     let mut connection = server.root().connect();
-    for path in [
-        "/v1/key/create/my-key",
-        "/v1/key/encrypt/my-key",
-        "/version",
-        "/nowhere",
-        "/v1//a",
-    ] {
+    for path in
+        ["/v1/key/create/my-key", "/v1/key/encrypt/my-key", "/version", "/nowhere", "/v1//a"]
+    {
         connection.send(request("POST", path, SMUGGLED));
         connection.send(chunked("POST", path, SMUGGLED, 10));
         for _ in 0..2 {
@@ -537,14 +493,9 @@ fn requests_damaged_at_random_harm_nobody() {
         let _ = connection.try_send(&bytes);
         connection.half_close();
         let answers = connection.rest();
-        assert!(
-            answers.is_empty() || answers.starts_with(b"HTTP/1."),
-            "{:?}",
-            answers
-        );
+        assert!(answers.is_empty() || answers.starts_with(b"HTTP/1."), "{:?}", answers);
         if number % 20 == 0 {
-            good.request("POST", "/v1/key/generate/my-key", "{}")
-                .is_json_success();
+            good.request("POST", "/v1/key/generate/my-key", "{}").is_json_success();
         }
     }
     assert_eq!("", server.stderr());
@@ -631,9 +582,7 @@ fn garbage_instead_of_a_handshake_harms_nothing() {
         b"\r\n".to_vec(),
     ] {
         let mut socket = TcpStream::connect(server.address).unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let _ = socket.write_all(&garbage);
         let _ = socket.shutdown(Shutdown::Write);
         let mut rest = Vec::new();
@@ -731,10 +680,7 @@ fn a_reload_changes_how_many_connections_there_may_be() {
     }
     drop(all.split_off(2));
     std::thread::sleep(Duration::from_millis(100));
-    assert!(
-        server.root().try_connect().is_err(),
-        "there are three still"
-    );
+    assert!(server.root().try_connect().is_err(), "there are three still");
 }
 
 /// The timer that runs for the server's end of a connection, as `/proc/net/tcp` tells: its kind, and when
@@ -759,10 +705,7 @@ fn the_kernel_looks_whether_a_client_is_still_there() {
     const KEEPALIVE: u8 = 2;
     let server = start();
     let mut follower = Follower::start(&server.root(), "/v1/log/error/trace");
-    let connections = [
-        server.root().connect(),
-        server.root().speaking_http2().connect(),
-    ];
+    let connections = [server.root().connect(), server.root().speaking_http2().connect()];
     let sockets = connections.iter().map(Connection::socket);
     for socket in sockets.chain([follower.connection().socket()]) {
         let mut seen = None;
@@ -786,17 +729,13 @@ fn a_handshake_that_never_ends_is_cut_at_5_seconds() {
         .into_iter()
         .map(|bytes| {
             let mut socket = TcpStream::connect(server.address).unwrap();
-            socket
-                .set_read_timeout(Some(Duration::from_secs(10)))
-                .unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             socket.write_all(bytes).unwrap();
             socket
         })
         .collect();
     closes_between(AT_5_SECONDS.0, AT_5_SECONDS.1, || {
-        sockets
-            .into_iter()
-            .all(|mut socket| socket.read_to_end(&mut Vec::new()).is_ok())
+        sockets.into_iter().all(|mut socket| socket.read_to_end(&mut Vec::new()).is_ok())
     });
     server.logs_error("tls: handshake timed out");
 }
@@ -810,9 +749,7 @@ fn a_head_that_never_ends_is_cut_at_5_seconds() {
     first.send("GET /ver");
     second.send(head("GET /version HTTP/1.1\nHost: kes") + "GET /version HTTP/1.1\r\n");
     second.response().is_json_success();
-    closes_between(AT_5_SECONDS.0, AT_5_SECONDS.1, || {
-        first.is_closed() && second.is_closed()
-    });
+    closes_between(AT_5_SECONDS.0, AT_5_SECONDS.1, || first.is_closed() && second.is_closed());
     assert_eq!(2, server.audit(2).len());
 }
 
@@ -834,9 +771,7 @@ fn a_body_that_never_ends_is_cut_at_5_seconds() {
         for connection in [&mut first, &mut second] {
             connection.response().is_failure(400, "invalid json");
         }
-        [&mut first, &mut second, &mut third]
-            .into_iter()
-            .all(|connection| connection.is_closed())
+        [&mut first, &mut second, &mut third].into_iter().all(|connection| connection.is_closed())
     });
     assert_eq!(["b", "my-key"], *server.key_files());
     assert_eq!(3, server.audit(3).len());
@@ -864,9 +799,8 @@ fn two_hundred_slow_clients_disturb_nobody_and_are_closed_at_their_deadline() {
     let mut heads: Vec<Connection> = (0..100).map(|_| root.connect()).collect();
     let crowd = Crowd::start(&server, 8);
     let start = Instant::now();
-    let mut hellos: Vec<TcpStream> = (0..100)
-        .map(|_| TcpStream::connect(server.address).unwrap())
-        .collect();
+    let mut hellos: Vec<TcpStream> =
+        (0..100).map(|_| TcpStream::connect(server.address).unwrap()).collect();
     for second in 0..8 {
         for socket in &mut hellos {
             let _ = socket.write_all(&hello[second..=second]);
@@ -875,10 +809,7 @@ fn two_hundred_slow_clients_disturb_nobody_and_are_closed_at_their_deadline() {
             let _ = connection.try_send(&request[second..=second]);
         }
         let gone = hellos.iter().filter(|socket| is_gone(socket)).count()
-            + heads
-                .iter()
-                .filter(|connection| is_gone(connection.socket()))
-                .count();
+            + heads.iter().filter(|connection| is_gone(connection.socket())).count();
         match second {
             0..=3 => assert_eq!(0, gone, "closed after {:?}", start.elapsed()),
             7 => assert_eq!(200, gone, "still open after {:?}", start.elapsed()),
@@ -906,9 +837,7 @@ fn idle_connections_take_no_threads() {
     }
     assert_eq!(before, server.threads());
     for connection in idle.iter_mut().step_by(50) {
-        connection
-            .request("POST", "/v1/key/generate/my-key", "{}")
-            .is_json_success();
+        connection.request("POST", "/v1/key/generate/my-key", "{}").is_json_success();
     }
 }
 
@@ -918,11 +847,7 @@ fn a_client_that_says_it_is_done_still_gets_its_answers() {
     for number in 0..20 {
         let mut connection = server.root().connect();
         let mut bytes = request("POST", &format!("/v1/key/create/key-{number}"), b"");
-        bytes.extend(request(
-            "POST",
-            &format!("/v1/key/generate/key-{number}"),
-            b"{}",
-        ));
+        bytes.extend(request("POST", &format!("/v1/key/generate/key-{number}"), b"{}"));
         bytes.extend(request("GET", "/version", b""));
         connection.send(bytes);
         connection.half_close();
@@ -939,11 +864,7 @@ fn clients_that_vanish_leave_nothing_behind() {
     let mut good = server.root().connect();
     for number in 0..50 {
         let mut connection = server.root().connect();
-        connection.send(request(
-            "POST",
-            &format!("/v1/key/create/key-{number}"),
-            b"",
-        ));
+        connection.send(request("POST", &format!("/v1/key/create/key-{number}"), b""));
         drop(connection);
         let mut connection = server.root().connect();
         connection.send(
@@ -955,9 +876,8 @@ fn clients_that_vanish_leave_nothing_behind() {
     let audit = server.audit(101);
     assert_eq!(101, audit.len());
     // The creates were complete, so they are carried out.
-    let created = wait_for(Duration::from_secs(5), || {
-        (server.key_files().len() == 51).then_some(())
-    });
+    let created =
+        wait_for(Duration::from_secs(5), || (server.key_files().len() == 51).then_some(()));
     assert!(created.is_some(), "{:?}", server.key_files());
 }
 
@@ -967,10 +887,7 @@ fn a_client_that_reads_no_answers_is_dropped() {
     let crowd = Crowd::start(&server, 2);
     let mut connection = server.root().connect();
     rustix::net::sockopt::set_socket_recv_buffer_size(connection.socket(), 4096).unwrap();
-    connection
-        .socket()
-        .set_write_timeout(Some(Duration::from_millis(500)))
-        .unwrap();
+    connection.socket().set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let block = request("GET", "/version", b"").repeat(300);
     let mut sent = 0;
     while connection.try_send(&block).is_ok() {
@@ -981,13 +898,7 @@ fn a_client_that_reads_no_answers_is_dropped() {
     std::thread::sleep(Duration::from_millis(12_500));
     let start = Instant::now();
     let answers = connection.rest().len();
-    assert!(
-        start.elapsed() < Duration::from_secs(5),
-        "the connection is still open"
-    );
-    assert!(
-        answers < sent * 100,
-        "{answers} bytes of answers to {sent} requests"
-    );
+    assert!(start.elapsed() < Duration::from_secs(5), "the connection is still open");
+    assert!(answers < sent * 100, "{answers} bytes of answers to {sent} requests");
     assert!(crowd.stop() > 500);
 }

@@ -58,10 +58,7 @@ fn client(server: &Server, groups: &[NamedGroup]) -> Client {
 /// A sample of the metrics page.
 fn metric(server: &Server, name: &str) -> u64 {
     let page = server.root().get("/v1/metrics");
-    let sample = page
-        .text()
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let sample = page.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     sample.unwrap().parse().unwrap()
 }
 
@@ -153,11 +150,7 @@ fn a_server_has_only_the_groups_of_its_configuration_and_a_reload_changes_them()
     assert!(group(&[X25519, P256]).is_err());
     assert_eq!(200, open.request("GET", "/version", "").status);
 
-    reload(
-        "[X25519MLKEM768]",
-        "[X25519MLKEM1024]",
-        "everything stays as it was",
-    );
+    reload("[X25519MLKEM768]", "[X25519MLKEM1024]", "everything stays as it was");
     server.logs_error("unknown key exchange group: \\\"X25519MLKEM1024\\\" (");
     assert_eq!(HYBRID, group(&[HYBRID]).unwrap());
 }
@@ -202,11 +195,7 @@ impl Hello {
         let before = record[5 + 4..record.len() - rest.len()].to_vec();
         let mut extensions = part(&mut rest, 2);
         assert!(rest.is_empty());
-        let mut hello = Self {
-            before,
-            shares: Vec::new(),
-            after: Vec::new(),
-        };
+        let mut hello = Self { before, shares: Vec::new(), after: Vec::new() };
         while let Some((kind, content)) = extensions.split_first_chunk() {
             extensions = content;
             let content = part(&mut extensions, 2);
@@ -390,11 +379,7 @@ impl Site {
                 let _ = stream.flush();
             }
         });
-        Self {
-            port,
-            authority,
-            seen,
-        }
+        Self { port, authority, seen }
     }
 
     /// The group and the kind of the handshake before the next request with `text` in its first line.
@@ -431,10 +416,7 @@ fn the_command_line_offers_the_hybrid_and_needs_no_retry_for_x25519() {
             .env("KES_SERVER", format!("https://127.0.0.1:{}", site.port))
             .env("KES_CLIENT_CERT", file("client.crt", own.certificate_pem()))
             .env("KES_CLIENT_KEY", file("client.key", own.key_pem()))
-            .env(
-                "SSL_CERT_FILE",
-                file("ca.crt", site.authority.identity.certificate_pem()),
-            )
+            .env("SSL_CERT_FILE", file("ca.crt", site.authority.identity.certificate_pem()))
             .env_remove("HTTPS_PROXY")
             .output()
             .unwrap();

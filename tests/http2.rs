@@ -164,20 +164,14 @@ fn answers_are_the_same_in_both_protocols() {
             assert_eq!(None, answer.header("Connection"), "{what}");
             assert_eq!(None, answer.header("Transfer-Encoding"), "{what}");
             assert!(
-                answer
-                    .headers
-                    .iter()
-                    .all(|(name, _)| *name == name.to_lowercase()),
+                answer.headers.iter().all(|(name, _)| *name == name.to_lowercase()),
                 "{what}: {answer:?}"
             );
             statuses.push(answer.status);
         }
     }
     for status in [200, 301, 400, 403, 404, 405] {
-        assert!(
-            statuses.contains(&status),
-            "{status} is not among {statuses:?}"
-        );
+        assert!(statuses.contains(&status), "{status} is not among {statuses:?}");
     }
     // And so are the audit logs.
     let [first, second] = servers.each_ref().map(|server| {
@@ -197,19 +191,13 @@ fn a_list_of_keys_ends_with_trailers() {
     let server = start(|_| {});
     let mut http2 = Http2::open(&server.root());
     let answer = http2.request("GET", "/v1/key/list/*", "");
-    assert_eq!(
-        (200, "{\"Name\":\"my-key\"}\n"),
-        (answer.status, answer.text())
-    );
+    assert_eq!((200, "{\"Name\":\"my-key\"}\n"), (answer.status, answer.text()));
     assert_eq!(Some("200"), answer.trailer("status"));
     assert_eq!(Some(""), answer.trailer("error"));
     assert_eq!(None, answer.header("Content-Length"));
     // HEAD has neither body nor trailers, whatever the method of the route.
     let answer = http2.request("HEAD", "/v1/key/list/*", "");
-    assert!(
-        answer.body.is_empty() && answer.trailers.is_empty(),
-        "{answer:?}"
-    );
+    assert!(answer.body.is_empty() && answer.trailers.is_empty(), "{answer:?}");
 }
 
 // Frames
@@ -225,11 +213,7 @@ fn a_body_may_come_in_frames_of_any_size() {
     let mut http2 = Http2::open(&server.root());
     let plaintext = json!({ "plaintext": base64(vec![5; 30_000]) }).to_string();
     for size in [1, 7, 100, 16_384] {
-        let body: &[u8] = if size == 1 {
-            b"{}"
-        } else {
-            plaintext.as_bytes()
-        };
+        let body: &[u8] = if size == 1 { b"{}" } else { plaintext.as_bytes() };
         let stream = http2.stream();
         http2.send(head(stream, "POST", ENCRYPT, false));
         for part in body.chunks(size) {
@@ -244,12 +228,7 @@ fn a_body_may_come_in_frames_of_any_size() {
     http2.send(head(stream, "POST", ENCRYPT, false));
     http2.send(frame(kind::DATA, 0, stream, b"{}"));
     let trailers = literal("x-checksum", "1");
-    http2.send(frame(
-        kind::HEADERS,
-        END_HEADERS | END_STREAM,
-        stream,
-        trailers,
-    ));
+    http2.send(frame(kind::HEADERS, END_HEADERS | END_STREAM, stream, trailers));
     http2.answer(stream).is_json_success();
 }
 
@@ -289,11 +268,7 @@ fn a_header_block_may_come_in_many_frames() {
     let server = start(|_| {});
     let mut http2 = Http2::open(&server.root());
     let long = "v".repeat(20_000);
-    for (size, more) in [
-        (30, None),
-        (50, None),
-        (16_384, Some(("x-long", &long[..]))),
-    ] {
+    for (size, more) in [(30, None), (50, None), (16_384, Some(("x-long", &long[..])))] {
         let stream = http2.stream();
         let block = block("POST", GENERATE, more.as_slice());
         let (first, rest) = block.split_at(size.min(block.len()));
@@ -400,16 +375,9 @@ fn requests_that_are_none_are_refused() {
         [&[(":method", "PO ST")], &good[1..]].concat(),
     ] {
         let stream = http2.stream();
-        let block: Vec<u8> = headers
-            .iter()
-            .flat_map(|(name, value)| literal(name, value))
-            .collect();
-        http2.send(frame(
-            kind::HEADERS,
-            END_HEADERS | END_STREAM,
-            stream,
-            block,
-        ));
+        let block: Vec<u8> =
+            headers.iter().flat_map(|(name, value)| literal(name, value)).collect();
+        http2.send(frame(kind::HEADERS, END_HEADERS | END_STREAM, stream, block));
         match http2.try_answer(stream) {
             Ok(answer) => assert_eq!(400, answer.status, "{headers:?}: {answer:?}"),
             Err(_) if http2.was_reset(stream).is_some() => {}
@@ -470,9 +438,7 @@ fn an_answer_larger_than_the_window_comes_as_room_is_made() {
     http2.read_for(Duration::from_millis(500));
     assert!(!http2.is_answered(stream));
     // Others have answers without content, which need no room.
-    http2
-        .request("POST", "/v1/key/create/new", "")
-        .is_empty_success();
+    http2.request("POST", "/v1/key/create/new", "").is_empty_success();
     for step in [1, 10, 1000, 1 << 20] {
         http2.send([window_update(0, step), window_update(stream, step)].concat());
     }
@@ -536,11 +502,8 @@ fn a_certificate_that_expires_ends_the_connection_at_the_next_request() {
 
 #[test]
 fn a_proxy_speaks_for_another_client_in_each_stream() {
-    let (proxy, app, other) = (
-        Identity::new("proxy"),
-        Identity::new("app"),
-        Identity::new("other"),
-    );
+    let (proxy, app, other) =
+        (Identity::new("proxy"), Identity::new("app"), Identity::new("other"));
     let server = start(|config| {
         config.policy("app", &["/v1/key/generate/*"], &[&app]);
         config.proxies(&[&proxy], Some("X-Tls-Client-Cert"));
@@ -563,15 +526,9 @@ fn a_proxy_speaks_for_another_client_in_each_stream() {
     for (stream, status) in streams {
         assert_eq!(status, http2.answer(stream).status);
     }
-    let twice = [
-        (HEADER, &certificates[0][..]),
-        (HEADER, &certificates[0][..]),
-    ];
+    let twice = [(HEADER, &certificates[0][..]), (HEADER, &certificates[0][..])];
     let too_many = "too many client certificates are present";
-    for (headers, text) in [
-        (&twice[..], too_many),
-        (&[], "no client certificate is present"),
-    ] {
+    for (headers, text) in [(&twice[..], too_many), (&[], "no client certificate is present")] {
         let stream = http2.ask_with("POST", GENERATE, headers, "{}");
         http2.answer(stream).is_failure(400, text);
     }
@@ -624,10 +581,9 @@ fn answers_come_when_the_request_has_ended() {
     let stranger = Identity::new("stranger");
     let mut other = Http2::open(&server.client(&stranger));
     let mut created = 0;
-    for (client, path) in [
-        (&mut http2, "/v1/key/create/new"),
-        (&mut other, "/v1/key/create/refused"),
-    ] {
+    for (client, path) in
+        [(&mut http2, "/v1/key/create/new"), (&mut other, "/v1/key/create/refused")]
+    {
         let stream = client.stream();
         client.send(head(stream, "POST", path, false));
         client.read_for(Duration::from_millis(300));
@@ -637,12 +593,7 @@ fn answers_come_when_the_request_has_ended() {
         // Not for ever, and not for those who wait for an answer themselves.
         let stream = client.stream();
         let more = [("expect", "100-continue"), ("content-length", "2")];
-        client.send(frame(
-            kind::HEADERS,
-            END_HEADERS,
-            stream,
-            block("POST", path, &more),
-        ));
+        client.send(frame(kind::HEADERS, END_HEADERS, stream, block("POST", path, &more)));
         client.status(stream).unwrap();
         let stream = client.stream();
         client.send(head(stream, "POST", path, false));

@@ -31,9 +31,7 @@ fn start(change: impl FnOnce(&mut Config)) -> Server {
 
 /// A body for [`ENCRYPT`] of at least so many bytes.
 fn body(size: usize) -> Vec<u8> {
-    json!({ "plaintext": base64(vec![5; size / 4 * 3]) })
-        .to_string()
-        .into_bytes()
+    json!({ "plaintext": base64(vec![5; size / 4 * 3]) }).to_string().into_bytes()
 }
 
 /// The frame that announces a body of `length` bytes.
@@ -94,9 +92,7 @@ fn bodies_that_are_announced_count_at_once() {
     let server = start(|_| {});
     let mut http2 = Http2::open(&server.root());
     let streams: Vec<_> = (0..200).map(|_| http2.stream()).collect();
-    let heads = streams
-        .iter()
-        .flat_map(|stream| announcement(*stream, GENERATE, 1 << 20));
+    let heads = streams.iter().flat_map(|stream| announcement(*stream, GENERATE, 1 << 20));
     http2.send(heads.collect::<Vec<_>>());
     http2.read_for(Duration::from_millis(500));
     let codes = streams.iter().filter_map(|stream| http2.was_reset(*stream));
@@ -133,9 +129,7 @@ fn bodies_count_until_their_requests_are_answered() {
     let refused = codes.filter(|code| *code == REFUSED_STREAM).count();
     assert!((20..50).contains(&refused), "{refused} were refused");
     appliance.go_on();
-    let answered = streams
-        .iter()
-        .filter(|stream| http2.was_reset(**stream).is_none());
+    let answered = streams.iter().filter(|stream| http2.was_reset(**stream).is_none());
     for stream in answered.copied().collect::<Vec<_>>() {
         http2.answer(stream).is_json_success();
     }

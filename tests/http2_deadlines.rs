@@ -67,24 +67,12 @@ fn slow_clients_are_closed_at_their_deadlines_and_disturb_nobody() {
         ),
         (
             "half of a frame's header",
-            |client| {
-                sends(
-                    client,
-                    &after_hello(&head(1, "GET", "/version", true)[..4]),
-                    &[],
-                )
-            },
+            |client| sends(client, &after_hello(&head(1, "GET", "/version", true)[..4]), &[]),
             AT_5_SECONDS,
         ),
         (
             "half of a frame",
-            |client| {
-                sends(
-                    client,
-                    &after_hello(&head(1, "GET", "/version", true)[..20]),
-                    &[],
-                )
-            },
+            |client| sends(client, &after_hello(&head(1, "GET", "/version", true)[..20]), &[]),
             AT_5_SECONDS,
         ),
         (
@@ -114,32 +102,12 @@ fn slow_clients_are_closed_at_their_deadlines_and_disturb_nobody() {
             },
             AT_5_SECONDS,
         ),
-        (
-            "a body that stops",
-            |client| stalled_body(client, b""),
-            AT_5_SECONDS,
-        ),
-        (
-            "a body that takes too long",
-            |client| stalled_body(client, b" "),
-            AT_5_SECONDS,
-        ),
+        ("a body that stops", |client| stalled_body(client, b""), AT_5_SECONDS),
+        ("a body that takes too long", |client| stalled_body(client, b" "), AT_5_SECONDS),
         ("a window that stays closed", closed_window, AT_10_SECONDS),
-        (
-            "a neighbour of an answer that is not read",
-            neighbour,
-            AT_10_SECONDS,
-        ),
-        (
-            "too many windows that stay closed",
-            closed_windows,
-            AT_10_SECONDS,
-        ),
-        (
-            "a connection whose window stays closed",
-            closed_connection_window,
-            AT_10_SECONDS,
-        ),
+        ("a neighbour of an answer that is not read", neighbour, AT_10_SECONDS),
+        ("too many windows that stay closed", closed_windows, AT_10_SECONDS),
+        ("a connection whose window stays closed", closed_connection_window, AT_10_SECONDS),
         ("a connection that is in use", in_use, IN_USE),
     ];
     let server = Server::start(|config| {
@@ -274,9 +242,7 @@ fn a_client_that_takes_no_bytes_is_dropped() {
     http2.send(window_update(0, 1 << 30));
     let socket = http2.connection.socket();
     rustix::net::sockopt::set_socket_recv_buffer_size(socket, 4096).unwrap();
-    socket
-        .set_write_timeout(Some(Duration::from_millis(500)))
-        .unwrap();
+    socket.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let body = json!({ "plaintext": base64(vec![5; 12_000]) }).to_string();
     let mut sent = 0;
     loop {

@@ -39,15 +39,9 @@ fn scene() -> Scene {
         config.audit = "off";
     });
     let crowd = Crowd::start_http2(&server, 8);
-    wait_for(Duration::from_secs(10), || {
-        (crowd.served() > 50).then_some(())
-    });
+    wait_for(Duration::from_secs(10), || (crowd.served() > 50).then_some(()));
     let memory = server.memory();
-    Scene {
-        server,
-        crowd,
-        memory,
-    }
+    Scene { server, crowd, memory }
 }
 
 impl Scene {
@@ -59,9 +53,8 @@ impl Scene {
     #[track_caller]
     fn goes_on(self, what: &str, floods: u64) {
         let before = self.crowd.served();
-        let more = wait_for(Duration::from_secs(10), || {
-            (self.crowd.served() > before + 20).then_some(())
-        });
+        let more =
+            wait_for(Duration::from_secs(10), || (self.crowd.served() > before + 20).then_some(()));
         assert!(more.is_some(), "{what}: nobody is served any more");
         let memory = self.server.peak_memory();
         eprintln!("{what}: {} KiB, at most {memory} KiB", self.memory);
@@ -138,35 +131,21 @@ fn frames_that_ask_for_nothing_are_answered_with_goaway_and_counted() {
             [head(stream, "POST", GENERATE, false), reset(stream, 8)].concat()
         }),
         ("PING", vec![], |_| frame(kind::PING, 0, 0, [7; 8])),
-        ("acknowledged PING", vec![], |_| {
-            frame(kind::PING, 1, 0, [7; 8])
-        }),
+        ("acknowledged PING", vec![], |_| frame(kind::PING, 1, 0, [7; 8])),
         ("SETTINGS", vec![], |_| settings(&[])),
         ("SETTINGS with values", vec![], |turn| {
             settings(&[(INITIAL_WINDOW_SIZE, turn), (HEADER_TABLE_SIZE, turn)])
         }),
-        ("empty DATA", head(1, "POST", GENERATE, false), |_| {
-            frame(kind::DATA, 0, 1, [])
+        ("empty DATA", head(1, "POST", GENERATE, false), |_| frame(kind::DATA, 0, 1, [])),
+        ("DATA of nothing but padding", head(1, "POST", GENERATE, false), |_| {
+            frame(kind::DATA, PADDED, 1, [0])
         }),
-        (
-            "DATA of nothing but padding",
-            head(1, "POST", GENERATE, false),
-            |_| frame(kind::DATA, PADDED, 1, [0]),
-        ),
-        ("DATA of one byte", head(1, "POST", GENERATE, false), |_| {
-            frame(kind::DATA, 0, 1, b" ")
-        }),
+        ("DATA of one byte", head(1, "POST", GENERATE, false), |_| frame(kind::DATA, 0, 1, b" ")),
         ("WINDOW_UPDATE", vec![], |_| window_update(0, 1)),
-        ("PRIORITY", vec![], |turn| {
-            frame(kind::PRIORITY, 0, stream(turn), [0, 0, 0, 0, 1])
-        }),
+        ("PRIORITY", vec![], |turn| frame(kind::PRIORITY, 0, stream(turn), [0, 0, 0, 0, 1])),
         ("unknown frames", vec![], |_| frame(0xfa, 0xff, 0, [0; 16])),
-        ("tiny CONTINUATION", open_block(), |_| {
-            frame(kind::CONTINUATION, 0, 1, literal("a", ""))
-        }),
-        ("empty CONTINUATION", open_block(), |_| {
-            frame(kind::CONTINUATION, 0, 1, [])
-        }),
+        ("tiny CONTINUATION", open_block(), |_| frame(kind::CONTINUATION, 0, 1, literal("a", ""))),
+        ("empty CONTINUATION", open_block(), |_| frame(kind::CONTINUATION, 0, 1, [])),
     ];
     let scene = scene();
     let count = attacks.len() as u64;
@@ -187,9 +166,7 @@ fn whoever_floods_without_looking_at_the_answers_is_cut_off() {
     let attacks: [Attack; 3] = [
         ("PING", vec![], |_| frame(kind::PING, 0, 0, [7; 8])),
         ("SETTINGS", vec![], |_| settings(&[])),
-        ("requests", vec![], |turn| {
-            head(stream(turn), "GET", "/version", true)
-        }),
+        ("requests", vec![], |turn| head(stream(turn), "GET", "/version", true)),
     ];
     let scene = scene();
     std::thread::scope(|scope| {
@@ -209,10 +186,7 @@ fn a_header_block_without_end_is_cut_off() {
     let large = |_| frame(kind::CONTINUATION, 0, 1, literal("a", vec![b'a'; 16_000]));
     let code = attack("CONTINUATION", &scene.client(), true, &open_block(), large);
     let accepted = [ENHANCE_YOUR_CALM, PROTOCOL_ERROR, COMPRESSION_ERROR];
-    assert!(
-        code.is_some_and(|code| accepted.contains(&code)),
-        "{code:?}"
-    );
+    assert!(code.is_some_and(|code| accepted.contains(&code)), "{code:?}");
     let floods = u64::from(code == Some(ENHANCE_YOUR_CALM));
     scene.goes_on("endless CONTINUATION", floods);
 }
@@ -286,9 +260,7 @@ fn are_refused(what: &str, first: &[u8], more: &[u8]) {
 #[test]
 fn header_lists_over_the_limit_are_refused() {
     let value = vec![b'v'; 8000];
-    let many: Vec<u8> = (0..40)
-        .flat_map(|at| literal(format!("x-{at}"), &value))
-        .collect();
+    let many: Vec<u8> = (0..40).flat_map(|at| literal(format!("x-{at}"), &value)).collect();
     are_refused("large header list", &many, &many);
 }
 
@@ -303,19 +275,13 @@ fn a_header_that_is_remembered_and_repeated_is_no_bomb() {
 fn headers_without_names_are_refused() {
     let nameless = literal("", "").repeat(5000);
     are_refused("headers without names", &nameless, &nameless);
-    are_refused(
-        "a header without name",
-        &literal("", "a"),
-        &literal("", "a"),
-    );
+    are_refused("a header without name", &literal("", "a"), &literal("", "a"));
 }
 
 #[test]
 fn a_table_that_changes_its_size_all_the_time_is_refused() {
     // RFC 7541 4.2 wants it at the beginning of a block.
-    let sizes = [number(0x20, 5, 0), number(0x20, 5, 4096)]
-        .concat()
-        .repeat(4000);
+    let sizes = [number(0x20, 5, 0), number(0x20, 5, 4096)].concat().repeat(4000);
     are_refused("table sizes", &sizes, &sizes);
     let large = number(0x20, 5, 1 << 24);
     are_refused("a large table", &large, &large);
@@ -335,13 +301,8 @@ fn more_streams_than_allowed_are_refused_and_harm_nobody() {
     http2.read_for(Duration::from_millis(500));
     let codes = (0..STREAMS).filter_map(|turn| http2.was_reset(stream(turn)));
     let refused = codes.filter(|&code| code == REFUSED_STREAM).count();
-    let is_gone = [ENHANCE_YOUR_CALM, PROTOCOL_ERROR]
-        .map(Some)
-        .contains(&http2.goaway);
-    assert!(
-        is_gone || refused >= STREAMS as usize - 1000,
-        "{refused} were refused"
-    );
+    let is_gone = [ENHANCE_YOUR_CALM, PROTOCOL_ERROR].map(Some).contains(&http2.goaway);
+    assert!(is_gone || refused >= STREAMS as usize - 1000, "{refused} were refused");
     assert!(refused > 0 || is_gone);
     let floods = scene.server.metric("kes_http2_flood");
     assert!(floods <= 1);
@@ -411,24 +372,11 @@ fn data_on_closed_streams_ends_the_connection() {
     for (what, opening) in [
         ("without body", request(1, "GET", "/version", b"")),
         ("with body", request(1, "POST", GENERATE, b"{}")),
-        (
-            "reset",
-            [head(1, "POST", GENERATE, false), reset(1, 8)].concat(),
-        ),
+        ("reset", [head(1, "POST", GENERATE, false), reset(1, 8)].concat()),
     ] {
-        let code = attack(what, &scene.client(), true, &opening, |_| {
-            frame(kind::DATA, 0, 1, b" ")
-        });
-        let accepted = [
-            STREAM_CLOSED,
-            PROTOCOL_ERROR,
-            FLOW_CONTROL_ERROR,
-            ENHANCE_YOUR_CALM,
-        ];
-        assert!(
-            code.is_some_and(|code| accepted.contains(&code)),
-            "{code:?}"
-        );
+        let code = attack(what, &scene.client(), true, &opening, |_| frame(kind::DATA, 0, 1, b" "));
+        let accepted = [STREAM_CLOSED, PROTOCOL_ERROR, FLOW_CONTROL_ERROR, ENHANCE_YOUR_CALM];
+        assert!(code.is_some_and(|code| accepted.contains(&code)), "{code:?}");
         floods += u64::from(code == Some(ENHANCE_YOUR_CALM));
     }
     scene.goes_on("data on closed streams", floods);
@@ -437,81 +385,39 @@ fn data_on_closed_streams_ends_the_connection() {
 #[test]
 fn frames_that_are_none_end_the_connection() {
     let scene = scene();
-    let goaway = [
-        PROTOCOL_ERROR,
-        FRAME_SIZE_ERROR,
-        STREAM_CLOSED,
-        COMPRESSION_ERROR,
-    ];
+    let goaway = [PROTOCOL_ERROR, FRAME_SIZE_ERROR, STREAM_CLOSED, COMPRESSION_ERROR];
     for (what, bytes) in [
         ("DATA on stream 0", frame(kind::DATA, 0, 0, b"a")),
         ("DATA on an idle stream", frame(kind::DATA, 0, 5, b"a")),
         ("HEADERS on stream 0", head(0, "GET", "/version", true)),
-        (
-            "HEADERS on an even stream",
-            head(2, "GET", "/version", true),
-        ),
+        ("HEADERS on an even stream", head(2, "GET", "/version", true)),
         ("HEADERS cut", frame(kind::HEADERS, 0x2c, 1, [0; 4])),
-        (
-            "padding without end",
-            frame(kind::HEADERS, 0xd, 1, [9, 0, 0]),
-        ),
+        ("padding without end", frame(kind::HEADERS, 0xd, 1, [9, 0, 0])),
         ("no header block", frame(kind::HEADERS, 5, 1, [0x80])),
         ("no such header", frame(kind::HEADERS, 5, 1, [0x80 | 62])),
-        (
-            "a code that ends wrong",
-            frame(kind::HEADERS, 5, 1, [0x44, 0x81, 0]),
-        ),
-        (
-            "CONTINUATION of nothing",
-            frame(kind::CONTINUATION, 4, 1, []),
-        ),
+        ("a code that ends wrong", frame(kind::HEADERS, 5, 1, [0x44, 0x81, 0])),
+        ("CONTINUATION of nothing", frame(kind::CONTINUATION, 4, 1, [])),
         ("RST_STREAM of nothing", reset(1, 8)),
-        (
-            "RST_STREAM of 3 bytes",
-            frame(kind::RST_STREAM, 0, 1, [0; 3]),
-        ),
+        ("RST_STREAM of 3 bytes", frame(kind::RST_STREAM, 0, 1, [0; 3])),
         ("SETTINGS on a stream", frame(kind::SETTINGS, 0, 1, [])),
         ("SETTINGS of 5 bytes", frame(kind::SETTINGS, 0, 0, [0; 5])),
-        (
-            "an acknowledgement with values",
-            frame(kind::SETTINGS, 1, 0, [0; 6]),
-        ),
+        ("an acknowledgement with values", frame(kind::SETTINGS, 1, 0, [0; 6])),
         ("PING of 7 bytes", frame(kind::PING, 0, 0, [0; 7])),
         ("PUSH_PROMISE", frame(5, 4, 1, [0, 0, 0, 2])),
         ("WINDOW_UPDATE of nothing", window_update(0, 0)),
-        (
-            "WINDOW_UPDATE of 3 bytes",
-            frame(kind::WINDOW_UPDATE, 0, 0, [0; 3]),
-        ),
-        (
-            "a frame that is too large",
-            frame(kind::DATA, 0, 1, [0; 16_385]),
-        ),
-        (
-            "an announcement of 16 MiB",
-            vec![0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1],
-        ),
-        (
-            "a frame amid a header block",
-            [open_block(), frame(kind::PING, 0, 0, [0; 8])].concat(),
-        ),
+        ("WINDOW_UPDATE of 3 bytes", frame(kind::WINDOW_UPDATE, 0, 0, [0; 3])),
+        ("a frame that is too large", frame(kind::DATA, 0, 1, [0; 16_385])),
+        ("an announcement of 16 MiB", vec![0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1]),
+        ("a frame amid a header block", [open_block(), frame(kind::PING, 0, 0, [0; 8])].concat()),
         (
             "an old stream",
-            [
-                head(5, "GET", "/version", true),
-                head(3, "GET", "/version", true),
-            ]
-            .concat(),
+            [head(5, "GET", "/version", true), head(3, "GET", "/version", true)].concat(),
         ),
     ] {
         let mut http2 = Http2::open(&scene.client());
         http2.send(bytes);
         let code = http2.end().unwrap();
-        assert!(
-            code.is_some_and(|code| goaway.contains(&code)),
-            "{what}: {code:?}"
-        );
+        assert!(code.is_some_and(|code| goaway.contains(&code)), "{what}: {code:?}");
     }
     scene.goes_on("frames that are none", 0);
 }

@@ -25,24 +25,11 @@ const THREADS: u64 = 4;
 
 /// The frames of a client that does a bit of everything.
 fn recording() -> Vec<Vec<u8>> {
-    let (first, rest) = (
-        block("POST", GENERATE, &[("accept", "*/*")]),
-        literal("x", "y"),
-    );
-    let table = [
-        &[0x82, 0x87, 0x84][..],
-        &remembered("x-new", "value"),
-        &[0xbe],
-    ]
-    .concat();
+    let (first, rest) = (block("POST", GENERATE, &[("accept", "*/*")]), literal("x", "y"));
+    let table = [&[0x82, 0x87, 0x84][..], &remembered("x-new", "value"), &[0xbe]].concat();
     vec![
         PREFACE.to_vec(),
-        settings(&[
-            (INITIAL_WINDOW_SIZE, 70_000),
-            (1, 4096),
-            (3, 100),
-            (6, 10_000),
-        ]),
+        settings(&[(INITIAL_WINDOW_SIZE, 70_000), (1, 4096), (3, 100), (6, 10_000)]),
         window_update(0, 1 << 20),
         request(1, "GET", "/version", b""),
         request(3, "POST", GENERATE, b"{}"),
@@ -60,12 +47,7 @@ fn recording() -> Vec<Vec<u8>> {
         settings(&[(INITIAL_WINDOW_SIZE, 10)]),
         head(13, "GET", "/v1/key/list/*", true),
         window_update(13, 1000),
-        request(
-            15,
-            "POST",
-            "/v1/key/encrypt/my-key",
-            br#"{"plaintext":"AAAA"}"#,
-        ),
+        request(15, "POST", "/v1/key/encrypt/my-key", br#"{"plaintext":"AAAA"}"#),
         frame(0xbb, 7, 0, b"extension"),
         request(17, "DELETE", "/v1/key/delete/none", b""),
         settings(&[(INITIAL_WINDOW_SIZE, 65_535)]),
@@ -163,10 +145,7 @@ fn send(client: &Client, seed: u64, bytes: &[u8]) -> usize {
     }
     let count = http2.connection.rest().len();
     let took = began.elapsed();
-    assert!(
-        took < Duration::from_secs(15),
-        "seed {seed} holds for {took:?}"
-    );
+    assert!(took < Duration::from_secs(15), "seed {seed} holds for {took:?}");
     count
 }
 
@@ -190,9 +169,7 @@ fn whatever_comes_in_the_server_goes_on() {
                         honest.request("POST", GENERATE, "{}").is_json_success();
                     }
                 }
-                Http2::open(&client)
-                    .request("POST", GENERATE, "{}")
-                    .is_json_success();
+                Http2::open(&client).request("POST", GENERATE, "{}").is_json_success();
             });
         }
     });
@@ -204,10 +181,7 @@ fn whatever_comes_in_the_server_goes_on() {
     assert!(server.is_running());
     let memory = server.peak_memory();
     eprintln!("{SEEDS} seeds, {answered} with answers: {before} KiB, at most {memory} KiB");
-    assert!(
-        memory < before + 32 * 1024,
-        "{before} KiB, then {memory} KiB"
-    );
+    assert!(memory < before + 32 * 1024, "{before} KiB, then {memory} KiB");
     // Nothing is left of any of them.
     let mut http2 = Http2::open(&server.root());
     http2.request("POST", GENERATE, "{}").is_json_success();

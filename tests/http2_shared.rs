@@ -39,12 +39,8 @@ fn start(change: impl FnOnce(&mut Config)) -> Server {
 
 /// How many of these events tell of `path`, and with which status.
 fn told(events: &[Value], path: &str) -> Vec<u64> {
-    let of_path = events
-        .iter()
-        .filter(|event| event["request"]["path"] == path);
-    of_path
-        .map(|event| event["response"]["code"].as_u64().unwrap())
-        .collect()
+    let of_path = events.iter().filter(|event| event["request"]["path"] == path);
+    of_path.map(|event| event["response"]["code"].as_u64().unwrap()).collect()
 }
 
 #[test]
@@ -52,10 +48,8 @@ fn a_hundred_requests_at_once_are_all_answered() {
     let server = start(|_| {});
     let mut http2 = Http2::open(&server.root());
     let streams: Vec<_> = (0..100).map(|_| http2.stream()).collect();
-    let bytes: Vec<_> = streams
-        .iter()
-        .flat_map(|&stream| request(stream, "POST", GENERATE, b"{}"))
-        .collect();
+    let bytes: Vec<_> =
+        streams.iter().flat_map(|&stream| request(stream, "POST", GENERATE, b"{}")).collect();
     http2.send(bytes);
     // Whoever is asked for last.
     for &stream in streams.iter().rev() {
@@ -94,9 +88,7 @@ fn a_key_store_that_hangs_holds_up_nobody_else() {
     let mut cut = Http2::open(&server.root());
     cut.ask("POST", "/v1/key/generate/colder", "{}");
     let given_up = http2.ask("POST", "/v1/key/generate/coldest", "{}");
-    let streams: Vec<_> = (0..100)
-        .map(|_| http2.ask("POST", GENERATE, "{}"))
-        .collect();
+    let streams: Vec<_> = (0..100).map(|_| http2.ask("POST", GENERATE, "{}")).collect();
     for stream in streams {
         http2.answer(stream).is_json_success();
     }
@@ -112,9 +104,7 @@ fn a_key_store_that_hangs_holds_up_nobody_else() {
 
     appliance.go_on();
     http2.answer(blocked).is_json_success();
-    http2
-        .request("POST", "/v1/key/generate/coldest", "{}")
-        .is_json_success();
+    http2.request("POST", "/v1/key/generate/coldest", "{}").is_json_success();
     assert!(!http2.is_answered(given_up), "nobody wants it any more");
 
     // 4 creates, 121 of the warm key, 1 of the cold one, 2 that nobody waited for, 1 of those again.
@@ -288,9 +278,7 @@ fn a_request_that_is_given_up_takes_its_body_along() {
     let events = server.audit(62);
     let expected = vec![503; 60];
     assert_eq!(expected, told(&events, "/v1/key/generate/cold"));
-    http2
-        .request("POST", "/v1/key/generate/cold", "{}")
-        .is_json_success();
+    http2.request("POST", "/v1/key/generate/cold", "{}").is_json_success();
 }
 
 /// As curl 7.88 does after an answer without a body.
@@ -301,11 +289,7 @@ fn streams_that_have_ended_may_be_reset_as_often_as_there_are_requests() {
     for number in 0..5000 {
         let stream = http2.ask("GET", "/version", "");
         let answer = http2.try_answer(stream);
-        assert_eq!(
-            Some(200),
-            answer.ok().map(|answer| answer.status),
-            "{number}"
-        );
+        assert_eq!(Some(200), answer.ok().map(|answer| answer.status), "{number}");
         http2.send(reset(stream, CANCEL));
     }
     assert_eq!(0, server.metric("kes_http2_flood"));
@@ -335,13 +319,9 @@ fn subscribers_and_requests_share_a_connection() {
     http2.send(reset(second, CANCEL));
     http2.request("POST", GENERATE, "{}").is_json_success();
     http2.lines_until(first, GENERATE).unwrap();
-    http2
-        .request("POST", "/v1/key/encrypt/my-key", "")
-        .is_failure(400, "invalid json");
+    http2.request("POST", "/v1/key/encrypt/my-key", "").is_failure(400, "invalid json");
     http2.lines_until(first, "/v1/key/encrypt").unwrap();
-    let is_gone = wait_for(PATIENCE, || {
-        (server.metric("kes_log_subscribers") == 2).then_some(())
-    });
+    let is_gone = wait_for(PATIENCE, || (server.metric("kes_log_subscribers") == 2).then_some(()));
     assert!(is_gone.is_some());
 }
 
@@ -441,9 +421,7 @@ fn keys_wait_for_their_audit_line_and_others_go_on() {
         let path = config.keys().parent().unwrap().join("stdout");
         mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        pipe = Some(File::from(
-            rustix::fs::open(&path, flags, Mode::empty()).unwrap(),
-        ));
+        pipe = Some(File::from(rustix::fs::open(&path, flags, Mode::empty()).unwrap()));
     });
     let mut pipe = pipe.unwrap();
     let mut http2 = Http2::open(&server.root());
@@ -458,9 +436,7 @@ fn keys_wait_for_their_audit_line_and_others_go_on() {
         http2.answer(stream).is_json_success();
     }
     for stream in keys {
-        http2
-            .answer(stream)
-            .is_failure(503, "audit log is not available");
+        http2.answer(stream).is_failure(503, "audit log is not available");
     }
     http2.request("GET", "/version", "").is_json_success();
     // One that is given up meanwhile, and a whole connection.

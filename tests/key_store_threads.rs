@@ -16,9 +16,8 @@ use std::{
 
 use common::{Client, Follower, Http2, Inside, base64, stored_key, wait_for};
 use kes::{
-    deadline::Deadline,
+    base::{deadline::Deadline, secret::Secret},
     keystore::{Error, KeyName, KeyStore},
-    secret::Secret,
 };
 use serde_json::{Value, json};
 
@@ -57,9 +56,7 @@ impl Store {
         if name.as_str() == "slow" {
             let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
             self.most.fetch_max(inside, Ordering::SeqCst);
-            wait_for(2 * PATIENCE, || {
-                self.is_open.load(Ordering::SeqCst).then_some(())
-            });
+            wait_for(2 * PATIENCE, || self.is_open.load(Ordering::SeqCst).then_some(()));
             self.inside.fetch_sub(1, Ordering::SeqCst);
         }
     }
@@ -163,9 +160,7 @@ fn of_many_who_create_a_key_that_takes_long_one_succeeds_and_nobody_else_waits()
     let server = Inside::start(store.clone());
     let root = server.root();
     let creates = at_once(&root, 16, "POST", "/v1/key/create/slow");
-    wait_for(PATIENCE, || {
-        (store.inside.load(Ordering::SeqCst) > 0).then_some(())
-    });
+    wait_for(PATIENCE, || (store.inside.load(Ordering::SeqCst) > 0).then_some(()));
     std::thread::sleep(Duration::from_millis(300));
     // There is a thread for others, although there are half as many threads as creates.
     root.post("/v1/key/create/other", "").is_empty_success();
@@ -176,8 +171,7 @@ fn of_many_who_create_a_key_that_takes_long_one_succeeds_and_nobody_else_waits()
     // The key store is not asked for those that waited for the first.
     let creates = store.creates.lock().unwrap().clone();
     assert_eq!(["slow", "other"], *creates);
-    root.post("/v1/key/create/slow", "")
-        .is_failure(400, "key does already exist");
+    root.post("/v1/key/create/slow", "").is_failure(400, "key does already exist");
 }
 
 #[test]
@@ -195,11 +189,7 @@ fn changes_of_a_name_come_one_after_the_other_as_they_were_asked_for() {
     ]
     .map(|(method, path, body, status)| (http2.ask(method, path, body), status));
     std::thread::sleep(Duration::from_millis(300));
-    assert!(
-        streams
-            .iter()
-            .all(|(stream, _)| !http2.is_answered(*stream))
-    );
+    assert!(streams.iter().all(|(stream, _)| !http2.is_answered(*stream)));
     store.is_open.store(true, Ordering::SeqCst);
     for (stream, status) in streams {
         assert_eq!(status, http2.answer(stream).status, "stream {stream}");
@@ -219,9 +209,7 @@ fn a_change_that_has_not_begun_when_the_server_ends_does_not_begin_any_more() {
     http2.ask("DELETE", "/v1/key/delete/slow", "");
     http2.ask("POST", "/v1/key/create/slow", "");
     let count = |inside: &AtomicUsize, wanted| {
-        wait_for(PATIENCE, || {
-            (inside.load(Ordering::SeqCst) == wanted).then_some(())
-        })
+        wait_for(PATIENCE, || (inside.load(Ordering::SeqCst) == wanted).then_some(()))
     };
     assert!(count(&store.inside, 1).is_some());
     std::thread::sleep(Duration::from_millis(300));
@@ -238,17 +226,11 @@ fn more_changes_of_a_name_than_may_wait_are_refused_at_once() {
     let store = Arc::new(Store::default());
     let server = Inside::start(store.clone());
     let mut http2 = Http2::open(&server.root());
-    let streams: Vec<_> = (0..140)
-        .map(|_| http2.ask("POST", "/v1/key/create/slow", ""))
-        .collect();
+    let streams: Vec<_> = (0..140).map(|_| http2.ask("POST", "/v1/key/create/slow", "")).collect();
     for stream in &streams[129..] {
-        http2
-            .answer(*stream)
-            .is_failure(503, "too many requests wait for the key store");
+        http2.answer(*stream).is_failure(503, "too many requests wait for the key store");
     }
-    http2
-        .request("POST", "/v1/key/create/other", "")
-        .is_empty_success();
+    http2.request("POST", "/v1/key/create/other", "").is_empty_success();
     store.is_open.store(true, Ordering::SeqCst);
     http2.answer(streams[0]).is_empty_success();
     for stream in &streams[1..129] {
@@ -303,22 +285,13 @@ fn a_bug_in_the_key_store_is_answered_at_once_and_audited_and_nobody_else_notice
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     // More often than there are threads.
     for _ in 0..10 {
-        http2
-            .request("POST", "/v1/key/create/bug", "")
-            .is_failure(500, BUG);
+        http2.request("POST", "/v1/key/create/bug", "").is_failure(500, BUG);
     }
-    http1
-        .request("POST", "/v1/key/generate/good", "{}")
-        .is_json_success();
-    http2
-        .request("POST", "/v1/key/create/bu", "")
-        .is_empty_success();
+    http1.request("POST", "/v1/key/generate/good", "{}").is_json_success();
+    http2.request("POST", "/v1/key/create/bu", "").is_empty_success();
     let told = told(&mut audit, 18);
     let of_bugs = told.iter().filter(|(path, _)| path.ends_with("/bug"));
-    assert!(
-        of_bugs.clone().all(|(_, status)| *status == 500),
-        "{told:?}"
-    );
+    assert!(of_bugs.clone().all(|(_, status)| *status == 500), "{told:?}");
     assert_eq!(16, of_bugs.count());
 }
 
@@ -328,9 +301,7 @@ fn threads_survive_a_bug_that_they_meet() {
     let server = Inside::start(store.clone());
     // The sweeper and the one that asks for the status, several times each.
     store.bugs.store(6, Ordering::SeqCst);
-    let is_over = wait_for(PATIENCE, || {
-        (store.bugs.load(Ordering::SeqCst) == 0).then_some(())
-    });
+    let is_over = wait_for(PATIENCE, || (store.bugs.load(Ordering::SeqCst) == 0).then_some(()));
     assert!(is_over.is_some(), "nobody asks any more");
     // The sweeper still does its work.
     let mut slow = server.root().connect();

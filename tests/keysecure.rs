@@ -28,9 +28,7 @@ fn create(server: &Server, name: &str) -> (u16, String) {
 }
 
 fn generate(server: &Server, name: &str) -> (u16, String) {
-    let answer = server
-        .root()
-        .post(&format!("/v1/key/generate/{name}"), "{}");
+    let answer = server.root().post(&format!("/v1/key/generate/{name}"), "{}");
     (answer.status, answer.text().to_owned())
 }
 
@@ -44,12 +42,7 @@ fn list(server: &Server) -> Vec<String> {
     assert_eq!(200, answer.status, "{}", answer.text());
     let lines = answer.text().lines();
     lines
-        .map(|line| {
-            serde_json::from_str::<Value>(line).unwrap()["Name"]
-                .as_str()
-                .unwrap()
-                .into()
-        })
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["Name"].as_str().unwrap().into())
         .collect()
 }
 
@@ -64,8 +57,7 @@ fn keys_live_on_the_appliance() {
     let root = server.root();
     is(404, generate(&server, "a"));
     root.post("/v1/key/create/a", "").is_empty_success();
-    root.post("/v1/key/create/a", "")
-        .is_failure(400, "key does already exist");
+    root.post("/v1/key/create/a", "").is_failure(400, "key does already exist");
     let odd = "b%20%C3%A9%20%252F";
     is(200, create(&server, odd));
     let import = json!({ "bytes": base64([7; 32]) }).to_string();
@@ -88,13 +80,10 @@ fn keys_live_on_the_appliance() {
     for _ in 0..2 {
         root.delete("/v1/key/delete/a").is_empty_success();
     }
-    root.post("/v1/key/decrypt/a", &sealed)
-        .is_failure(404, "key does not exist");
+    root.post("/v1/key/decrypt/a", &sealed).is_failure(404, "key does not exist");
     assert_eq!(vec!["b \u{e9} %2F", "c"], list(&server));
     let statuses = std::thread::scope(|scope| {
-        let racers: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| create(&server, "raced").0))
-            .collect();
+        let racers: Vec<_> = (0..8).map(|_| scope.spawn(|| create(&server, "raced").0)).collect();
         let mut statuses: Vec<_> = racers.into_iter().map(|r| r.join().unwrap()).collect();
         statuses.sort_unstable();
         statuses
@@ -110,10 +99,7 @@ fn lists_of_any_length_are_complete() {
     };
     appliance.kill();
     let mut expected = Vec::new();
-    let mut state = fs::File::options()
-        .append(true)
-        .open(appliance.file("state"))
-        .unwrap();
+    let mut state = fs::File::options().append(true).open(appliance.file("state")).unwrap();
     let mut add = |name: &str| {
         let secret = json!({ "id": name, "name": name, "dataType": "seed", "material": "m" });
         let change = json!({ "do": "create", "domain": "", "secret": secret });
@@ -195,10 +181,7 @@ fn failures_are_repeated_where_that_may_help() {
 
     // The name is taken, whatever happens to the first try.
     appliance.fault(json!({ "path": SECRETS, "status": 500 }));
-    server
-        .root()
-        .post("/v1/key/create/there", "")
-        .is_failure(400, "key does already exist");
+    server.root().post("/v1/key/create/there", "").is_failure(400, "key does already exist");
     // It took effect, but the answer was lost: our value is there.
     for when in ["before", "after", "within"] {
         for count in [1, 2] {
@@ -268,12 +251,7 @@ fn only_the_appliance_itself_says_that_a_key_is_not_there_or_is_there_already() 
     let server = appliance.server();
     let restart = || Server::start(|config| appliance.configure(config));
     is(200, create(&server, "kept"));
-    for body in [
-        "<html>404 Not Found</html>",
-        "",
-        "{}",
-        r#"{"code":404,"message":"no route"}"#,
-    ] {
+    for body in ["<html>404 Not Found</html>", "", "{}", r#"{"code":404,"message":"no route"}"#] {
         let fault = |method: &str, path: String, status: u16| {
             appliance
                 .fault(json!({ "method": method, "path": path, "status": status, "body": body }));
@@ -304,10 +282,7 @@ fn only_the_appliance_itself_says_that_a_key_is_not_there_or_is_there_already() 
     ] }));
     is(200, create(&server, "new"));
     is(200, generate(&server, "new"));
-    server
-        .root()
-        .delete("/v1/key/delete/kept")
-        .is_empty_success();
+    server.root().delete("/v1/key/delete/kept").is_empty_success();
     is(404, generate(&server, "kept"));
 }
 
@@ -330,11 +305,7 @@ fn no_redirect_of_the_appliance_is_followed() {
         let location = json!({ "Location": format!("{there}{SECRETS}/a/export?type=name") });
         appliance.fault(json!({ "path": SECRETS, "status": status, "headers": location }));
         is(502, generate(&server, "a"));
-        assert_eq!(
-            (before + 2, others),
-            (calls(), calls_of_others()),
-            "{status}"
-        );
+        assert_eq!((before + 2, others), (calls(), calls_of_others()), "{status}");
     }
     server.logs_error(
         "/login\\\", which is not followed: the key store itself does not redirect; check",
@@ -343,10 +314,7 @@ fn no_redirect_of_the_appliance_is_followed() {
     is(200, generate(&server, "a"));
     appliance.fault(json!({ "path": "/api/v1/auth/tokens", "status": 307, "headers": login() }));
     let refusal = appliance.refusal();
-    assert!(
-        refusal.stderr.contains("which is not followed"),
-        "{refusal:?}"
-    );
+    assert!(refusal.stderr.contains("which is not followed"), "{refusal:?}");
 }
 
 #[test]
@@ -369,16 +337,10 @@ fn a_server_that_can_not_log_in_does_not_start() {
             json!({ "refuse_token": true }),
             "/api/v1/auth/tokens: status 401: NCERRAuthFailure: invalid refresh token (1): check",
         ),
-        (
-            json!({ "token_type": "MAC" }),
-            "unexpected auth token type 'MAC'",
-        ),
+        (json!({ "token_type": "MAC" }), "unexpected auth token type 'MAC'"),
         (json!({ "duration": 0 }), "invalid auth token expiry '0'"),
         (json!({ "duration": -1 }), "invalid auth token expiry '-1'"),
-        (
-            json!({ "jwt": "" }),
-            "server response does not contain an auth token",
-        ),
+        (json!({ "jwt": "" }), "server response does not contain an auth token"),
         (
             json!({ "faults": [{ "status": 200, "body": "<html>" }] }),
             "the answer is not the JSON that is expected",
@@ -466,22 +428,12 @@ fn an_appliance_whose_certificate_is_itself_trusted_is_used() {
         "it is for appliance.example.com, not for 127.0.0.1: check the endpoint",
     );
     let nowhere = openssl.self_signed("nowhere", "-subj /CN=127.0.0.1");
-    refuses(
-        &nowhere,
-        &nowhere,
-        "names no host: make one with subjectAltName=IP:127.0.0.1",
-    );
+    refuses(&nowhere, &nowhere, "names no host: make one with subjectAltName=IP:127.0.0.1");
     for (profile, why) in [
-        (
-            Profile::server().valid_for(-60),
-            "its certificate has expired",
-        ),
+        (Profile::server().valid_for(-60), "its certificate has expired"),
         (Profile::client(), "its certificate is not for servers"),
     ] {
-        let profile = Profile {
-            is_ca: true,
-            ..profile
-        };
+        let profile = Profile { is_ca: true, ..profile };
         let own = Identity::self_signed("appliance", &profile);
         refuses(&own, &own, why);
     }
@@ -560,10 +512,7 @@ struct Load {
 impl Load {
     /// 8 clients create, use, list and delete keys while `happen` runs; none may fail.
     fn run(server: &Server, happen: impl FnOnce()) -> usize {
-        let load = Self {
-            is_over: AtomicBool::new(false),
-            requests: AtomicUsize::new(0),
-        };
+        let load = Self { is_over: AtomicBool::new(false), requests: AtomicUsize::new(0) };
         std::thread::scope(|scope| {
             for client in 0..8 {
                 let load = &load;
@@ -715,10 +664,7 @@ fn no_key_is_lost_when_both_sides_are_killed() {
             appliance.spawn();
             std::thread::sleep(Duration::from_millis(900));
             server.signal(Signal::KILL);
-            clients
-                .into_iter()
-                .flat_map(|client| client.join().unwrap())
-                .collect::<Vec<_>>()
+            clients.into_iter().flat_map(|client| client.join().unwrap()).collect::<Vec<_>>()
         });
         server.wait_for_exit();
         acknowledged.extend(created);
@@ -747,11 +693,7 @@ fn an_appliance_that_comes_back_is_used_again() {
     let ready = || {
         let mut socket = TcpStream::connect(probe.unwrap()).unwrap();
         let mut text = String::new();
-        write!(
-            socket,
-            "GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
+        write!(socket, "GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         socket.read_to_string(&mut text).unwrap();
         text.split(' ').nth(1).unwrap() == "200"
     };

@@ -68,31 +68,20 @@ fn a_stream_begins_with_its_own_request() {
     assert_eq!(Some("chunked"), head.header("Transfer-Encoding"));
     assert_eq!(None, head.header("Trailer"));
     let event = follower.event();
-    assert_eq!(
-        json!({"path": AUDIT, "identity": server.root_identity.id}),
-        event["request"]
-    );
+    assert_eq!(json!({"path": AUDIT, "identity": server.root_identity.id}), event["request"]);
     assert_eq!(200, event["response"]["code"]);
     assert!(event["response"]["time"].is_u64() && event["time"].is_string());
     server.root().get("/v1/key/list/a%22b");
-    assert_eq!(
-        json!("/v1/key/list/a\"b"),
-        follower.event()["request"]["path"]
-    );
+    assert_eq!(json!("/v1/key/list/a\"b"), follower.event()["request"]["path"]);
 }
 
 #[test]
 fn all_subscribers_see_what_stdout_sees_in_the_same_order() {
     let server = start(|_| {});
-    let mut followers: Vec<_> = (0..12)
-        .map(|_| Follower::start(&server.root(), AUDIT))
-        .collect();
+    let mut followers: Vec<_> = (0..12).map(|_| Follower::start(&server.root(), AUDIT)).collect();
     work(&server.root(), 4, 150);
     server.root().get("/last");
-    let seen: Vec<_> = followers
-        .iter_mut()
-        .map(|follower| follower.until("\"/last\""))
-        .collect();
+    let seen: Vec<_> = followers.iter_mut().map(|follower| follower.until("\"/last\"")).collect();
     let in_stdout: Vec<_> = server.audit(613);
     for (number, lines) in seen.iter().enumerate() {
         let events: Vec<_> = lines.iter().map(|line| parse(line)).collect();
@@ -123,12 +112,7 @@ fn error_streams_carry_the_lines_of_stderr() {
         let answer = server.root().post("/v1/key/generate/bad", "{}");
         answer.is_failure(502, "bad gateway: failed to access key");
     }
-    assert!(
-        server
-            .anonymous()
-            .try_request("GET", "/version", b"")
-            .is_err()
-    );
+    assert!(server.anonymous().try_request("GET", "/version", b"").is_err());
     server.logs_error("certificate");
     let stderr = server.stderr();
     let lines: Vec<_> = stderr.lines().collect();
@@ -204,9 +188,7 @@ fn what_a_subscriber_sends_is_ignored_until_it_leaves() {
     for _ in 0..20 {
         drop(Follower::start(&server.root(), AUDIT));
     }
-    let gone = wait_for(Duration::from_secs(10), || {
-        (server.descriptors() <= before).then_some(())
-    });
+    let gone = wait_for(Duration::from_secs(10), || (server.descriptors() <= before).then_some(()));
     assert!(gone.is_some(), "{} descriptors", server.descriptors());
     let audit = server.audit(40);
     assert!(audit.iter().all(|event| event["request"]["path"] == AUDIT));
@@ -215,12 +197,8 @@ fn what_a_subscriber_sends_is_ignored_until_it_leaves() {
 #[test]
 fn subscribers_that_do_not_read_are_dropped_and_nobody_else_notices() {
     let server = start(|config| config.audit = "off");
-    let mut readers: Vec<_> = (0..4)
-        .map(|_| Follower::start(&server.root(), AUDIT))
-        .collect();
-    let mut sleepers: Vec<_> = (0..3)
-        .map(|_| Follower::start(&server.root(), AUDIT))
-        .collect();
+    let mut readers: Vec<_> = (0..4).map(|_| Follower::start(&server.root(), AUDIT)).collect();
+    let mut sleepers: Vec<_> = (0..3).map(|_| Follower::start(&server.root(), AUDIT)).collect();
     let with_all = server.descriptors();
     // More than the socket and the queue of a subscriber hold.
     let path = |at: usize| format!("/{at}/{}", "x".repeat(4000));
@@ -234,10 +212,7 @@ fn subscribers_that_do_not_read_are_dropped_and_nobody_else_notices() {
                     count.fetch_add(1, Ordering::Relaxed);
                 }
                 for at in 1..total {
-                    assert!(
-                        path_of(&reader.event()) == path(at),
-                        "event {at} is out of order"
-                    );
+                    assert!(path_of(&reader.event()) == path(at), "event {at} is out of order");
                     count.store(at, Ordering::Relaxed);
                 }
             });
@@ -267,9 +242,7 @@ fn subscribers_that_do_not_read_are_dropped_and_nobody_else_notices() {
 #[test]
 fn a_drain_brings_the_last_events_and_ends_streams_properly() {
     let mut server = start(|_| {});
-    let mut audit: Vec<_> = (0..5)
-        .map(|_| Follower::start(&server.root(), AUDIT))
-        .collect();
+    let mut audit: Vec<_> = (0..5).map(|_| Follower::start(&server.root(), AUDIT)).collect();
     let mut error = Follower::start(&server.root(), ERROR);
     let mut busy = server.root().connect();
     let body = stored_key(&[1; 32]);
@@ -283,10 +256,7 @@ fn a_drain_brings_the_last_events_and_ends_streams_properly() {
     drop(busy);
     for follower in &mut audit {
         let lines = follower.rest().unwrap();
-        assert_eq!(
-            "/v1/key/import/late",
-            path_of(&parse(lines.last().unwrap()))
-        );
+        assert_eq!("/v1/key/import/late", path_of(&parse(lines.last().unwrap())));
         assert!(lines.len() > 100 && follower.connection().is_closed());
     }
     assert!(error.rest().unwrap().is_empty());
@@ -321,10 +291,7 @@ fn a_stream_ends_with_the_policy_that_allows_it() {
     let server = start(|config| config.policy("logs", &[ERROR], &[&client]));
     let mut follower = Follower::start(&server.client(&client), ERROR);
     let mut other = Follower::start(&server.root(), ERROR);
-    server
-        .root()
-        .delete("/v1/policy/delete/logs")
-        .is_empty_success();
+    server.root().delete("/v1/policy/delete/logs").is_empty_success();
     assert!(follower.rest().unwrap().is_empty());
     assert!(follower.connection().is_closed());
     let answer = server.client(&client).get(ERROR);
@@ -352,10 +319,7 @@ fn failed_handshakes_neither_fill_the_log_nor_hide_anything_else() {
     refused.is_failure(403, "prohibited by policy");
     server.logs_error("called \\\"/v1/key/create/a\\\"");
     fail_handshakes(&server, 1000);
-    let (text, what) = (
-        "TLS handshake error from 127.0.0.1:",
-        "TLS handshakes failed",
-    );
+    let (text, what) = ("TLS handshake error from 127.0.0.1:", "TLS handshakes failed");
     server.limits_errors(3000, text, what, 10, begin);
     assert_eq!(3000, server.metric("kes_tls_handshake_failed"));
     // What was left out last is told at the end.
@@ -441,10 +405,6 @@ fn required_audit_keeps_the_order_of_pipelined_answers() {
     assert_eq!(31, lines);
     server.root().get("/last");
     let seen = follower.until("\"/last\"");
-    let codes = |code| {
-        seen.iter()
-            .filter(|line| parse(line)["response"]["code"] == code)
-            .count()
-    };
+    let codes = |code| seen.iter().filter(|line| parse(line)["response"]["code"] == code).count();
     assert_eq!((21, 11), (codes(200), codes(404)));
 }

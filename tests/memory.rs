@@ -108,9 +108,8 @@ fn memory(server: &Server) -> Vec<(String, Vec<u8>)> {
 /// Bytes that are like no others.
 fn bytes(text: &str, count: usize) -> Vec<u8> {
     let blocks = 0..count.div_ceil(32) as u32;
-    let mut bytes: Vec<u8> = blocks
-        .flat_map(|block| Sha256::digest(format!("{text} {block}")))
-        .collect();
+    let mut bytes: Vec<u8> =
+        blocks.flat_map(|block| Sha256::digest(format!("{text} {block}"))).collect();
     bytes.truncate(count);
     bytes
 }
@@ -166,14 +165,8 @@ fn scene(change: impl FnOnce(&mut Config)) -> Server {
 fn use_keys(way: &str, ask: &mut Ask, stranger: &Client, secrets: &mut Secrets) {
     let name = |what: &str| format!("{way}-{what}");
     let context = r#","context":"Y29udGV4dA==""#;
-    assert_eq!(
-        200,
-        ask.post(&format!("create/{}", name("created")), "").status
-    );
-    assert_eq!(
-        400,
-        ask.post(&format!("create/{}", name("created")), "").status
-    );
+    assert_eq!(200, ask.post(&format!("create/{}", name("created")), "").status);
+    assert_eq!(400, ask.post(&format!("create/{}", name("created")), "").status);
     for (what, escapes) in [("imported", false), ("escaped", true)] {
         let key = bytes(&name(what), 32);
         secrets.add(format!("master key {}", name(what)), &key);
@@ -186,17 +179,13 @@ fn use_keys(way: &str, ask: &mut Ask, stranger: &Client, secrets: &mut Secrets) 
         assert_eq!(400, ask.post(&path, &body).status, "it is there already");
         assert_eq!(
             400,
-            ask.post(&format!("import/{}", name("cut")), &body[..body.len() - 3])
-                .status
+            ask.post(&format!("import/{}", name("cut")), &body[..body.len() - 3]).status
         );
     }
     let long = bytes(&name("long"), 48);
     secrets.add(format!("refused key {}", name("long")), &long);
     let body = escaped("bytes", &long);
-    assert_eq!(
-        400,
-        ask.post(&format!("import/{}", name("long")), body).status
-    );
+    assert_eq!(400, ask.post(&format!("import/{}", name("long")), body).status);
 
     for key in ["created", "imported", "escaped"].map(name) {
         for round in 0..3 {
@@ -227,8 +216,7 @@ fn use_keys(way: &str, ask: &mut Ask, stranger: &Client, secrets: &mut Secrets) 
                 assert_eq!(404, ask.post("encrypt/missing", &body).status);
                 assert_eq!(
                     400,
-                    ask.post(&format!("encrypt/{key}"), &body[..body.len() - 1])
-                        .status
+                    ask.post(&format!("encrypt/{key}"), &body[..body.len() - 1]).status
                 );
                 let twice = format!("{},\"plaintext\":1}}", &body[..body.len() - 1]);
                 assert_eq!(400, ask.post(&format!("encrypt/{key}"), twice).status);
@@ -242,8 +230,7 @@ fn use_keys(way: &str, ask: &mut Ask, stranger: &Client, secrets: &mut Secrets) 
 /// Answers that the client takes in pieces, and requests that it breaks off.
 fn interrupt(root: &Client, secrets: &mut Secrets) {
     let key = "pieces";
-    root.post(&format!("/v1/key/create/{key}"), "")
-        .is_empty_success();
+    root.post(&format!("/v1/key/create/{key}"), "").is_empty_success();
     let path = |api: &str| format!("/v1/key/{api}/{key}");
 
     // Many requests at once, whose answers back up in the server.
@@ -253,19 +240,14 @@ fn interrupt(root: &Client, secrets: &mut Secrets) {
     }
     for number in 0..300 {
         let answer = connection.response();
-        secrets.add(
-            format!("pipelined data key {number}"),
-            &answer.bytes("plaintext"),
-        );
+        secrets.add(format!("pipelined data key {number}"), &answer.bytes("plaintext"));
     }
 
     // Several streams with windows of a few bytes.
     let mut http2 = Http2::silent(root).unwrap();
     http2.send([PREFACE, &http2::settings(&[(INITIAL_WINDOW_SIZE, 20)])].concat());
     http2.opens_windows = false;
-    let streams: Vec<_> = (0..20)
-        .map(|_| http2.ask("POST", &path("generate"), "{}"))
-        .collect();
+    let streams: Vec<_> = (0..20).map(|_| http2.ask("POST", &path("generate"), "{}")).collect();
     for _ in 0..20 {
         for stream in &streams {
             http2.send(http2::window_update(*stream, 20));
@@ -274,20 +256,14 @@ fn interrupt(root: &Client, secrets: &mut Secrets) {
     }
     for (number, stream) in streams.iter().enumerate() {
         let answer = http2.answer(*stream);
-        secrets.add(
-            format!("data key in pieces {number}"),
-            &answer.bytes("plaintext"),
-        );
+        secrets.add(format!("data key in pieces {number}"), &answer.bytes("plaintext"));
     }
 
     // Bodies in pieces, which are then cut off, or reset while the key is fetched or the answer sent.
     for (number, plaintext) in
         (0..20).map(|number| (number, bytes(&format!("broken {number}"), 9_000)))
     {
-        secrets.add(
-            format!("plaintext that was broken off {number}"),
-            &plaintext,
-        );
+        secrets.add(format!("plaintext that was broken off {number}"), &plaintext);
         let body = escaped("plaintext", &plaintext);
         let (first, second) = body.split_at(body.len() / 2);
         let stream = http2.stream();
@@ -351,11 +327,7 @@ fn memory_of_the_past_holds_no_secret() {
         found.is_empty().then_some(())
     });
     let all = secrets.names.len();
-    assert!(
-        found.is_empty(),
-        "{} of {all} secrets: {found:#?}",
-        found.len()
-    );
+    assert!(found.is_empty(), "{} of {all} secrets: {found:#?}", found.len());
 }
 
 #[test]
@@ -366,8 +338,7 @@ fn memory_of_now_does_not_tell_the_next_data_keys() {
     let server = scene(|_| {});
     let root = server.root();
     let name = format!("next-{}", std::process::id());
-    root.post(&format!("/v1/key/create/{name}"), "")
-        .is_empty_success();
+    root.post(&format!("/v1/key/create/{name}"), "").is_empty_success();
     let generate = format!("/v1/key/generate/{name}");
     // Each worker has made some.
     let begin = Instant::now();
@@ -383,10 +354,7 @@ fn memory_of_now_does_not_tell_the_next_data_keys() {
             serde_json::from_slice(&answer.bytes("ciphertext")).unwrap();
         let random =
             ["iv", "nonce", "bytes"].map(|member| from_base64(sealed[member].as_str().unwrap()));
-        secrets.add(
-            format!("IV, nonce and sealed key {number}"),
-            &random.concat(),
-        );
+        secrets.add(format!("IV, nonce and sealed key {number}"), &random.concat());
     }
     assert_eq!(Vec::<String>::new(), secrets.found_in(&earlier));
 }
@@ -425,11 +393,8 @@ fn a_private_key_that_a_reload_replaced_is_gone() {
     fs::write(server.file("server.crt"), fresh.certificate_pem()).unwrap();
     server.signal(Signal::HUP);
     let shows_fresh = || {
-        let client = Client::new(
-            server.address,
-            fresh.chain[0].clone(),
-            Some(&server.root_identity),
-        );
+        let client =
+            Client::new(server.address, fresh.chain[0].clone(), Some(&server.root_identity));
         client.try_connect().ok()
     };
     wait_for(Duration::from_secs(20), shows_fresh).expect("the new certificate is in use");

@@ -65,19 +65,13 @@ fn the_page_has_every_family_once_with_one_sample_and_sorted() {
     let server = server_with_key();
     let answer = server.root().get("/v1/metrics");
     assert_eq!(200, answer.status);
-    assert_eq!(
-        Some("text/plain; version=0.0.4; charset=utf-8"),
-        answer.header("Content-Type")
-    );
+    assert_eq!(Some("text/plain; version=0.0.4; charset=utf-8"), answer.header("Content-Type"));
     let mut names: Vec<(String, String)> = Vec::new();
     let lines: Vec<_> = answer.text().lines().collect();
     for family in lines.chunk_by(|_, next| !next.starts_with("# HELP ")) {
         let words: Vec<_> = family[1].split(' ').collect();
         let (name, kind) = (words[2], words[3]);
-        assert!(
-            family[0].starts_with(&format!("# HELP {name} ")),
-            "{family:?}"
-        );
+        assert!(family[0].starts_with(&format!("# HELP {name} ")), "{family:?}");
         match kind {
             "histogram" => assert_eq!(2 + 13, family.len(), "{family:?}"),
             _ => {
@@ -112,10 +106,7 @@ fn the_page_has_every_family_once_with_one_sample_and_sorted() {
         .map(|rest| rest.split('"').next().unwrap())
         .collect();
     assert_eq!(
-        [
-            "0.01", "0.05", "0.1", "0.25", "0.5", "1", "1.5", "3", "5", "10", "+Inf"
-        ]
-        .as_slice(),
+        ["0.01", "0.05", "0.1", "0.25", "0.5", "1", "1.5", "3", "5", "10", "+Inf"].as_slice(),
         bounds
     );
 }
@@ -125,9 +116,8 @@ fn the_readme_names_all_families_and_no_others() {
     let server = Server::start(|_| {});
     let answer = server.root().get("/v1/metrics");
     let types = answer.text().lines();
-    let page: BTreeSet<_> = types
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
-        .collect();
+    let page: BTreeSet<_> =
+        types.filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let readme = include_str!("../README.md");
     let rows = readme
         .lines()
@@ -151,9 +141,7 @@ fn requests_are_counted_by_how_they_end() {
     }
     let mut connection = root.connect();
     for _ in 0..20 {
-        connection
-            .request("POST", "/v1/key/generate/my-key", "{}")
-            .is_json_success();
+        connection.request("POST", "/v1/key/generate/my-key", "{}").is_json_success();
     }
     for (path, status) in [
         ("/nowhere", 404),
@@ -169,12 +157,7 @@ fn requests_are_counted_by_how_they_end() {
     // None of these counts.
     assert_eq!(301, root.get("/v1//key").status);
     assert_eq!(403, stranger.get("/v1/metrics").status);
-    assert!(
-        server
-            .anonymous()
-            .try_request("GET", "/version", b"")
-            .is_err()
-    );
+    assert!(server.anonymous().try_request("GET", "/version", b"").is_err());
     for _ in 0..3 {
         root.get("/v1/metrics");
     }
@@ -230,10 +213,7 @@ fn a_request_is_active_from_its_head_to_its_answer_and_its_time_counts() {
     assert_eq!(0.0, after.get("kes_http_request_active"));
     let [fast, all] = after.since(
         &before,
-        [
-            "kes_http_response_time_bucket{le=\"0.25\"}",
-            "kes_http_response_time_bucket{le=\"5\"}",
-        ],
+        ["kes_http_response_time_bucket{le=\"0.25\"}", "kes_http_response_time_bucket{le=\"5\"}"],
     );
     assert_eq!((0.0, 1.0), (fast, all));
     let [sum] = after.since(&before, ["kes_http_response_time_sum"]);
@@ -247,10 +227,7 @@ fn a_request_is_active_from_its_head_to_its_answer_and_its_time_counts() {
         let ended = page.since(&after, ["kes_http_request_error"]) == [1.0];
         (ended && page.get("kes_http_request_active") == 0.0).then_some(())
     });
-    assert!(
-        counted.is_some(),
-        "a request that was given up is not counted"
-    );
+    assert!(counted.is_some(), "a request that was given up is not counted");
 }
 
 #[test]
@@ -269,11 +246,7 @@ fn key_store_and_cache_are_counted() {
     root.request("GET", "/v1/key/list/*", "");
     root.request("DELETE", "/v1/key/delete/new", "");
     let after = page(&mut root);
-    let calls = [
-        "kes_keystore_success",
-        "kes_keystore_error",
-        "kes_keystore_failure",
-    ];
+    let calls = ["kes_keystore_success", "kes_keystore_error", "kes_keystore_failure"];
     assert_eq!([4.0, 2.0, 0.0], after.since(&before, calls));
     let cache = ["kes_cache_hits", "kes_cache_misses", "kes_cache_size"];
     assert_eq!([9.0, 2.0, 1.0], after.since(&before, cache));
@@ -313,11 +286,8 @@ fn connections_and_handshakes_are_counted() {
     resuming.get("/version");
     resuming.get("/version");
     let _ = server.anonymous().try_request("GET", "/version", b"");
-    let handshakes = [
-        "kes_tls_handshake_full",
-        "kes_tls_handshake_resumed",
-        "kes_tls_handshake_failed",
-    ];
+    let handshakes =
+        ["kes_tls_handshake_full", "kes_tls_handshake_resumed", "kes_tls_handshake_failed"];
     let connections = ["kes_connections_open", "kes_connections_idle"];
     let mut last = page();
     let seen = wait_for(Duration::from_secs(10), || {
@@ -327,11 +297,7 @@ fn connections_and_handshakes_are_counted() {
         .then_some(())
     });
     let found = last.since(&before, handshakes);
-    assert!(
-        seen.is_some(),
-        "{:?}, {found:?}",
-        last.since(&before, connections)
-    );
+    assert!(seen.is_some(), "{:?}, {found:?}", last.since(&before, connections));
     drop((idle, busy));
     let gone = wait_for(Duration::from_secs(10), || {
         (page().since(&before, connections) == [0.0, 0.0]).then_some(())
@@ -387,10 +353,7 @@ fn the_process_and_its_certificate_are_told() {
     let left = page.get("kes_tls_certificate_expiry");
     assert!((900.0..=1000.0).contains(&left), "{left}");
     let up = page.get("kes_system_up_time");
-    assert!(
-        up < 60.0 && ((up * 100.0).round() - up * 100.0).abs() < 1e-6,
-        "{up}"
-    );
+    assert!(up < 60.0 && ((up * 100.0).round() - up * 100.0).abs() < 1e-6, "{up}");
     let threads = wait_for(Duration::from_secs(10), || {
         let page = Page::of(&server.root());
         (server.threads() as f64 == page.get("kes_system_num_threads")).then_some(())
@@ -411,9 +374,7 @@ fn the_page_wants_a_policy() {
     });
     let client = server.client(&reader);
     Page::of(&client);
-    client
-        .post("/v1/key/create/a", "")
-        .is_failure(403, "prohibited by policy");
+    client.post("/v1/key/create/a", "").is_failure(403, "prohibited by policy");
     server
         .client(&Identity::new("stranger"))
         .get("/v1/metrics")

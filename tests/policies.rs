@@ -43,15 +43,11 @@ fn generate(connection: &mut Connection, key: &str) -> u16 {
 
 fn write(client: &Client, policy: &str, paths: &[&str]) {
     let body = json!({ "paths": paths }).to_string();
-    client
-        .post(&format!("/v1/policy/write/{policy}"), body)
-        .is_empty_success();
+    client.post(&format!("/v1/policy/write/{policy}"), body).is_empty_success();
 }
 
 fn assign(client: &Client, policy: &str, identity: &Identity) {
-    client
-        .post(&format!("/v1/identity/assign/{policy}/{}", identity.id), "")
-        .is_empty_success();
+    client.post(&format!("/v1/identity/assign/{policy}/{}", identity.id), "").is_empty_success();
 }
 
 /// The paths of a policy.
@@ -65,9 +61,7 @@ fn paths(client: &Client, policy: &str) -> Value {
 fn errors(server: &Server) -> Vec<String> {
     let text = server.stderr();
     let message = |line| serde_json::from_str::<Value>(line).unwrap()["message"].clone();
-    text.lines()
-        .map(|line| message(line).as_str().unwrap().to_owned())
-        .collect()
+    text.lines().map(|line| message(line).as_str().unwrap().to_owned()).collect()
 }
 
 // policies
@@ -76,11 +70,7 @@ fn errors(server: &Server) -> Vec<String> {
 fn a_written_policy_is_read_back_as_it_was_written() {
     let server = start(&Identity::new("app"));
     let root = server.root();
-    write(
-        &root,
-        "mine",
-        &["/v1/key/*/b", "/v1/key/*/a", "/\u{e9}[^a]\\*"],
-    );
+    write(&root, "mine", &["/v1/key/*/b", "/v1/key/*/a", "/\u{e9}[^a]\\*"]);
     let answer = root.get("/v1/policy/read/mine");
     answer.is_json_success();
     assert_eq!(
@@ -106,9 +96,7 @@ fn policies_are_read_as_the_clients_write_them() {
         (r#"{"paths":["/a",null]}"#, json!(["/a", ""])),
         (r#" {"paths":["\u002fa"]}"#, json!(["/a"])),
     ] {
-        connection
-            .request("POST", "/v1/policy/write/p", body)
-            .is_empty_success();
+        connection.request("POST", "/v1/policy/write/p", body).is_empty_success();
         assert_eq!(wanted, paths(&server.root(), "p"), "{body}");
     }
 }
@@ -132,14 +120,9 @@ fn what_is_no_policy_is_refused_and_changes_nothing() {
         r#"{"paths":["/[]"]}"#,
         r#"{"paths":["/\\"]}"#,
     ] {
-        connection
-            .request("POST", "/v1/policy/write/apps", body)
-            .is_failure(400, "invalid json");
+        connection.request("POST", "/v1/policy/write/apps", body).is_failure(400, "invalid json");
     }
-    assert_eq!(
-        json!(["/v1/key/generate/my-*"]),
-        paths(&server.root(), "apps")
-    );
+    assert_eq!(json!(["/v1/key/generate/my-*"]), paths(&server.root(), "apps"));
 }
 
 #[test]
@@ -150,12 +133,9 @@ fn a_policy_of_one_mebibyte_is_taken_and_no_larger_one() {
         format!("{}{start}", " ".repeat(size - start.len()))
     };
     let root = server.root();
-    root.post("/v1/policy/write/p", body(1 << 20))
-        .is_empty_success();
-    root.post("/v1/policy/write/q", body((1 << 20) + 1))
-        .is_failure(400, "invalid json");
-    root.get("/v1/policy/read/q")
-        .is_failure(404, "policy does not exist");
+    root.post("/v1/policy/write/p", body(1 << 20)).is_empty_success();
+    root.post("/v1/policy/write/q", body((1 << 20) + 1)).is_failure(400, "invalid json");
+    root.get("/v1/policy/read/q").is_failure(404, "policy does not exist");
 }
 
 #[test]
@@ -163,11 +143,7 @@ fn policies_are_listed_sorted_and_by_pattern() {
     let server = start(&Identity::new("app"));
     let root = server.root();
     for name in ["b", "a", "b c", "\u{e9}"] {
-        write(
-            &root,
-            &name.replace(' ', "%20").replace('\u{e9}', "%C3%A9"),
-            &[],
-        );
+        write(&root, &name.replace(' ', "%20").replace('\u{e9}', "%C3%A9"), &[]);
     }
     for (pattern, wanted) in [
         ("*", "[\"a\",\"apps\",\"b\",\"b c\",\"\u{e9}\"]\n"),
@@ -197,8 +173,7 @@ fn a_deleted_policy_takes_its_assignments_along() {
         root.delete("/v1/policy/delete/apps").is_empty_success();
         assert_eq!(403, generate(&mut connection, "my-key"));
     }
-    root.get("/v1/policy/read/apps")
-        .is_failure(404, "policy does not exist");
+    root.get("/v1/policy/read/apps").is_failure(404, "policy does not exist");
     assert_eq!("{}\n", root.get("/v1/identity/list/*").text());
     // A policy of the same name is another one.
     write(&root, "apps", &["/v1/key/generate/my-*"]);
@@ -233,21 +208,14 @@ fn names_of_policies_are_single_safe_elements() {
     for (method, api) in [("POST", "write"), ("GET", "read"), ("DELETE", "delete")] {
         for name in ["", ".", "..", "%2E", "%5C", "a%0Ab", "%00", &long] {
             let path = format!("/v1/policy/{api}/{name}");
-            connection
-                .request(method, &path, "{}")
-                .is_failure(400, "invalid policy name");
+            connection.request(method, &path, "{}").is_failure(400, "invalid policy name");
         }
         let without_slash = format!("/v1/policy/{api}");
-        connection
-            .request(method, &without_slash, "{}")
-            .is_failure(400, "invalid policy name");
+        connection.request(method, &without_slash, "{}").is_failure(400, "invalid policy name");
         let pattern = format!("/v1/policy/{api}/*");
         connection
             .request(method, &format!("/v1/policy/{api}/a%2Fb"), "{}")
-            .is_failure(
-                400,
-                &format!("request URL path does not match API pattern: {pattern}"),
-            );
+            .is_failure(400, &format!("request URL path does not match API pattern: {pattern}"));
     }
     for name in ["..", ".", "%5C", &long] {
         connection
@@ -294,12 +262,10 @@ fn an_assigned_identity_may_do_what_its_policy_says_at_once() {
     assert_eq!(403, generate(&mut connection, "my-key"));
     assign(&root, "apps", &new);
     assert_eq!(200, generate(&mut connection, "my-key"));
-    root.delete(&format!("/v1/identity/forget/{}", new.id))
-        .is_empty_success();
+    root.delete(&format!("/v1/identity/forget/{}", new.id)).is_empty_success();
     assert_eq!(403, generate(&mut connection, "my-key"));
     // Nothing to forget is no failure, and others are not touched.
-    root.delete(&format!("/v1/identity/forget/{}", new.id))
-        .is_empty_success();
+    root.delete(&format!("/v1/identity/forget/{}", new.id)).is_empty_success();
     assert_eq!(200, generate(&mut server.client(&app).connect(), "my-key"));
 }
 
@@ -310,13 +276,9 @@ fn an_identity_has_one_policy_and_assigning_replaces_it() {
     let root = server.root();
     let mut connection = server.client(&app).connect();
     write(&root, "none", &["/v1/key/generate/other"]);
-    root.put(&format!("/v1/identity/assign/none/{}", app.id), "ignored")
-        .is_empty_success();
+    root.put(&format!("/v1/identity/assign/none/{}", app.id), "ignored").is_empty_success();
     assert_eq!(403, generate(&mut connection, "my-key"));
-    assert_eq!(
-        format!("{{\"{}\":\"none\"}}\n", app.id),
-        root.get("/v1/identity/list/").text()
-    );
+    assert_eq!(format!("{{\"{}\":\"none\"}}\n", app.id), root.get("/v1/identity/list/").text());
 }
 
 #[test]
@@ -324,18 +286,13 @@ fn identities_are_listed_sorted_and_by_pattern() {
     let app = Identity::new("app");
     let server = start(&app);
     let root = server.root();
-    root.delete(&format!("/v1/identity/forget/{}", app.id))
-        .is_empty_success();
+    root.delete(&format!("/v1/identity/forget/{}", app.id)).is_empty_success();
     write(&root, "p\"q", &[]);
     for (policy, identity) in [("apps", "b2"), ("p%22q", "b1"), ("apps", "a%20b")] {
-        root.post(&format!("/v1/identity/assign/{policy}/{identity}"), "")
-            .is_empty_success();
+        root.post(&format!("/v1/identity/assign/{policy}/{identity}"), "").is_empty_success();
     }
     for (pattern, wanted) in [
-        (
-            "*",
-            "{\"a b\":\"apps\",\"b1\":\"p\\\"q\",\"b2\":\"apps\"}\n",
-        ),
+        ("*", "{\"a b\":\"apps\",\"b1\":\"p\\\"q\",\"b2\":\"apps\"}\n"),
         ("b%3F", "{\"b1\":\"p\\\"q\",\"b2\":\"apps\"}\n"),
         ("b2", "{\"b2\":\"apps\"}\n"),
         ("none", "{}\n"),
@@ -369,20 +326,14 @@ fn assignments_are_refused_with_the_first_reason_that_applies() {
                 .post(&format!("/v1/identity/assign/{policy}/{}", gate.id), "")
                 .is_failure(400, "identity is a TLS proxy, which can't have a policy");
         }
-        client
-            .post("/v1/identity/assign/gone/x", "")
-            .is_failure(404, "policy does not exist");
-        client
-            .delete("/v1/identity/forget/")
-            .is_failure(400, "identity is unknown");
+        client.post("/v1/identity/assign/gone/x", "").is_failure(404, "policy does not exist");
+        client.delete("/v1/identity/forget/").is_failure(400, "identity is unknown");
         client
             .delete(&format!("/v1/identity/forget/{root_id}"))
             .is_failure(400, "identity is root");
         let mismatch = "request URL path does not match API pattern: /v1/identity/assign/*/*";
         for path in ["admins", "admins/a/b", "admins/a/"] {
-            client
-                .post(&format!("/v1/identity/assign/{path}"), "")
-                .is_failure(400, mismatch);
+            client.post(&format!("/v1/identity/assign/{path}"), "").is_failure(400, mismatch);
         }
     }
     for policy in ["admins", "gone"] {
@@ -391,12 +342,8 @@ fn assignments_are_refused_with_the_first_reason_that_applies() {
             .is_failure(403, "identity cannot assign policy to itself");
     }
     // It may give up its own rights, though.
-    clients[1]
-        .delete(&format!("/v1/identity/forget/{}", admin.id))
-        .is_empty_success();
-    clients[1]
-        .get("/v1/identity/list/*")
-        .is_failure(403, "prohibited by policy");
+    clients[1].delete(&format!("/v1/identity/forget/{}", admin.id)).is_empty_success();
+    clients[1].get("/v1/identity/list/*").is_failure(403, "prohibited by policy");
 }
 
 #[test]
@@ -447,14 +394,10 @@ fn who_loses_a_right_while_sending_the_body_does_not_use_it_any_more() {
     connection.send(head);
     // Time for the server to admit the request by its head.
     std::thread::sleep(Duration::from_millis(200));
-    root.delete(&format!("/v1/identity/forget/{}", admin.id))
-        .is_empty_success();
+    root.delete(&format!("/v1/identity/forget/{}", admin.id)).is_empty_success();
     connection.send(tail);
-    connection
-        .response()
-        .is_failure(403, "prohibited by policy");
-    root.get("/v1/policy/read/evil")
-        .is_failure(404, "policy does not exist");
+    connection.response().is_failure(403, "prohibited by policy");
+    root.get("/v1/policy/read/evil").is_failure(404, "policy does not exist");
 }
 
 // the error log
@@ -468,10 +411,7 @@ fn the_error_log_explains_each_refusal() {
         .client(&app)
         .post("/v1/key/generate/other", "{}")
         .is_failure(403, "prohibited by policy");
-    server
-        .client(&stranger)
-        .get("/v1/policy/list/*%0A")
-        .is_failure(403, "prohibited by policy");
+    server.client(&stranger).get("/v1/policy/list/*%0A").is_failure(403, "prohibited by policy");
     let wanted = [
         format!(
             "identity \"{}\" called \"/v1/key/generate/other\": refused: no path of policy \
@@ -485,9 +425,7 @@ fn the_error_log_explains_each_refusal() {
             stranger.id
         ),
     ];
-    wait_for(Duration::from_secs(10), || {
-        (errors(&server).len() >= 2).then_some(())
-    });
+    wait_for(Duration::from_secs(10), || (errors(&server).len() >= 2).then_some(()));
     let errors = errors(&server);
     assert_eq!(2, errors.len(), "{errors:?}");
     for (error, wanted) in errors.iter().zip(wanted) {
@@ -501,16 +439,9 @@ fn the_error_log_explains_each_refusal() {
 fn explanation(server: &Server, client: &Client, method: &str, path: &str) -> String {
     let before = errors(server).len();
     let found = wait_for(Duration::from_secs(10), || {
-        client
-            .request(method, path, "{}")
-            .is_failure(403, "prohibited by policy");
-        let line = || {
-            errors(server)
-                .get(before..)?
-                .iter()
-                .find(|e| e.contains(" called "))
-                .cloned()
-        };
+        client.request(method, path, "{}").is_failure(403, "prohibited by policy");
+        let line =
+            || errors(server).get(before..)?.iter().find(|e| e.contains(" called ")).cloned();
         wait_for(Duration::from_millis(500), line)
     });
     found.unwrap_or_else(|| panic!("{path} is not explained"))
@@ -530,64 +461,22 @@ fn the_path_that_the_error_log_advises_allows_the_call() {
         ("GET", "/v1/identity/list/%5C*", "\"/v1/identity/list/*\""),
         ("POST", "/v1/key/create/*", "\"/v1/key/create/[*]\""),
         ("POST", "/v1/key/import/a%22b", "\"/v1/key/import/a\\\"b\""),
-        (
-            "DELETE",
-            "/v1/key/delete/%5B%3F",
-            "\"/v1/key/delete/[[][?]\"",
-        ),
-        (
-            "POST",
-            "/v1/key/generate/a:%20%23b",
-            "\"/v1/key/generate/a: #b\"",
-        ),
-        (
-            "POST",
-            "/v1/key/encrypt/%C3%A9",
-            "\"/v1/key/encrypt/\u{e9}\"",
-        ),
-        (
-            "POST",
-            "/v1/key/decrypt/%E2%80%AE",
-            "\"/v1/key/decrypt/\\u202e\"",
-        ),
-        (
-            "POST",
-            &format!("/v1/key/create/{long}"),
-            "\"/v1/key/create/*\"",
-        ),
-        (
-            "POST",
-            "/v1/policy/write/%7Ba,b%7D",
-            "\"/v1/policy/write/{a,b}\"",
-        ),
-        (
-            "GET",
-            "/v1/policy/read/%F0%9F%94%91",
-            "\"/v1/policy/read/\u{1f511}\"",
-        ),
-        (
-            "DELETE",
-            "/v1/policy/delete/'a'",
-            "\"/v1/policy/delete/'a'\"",
-        ),
-        (
-            "POST",
-            "/v1/identity/assign/a*/%5C",
-            "\"/v1/identity/assign/a[*]/\\\\\\\\\"",
-        ),
-        (
-            "DELETE",
-            "/v1/identity/forget/%01%7F",
-            "\"/v1/identity/forget/\\u0001\\u007f\"",
-        ),
+        ("DELETE", "/v1/key/delete/%5B%3F", "\"/v1/key/delete/[[][?]\""),
+        ("POST", "/v1/key/generate/a:%20%23b", "\"/v1/key/generate/a: #b\""),
+        ("POST", "/v1/key/encrypt/%C3%A9", "\"/v1/key/encrypt/\u{e9}\""),
+        ("POST", "/v1/key/decrypt/%E2%80%AE", "\"/v1/key/decrypt/\\u202e\""),
+        ("POST", &format!("/v1/key/create/{long}"), "\"/v1/key/create/*\""),
+        ("POST", "/v1/policy/write/%7Ba,b%7D", "\"/v1/policy/write/{a,b}\""),
+        ("GET", "/v1/policy/read/%F0%9F%94%91", "\"/v1/policy/read/\u{1f511}\""),
+        ("DELETE", "/v1/policy/delete/'a'", "\"/v1/policy/delete/'a'\""),
+        ("POST", "/v1/identity/assign/a*/%5C", "\"/v1/identity/assign/a[*]/\\\\\\\\\""),
+        ("DELETE", "/v1/identity/forget/%01%7F", "\"/v1/identity/forget/\\u0001\\u007f\""),
         ("GET", "/v1/log/audit/trace", "\"/v1/log/audit/trace\""),
         ("GET", "/v1/metrics", "\"/v1/metrics\""),
     ] {
         write(&root, "apps", &["/none"]);
         let line = explanation(&server, &client, method, path);
-        let found = line
-            .split_once("; to allow it, add the path ")
-            .map(|(_, path)| path);
+        let found = line.split_once("; to allow it, add the path ").map(|(_, path)| path);
         assert_eq!(Some(advised), found, "{line}");
         // As it is shown, in the JSON of the API and in the YAML of the file.
         let policy = format!("{{\"paths\":[{advised}]}}");
@@ -596,8 +485,7 @@ fn the_path_that_the_error_log_advises_allows_the_call() {
         let mut events = granit_parser::Parser::new_from_str(&yaml);
         let is_there = |event| matches!(event, Ok((Event::Scalar(found, ..), _)) if *found == text);
         assert!(events.any(is_there), "{yaml}");
-        root.post("/v1/policy/write/apps", policy)
-            .is_empty_success();
+        root.post("/v1/policy/write/apps", policy).is_empty_success();
         if path.ends_with("/trace") {
             continue; // answered for ever
         }
@@ -614,21 +502,9 @@ fn the_error_log_says_what_a_refused_call_lacks() {
     for (method, path, why) in [
         ("POST", "/v1/key/create/", "the request names no key"),
         ("POST", "/v1/key/generate", "the request names no key"),
-        (
-            "DELETE",
-            "/v1/policy/delete/",
-            "the request names no policy",
-        ),
-        (
-            "DELETE",
-            "/v1/identity/forget",
-            "the request names no identity",
-        ),
-        (
-            "POST",
-            "/v1/key/create/a%5Cb",
-            "the name of the key contains '\\'",
-        ),
+        ("DELETE", "/v1/policy/delete/", "the request names no policy"),
+        ("DELETE", "/v1/identity/forget", "the request names no identity"),
+        ("POST", "/v1/key/create/a%5Cb", "the name of the key contains '\\'"),
     ] {
         let line = explanation(&server, &client, method, path);
         let wanted = format!("the nearest is \"/v1/key/generate/my-*\"; {why}");
@@ -652,10 +528,7 @@ fn the_certificates_that_are_too_many_are_named() {
     let another = Identity::new("another");
     let two = server.root_identity.clone().followed_by(&another);
     let message = "too many identities: more than one certificate is present";
-    server
-        .client(&two)
-        .post("/v1/key/create/a", "")
-        .is_failure(400, message);
+    server.client(&two).post("/v1/key/create/a", "").is_failure(400, message);
     let named =
         |name: &str, identity: &Identity| format!("(\"CN={name}\", identity {})", identity.id);
     let wanted = format!(
@@ -666,10 +539,7 @@ fn the_certificates_that_are_too_many_are_named() {
         named("another", &another),
     );
     let logged = wait_for(Duration::from_secs(10), || errors(&server).first().cloned());
-    assert_eq!(
-        Some(wanted.as_str()),
-        logged.as_deref().and_then(|line| line.get(20..))
-    );
+    assert_eq!(Some(wanted.as_str()), logged.as_deref().and_then(|line| line.get(20..)));
 }
 
 #[test]
@@ -689,18 +559,10 @@ fn certificates_that_are_too_many_beside_proxies_are_named_too() {
         if path == "/version" {
             continue;
         }
-        let logged = wait_for(Duration::from_secs(10), || {
-            errors(&server).get(before).cloned()
-        });
+        let logged = wait_for(Duration::from_secs(10), || errors(&server).get(before).cloned());
         let logged = logged.unwrap_or_else(|| panic!("{path} is not explained"));
-        assert!(
-            logged.contains("certificate 1 (\"CN=gate\", identity "),
-            "{logged}"
-        );
-        assert!(
-            logged.contains("and certificate 2 (\"CN=another\", identity "),
-            "{logged}"
-        );
+        assert!(logged.contains("certificate 1 (\"CN=gate\", identity "), "{logged}");
+        assert!(logged.contains("and certificate 2 (\"CN=another\", identity "), "{logged}");
     }
 }
 
@@ -747,11 +609,7 @@ struct During<T> {
 fn during<T>(action: impl FnOnce() -> T) -> During<T> {
     let from = Instant::now();
     let what = action();
-    During {
-        from,
-        until: Instant::now(),
-        what,
-    }
+    During { from, until: Instant::now(), what }
 }
 
 /// Sets the flag when it is dropped, in a panic too: whoever waits for it must not wait for ever.
@@ -777,11 +635,7 @@ impl Writer<'_> {
     fn call(&mut self, method: &str, path: &str, body: &str, right: Right) {
         let done = during(|| self.connection.request(method, path, body));
         done.what.is_empty_success();
-        self.changes.push(During {
-            from: done.from,
-            until: done.until,
-            what: right,
-        });
+        self.changes.push(During { from: done.from, until: done.until, what: right });
         // The very next request of an open connection sees it.
         for key in ["a", "b"] {
             let status = generate(&mut self.victim, key);
@@ -841,9 +695,8 @@ fn every_answer_is_explained_by_some_order_of_all_changes() {
     const PAIRS: usize = 8;
     const ROUNDS: usize = 12;
     let admin = Identity::new("admin");
-    let readers: Vec<_> = (0..PAIRS)
-        .map(|number| Identity::new(&format!("reader-{number}")))
-        .collect();
+    let readers: Vec<_> =
+        (0..PAIRS).map(|number| Identity::new(&format!("reader-{number}"))).collect();
     let server = Server::start(|config| {
         for key in ["a", "b"] {
             put_key(config, key);
@@ -927,10 +780,7 @@ fn every_answer_is_explained_by_some_order_of_all_changes() {
     let mut wanted: Vec<_> = (0..PAIRS).map(|number| format!("b-{number}")).collect();
     wanted.insert(0, "admins".to_owned());
     assert_eq!(json!(wanted), root.get("/v1/policy/list/*").json());
-    assert_eq!(
-        json!({ admin.id.as_str(): "admins" }),
-        root.get("/v1/identity/list/*").json()
-    );
+    assert_eq!(json!({ admin.id.as_str(): "admins" }), root.get("/v1/identity/list/*").json());
 }
 
 #[test]
@@ -943,19 +793,12 @@ fn changes_stay_quick_with_thousands_of_policies() {
             .request("POST", &format!("/v1/policy/write/p-{number}"), "{}")
             .is_empty_success();
         connection
-            .request(
-                "POST",
-                &format!("/v1/identity/assign/p-{number}/{number}"),
-                "",
-            )
+            .request("POST", &format!("/v1/identity/assign/p-{number}/{number}"), "")
             .is_empty_success();
     }
     let count = |path| server.root().get(path).json();
     assert_eq!(3001, count("/v1/policy/list/*").as_array().unwrap().len());
-    assert_eq!(
-        3001,
-        count("/v1/identity/list/*").as_object().unwrap().len()
-    );
+    assert_eq!(3001, count("/v1/identity/list/*").as_object().unwrap().len());
     assert_eq!(200, generate(&mut server.client(&app).connect(), "my-key"));
 }
 
@@ -971,8 +814,7 @@ fn a_pattern_that_is_hard_to_match_holds_up_nobody() {
     let start = Instant::now();
     let app = server.client(&app);
     for _ in 0..4 {
-        app.post(&path, "{}")
-            .is_failure(403, "prohibited by policy");
+        app.post(&path, "{}").is_failure(403, "prohibited by policy");
     }
     root.get("/version").is_json_success();
     assert!(start.elapsed() < Duration::from_secs(5), "took too long");
@@ -980,19 +822,11 @@ fn a_pattern_that_is_hard_to_match_holds_up_nobody() {
     // Names can be long, too.
     for number in 0..50 {
         let identity = format!("{number}{}", "a".repeat(60_000));
-        root.post(&format!("/v1/identity/assign/apps/{identity}"), "")
-            .is_empty_success();
+        root.post(&format!("/v1/identity/assign/apps/{identity}"), "").is_empty_success();
     }
     root.get(&format!("/v1/identity/list/*{}b", "a".repeat(4000)))
         .is_failure(400, "pattern takes too long to match");
-    assert_eq!(
-        51,
-        root.get("/v1/identity/list/*")
-            .json()
-            .as_object()
-            .unwrap()
-            .len()
-    );
+    assert_eq!(51, root.get("/v1/identity/list/*").json().as_object().unwrap().len());
 }
 
 #[test]

@@ -50,10 +50,7 @@ fn send(address: SocketAddr, bytes: &str) -> (u16, String, String) {
 }
 
 fn ask(address: SocketAddr, method: &str, path: &str) -> (u16, String, String) {
-    send(
-        address,
-        &format!("{method} {path} HTTP/1.1\r\nHost: kes\r\nConnection: close\r\n\r\n"),
-    )
+    send(address, &format!("{method} {path} HTTP/1.1\r\nHost: kes\r\nConnection: close\r\n\r\n"))
 }
 
 fn get(address: SocketAddr, path: &str) -> (u16, String) {
@@ -92,11 +89,7 @@ fn nothing_else_is_served_there() {
     ] {
         for method in ["GET", "POST", "DELETE", "PUT"] {
             let (status, _, body) = ask(probe, method, path);
-            assert_eq!(
-                (404, "404 page not found\n"),
-                (status, body.as_str()),
-                "{path}"
-            );
+            assert_eq!((404, "404 page not found\n"), (status, body.as_str()), "{path}");
         }
     }
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "get"] {
@@ -112,9 +105,7 @@ fn nothing_else_is_served_there() {
     assert_eq!(404, server.root().get("/live").status);
     assert_eq!(404, server.root().get("/ready").status);
     let mut plain = connect(server.address);
-    plain
-        .write_all(b"GET /live HTTP/1.1\r\nHost: kes\r\n\r\n")
-        .unwrap();
+    plain.write_all(b"GET /live HTTP/1.1\r\nHost: kes\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     let _ = plain.read_to_end(&mut answer);
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
@@ -126,9 +117,7 @@ fn a_connection_serves_many_probes_also_with_bodies_that_nobody_reads() {
     let mut socket = connect(probe);
     let body = "x".repeat(10_000);
     for _ in 0..3 {
-        socket
-            .write_all(&request("GET", "/live", body.as_bytes()))
-            .unwrap();
+        socket.write_all(&request("GET", "/live", body.as_bytes())).unwrap();
         let mut answer = Vec::new();
         while !answer.ends_with(b"\r\n\r\nok\n") {
             let mut bytes = [0; 1000];
@@ -163,10 +152,7 @@ fn probes_are_neither_audited_nor_counted() {
     assert!(page.contains("\nkes_http_request_error 0\n"), "{page}");
     assert!(page.contains("\nkes_tls_handshake_failed 0\n"), "{page}");
     let gone = wait_for(PATIENCE, || {
-        get(probe, "/v1/metrics")
-            .1
-            .contains("\nkes_connections_open 0\n")
-            .then_some(())
+        get(probe, "/v1/metrics").1.contains("\nkes_connections_open 0\n").then_some(())
     });
     assert!(gone.is_some(), "connections of probes count as clients");
     drop(held);
@@ -199,10 +185,7 @@ fn a_server_that_ends_is_not_ready() {
     let bytes = request("POST", "/v1/key/generate/my-key", b"{}");
     slow.send(&bytes[..bytes.len() - 1]);
     let active = wait_for(PATIENCE, || {
-        get(probe, "/v1/metrics")
-            .1
-            .contains("\nkes_http_request_active 1\n")
-            .then_some(())
+        get(probe, "/v1/metrics").1.contains("\nkes_http_request_active 1\n").then_some(())
     });
     assert!(active.is_some());
     server.signal(Signal::TERM);
@@ -240,15 +223,10 @@ fn silent_and_slow_probes_are_closed_and_too_many_are_refused() {
     let silent = connect(probe);
     let mut slow = connect(probe);
     let ended = |socket: &mut TcpStream| {
-        socket
-            .set_read_timeout(Some(Duration::from_millis(50)))
-            .unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         match socket.read(&mut [0; 1]) {
             Ok(0) => true,
-            Err(e) => !matches!(
-                e.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-            ),
+            Err(e) => !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
             Ok(_) => false,
         }
     };
@@ -264,11 +242,7 @@ fn silent_and_slow_probes_are_closed_and_too_many_are_refused() {
     let mut held: Vec<_> = (0..40).map(|_| connect(probe)).collect();
     server.logs_error("refused a connection: all 32 connections for probes are in use");
     let refused = wait_for(PATIENCE, || {
-        (held
-            .iter_mut()
-            .filter_map(|socket| ended(socket).then_some(()))
-            .count()
-            >= 8)
+        (held.iter_mut().filter_map(|socket| ended(socket).then_some(())).count() >= 8)
             .then_some(())
     });
     assert!(refused.is_some());
@@ -298,11 +272,8 @@ fn a_probe_address_that_is_taken_ends_the_start() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let refusal = Server::try_start(|config| {
-        config.address = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .to_string();
+        config.address =
+            TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         config.more = format!("probe: {{address: {address}}}\n");
     });
     let refusal = refusal.err().unwrap();
@@ -329,11 +300,7 @@ fn healthcheck(arguments: &[&str]) -> Output {
 /// Exit code, stdout and stderr.
 fn parts(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(&output.stdout),
-        text(&output.stderr),
-    )
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
 #[test]
@@ -393,10 +360,7 @@ fn healthcheck_wants_to_know_where() {
         ),
         (code, text.as_str())
     );
-    assert_eq!(
-        1,
-        parts(&healthcheck(&["--probe", "127.0.0.1:1", "extra"])).0
-    );
+    assert_eq!(1, parts(&healthcheck(&["--probe", "127.0.0.1:1", "extra"])).0);
     assert_eq!(2, parts(&healthcheck(&["--nonsense"])).0);
     let server = Server::start(|_| {});
     let config = server.keys().with_file_name("config.yml");
@@ -415,10 +379,7 @@ fn a_probe_that_never_answers_is_unhealthy() {
     let start = Instant::now();
     let (code, _, text) = parts(&healthcheck(&["--probe", &address]));
     assert_eq!(1, code);
-    assert!(
-        text.contains("does not answer: no answer in time"),
-        "{text}"
-    );
+    assert!(text.contains("does not answer: no answer in time"), "{text}");
     assert!(start.elapsed() < Duration::from_secs(15));
 }
 
@@ -480,17 +441,11 @@ fn healthcheck_needs_no_more_of_the_file_than_the_address() {
     fs::write(&config, "[").unwrap();
     let (code, _, text) = parts(&healthcheck(&["--config", path]));
     assert_eq!(1, code);
-    assert!(
-        text.contains("no probe.address in") && text.contains(": line "),
-        "{text}"
-    );
+    assert!(text.contains("no probe.address in") && text.contains(": line "), "{text}");
     fs::write(&config, "probe:\n  address: somewhere\n").unwrap();
     let (code, _, text) = parts(&healthcheck(&["--config", path]));
     assert_eq!(1, code);
-    assert!(
-        text.contains("line 2: ") && text.contains("somewhere"),
-        "{text}"
-    );
+    assert!(text.contains("line 2: ") && text.contains("somewhere"), "{text}");
     fs::write(&config, "rot: 1\nprobe:\n  address: ${PROBE}\n").unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_kes"))
         .args(["healthcheck", "--config", path])

@@ -46,19 +46,12 @@ fn scene_trusting(auth: &'static str, others: &[&Identity]) -> Scene {
             .map(Identity::certificate_pem)
             .collect();
         let file = config.file("authorities.pem", &trusted);
-        config
-            .environment
-            .push(("SSL_CERT_FILE".to_owned(), file.display().to_string()));
+        config.environment.push(("SSL_CERT_FILE".to_owned(), file.display().to_string()));
         config.policy("app", &["/v1/key/generate/*"], &[&app]);
         config.proxies(&[&proxy], Some(HEADER));
         fs::write(config.keys().join("my-key"), stored_key(&[1; 32])).unwrap();
     });
-    Scene {
-        authority,
-        proxy,
-        app,
-        server,
-    }
+    Scene { authority, proxy, app, server }
 }
 
 impl Scene {
@@ -92,11 +85,7 @@ fn ask(connection: &mut Connection, path: &str, headers: &[String]) -> Response 
 }
 
 fn forward(connection: &mut Connection, path: &str, identity: &Identity) -> Response {
-    ask(
-        connection,
-        path,
-        &[format!("{HEADER}: {}", escaped(identity))],
-    )
+    ask(connection, path, &[format!("{HEADER}: {}", escaped(identity))])
 }
 
 #[test]
@@ -116,10 +105,8 @@ fn a_proxy_speaks_for_its_clients() {
         // The proxy has no policy that it could lend.
         forward(&mut proxy, GENERATE, &scene.proxy).is_failure(403, "prohibited by policy");
         let audit = scene.server.audit(8);
-        let identities: Vec<_> = audit
-            .iter()
-            .map(|event| event["request"]["identity"].as_str().unwrap())
-            .collect();
+        let identities: Vec<_> =
+            audit.iter().map(|event| event["request"]["identity"].as_str().unwrap()).collect();
         let expected = [app, app, app, root, &stranger, &stranger, app, &scene.proxy];
         assert_eq!(expected.map(|identity| identity.id.as_str()), *identities);
     }
@@ -138,12 +125,7 @@ fn others_speak_for_themselves_whatever_they_send() {
         ask(&mut app, GENERATE, &twice).is_json_success();
     }
     let audit = scene.server.audit(5);
-    assert!(
-        audit
-            .iter()
-            .all(|event| event["request"]["identity"] == scene.app.id),
-        "{audit:?}"
-    );
+    assert!(audit.iter().all(|event| event["request"]["identity"] == scene.app.id), "{audit:?}");
     assert!(!scene.server.keys().join("a").exists());
 }
 
@@ -158,12 +140,7 @@ fn a_proxy_without_a_client_gets_nothing() {
         }
     }
     let audit = scene.server.audit(8);
-    assert!(
-        audit
-            .iter()
-            .all(|event| event["request"]["identity"] == scene.proxy.id),
-        "{audit:?}"
-    );
+    assert!(audit.iter().all(|event| event["request"]["identity"] == scene.proxy.id), "{audit:?}");
     // The method and the pattern of the path come first.
     let answer = proxy.request("PUT", "/version", "");
     answer.is_failure(405, "Method Not Allowed");
@@ -230,10 +207,7 @@ fn what_is_no_certificate_is_refused() {
     }
     // Over the limit of all heads.
     let mut large = scene.proxy();
-    large.send(format!(
-        "GET /version HTTP/1.1\r\nHost: x\r\n{HEADER}: {}",
-        "a".repeat(70_000)
-    ));
+    large.send(format!("GET /version HTTP/1.1\r\nHost: x\r\n{HEADER}: {}", "a".repeat(70_000)));
     assert_eq!(431, large.response().status);
     forward(&mut proxy, GENERATE, &scene.app).is_json_success();
 }
@@ -265,16 +239,10 @@ fn forwarded_certificates_are_verified_as_those_of_clients() {
     let scene = scene("on");
     let mut proxy = scene.proxy();
     let issue = |profile| scene.authority.issue("client", &profile);
-    let early = Profile {
-        valid_since: -600,
-        ..Profile::client()
-    };
+    let early = Profile { valid_since: -600, ..Profile::client() };
     let refused = [
         (Identity::new("self-signed"), "signed by unknown authority"),
-        (
-            Authority::new("authority").issue("root", &Profile::client()),
-            "x509: ",
-        ),
+        (Authority::new("authority").issue("root", &Profile::client()), "x509: "),
         (issue(Profile::client().valid_for(-60)), "expired"),
         (issue(early), "not yet valid"),
         (issue(Profile::server()), "incompatible key usage"),
@@ -289,9 +257,7 @@ fn forwarded_certificates_are_verified_as_those_of_clients() {
     for (identity, _) in &refused {
         forward(&mut proxy, "/nowhere", identity).is_failure(403, "");
     }
-    scene
-        .server
-        .logs_error("http: client certificate forwarded by TLS proxy 127.0.0.1:");
+    scene.server.logs_error("http: client certificate forwarded by TLS proxy 127.0.0.1:");
     for profile in [Profile::client(), Profile::without_usage()] {
         forward(&mut proxy, "/version", &issue(profile)).is_json_success();
     }
@@ -329,9 +295,7 @@ fn without_checks_every_forwarded_certificate_identifies() {
 #[test]
 fn a_certificate_that_expires_is_refused_on_an_open_connection() {
     let scene = scene("on");
-    let short = scene
-        .authority
-        .issue("short", &Profile::client().valid_for(3));
+    let short = scene.authority.issue("short", &Profile::client().valid_for(3));
     let mut proxy = scene.proxy();
     forward(&mut proxy, "/version", &short).is_json_success();
     let ended = wait_for(Duration::from_secs(10), || {
@@ -355,9 +319,7 @@ fn a_log_stream_ends_with_the_forwarded_certificate() {
     let mut open = [&short, &scene.server.root_identity].map(|identity| {
         let mut proxy = scene.proxy();
         let line = format!("{HEADER}: {}", escaped(identity));
-        proxy.send(format!(
-            "GET /v1/log/error/trace HTTP/1.1\r\nHost: kes\r\n{line}\r\n\r\n"
-        ));
+        proxy.send(format!("GET /v1/log/error/trace HTTP/1.1\r\nHost: kes\r\n{line}\r\n\r\n"));
         assert_eq!(200, proxy.try_response(true).unwrap().status);
         proxy
     });
@@ -375,9 +337,7 @@ fn without_a_header_name_proxies_are_refused_and_the_start_says_so() {
     let server = Server::start(|config| config.proxies(&[&proxy], None));
     server.logs_error("Warning: TLS proxies are listed, but not the header");
     let client = server.client(&proxy);
-    client
-        .get("/version")
-        .is_failure(400, "no client certificate is present");
+    client.get("/version").is_failure(400, "no client certificate is present");
     server.root().get("/version").is_json_success();
 }
 
@@ -428,10 +388,7 @@ fn forwarded_certificates_that_openssl_makes_are_judged_as_in_handshakes() {
     }
     let scene_off = scene("off");
     let mut proxy = scene_off.proxy();
-    for (number, identity) in [&trusted, &version_1, &own, &double]
-        .into_iter()
-        .enumerate()
-    {
+    for (number, identity) in [&trusted, &version_1, &own, &double].into_iter().enumerate() {
         forward(&mut proxy, "/version", identity).is_json_success();
         assert_eq!(identity.id, audit(&scene_off, number + 1));
     }

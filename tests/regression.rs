@@ -25,15 +25,9 @@ fn a_created_key_takes_the_place_of_a_cached_one() {
 
     let stored = fs::read_to_string(server.keys().join("a")).unwrap();
     let other = Server::start(|_| {});
-    other
-        .root()
-        .post("/v1/key/import/a", stored)
-        .is_empty_success();
+    other.root().post("/v1/key/import/a", stored).is_empty_success();
     let body = format!("{{\"ciphertext\":\"{}\"}}", base64(sealed));
-    other
-        .root()
-        .post("/v1/key/decrypt/a", body)
-        .is_json_success();
+    other.root().post("/v1/key/decrypt/a", body).is_json_success();
 }
 
 /// A server that was told to end took a connection for idle whose last answer was partly still
@@ -41,10 +35,7 @@ fn a_created_key_takes_the_place_of_a_cached_one() {
 #[test]
 fn a_signal_does_not_cut_off_answers_that_a_slow_reader_is_owed() {
     let mut server = Server::start(|_| {});
-    server
-        .root()
-        .post("/v1/key/create/a", "")
-        .is_empty_success();
+    server.root().post("/v1/key/create/a", "").is_empty_success();
     let mut connection = server.root().connect();
     let body = format!("{{\"plaintext\":\"{}\"}}", base64([7; 16 * 1024]));
     let encrypt = request("POST", "/v1/key/encrypt/a", body.as_bytes());
@@ -92,15 +83,9 @@ fn unsent_by_server(connection: &common::Connection) -> u64 {
 #[test]
 fn a_client_that_never_reads_is_dropped_also_while_the_key_store_works_for_it() {
     let server = Server::start(|_| {});
-    server
-        .root()
-        .post("/v1/key/create/a", "")
-        .is_empty_success();
+    server.root().post("/v1/key/create/a", "").is_empty_success();
     let mut connection = server.root().connect();
-    connection
-        .socket()
-        .set_write_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
+    connection.socket().set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut batch = request("POST", "/v1/key/generate/a", b"{}").repeat(90);
     batch.extend(request("POST", "/v1/key/create/a", b""));
     for _ in 0..200 {
@@ -112,9 +97,7 @@ fn a_client_that_never_reads_is_dropped_also_while_the_key_store_works_for_it() 
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(20) {
         std::thread::sleep(Duration::from_millis(200));
-        let is_open = rustix::net::sockopt::socket_error(connection.socket())
-            .unwrap()
-            .is_ok()
+        let is_open = rustix::net::sockopt::socket_error(connection.socket()).unwrap().is_ok()
             && peer_is_open(&connection);
         if !is_open {
             return;
@@ -128,24 +111,17 @@ fn peer_is_open(connection: &common::Connection) -> bool {
     let port = connection.socket().local_addr().unwrap().port();
     let wanted = format!(":{port:04X}");
     // Fields: number, local, remote, state. 01 is established.
-    fs::read_to_string("/proc/net/tcp")
-        .unwrap()
-        .lines()
-        .skip(1)
-        .any(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            fields[2].ends_with(&wanted) && fields[3] == "01"
-        })
+    fs::read_to_string("/proc/net/tcp").unwrap().lines().skip(1).any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields[2].ends_with(&wanted) && fields[3] == "01"
+    })
 }
 
 /// A 64 KiB pattern was parsed anew for every key.
 #[test]
 fn a_pattern_that_no_name_can_need_matches_nothing() {
     let server = Server::start(|_| {});
-    server
-        .root()
-        .post("/v1/key/create/a", "")
-        .is_empty_success();
+    server.root().post("/v1/key/create/a", "").is_empty_success();
     let pattern = format!("/v1/key/list/{}", "*".repeat(5000));
     let answer = server.root().get(&pattern);
     assert_eq!((200, ""), (answer.status, answer.text()));
@@ -162,11 +138,7 @@ fn a_key_store_without_its_place_is_refused() {
     ] {
         let folder = common::TempDir::new();
         let file = folder.path().join("kes.yml");
-        fs::write(
-            &file,
-            format!("root: _\ntls: {{key: k, cert: c}}\n{section}\n"),
-        )
-        .unwrap();
+        fs::write(&file, format!("root: _\ntls: {{key: k, cert: c}}\n{section}\n")).unwrap();
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_kes"))
             .args(["server", "--addr", "127.0.0.1:1", "--config"])
             .arg(&file)
@@ -174,9 +146,6 @@ fn a_key_store_without_its_place_is_refused() {
             .unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(Some(1), output.status.code());
-        assert!(
-            text.contains("no key store") && text.contains("field key"),
-            "{section}: {text}"
-        );
+        assert!(text.contains("no key store") && text.contains("field key"), "{section}: {text}");
     }
 }

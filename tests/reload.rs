@@ -56,15 +56,11 @@ fn edit(server: &Server, from: &str, to: &str) {
 }
 
 fn generate(connection: &mut Connection) -> u16 {
-    connection
-        .request("POST", "/v1/key/generate/my-key", "{}")
-        .status
+    connection.request("POST", "/v1/key/generate/my-key", "{}").status
 }
 
 fn assign(client: &Client, policy: &str, identity: &str) {
-    client
-        .post(&format!("/v1/identity/assign/{policy}/{identity}"), "")
-        .is_empty_success();
+    client.post(&format!("/v1/identity/assign/{policy}/{identity}"), "").is_empty_success();
 }
 
 // what is taken up
@@ -99,9 +95,8 @@ fn root_changes_with_the_file_unless_a_flag_says_who_it_is() {
         let mut connections = [server.root(), server.client(&new_root)].map(|c| c.connect());
         edit(&server, &old_root, &new_root.id);
         reload(&server, DONE);
-        let status = connections
-            .each_mut()
-            .map(|c| c.request("GET", "/v1/policy/list/*", "").status);
+        let status =
+            connections.each_mut().map(|c| c.request("GET", "/v1/policy/list/*", "").status);
         let wanted = if is_flag { [200, 403] } else { [403, 200] };
         assert_eq!(wanted, status);
     }
@@ -114,11 +109,8 @@ fn proxies_are_taken_up() {
     let proxy = Identity::new("proxy");
     let mut connection = server.client(&proxy).connect();
     let ask = |connection: &mut Connection| {
-        let certificate: String = app
-            .certificate_pem()
-            .bytes()
-            .map(|byte| format!("%{byte:02X}"))
-            .collect();
+        let certificate: String =
+            app.certificate_pem().bytes().map(|byte| format!("%{byte:02X}")).collect();
         connection.send(format!(
             "POST /v1/key/generate/my-key HTTP/1.1\r\nHost: kes\r\nX-Cert: {certificate}\r\n\
              Content-Length: 2\r\n\r\n{{}}"
@@ -126,10 +118,7 @@ fn proxies_are_taken_up() {
         connection.response().status
     };
     assert_eq!(403, ask(&mut connection));
-    let proxies = format!(
-        "proxy: {{identities: [{}], header: {{cert: X-Cert}}}}",
-        proxy.id
-    );
+    let proxies = format!("proxy: {{identities: [{}], header: {{cert: X-Cert}}}}", proxy.id);
     edit(&server, "proxy: {}", &proxies);
     reload(&server, DONE);
     assert_eq!(200, ask(&mut connection));
@@ -153,11 +142,7 @@ fn logs_are_switched_on_and_off() {
     root.get("/version").is_json_success();
     assert_eq!(2, server.audit(2).len());
     // Without an error log nobody hears that the reload is done, but it shows.
-    edit(
-        &server,
-        "error: on, audit: required",
-        "error: off, audit: off",
-    );
+    edit(&server, "error: on, audit: required", "error: off, audit: off");
     server.signal(Signal::HUP);
     let is_off = wait_for(PATIENCE, || {
         let before = events();
@@ -178,9 +163,7 @@ fn cache_times_are_taken_up() {
     assert_eq!(200, generate(&mut connection));
     edit(&server, "any: 5m0s", "any: 1s");
     reload(&server, DONE);
-    let is_expired = wait_for(PATIENCE, || {
-        (generate(&mut connection) == 404).then_some(())
-    });
+    let is_expired = wait_for(PATIENCE, || (generate(&mut connection) == 404).then_some(()));
     assert!(is_expired.is_some());
 }
 
@@ -194,10 +177,7 @@ fn new_keys_of_the_file_are_made() {
     reload(&server, DONE);
     assert_eq!(["my-key", "new-key"], *server.key_files());
     // A key that was deleted since is not made again.
-    server
-        .root()
-        .delete("/v1/key/delete/new-key")
-        .is_empty_success();
+    server.root().delete("/v1/key/delete/new-key").is_empty_success();
     reload(&server, DONE);
     assert_eq!(["my-key"], *server.key_files());
 }
@@ -208,28 +188,16 @@ fn what_calls_have_made_stays_unless_the_file_says_otherwise() {
     let server = start(&app, |_| {});
     let root = server.root();
     for policy in ["mine", "taken", "apps"] {
-        root.post(
-            &format!("/v1/policy/write/{policy}"),
-            r#"{"paths":["/call"]}"#,
-        )
-        .is_empty_success();
+        root.post(&format!("/v1/policy/write/{policy}"), r#"{"paths":["/call"]}"#)
+            .is_empty_success();
     }
     assign(&root, "mine", "a");
     assign(&root, "mine", "b");
     assign(&root, "taken", "c");
-    root.delete(&format!("/v1/identity/forget/{}", app.id))
-        .is_empty_success();
-    edit(
-        &server,
-        "policy:\n",
-        "policy:\n  taken: {paths: [/file], identities: [b]}\n",
-    );
+    root.delete(&format!("/v1/identity/forget/{}", app.id)).is_empty_success();
+    edit(&server, "policy:\n", "policy:\n  taken: {paths: [/file], identities: [b]}\n");
     reload(&server, DONE);
-    let read = |policy: &str| {
-        root.get(&format!("/v1/policy/read/{policy}"))
-            .text()
-            .to_owned()
-    };
+    let read = |policy: &str| root.get(&format!("/v1/policy/read/{policy}")).text().to_owned();
     assert_eq!("{\"paths\":[\"/call\"]}\n", read("mine"));
     assert_eq!("{\"paths\":[\"/file\"]}\n", read("taken"));
     assert_eq!("{\"paths\":[\"/v1/key/generate/*\"]}\n", read("apps"));
@@ -265,36 +233,18 @@ fn a_broken_file_changes_nothing_and_the_error_log_says_where_it_is_wrong() {
     let root = server.root_identity.id.clone();
     let app_twice = format!("identities: [\\\"{0}\\\", \\\"{0}\\\"]", app.id).replace('\\', "");
     for (broken, reason) in [
-        (
-            changed.replace("policy:", "policies:"),
-            "unknown field `policies`",
-        ),
+        (changed.replace("policy:", "policies:"), "unknown field `policies`"),
         (changed.clone() + "x: [", "config.yml line"),
-        (
-            changed.replace("generate/*", "generate/["),
-            "field policy.apps.paths[0]",
-        ),
+        (changed.replace("generate/*", "generate/["), "field policy.apps.paths[0]"),
         (
             text.replace(&format!("identities: [\"{}\"]", app.id), &app_twice),
             "field policy.apps.identities[1]",
         ),
-        (
-            changed.replace("unused: 30s", "unused: soon"),
-            "field cache.expiry.unused",
-        ),
-        (
-            changed.replace("audit: on", "audit: maybe"),
-            "field log.audit",
-        ),
-        (
-            changed.replace(&root, "\"\""),
-            "no root identity has been specified",
-        ),
+        (changed.replace("unused: 30s", "unused: soon"), "field cache.expiry.unused"),
+        (changed.replace("audit: on", "audit: maybe"), "field log.audit"),
+        (changed.replace(&root, "\"\""), "no root identity has been specified"),
         (changed.replace("server.key", "no.key"), "no.key"),
-        (
-            changed.replace("server.crt", "server.key"),
-            "no PEM block of type CERTIFICATE",
-        ),
+        (changed.replace("server.crt", "server.key"), "no PEM block of type CERTIFICATE"),
         (String::new(), "no root identity has been specified"),
     ] {
         fs::write(&file, &broken).unwrap();
@@ -456,9 +406,7 @@ fn authorities_are_read_again_and_hold_for_open_connections_and_sessions() {
         config.root_identity = old.issue("root", &Profile::client());
         config.root = config.root_identity.id.clone();
         let file = config.file("authorities.pem", &old.identity.certificate_pem());
-        config
-            .environment
-            .push(("SSL_CERT_FILE".to_owned(), file.display().to_string()));
+        config.environment.push(("SSL_CERT_FILE".to_owned(), file.display().to_string()));
     });
     let resuming = server.client(&app).resuming();
     let mut open = resuming.connect();
@@ -485,9 +433,7 @@ fn authorities_are_read_again_and_hold_for_open_connections_and_sessions() {
     fs::write(server.file("authorities.pem"), only_new).unwrap();
     reload(&server, DONE);
     for connection in [&mut open, &mut resumed] {
-        connection
-            .request("POST", "/v1/key/generate/my-key", "{}")
-            .is_failure(403, DISTRUSTED);
+        connection.request("POST", "/v1/key/generate/my-key", "{}").is_failure(403, DISTRUSTED);
         assert!(connection.is_closed());
     }
     ask_as_stranger(DISTRUSTED);
@@ -518,9 +464,7 @@ struct Footprint {
 fn footprint(server: &Server) -> Footprint {
     Footprint {
         threads: server.threads(),
-        descriptors: fs::read_dir(format!("/proc/{}/fd", server.pid()))
-            .unwrap()
-            .count(),
+        descriptors: fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count(),
         memory: server.memory(),
     }
 }
@@ -537,9 +481,7 @@ fn a_thousand_reloads_fail_no_request_and_leave_nothing_behind() {
         config.root_identity = authority.issue("root", &Profile::client());
         config.root = config.root_identity.id.clone();
         let file = config.file("authorities.pem", &authority.identity.certificate_pem());
-        config
-            .environment
-            .push(("SSL_CERT_FILE".to_owned(), file.display().to_string()));
+        config.environment.push(("SSL_CERT_FILE".to_owned(), file.display().to_string()));
     });
     let is_over = AtomicBool::new(false);
     let requests = AtomicUsize::new(0);
@@ -588,12 +530,7 @@ fn a_thousand_reloads_fail_no_request_and_leave_nothing_behind() {
         drop(end);
         (early.unwrap(), late)
     });
-    assert_eq!(
-        RELOADS,
-        server.stderr().lines().count(),
-        "{}",
-        server.stderr()
-    );
+    assert_eq!(RELOADS, server.stderr().lines().count(), "{}", server.stderr());
     assert_eq!(before.threads, early.threads);
     assert_eq!(before.threads, late.threads);
     // Clients that connect anew may be seen twice.
@@ -601,13 +538,9 @@ fn a_thousand_reloads_fail_no_request_and_leave_nothing_behind() {
         let most = before.descriptors + 2 * CLIENTS;
         assert!(load.descriptors <= most, "{load:?}, {before:?}");
     }
-    assert!(
-        late.memory < early.memory + 4096,
-        "{early:?}, {late:?}, {before:?}"
-    );
-    let is_flat = wait_for(PATIENCE, || {
-        (footprint(&server).descriptors <= before.descriptors).then_some(())
-    });
+    assert!(late.memory < early.memory + 4096, "{early:?}, {late:?}, {before:?}");
+    let is_flat =
+        wait_for(PATIENCE, || (footprint(&server).descriptors <= before.descriptors).then_some(()));
     assert!(is_flat.is_some(), "{:?}, {before:?}", footprint(&server));
     assert!(requests.into_inner() > RELOADS, "hardly any load");
     let list: Value = server.root().get("/v1/policy/list/p-*").json();

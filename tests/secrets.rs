@@ -38,11 +38,7 @@ impl Needles {
             let bytes = secret.get(skip..).unwrap_or_default();
             let text = base64(&bytes[..bytes.len() / 3 * 3]);
             let url_safe = text.replace('+', "-").replace('/', "_");
-            for part in text
-                .as_bytes()
-                .windows(12)
-                .chain(url_safe.as_bytes().windows(12))
-            {
+            for part in text.as_bytes().windows(12).chain(url_safe.as_bytes().windows(12)) {
                 push(part);
             }
         }
@@ -77,9 +73,7 @@ fn the_search_finds_what_it_looks_for() {
         format!("{:?}", secret(1)),
     ] {
         let found = needles.0.iter().any(|(_, needle)| {
-            text.as_bytes()
-                .windows(needle.len())
-                .any(|part| part == needle.as_slice())
+            text.as_bytes().windows(needle.len()).any(|part| part == needle.as_slice())
         });
         assert!(found, "{text}");
     }
@@ -110,10 +104,7 @@ fn no_secret_is_ever_logged() {
         write("damaged", &stored_key(&[&damaged[..], b"x"].concat()));
         write("truncated", &stored_key(&truncated)[..50]);
         write("text", &base64(&truncated));
-        write(
-            "strange",
-            &stored_key(&damaged).replace('}', ",\"algorithm\":\"ROT13\"}"),
-        );
+        write("strange", &stored_key(&damaged).replace('}', ",\"algorithm\":\"ROT13\"}"));
         needles.add("server key", &pem_bytes(&config.key)[30..]);
     });
 
@@ -122,27 +113,18 @@ fn no_secret_is_ever_logged() {
     let import = |key: &[u8]| json!({ "bytes": base64(key) }).to_string();
     let mut post = |path: &str, body: &str| {
         let answer = connection.request("POST", &format!("/v1/key/{path}"), body);
-        (
-            answer.status,
-            serde_json::from_slice::<Value>(&answer.body).unwrap_or_default(),
-        )
+        (answer.status, serde_json::from_slice::<Value>(&answer.body).unwrap_or_default())
     };
     assert_eq!(200, post("create/created", "").0);
     let value: Value =
         serde_json::from_slice(&fs::read(server.keys().join("created")).unwrap()).unwrap();
-    needles.add(
-        "created key",
-        &from_base64(value["bytes"].as_str().unwrap()),
-    );
+    needles.add("created key", &from_base64(value["bytes"].as_str().unwrap()));
     assert_eq!(200, post("import/imported", &import(&imported)).0);
     let mut ciphertexts = Vec::new();
     for key in ["created", "imported", "stored"] {
         let (status, answer) = post(&format!("generate/{key}"), r#"{"context":"Yw=="}"#);
         assert_eq!(200, status);
-        needles.add(
-            "data key",
-            &from_base64(answer["plaintext"].as_str().unwrap()),
-        );
+        needles.add("data key", &from_base64(answer["plaintext"].as_str().unwrap()));
         ciphertexts.push((key, answer["ciphertext"].clone(), "Yw=="));
         let body = json!({ "plaintext": base64(&plaintext) }).to_string();
         let (status, answer) = post(&format!("encrypt/{key}"), &body);
@@ -181,12 +163,8 @@ fn no_secret_is_ever_logged() {
         }
     }
     let client = server.client(&stranger);
-    client
-        .post("/v1/key/import/new", import(&refused))
-        .is_failure(403, "prohibited by policy");
-    client
-        .post("/v1/key/encrypt/stored", &body)
-        .is_failure(403, "prohibited by policy");
+    client.post("/v1/key/import/new", import(&refused)).is_failure(403, "prohibited by policy");
+    client.post("/v1/key/encrypt/stored", &body).is_failure(403, "prohibited by policy");
     let body = json!({ "plaintext": base64(&cut_off) }).to_string();
     for bytes in [
         request("POST", "/v1/key/encrypt/stored", body.as_bytes()),
@@ -211,10 +189,8 @@ fn no_secret_is_ever_logged() {
     let root = server.root();
     root.post("/v1/key/import/new", import(&refused))
         .is_failure(502, "bad gateway: failed to create key");
-    root.post("/v1/key/create/new", "")
-        .is_failure(502, "bad gateway: failed to create key");
-    root.post("/v1/key/generate/other", "{}")
-        .is_failure(502, "bad gateway: failed to access key");
+    root.post("/v1/key/create/new", "").is_failure(502, "bad gateway: failed to create key");
+    root.post("/v1/key/generate/other", "{}").is_failure(502, "bad gateway: failed to access key");
     for key in ["created", "imported", "stored"] {
         root.delete(&format!("/v1/key/delete/{key}"))
             .is_failure(502, "bad gateway: failed to delete key");
@@ -222,18 +198,11 @@ fn no_secret_is_ever_logged() {
     server.signal(Signal::TERM);
     assert_eq!(Some(0), server.wait_for_exit().code());
     let (stdout, stderr) = (server.stdout(), server.stderr());
-    assert!(
-        stdout.lines().count() > 50 && stderr.lines().count() > 10,
-        "{stdout}{stderr}"
-    );
+    assert!(stdout.lines().count() > 50 && stderr.lines().count() > 10, "{stdout}{stderr}");
     needles.are_not_in("stdout", stdout.as_bytes());
     needles.are_not_in("stderr", stderr.as_bytes());
 }
 
 fn pem_bytes(pem: &str) -> Vec<u8> {
-    from_base64(
-        &pem.lines()
-            .filter(|line| !line.starts_with('-'))
-            .collect::<String>(),
-    )
+    from_base64(&pem.lines().filter(|line| !line.starts_with('-')).collect::<String>())
 }

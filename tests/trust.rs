@@ -37,9 +37,7 @@ fn start_trusting_all(
             .map(Identity::certificate_pem)
             .collect();
         let file = config.file("authorities.pem", &trusted);
-        config
-            .environment
-            .push(("SSL_CERT_FILE".to_owned(), file.display().to_string()));
+        config.environment.push(("SSL_CERT_FILE".to_owned(), file.display().to_string()));
         fs::write(config.keys().join("my-key"), stored_key(&[1; 32])).unwrap();
         change(config);
     })
@@ -57,9 +55,7 @@ fn is_kept_out(server: &Server, identity: &Identity, why: &str) {
     if let Ok(answer) = connection.try_response(false) {
         panic!("{why}: {answer:?}");
     }
-    server.logs_error(&format!(
-        "http: TLS handshake error from 127.0.0.1:{port}: {why}"
-    ));
+    server.logs_error(&format!("http: TLS handshake error from 127.0.0.1:{port}: {why}"));
     assert!(!server.keys().join("forbidden").exists());
 }
 
@@ -78,12 +74,8 @@ fn certificates_of_a_trusted_authority_are_accepted() {
         authority.issue("client", &Profile::client()),
         authority.issue("no usage", &Profile::without_usage()),
         authority.issue("both usages", &usages(&[ServerAuth, ClientAuth])),
-        authority
-            .issue("with authority", &Profile::client())
-            .followed_by(&authority.identity),
-        intermediate
-            .issue("below", &Profile::client())
-            .followed_by(&intermediate.identity),
+        authority.issue("with authority", &Profile::client()).followed_by(&authority.identity),
+        intermediate.issue("below", &Profile::client()).followed_by(&intermediate.identity),
     ];
     let server = start_trusting(&authority, |config| {
         let identities: Vec<_> = accepted.iter().collect();
@@ -91,48 +83,31 @@ fn certificates_of_a_trusted_authority_are_accepted() {
     });
     for identity in &accepted {
         let client = server.client(identity);
-        client
-            .post("/v1/key/generate/my-key", "{}")
-            .is_json_success();
-        client
-            .post("/v1/key/encrypt/my-key", "{}")
-            .is_failure(403, "prohibited by policy");
+        client.post("/v1/key/generate/my-key", "{}").is_json_success();
+        client.post("/v1/key/encrypt/my-key", "{}").is_failure(403, "prohibited by policy");
     }
     // Nothing but what the policy did not allow.
     let errors = server.stderr();
-    assert!(
-        errors.lines().all(|line| line.contains(" called ")),
-        "{errors}"
-    );
+    assert!(errors.lines().all(|line| line.contains(" called ")), "{errors}");
 }
 
 #[test]
 fn a_certificate_for_any_usage_is_accepted() {
     let authority = Authority::new("authority");
     let server = start_trusting(&authority, |_| {});
-    let profile = Profile {
-        usages: vec![ExtendedKeyUsagePurpose::Any],
-        ..Profile::client()
-    };
+    let profile = Profile { usages: vec![ExtendedKeyUsagePurpose::Any], ..Profile::client() };
     let any = authority.issue("any usage", &profile);
     let answer = server.client(&any).try_request("GET", "/version", b"");
-    assert_eq!(
-        Some(200),
-        answer.ok().map(|answer| answer.status),
-        "{}",
-        server.stderr()
-    );
+    assert_eq!(Some(200), answer.ok().map(|answer| answer.status), "{}", server.stderr());
 }
 
 #[test]
 fn keys_of_all_types_identify() {
     let authority = Authority::new("authority");
     let server = start_trusting(&authority, |_| {});
-    for algorithm in [
-        &rcgen::PKCS_ED25519,
-        &rcgen::PKCS_ECDSA_P256_SHA256,
-        &rcgen::PKCS_ECDSA_P384_SHA384,
-    ] {
+    for algorithm in
+        [&rcgen::PKCS_ED25519, &rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384]
+    {
         let key = KeyPair::generate_for(algorithm).unwrap();
         let identity = authority.issue_for(key, "client", &Profile::client());
         server.client(&identity).get("/version").is_json_success();
@@ -148,11 +123,7 @@ fn certificates_that_nobody_vouches_for_are_refused() {
     let unknown = format!("{X509}certificate signed by unknown authority");
     is_kept_out(&server, &Identity::new("self-signed"), &unknown);
     let stranger = Authority::new("stranger");
-    is_kept_out(
-        &server,
-        &stranger.issue("client", &Profile::client()),
-        &unknown,
-    );
+    is_kept_out(&server, &stranger.issue("client", &Profile::client()), &unknown);
     // An authority of the same name is not the same.
     let double = Authority::new("authority");
     let forged = double.issue("root", &Profile::client());
@@ -160,18 +131,10 @@ fn certificates_that_nobody_vouches_for_are_refused() {
     is_kept_out(&server, &forged.followed_by(&double.identity), X509);
     // Without the certificate between it and the trusted one there is no chain.
     let intermediate = authority.intermediate("intermediate");
-    is_kept_out(
-        &server,
-        &intermediate.issue("client", &Profile::client()),
-        &unknown,
-    );
+    is_kept_out(&server, &intermediate.issue("client", &Profile::client()), &unknown);
     // The certificate of a client is no authority.
     let client = authority.issue("client", &Profile::client());
-    is_kept_out(
-        &server,
-        &Identity::new("self-signed").followed_by(&client),
-        &unknown,
-    );
+    is_kept_out(&server, &Identity::new("self-signed").followed_by(&client), &unknown);
     server.root().get("/version").is_json_success();
     assert_eq!(1, server.audit(1).len());
 }
@@ -193,15 +156,8 @@ fn certificates_out_of_their_time_are_refused() {
     let authority = Authority::new("authority");
     let server = start_trusting(&authority, |_| {});
     let reason = format!("{X509}certificate has expired or is not yet valid");
-    is_kept_out(
-        &server,
-        &authority.issue("old", &Profile::client().valid_for(-60)),
-        &reason,
-    );
-    let early = Profile {
-        valid_since: -600,
-        ..Profile::client()
-    };
+    is_kept_out(&server, &authority.issue("old", &Profile::client().valid_for(-60)), &reason);
+    let early = Profile { valid_since: -600, ..Profile::client() };
     is_kept_out(&server, &authority.issue("early", &early), &reason);
 }
 
@@ -209,22 +165,14 @@ fn certificates_out_of_their_time_are_refused() {
 fn a_client_without_certificate_is_refused_in_any_case() {
     let authority = Authority::new("authority");
     let server = start_trusting(&authority, |_| {});
-    assert!(
-        server
-            .anonymous()
-            .try_request("GET", "/version", b"")
-            .is_err()
-    );
+    assert!(server.anonymous().try_request("GET", "/version", b"").is_err());
     server.logs_error(": tls: client didn't provide a certificate");
 }
 
 #[test]
 fn without_checks_every_certificate_identifies() {
     let authority = Authority::new("authority");
-    let early = Profile {
-        valid_since: -600,
-        ..Profile::client()
-    };
+    let early = Profile { valid_since: -600, ..Profile::client() };
     let accepted = [
         Identity::new("self-signed"),
         Identity::self_signed("expired", &Profile::client().valid_for(-60)),
@@ -254,9 +202,7 @@ fn the_directory_of_authorities_is_honoured() {
         // OpenSSL names these files after a hash of the subject.
         let file = config.file("01234567.0", &authority.identity.certificate_pem());
         let directory = file.parent().unwrap().display().to_string();
-        config
-            .environment
-            .push(("SSL_CERT_DIR".to_owned(), directory));
+        config.environment.push(("SSL_CERT_DIR".to_owned(), directory));
     });
     server.root().get("/version").is_json_success();
     is_kept_out(&server, &Identity::new("self-signed"), X509);
@@ -267,14 +213,9 @@ fn without_authorities_there_is_no_start() {
     let refusal = refusal(|config| {
         config.auth = "on";
         let file = config.file("empty.pem", "");
-        config
-            .environment
-            .push(("SSL_CERT_FILE".to_owned(), file.display().to_string()));
+        config.environment.push(("SSL_CERT_FILE".to_owned(), file.display().to_string()));
     });
-    assert!(
-        refusal.stderr.contains("no trusted certificate authority"),
-        "{refusal:?}"
-    );
+    assert!(refusal.stderr.contains("no trusted certificate authority"), "{refusal:?}");
 }
 
 // certificates that are themselves trusted
@@ -283,9 +224,7 @@ fn without_authorities_there_is_no_start() {
 #[track_caller]
 fn is_let_in(server: &Server, identity: &Identity) {
     let client = server.client(identity).resuming();
-    resume(&client)
-        .request("GET", "/version", "")
-        .is_json_success();
+    resume(&client).request("GET", "/version", "").is_json_success();
     let audit = server.audit(2);
     let last = audit.iter().rev().take(2);
     for event in last {
@@ -302,18 +241,9 @@ fn a_client_whose_certificate_is_itself_trusted_is_accepted() {
     let accepted = [
         openssl.self_signed("authority", "-subj /CN=app"),
         openssl.self_signed("client", &format!("-subj /CN=app {CLIENT_AUTH}")),
-        openssl.self_signed(
-            "leaf",
-            "-subj /CN=app -addext basicConstraints=critical,CA:FALSE",
-        ),
-        openssl.self_signed(
-            "any",
-            "-subj /CN=app -addext extendedKeyUsage=anyExtendedKeyUsage",
-        ),
-        openssl.self_signed(
-            "signs",
-            "-subj /CN=app -addext keyUsage=digitalSignature,keyCertSign",
-        ),
+        openssl.self_signed("leaf", "-subj /CN=app -addext basicConstraints=critical,CA:FALSE"),
+        openssl.self_signed("any", "-subj /CN=app -addext extendedKeyUsage=anyExtendedKeyUsage"),
+        openssl.self_signed("signs", "-subj /CN=app -addext keyUsage=digitalSignature,keyCertSign"),
         Identity::new("made by kes"),
     ];
     let authority = Authority::new("authority");
@@ -332,35 +262,17 @@ fn a_trusted_certificate_is_refused_out_of_its_time_or_for_another_use() {
         return;
     };
     let authority_of = |profile: Profile| {
-        let profile = Profile {
-            is_ca: true,
-            ..profile
-        };
+        let profile = Profile { is_ca: true, ..profile };
         Identity::self_signed("app", &profile)
     };
-    let early = Profile {
-        valid_since: -600,
-        ..Profile::client()
-    };
+    let early = Profile { valid_since: -600, ..Profile::client() };
     const LEAF: &str = "-subj /CN=app -addext basicConstraints=critical,CA:FALSE";
     let refused = [
-        (
-            authority_of(Profile::client().valid_for(-60)),
-            "expired: renew it",
-        ),
+        (authority_of(Profile::client().valid_for(-60)), "expired: renew it"),
         (authority_of(early.clone()), "not yet valid: make a new one"),
-        (
-            authority_of(Profile::server()),
-            "it needs the extended key usage clientAuth",
-        ),
-        (
-            Identity::self_signed("app", &Profile::client().valid_for(-60)),
-            "expired: renew it",
-        ),
-        (
-            Identity::self_signed("app", &early),
-            "not yet valid: make a new one",
-        ),
+        (authority_of(Profile::server()), "it needs the extended key usage clientAuth"),
+        (Identity::self_signed("app", &Profile::client().valid_for(-60)), "expired: renew it"),
+        (Identity::self_signed("app", &early), "not yet valid: make a new one"),
         (
             Identity::self_signed("app", &Profile::server()),
             "it needs the extended key usage clientAuth",
@@ -377,10 +289,7 @@ fn a_trusted_certificate_is_refused_out_of_its_time_or_for_another_use() {
             "it needs the key usage digitalSignature",
         ),
         (
-            openssl.self_signed(
-                "unknown",
-                &format!("{LEAF} -addext 1.2.3.4=critical,DER:0500"),
-            ),
+            openssl.self_signed("unknown", &format!("{LEAF} -addext 1.2.3.4=critical,DER:0500")),
             "breaks a rule",
         ),
     ];
@@ -401,10 +310,8 @@ fn a_certificate_like_a_trusted_one_is_another_one() {
         return;
     };
     let trusted = openssl.self_signed("trusted", "-subj /CN=app");
-    let leaf = openssl.self_signed(
-        "leaf",
-        "-subj /CN=leaf -addext basicConstraints=critical,CA:FALSE",
-    );
+    let leaf =
+        openssl.self_signed("leaf", "-subj /CN=leaf -addext basicConstraints=critical,CA:FALSE");
     // Of another kind of key as well, which libraries have a word of their own for.
     let ed25519 = |name: &str, subject: &str| {
         openssl.run(&format!(
@@ -427,10 +334,8 @@ fn a_certificate_like_a_trusted_one_is_another_one() {
     let unknown = format!("{X509}certificate signed by unknown authority");
     is_kept_out(&server, &ed25519("other", "/CN=app"), &unknown);
     is_kept_out(&server, &ed25519("third", "/CN=leaf"), &unknown);
-    let other = openssl.self_signed(
-        "fourth",
-        "-subj /CN=app -addext basicConstraints=critical,CA:FALSE",
-    );
+    let other =
+        openssl.self_signed("fourth", "-subj /CN=app -addext basicConstraints=critical,CA:FALSE");
     is_kept_out(&server, &other, &unknown);
     // With what is trusted behind it, it is still the first one that counts.
     is_kept_out(&server, &other.followed_by(&trusted), &unknown);
@@ -442,22 +347,14 @@ fn a_trusted_client_vouches_for_others_only_if_it_is_an_authority() {
     let Some(openssl) = OpenSsl::find() else {
         return;
     };
-    let leaf = openssl.self_signed(
-        "leaf",
-        "-subj /CN=leaf -addext basicConstraints=critical,CA:FALSE",
-    );
-    let no_signer = openssl.self_signed(
-        "no_signer",
-        "-subj /CN=no_signer -addext keyUsage=critical,digitalSignature",
-    );
+    let leaf =
+        openssl.self_signed("leaf", "-subj /CN=leaf -addext basicConstraints=critical,CA:FALSE");
+    let no_signer = openssl
+        .self_signed("no_signer", "-subj /CN=no_signer -addext keyUsage=critical,digitalSignature");
     let authority = openssl.self_signed("authority", "-subj /CN=authority");
     let issued = |name: &str, by: &str| {
         openssl.request(name, &format!("-subj /CN={name}"));
-        fs::write(
-            openssl.file("leaf.ext"),
-            "basicConstraints=critical,CA:FALSE",
-        )
-        .unwrap();
+        fs::write(openssl.file("leaf.ext"), "basicConstraints=critical,CA:FALSE").unwrap();
         openssl.run(&format!(
             "x509 -req -in {name}.csr -CA {by}.crt -CAkey {by}.key -set_serial 9 -days 2 \
              -extfile leaf.ext -out {name}.crt"
@@ -472,10 +369,8 @@ fn a_trusted_client_vouches_for_others_only_if_it_is_an_authority() {
         let identity = issued(name, issuer);
         is_kept_out(&server, &identity, &unknown);
         is_kept_out(&server, &identity.followed_by(by), &unknown);
-        let version_1 = openssl.version_1(
-            &format!("{name}1"),
-            &format!("-CA {issuer}.crt -CAkey {issuer}.key"),
-        );
+        let version_1 = openssl
+            .version_1(&format!("{name}1"), &format!("-CA {issuer}.crt -CAkey {issuer}.key"));
         is_kept_out(&server, &version_1, &unknown);
         is_let_in(&server, by);
     }
@@ -496,10 +391,7 @@ fn the_message_about_an_authority_has_a_command_that_helps() {
         &identity,
         &format!("{X509}certificate is one of a certificate authority"),
     );
-    openssl.run(&OpenSsl::command_in(
-        &server.stderr(),
-        "openssl req -x509 -newkey",
-    ));
+    openssl.run(&OpenSsl::command_in(&server.stderr(), "openssl req -x509 -newkey"));
     let made = openssl.identity("client");
     let server = start_trusting_all(&authority, &[&made], |_| {});
     is_let_in(&server, &made);
@@ -547,10 +439,10 @@ fn certificates_of_version_1_identify_where_nothing_is_checked() {
         other.clone().followed_by(&root),
         root.followed_by(&same_name),
     ] {
-        server.client(&two).post("/v1/key/create/a", "").is_failure(
-            400,
-            "too many identities: more than one certificate is present",
-        );
+        server
+            .client(&two)
+            .post("/v1/key/create/a", "")
+            .is_failure(400, "too many identities: more than one certificate is present");
     }
 }
 
@@ -592,10 +484,9 @@ fn certificates_of_version_1_are_accepted_if_their_issuer_is_trusted() {
         openssl.run(&format!(
             "req -x509 {kind} -nodes -keyout {name}.key -out {name}.crt -days 2 -subj /CN={name}"
         ));
-        accepted.push(openssl.version_1(
-            &format!("by_{name}"),
-            &format!("-CA {name}.crt -CAkey {name}.key"),
-        ));
+        accepted.push(
+            openssl.version_1(&format!("by_{name}"), &format!("-CA {name}.crt -CAkey {name}.key")),
+        );
     }
     let issuers = ["rsa", "ed25519", "p384"].map(|name| openssl.identity(name));
     let root = openssl.version_1("root1", "-signkey root1.key");
@@ -611,11 +502,7 @@ fn certificates_of_version_1_are_accepted_if_their_issuer_is_trusted() {
     assert_eq!("", server.stderr());
     // What the issuer did not sign: another serial number, signature, key.
     let (version_1, first) = (&accepted[0], accepted[0].chain[0].len());
-    let serial = version_1.chain[0]
-        .windows(3)
-        .position(|b| b == [2, 1, 7])
-        .unwrap()
-        + 2;
+    let serial = version_1.chain[0].windows(3).position(|b| b == [2, 1, 7]).unwrap() + 2;
     let unknown = format!("{X509}certificate signed by unknown authority");
     is_kept_out(&server, &forged(version_1, 1), &unknown);
     is_kept_out(&server, &forged(version_1, first - serial), &unknown);
@@ -648,11 +535,8 @@ fn certificates_of_version_1_are_refused_out_of_their_time_or_without_a_trusted_
         openssl.identity(name)
     };
     for by in ["ca", "root1"] {
-        let late = dated(
-            &format!("late_{by}"),
-            by,
-            "-startdate 20200101000000Z -enddate 20200102000000Z",
-        );
+        let late =
+            dated(&format!("late_{by}"), by, "-startdate 20200101000000Z -enddate 20200102000000Z");
         is_kept_out(
             &server,
             &late,
@@ -668,19 +552,12 @@ fn certificates_of_version_1_are_refused_out_of_their_time_or_without_a_trusted_
             &early,
             &format!("{X509}certificate has expired or is not yet valid: not yet"),
         );
-        let now = dated(
-            &format!("now_{by}"),
-            by,
-            "-startdate 20200101000000Z -enddate 20990102000000Z",
-        );
+        let now =
+            dated(&format!("now_{by}"), by, "-startdate 20200101000000Z -enddate 20990102000000Z");
         is_let_in(&server, &now);
     }
     // Nobody vouches for it: itself, an untrusted authority, one of the same name with another key.
-    is_kept_out(
-        &server,
-        &openssl.version_1("own", "-signkey own.key"),
-        &unknown,
-    );
+    is_kept_out(&server, &openssl.version_1("own", "-signkey own.key"), &unknown);
     let stranger = openssl.self_signed("stranger", "-subj /CN=stranger");
     let by_stranger = openssl.version_1("a", "-CA stranger.crt -CAkey stranger.key");
     is_kept_out(&server, &by_stranger, &unknown);
@@ -695,21 +572,13 @@ fn certificates_of_version_1_are_refused_out_of_their_time_or_without_a_trusted_
     let below = openssl.version_1("c", "-CA between.crt -CAkey between.key");
     is_kept_out(&server, &below, &unknown);
     is_kept_out(&server, &below.followed_by(&between), &unknown);
-    fs::write(
-        openssl.file("leaf.ext"),
-        "basicConstraints=critical,CA:FALSE",
-    )
-    .unwrap();
+    fs::write(openssl.file("leaf.ext"), "basicConstraints=critical,CA:FALSE").unwrap();
     openssl.request("d", "-subj /CN=d");
     openssl.run(
         "x509 -req -in d.csr -CA between.crt -CAkey between.key -set_serial 9 -days 2 \
          -extfile leaf.ext -out d.crt",
     );
-    is_kept_out(
-        &server,
-        &openssl.identity("d").followed_by(&between),
-        &unknown,
-    );
+    is_kept_out(&server, &openssl.identity("d").followed_by(&between), &unknown);
     // A true authority in between would be one, but it must be in the store.
     fs::write(openssl.file("ca.ext"), "basicConstraints=critical,CA:TRUE").unwrap();
     openssl.request("middle", "-subj /CN=middle");
@@ -718,9 +587,7 @@ fn certificates_of_version_1_are_refused_out_of_their_time_or_without_a_trusted_
          -out middle.crt",
     );
     let middle = openssl.identity("middle");
-    let version_1 = openssl
-        .version_1("e", "-CA middle.crt -CAkey middle.key")
-        .followed_by(&middle);
+    let version_1 = openssl.version_1("e", "-CA middle.crt -CAkey middle.key").followed_by(&middle);
     is_kept_out(&server, &version_1, &unknown);
     server.logs_error(
         "it is of X.509 version 1, so the certificate that issued it must itself be in",
@@ -741,17 +608,11 @@ fn an_authority_with_constraints_on_names_vouches_for_no_certificate_of_version_
     let Some(openssl) = OpenSsl::find() else {
         return;
     };
-    let ca = openssl.self_signed(
-        "ca",
-        "-subj /CN=ca -addext nameConstraints=permitted;DNS:example.com",
-    );
+    let ca =
+        openssl.self_signed("ca", "-subj /CN=ca -addext nameConstraints=permitted;DNS:example.com");
     let server = start_trusting_all(&Authority::new("other"), &[&ca], |_| {});
     let version_1 = openssl.version_1("app", "-CA ca.crt -CAkey ca.key");
-    is_kept_out(
-        &server,
-        &version_1,
-        &format!("{X509}certificate signed by unknown authority"),
-    );
+    is_kept_out(&server, &version_1, &format!("{X509}certificate signed by unknown authority"));
 }
 
 // resumption
@@ -777,9 +638,7 @@ fn a_client_that_resumes_is_identified() {
         });
         let client = server.client(&app).resuming();
         let mut resumed = resume(&client);
-        resumed
-            .request("POST", "/v1/key/generate/my-key", "{}")
-            .is_json_success();
+        resumed.request("POST", "/v1/key/generate/my-key", "{}").is_json_success();
         resumed
             .request("POST", "/v1/key/encrypt/my-key", "{}")
             .is_failure(403, "prohibited by policy");
@@ -787,33 +646,20 @@ fn a_client_that_resumes_is_identified() {
         // The ticket of a resumed session is as good.
         let mut again = client.connect();
         assert_eq!(Some(HandshakeKind::Resumed), again.handshake_kind());
-        again
-            .request("POST", "/v1/key/generate/my-key", "{}")
-            .is_json_success();
+        again.request("POST", "/v1/key/generate/my-key", "{}").is_json_success();
         let audit = server.audit(4);
         assert_eq!(4, audit.len());
-        assert!(
-            audit
-                .iter()
-                .all(|event| event["request"]["identity"] == app.id),
-            "{audit:?}"
-        );
+        assert!(audit.iter().all(|event| event["request"]["identity"] == app.id), "{audit:?}");
     }
 }
 
 #[test]
 fn two_leaf_certificates_stay_too_many_when_they_resume() {
     let server = Server::start(|_| {});
-    let two = server
-        .root_identity
-        .clone()
-        .followed_by(&Identity::new("another"));
+    let two = server.root_identity.clone().followed_by(&Identity::new("another"));
     resume(&server.client(&two).resuming())
         .request("POST", "/v1/key/create/a", "")
-        .is_failure(
-            400,
-            "too many identities: more than one certificate is present",
-        );
+        .is_failure(400, "too many identities: more than one certificate is present");
 }
 
 #[test]
@@ -827,18 +673,12 @@ fn a_session_ends_with_its_certificate() {
     open.request("GET", "/version", "").is_json_success();
     let mut resumed = resume_more(&client);
     resumed.request("GET", "/version", "").is_json_success();
-    assert!(
-        start.elapsed() < Duration::from_secs(3),
-        "too slow to show anything"
-    );
+    assert!(start.elapsed() < Duration::from_secs(3), "too slow to show anything");
 
     std::thread::sleep(Duration::from_millis(5500).saturating_sub(start.elapsed()));
     for connection in [&mut open, &mut resumed] {
         let answer = connection.request("GET", "/version", "");
-        answer.is_failure(
-            403,
-            "client certificate has expired or is no longer trusted",
-        );
+        answer.is_failure(403, "client certificate has expired or is no longer trusted");
         assert_eq!(Some("close"), answer.header("Connection"));
         assert!(connection.is_closed());
     }
@@ -846,9 +686,7 @@ fn a_session_ends_with_its_certificate() {
     assert_eq!(Some(HandshakeKind::Resumed), late.handshake_kind());
     let _ = late.try_send(&request("POST", "/v1/key/create/forbidden", b""));
     assert!(late.try_response(false).is_err());
-    server.logs_error(&format!(
-        "{X509}certificate has expired or is not yet valid"
-    ));
+    server.logs_error(&format!("{X509}certificate has expired or is not yet valid"));
     is_kept_out(&server, &short, &format!("{X509}certificate has expired"));
     assert!(!server.keys().join("forbidden").exists());
 }
@@ -888,9 +726,7 @@ fn a_restarted_server_knows_no_old_sessions() {
         config.root = root.id.clone();
         config.auth = "on";
         let file = config.file("authorities.pem", &other.identity.certificate_pem());
-        config
-            .environment
-            .push(("SSL_CERT_FILE".to_owned(), file.display().to_string()));
+        config.environment.push(("SSL_CERT_FILE".to_owned(), file.display().to_string()));
     }) else {
         return; // Somebody else has the port now.
     };
@@ -919,25 +755,15 @@ fn refusal(change: impl FnOnce(&mut Config)) -> Refusal {
 #[track_caller]
 fn refuses_to_start(file: &str, why: &str, change: impl FnOnce(&mut Config)) {
     let refusal = refusal(change);
-    assert!(
-        refusal.stderr.contains(file),
-        "{file} is not named: {}",
-        refusal.stderr
-    );
-    assert!(
-        refusal.stderr.contains(why),
-        "{why:?} is not said: {}",
-        refusal.stderr
-    );
+    assert!(refusal.stderr.contains(file), "{file} is not named: {}", refusal.stderr);
+    assert!(refusal.stderr.contains(why), "{why:?} is not said: {}", refusal.stderr);
     assert!(!refusal.stderr.contains("panic"), "{}", refusal.stderr);
 }
 
 #[test]
 fn flaws_of_the_server_certificate_are_named() {
     let other = Identity::new("other");
-    refuses_to_start("server.crt", "failed to read", |config| {
-        config.certificate.clear()
-    });
+    refuses_to_start("server.crt", "failed to read", |config| config.certificate.clear());
     refuses_to_start("server.crt", "invalid certificate", |config| {
         config.certificate = "this is no certificate".to_owned();
     });
@@ -955,22 +781,15 @@ fn flaws_of_the_server_certificate_are_named() {
         (config.certificate, config.key) = (expired.certificate_pem(), expired.key_pem());
     });
     for file in ["server.crt", "server.key"] {
-        refuses_to_start(file, "does not belong to", |config| {
-            config.key = other.key_pem()
-        });
+        refuses_to_start(file, "does not belong to", |config| config.key = other.key_pem());
     }
 }
 
 #[test]
 fn flaws_of_the_private_key_are_named_and_the_key_is_not_shown() {
     refuses_to_start("server.key", "failed to read", |config| config.key.clear());
-    for key in [
-        "this is no key".to_owned(),
-        pem("PRIVATE KEY", b"this is no key"),
-    ] {
-        refuses_to_start("server.key", "invalid private key", |config| {
-            config.key = key
-        });
+    for key in ["this is no key".to_owned(), pem("PRIVATE KEY", b"this is no key")] {
+        refuses_to_start("server.key", "invalid private key", |config| config.key = key);
     }
     refuses_to_start("server.key", "invalid private key", |config| {
         config.key = config.certificate.clone();
@@ -1000,11 +819,7 @@ fn a_private_key_that_everybody_can_read_is_worth_a_warning() {
     });
     server.root().get("/version").is_json_success();
     server.logs_error("server.key");
-    assert!(
-        server.stderr().to_lowercase().contains("warning"),
-        "{}",
-        server.stderr()
-    );
+    assert!(server.stderr().to_lowercase().contains("warning"), "{}", server.stderr());
     assert_eq!("", Server::start(|_| {}).stderr());
 }
 
@@ -1031,14 +846,8 @@ fn a_signal_lets_running_requests_finish_and_exits_with_0() {
         let start = Instant::now();
         server.signal(signal);
         assert!(idle.is_closed());
-        assert!(
-            start.elapsed() < Duration::from_millis(500),
-            "idle connections are not closed"
-        );
-        assert!(
-            server.root().try_connect().is_err(),
-            "new clients are still served"
-        );
+        assert!(start.elapsed() < Duration::from_millis(500), "idle connections are not closed");
+        assert!(server.root().try_connect().is_err(), "new clients are still served");
         busy.send(&bytes[bytes.len() - 5..]);
         let answer = busy.response();
         answer.is_empty_success();
@@ -1061,11 +870,7 @@ fn a_client_that_never_finishes_does_not_keep_the_server_up() {
     let start = Instant::now();
     server.signal(Signal::TERM);
     assert_eq!(Some(0), server.wait_for_exit().code());
-    assert!(
-        start.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     assert_eq!(1, server.audit(1).len());
 }
 
@@ -1080,9 +885,5 @@ fn a_second_signal_ends_the_server_at_once() {
     let start = Instant::now();
     server.signal(Signal::TERM);
     server.wait_for_exit();
-    assert!(
-        start.elapsed() < Duration::from_millis(400),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(400), "{:?}", start.elapsed());
 }

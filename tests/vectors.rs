@@ -42,16 +42,10 @@ fn what_any_kes_has_sealed_opens_after_the_key_is_imported() {
     for case in &cases {
         let name = text(case, "id");
         let import = json!({ "bytes": case["master_key"] }).to_string();
-        connection
-            .request("POST", &format!("/v1/key/import/{name}"), import)
-            .is_empty_success();
+        connection.request("POST", &format!("/v1/key/import/{name}"), import).is_empty_success();
         let answer = decrypt(&mut connection, name, case);
         assert_eq!(200, answer.status, "{name}: {}", answer.text());
-        assert_eq!(
-            from_base64(text(case, "plaintext")),
-            answer.bytes("plaintext"),
-            "{name}"
-        );
+        assert_eq!(from_base64(text(case, "plaintext")), answer.bytes("plaintext"), "{name}");
     }
 }
 
@@ -60,15 +54,8 @@ fn what_any_kes_has_sealed_opens_with_a_stored_key_of_its_algorithm_and_no_other
     let cases = cases("ciphertexts.json");
     let server = Server::start(|config| {
         for (number, case) in cases.iter().enumerate() {
-            let (key, algorithm) = (
-                from_base64(text(case, "master_key")),
-                text(case, "algorithm"),
-            );
-            let other = if algorithm == "AES256" {
-                "ChaCha20"
-            } else {
-                "AES256"
-            };
+            let (key, algorithm) = (from_base64(text(case, "master_key")), text(case, "algorithm"));
+            let other = if algorithm == "AES256" { "ChaCha20" } else { "AES256" };
             for (name, algorithm) in [("right", algorithm), ("wrong", other)] {
                 let file = config.keys().join(format!("{name}-{number}"));
                 std::fs::write(file, typed_key(&key, algorithm, number % 2 == 0)).unwrap();
@@ -80,11 +67,7 @@ fn what_any_kes_has_sealed_opens_with_a_stored_key_of_its_algorithm_and_no_other
         let id = text(case, "id");
         let answer = decrypt(&mut connection, &format!("right-{number}"), case);
         assert_eq!(200, answer.status, "{id}: {}", answer.text());
-        assert_eq!(
-            from_base64(text(case, "plaintext")),
-            answer.bytes("plaintext"),
-            "{id}"
-        );
+        assert_eq!(from_base64(text(case, "plaintext")), answer.bytes("plaintext"), "{id}");
         decrypt(&mut connection, &format!("wrong-{number}"), case)
             .is_failure(400, "ciphertext is not authentic");
     }
@@ -101,10 +84,7 @@ fn expected(case: &Value) -> Result<Vec<u8>, (u16, String)> {
     if old["status"] == 500 {
         return Err((400, "ciphertext is not authentic".to_owned()));
     }
-    let status = old["status"]
-        .as_u64()
-        .and_then(|status| status.try_into().ok())
-        .unwrap();
+    let status = old["status"].as_u64().and_then(|status| status.try_into().ok()).unwrap();
     Err((status, text(old, "message").to_owned()))
 }
 
@@ -114,10 +94,7 @@ fn damaged_ciphertexts_are_refused_with_the_stated_result() {
     assert_eq!(80, cases.len());
     let server = Server::start(|config| {
         for (number, case) in cases.iter().enumerate() {
-            let (key, algorithm) = (
-                from_base64(text(case, "master_key")),
-                text(case, "algorithm"),
-            );
+            let (key, algorithm) = (from_base64(text(case, "master_key")), text(case, "algorithm"));
             let write = |name: &str, value: String| {
                 std::fs::write(config.keys().join(format!("{name}-{number}")), value).unwrap();
             };
@@ -133,11 +110,7 @@ fn damaged_ciphertexts_are_refused_with_the_stated_result() {
             kinds.push("typed");
         }
         for kind in kinds {
-            let what = format!(
-                "{} ({}, {kind} key)",
-                text(case, "name"),
-                text(case, "algorithm")
-            );
+            let what = format!("{} ({}, {kind} key)", text(case, "name"), text(case, "algorithm"));
             let answer = decrypt(&mut connection, &format!("{kind}-{number}"), case);
             match expected(case) {
                 Ok(plaintext) => {
@@ -179,31 +152,17 @@ fn stored_keys_of_all_eras_are_served_or_refused() {
         assert_eq!(200, answer.status, "{what}: {}", answer.text());
         let algorithm = text(case, "type").trim_end_matches(" (implied)");
         let sealed: Value = serde_json::from_slice(&answer.bytes("ciphertext")).unwrap();
-        let names = [
-            ("AES256", "AES-256-GCM-HMAC-SHA-256"),
-            ("ChaCha20", "ChaCha20Poly1305"),
-        ];
-        assert!(
-            names.contains(&(algorithm, text(&sealed, "aead"))),
-            "{what}: {sealed}"
-        );
+        let names = [("AES256", "AES-256-GCM-HMAC-SHA-256"), ("ChaCha20", "ChaCha20Poly1305")];
+        assert!(names.contains(&(algorithm, text(&sealed, "aead"))), "{what}: {sealed}");
         // It is the right key: it opens what the original has sealed with it.
         let mut opened = 0;
         for vector in &vectors {
             let is_same = vector["master_key"] == case["key"];
             if is_same && vector["algorithm"] == algorithm {
-                assert_eq!(
-                    200,
-                    decrypt(&mut connection, &name, vector).status,
-                    "{what}"
-                );
+                assert_eq!(200, decrypt(&mut connection, &name, vector).status, "{what}");
                 opened += 1;
             }
         }
-        assert!(
-            opened > 0,
-            "no vector for {what} ({})",
-            hex(&from_base64(text(case, "key")))
-        );
+        assert!(opened > 0, "no vector for {what} ({})", hex(&from_base64(text(case, "key"))));
     }
 }

@@ -54,11 +54,7 @@ fn s_client(server: &Server, directory: &OpenSsl, arguments: &str) {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let _ = child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(b"GET /version HTTP/1.0\r\n\r\n");
+    let _ = child.stdin.take().unwrap().write_all(b"GET /version HTTP/1.0\r\n\r\n");
     child.wait().unwrap();
 }
 
@@ -66,9 +62,7 @@ fn s_client(server: &Server, directory: &OpenSsl, arguments: &str) {
 fn a_client_that_speaks_plain_http_is_told_apart() {
     let server = Server::start(|_| {});
     let mut socket = TcpStream::connect(server.address).unwrap();
-    socket
-        .write_all(b"GET /version HTTP/1.1\r\nHost: kes\r\n\r\n")
-        .unwrap();
+    socket.write_all(b"GET /version HTTP/1.1\r\nHost: kes\r\n\r\n").unwrap();
     let _ = socket.read_to_end(&mut Vec::new());
     server.logs_error("tls: client does not speak TLS: does it use http:// instead of https://?");
     is_said(&server.stderr(), "http:// instead of https://");
@@ -101,11 +95,7 @@ fn a_client_whose_kind_of_key_does_not_work_reads_which_do() {
             "req -x509 {kind} -nodes -keyout {name}.key -out {name}.crt -days 2 -subj /CN={name}"
         ));
         let server = Server::start(|_| {});
-        s_client(
-            &server,
-            &openssl,
-            &format!("-cert {name}.crt -key {name}.key"),
-        );
+        s_client(&server, &openssl, &format!("-cert {name}.crt -key {name}.key"));
         server.logs_error(
             "tls: client didn't provide a certificate: it has none, or one with a kind of key",
         );
@@ -125,10 +115,7 @@ fn a_client_that_does_not_trust_the_server_is_told_apart() {
     let server = Server::start(|_| {});
     s_client(&server, &openssl, "-CAfile other.crt -verify_return_error");
     server.logs_error("remote error: tls: ");
-    is_said(
-        &server.stderr(),
-        "client does not trust the certificate of this server",
-    );
+    is_said(&server.stderr(), "client does not trust the certificate of this server");
 }
 
 #[test]
@@ -166,12 +153,7 @@ fn an_untrusted_certificate_of_another_kind_than_its_issuer_is_one_of_an_unknown
         let file = file.display().to_string();
         config.environment.push(("SSL_CERT_FILE".to_owned(), file));
     });
-    assert!(
-        server
-            .client(&own)
-            .try_request("GET", "/version", b"")
-            .is_err()
-    );
+    assert!(server.client(&own).try_request("GET", "/version", b"").is_err());
     let unknown = "x509: certificate signed by unknown authority: put that authority, or the \
                    certificate itself, into SSL_CERT_FILE or SSL_CERT_DIR and reload";
     server.logs_error(unknown);
@@ -203,10 +185,7 @@ fn run(port: u16, authority: &Identity, arguments: &[&str]) -> String {
     };
     // More than what fits into the buffers of a socket.
     let paths: Vec<_> = (0..40_000).map(|n| format!("/v1/key/create/{n}")).collect();
-    write(
-        "big.json",
-        serde_json::json!({ "paths": paths }).to_string(),
-    );
+    write("big.json", serde_json::json!({ "paths": paths }).to_string());
     let output = Command::new(env!("CARGO_BIN_EXE_kes"))
         .args(arguments)
         .current_dir(directory.path())
@@ -214,10 +193,7 @@ fn run(port: u16, authority: &Identity, arguments: &[&str]) -> String {
         .env("KES_SERVER", format!("https://127.0.0.1:{port}"))
         .env("KES_CLIENT_KEY", write("me.key", own.key_pem()))
         .env("KES_CLIENT_CERT", write("me.crt", own.certificate_pem()))
-        .env(
-            "SSL_CERT_FILE",
-            write("ca.crt", authority.certificate_pem()),
-        )
+        .env("SSL_CERT_FILE", write("ca.crt", authority.certificate_pem()))
         .output()
         .unwrap();
     assert_eq!(Some(1), output.status.code());
@@ -273,18 +249,9 @@ fn what_listens_instead_of_a_server_is_told_in_words() {
             b"\x15\x03\x01\x00\x02\x02\x70",
             "it refused the TLS connection (unrecognized name): it serves no host of that name: check {}",
         ),
-        (
-            b"\x15\x03\x01\x00\x02\x02\xfe",
-            "it refused the TLS connection (alert 254)",
-        ),
-        (
-            b"\x16\x03\x03\x00\x04\xff\xff\xff\xff",
-            "it breaks the rules of TLS",
-        ),
-        (
-            b"",
-            "the connection was closed without an answer: is {} right?",
-        ),
+        (b"\x15\x03\x01\x00\x02\x02\xfe", "it refused the TLS connection (alert 254)"),
+        (b"\x16\x03\x03\x00\x04\xff\xff\xff\xff", "it breaks the rules of TLS"),
+        (b"", "the connection was closed without an answer: is {} right?"),
     ] {
         let port = Site::saying(says).port;
         let text = on_the_command_line(port, &authority);
@@ -308,10 +275,7 @@ fn a_server_that_wants_another_client_certificate_is_told_in_words() {
     let site = Site::tls(&own, Some(&authority.identity));
     let unknown = "it refused the TLS connection (unknown certificate authority): it does not know who \
                    issued the client certificate: check KES_CLIENT_CERT and KES_CLIENT_KEY";
-    is_said(
-        &on_the_command_line(site.port, &authority.identity),
-        unknown,
-    );
+    is_said(&on_the_command_line(site.port, &authority.identity), unknown);
     // The connection is closed while the request is on its way.
     let upload = ["policy", "add", "big", "big.json"];
     is_said(&run(site.port, &authority.identity, &upload), unknown);

@@ -7,7 +7,7 @@
 use std::{ffi::OsString, fmt::Write as _};
 
 use super::nearest;
-use crate::duration;
+use crate::base::duration;
 
 /// What a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +32,8 @@ impl Takes {
 }
 
 /// The flag that every command has.
-pub(super) const HELP: Flag = Flag {
-    names: &["help", "h"],
-    takes: Takes::Bool,
-    help: "print this text",
-};
+pub(super) const HELP: Flag =
+    Flag { names: &["help", "h"], takes: Takes::Bool, help: "print this text" };
 
 /// A flag of a command.
 #[derive(Debug)]
@@ -79,8 +76,7 @@ impl Args {
         let mut parsed = Self::default();
         let mut only_positional = false;
         let mut args = args.map(|arg| {
-            arg.into_string()
-                .map_err(|_| Misfit("argument is not valid UTF-8".to_owned()))
+            arg.into_string().map_err(|_| Misfit("argument is not valid UTF-8".to_owned()))
         });
         while let Some(arg) = args.next() {
             let arg = arg?;
@@ -141,10 +137,7 @@ impl Args {
 
     /// All values of a flag.
     pub(super) fn values(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.flags
-            .iter()
-            .filter(move |(flag, _)| *flag == name)
-            .map(|(_, value)| value.as_str())
+        self.flags.iter().filter(move |(flag, _)| *flag == name).map(|(_, value)| value.as_str())
     }
 
     /// Whether a flag without value is set.
@@ -164,11 +157,7 @@ fn unknown(name: &str, flags: &'static [Flag]) -> Misfit {
     let listed = flags.iter().filter(|flag| flag.is_listed()).chain([&HELP]);
     let names: Vec<&str> = listed.flat_map(|flag| flag.names).copied().collect();
     let letters: Vec<_> = name.chars().map(|letter| letter.to_string()).collect();
-    if letters.len() > 1
-        && letters
-            .iter()
-            .all(|letter| names.contains(&letter.as_str()))
-    {
+    if letters.len() > 1 && letters.iter().all(|letter| names.contains(&letter.as_str())) {
         let _ = write!(text, ". Did you mean -{}?", letters.join(" -"));
     } else {
         let words = names.into_iter().filter(|name| name.len() > 1);
@@ -195,26 +184,10 @@ mod tests {
     use super::*;
 
     static FLAGS: &[Flag] = &[
-        Flag {
-            names: &["insecure", "k"],
-            takes: Takes::Bool,
-            help: "skip checks",
-        },
-        Flag {
-            names: &["key"],
-            takes: Takes::Value("file"),
-            help: "the key",
-        },
-        Flag {
-            names: &["time"],
-            takes: Takes::Duration,
-            help: "how long",
-        },
-        Flag {
-            names: &["hidden"],
-            takes: Takes::Bool,
-            help: "",
-        },
+        Flag { names: &["insecure", "k"], takes: Takes::Bool, help: "skip checks" },
+        Flag { names: &["key"], takes: Takes::Value("file"), help: "the key" },
+        Flag { names: &["time"], takes: Takes::Duration, help: "how long" },
+        Flag { names: &["hidden"], takes: Takes::Bool, help: "" },
     ];
 
     fn parse(args: &[&str]) -> Result<Args, Misfit> {
@@ -240,10 +213,7 @@ mod tests {
 
     #[test]
     fn a_lone_hyphen_and_all_after_two_hyphens_are_no_flags() {
-        assert_eq!(
-            vec!["-", "-k", "--"],
-            parse(&["-", "--", "-k", "--"]).unwrap().positional
-        );
+        assert_eq!(vec!["-", "-k", "--"], parse(&["-", "--", "-k", "--"]).unwrap().positional);
     }
 
     #[test]
@@ -261,10 +231,7 @@ mod tests {
             assert_eq!(format!("{unknown}{answer}"), text(&[flag]));
         }
         assert_eq!("flag needs an argument: -key <file>", text(&["--key"]));
-        assert_eq!(
-            "invalid value \"x\" for flag -k: use true or false",
-            text(&["-k=x"])
-        );
+        assert_eq!("invalid value \"x\" for flag -k: use true or false", text(&["-k=x"]));
         assert_eq!(
             "invalid value \"1d\" for flag -time: unknown unit \"d\" in duration \"1d\"; use a \
              number with a unit, such as 90s, 30m or 720h",

@@ -57,21 +57,11 @@ pub(super) enum Kind {
 }
 
 const fn required(name: &'static str, kind: Kind) -> Argument {
-    Argument {
-        name,
-        kind,
-        is_optional: false,
-        is_repeated: false,
-    }
+    Argument { name, kind, is_optional: false, is_repeated: false }
 }
 
 const fn optional(name: &'static str, kind: Kind) -> Argument {
-    Argument {
-        name,
-        kind,
-        is_optional: true,
-        is_repeated: false,
-    }
+    Argument { name, kind, is_optional: true, is_repeated: false }
 }
 
 pub(super) const INSECURE: Flag = Flag {
@@ -80,11 +70,7 @@ pub(super) const INSECURE: Flag = Flag {
     help: "skip the checks of the server's certificate",
 };
 
-pub(super) const JSON: Flag = Flag {
-    names: &["json"],
-    takes: Takes::Bool,
-    help: "print JSON",
-};
+pub(super) const JSON: Flag = Flag { names: &["json"], takes: Takes::Bool, help: "print JSON" };
 
 /// Flags of client commands.
 pub(super) const CLIENT: &[Flag] = &[INSECURE, JSON];
@@ -382,18 +368,13 @@ impl Command {
 
 /// The command that these words call.
 pub(super) fn find(path: &[&str]) -> Option<&'static Command> {
-    COMMANDS
-        .iter()
-        .find(|command| command.paths().any(|known| known == path))
+    COMMANDS.iter().find(|command| command.paths().any(|known| known == path))
 }
 
 /// All the words that commands are called by and that start with `path`, with the commands.
 pub(super) fn below(path: &[&str]) -> impl Iterator<Item = (Path, &'static Command)> {
     let paths = |command: &'static Command| command.paths().map(move |path| (path, command));
-    COMMANDS
-        .iter()
-        .flat_map(paths)
-        .filter(move |(known, _)| known.starts_with(path))
+    COMMANDS.iter().flat_map(paths).filter(move |(known, _)| known.starts_with(path))
 }
 
 #[cfg(test)]
@@ -430,10 +411,7 @@ mod tests {
                 let rest = words[command.path.len()..].iter().map(OsString::from);
                 let args =
                     Args::parse(rest, command.flags).unwrap_or_else(|e| panic!("{example}: {e:?}"));
-                let required = command
-                    .arguments
-                    .iter()
-                    .filter(|argument| !argument.is_optional);
+                let required = command.arguments.iter().filter(|argument| !argument.is_optional);
                 let given = args.positional.len();
                 let is_repeated = |argument: &Argument| argument.is_repeated;
                 let most = match command.arguments.iter().any(is_repeated) {
@@ -462,17 +440,10 @@ mod tests {
     #[test]
     fn required_arguments_come_first_and_repeated_ones_last() {
         for command in COMMANDS {
-            let repeated = command
-                .arguments
-                .iter()
-                .map(|argument| argument.is_repeated);
+            let repeated = command.arguments.iter().map(|argument| argument.is_repeated);
             assert!(repeated.clone().is_sorted() && repeated.filter(|is| *is).count() <= 1);
             let is_optional = |argument: &Argument| argument.is_optional;
-            assert!(
-                command.arguments.is_sorted_by_key(is_optional),
-                "{:?}",
-                command.path
-            );
+            assert!(command.arguments.is_sorted_by_key(is_optional), "{:?}", command.path);
         }
     }
 }

@@ -16,9 +16,9 @@ use super::{
     print,
 };
 use crate::{
-    agent,
     config::{Finding, Flags, Review, Severity, parse_address},
-    words::{self, Asker},
+    tls::words::{self, Asker},
+    web::agent,
 };
 
 /// The server has to answer within this time.
@@ -78,7 +78,7 @@ fn address(args: &Args) -> Result<SocketAddr, String> {
         (None, Some(file)) => configured(Path::new(file))?,
         (None, None) => {
             return Err(
-                "no probe address: use --config with the server's file, or --probe".to_owned(),
+                "no probe address: use --config with the server's file, or --probe".to_owned()
             );
         }
     };

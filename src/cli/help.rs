@@ -32,11 +32,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 /// The help of one command, called by `path`.
 pub(super) fn usage(command: &Command, path: &[&str]) -> String {
     // Writing to a `String` cannot fail.
-    let mut text = format!(
-        "{}.\n\nUsage:\n  {}\n",
-        command.summary,
-        synopsis(command, path)
-    );
+    let mut text = format!("{}.\n\nUsage:\n  {}\n", command.summary, synopsis(command, path));
     let others: Vec<_> = command
         .paths()
         .filter(|other| *other != path)
@@ -111,11 +107,7 @@ pub(super) fn option(flag: &Flag) -> String {
 
 /// `--name`, or `-n` for one letter.
 pub(super) fn dashed(name: &str) -> String {
-    if name.len() == 1 {
-        format!("-{name}")
-    } else {
-        format!("--{name}")
-    }
+    if name.len() == 1 { format!("-{name}") } else { format!("--{name}") }
 }
 
 fn environment() -> String {

@@ -15,11 +15,7 @@ pub(super) fn assign(args: &Args) -> Result<()> {
     let ([identity, policy], _) = arguments(args, ["identity", "policy"], 2)?;
     check_identity(identity)?;
     check_name("policy", policy)?;
-    let path = format!(
-        "/v1/identity/assign/{}/{}",
-        escape(policy),
-        escape(identity)
-    );
+    let path = format!("/v1/identity/assign/{}/{}", escape(policy), escape(identity));
     client(args)?
         .send("POST", &path, None, MAX_ANSWER)
         .map_err(|e| format!("failed to assign identity {identity:?} to policy {policy:?}: {e}"))?;
@@ -79,9 +75,7 @@ pub(super) fn fetch(
     pattern: &str,
 ) -> std::result::Result<BTreeMap<String, String>, String> {
     let path = format!("/v1/identity/list/{}", escape(pattern));
-    let answer = client
-        .send("GET", &path, None, MAX_LIST)
-        .map_err(|e| e.to_string())?;
+    let answer = client.send("GET", &path, None, MAX_LIST).map_err(|e| e.to_string())?;
     parse(&answer).map_err(|e| format!("the server sent no list: {e}"))
 }
 

@@ -45,12 +45,7 @@ pub(super) fn import(args: &Args) -> Result<()> {
 fn import_key(args: &Args, name: &str, key: &str) -> Result<()> {
     let key = value("key", key)?;
     client(args)?
-        .send(
-            "POST",
-            &path("import", name),
-            Some(&body(&[("bytes", &key)])),
-            MAX_ANSWER,
-        )
+        .send("POST", &path("import", name), Some(&body(&[("bytes", &key)])), MAX_ANSWER)
         .map_err(|e| format!("failed to import key {name:?}: {e}"))?;
     Ok(())
 }
@@ -124,9 +119,7 @@ pub(super) fn names(lines: &[u8]) -> serde_json::Result<Vec<String>> {
         name: String,
     }
     let lines = serde_json::Deserializer::from_slice(lines).into_iter::<Line>();
-    let mut names: Vec<_> = lines
-        .map(|line| Ok(line?.name))
-        .collect::<serde_json::Result<_>>()?;
+    let mut names: Vec<_> = lines.map(|line| Ok(line?.name)).collect::<serde_json::Result<_>>()?;
     names.sort();
     Ok(names)
 }
@@ -156,13 +149,8 @@ pub(super) fn encrypt(args: &Args) -> Result<()> {
     only_one_from_stdin(args)?;
     let plaintext = value("plaintext", plaintext)?;
     let context = optional("context", context.first())?;
-    let answer = call(
-        args,
-        "encrypt",
-        name,
-        &[("plaintext", &plaintext), ("context", &context)],
-    )
-    .map_err(|e| format!("failed to encrypt plaintext: {e}"))?;
+    let answer = call(args, "encrypt", name, &[("plaintext", &plaintext), ("context", &context)])
+        .map_err(|e| format!("failed to encrypt plaintext: {e}"))?;
     if answer.ciphertext().is_empty() {
         return Err("failed to encrypt plaintext: the server sent no ciphertext".into());
     }
@@ -176,13 +164,8 @@ pub(super) fn decrypt(args: &Args) -> Result<()> {
     only_one_from_stdin(args)?;
     let ciphertext = value("ciphertext", ciphertext)?;
     let context = optional("context", context.first())?;
-    let answer = call(
-        args,
-        "decrypt",
-        name,
-        &[("ciphertext", &ciphertext), ("context", &context)],
-    )
-    .map_err(|e| format!("failed to decrypt ciphertext: {e}"))?;
+    let answer = call(args, "decrypt", name, &[("ciphertext", &ciphertext), ("context", &context)])
+        .map_err(|e| format!("failed to decrypt ciphertext: {e}"))?;
     show(args, "plaintext", answer.plaintext())
 }
 
@@ -239,9 +222,8 @@ fn show(args: &Args, label: &str, value: &str) -> Result<()> {
 /// A JSON object of base64 texts; empty ones are left out.
 fn body(members: &[(&str, &str)]) -> Vec<u8> {
     let mut json = b"{".to_vec();
-    for (name, value) in members
-        .iter()
-        .filter(|(name, value)| !value.is_empty() || *name == "plaintext")
+    for (name, value) in
+        members.iter().filter(|(name, value)| !value.is_empty() || *name == "plaintext")
     {
         if json.len() > 1 {
             json.push(b',');
@@ -256,11 +238,7 @@ fn body(members: &[(&str, &str)]) -> Vec<u8> {
 
 /// A second value would find standard input empty, and an empty context is a valid one.
 fn only_one_from_stdin(args: &Args) -> Result<()> {
-    match args.positional[1..]
-        .iter()
-        .filter(|arg| *arg == "-")
-        .count()
-    {
+    match args.positional[1..].iter().filter(|arg| *arg == "-").count() {
         0 | 1 => Ok(()),
         _ => Err("only one value can be read from standard input".into()),
     }
@@ -286,12 +264,10 @@ fn value(what: &str, given: &str) -> Result<String> {
         return Err(format!("invalid {what}: it is empty").into());
     }
     match STANDARD.decode(text.as_bytes()) {
-        Ok(key) if what == "key" && key.len() != KEY_SIZE => Err(format!(
-            "invalid key: it has {} bytes, and must have {}",
-            key.len(),
-            KEY_SIZE
-        )
-        .into()),
+        Ok(key) if what == "key" && key.len() != KEY_SIZE => {
+            Err(format!("invalid key: it has {} bytes, and must have {}", key.len(), KEY_SIZE)
+                .into())
+        }
         Ok(_) => Ok(text),
         Err(base64::DecodeError::InvalidByte(at, _)) => {
             Err(format!("invalid {what}: illegal base64 data at input byte {at}").into())

@@ -35,14 +35,8 @@ wrong with the file.";
 
 const FIELDS: &[(&str, &str)] = &[
     ("address", "IP and port to listen on (default 0.0.0.0:7373)"),
-    (
-        "root",
-        "identity that may do everything; 'disabled' for nobody",
-    ),
-    (
-        "tls.key, tls.cert",
-        "files of the server's private key and certificate chain",
-    ),
+    ("root", "identity that may do everything; 'disabled' for nobody"),
+    ("tls.key, tls.cert", "files of the server's private key and certificate chain"),
     (
         "tls.groups",
         "key exchange groups that clients may choose from: X25519MLKEM768, X25519, P-256 and P-384 \
@@ -67,22 +61,13 @@ const FIELDS: &[(&str, &str)] = &[
     ),
     ("log.error", "on (default) or off"),
     ("log.audit", "off (default), on or required"),
-    (
-        "probe.address",
-        "IP and port to listen on for probes, without TLS",
-    ),
+    ("probe.address", "IP and port to listen on for probes, without TLS"),
     (
         "limits.connections",
         "open connections of clients at most (default one for each 256 KiB of memory)",
     ),
-    (
-        "keys[].name",
-        "keys that are created at start if they are missing",
-    ),
-    (
-        "keystore.fs.path",
-        "directory of keys; without a key store, they live in memory",
-    ),
+    ("keys[].name", "keys that are created at start if they are missing"),
+    ("keystore.fs.path", "directory of keys; without a key store, they live in memory"),
     ("keystore.vault", "keys in HashiCorp Vault or OpenBao"),
     (
         "keystore.required",
@@ -115,10 +100,7 @@ Metrics for Prometheus are at /v1/metrics: for clients that a policy allows to, 
 probe.address.";
 
 const EXIT_CODES: &[(&str, &str)] = &[
-    (
-        "0",
-        "Done; for 'kes healthcheck' healthy, for 'kes policy why' allowed.",
-    ),
+    ("0", "Done; for 'kes healthcheck' healthy, for 'kes policy why' allowed."),
     (
         "1",
         "Failed, and the reason is on standard error; also if arguments are missing, too many or \
@@ -157,21 +139,13 @@ fn page() -> String {
         if !command.details.is_empty() {
             let _ = writeln!(page, ".PP\n{}", text(command.details));
         }
-        let others: Vec<_> = command
-            .aliases
-            .iter()
-            .map(|path| format!("kes {}", path.join(" ")))
-            .collect();
+        let others: Vec<_> =
+            command.aliases.iter().map(|path| format!("kes {}", path.join(" "))).collect();
         if !others.is_empty() {
             let _ = writeln!(page, ".PP\nAlso called: {}.", text(&others.join(", ")));
         }
         for flag in command.listed_flags() {
-            let _ = writeln!(
-                page,
-                ".TP\n.B {}\n{}",
-                escape(&option(flag)),
-                text(flag.help)
-            );
+            let _ = writeln!(page, ".TP\n.B {}\n{}", escape(&option(flag)), text(flag.help));
         }
         page.push_str(".PP\nFor example:\n.PP\n.nf\n.RS\n");
         for example in command.examples {
@@ -192,12 +166,7 @@ fn page() -> String {
     page.push_str(&definitions(FIELDS));
     page.push_str(".SH SIGNALS\n");
     page.push_str(&definitions(SIGNALS));
-    let _ = write!(
-        page,
-        ".SH LOGS AND METRICS\n{}\n.PP\n{}\n",
-        text(LOGS),
-        text(METRICS)
-    );
+    let _ = write!(page, ".SH LOGS AND METRICS\n{}\n.PP\n{}\n", text(LOGS), text(METRICS));
     page.push_str(".SH EXIT STATUS\n");
     page.push_str(&definitions(EXIT_CODES));
     page
@@ -244,10 +213,7 @@ mod tests {
 
     #[test]
     fn what_means_something_to_roff_is_escaped() {
-        assert_eq!(
-            "a \\-k \\(aqb\\(aq \\en\n\\&.TH\n\\(aqx",
-            text("a -k 'b' \\n\n.TH\n'x")
-        );
+        assert_eq!("a \\-k \\(aqb\\(aq \\en\n\\&.TH\n\\(aqx", text("a -k 'b' \\n\n.TH\n'x"));
     }
 
     #[test]

@@ -21,10 +21,12 @@ use super::{
     style::{Paint, Style, harmless},
 };
 use crate::{
+    base::{
+        deadline::Deadline,
+        glob::{Effort, Pattern},
+    },
     config::{Config, Flags, KeyStoreConfig},
     crypto::{MasterKey, stored},
-    deadline::Deadline,
-    glob::{Effort, Pattern},
     keystore::{self, KeyName, KeyStore, Start, fs::Fs},
     server::lifecycle::open_key_store,
 };
@@ -94,11 +96,9 @@ struct Progress {
 pub(super) fn migrate(args: &Args) -> Result<()> {
     let clash = match (args.is_set("force"), args.is_set("merge")) {
         (true, true) => {
-            return Err(
-                "-f or --force cannot be used together with --merge. They are mutually \
+            return Err("-f or --force cannot be used together with --merge. They are mutually \
                  exclusive"
-                    .into(),
-            );
+                .into());
         }
         (true, false) => Clash::Replace,
         (false, true) => Clash::Keep,
@@ -136,9 +136,9 @@ pub(super) fn migrate(args: &Args) -> Result<()> {
         found += 1;
         match KeyName::parse(&name) {
             Some(key) => keys.push(key),
-            None => progress.warn(format!(
-                "{name:?} is left where it is: no key can have that name"
-            )),
+            None => {
+                progress.warn(format!("{name:?} is left where it is: no key can have that name"))
+            }
         }
     }
     keys.sort();
@@ -153,14 +153,7 @@ pub(super) fn migrate(args: &Args) -> Result<()> {
     }
     let shows_progress =
         !args.is_set("quiet") && !args.is_set("json") && io::stdout().is_terminal();
-    copy_all(
-        &keys,
-        source.as_ref(),
-        target.as_ref(),
-        clash,
-        &progress,
-        shows_progress,
-    );
+    copy_all(&keys, source.as_ref(), target.as_ref(), clash, &progress, shows_progress);
     report(args, &progress, found)
 }
 
@@ -222,11 +215,11 @@ fn copy(
     match clash {
         _ if found == value => Ok(Done::Same),
         Clash::Keep => Ok(Done::Kept),
-        Clash::Fail => Err(
-            "another key of this name exists at the target: use --merge to keep it, \
+        Clash::Fail => {
+            Err("another key of this name exists at the target: use --merge to keep it, \
              or --force to replace it"
-                .to_owned(),
-        ),
+                .to_owned())
+        }
         Clash::Replace => {
             target
                 .delete(name, deadline())
@@ -294,25 +287,14 @@ impl Progress {
 
 /// Says what was done.
 fn report(args: &Args, progress: &Progress, found: usize) -> Result<()> {
-    let failure = progress
-        .failure
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
-    let warnings = std::mem::take(
-        &mut *progress
-            .warnings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner),
-    );
+    let failure = progress.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let warnings =
+        std::mem::take(&mut *progress.warnings.lock().unwrap_or_else(PoisonError::into_inner));
     for warning in &warnings {
         complain(&format!("Warning: {}\n", harmless(warning)));
     }
     if let Some((name, why)) = &failure {
-        complain(&format!(
-            "Failed to migrate {name:?}: Error: {}\n",
-            harmless(why)
-        ));
+        complain(&format!("Failed to migrate {name:?}: Error: {}\n", harmless(why)));
     }
     let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
     if args.is_set("json") {
@@ -334,10 +316,7 @@ fn report(args: &Args, progress: &Progress, found: usize) -> Result<()> {
         let mut line = format!("Migrated keys: {} {end}", progress.done());
         for (number, what) in [
             (count(&progress.same), "there already"),
-            (
-                count(&progress.kept),
-                "different at the target and kept there",
-            ),
+            (count(&progress.kept), "different at the target and kept there"),
         ] {
             if number > 0 {
                 let _ = write!(line, "\n  {number} {what}");
@@ -361,10 +340,10 @@ fn key_store_of(file: &str) -> Result<KeyStoreConfig> {
     };
     let config = Config::from_file(Path::new(file), &flags)?;
     match config.key_store {
-        KeyStoreConfig::Memory => Err(format!(
-            "{file:?} has no key store that outlives a server: set \"keystore\""
-        )
-        .into()),
+        KeyStoreConfig::Memory => {
+            Err(format!("{file:?} has no key store that outlives a server: set \"keystore\"")
+                .into())
+        }
         key_store => Ok(key_store),
     }
 }

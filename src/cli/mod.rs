@@ -31,7 +31,10 @@ use self::{
     style::{Paint, Style, harmless},
 };
 
-use crate::{client::Client, glob::Pattern, name};
+use crate::{
+    base::{glob::Pattern, name},
+    client::Client,
+};
 
 const VERSION: &str = concat!("kes version ", env!("CARGO_PKG_VERSION"), "\n");
 
@@ -56,9 +59,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
     let mut path: Vec<&str> = Vec::new();
     loop {
-        let next = args
-            .get(path.len())
-            .map(|arg| arg.to_str().unwrap_or_default());
+        let next = args.get(path.len()).map(|arg| arg.to_str().unwrap_or_default());
         match next {
             Some(word) if !word.starts_with('-') => {
                 path.push(word);
@@ -94,11 +95,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             Some(flag) => return wrong_usage(&misplaced_flag(&path, flag), &path),
             None => {
                 complain(&group_usage(&path));
-                return ExitCode::from(if matches!(*path, ["key" | "log"]) {
-                    2
-                } else {
-                    1
-                });
+                return ExitCode::from(if matches!(*path, ["key" | "log"]) { 2 } else { 1 });
             }
         }
     }
@@ -116,10 +113,7 @@ fn run_command(command: &Command, path: &[&str], args: &[OsString]) -> ExitCode 
 }
 
 fn exit_code(result: Result<(), Failure>) -> ExitCode {
-    result.map_or_else(
-        |failure| ExitCode::from(tell(&failure)),
-        |()| ExitCode::SUCCESS,
-    )
+    result.map_or_else(|failure| ExitCode::from(tell(&failure)), |()| ExitCode::SUCCESS)
 }
 
 /// Says why a command, or a part of it, failed; returns the exit code.
@@ -285,9 +279,7 @@ fn wants_json(args: &Args) -> bool {
 fn stdin(what: &str) -> io::Stdin {
     let stdin = io::stdin();
     if stdin.is_terminal() {
-        complain(&format!(
-            "Reading the {what} from the terminal: end it with Enter and Ctrl-D.\n"
-        ));
+        complain(&format!("Reading the {what} from the terminal: end it with Enter and Ctrl-D.\n"));
     }
     stdin
 }
@@ -309,10 +301,7 @@ mod tests {
 
     #[test]
     fn what_a_server_says_does_not_control_the_terminal() {
-        assert_eq!(
-            "a\nb\u{fffd}[31mc\u{fffd}",
-            harmless_lines("a\nb\u{1b}[31mc\r")
-        );
+        assert_eq!("a\nb\u{fffd}[31mc\u{fffd}", harmless_lines("a\nb\u{1b}[31mc\r"));
     }
 
     #[test]

@@ -12,8 +12,8 @@ use super::{
     wants_json,
 };
 use crate::{
+    base::glob::Pattern,
     client::{Client, MAX_ANSWER, MAX_LIST, escape},
-    glob::Pattern,
 };
 
 type Result<T> = std::result::Result<T, Failure>;
@@ -60,9 +60,7 @@ fn parse(from: impl Read) -> std::result::Result<Document, String> {
     let mut found: Option<Document> = None;
     for (member, value) in members {
         if !member.eq_ignore_ascii_case("paths") {
-            return Err(format!(
-                "unknown member {member:?}: a policy is {{\"paths\":[...]}}"
-            ));
+            return Err(format!("unknown member {member:?}: a policy is {{\"paths\":[...]}}"));
         }
         let paths: Option<Vec<String>> = serde_json::from_value(value)
             .map_err(|e| format!("\"paths\" is no list of paths: {e}"))?;
@@ -115,17 +113,14 @@ pub(super) fn show(args: &Args) -> Result<()> {
         return print(&serde_json::to_string(&policy).unwrap_or_default());
     }
     let lines = policy.paths.iter().filter(|path| !path.is_empty());
-    let lines: String = lines
-        .map(|path| format!("  {}\n", harmless(path)))
-        .collect();
+    let lines: String = lines.map(|path| format!("  {}\n", harmless(path))).collect();
     print(&format!("[\n{lines}]\n\n"))
 }
 
 /// The policy called `name`, from the server.
 pub(super) fn fetch(client: &Client, name: &str) -> std::result::Result<Document, String> {
-    let answer = client
-        .send("GET", &path("read", name), None, MAX_ANSWER)
-        .map_err(|e| e.to_string())?;
+    let answer =
+        client.send("GET", &path("read", name), None, MAX_ANSWER).map_err(|e| e.to_string())?;
     serde_json::from_slice(&answer).map_err(|e| format!("the server sent no policy: {e}"))
 }
 
@@ -140,10 +135,7 @@ pub(super) fn list(args: &Args) -> Result<()> {
     if wants_json(args) {
         return print(&format!("{}\n", serde_json::json!(names)));
     }
-    let lines: String = names
-        .iter()
-        .map(|name| format!("  {}\n", harmless(name)))
-        .collect();
+    let lines: String = names.iter().map(|name| format!("  {}\n", harmless(name))).collect();
     print(&format!("[\n{lines}]\n"))
 }
 
@@ -173,11 +165,7 @@ impl Document {
     pub(super) fn parsed(&self) -> std::result::Result<crate::policy::Policy, String> {
         let parse = |path: &String| Pattern::parse(path).map_err(|e| format!("{path:?}: {e}"));
         Ok(crate::policy::Policy {
-            paths: self
-                .paths
-                .iter()
-                .map(parse)
-                .collect::<std::result::Result<_, _>>()?,
+            paths: self.paths.iter().map(parse).collect::<std::result::Result<_, _>>()?,
         })
     }
 }

@@ -27,16 +27,12 @@ impl Style {
     pub(super) const COLOURED: Self = Self { is_coloured: true };
     /// For standard output.
     pub(super) fn of_stdout() -> Self {
-        Self {
-            is_coloured: io::stdout().is_terminal() && are_wanted(),
-        }
+        Self { is_coloured: io::stdout().is_terminal() && are_wanted() }
     }
 
     /// For standard error.
     pub(super) fn of_stderr() -> Self {
-        Self {
-            is_coloured: io::stderr().is_terminal() && are_wanted(),
-        }
+        Self { is_coloured: io::stderr().is_terminal() && are_wanted() }
     }
 
     /// `text` as it is to be printed.

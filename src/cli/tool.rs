@@ -27,10 +27,9 @@ use super::{
     is_terminal, print, stdin,
 };
 use crate::{
-    duration,
+    base::{duration, secret::Secret},
     identity::{self, Hash},
     keystore::fs::sync_directory,
-    secret::Secret,
 };
 
 type Result<T> = std::result::Result<T, Failure>;
@@ -54,9 +53,8 @@ pub(super) const OF_FLAGS: &[Flag] = &[
 
 /// A PKCS#8 private key of version 1 with an Ed25519 seed (RFC 8410 7) up to the seed. OpenSSL 3.0
 /// does not read version 2, which ring and rcgen would write.
-const ED25519_PKCS8: [u8; 16] = [
-    0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
-];
+const ED25519_PKCS8: [u8; 16] =
+    [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 
 /// `kes tool identity of [<file>]`
 pub(super) fn of(args: &Args) -> Result<()> {
@@ -172,15 +170,11 @@ pub(super) fn new(args: &Args) -> Result<()> {
     }
     let mut names = Vec::new();
     for ip in args.values("ip") {
-        let ip: IpAddr = ip
-            .parse()
-            .map_err(|_| format!("{ip:?} is not a valid IP address"))?;
+        let ip: IpAddr = ip.parse().map_err(|_| format!("{ip:?} is not a valid IP address"))?;
         names.push(SanType::IpAddress(ip));
     }
     for dns in args.values("dns") {
-        let dns = dns
-            .try_into()
-            .map_err(|_| format!("{dns:?} is not a valid host name"))?;
+        let dns = dns.try_into().map_err(|_| format!("{dns:?} is not a valid host name"))?;
         names.push(SanType::DnsName(dns));
     }
     let (key, cert) = generate(name, validity, names, args.is_set("server"))
@@ -221,9 +215,7 @@ fn generate(
     // Certificates count in whole seconds.
     let now = Duration::from_secs(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
     params.not_before = (UNIX_EPOCH + now).into();
-    let end = UNIX_EPOCH
-        .checked_add(now + validity)
-        .ok_or("the validity is too long")?;
+    let end = UNIX_EPOCH.checked_add(now + validity).ok_or("the validity is too long")?;
     // The last moment that an X.509 certificate can name is in the year 9999.
     if now + validity > Duration::from_secs(253_402_300_799) {
         return Err("the validity is too long".into());
@@ -313,10 +305,7 @@ fn write(path: &Path, what: &str, content: &[u8], force: bool) -> Result<Written
                 linked => linked.and_then(|()| fs::remove_file(&temp))?,
             },
         }
-        let written = Written {
-            path: path.to_owned(),
-            backup,
-        };
+        let written = Written { path: path.to_owned(), backup };
         match sync_folder(path) {
             Ok(()) => Ok(written),
             Err(e) => {
@@ -335,11 +324,7 @@ fn write(path: &Path, what: &str, content: &[u8], force: bool) -> Result<Written
 
 /// Creates a file that only its owner may read, and that did not exist.
 fn new_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Makes the entry of `path` in its folder durable.

@@ -15,8 +15,8 @@ use super::{
     tool,
 };
 use crate::{
+    base::glob,
     config::{Flags, Review, Severity},
-    glob,
     policy::{Policies, Policy, Verdict},
     server::{
         advice::{Advice, quoted},
@@ -70,11 +70,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         }
         Some(file) => {
             let policies = from_file(file, args.value("root"))?;
-            call.tell(
-                args,
-                Some(policies.why(identity, path)),
-                &Source::File(file),
-            )
+            call.tell(args, Some(policies.why(identity, path)), &Source::File(file))
         }
         None => {
             let (name, policy) = from_server(args, identity)?;
@@ -91,16 +87,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 /// The policies of a configuration file for a server with this `--root`. What is wrong elsewhere in the
 /// file, or comes from other flags, does not matter.
 fn from_file(file: &str, root: Option<&str>) -> Result<Policies, Failure> {
-    let flags = Flags {
-        root: root.map(Into::into),
-        ..Flags::default()
-    };
+    let flags = Flags { root: root.map(Into::into), ..Flags::default() };
     let review = Review::of_file(Path::new(file), &flags, &[])?;
     let is_about_policies = |field: &str| {
-        field.is_empty()
-            || ["policy", "tls.proxy"]
-                .iter()
-                .any(|start| field.starts_with(start))
+        field.is_empty() || ["policy", "tls.proxy"].iter().any(|start| field.starts_with(start))
     };
     let findings = review.findings();
     let wrong = findings
@@ -109,14 +99,9 @@ fn from_file(file: &str, root: Option<&str>) -> Result<Policies, Failure> {
     match wrong {
         None => Ok(review.config().policies.clone()),
         Some(found) => {
-            let place = found
-                .position
-                .map_or(String::new(), |at| format!(":{}:{}", at.line, at.column));
-            Err(format!(
-                "{file}{place}: {}: see 'kes config check {file}'",
-                found.message
-            )
-            .into())
+            let place =
+                found.position.map_or(String::new(), |at| format!(":{}:{}", at.line, at.column));
+            Err(format!("{file}{place}: {}: see 'kes config check {file}'", found.message).into())
         }
     }
 }
@@ -163,11 +148,8 @@ impl Call<'_> {
             print(&self.as_json(is_allowed, reason, verdict.as_ref(), advice))?;
         } else {
             let paint = if is_allowed { Paint::Green } else { Paint::Red };
-            let mut text = format!(
-                "{}: {}\n",
-                Style::of_stdout().paint(paint, word),
-                harmless(reason)
-            );
+            let mut text =
+                format!("{}: {}\n", Style::of_stdout().paint(paint, word), harmless(reason));
             text += &match (&verdict, advice) {
                 (_, Advice::Mend(why)) => format!("Note: {why}, so the call fails in any case.\n"),
                 (None, _) => String::new(),

@@ -9,7 +9,7 @@ use std::{
 
 use ureq::http::{Response, Uri};
 
-use crate::{deadline::Deadline, resolver::Resolver};
+use crate::{base::deadline::Deadline, web::resolver::Resolver};
 
 /// Connecting, and an answer, may take this time each.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use super::{
     tree::Node,
 };
 use crate::{
-    glob::{Effort, Pattern},
+    base::glob::{Effort, Pattern},
     tls::Group,
 };
 
@@ -23,9 +23,7 @@ const MAX_WARNINGS: usize = 200;
 const SEARCH: Effort = Effort::of(300_000_000);
 
 /// What people write where an identity is expected and nobody is meant.
-const NOBODY: [&str; 9] = [
-    "_", "-", "disabled", "disable", "none", "nobody", "no", "off", "false",
-];
+const NOBODY: [&str; 9] = ["_", "-", "disabled", "disable", "none", "nobody", "no", "off", "false"];
 
 /// The header of the templates, which is there whether there are TLS proxies or not.
 const DEFAULT_HEADER: &str = "X-Tls-Client-Cert";
@@ -123,16 +121,9 @@ impl<'a> Check<'a> {
             if expansion.applies_to(text) {
                 let expanded = expansion.expand(text, self.env);
                 if !expanded.unset.is_empty() && !expanded.text.trim().is_empty() {
-                    let message = format!(
-                        "a part of the value is missing: {}",
-                        variables(&expanded.unset)
-                    );
-                    self.warn(
-                        path,
-                        Some(position),
-                        message,
-                        "set the variable, or remove it",
-                    );
+                    let message =
+                        format!("a part of the value is missing: {}", variables(&expanded.unset));
+                    self.warn(path, Some(position), message, "set the variable, or remove it");
                 }
             } else if has_variable(text) {
                 let (where_, advice) = match expansion {
@@ -162,9 +153,7 @@ impl<'a> Check<'a> {
         let identity = self.value(node);
         let is_hex = |c| matches!(c, b'0'..=b'9' | b'a'..=b'f');
         let is_identity = identity.len() == 64 && identity.bytes().all(is_hex);
-        let is_nobody = NOBODY
-            .iter()
-            .any(|word| identity.eq_ignore_ascii_case(word));
+        let is_nobody = NOBODY.iter().any(|word| identity.eq_ignore_ascii_case(word));
         if identity.is_empty() || is_identity || is_nobody {
             return;
         }
@@ -177,10 +166,7 @@ impl<'a> Check<'a> {
                 "write the 64 lower-case hex digits that 'kes tool identity of <certificate>' prints"
             }
         };
-        let message = format!(
-            "\"{}\" is no identity, so no client can have it",
-            cut(&identity)
-        );
+        let message = format!("\"{}\" is no identity, so no client can have it", cut(&identity));
         self.warn(path, Some(node.position), message, advice);
     }
 
@@ -238,17 +224,11 @@ impl<'a> Check<'a> {
 
     /// Lists that policies share through an alias are looked at once.
     fn policies(&mut self, endpoints: &[&str]) {
-        let endpoints: Vec<_> = endpoints
-            .iter()
-            .filter_map(|endpoint| Pattern::parse(endpoint).ok())
-            .collect();
+        let endpoints: Vec<_> =
+            endpoints.iter().filter_map(|endpoint| Pattern::parse(endpoint).ok()).collect();
         let mut effort = SEARCH;
         let mut seen_lists = HashSet::new();
-        let policies = self
-            .loaded
-            .file
-            .find("policy")
-            .map_or(&[][..], Node::entries);
+        let policies = self.loaded.file.find("policy").map_or(&[][..], Node::entries);
         for policy in policies {
             let place = [Step::Field("policy"), Step::Field(&policy.name)];
             let list = |list| policy.node.get(list).map_or(&[][..], Node::items);
@@ -368,18 +348,13 @@ impl<'a> Check<'a> {
             }
         };
         // The path of a proxy in front of it may well be meant.
-        let path = endpoint
-            .split_once("://")
-            .and_then(|(_, rest)| rest.split_once('/'));
+        let path = endpoint.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
         if let Some((_, path)) = path
             && path.split('/').any(|segment| own.contains(&segment))
         {
             self.warn_of(
                 &format!("{section}.{field}"),
-                format!(
-                    "the server adds the path of the API itself, behind \"/{}\"",
-                    cut(path)
-                ),
+                format!("the server adds the path of the API itself, behind \"/{}\"", cut(path)),
                 "end the URL after host and port",
             );
         }
@@ -408,10 +383,7 @@ fn closest(path: &str, endpoints: &[Pattern]) -> String {
     };
     match endpoints.iter().rev().max_by_key(likeness) {
         Some(endpoint) if likeness(&endpoint) > "v1".len() => {
-            format!(
-                "did you mean \"{}\"?",
-                filled_in(endpoint.as_str(), &segments)
-            )
+            format!("did you mean \"{}\"?", filled_in(endpoint.as_str(), &segments))
         }
         _ => "the README lists the paths, such as \"/v1/key/create/*\"".to_owned(),
     }

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{duration, policy};
+use crate::{base::duration, policy};
 
 /// Why there is no [`Config`](super::Config).
 #[derive(Debug)]
@@ -61,10 +61,7 @@ impl Position {
     /// The place after so many whole lines, and so many characters of the next one.
     pub(super) fn after(lines: usize, characters: usize) -> Self {
         let next = |count| u32::try_from(count).map_or(u32::MAX, |count| count.saturating_add(1));
-        Self {
-            line: next(lines),
-            column: next(characters),
-        }
+        Self { line: next(lines), column: next(characters) }
     }
 }
 
@@ -249,10 +246,7 @@ pub(super) fn variables(names: &[String]) -> String {
     names.dedup();
     match names.as_slice() {
         [one] => format!("environment variable {one} is empty or not set"),
-        names => format!(
-            "environment variables {} are empty or not set",
-            names.join(" and ")
-        ),
+        names => format!("environment variables {} are empty or not set", names.join(" and ")),
     }
 }
 
@@ -308,10 +302,7 @@ impl fmt::Display for Problem {
                 write!(f, "failed to create key \"{name}\": invalid key name")
             }
             Self::Ambiguous(stores) => {
-                write!(
-                    f,
-                    "ambiguous configuration: {stores} specified at the same time"
-                )
+                write!(f, "ambiguous configuration: {stores} specified at the same time")
             }
             Self::NotSupported(store) => write!(f, "{store} is not supported as key store"),
             Self::NotSet(names) => f.write_str(&variables(names)),
@@ -348,24 +339,14 @@ impl fmt::Display for Problem {
 impl Place {
     /// Whether the file has a value there.
     fn is_in_file(&self) -> bool {
-        matches!(
-            self,
-            Self::Field {
-                position: Some(_),
-                ..
-            }
-        )
+        matches!(self, Self::Field { position: Some(_), .. })
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Field {
-                file,
-                position,
-                field,
-            } => {
+            Self::Field { file, position, field } => {
                 write_place(f, file, *position)?;
                 write!(f, ", field {field}")
             }
@@ -387,17 +368,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read { file, source } => {
-                write!(
-                    f,
-                    "failed to read config file: {}: {source}",
-                    file.display()
-                )
+                write!(f, "failed to read config file: {}: {source}", file.display())
             }
-            Self::Syntax {
-                file,
-                position,
-                reason,
-            } => {
+            Self::Syntax { file, position, reason } => {
                 f.write_str("failed to read config file: ")?;
                 write_place(f, file, *position)?;
                 write!(f, ": {reason}")
@@ -405,16 +378,14 @@ impl fmt::Display for Error {
             Self::Invalid { place, problem } => {
                 write!(f, "{} ({place}: {})", problem.sentence(), problem.advice())
             }
-            Self::Unusable {
-                place,
-                reason,
-                advice,
-            } => match (place.is_in_file(), advice.is_empty()) {
-                (true, true) => write!(f, "{reason} ({place})"),
-                (true, false) => write!(f, "{reason} ({place}: {advice})"),
-                (false, true) => f.write_str(reason),
-                (false, false) => write!(f, "{reason}: {advice}"),
-            },
+            Self::Unusable { place, reason, advice } => {
+                match (place.is_in_file(), advice.is_empty()) {
+                    (true, true) => write!(f, "{reason} ({place})"),
+                    (true, false) => write!(f, "{reason} ({place}: {advice})"),
+                    (false, true) => f.write_str(reason),
+                    (false, false) => write!(f, "{reason}: {advice}"),
+                }
+            }
         }
     }
 }

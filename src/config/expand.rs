@@ -44,10 +44,7 @@ impl Expansion {
         match self.applies_to(value) {
             true if self == Self::Whole => replace(value.trim(), env),
             true => replace(value, env),
-            false => Expanded {
-                text: value.to_owned(),
-                ..Expanded::default()
-            },
+            false => Expanded { text: value.to_owned(), ..Expanded::default() },
         }
     }
 }
@@ -88,8 +85,7 @@ fn split_name(text: &str, is_closed: bool) -> (Option<&str>, &str) {
     let end = if text.starts_with(special) {
         1
     } else {
-        text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-            .unwrap_or(text.len())
+        text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len())
     };
     let (name, after) = text.split_at(end);
     ((!name.is_empty()).then_some(name), after)

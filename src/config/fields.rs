@@ -50,10 +50,7 @@ pub(super) const FILE: &Kind = &Map(&[
             Field("groups", TEXTS),
             Field(
                 "proxy",
-                Map(&[
-                    Field("identities", TEXTS),
-                    Field("header", Map(&[Field("cert", TEXT)])),
-                ]),
+                Map(&[Field("identities", TEXTS), Field("header", Map(&[Field("cert", TEXT)]))]),
             ),
         ]),
     ),
@@ -62,33 +59,18 @@ pub(super) const FILE: &Kind = &Map(&[
         "cache",
         Map(&[Field(
             "expiry",
-            Map(&[
-                Field("any", TEXT),
-                Field("unused", TEXT),
-                Field("offline", TEXT),
-            ]),
+            Map(&[Field("any", TEXT), Field("unused", TEXT), Field("offline", TEXT)]),
         )]),
     ),
-    Field(
-        "log",
-        Map(&[
-            Field("error", Kind::Text(Expansion::Parts)),
-            Field("audit", TEXT),
-        ]),
-    ),
+    Field("log", Map(&[Field("error", Kind::Text(Expansion::Parts)), Field("audit", TEXT)])),
     Field("probe", Map(&[Field("address", TEXT)])),
     Field("limits", Map(&[Field("connections", TEXT)])),
-    Field(
-        "keys",
-        Either("a list of key names or a key store", KEY_NAMES, STORES),
-    ),
+    Field("keys", Either("a list of key names or a key store", KEY_NAMES, STORES)),
     Field("keystore", Map(STORE_FIELDS)),
 ]);
 
-const POLICY: &Kind = &Map(&[
-    Field("paths", List(&Kind::Text(Expansion::Never))),
-    Field("identities", TEXTS),
-]);
+const POLICY: &Kind =
+    &Map(&[Field("paths", List(&Kind::Text(Expansion::Never))), Field("identities", TEXTS)]);
 
 const KEY_NAMES: &Kind = &List(&Map(&[Field("name", TEXT)]));
 const STORES: &Kind = &Map(STORE_FIELDS);
@@ -127,10 +109,7 @@ const STORE_FIELDS: &[Field] = &[
                     Field("retry", TEXT),
                 ]),
             ),
-            Field(
-                "tls",
-                Map(&[Field("key", TEXT), Field("cert", TEXT), Field("ca", TEXT)]),
-            ),
+            Field("tls", Map(&[Field("key", TEXT), Field("cert", TEXT), Field("ca", TEXT)])),
             Field("status", Map(&[Field("ping", TEXT)])),
         ]),
     ),
@@ -142,25 +121,15 @@ const STORE_FIELDS: &[Field] = &[
                 Field("endpoint", TEXT),
                 Field(
                     "credentials",
-                    Map(&[
-                        Field("token", TEXT),
-                        Field("domain", TEXT),
-                        Field("retry", TEXT),
-                    ]),
+                    Map(&[Field("token", TEXT), Field("domain", TEXT), Field("retry", TEXT)]),
                 ),
                 Field("tls", Map(&[Field("ca", TEXT)])),
             ]),
         )]),
     ),
     Field("generic", Open(&[Field("endpoint", TEXT)])),
-    Field(
-        "aws",
-        Map(&[Field("secretsmanager", Open(&[Field("endpoint", TEXT)]))]),
-    ),
-    Field(
-        "gcp",
-        Map(&[Field("secretmanager", Open(&[Field("project_id", TEXT)]))]),
-    ),
+    Field("aws", Map(&[Field("secretsmanager", Open(&[Field("endpoint", TEXT)]))])),
+    Field("gcp", Map(&[Field("secretmanager", Open(&[Field("project_id", TEXT)]))])),
 ];
 
 /// One step from a value to a value inside it.
@@ -252,10 +221,7 @@ fn walk_map<'a>(
 
 /// The names of `fields` as a message lists them.
 pub(super) fn names(fields: &[Field]) -> String {
-    let names: Vec<_> = fields
-        .iter()
-        .map(|field| format!("`{}`", field.0))
-        .collect();
+    let names: Vec<_> = fields.iter().map(|field| format!("`{}`", field.0)).collect();
     match names.as_slice() {
         [one] => one.clone(),
         [one, other] => format!("{one} or {other}"),

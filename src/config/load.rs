@@ -21,8 +21,7 @@ use super::{
     tree::{self, Node, Value},
 };
 use crate::{
-    duration,
-    glob::Pattern,
+    base::{duration, glob::Pattern},
     keystore::{KeyName, Start},
     log::{self, AuditMode},
     policy::{self, Policies, Policy},
@@ -220,8 +219,7 @@ fn parse_audit(text: &str) -> Option<AuditMode> {
 
 /// Whether `name` can be the name of an HTTP header: a token (RFC 9110, 5.6.2).
 fn is_header_name(name: &str) -> bool {
-    name.bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 /// Reads values, and words what is wrong with them.
@@ -309,10 +307,7 @@ impl<'a> Loader<'a> {
         let probe = self.probe(address);
         let connections = self.connections();
         let keys = self.keys();
-        let section = Section {
-            loader: self,
-            name: section,
-        };
+        let section = Section { loader: self, name: section };
         let mut key_store_start = self.note(section.start(), Start::Required);
         if cache.offline.is_some() {
             key_store_start = Start::Optional;
@@ -373,8 +368,7 @@ impl<'a> Loader<'a> {
 
     /// The value of a field; empty if it is missing.
     pub(super) fn text(&self, field: &str) -> String {
-        self.find(field)
-            .map_or_else(String::new, |node| self.value(node))
+        self.find(field).map_or_else(String::new, |node| self.value(node))
     }
 
     fn value(&self, node: &Node) -> String {
@@ -391,11 +385,7 @@ impl<'a> Loader<'a> {
     /// The value of a field; `default` if it is missing or empty.
     pub(super) fn text_or(&self, field: &str, default: &str) -> String {
         let text = self.text(field);
-        if text.is_empty() {
-            default.into()
-        } else {
-            text
-        }
+        if text.is_empty() { default.into() } else { text }
     }
 
     /// A path, unless the field is missing or empty.
@@ -489,10 +479,7 @@ impl<'a> Loader<'a> {
             let problem = Problem::HeaderName(header.clone());
             self.refuse(|| self.invalid("tls.proxy.header.cert", problem));
         }
-        Proxy {
-            identities,
-            header_cert: Some(header).filter(|header| !header.is_empty()),
-        }
+        Proxy { identities, header_cert: Some(header).filter(|header| !header.is_empty()) }
     }
 
     /// Policy names and paths are taken as they are, without environment variables. Policies that
@@ -503,12 +490,7 @@ impl<'a> Loader<'a> {
         for policy in self.find("policy").map_or(&[][..], Node::entries) {
             let name = &policy.name;
             let item = |list, index| {
-                [
-                    Step::Field("policy"),
-                    Step::Field(name),
-                    Step::Field(list),
-                    Step::Item(index),
-                ]
+                [Step::Field("policy"), Step::Field(name), Step::Field(list), Step::Item(index)]
             };
             let refuse = |path: [Step<'_>; 4], node: &Node, error| {
                 let problem = Problem::Policy(error);
@@ -526,9 +508,7 @@ impl<'a> Loader<'a> {
                     };
                     pattern.map_err(refused).ok()
                 });
-                Arc::new(Policy {
-                    paths: patterns.collect(),
-                })
+                Arc::new(Policy { paths: patterns.collect() })
             });
             builder.define(name, shared.clone());
             for (index, node) in list("identities").iter().enumerate() {
@@ -646,10 +626,7 @@ impl<'a> Loader<'a> {
     fn missing(&self, field: &str, flag: &'static str, problem: Problem) -> Error {
         match self.path {
             Some(_) => self.invalid(field, problem),
-            None => Error::Invalid {
-                place: Place::Flag(flag),
-                problem: Box::new(problem),
-            },
+            None => Error::Invalid { place: Place::Flag(flag), problem: Box::new(problem) },
         }
     }
 

@@ -69,10 +69,7 @@ pub(super) fn look(
     };
     let material = look.at_certificate(in_use);
     look.at_key_store();
-    Looked {
-        material: material.filter(|_| look.errors.is_empty()),
-        errors: look.errors,
-    }
+    Looked { material: material.filter(|_| look.errors.is_empty()), errors: look.errors }
 }
 
 struct Look<'a> {
@@ -109,30 +106,17 @@ impl Look<'_> {
             position: self.position(field),
             field: field.to_owned(),
         };
-        self.errors.push(Error::Unusable {
-            place,
-            reason: reason.to_string(),
-            advice,
-        });
+        self.errors.push(Error::Unusable { place, reason: reason.to_string(), advice });
     }
 
     /// Reads the certificate, its key and the trusted authorities.
     fn at_certificate(&mut self, in_use: Option<&CertifiedKey>) -> Option<Material> {
-        let Config {
-            auth,
-            tls_key,
-            tls_cert,
-            tls_groups,
-            ..
-        } = &self.loaded.config;
+        let Config { auth, tls_key, tls_cert, tls_groups, .. } = &self.loaded.config;
         let trust = match auth {
             Auth::On => ClientTrust::system(),
             Auth::Off => Ok(ClientTrust::any()),
         };
-        let trust = trust
-            .map(Arc::new)
-            .map_err(|e| self.refuse("--auth", e, ""))
-            .ok();
+        let trust = trust.map(Arc::new).map_err(|e| self.refuse("--auth", e, "")).ok();
         if tls_key.as_os_str().is_empty() || tls_cert.as_os_str().is_empty() {
             return None; // an error already
         }
@@ -148,11 +132,7 @@ impl Look<'_> {
         } else {
             self.at_validity("tls.cert", &certificate, 0);
         }
-        if !certificate
-            .cert
-            .first()
-            .is_none_or(|leaf| identity::has_usage_of(End::Server, leaf))
-        {
+        if !certificate.cert.first().is_none_or(|leaf| identity::has_usage_of(End::Server, leaf)) {
             self.warn(
                 "tls.cert",
                 "the certificate is not for servers, so clients refuse it",
@@ -164,11 +144,7 @@ impl Look<'_> {
         let tls = tls::server_config(certificate.clone(), trust.clone(), tls_groups)
             .map_err(|e| self.refuse("tls.cert", e, ""))
             .ok()?;
-        Some(Material {
-            certificate,
-            trust,
-            tls,
-        })
+        Some(Material { certificate, trust, tls })
     }
 
     /// Reads a certificate and its key; `None` after an error, which begins with `during`.

@@ -89,10 +89,7 @@ fn read_from(path: &Path, source: io::Result<impl io::Read>) -> Result<Zeroizing
         Ok(text) => Ok(Zeroizing::new(text.into())),
         Err(error) => {
             let before = &bytes[..error.valid_up_to()];
-            let start = before
-                .iter()
-                .rposition(|b| *b == b'\n')
-                .map_or(0, |i| i + 1);
+            let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
             Err(Error::Syntax {
                 file,
                 position: Some(Position::after(

@@ -156,10 +156,8 @@ impl Review {
         let errors = self.loaded.errors.iter().map(Finding::from);
         let warnings = self.warnings.found.iter().cloned();
         let mut findings: Vec<_> = errors.chain(warnings).collect();
-        let counts = [
-            (Severity::Error, self.loaded.more_errors),
-            (Severity::Warning, self.warnings.more),
-        ];
+        let counts =
+            [(Severity::Error, self.loaded.more_errors), (Severity::Warning, self.warnings.more)];
         for (severity, more) in counts {
             let shown = findings.iter().filter(|found| found.severity == severity);
             if more > 0 {
@@ -204,40 +202,26 @@ impl Review {
     fn notes(&self) -> Vec<String> {
         let mut warnings: Vec<_> = self.warnings.found.iter().collect();
         warnings.sort_by_key(|warning| warning.order());
-        let mut notes: Vec<_> = warnings
-            .iter()
-            .take(MAX_NOTES)
-            .map(|warning| self.note(warning))
-            .collect();
+        let mut notes: Vec<_> =
+            warnings.iter().take(MAX_NOTES).map(|warning| self.note(warning)).collect();
         let more = warnings.len().saturating_sub(MAX_NOTES) + self.warnings.more;
         if let (1.., Some(path)) = (more, &self.path) {
             let path = path.display();
-            notes.push(format!(
-                "Warning: {more} more warnings: see 'kes config check {path}'"
-            ));
+            notes.push(format!("Warning: {more} more warnings: see 'kes config check {path}'"));
         }
         notes
     }
 
     fn note(&self, warning: &Finding) -> String {
-        let Finding {
-            position,
-            field,
-            message,
-            advice,
-            ..
-        } = warning;
+        let Finding { position, field, message, advice, .. } = warning;
         let advice = match advice.is_empty() {
             true => String::new(),
             false => format!(": {advice}"),
         };
         let place = match (&self.path, position) {
             (Some(file), Some(_)) => {
-                let place = Place::Field {
-                    file: file.clone(),
-                    position: *position,
-                    field: field.clone(),
-                };
+                let place =
+                    Place::Field { file: file.clone(), position: *position, field: field.clone() };
                 format!(" ({place})")
             }
             _ => String::new(),
@@ -256,9 +240,7 @@ impl From<&Error> for Finding {
     fn from(error: &Error) -> Self {
         let (place, message, advice) = match error {
             Error::Read { source, .. } => (None, source.to_string(), ""),
-            Error::Syntax {
-                position, reason, ..
-            } => {
+            Error::Syntax { position, reason, .. } => {
                 return Self {
                     severity: Severity::Error,
                     position: *position,
@@ -270,16 +252,10 @@ impl From<&Error> for Finding {
             Error::Invalid { place, problem } => {
                 (Some(place), problem.sentence(), problem.advice())
             }
-            Error::Unusable {
-                place,
-                reason,
-                advice,
-            } => (Some(place), reason.clone(), *advice),
+            Error::Unusable { place, reason, advice } => (Some(place), reason.clone(), *advice),
         };
         let (position, field) = match place {
-            Some(Place::Field {
-                position, field, ..
-            }) => (*position, field.clone()),
+            Some(Place::Field { position, field, .. }) => (*position, field.clone()),
             Some(Place::Flag(flag)) => (None, (*flag).to_owned()),
             None => (None, String::new()),
         };

@@ -8,11 +8,11 @@ use std::{
 
 use super::{Error, KeyStoreConfig, Problem, load::Loader};
 use crate::{
+    base::secret::Secret,
     keystore::{
         ClientCert, Start, keysecure,
         vault::{self, Jwt, Login, Transit, Version},
     },
-    secret::Secret,
 };
 
 /// The time between attempts to log in to a key store.
@@ -57,10 +57,10 @@ impl Section<'_> {
             (Some(_), None, Some(_)) => {
                 Err(self.ambiguous(KEY_SECURE, "FS and Gemalto KeySecure endpoint are"))
             }
-            (None, Some(_), Some(_)) => Err(self.ambiguous(
-                KEY_SECURE,
-                "Hashicorp Vault and Gemalto KeySecure endpoint are",
-            )),
+            (None, Some(_), Some(_)) => {
+                Err(self
+                    .ambiguous(KEY_SECURE, "Hashicorp Vault and Gemalto KeySecure endpoint are"))
+            }
         }
     }
 
@@ -96,10 +96,9 @@ impl Section<'_> {
             _ => return Err(self.invalid("vault.version", Problem::VaultVersion)),
         };
         let transit = match self.text("vault.transit.key") {
-            key if !key.is_empty() => Some(Transit {
-                engine: self.text_or("vault.transit.engine", "transit"),
-                key,
-            }),
+            key if !key.is_empty() => {
+                Some(Transit { engine: self.text_or("vault.transit.engine", "transit"), key })
+            }
             _ if !self.text("vault.transit.engine").is_empty() => {
                 return Err(self.invalid("vault.transit.key", Problem::NoTransitKey));
             }
@@ -254,9 +253,7 @@ fn is_port(text: &str) -> bool {
 fn token_or_file(jwt: Secret) -> Jwt {
     match str::from_utf8(jwt.expose()) {
         Ok(text)
-            if ["/", "./", "../"]
-                .iter()
-                .any(|start| text.starts_with(start))
+            if ["/", "./", "../"].iter().any(|start| text.starts_with(start))
                 || Path::new(text).is_file() =>
         {
             Jwt::File(PathBuf::from(text))

@@ -26,10 +26,7 @@ const TOO_MANY: &str = "aliases repeat too many values; write the values out";
 impl Default for Node {
     /// What an empty file has.
     fn default() -> Self {
-        Self {
-            position: Position { line: 1, column: 1 },
-            value: Value::Null,
-        }
+        Self { position: Position { line: 1, column: 1 }, value: Value::Null }
     }
 }
 
@@ -185,10 +182,7 @@ impl<'a> Reader<'a> {
             Event::Alias(anchor) => {
                 // An anchor counts from the end of its value on, so nothing holds itself.
                 let Some((node, weight)) = self.anchors.get(&anchor).cloned() else {
-                    return Err(fault(
-                        span.start,
-                        "the value refers to itself; write it out",
-                    ));
+                    return Err(fault(span.start, "the value refers to itself; write it out"));
                 };
                 self.count(weight, span)?;
                 return Ok((node, weight));
@@ -212,10 +206,7 @@ impl<'a> Reader<'a> {
             }
             _ => return Err(fault(span.start, "a value is missing")),
         };
-        let node = Node {
-            position: position(span.start),
-            value,
-        };
+        let node = Node { position: position(span.start), value };
         if anchor != 0 {
             self.anchors.insert(anchor, (node.clone(), weight));
         }
@@ -262,11 +253,7 @@ impl<'a> Reader<'a> {
                                 // It is said to be at the colon, and would be behind it.
                                 node.position.column += 1;
                             }
-                            self.entries.push(Entry {
-                                name,
-                                position,
-                                node,
-                            });
+                            self.entries.push(Entry { name, position, node });
                         }
                     }
                 }
@@ -320,10 +307,7 @@ fn field_name(node: &Node) -> Result<Arc<str>, Fault> {
 }
 
 fn fault(at: Marker, reason: &str) -> Fault {
-    Fault {
-        position: position(at),
-        reason: reason.to_owned(),
-    }
+    Fault { position: position(at), reason: reason.to_owned() }
 }
 
 fn position(at: Marker) -> Position {

@@ -107,18 +107,8 @@ pub struct Cache {
 }
 
 impl From<Cache> for Expiry {
-    fn from(
-        Cache {
-            any,
-            unused,
-            offline,
-        }: Cache,
-    ) -> Self {
-        Self {
-            any,
-            unused,
-            offline,
-        }
+    fn from(Cache { any, unused, offline }: Cache) -> Self {
+        Self { any, unused, offline }
     }
 }
 

@@ -9,7 +9,7 @@ use kes_aead::Cipher;
 use serde::Deserialize;
 
 use super::{Algorithm, BASE64, MasterKey, Members, Text, key::IV_SIZE, read_members};
-use crate::secret::{self, Secret};
+use crate::base::secret::{self, Secret};
 
 /// Size of the nonce of both AEADs, in bytes.
 const NONCE_SIZE: usize = kes_aead::NONCE;
@@ -112,14 +112,9 @@ pub fn open(key: &MasterKey, ciphertext: &[u8], context: &[u8]) -> Result<Secret
         (None, None) => (Algorithm::Aes256, Some(Algorithm::ChaCha20)),
     };
     match (second, sealed.bytes) {
-        (None, bytes) => open_raw(
-            key,
-            first,
-            &sealed.iv,
-            &sealed.nonce,
-            bytes.into_owned(),
-            context,
-        ),
+        (None, bytes) => {
+            open_raw(key, first, &sealed.iv, &sealed.nonce, bytes.into_owned(), context)
+        }
         (Some(second), bytes) => {
             let open = |algorithm| {
                 let bytes = bytes.to_vec();
@@ -212,12 +207,7 @@ fn from_json(ciphertext: &[u8]) -> Result<Option<Sealed<'static>>, OpenError> {
         .find(|algorithm| json_name(*algorithm) == json.aead.as_str())
         .ok_or(OpenError::UnsupportedAlgorithm)?;
     let nonce = nonce.map_err(OpenError::NonceSize)?;
-    Ok(Some(Sealed {
-        algorithm: Some(algorithm),
-        iv,
-        nonce,
-        bytes: bytes.into(),
-    }))
+    Ok(Some(Sealed { algorithm: Some(algorithm), iv, nonce, bytes: bytes.into() }))
 }
 
 /// The `N` bytes of `text`, or how many there are instead; `None` if it is not base64.
@@ -254,24 +244,14 @@ fn from_msgpack(ciphertext: &[u8]) -> Option<Sealed<'_>> {
     let iv = bin(&mut rest)?.try_into().ok()?;
     let nonce = bin(&mut rest)?.try_into().ok()?;
     let bytes = bin(&mut rest)?;
-    rest.is_empty().then_some(Sealed {
-        algorithm: Some(algorithm),
-        iv,
-        nonce,
-        bytes: bytes.into(),
-    })
+    rest.is_empty().then_some(Sealed { algorithm: Some(algorithm), iv, nonce, bytes: bytes.into() })
 }
 
 /// Reads C4: sealed bytes, IV, nonce.
 fn from_concatenation(ciphertext: &[u8]) -> Option<Sealed<'_>> {
     let (bytes, random) = ciphertext.split_last_chunk::<{ IV_SIZE + NONCE_SIZE }>()?;
     let (iv, nonce) = split_iv(random);
-    Some(Sealed {
-        algorithm: None,
-        iv,
-        nonce,
-        bytes: bytes.into(),
-    })
+    Some(Sealed { algorithm: None, iv, nonce, bytes: bytes.into() })
 }
 
 /// Takes the IV and the nonce apart.
@@ -360,9 +340,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(seal_many)).collect();
-        let all = threads
-            .into_iter()
-            .flat_map(|thread| thread.join().unwrap());
+        let all = threads.into_iter().flat_map(|thread| thread.join().unwrap());
         let distinct: std::collections::HashSet<_> = all.collect();
         assert_eq!(4000, distinct.len());
     }
@@ -447,10 +425,7 @@ mod tests {
                 Algorithm::Aes256 => Algorithm::ChaCha20,
                 Algorithm::ChaCha20 => Algorithm::Aes256,
             };
-            assert_eq!(
-                Err("ciphertext is not authentic".to_owned()),
-                open_case(case, Some(other))
-            );
+            assert_eq!(Err("ciphertext is not authentic".to_owned()), open_case(case, Some(other)));
         }
     }
 
@@ -506,16 +481,10 @@ mod tests {
         assert_eq!(Ok(()), open(&format!(" {json}\n")));
         assert_eq!(Ok(()), open(&json.replace("\"iv\"", "\"IV\"")));
         assert_eq!(Ok(()), open(&json.replace("AES-", "\\u0041ES-")));
-        assert_eq!(
-            Ok(()),
-            open(&json.replace("{\"aead\"", "{\"iv\":\"\",\"aead\""))
-        );
+        assert_eq!(Ok(()), open(&json.replace("{\"aead\"", "{\"iv\":\"\",\"aead\"")));
         assert_eq!(Err(OpenError::IvSize(0)), open("{\"iv\":null}"));
         assert_eq!(Err(OpenError::NotAuthentic), open("{\"iv\":1}"));
         let long = "A".repeat(4000);
-        assert_eq!(
-            Err(OpenError::IvSize(3000)),
-            open(&format!("{{\"iv\":\"{long}\"}}"))
-        );
+        assert_eq!(Err(OpenError::IvSize(3000)), open(&format!("{{\"iv\":\"{long}\"}}")));
     }
 }

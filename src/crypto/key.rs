@@ -7,7 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::secret::{self, Secret};
+use crate::base::secret::{self, Secret};
 
 /// Size of a master key, of the keys derived from it, and of an HMAC key, in bytes.
 pub const KEY_SIZE: usize = 32;

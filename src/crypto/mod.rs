@@ -103,9 +103,8 @@ where
         {
             let mut members = T::default();
             while let Some(name) = map.next_key::<Text<'de>>()? {
-                let known = T::NAMES
-                    .iter()
-                    .position(|known| known.eq_ignore_ascii_case(name.as_str()));
+                let known =
+                    T::NAMES.iter().position(|known| known.eq_ignore_ascii_case(name.as_str()));
                 match known {
                     Some(index) => *members.member(index) = map.next_value()?,
                     None => drop(map.next_value::<serde::de::IgnoredAny>()?),

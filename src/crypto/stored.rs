@@ -9,7 +9,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 use serde::Deserialize;
 
 use super::{Algorithm, BASE64, KEY_SIZE, MasterKey, Members, Text, read_members};
-use crate::secret::Secret;
+use crate::base::secret::Secret;
 
 /// Why a stored value is no master key. Never tells any of its content.
 #[derive(Debug, PartialEq, Eq)]
@@ -202,10 +202,7 @@ mod tests {
         let key = MasterKey::from_bytes(&[0; 32]).unwrap();
         let value = encode(&key);
         assert_eq!(56, value.len());
-        assert_eq!(
-            b"{\"bytes\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"}",
-            value.expose()
-        );
+        assert_eq!(b"{\"bytes\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"}", value.expose());
         assert_eq!(key.bytes, decode(value.expose()).unwrap().bytes);
     }
 
@@ -227,18 +224,11 @@ mod tests {
                 _ => None,
             };
             assert_eq!(algorithm, key.algorithm(), "{name}");
-            let hmac_key = case
-                .get("hmac_key")
-                .map(|_| testdata::base64(case, "hmac_key"));
-            assert_eq!(
-                hmac_key.as_deref(),
-                key.hmac_key.as_ref().map(Secret::expose),
-                "{name}"
-            );
-            for (member, actual) in [
-                ("created_at", key.created_at()),
-                ("created_by", key.created_by()),
-            ] {
+            let hmac_key = case.get("hmac_key").map(|_| testdata::base64(case, "hmac_key"));
+            assert_eq!(hmac_key.as_deref(), key.hmac_key.as_ref().map(Secret::expose), "{name}");
+            for (member, actual) in
+                [("created_at", key.created_at()), ("created_by", key.created_by())]
+            {
                 let expected = case[member].as_str().unwrap_or_default();
                 assert_eq!(expected, actual.unwrap_or_default(), "{name}");
             }

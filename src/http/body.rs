@@ -43,15 +43,10 @@ impl BodyReader {
     pub fn read(&mut self, input: &[u8], mut sink: impl FnMut(&[u8])) -> Result<Step, Malformed> {
         match self {
             Self::Length(left) => {
-                let consumed = usize::try_from(*left)
-                    .unwrap_or(usize::MAX)
-                    .min(input.len());
+                let consumed = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
                 sink(&input[..consumed]);
                 *left -= consumed as u64;
-                Ok(Step {
-                    consumed,
-                    is_complete: *left == 0,
-                })
+                Ok(Step { consumed, is_complete: *left == 0 })
             }
             Self::Chunked(chunked) => chunked.read(input, sink),
         }
@@ -80,17 +75,11 @@ impl Chunked {
         let mut used = 0;
         while used < input.len() {
             if let At::Data(left) = self.at {
-                let take = usize::try_from(left)
-                    .unwrap_or(usize::MAX)
-                    .min(input.len() - used);
+                let take = usize::try_from(left).unwrap_or(usize::MAX).min(input.len() - used);
                 sink(&input[used..used + take]);
                 used += take;
                 let left = left - take as u64;
-                self.at = if left == 0 {
-                    At::DataEnd
-                } else {
-                    At::Data(left)
-                };
+                self.at = if left == 0 { At::DataEnd } else { At::Data(left) };
                 continue;
             }
             let byte = input[used];
@@ -116,10 +105,7 @@ impl Chunked {
                 },
                 At::DataEnd if line.is_empty() => At::Size,
                 At::Trailers if line.is_empty() => {
-                    return Ok(Step {
-                        consumed: used,
-                        is_complete: true,
-                    });
+                    return Ok(Step { consumed: used, is_complete: true });
                 }
                 At::Trailers if self.trailers < MAX_TRAILERS => {
                     self.trailers += 1;
@@ -128,18 +114,12 @@ impl Chunked {
                 _ => return Err(Malformed::bad_request("malformed chunked body")),
             };
         }
-        Ok(Step {
-            consumed: used,
-            is_complete: false,
-        })
+        Ok(Step { consumed: used, is_complete: false })
     }
 }
 
 fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
-    let end = line
-        .iter()
-        .position(|byte| *byte == b';')
-        .unwrap_or(line.len());
+    let end = line.iter().position(|byte| *byte == b';').unwrap_or(line.len());
     let mut digits = &line[..end];
     while let [rest @ .., b' ' | b'\t'] = digits {
         digits = rest;
@@ -203,18 +183,9 @@ mod tests {
     #[test]
     fn a_length_ends_the_body_where_it_says() {
         let mut reader = BodyReader::new(Framing::Length(5)).expect("it has a body");
+        assert_eq!(Step { consumed: 2, is_complete: false }, reader.read(b"ab", |_| {}).unwrap());
         assert_eq!(
-            Step {
-                consumed: 2,
-                is_complete: false
-            },
-            reader.read(b"ab", |_| {}).unwrap()
-        );
-        assert_eq!(
-            Step {
-                consumed: 3,
-                is_complete: true
-            },
+            Step { consumed: 3, is_complete: true },
             reader.read(b"cdeGET", |_| {}).unwrap()
         );
     }

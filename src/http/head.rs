@@ -17,10 +17,8 @@ const MAX_HEADERS: usize = 100;
 
 /// What a client may expect, without case, and what it hears if it expects something else.
 pub(super) const CONTINUE: &[u8] = b"100-continue";
-pub(super) const UNSUPPORTED_EXPECTATION: Malformed = Malformed {
-    status: 417,
-    reason: "unsupported expectation",
-};
+pub(super) const UNSUPPORTED_EXPECTATION: Malformed =
+    Malformed { status: 417, reason: "unsupported expectation" };
 
 /// How the end of the body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,9 +81,7 @@ pub fn skip_empty_lines(input: &[u8], lines: &mut u8) -> Result<usize, Malformed
     let mut count = 0;
     while input[count..].starts_with(b"\r\n") {
         if *lines == MAX_EMPTY_LINES {
-            return Err(Malformed::bad_request(
-                "more than 4 empty lines before a request",
-            ));
+            return Err(Malformed::bad_request("more than 4 empty lines before a request"));
         }
         *lines += 1;
         count += 2;
@@ -115,10 +111,7 @@ pub fn find_end(input: &[u8], scanned: &mut usize) -> Result<Option<usize>, Malf
     }
     *scanned = limit;
     if input.len() > MAX_HEAD {
-        return Err(Malformed {
-            status: 431,
-            reason: "request head over 64 KiB",
-        });
+        return Err(Malformed { status: 431, reason: "request head over 64 KiB" });
     }
     Ok(None)
 }
@@ -137,16 +130,10 @@ pub fn parse(bytes: &[u8], kept: Option<&str>) -> Result<Head, Malformed> {
         Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
         Ok(_) => return Err(Malformed::bad_request("malformed request head")),
         Err(httparse::Error::TooManyHeaders) => {
-            return Err(Malformed {
-                status: 431,
-                reason: "more than 100 header lines",
-            });
+            return Err(Malformed { status: 431, reason: "more than 100 header lines" });
         }
         Err(httparse::Error::Version) => {
-            return Err(Malformed {
-                status: 505,
-                reason: "unsupported protocol version",
-            });
+            return Err(Malformed { status: 505, reason: "unsupported protocol version" });
         }
         Err(_) => return Err(Malformed::bad_request("malformed request head")),
     }
@@ -175,10 +162,7 @@ pub fn parse(bytes: &[u8], kept: Option<&str>) -> Result<Head, Malformed> {
                 return Err(Malformed::bad_request("transfer coding in HTTP/1.0"));
             }
             if !line.value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Malformed {
-                    status: 501,
-                    reason: "unsupported transfer coding",
-                });
+                return Err(Malformed { status: 501, reason: "unsupported transfer coding" });
             }
             head.framing = Framing::Chunked;
         } else if line.name.eq_ignore_ascii_case("connection") {
@@ -208,10 +192,7 @@ pub fn parse(bytes: &[u8], kept: Option<&str>) -> Result<Head, Malformed> {
 }
 
 fn tokens(value: &[u8]) -> impl Iterator<Item = &str> {
-    std::str::from_utf8(value)
-        .unwrap_or_default()
-        .split(',')
-        .map(str::trim)
+    std::str::from_utf8(value).unwrap_or_default().split(',').map(str::trim)
 }
 
 /// Digits only: `+5`, `5 ` and `5, 5` are lengths to some parsers and not to others.
@@ -220,10 +201,7 @@ fn parse_length(value: &[u8]) -> Result<u64, Malformed> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(wrong);
     }
-    std::str::from_utf8(value)
-        .ok()
-        .and_then(|digits| digits.parse().ok())
-        .ok_or(wrong)
+    std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok()).ok_or(wrong)
 }
 
 /// Splits a request target in origin form or absolute form into decoded path and query.
@@ -284,9 +262,7 @@ pub fn seeming_path(target: &[u8]) -> String {
 /// Whether two hex digits follow every percent sign.
 fn is_escaped_well(text: &[u8]) -> bool {
     let is_hex = |at: usize| text.get(at).is_some_and(u8::is_ascii_hexdigit);
-    text.iter()
-        .enumerate()
-        .all(|(at, byte)| *byte != b'%' || (is_hex(at + 1) && is_hex(at + 2)))
+    text.iter().enumerate().all(|(at, byte)| *byte != b'%' || (is_hex(at + 1) && is_hex(at + 2)))
 }
 
 /// What `text`, escaped as in a query (`%XX`, `+` is a blank), stands for; `None` if it is not.
@@ -341,11 +317,7 @@ mod tests {
 
     #[test]
     fn the_header_that_is_wanted_is_kept_as_often_as_it_comes() {
-        let kept = |lines: &str| {
-            head(&format!("GET / HTTP/1.1\nHost: x{lines}"))
-                .unwrap()
-                .kept
-        };
+        let kept = |lines: &str| head(&format!("GET / HTTP/1.1\nHost: x{lines}")).unwrap().kept;
         assert!(kept("\nX-Client-Certs: a\nClient-Cert: b").is_empty());
         assert_eq!(
             vec![b"a+%20".to_vec(), vec![], b"b".to_vec()],
@@ -367,23 +339,13 @@ mod tests {
             head("POST /v1/key/create/a%20b?x=1 HTTP/1.1\nHost: x\nContent-Length: 2").unwrap();
         assert_eq!(
             ("/v1/key/create/a b", Some("x=1"), Framing::Length(2), true),
-            (
-                head.path.as_str(),
-                head.query.as_deref(),
-                head.framing,
-                head.keep_alive
-            )
+            (head.path.as_str(), head.query.as_deref(), head.framing, head.keep_alive)
         );
     }
 
     #[test]
     fn absolute_targets_lose_their_authority() {
-        assert_eq!(
-            "/version",
-            head("GET https://x:7373/version HTTP/1.1\nHost: x")
-                .unwrap()
-                .path
-        );
+        assert_eq!("/version", head("GET https://x:7373/version HTTP/1.1\nHost: x").unwrap().path);
         assert_eq!("/", head("GET https://x HTTP/1.1\nHost: x").unwrap().path);
         assert_eq!("/", head("GET https://x?a HTTP/1.1\nHost: x").unwrap().path);
     }
@@ -424,15 +386,8 @@ mod tests {
 
     #[test]
     fn a_bare_line_feed_is_refused_wherever_it_stands() {
-        for text in [
-            "GET / HTTP/1.1\nHost: x\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: x\n\r\n",
-            "\n",
-        ] {
-            assert!(
-                find_end(text.as_bytes(), &mut 0).is_err(),
-                "{text:?} was taken"
-            );
+        for text in ["GET / HTTP/1.1\nHost: x\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\n\r\n", "\n"] {
+            assert!(find_end(text.as_bytes(), &mut 0).is_err(), "{text:?} was taken");
         }
     }
 
@@ -471,16 +426,8 @@ mod tests {
     #[test]
     fn http_1_0_closes_unless_asked_to_stay() {
         assert!(!head("GET / HTTP/1.0").unwrap().keep_alive);
-        assert!(
-            head("GET / HTTP/1.0\nConnection: keep-alive")
-                .unwrap()
-                .keep_alive
-        );
-        assert!(
-            !head("GET / HTTP/1.1\nHost: x\nConnection: TE, close")
-                .unwrap()
-                .keep_alive
-        );
+        assert!(head("GET / HTTP/1.0\nConnection: keep-alive").unwrap().keep_alive);
+        assert!(!head("GET / HTTP/1.1\nHost: x\nConnection: TE, close").unwrap().keep_alive);
     }
 
     #[test]
@@ -503,11 +450,7 @@ mod tests {
                 let cleaned = clean(path);
                 assert_eq!(cleaned == path, is_clean(path), "{path}");
                 // The vectors give the form without trailing slash; routing keeps the slash.
-                let cleaned = if cleaned == "/" {
-                    "/"
-                } else {
-                    cleaned.trim_end_matches('/')
-                };
+                let cleaned = if cleaned == "/" { "/" } else { cleaned.trim_end_matches('/') };
                 assert_eq!(case["cleaned"].as_str().unwrap(), cleaned);
             }
         }

@@ -66,9 +66,6 @@ pub type Refused = (Malformed, String);
 impl Malformed {
     /// Status 400 with `reason`.
     pub const fn bad_request(reason: &'static str) -> Self {
-        Self {
-            status: 400,
-            reason,
-        }
+        Self { status: 400, reason }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::head::{Framing, Head};
-use crate::clock;
+use crate::base::clock;
 
 /// The trailers that every answer of the API announces (`api.md` 1.3, 1.5).
 const TRAILERS: &str = "Trailer: Status, Error\r\n";
@@ -46,10 +46,7 @@ impl Frame {
     /// waits for a go-ahead may or may not send it now, so the connection can't be used any more.
     pub fn without_go_ahead(self, head: &Head) -> Self {
         let is_pending = head.expects_continue && head.framing != Framing::None;
-        Self {
-            keep_alive: self.keep_alive && !is_pending,
-            ..self
-        }
+        Self { keep_alive: self.keep_alive && !is_pending, ..self }
     }
 }
 
@@ -69,21 +66,12 @@ impl Reply {
 
     /// Status 200 with JSON text.
     pub fn json(body: Vec<u8>) -> Self {
-        Self {
-            content_type: Some("application/json"),
-            body,
-            ..Self::empty()
-        }
+        Self { content_type: Some("application/json"), body, ..Self::empty() }
     }
 
     /// Status 200 with lines of JSON, sent in chunks, complete when the trailer `Status` says 200.
     pub fn json_lines(body: Vec<u8>) -> Self {
-        Self {
-            content_type: Some("application/x-ndjson"),
-            body,
-            is_stream: true,
-            ..Self::empty()
-        }
+        Self { content_type: Some("application/x-ndjson"), body, is_stream: true, ..Self::empty() }
     }
 
     /// The head of status 200 with lines of JSON that are sent as they come, until either side ends
@@ -101,14 +89,7 @@ impl Reply {
     pub fn write(&self, frame: Frame, out: &mut Vec<u8>) {
         let put = |out: &mut Vec<u8>, text: &str| out.extend_from_slice(text.as_bytes());
         out.reserve(320 + self.body.len());
-        put(
-            out,
-            if frame.is_http11 {
-                "HTTP/1.1 "
-            } else {
-                "HTTP/1.0 "
-            },
-        );
+        put(out, if frame.is_http11 { "HTTP/1.1 " } else { "HTTP/1.0 " });
         put_number(out, self.status.into());
         put(out, " ");
         put(out, reason_phrase(self.status));
@@ -229,9 +210,7 @@ struct DateHeader {
 
 impl DateHeader {
     fn header(&mut self, now: SystemTime) -> &[u8] {
-        let second = now
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         if second != self.second {
             self.second = second;
             let mut rest = self.line.as_mut_slice();
@@ -244,9 +223,8 @@ impl DateHeader {
 /// `Sun, 06 Nov 1994 08:49:37 GMT`.
 fn http_date(second: u64) -> String {
     const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let second = i64::try_from(second).unwrap_or_default();
     let Ok(utc) = tz::UtcDateTime::from_timespec(second, 0) else {
         return "Thu, 01 Jan 1970 00:00:00 GMT".to_owned();
@@ -285,24 +263,10 @@ mod tests {
     fn a_stream_ends_with_its_trailers_in_http_1_1_only() {
         let reply = Reply::json_lines(b"{}\n".to_vec());
         let mut out = Vec::new();
-        reply.write(
-            Frame {
-                is_http11: true,
-                is_head: false,
-                keep_alive: true,
-            },
-            &mut out,
-        );
+        reply.write(Frame { is_http11: true, is_head: false, keep_alive: true }, &mut out);
         assert!(out.ends_with(b"\r\n\r\n3\r\n{}\n\r\n0\r\nStatus: 200\r\nError: \r\n\r\n"));
         out.clear();
-        reply.write(
-            Frame {
-                is_http11: false,
-                is_head: false,
-                keep_alive: false,
-            },
-            &mut out,
-        );
+        reply.write(Frame { is_http11: false, is_head: false, keep_alive: false }, &mut out);
         assert!(out.ends_with(b"Content-Length: 3\r\n\r\n{}\n"));
     }
 }

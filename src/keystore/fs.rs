@@ -27,7 +27,7 @@ use rustix::{
 };
 
 use super::{Error, KeyName, KeyStore, MAX_VALUE};
-use crate::{deadline::Deadline, secret::Secret};
+use crate::base::{deadline::Deadline, secret::Secret};
 
 /// How the names of temporary files start.
 const TEMP_PREFIX: &str = "\\tmp-";
@@ -100,9 +100,7 @@ impl Fs {
         let directory = store.directory().map_err(Error::during(during()))?;
         // A disk that can't sync takes no new keys, but there may be some to read.
         let _ = store.anchor(&directory);
-        store
-            .remove_leftovers(&directory)
-            .map_err(Error::during(during()))?;
+        store.remove_leftovers(&directory).map_err(Error::during(during()))?;
         // Tells at the start, not at the first key, that there are no rights or no space.
         store.has_links = Temp::create(&directory)
             .and_then(|temp| temp.can_be_linked())
@@ -124,11 +122,7 @@ impl Fs {
     }
 
     fn at(path: PathBuf) -> Self {
-        Self {
-            path,
-            is_anchored: AtomicBool::new(false),
-            has_links: true,
-        }
+        Self { path, is_anchored: AtomicBool::new(false), has_links: true }
     }
 
     /// Makes the way to the directory durable, once: if a part of it is lost, so is every key.
@@ -202,9 +196,7 @@ impl KeyStore for Fs {
             _ => Error::during(self.during("read", name))(err),
         };
         // A directory that is gone must not look like a key that is not there.
-        let directory = self
-            .directory()
-            .map_err(Error::during(self.during("read", name)))?;
+        let directory = self.directory().map_err(Error::during(self.during("read", name)))?;
         let (value, stat) = read(&directory, name).map_err(during)?;
         // If its maker has not synced it, or could not, a power failure would take the key away from
         // what is sealed with it now.
@@ -247,9 +239,7 @@ impl KeyStore for Fs {
     }
 
     fn status(&self, _: Deadline) -> Result<(), Error> {
-        self.directory()
-            .map(drop)
-            .map_err(Error::during(format!("open {:?}", self.path)))
+        self.directory().map(drop).map_err(Error::during(format!("open {:?}", self.path)))
     }
 
     fn describe(&self) -> String {
@@ -280,12 +270,7 @@ impl<'a> Temp<'a> {
                 Err(Errno::EXIST) => continue,
                 file => File::from(file?),
             };
-            let temp = Self {
-                directory,
-                name,
-                file,
-                removed: false,
-            };
+            let temp = Self { directory, name, file, removed: false };
             // A server that starts right now may take the file for a leftover before it is locked.
             // Without support for locks nobody can, so nobody will remove it.
             let lock = FlockOperation::NonBlockingLockExclusive;
@@ -512,9 +497,7 @@ mod tests {
         let store = Fs::open(&path).unwrap();
         assert_eq!(0o700, mode(&path));
         assert_eq!(format!("Filesystem: {}", path.display()), store.describe());
-        store
-            .create(&name("key"), &Secret::new(vec![1]), soon())
-            .unwrap();
+        store.create(&name("key"), &Secret::new(vec![1]), soon()).unwrap();
         assert_eq!(0o600, mode(&path.join("key")));
         assert_eq!(vec![1], std::fs::read(path.join("key")).unwrap());
     }
@@ -525,20 +508,14 @@ mod tests {
         let path = dir.0.join("file");
         std::fs::write(&path, "").unwrap();
         let err = Fs::open(&path).unwrap_err().to_string();
-        assert!(
-            err.ends_with(&format!("{path:?} is not a directory")),
-            "{err}"
-        );
+        assert!(err.ends_with(&format!("{path:?} is not a directory")), "{err}");
     }
 
     #[test]
     fn a_directory_without_rights_is_refused() {
         // Whoever may do anything has the rights; then `/proc` is a directory that takes no files.
         let err = Fs::open("/proc").unwrap_err().to_string();
-        assert!(
-            err.starts_with("failed to create a file in \"/proc\": "),
-            "{err}"
-        );
+        assert!(err.starts_with("failed to create a file in \"/proc\": "), "{err}");
     }
 
     #[test]
@@ -595,14 +572,8 @@ mod tests {
         std::fs::create_dir(dir.0.join("directory")).unwrap();
         symlink(dir.0.join("file"), dir.0.join("link")).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(dir.0.join("socket")).unwrap();
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            dir.0.join("pipe"),
-            FileType::Fifo,
-            Mode::RUSR,
-            0,
-        )
-        .unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, dir.0.join("pipe"), FileType::Fifo, Mode::RUSR, 0)
+            .unwrap();
 
         assert_eq!(vec!["file"], store.list(soon()).unwrap());
         for other in ["directory", "link", "socket", "pipe"] {
@@ -627,10 +598,7 @@ mod tests {
         assert!(store.create(&name("larger"), &larger, soon()).is_err());
         std::fs::write(dir.0.join("larger"), larger.expose()).unwrap();
         let err = store.get(&name("larger"), soon()).unwrap_err().to_string();
-        assert!(
-            err.ends_with("larger\": larger than 1048576 bytes"),
-            "{err}"
-        );
+        assert!(err.ends_with("larger\": larger than 1048576 bytes"), "{err}");
     }
 
     #[test]
@@ -672,10 +640,7 @@ mod tests {
         let store = Fs::open(&dir.0).unwrap();
         std::fs::remove_dir(&dir.0).unwrap();
         assert!(store.status(soon()).is_err());
-        assert!(matches!(
-            store.get(&name("key"), soon()),
-            Err(Error::Unavailable { .. })
-        ));
+        assert!(matches!(store.get(&name("key"), soon()), Err(Error::Unavailable { .. })));
         assert!(store.delete(&name("key"), soon()).is_err());
         assert!(store.list(soon()).is_err());
     }

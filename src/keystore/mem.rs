@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Error, KeyName, KeyStore};
-use crate::{deadline::Deadline, secret::Secret};
+use crate::base::{deadline::Deadline, secret::Secret};
 
 /// A key store in memory. Lists in the order of the names.
 #[derive(Default)]

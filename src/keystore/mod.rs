@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{deadline::Deadline, name, secret::Secret};
+use crate::base::{deadline::Deadline, name, secret::Secret};
 
 /// The largest value that a key store takes or gives, in bytes (`formats.md` 1).
 pub const MAX_VALUE: usize = 1 << 20;
@@ -69,10 +69,7 @@ impl Error {
         what: impl Into<String>,
     ) -> impl FnOnce(E) -> Self {
         let during = what.into();
-        move |source| Self::Unavailable {
-            during,
-            source: source.into(),
-        }
+        move |source| Self::Unavailable { during, source: source.into() }
     }
 }
 
@@ -281,10 +278,7 @@ mod tests {
                     })
                 })
                 .collect();
-            racers
-                .into_iter()
-                .filter_map(|racer| racer.join().unwrap())
-                .collect::<Vec<_>>()
+            racers.into_iter().filter_map(|racer| racer.join().unwrap()).collect::<Vec<_>>()
         });
         assert_eq!(1, wins.len(), "one create wins");
         assert_eq!(wins[0], store.get(&name("raced"), deadline).unwrap());
@@ -297,9 +291,7 @@ mod tests {
             assert_eq!(good, KeyName::parse(good).unwrap().as_str());
         }
         let too_long = "\u{e9}".repeat(name::MAX / 2 + 1);
-        for bad in [
-            "", ".", "..", "/", "a/b", "\\", "a\\b", "a\0", "a\n", "\u{85}", &too_long,
-        ] {
+        for bad in ["", ".", "..", "/", "a/b", "\\", "a\\b", "a\0", "a\n", "\u{85}", &too_long] {
             assert_eq!(None, KeyName::parse(bad), "{bad:?}");
         }
     }

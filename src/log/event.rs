@@ -39,10 +39,7 @@ impl Line {
         text.push_str(",\"identity\":");
         text.push_str(&quoted(&event.identity));
         text.push_str("},\"response\":{");
-        let mut line = Self {
-            response_at: text.len(),
-            text,
-        };
+        let mut line = Self { response_at: text.len(), text };
         line.set_response(event.status, event.took);
         line
     }
@@ -51,11 +48,7 @@ impl Line {
     pub(super) fn set_response(&mut self, status: u16, took: Duration) {
         self.text.truncate(self.response_at);
         // Writing to a string can't fail.
-        let _ = writeln!(
-            self.text,
-            "\"code\":{status},\"time\":{}}}}}",
-            took.as_nanos()
-        );
+        let _ = writeln!(self.text, "\"code\":{status},\"time\":{}}}}}", took.as_nanos());
     }
 
     /// The line of an error event: local date and time before `message`.
@@ -71,10 +64,7 @@ impl Line {
 
     fn plain(mut text: String) -> Self {
         text.push('\n');
-        Self {
-            response_at: text.len(),
-            text,
-        }
+        Self { response_at: text.len(), text }
     }
 }
 
@@ -96,11 +86,7 @@ impl Clock {
     }
 
     fn new(zone: tz::TimeZone) -> Self {
-        Self {
-            zone,
-            second: -1,
-            rfc3339: "1970-01-01T00:00:00Z".to_owned(),
-        }
+        Self { zone, second: -1, rfc3339: "1970-01-01T00:00:00Z".to_owned() }
     }
 
     /// `2021-05-03T10:00:00+02:00`, whole seconds.
@@ -169,15 +155,9 @@ mod tests {
         let mut clock = Clock::new(tz::TimeZone::utc());
         let mut line = Line::audit(&event("/v1/key/create/\"ä\n", 1_620_036_000), &mut clock);
         let request = r#"{"time":"2021-05-03T10:00:00Z","request":{"path":"/v1/key/create/\"ä\n","identity":"ab"},"#;
-        assert_eq!(
-            format!("{request}\"response\":{{\"code\":200,\"time\":52067}}}}\n"),
-            line.text
-        );
+        assert_eq!(format!("{request}\"response\":{{\"code\":200,\"time\":52067}}}}\n"), line.text);
         line.set_response(503, Duration::from_nanos(7));
-        assert_eq!(
-            format!("{request}\"response\":{{\"code\":503,\"time\":7}}}}\n"),
-            line.text
-        );
+        assert_eq!(format!("{request}\"response\":{{\"code\":503,\"time\":7}}}}\n"), line.text);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::{
     output::Output,
     streams::{Counts, Feed, Stream, Subscriber},
 };
-use crate::panics::survive;
+use crate::base::panics::survive;
 
 /// Audit events that may wait for the log thread, in bytes.
 const MAX_WAITING: usize = 4 << 20;
@@ -175,10 +175,7 @@ impl Hub<'_> {
             Task::Publish(line) => self.audit.push_str(&line),
             Task::Subscribe(stream, subscriber) => {
                 self.feed();
-                let _ = self
-                    .shared
-                    .streams
-                    .push(Feed::Subscribe(stream, subscriber));
+                let _ = self.shared.streams.push(Feed::Subscribe(stream, subscriber));
             }
             Task::EndStreams => {
                 self.feed();
@@ -206,10 +203,8 @@ impl Hub<'_> {
     /// Hands the lines that were collected to the subscribers.
     fn feed(&mut self) {
         let shared = self.shared;
-        for (stream, lines) in [
-            (Stream::Audit, &mut self.audit),
-            (Stream::Error, &mut self.error),
-        ] {
+        for (stream, lines) in [(Stream::Audit, &mut self.audit), (Stream::Error, &mut self.error)]
+        {
             let mut has_gap = shared.has_gap[stream as usize].swap(false, Ordering::Relaxed);
             let lines = std::mem::take(lines);
             if !lines.is_empty() {
@@ -248,9 +243,7 @@ impl Hub<'_> {
             };
             // Errors that nobody reads are not counted.
             let mut effects = Effects::default();
-            self.shared
-                .stderr
-                .with(|outbox| outbox.push(line, &mut effects));
+            self.shared.stderr.with(|outbox| outbox.push(line, &mut effects));
         }
     }
 }

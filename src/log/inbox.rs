@@ -121,11 +121,7 @@ impl<M: Message> Inbox<M> {
             if is_ready || state.is_closed || until.is_some_and(|until| until <= now) {
                 break;
             }
-            state.sleep = if nap.is_some() {
-                Sleep::Nap
-            } else {
-                Sleep::Sound
-            };
+            state.sleep = if nap.is_some() { Sleep::Nap } else { Sleep::Sound };
             state = match nap.into_iter().chain(until).min() {
                 Some(end) => {
                     let waited = self.arrived.wait_timeout(state, end - now);

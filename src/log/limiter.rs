@@ -97,9 +97,7 @@ mod tests {
     #[test]
     fn each_line_is_either_admitted_or_counted() {
         let limiter = Limiter::default();
-        let admitted = (0..3000)
-            .filter(|_| limiter.admits(Cause::Handshake))
-            .count();
+        let admitted = (0..3000).filter(|_| limiter.admits(Cause::Handshake)).count();
         assert_eq!(10, admitted);
         assert!(limiter.admits(Cause::Refusal), "causes are counted apart");
         let told: Vec<_> = limiter.refill().collect();

@@ -57,10 +57,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            audit: AuditMode::Off,
-            error: true,
-        }
+        Self { audit: AuditMode::Off, error: true }
     }
 }
 
@@ -111,9 +108,7 @@ impl Log {
     pub fn start(settings: Settings, error_is_plain: bool) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         shared.switches.set(settings);
-        shared
-            .error_is_plain
-            .store(error_is_plain, Ordering::Relaxed);
+        shared.error_is_plain.store(error_is_plain, Ordering::Relaxed);
         let start = |name: &str, run: fn(&Shared)| {
             let shared = shared.clone();
             std::thread::Builder::new()
@@ -215,9 +210,7 @@ impl Log {
         event: AuditEvent,
     ) -> Subscription {
         let subscription = Subscription::new(stream, &self.shared.counts);
-        self.shared
-            .inbox
-            .push_pair(Task::Subscribe(stream, subscriber), Task::Audit(event));
+        self.shared.inbox.push_pair(Task::Subscribe(stream, subscriber), Task::Audit(event));
         subscription
     }
 

@@ -36,11 +36,7 @@ pub(super) struct Hold {
 
 impl Hold {
     pub(super) fn new(since: Instant, took: Duration, decide: Decide) -> Self {
-        Self {
-            since,
-            took,
-            decide,
-        }
+        Self { since, took, decide }
     }
 }
 
@@ -116,10 +112,7 @@ impl Outbox {
     /// Adds a line and an answer that waits for it. Where lines can't be written at the moment, the
     /// answer is refused at once.
     pub(super) fn hold(&mut self, line: Line, hold: Hold, now: Instant, effects: &mut Effects) {
-        let mut entry = Entry {
-            line,
-            hold: Some(hold),
-        };
+        let mut entry = Entry { line, hold: Some(hold) };
         if self.trouble.is_some() || self.bytes + entry.size() > MAX_BYTES {
             effects.decisions.extend(entry.refuse(now, true));
             self.trouble(1, "whoever reads it does not keep up", now, effects);
@@ -174,11 +167,7 @@ impl Outbox {
         {
             self.written -= entry.line.text.len();
             self.bytes -= entry.size();
-            if let Some(Entry {
-                line,
-                hold: Some(hold),
-            }) = self.entries.pop_front()
-            {
+            if let Some(Entry { line, hold: Some(hold) }) = self.entries.pop_front() {
                 self.held -= 1;
                 effects.decisions.push(Decision {
                     is_accepted: true,
@@ -254,17 +243,12 @@ impl Outbox {
 
     fn trouble(&mut self, refused: u64, reason: &str, now: Instant, effects: &mut Effects) {
         let trouble = self.trouble.get_or_insert_with(|| {
-            let is_quiet = self
-                .reported
-                .is_some_and(|reported| now < reported + REPORT_INTERVAL);
+            let is_quiet = self.reported.is_some_and(|reported| now < reported + REPORT_INTERVAL);
             if !is_quiet {
                 self.reported = Some(now);
                 effects.report = Some(format!("failed to write to stdout: {reason}"));
             }
-            Trouble {
-                refused: 0,
-                is_reported: !is_quiet,
-            }
+            Trouble { refused: 0, is_reported: !is_quiet }
         });
         trouble.refused += refused;
     }
@@ -278,11 +262,7 @@ impl Entry {
             let waited = now.saturating_duration_since(hold.since);
             self.line.set_response(REFUSED, hold.took + waited);
         }
-        Some(Decision {
-            is_accepted: false,
-            decide: hold.decide,
-            line: self.line.text.clone(),
-        })
+        Some(Decision { is_accepted: false, decide: hold.decide, line: self.line.text.clone() })
     }
 }
 
@@ -402,10 +382,7 @@ mod tests {
         assert_eq!(vec![(0, true)], scene.wrote(1).decided());
         let rest = scene.fill();
         assert_eq!(block[first_two..], rest);
-        assert_eq!(
-            vec![(0, true), (1, true)],
-            scene.wrote(rest.len()).decided()
-        );
+        assert_eq!(vec![(0, true), (1, true)], scene.wrote(rest.len()).decided());
         assert!(scene.outbox.is_empty() && scene.outbox.bytes == 0 && scene.outbox.held == 0);
     }
 
@@ -416,10 +393,7 @@ mod tests {
         assert!(scene.at(899).expire().decided().is_empty());
         assert_eq!(vec![(0, false)], scene.at(900).expire().decided());
         assert!(scene.lines[0].contains("\"code\":503,\"time\":900000000}"));
-        assert_eq!(
-            vec!["failed to write to stdout: nobody reads it"],
-            scene.reports
-        );
+        assert_eq!(vec!["failed to write to stdout: nobody reads it"], scene.reports);
         // From here on nobody has to wait, until something can be written again.
         assert_eq!(vec![(0, false), (2, false)], scene.hold().decided());
         let block = scene.fill();
@@ -435,11 +409,7 @@ mod tests {
         );
         scene.wrote(block.len()).hold();
         assert_eq!(vec![(0, false), (2, false), (1, true)], scene.decided());
-        assert!(
-            scene.reports[1].ends_with("written: 2"),
-            "{:?}",
-            scene.reports
-        );
+        assert!(scene.reports[1].ends_with("written: 2"), "{:?}", scene.reports);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use rustix::{
 };
 
 use super::outbox::{Effects, Outbox};
-use crate::panics::survive;
+use crate::base::panics::survive;
 
 /// What a pipe that has any room takes without waiting, in bytes (`PIPE_BUF`).
 const PIPE_BLOCK: usize = 4096;
@@ -71,10 +71,7 @@ impl Output {
         let mut state = self.lock();
         while state.outbox.is_empty() && !state.is_closed {
             state.is_awaited = true;
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.is_awaited = false;
         !state.outbox.is_empty()

@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::inbox::{Inbox, Message};
-use crate::panics::survive;
+use crate::base::panics::survive;
 
 /// The shortest time between two blocks.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -87,18 +87,13 @@ pub struct Subscription {
 impl Subscription {
     pub(super) fn new(stream: Stream, counts: &Arc<Counts>) -> Self {
         counts.of(stream).fetch_add(1, Ordering::Relaxed);
-        Self {
-            stream,
-            counts: counts.clone(),
-        }
+        Self { stream, counts: counts.clone() }
     }
 
     /// Counts the events in `lines`, which the subscriber is sent.
     pub fn count_events(&self, lines: &[u8]) {
         let events = memchr::memchr_iter(b'\n', lines).count() as u64;
-        self.counts
-            .events(self.stream)
-            .fetch_add(events, Ordering::Relaxed);
+        self.counts.events(self.stream).fetch_add(events, Ordering::Relaxed);
     }
 
     /// Counts a subscriber that is sent away because it does not keep up.
@@ -281,10 +276,7 @@ mod tests {
     #[test]
     fn a_subscriber_sees_what_comes_after_it_and_may_leave() {
         let (early, late, other) = (Reader::default(), Reader::default(), Reader::default());
-        let leaver = Reader {
-            leaves_after: Some(1),
-            ..Reader::default()
-        };
+        let leaver = Reader { leaves_after: Some(1), ..Reader::default() };
         let inbox = Inbox::default();
         line(&inbox, Stream::Audit, "nobody hears this");
         subscribe(&inbox, Stream::Audit, &early);

@@ -119,10 +119,7 @@ impl Metrics {
     /// Counters for about so many threads. More threads share places, which costs time only.
     pub fn new(threads: usize) -> Self {
         let shards = threads.next_power_of_two();
-        Self {
-            shards: (0..shards).map(|_| Shard::default()).collect(),
-            started: Instant::now(),
-        }
+        Self { shards: (0..shards).map(|_| Shard::default()).collect(), started: Instant::now() }
     }
 
     /// Counts a request that has begun; [`request_ends`](Self::request_ends) must follow.
@@ -139,10 +136,7 @@ impl Metrics {
             .unwrap_or(BOUNDS.len());
         add(&shard.events[Event::Request(outcome).place()], 1);
         add(&shard.buckets[bucket], 1);
-        add(
-            &shard.nanos,
-            u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
-        );
+        add(&shard.nanos, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
     /// Counts anything but requests.
@@ -159,9 +153,9 @@ impl Metrics {
     }
 
     fn sum(&self, counter: impl Fn(&Shard) -> &AtomicU64) -> u64 {
-        self.shards.iter().fold(0, |sum, shard| {
-            sum.wrapping_add(counter(shard).load(Ordering::Relaxed))
-        })
+        self.shards
+            .iter()
+            .fold(0, |sum, shard| sum.wrapping_add(counter(shard).load(Ordering::Relaxed)))
     }
 
     /// The page at `now`: what was counted here, and `readings` of what others know. `streams` have
@@ -277,12 +271,8 @@ mod tests {
     use super::*;
 
     fn sample(page: &str, name: &str) -> String {
-        let found = page
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        found
-            .unwrap_or_else(|| panic!("{name} is not in\n{page}"))
-            .to_owned()
+        let found = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        found.unwrap_or_else(|| panic!("{name} is not in\n{page}")).to_owned()
     }
 
     #[test]

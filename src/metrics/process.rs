@@ -11,21 +11,9 @@ pub fn process() -> Vec<Family> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let used = std::thread::available_parallelism().map(usize::from).ok();
     let families = [
-        (
-            "kes_system_num_cpu",
-            "Logical processors of the machine.",
-            cpus(&online).or(used),
-        ),
-        (
-            "kes_system_num_cpu_used",
-            "Logical processors that the process may use.",
-            used,
-        ),
-        (
-            "kes_system_num_threads",
-            "Threads of the process.",
-            field(&status, "Threads"),
-        ),
+        ("kes_system_num_cpu", "Logical processors of the machine.", cpus(&online).or(used)),
+        ("kes_system_num_cpu_used", "Logical processors that the process may use.", used),
+        ("kes_system_num_threads", "Threads of the process.", field(&status, "Threads")),
         (
             "kes_system_mem_heap_used",
             "Bytes of memory in use that are no part of a file: heap and stacks.",
@@ -49,9 +37,7 @@ fn cpus(list: &str) -> Option<usize> {
 
 /// The number after `name:` in the text of `/proc/self/status`.
 fn field(status: &str, name: &str) -> Option<usize> {
-    let value = status
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     value.split_whitespace().next()?.parse().ok()
 }
 

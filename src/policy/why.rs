@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::{Policies, Policy};
-use crate::glob::Effort;
+use crate::base::glob::Effort;
 
 /// Whether a call is allowed, and what decides it. Displayed as one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,17 +60,13 @@ impl fmt::Display for Verdict<'_> {
             Self::Allowed { policy, pattern } => {
                 write!(f, "allowed: policy {policy:?} has the path {pattern:?}")
             }
-            Self::Refused {
-                policy,
-                nearest: Some(nearest),
-            } => write!(
+            Self::Refused { policy, nearest: Some(nearest) } => write!(
                 f,
                 "refused: no path of policy {policy:?} matches, the nearest is {nearest:?}"
             ),
-            Self::Refused {
-                policy,
-                nearest: None,
-            } => write!(f, "refused: policy {policy:?} has no paths"),
+            Self::Refused { policy, nearest: None } => {
+                write!(f, "refused: policy {policy:?} has no paths")
+            }
         }
     }
 }
@@ -101,19 +97,13 @@ impl Policy {
     /// Whether the policy, which is called `name`, allows a request to `path`, and why.
     pub fn why<'a>(&'a self, name: &'a str, path: &str) -> Verdict<'a> {
         if let Some(pattern) = self.find(path) {
-            return Verdict::Allowed {
-                policy: name,
-                pattern: pattern.as_str(),
-            };
+            return Verdict::Allowed { policy: name, pattern: pattern.as_str() };
         }
         // The last of equals wins in `max_by_key`, so they are looked at from the end.
         let mut effort = Effort::ONE_NAME;
         let paths = self.paths.iter().rev();
         let nearest = paths.max_by_key(|pattern| pattern.reach(path, &mut effort));
-        Verdict::Refused {
-            policy: name,
-            nearest: nearest.map(|pattern| pattern.as_str()),
-        }
+        Verdict::Refused { policy: name, nearest: nearest.map(|pattern| pattern.as_str()) }
     }
 }
 
@@ -122,7 +112,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::glob::Pattern;
+    use crate::base::glob::Pattern;
 
     /// Root is `root`, `gate` is a TLS proxy; `app` has two patterns, `idle` none, the policy of
     /// `lost` is gone.
@@ -145,11 +135,7 @@ mod tests {
             for path in ["", "/", "/version", "/v1/key/create/app-1", "/v1/log/a/b"] {
                 let verdict = policies.why(identity, path);
                 let allowed = policies.allows(identity, path);
-                assert_eq!(
-                    allowed,
-                    verdict.is_allowed(),
-                    "{identity} {path}: {verdict}"
-                );
+                assert_eq!(allowed, verdict.is_allowed(), "{identity} {path}: {verdict}");
                 let word = if allowed { "allowed: " } else { "refused: " };
                 assert!(verdict.to_string().starts_with(word), "{verdict}");
             }
@@ -162,16 +148,8 @@ mod tests {
         for (identity, path, text) in [
             ("root", "/x", "allowed: the identity is root"),
             ("", "/x", "refused: the client has no identity"),
-            (
-                "gate",
-                "/x",
-                "refused: the identity is a TLS proxy, which has no rights of its own",
-            ),
-            (
-                "stranger",
-                "/x",
-                "refused: the identity is assigned to no policy",
-            ),
+            ("gate", "/x", "refused: the identity is a TLS proxy, which has no rights of its own"),
+            ("stranger", "/x", "refused: the identity is assigned to no policy"),
             ("lost", "/x", "refused: policy \"gone\" does not exist"),
             (
                 "app",

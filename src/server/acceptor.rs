@@ -18,7 +18,7 @@ use super::{
     Server,
     connection::{Connection, Transport},
 };
-use crate::{log::Cause, metrics::Event, panics::survive};
+use crate::{base::panics::survive, log::Cause, metrics::Event};
 
 /// A client that has sent nothing for so long is asked whether it is there, so often and so many times.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -70,11 +70,7 @@ impl Acceptor {
                     survive(|| accept_all(&server, &listener, service, &is_ending));
                 }
             })?;
-        Ok(Self {
-            listener,
-            is_ending,
-            thread,
-        })
+        Ok(Self { listener, is_ending, thread })
     }
 
     /// Refuses new connections from now on.
@@ -131,16 +127,10 @@ fn accept_all(server: &Server, listener: &TcpListener, service: Service, is_endi
 /// Whether one more connection may be open. If not, the log and the metrics hear of it.
 fn has_room(server: &Server, service: Service) -> bool {
     let (open, limit, what) = match service {
-        Service::Api => (
-            server.registry.len(),
-            server.max_connections(),
-            "connections (limits.connections)",
-        ),
-        Service::Probe => (
-            server.registry.probes(),
-            PROBE_CONNECTIONS,
-            "connections for probes",
-        ),
+        Service::Api => {
+            (server.registry.len(), server.max_connections(), "connections (limits.connections)")
+        }
+        Service::Probe => (server.registry.probes(), PROBE_CONNECTIONS, "connections for probes"),
     };
     let has_room = open < limit;
     if !has_room {
@@ -173,7 +163,5 @@ fn take(
         let generation = state.trust_generation;
         Connection::new(token, socket, address, transport, generation, server)
     });
-    connection
-        .register(server)
-        .inspect_err(|_| server.registry.remove(connection.token))
+    connection.register(server).inspect_err(|_| server.registry.remove(connection.token))
 }

@@ -2,7 +2,7 @@
 //! wrong with the call, so that no policy helps.
 
 use super::routes::{self, Argument, Route};
-use crate::{
+use crate::base::{
     glob,
     name::{self, Unsafe},
 };
@@ -60,11 +60,8 @@ fn missing(route: &Route, names: &str) -> Option<String> {
         Err(Unsafe::Empty) => Some(format!("the request names no {what}")),
         Err(why) => Some(format!("the name of the {what} {why}")),
     };
-    let check_identity = |identity: &str| {
-        identity
-            .is_empty()
-            .then(|| "the request names no identity".to_owned())
-    };
+    let check_identity =
+        |identity: &str| identity.is_empty().then(|| "the request names no identity".to_owned());
     match route.argument {
         Argument::None | Argument::Pattern => None,
         Argument::KeyName => check("key", names),
@@ -99,7 +96,7 @@ mod tests {
 
     use super::{super::routes::ROUTES, *};
     use crate::{
-        glob::Pattern,
+        base::glob::Pattern,
         policy::{Policies, Policy, Verdict},
     };
 
@@ -154,11 +151,7 @@ mod tests {
     /// Every call of every route with the nasty names, and with long ones.
     fn calls() -> Vec<(&'static Route, String)> {
         let long = [250, 255, 256, 300, 4000].map(|count| "*".repeat(count));
-        let names: Vec<&str> = NASTY
-            .iter()
-            .copied()
-            .chain(long.iter().map(|n| &**n))
-            .collect();
+        let names: Vec<&str> = NASTY.iter().copied().chain(long.iter().map(|n| &**n)).collect();
         let mut calls = Vec::new();
         for route in ROUTES {
             match route.argument {
@@ -166,21 +159,15 @@ mod tests {
                 Argument::PolicyAndIdentity => {
                     for (at, name) in names.iter().enumerate() {
                         let other = names[names.len() - 1 - at];
-                        for names in [
-                            format!("{name}/a"),
-                            format!("a/{name}"),
-                            format!("{name}/{other}"),
-                        ] {
+                        for names in
+                            [format!("{name}/a"), format!("a/{name}"), format!("{name}/{other}")]
+                        {
                             calls.push((route, format!("{}{names}", route.path)));
                         }
                     }
                 }
                 _ => {
-                    calls.extend(
-                        names
-                            .iter()
-                            .map(|name| (route, format!("{}{name}", route.path))),
-                    );
+                    calls.extend(names.iter().map(|name| (route, format!("{}{name}", route.path))));
                     calls.push((route, route.path.trim_end_matches('/').to_owned()));
                 }
             }
@@ -213,10 +200,7 @@ mod tests {
             let is_yaml = granit_parser::Parser::new_from_str(&shown)
                 .any(|event| matches!(event, Ok((Event::Scalar(text, ..), _)) if *text == pattern));
             assert!(is_yaml, "{shown}");
-            assert!(
-                verdict(&pattern, &route.slashed(&path)),
-                "{path:?}: {pattern:?}"
-            );
+            assert!(verdict(&pattern, &route.slashed(&path)), "{path:?}: {pattern:?}");
         }
         assert!(advised > 500, "{advised}");
     }
@@ -230,16 +214,9 @@ mod tests {
             if route.argument == Argument::Pattern || pattern == route.pattern {
                 continue;
             }
-            assert!(
-                !verdict(&pattern, &format!("{path}x")),
-                "{path:?}: {pattern:?}"
-            );
+            assert!(!verdict(&pattern, &format!("{path}x")), "{path:?}: {pattern:?}");
             let other = path.replace(['*', '?'], "x");
-            assert_eq!(
-                other == path,
-                verdict(&pattern, &other),
-                "{path:?}: {pattern:?}"
-            );
+            assert_eq!(other == path, verdict(&pattern, &other), "{path:?}: {pattern:?}");
         }
     }
 
@@ -248,15 +225,9 @@ mod tests {
         for (path, advice) in [
             ("/v1/key/create/", "the request names no key"),
             ("/v1/key/create", "the request names no key"),
-            (
-                "/v1/key/generate/..",
-                "the name of the key means a directory",
-            ),
+            ("/v1/key/generate/..", "the name of the key means a directory"),
             ("/v1/key/delete/a\\b", "the name of the key contains '\\'"),
-            (
-                "/v1/key/delete/a\nb",
-                "the name of the key contains a control character",
-            ),
+            ("/v1/key/delete/a\nb", "the name of the key contains a control character"),
             ("/v1/policy/read/", "the request names no policy"),
             ("/v1/identity/assign//a", "the request names no policy"),
             ("/v1/identity/assign/a/", "the request names no identity"),
@@ -264,11 +235,7 @@ mod tests {
             ("/v1/key/create/a/b", "no API has this path"),
             ("/v1/key/crate/a", "no API has this path"),
         ] {
-            assert_eq!(
-                Advice::Mend(advice.to_owned()),
-                Advice::for_call(path),
-                "{path}"
-            );
+            assert_eq!(Advice::Mend(advice.to_owned()), Advice::for_call(path), "{path}");
         }
         let long = format!("/v1/key/create/{}", "a".repeat(256));
         let advice = "the name of the key is longer than 255 bytes".to_owned();
@@ -285,11 +252,7 @@ mod tests {
             ("/v1/policy/list/[ab]", "/v1/policy/list/*"),
             ("/v1/identity/list/a?", "/v1/identity/list/*"),
         ] {
-            assert_eq!(
-                Advice::Add(pattern.to_owned()),
-                Advice::for_call(path),
-                "{path}"
-            );
+            assert_eq!(Advice::Add(pattern.to_owned()), Advice::for_call(path), "{path}");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::Server;
-use crate::panics::survive;
+use crate::base::panics::survive;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -17,10 +17,7 @@ pub(super) fn start(server: &Arc<Server>, has_probe: bool) -> io::Result<()> {
     every(server, "sweeper", INTERVAL, |server, now| {
         server.log.report_left_out();
         let millis = server.millis(now);
-        for connection in server
-            .registry
-            .select(|connection| connection.is_due(millis))
-        {
+        for connection in server.registry.select(|connection| connection.is_due(millis)) {
             connection.on_deadline(server, now);
         }
         for notice in server.store.notices() {
@@ -46,18 +43,15 @@ fn every(
     action: impl Fn(&Server, Instant) + Send + 'static,
 ) -> io::Result<()> {
     let server = Arc::downgrade(server);
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .stack_size(256 * 1024)
-        .spawn(move || {
-            loop {
-                match server.upgrade() {
-                    // There is a next time.
-                    Some(server) => drop(survive(|| action(&server, Instant::now()))),
-                    None => return,
-                }
-                std::thread::sleep(interval);
+    std::thread::Builder::new().name(name.to_owned()).stack_size(256 * 1024).spawn(move || {
+        loop {
+            match server.upgrade() {
+                // There is a next time.
+                Some(server) => drop(survive(|| action(&server, Instant::now()))),
+                None => return,
             }
-        })?;
+            std::thread::sleep(interval);
+        }
+    })?;
     Ok(())
 }

@@ -28,11 +28,7 @@ impl Banner<'_> {
     /// # Errors
     /// If `out` can't be written to.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let (on, off) = if self.is_coloured {
-            ("\x1b[34m", "\x1b[0m")
-        } else {
-            ("", "")
-        };
+        let (on, off) = if self.is_coloured { ("\x1b[34m", "\x1b[0m") } else { ("", "") };
         let label = |name: &str| format!("{on}{name:<10}{off}");
         let port = self.address.port();
         let endpoints: Vec<_> = self
@@ -41,27 +37,13 @@ impl Banner<'_> {
             .map(|ip| format!("https://{}", SocketAddr::new(*ip, port)))
             .collect();
         for (row, pair) in endpoints.chunks(2).enumerate() {
-            let start = if row == 0 {
-                label("Endpoint:")
-            } else {
-                " ".repeat(10)
-            };
-            let line: String = pair
-                .iter()
-                .map(|e| format!("{e:<ENDPOINT_WIDTH$}"))
-                .collect();
+            let start = if row == 0 { label("Endpoint:") } else { " ".repeat(10) };
+            let line: String = pair.iter().map(|e| format!("{e:<ENDPOINT_WIDTH$}")).collect();
             writeln!(out, "{start}{}", line.trim_end())?;
         }
         let is_identity = self.root.len() == 64
-            && self
-                .root
-                .bytes()
-                .all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-        let root = if is_identity {
-            self.root
-        } else {
-            "_     [ disabled ]"
-        };
+            && self.root.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+        let root = if is_identity { self.root } else { "_     [ disabled ]" };
         writeln!(out, "\n{}{root}", label("Root:"))?;
         let auth = match self.checks_certificates {
             true => "on    [ only clients with trusted certificates can connect ]",

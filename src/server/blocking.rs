@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::failure::Failure;
-use crate::panics::survive;
+use crate::base::panics::survive;
 
 /// Stack of a key store thread, in bytes.
 const STACK: usize = 256 * 1024;
@@ -42,11 +42,7 @@ impl Pool {
                 .stack_size(STACK)
                 .spawn(move || run(&receiver))?;
         }
-        Ok(Self {
-            jobs,
-            queued: Arc::default(),
-            limit,
-        })
+        Ok(Self { jobs, queued: Arc::default(), limit })
     }
 
     /// Jobs that wait or run.

@@ -19,7 +19,7 @@ use super::{
     pending::{Answer, Claim, Delivery, Pending},
     pipeline::{HEAD_START, StoreUse},
 };
-use crate::{deadline::Deadline, http::reply::Reply, keystore::KeyName};
+use crate::{base::deadline::Deadline, http::reply::Reply, keystore::KeyName};
 
 /// Changes of one name that may wait: a name that takes long must leave room for all others.
 const MAX_PARKED: usize = 128;
@@ -64,10 +64,7 @@ impl Changes {
     fn enter(&self, order: Order) -> Result<Option<Order>, Order> {
         match self.lock().entry(order.change.name.clone()) {
             Entry::Vacant(entry) => {
-                entry.insert(Line {
-                    running: order.claim.clone(),
-                    parked: VecDeque::new(),
-                });
+                entry.insert(Line { running: order.claim.clone(), parked: VecDeque::new() });
                 Ok(Some(order))
             }
             Entry::Occupied(entry) if entry.get().parked.len() >= MAX_PARKED => Err(order),
@@ -144,13 +141,7 @@ impl Server {
 
     fn carry_out(&self, order: Order) {
         let server = self.me();
-        let Order {
-            change: Change { name, task, job },
-            claim,
-            address,
-            deadline,
-            permit,
-        } = order;
+        let Order { change: Change { name, task, job }, claim, address, deadline, permit } = order;
         self.pool.submit(permit, move || {
             let Some(server) = server.upgrade() else {
                 return;

@@ -3,10 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    deadline::Deadline,
+    base::{deadline::Deadline, secret::Secret},
     keystore::{Error, KeyName, KeyStore},
     metrics::{Event, Metrics, Outcome},
-    secret::Secret,
 };
 
 /// Counts how the calls of a key store end. Asking for its status does not count.

@@ -10,8 +10,7 @@ use std::{
 
 use super::{Server, connection::Address, failure::Failure, pending::Delivery, routes::Route};
 use crate::{
-    clock,
-    deadline::Deadline,
+    base::{clock, deadline::Deadline},
     http::reply::Reply,
     log::{AuditEvent, Log, Stream, Subscriber, Subscription},
     metrics::{self, Metrics},
@@ -50,9 +49,7 @@ impl Exchange {
         identity: &Arc<str>,
         now: Instant,
     ) -> Self {
-        let metrics = route
-            .is_none_or(Route::is_metered)
-            .then_some(server.metrics);
+        let metrics = route.is_none_or(Route::is_metered).then_some(server.metrics);
         if let Some(metrics) = metrics {
             metrics.request_begins();
         }

@@ -105,19 +105,16 @@ impl Failure {
             Self::NoSuchPath => (404, "404 page not found\n".into()),
             Self::Moved(_) => (301, "".into()),
             Self::MethodNotAllowed(_) => (405, "Method Not Allowed".into()),
-            Self::PathMismatch(pattern) => (
-                400,
-                format!("request URL path does not match API pattern: {pattern}").into(),
-            ),
+            Self::PathMismatch(pattern) => {
+                (400, format!("request URL path does not match API pattern: {pattern}").into())
+            }
             Self::Prohibited => (403, "prohibited by policy".into()),
-            Self::Distrusted => (
-                403,
-                "client certificate has expired or is no longer trusted".into(),
-            ),
-            Self::TooManyIdentities => (
-                400,
-                "too many identities: more than one certificate is present".into(),
-            ),
+            Self::Distrusted => {
+                (403, "client certificate has expired or is no longer trusted".into())
+            }
+            Self::TooManyIdentities => {
+                (400, "too many identities: more than one certificate is present".into())
+            }
             Self::NoClientCertificate => (400, "no client certificate is present".into()),
             Self::TooManyClientCertificates => {
                 (400, "too many client certificates are present".into())
@@ -132,10 +129,9 @@ impl Failure {
             }
             Self::Identity(Refusal::NoIdentity) => (400, "identity is unknown".into()),
             Self::Identity(Refusal::Root) => (400, "identity is root".into()),
-            Self::Identity(Refusal::Proxy) => (
-                400,
-                "identity is a TLS proxy, which can't have a policy".into(),
-            ),
+            Self::Identity(Refusal::Proxy) => {
+                (400, "identity is a TLS proxy, which can't have a policy".into())
+            }
             Self::Identity(Refusal::Caller) => {
                 (403, "identity cannot assign policy to itself".into())
             }
@@ -167,10 +163,7 @@ impl Failure {
             message: &'a str,
         }
         let (status, message) = self.answer();
-        let mut reply = Reply {
-            status,
-            ..Reply::empty()
-        };
+        let mut reply = Reply { status, ..Reply::empty() };
         match self {
             Self::Moved(path) => reply.header = Some(("Location", path.clone())),
             Self::NoSuchPath => {

@@ -14,9 +14,7 @@ pub(super) fn assign(call: &Call<'_>) -> Result<Outcome, Failure> {
     let (policy, identity) = call.argument.split_once('/').unwrap_or_default();
     let policy = policy_name(policy)?;
     call.change_policies(|policies| {
-        policies
-            .assign(identity, policy, call.identity)
-            .map_err(Failure::Identity)
+        policies.assign(identity, policy, call.identity).map_err(Failure::Identity)
     })
 }
 
@@ -26,12 +24,7 @@ pub(super) fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
     let policies = &state.policies;
     let found = call.select(policies.assigned().map(|(identity, _)| identity))?;
     let policy = |identity| Some((identity, policies.policy_name_of(identity)?));
-    json(
-        &found
-            .into_iter()
-            .filter_map(policy)
-            .collect::<BTreeMap<_, _>>(),
-    )
+    json(&found.into_iter().filter_map(policy).collect::<BTreeMap<_, _>>())
 }
 
 /// `DELETE /v1/identity/forget/<identity>`

@@ -8,12 +8,11 @@ use super::{
     pipeline::select,
 };
 use crate::{
+    base::{deadline::Deadline, secret::Secret},
     crypto::{BASE64, MasterKey, Text, ciphertext, stored},
-    deadline::Deadline,
     http::reply::Reply,
     keystore::KeyName,
     log::Cause,
-    secret::Secret,
 };
 use base64::Engine as _;
 use serde::{
@@ -27,19 +26,15 @@ const DATA_KEY: usize = 32;
 /// `POST /v1/key/create/<name>`
 pub(super) fn create(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
-    Ok(Outcome::change(
-        name,
-        Task::Create,
-        |server, name, deadline| {
-            let key = MasterKey::generate().map_err(|e| {
-                server.log.error_from_outside(Cause::Failure, || {
-                    format!("failed to create key {:?}: {e}", name.as_str())
-                });
-                Failure::Internal("failed to generate a random key")
-            })?;
-            store(server, name, &key, deadline)
-        },
-    ))
+    Ok(Outcome::change(name, Task::Create, |server, name, deadline| {
+        let key = MasterKey::generate().map_err(|e| {
+            server.log.error_from_outside(Cause::Failure, || {
+                format!("failed to create key {:?}: {e}", name.as_str())
+            });
+            Failure::Internal("failed to generate a random key")
+        })?;
+        store(server, name, &key, deadline)
+    }))
 }
 
 /// `POST /v1/key/import/<name>`
@@ -47,11 +42,9 @@ pub(super) fn import(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
     let [bytes] = members(call.body, ["bytes"])?;
     let key = MasterKey::from_bytes(bytes.expose()).ok_or(Failure::InvalidKey)?;
-    Ok(Outcome::change(
-        name,
-        Task::Create,
-        move |server, name, deadline| store(server, name, &key, deadline),
-    ))
+    Ok(Outcome::change(name, Task::Create, move |server, name, deadline| {
+        store(server, name, &key, deadline)
+    }))
 }
 
 /// Nothing is cached here: a key that is not durable yet must not encrypt anything.
@@ -73,18 +66,14 @@ fn store(
 /// `DELETE /v1/key/delete/<name>`
 pub(super) fn delete(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
-    Ok(Outcome::change(
-        name,
-        Task::Delete,
-        |server, name, deadline| {
-            server.cache.remove(name);
-            let deleted = server.store.delete(name, deadline);
-            // Once more: a request may have fetched the key between the two lines above.
-            server.cache.remove(name);
-            deleted.map_err(|e| server.key_store_failure(&e, Task::Delete, Some(name)))?;
-            Ok(Reply::empty())
-        },
-    ))
+    Ok(Outcome::change(name, Task::Delete, |server, name, deadline| {
+        server.cache.remove(name);
+        let deleted = server.store.delete(name, deadline);
+        // Once more: a request may have fetched the key between the two lines above.
+        server.cache.remove(name);
+        deleted.map_err(|e| server.key_store_failure(&e, Task::Delete, Some(name)))?;
+        Ok(Reply::empty())
+    }))
 }
 
 /// `POST /v1/key/generate/<name>`
@@ -94,10 +83,7 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Outcome, Failure> {
     Ok(Outcome::key(name, context, |key, [context]| {
         let data_key = Secret::random(DATA_KEY).map_err(|_| NO_RANDOMNESS)?;
         let sealed = seal(key, &data_key, &context)?;
-        Ok(object(&[
-            ("plaintext", data_key.expose()),
-            ("ciphertext", &sealed),
-        ]))
+        Ok(object(&[("plaintext", data_key.expose()), ("ciphertext", &sealed)]))
     }))
 }
 
@@ -169,9 +155,7 @@ fn object(members: &[(&str, &[u8])]) -> Reply {
 /// base64 are skipped (`api.md` 1.3).
 fn members<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[Secret; N], Failure> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    Members(names)
-        .deserialize(&mut json)
-        .map_err(|_| Failure::InvalidJson)
+    Members(names).deserialize(&mut json).map_err(|_| Failure::InvalidJson)
 }
 
 /// Reads the members with these names into an array in the same order.
@@ -199,11 +183,7 @@ impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = std::array::from_fn(|_| Secret::new(Vec::new()));
         while let Some(member) = map.next_key::<Text<'de>>()? {
-            match self
-                .0
-                .iter()
-                .position(|name| name.eq_ignore_ascii_case(member.as_str()))
-            {
+            match self.0.iter().position(|name| name.eq_ignore_ascii_case(member.as_str())) {
                 Some(at) => {
                     let text = map.next_value::<Text<'de>>()?;
                     found[at] =
@@ -232,22 +212,14 @@ mod tests {
 
     fn texts(body: &str) -> Option<Vec<Vec<u8>>> {
         let members = members(body.as_bytes(), ["plaintext", "context"]).ok()?;
-        Some(
-            members
-                .iter()
-                .map(|member| member.expose().to_vec())
-                .collect(),
-        )
+        Some(members.iter().map(|member| member.expose().to_vec()).collect())
     }
 
     #[test]
     fn bodies_are_read_as_the_clients_write_them() {
         let ab = Some(vec![b"a".to_vec(), b"b".to_vec()]);
         assert_eq!(ab, texts(r#"{"plaintext":"YQ==","context":"Yg=="}"#));
-        assert_eq!(
-            ab,
-            texts(r#"{"PlainText":"YQ==","CONTEXT":"Yg==","x":[{"y":1}]} trailing"#)
-        );
+        assert_eq!(ab, texts(r#"{"PlainText":"YQ==","CONTEXT":"Yg==","x":[{"y":1}]} trailing"#));
         assert_eq!(ab, texts(r#"{"plaintext":"Y\nQ=\r=","context":"Yg=="}"#));
         // Go ignores what is left over in the last character.
         assert_eq!(ab, texts(r#"{"plaintext":"YR==","context":"Yh=="}"#));

@@ -24,9 +24,9 @@ use super::{
     wanted,
 };
 use crate::{
+    base::deadline::Deadline,
     config::{self, Config, Flags, KeyStoreConfig, Review},
     crypto::{MasterKey, stored},
-    deadline::Deadline,
     keystore::{
         self, KeyName, KeyStore, Start, fs::Fs, keysecure::KeySecure, mem::Mem, vault::Vault,
     },
@@ -164,10 +164,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     room::raise_descriptor_limit();
     let listeners = Listeners {
         api: listen(config.address, "--addr")?,
-        probe: config
-            .probe
-            .map(|address| listen(address, "probe.address"))
-            .transpose()?,
+        probe: config.probe.map(|address| listen(address, "probe.address")).transpose()?,
     };
     if !options.quiet {
         let banner = Banner {
@@ -184,13 +181,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
     // Lives as long as the process, so that no request has to count references to it.
     let log: &'static Log = Box::leak(Box::new(log));
     log_panics(log);
-    let workers = std::thread::available_parallelism()
-        .map_or(2, usize::from)
-        .max(2);
-    let limits = Limits {
-        workers,
-        connections: room::connections(config.connections),
-    };
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+    let limits = Limits { workers, connections: room::connections(config.connections) };
     let expiry = config.cache.into();
     let (server, threads) =
         Server::start(listeners, limits, state, expiry, store, log).map_err(Error::System)?;
@@ -231,13 +223,8 @@ fn is_coloured() -> bool {
 
 /// No core file and no debugger of the same user shall see the keys.
 fn protect_memory() {
-    let _ = rustix::process::setrlimit(
-        Resource::Core,
-        Rlimit {
-            current: Some(0),
-            maximum: Some(0),
-        },
-    );
+    let _ =
+        rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
@@ -265,18 +252,11 @@ pub(crate) fn open_key_store(
         }
         KeyStoreConfig::Vault(settings) => {
             let what = format!("Authenticating to Hashicorp Vault '{}'", settings.endpoint);
-            opened(Some(what), quiet, || {
-                Ok(Arc::new(Vault::open(settings, start)?))
-            })
+            opened(Some(what), quiet, || Ok(Arc::new(Vault::open(settings, start)?)))
         }
         KeyStoreConfig::KeySecure(settings) => {
-            let what = format!(
-                "Authenticating to Gemalto KeySecure '{}'",
-                settings.endpoint
-            );
-            opened(Some(what), quiet, || {
-                Ok(Arc::new(KeySecure::open(settings, start)?))
-            })
+            let what = format!("Authenticating to Gemalto KeySecure '{}'", settings.endpoint);
+            opened(Some(what), quiet, || Ok(Arc::new(KeySecure::open(settings, start)?)))
         }
     }
 }
@@ -327,16 +307,10 @@ fn create_key(name: &KeyName, store: &dyn KeyStore) -> Result<(), Error> {
 /// A panic is a bug: the log says where, and not with which values.
 fn log_panics(log: &'static Log) {
     std::panic::set_hook(Box::new(move |panic| {
-        let place = panic
-            .location()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current();
         log.error_from_outside(Cause::Panic, || {
-            format!(
-                "panic in thread {} at {place}",
-                thread.name().unwrap_or("?")
-            )
+            format!("panic in thread {} at {place}", thread.name().unwrap_or("?"))
         });
     }));
 }

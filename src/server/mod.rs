@@ -176,11 +176,8 @@ impl Server {
             .probe
             .map(|probe| Acceptor::start(&server, probe, Service::Probe))
             .transpose()?;
-        let threads = Threads {
-            api: Acceptor::start(&server, listeners.api, Service::Api)?,
-            probe,
-            workers,
-        };
+        let threads =
+            Threads { api: Acceptor::start(&server, listeners.api, Service::Api)?, probe, workers };
         Ok((server, threads))
     }
 
@@ -195,8 +192,7 @@ impl Server {
             for round in 0_u32.. {
                 // Again now and then: a worker may have been busy with one that is idle since.
                 if round % 10 == 0 {
-                    self.registry
-                        .for_each(|connection| connection.drain(self, false));
+                    self.registry.for_each(|connection| connection.drain(self, false));
                 }
                 if is_done() || Instant::now() >= until {
                     return;
@@ -205,17 +201,13 @@ impl Server {
             }
         };
         let only_streams = || self.registry.count(Connection::only_streams);
-        wait_for(
-            &|| self.registry.len() <= only_streams(),
-            until - patience / 4,
-        );
+        wait_for(&|| self.registry.len() <= only_streams(), until - patience / 4);
         self.log.end_streams();
         wait_for(&|| self.registry.len() == 0, until);
         if let Some(probe) = threads.probe {
             probe.stop();
         }
-        self.registry
-            .for_each(|connection| connection.drain(self, true));
+        self.registry.for_each(|connection| connection.drain(self, true));
         let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
         // A worker that is still busy ends with the process.
         let until = Instant::now() + WORKER_PATIENCE;
@@ -238,10 +230,7 @@ impl Server {
     /// Puts what `change` makes of the state in its place. Requests that begin from now on see it
     /// whole; those that run go on with the one they have. Nothing changes if `change` fails.
     fn change_state<T, E>(&self, change: impl FnOnce(&mut State) -> Result<T, E>) -> Result<T, E> {
-        let _writer = self
-            .state_writer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _writer = self.state_writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = State::clone(&self.state());
         let done = change(&mut state)?;
         self.state.store(Arc::new(state));
@@ -284,12 +273,9 @@ impl Server {
             _ => epoll::EventFlags::IN | epoll::EventFlags::RDHUP,
         };
         let token = epoll::EventData::new_u64(connection.token);
-        if let Err(e) = epoll::modify(
-            &self.epoll,
-            socket,
-            token,
-            wanted | epoll::EventFlags::ONESHOT,
-        ) {
+        if let Err(e) =
+            epoll::modify(&self.epoll, socket, token, wanted | epoll::EventFlags::ONESHOT)
+        {
             // The sweeper ends the connection at its deadline.
             self.log.error_from_outside(Cause::Connection, || {
                 format!("failed to watch a connection: {e}")

@@ -6,7 +6,7 @@ use rustls::Error as TlsError;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::State;
-use crate::{identity, words};
+use crate::{identity, tls::words};
 
 /// Who is at the other end, found once per handshake.
 #[derive(Clone)]
@@ -88,12 +88,7 @@ fn describe(der: &[u8]) -> String {
     const MAX_SUBJECT: usize = 100;
     let subject = identity::subject(der).map_or_else(
         |_| "subject unreadable".to_owned(),
-        |subject| {
-            format!(
-                "{:?}",
-                subject.chars().take(MAX_SUBJECT).collect::<String>()
-            )
-        },
+        |subject| format!("{:?}", subject.chars().take(MAX_SUBJECT).collect::<String>()),
     );
     match identity::of_certificate(der) {
         Ok(identity) => format!("{subject}, identity {identity}"),

@@ -84,34 +84,22 @@ enum Waits {
 impl Pending {
     /// Waits for a key, to do this with it.
     pub(super) fn for_key(exchange: Exchange, then: KeyUse) -> Self {
-        Self {
-            deadline: exchange.deadline.instant(),
-            waits: Waits::Key(exchange, then, None),
-        }
+        Self { deadline: exchange.deadline.instant(), waits: Waits::Key(exchange, then, None) }
     }
 
     /// Waits for names.
     pub(super) fn for_names(exchange: Exchange) -> Self {
-        Self {
-            deadline: exchange.deadline.instant(),
-            waits: Waits::Names(exchange, None),
-        }
+        Self { deadline: exchange.deadline.instant(), waits: Waits::Names(exchange, None) }
     }
 
     /// Waits until `deadline` for the job that has this claim, too.
     pub(super) fn for_change(claim: Claim, deadline: Instant) -> Self {
-        Self {
-            deadline,
-            waits: Waits::Change(claim, None),
-        }
+        Self { deadline, waits: Waits::Change(claim, None) }
     }
 
     /// Holds `reply` until its audit line is written.
     pub(super) fn for_line(exchange: Exchange, reply: Reply) -> Self {
-        Self {
-            deadline: Instant::now() + HOLD_TIMEOUT,
-            waits: Waits::Line(exchange, reply, None),
-        }
+        Self { deadline: Instant::now() + HOLD_TIMEOUT, waits: Waits::Line(exchange, reply, None) }
     }
 
     /// What it holds, in bytes.

@@ -20,10 +20,13 @@ use super::{
     routes::{self, Access, Argument, Route},
 };
 use crate::{
+    base::{
+        deadline::Deadline,
+        glob::{Effort, Pattern},
+        secret::Secret,
+    },
     cache::Lookup,
     crypto::{MasterKey, stored},
-    deadline::Deadline,
-    glob::{Effort, Pattern},
     http::{
         Method,
         head::{Head, clean, is_clean},
@@ -32,7 +35,6 @@ use crate::{
     keystore::{self, KeyName},
     log::{Cause, Stream},
     policy::Policies,
-    secret::Secret,
 };
 
 /// The longest pattern of a list, in bytes.
@@ -196,11 +198,7 @@ impl Server {
     ) -> Admission {
         if !is_clean(&head.path) && !names_a_dot(&head.path) {
             let cleaned = clean(&head.path);
-            let query = head
-                .query
-                .as_ref()
-                .map(|query| format!("?{query}"))
-                .unwrap_or_default();
+            let query = head.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
             // Neither audited nor counted.
             let reply = Failure::Moved(escape(&cleaned) + &query).reply();
             return Admission::Answered(reply, false);
@@ -445,14 +443,7 @@ fn names_a_dot(path: &str) -> bool {
 /// Escapes a path for a `Location` header.
 fn escape(path: &str) -> String {
     use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-    const UNSAFE: &AsciiSet = &CONTROLS
-        .add(b' ')
-        .add(b'"')
-        .add(b'%')
-        .add(b'<')
-        .add(b'>')
-        .add(b'?')
-        .add(b'#')
-        .add(b'\\');
+    const UNSAFE: &AsciiSet =
+        &CONTROLS.add(b' ').add(b'"').add(b'%').add(b'<').add(b'>').add(b'?').add(b'#').add(b'\\');
     utf8_percent_encode(path, UNSAFE).to_string()
 }

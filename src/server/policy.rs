@@ -6,7 +6,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Call, Outcome, failure::Failure};
-use crate::{glob::Pattern, http::reply::Reply, name, policy::Policy};
+use crate::{
+    base::{glob::Pattern, name},
+    http::reply::Reply,
+    policy::Policy,
+};
 
 /// `POST /v1/policy/write/<name>`
 pub(super) fn write(call: &Call<'_>) -> Result<Outcome, Failure> {
@@ -80,9 +84,5 @@ fn parse(body: &[u8]) -> Result<Policy, Failure> {
     }
     let pattern = |path: Option<String>| Pattern::parse(&path.unwrap_or_default());
     let paths = paths.unwrap_or_default().into_iter().map(pattern);
-    Ok(Policy {
-        paths: paths
-            .collect::<Result<_, _>>()
-            .map_err(|_| Failure::InvalidJson)?,
-    })
+    Ok(Policy { paths: paths.collect::<Result<_, _>>().map_err(|_| Failure::InvalidJson)? })
 }

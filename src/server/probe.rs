@@ -13,7 +13,7 @@ use std::{
 
 use super::{Server, failure::Failure, status};
 use crate::{
-    deadline::Deadline,
+    base::deadline::Deadline,
     http::{Method, head::Head, reply::Reply},
 };
 
@@ -47,10 +47,7 @@ pub(super) fn answer(server: &Server, head: &Head) -> Reply {
         },
         (None, _) => Failure::NoSuchPath.reply(),
     };
-    Reply {
-        announces_trailers: false,
-        ..reply
-    }
+    Reply { announces_trailers: false, ..reply }
 }
 
 fn ready(server: &Server) -> Reply {
@@ -96,8 +93,7 @@ impl Health {
 
     /// Whether the key store was fine when it was asked last.
     pub(super) fn is_fit(&self) -> bool {
-        self.status()
-            .is_some_and(|status| status.unfit_since.is_none())
+        self.status().is_some_and(|status| status.unfit_since.is_none())
     }
 
     /// Why the server is not fit to serve at `now`, if it is not.
@@ -142,10 +138,7 @@ impl Health {
         let status = server.store.status(Deadline::after(now, TIMEOUT));
         let since_before = self.status().and_then(|last| last.unfit_since);
         let unfit_since = status.is_err().then(|| since_before.unwrap_or(now));
-        *self.status() = Some(Status {
-            at: Instant::now(),
-            unfit_since,
-        });
+        *self.status() = Some(Status { at: Instant::now(), unfit_since });
         server.cache.set_offline(unfit_since);
         match status {
             Err(e) if since_before.is_none() => {

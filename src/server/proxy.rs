@@ -8,7 +8,7 @@ use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject as _};
 use super::{State, failure::Failure, peer::Peer};
 use crate::{
     http::head::{self, Head},
-    words,
+    tls::words,
 };
 
 /// The longest forwarded certificate, in bytes as it stands in the header.
@@ -66,19 +66,13 @@ impl<'a> Client<'a> {
         last: &'a mut Option<Box<Forwarded>>,
         complain: impl FnOnce(&str),
     ) -> Self {
-        let refused = |failure| Self {
-            peer,
-            refusal: Some(failure),
-        };
+        let refused = |failure| Self { peer, refusal: Some(failure) };
         if state.policies.has_proxies() && peer.several_identities().is_some() {
             return refused(Failure::TooManyClientCertificates);
         }
         if !state.is_proxy(peer) {
             *last = None;
-            return Self {
-                peer,
-                refusal: None,
-            };
+            return Self { peer, refusal: None };
         }
         let header = match head.kept.as_slice() {
             [] => return refused(Failure::NoClientCertificate),
@@ -86,9 +80,8 @@ impl<'a> Client<'a> {
             _ => return refused(Failure::TooManyClientCertificates),
         };
         let now = UnixTime::now();
-        let known = last
-            .take()
-            .and_then(|mut last| last.serves(header, state, now).then_some(last));
+        let known =
+            last.take().and_then(|mut last| last.serves(header, state, now).then_some(last));
         let forwarded = match known {
             Some(forwarded) => forwarded,
             None => match Forwarded::read(header, state, now, complain) {
@@ -96,10 +89,7 @@ impl<'a> Client<'a> {
                 Err(failure) => return refused(failure),
             },
         };
-        Self {
-            peer: &last.insert(forwarded).peer,
-            refusal: None,
-        }
+        Self { peer: &last.insert(forwarded).peer, refusal: None }
     }
 
     /// Whether the client can be told and may be served at all.
@@ -124,11 +114,7 @@ impl Forwarded {
             complain(&words::of_client(&e));
             return Err(Failure::UntrustedClientCertificate);
         }
-        Ok(Self {
-            header: header.to_vec(),
-            chain,
-            peer,
-        })
+        Ok(Self { header: header.to_vec(), chain, peer })
     }
 
     /// Whether this is what `header` says, and trusted at `now`.

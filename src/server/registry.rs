@@ -36,10 +36,7 @@ impl Registry {
     pub(super) fn insert(&self, make: impl FnOnce(u64) -> Connection) -> Arc<Connection> {
         let mut slots = self.lock();
         let index = slots.free.pop().unwrap_or_else(|| {
-            slots.slots.push(Slot {
-                generation: 0,
-                connection: None,
-            });
+            slots.slots.push(Slot { generation: 0, connection: None });
             // A process has fewer descriptors than 2^32.
             (slots.slots.len() - 1) as u32
         });
@@ -61,11 +58,7 @@ impl Registry {
     pub(super) fn get(&self, token: u64) -> Option<Arc<Connection>> {
         let slots = self.lock();
         let slot = slots.slots.get((token & 0xffff_ffff) as usize)?;
-        if slot.generation != (token >> 32) as u32 {
-            None
-        } else {
-            slot.connection.clone()
-        }
+        if slot.generation != (token >> 32) as u32 { None } else { slot.connection.clone() }
     }
 
     /// Forgets a connection.
@@ -102,23 +95,15 @@ impl Registry {
     /// How many connections `wanted` picks. It must not wait for anything.
     pub(super) fn count(&self, wanted: impl Fn(&Connection) -> bool) -> usize {
         let slots = self.lock();
-        let open = slots
-            .slots
-            .iter()
-            .filter_map(|slot| slot.connection.as_ref());
+        let open = slots.slots.iter().filter_map(|slot| slot.connection.as_ref());
         open.filter(|connection| wanted(connection)).count()
     }
 
     /// The connections that `wanted` picks; the lock is free again when they are returned.
     pub(super) fn select(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<Arc<Connection>> {
         let slots = self.lock();
-        let open = slots
-            .slots
-            .iter()
-            .filter_map(|slot| slot.connection.as_ref());
-        open.filter(|connection| wanted(connection))
-            .cloned()
-            .collect()
+        let open = slots.slots.iter().filter_map(|slot| slot.connection.as_ref());
+        open.filter(|connection| wanted(connection)).cloned().collect()
     }
 
     /// Calls `action` for each connection, without holding the lock.

@@ -24,7 +24,7 @@ use super::{
     lifecycle::{self, Error, Options},
     room,
 };
-use crate::{config::Config, panics::survive, tls};
+use crate::{base::panics::survive, config::Config, tls};
 
 /// How often the files of the certificate are looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -154,10 +154,8 @@ impl Reloader {
             ("probe.address", config.probe != started.probe),
             ("the key store", config.key_store != started.key_store),
         ];
-        let changed: Vec<_> = settings
-            .iter()
-            .filter_map(|(name, is_changed)| is_changed.then_some(*name))
-            .collect();
+        let changed: Vec<_> =
+            settings.iter().filter_map(|(name, is_changed)| is_changed.then_some(*name)).collect();
         (!changed.is_empty()).then(|| {
             format!(
                 "changed since the start, and not in use before a restart: {}",
@@ -198,9 +196,7 @@ impl Reloader {
     }
 
     fn load_renewed(&self) -> Result<Arc<CertifiedKey>, tls::Error> {
-        let Config {
-            tls_cert, tls_key, ..
-        } = &self.config;
+        let Config { tls_cert, tls_key, .. } = &self.config;
         let certificate = tls::load_certificate(tls_cert, tls_key)?;
         tls::check_expiry(&certificate, tls_cert, UnixTime::now())?;
         Ok(certificate)

@@ -24,10 +24,7 @@ const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
 /// descriptor are, too.
 pub(super) fn raise_descriptor_limit() {
     let maximum = getrlimit(Resource::Nofile).maximum;
-    let raised = Rlimit {
-        current: maximum,
-        maximum,
-    };
+    let raised = Rlimit { current: maximum, maximum };
     let _ = setrlimit(Resource::Nofile, raised);
 }
 
@@ -64,8 +61,7 @@ fn for_memory(bytes: u64) -> usize {
 /// Connections of a process that may open so many files; `None` is any number.
 fn for_descriptors(files: Option<u64>) -> usize {
     let left = files.map(|files| files.saturating_sub(RESERVED_DESCRIPTORS).max(FEWEST));
-    left.and_then(|left| usize::try_from(left).ok())
-        .unwrap_or(usize::MAX)
+    left.and_then(|left| usize::try_from(left).ok()).unwrap_or(usize::MAX)
 }
 
 /// The memory that the process may use, in bytes: that of the machine, or what its control groups allow.
@@ -94,13 +90,9 @@ fn group_limits(groups: &str, mount: &Path) -> impl Iterator<Item = u64> {
             Some((version, Path::new(path)))
         })
         .flat_map(move |((places, files), path)| {
-            let groups = path
-                .ancestors()
-                .filter_map(|group| group.strip_prefix("/").ok());
+            let groups = path.ancestors().filter_map(|group| group.strip_prefix("/").ok());
             let groups = groups.flat_map(move |group| {
-                places
-                    .iter()
-                    .map(move |place| mount.join(place).join(group))
+                places.iter().map(move |place| mount.join(place).join(group))
             });
             groups.flat_map(move |group| files.iter().map(move |file| group.join(file)))
         })
@@ -119,12 +111,9 @@ mod tests {
         for (mib, connections) in [(1, 16), (64, 256), (1024, 4096), (1 << 20, 100_000)] {
             assert_eq!(connections, for_memory(mib * MIB));
         }
-        for (files, connections) in [
-            (None, usize::MAX),
-            (Some(64), 16),
-            (Some(1024), 928),
-            (Some(1 << 20), (1 << 20) - 96),
-        ] {
+        for (files, connections) in
+            [(None, usize::MAX), (Some(64), 16), (Some(1024), 928), (Some(1 << 20), (1 << 20) - 96)]
+        {
             assert_eq!(connections, for_descriptors(files));
         }
     }

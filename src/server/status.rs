@@ -28,9 +28,7 @@ pub(super) fn version_reply() -> Reply {
 
 pub(super) fn metrics_reply(server: &Server) -> Reply {
     let readings = metrics::process().into_iter().chain(readings(server));
-    let page = server
-        .metrics
-        .page(readings, server.log.subscribers(), Instant::now());
+    let page = server.metrics.page(readings, server.log.subscribers(), Instant::now());
     Reply {
         content_type: Some("text/plain; version=0.0.4; charset=utf-8"),
         ..Reply::json(page.into_bytes())

@@ -16,13 +16,12 @@ use super::{
     reload::{Files, Reloader},
 };
 use crate::{
+    base::{deadline::Deadline, secret::Secret},
     cache::Expiry,
     config::{Config, Flags},
-    deadline::Deadline,
     keystore::{Error, KeyName, KeyStore},
     log::{Log, Settings},
     policy::Policies,
-    secret::Secret,
     tls::{self, ClientTrust, Group},
 };
 
@@ -45,19 +44,10 @@ pub(super) fn start(store: Arc<dyn KeyStore>) -> Arc<Server> {
         policies: Policies::default(),
         proxy_header: None,
     };
-    let quiet = Settings {
-        error: false,
-        ..Settings::default()
-    };
+    let quiet = Settings { error: false, ..Settings::default() };
     let log = Box::leak(Box::new(Log::start(quiet, true).unwrap()));
-    let listeners = Listeners {
-        api: TcpListener::bind("127.0.0.1:0").unwrap(),
-        probe: None,
-    };
-    let limits = Limits {
-        workers: 1,
-        connections: 10,
-    };
+    let listeners = Listeners { api: TcpListener::bind("127.0.0.1:0").unwrap(), probe: None };
+    let limits = Limits { workers: 1, connections: 10 };
     let started = Server::start(listeners, limits, state, Expiry::default(), store, log);
     started.unwrap().0
 }

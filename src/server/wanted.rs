@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::Server;
-use crate::{keystore::KeyName, panics::survive};
+use crate::{base::panics::survive, keystore::KeyName};
 
 /// How often it is looked whether the key store is available.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -26,16 +26,11 @@ pub(super) fn start(server: &Arc<Server>, names: Vec<KeyName>) -> io::Result<()>
     if names.is_empty() {
         return Ok(());
     }
-    let nothing_said = |name| Missing {
-        name,
-        complaint: None,
-    };
+    let nothing_said = |name| Missing { name, complaint: None };
     let mut missing: Vec<_> = names.into_iter().map(nothing_said).collect();
     let server = Arc::downgrade(server);
-    std::thread::Builder::new()
-        .name("wanted-keys".to_owned())
-        .stack_size(256 * 1024)
-        .spawn(move || {
+    std::thread::Builder::new().name("wanted-keys".to_owned()).stack_size(256 * 1024).spawn(
+        move || {
             let mut next = Instant::now();
             while !missing.is_empty() {
                 std::thread::sleep(INTERVAL);
@@ -48,7 +43,8 @@ pub(super) fn start(server: &Arc<Server>, names: Vec<KeyName>) -> io::Result<()>
                     next = Instant::now() + RETRY;
                 }
             }
-        })?;
+        },
+    )?;
     Ok(())
 }
 

@@ -3,17 +3,15 @@
 use rustix::event::epoll;
 
 use super::Server;
-use crate::panics::survive;
+use crate::base::panics::survive;
 
 /// The token of the event that ends all workers; no connection has it.
 pub(super) const STOP: u64 = u64::MAX;
 
 /// Serves events until the server stops.
 pub(super) fn run(server: &Server) {
-    let mut events = [epoll::Event {
-        flags: epoll::EventFlags::empty(),
-        data: epoll::EventData::new_u64(0),
-    }];
+    let mut events =
+        [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }];
     loop {
         match epoll::wait(&server.epoll, &mut events[..], None) {
             Ok(0) | Err(rustix::io::Errno::INTR) => continue,

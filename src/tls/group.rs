@@ -52,9 +52,7 @@ impl Group {
 
     /// The group that `exchange` carries out.
     pub fn of(exchange: &dyn SupportedKxGroup) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|group| group.exchange().name() == exchange.name())
+        Self::ALL.into_iter().find(|group| group.exchange().name() == exchange.name())
     }
 }
 

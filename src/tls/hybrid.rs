@@ -35,11 +35,7 @@ impl SupportedKxGroup for X25519MlKem768 {
         let mut share = Vec::with_capacity(KEY + POINT);
         share.extend_from_slice(&post_quantum.public_key());
         share.extend_from_slice(classical.pub_key());
-        Ok(Box::new(Started {
-            classical,
-            post_quantum,
-            share,
-        }))
+        Ok(Box::new(Started { classical, post_quantum, share }))
     }
 
     /// The server's whole part. `share` is the client's; it is checked before anything is computed
@@ -166,10 +162,7 @@ mod tests {
         let key = example.public_key();
         let hash = Sha256::digest(key);
         let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(
-            "0b7934c83125c788995e2ba6bd761e33046b3e40571be53e023309a29f398cc9",
-            hash
-        );
+        assert_eq!("0b7934c83125c788995e2ba6bd761e33046b3e40571be53e023309a29f398cc9", hash);
 
         let key = PrivateKey::from_seed(&bytes(1));
         let mut secret = Secret::default();
@@ -247,9 +240,6 @@ mod tests {
             mine.complete(&done.pub_key).unwrap().secret_bytes().len()
         };
         let thread = std::thread::Builder::new().stack_size(STACK);
-        assert_eq!(
-            SECRET + POINT,
-            thread.spawn(exchange).unwrap().join().unwrap()
-        );
+        assert_eq!(SECRET + POINT, thread.spawn(exchange).unwrap().join().unwrap());
     }
 }

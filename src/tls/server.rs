@@ -29,10 +29,7 @@ pub struct ClientTrust {
 impl ClientTrust {
     /// Accepts any certificate whose key the client holds.
     pub fn any() -> Self {
-        Self {
-            anchors: None,
-            algorithms: provider().signature_verification_algorithms,
-        }
+        Self { anchors: None, algorithms: provider().signature_verification_algorithms }
     }
 
     /// Accepts the certificates of the system store (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured)
@@ -46,10 +43,7 @@ impl ClientTrust {
         if anchors.is_empty() {
             return Err(Error::NoRoots(why));
         }
-        Ok(Self {
-            anchors: Some(anchors),
-            ..Self::any()
-        })
+        Ok(Self { anchors: Some(anchors), ..Self::any() })
     }
 
     /// Whether certificates are checked at all (`--auth on`).

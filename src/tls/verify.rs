@@ -145,8 +145,7 @@ impl Anchors {
             Some(Refusal::Version(_)) => Refusal::Version(Some(wanted())).into(),
             _ => e,
         };
-        self.verify(End::Server, leaf, others, now)
-            .map_err(with_host)?;
+        self.verify(End::Server, leaf, others, now).map_err(with_host)?;
         let certificate = EndEntityCert::try_from(leaf).map_err(|e| with_host(refusal(e)))?;
         let is_there = certificate.verify_is_valid_for_subject_name(host);
         is_there.map_err(|_| {

@@ -33,11 +33,7 @@ impl Appliance {
             .args(["-c", "import sys; sys.exit(sys.version_info < (3, 10))"])
             .status();
         if !python.is_ok_and(|status| status.success()) {
-            assert_ne!(
-                Ok("true"),
-                std::env::var("CI").as_deref(),
-                "python3 is missing"
-            );
+            assert_ne!(Ok("true"), std::env::var("CI").as_deref(), "python3 is missing");
             eprintln!("skipped: python3 is missing, or older than 3.10");
             return None;
         }
@@ -110,12 +106,7 @@ impl Appliance {
         let state = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat"));
         tasks
             .filter_map(|task| state(task.unwrap()).ok())
-            .all(|state| {
-                state
-                    .rsplit(") ")
-                    .next()
-                    .is_some_and(|state| state.starts_with('T'))
-            })
+            .all(|state| state.rsplit(") ").next().is_some_and(|state| state.starts_with('T')))
     }
 
     pub fn go_on(&self) {

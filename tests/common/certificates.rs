@@ -44,34 +44,22 @@ impl Profile {
     }
 
     pub fn server() -> Self {
-        Self {
-            usages: vec![ExtendedKeyUsagePurpose::ServerAuth],
-            ..Self::client()
-        }
+        Self { usages: vec![ExtendedKeyUsagePurpose::ServerAuth], ..Self::client() }
     }
 
     pub fn without_usage() -> Self {
-        Self {
-            usages: Vec::new(),
-            ..Self::client()
-        }
+        Self { usages: Vec::new(), ..Self::client() }
     }
 
     pub fn valid_for(self, seconds: i64) -> Self {
-        Self {
-            valid_for: seconds,
-            ..self
-        }
+        Self { valid_for: seconds, ..self }
     }
 
     fn params(&self, name: &str) -> CertificateParams {
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = self.usages.clone();
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .as_secs();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let at = |offset| {
             let seconds = now.checked_add_signed(offset).unwrap();
             date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds)
@@ -80,10 +68,8 @@ impl Profile {
         params.not_after = at(self.valid_for);
         if self.is_ca {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            params.key_usages = vec![
-                KeyUsagePurpose::KeyCertSign,
-                KeyUsagePurpose::DigitalSignature,
-            ];
+            params.key_usages =
+                vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         }
         params
     }
@@ -108,11 +94,7 @@ impl Identity {
 
     fn from_parts(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Self {
         let id = super::hex(&Sha256::digest(key.subject_public_key_info()));
-        Self {
-            chain,
-            key: key.serialize_der(),
-            id,
-        }
+        Self { chain, key: key.serialize_der(), id }
     }
 
     /// The same with the certificates of `other` behind its own.
@@ -126,10 +108,7 @@ impl Identity {
     }
 
     pub fn certificate_pem(&self) -> String {
-        self.chain
-            .iter()
-            .map(|der| pem("CERTIFICATE", der))
-            .collect()
+        self.chain.iter().map(|der| pem("CERTIFICATE", der)).collect()
     }
 
     pub fn key_pem(&self) -> String {
@@ -145,34 +124,22 @@ pub struct Authority {
 
 impl Authority {
     pub fn new(name: &str) -> Self {
-        let profile = Profile {
-            is_ca: true,
-            ..Profile::without_usage()
-        };
+        let profile = Profile { is_ca: true, ..Profile::without_usage() };
         let key = KeyPair::generate().unwrap();
         let params = profile.params(name);
         let certificate = params.self_signed(&key).unwrap();
         let identity = Identity::from_parts(vec![certificate.der().clone()], &key);
-        Self {
-            identity,
-            issuer: Issuer::new(params, key),
-        }
+        Self { identity, issuer: Issuer::new(params, key) }
     }
 
     /// An authority below this one; what it issues comes with its certificate.
     pub fn intermediate(&self, name: &str) -> Self {
-        let profile = Profile {
-            is_ca: true,
-            ..Profile::without_usage()
-        };
+        let profile = Profile { is_ca: true, ..Profile::without_usage() };
         let key = KeyPair::generate().unwrap();
         let params = profile.params(name);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let identity = Identity::from_parts(vec![certificate.der().clone()], &key);
-        Self {
-            identity,
-            issuer: Issuer::new(params, key),
-        }
+        Self { identity, issuer: Issuer::new(params, key) }
     }
 
     pub fn issue(&self, name: &str, profile: &Profile) -> Identity {

@@ -62,9 +62,7 @@ impl ServerCertVerifier for Pinned {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ring::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
+        ring::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -117,10 +115,7 @@ impl Client {
             None => builder.with_no_client_auth(),
         };
         config.resumption = Resumption::disabled();
-        Self {
-            address,
-            config: Arc::new(config),
-        }
+        Self { address, config: Arc::new(config) }
     }
 
     /// The same with a session store of its own, so that later connections resume earlier ones.
@@ -132,20 +127,14 @@ impl Client {
     pub fn remembering(&self, resumption: Resumption) -> Self {
         let mut config = (*self.config).clone();
         config.resumption = resumption;
-        Self {
-            address: self.address,
-            config: Arc::new(config),
-        }
+        Self { address: self.address, config: Arc::new(config) }
     }
 
     /// The same over HTTP/2.
     pub fn speaking_http2(&self) -> Self {
         let mut config = (*self.config).clone();
         config.alpn_protocols = vec![b"h2".to_vec()];
-        Self {
-            address: self.address,
-            config: Arc::new(config),
-        }
+        Self { address: self.address, config: Arc::new(config) }
     }
 
     pub fn config(&self) -> Arc<ClientConfig> {
@@ -163,10 +152,7 @@ impl Client {
         while tls.is_handshaking() {
             tls.complete_io(&mut socket)?;
         }
-        Ok(Connection {
-            stream: StreamOwned::new(tls, socket),
-            input: Vec::new(),
-        })
+        Ok(Connection { stream: StreamOwned::new(tls, socket), input: Vec::new() })
     }
 
     pub fn connect(&self) -> Connection {
@@ -263,9 +249,7 @@ impl Connection {
                 }
             }
         }
-        let length = response
-            .header("Content-Length")
-            .ok_or_else(|| wrong("no length"))?;
+        let length = response.header("Content-Length").ok_or_else(|| wrong("no length"))?;
         let length = length.parse().map_err(|_| wrong(length))?;
         response.body = self.take(length)?;
         Ok(response)
@@ -337,10 +321,7 @@ impl Connection {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 read => read?,
             };
-            self.stream
-                .conn
-                .process_new_packets()
-                .map_err(io::Error::other)?;
+            self.stream.conn.process_new_packets().map_err(io::Error::other)?;
         }
     }
 
@@ -382,10 +363,7 @@ impl Connection {
 
     fn until(&mut self, end: &str) -> io::Result<String> {
         loop {
-            let found = self
-                .input
-                .windows(end.len())
-                .position(|part| part == end.as_bytes());
+            let found = self.input.windows(end.len()).position(|part| part == end.as_bytes());
             if let Some(at) = found {
                 let text = String::from_utf8(self.take(at)?).map_err(io::Error::other)?;
                 self.take(end.len())?;
@@ -407,10 +385,7 @@ impl Connection {
 /// Whether this is how a read sees that the other side is gone.
 pub fn is_end(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    matches!(
-        error.kind(),
-        UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe
-    )
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
 pub fn wrong(what: &str) -> io::Error {
@@ -476,11 +451,7 @@ impl Response {
 
     /// A member of the answer, decoded from base64.
     pub fn bytes(&self, member: &str) -> Vec<u8> {
-        super::from_base64(
-            self.json()[member]
-                .as_str()
-                .unwrap_or_else(|| panic!("{self:?}")),
-        )
+        super::from_base64(self.json()[member].as_str().unwrap_or_else(|| panic!("{self:?}")))
     }
 
     /// A sample of the page of `/v1/metrics`.
@@ -513,18 +484,12 @@ impl Response {
     pub fn is_failure(&self, status: u16, message: &str) {
         let text = serde_json::json!({ "message": message }).to_string();
         assert_eq!((status, text.as_str()), (self.status, self.text()));
-        assert_eq!(
-            Some("application/json; charset=utf-8"),
-            self.header("Content-Type")
-        );
+        assert_eq!(Some("application/json; charset=utf-8"), self.header("Content-Type"));
         assert_eq!(Some("nosniff"), self.header("X-Content-Type-Options"));
         assert_eq!(Some("Status, Error"), self.header("Trailer"));
     }
 }
 
 fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    headers
-        .iter()
-        .find(|(n, _)| n.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value.as_str())
+    headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }

@@ -29,9 +29,7 @@ impl Crowd {
     pub fn start(server: &Server, size: usize) -> Self {
         Self::of(server, size, |client| {
             let mut connection = client.try_connect()?;
-            Ok(Box::new(move || {
-                connection.try_request("POST", GENERATE, b"{}")
-            }))
+            Ok(Box::new(move || connection.try_request("POST", GENERATE, b"{}")))
         })
     }
 
@@ -39,17 +37,12 @@ impl Crowd {
     pub fn start_http2(server: &Server, size: usize) -> Self {
         Self::of(server, size, |client| {
             let mut connection = Http2::try_open(client)?;
-            Ok(Box::new(move || {
-                connection.try_request("POST", GENERATE, b"{}")
-            }))
+            Ok(Box::new(move || connection.try_request("POST", GENERATE, b"{}")))
         })
     }
 
     fn of(server: &Server, size: usize, connect: fn(&Client) -> io::Result<Ask>) -> Self {
-        let (stop, served) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicUsize::new(0)),
-        );
+        let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let threads = (0..size)
             .map(|_| {
                 let (client, stop, served) = (server.root(), stop.clone(), served.clone());
@@ -77,11 +70,7 @@ impl Crowd {
                 })
             })
             .collect();
-        Self {
-            stop,
-            served,
-            threads,
-        }
+        Self { stop, served, threads }
     }
 
     /// How many requests were served so far.

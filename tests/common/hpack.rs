@@ -141,9 +141,7 @@ impl Decoder {
 fn read_number(block: &mut &[u8], bits: u32) -> io::Result<usize> {
     let most = (1 << bits) - 1;
     let mut next = || {
-        let (&first, rest) = block
-            .split_first()
-            .ok_or_else(|| wrong("a cut header block"))?;
+        let (&first, rest) = block.split_first().ok_or_else(|| wrong("a cut header block"))?;
         *block = rest;
         io::Result::Ok(usize::from(first))
     };
@@ -164,9 +162,7 @@ fn read_number(block: &mut &[u8], bits: u32) -> io::Result<usize> {
 fn read_text(block: &mut &[u8]) -> io::Result<String> {
     let is_coded = block.first().is_some_and(|first| first & 0x80 != 0);
     let length = read_number(block, 7)?;
-    let (text, rest) = block
-        .split_at_checked(length)
-        .ok_or_else(|| wrong("a cut header"))?;
+    let (text, rest) = block.split_at_checked(length).ok_or_else(|| wrong("a cut header"))?;
     *block = rest;
     let bytes = match is_coded {
         true => decompress(text)?,

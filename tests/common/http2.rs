@@ -93,12 +93,7 @@ pub fn reset(stream: u32, code: u32) -> Vec<u8> {
 
 /// The header block of a request.
 pub fn block(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
-    let first = [
-        (":method", method),
-        (":scheme", "https"),
-        (":authority", "kes"),
-        (":path", path),
-    ];
+    let first = [(":method", method), (":scheme", "https"), (":authority", "kes"), (":path", path)];
     let all = first.iter().chain(more);
     all.flat_map(|(name, value)| literal(name, value)).collect()
 }
@@ -233,11 +228,7 @@ impl Http2 {
             if self.has_status(stream) {
                 break;
             }
-            let flags = if parts.peek().is_none() {
-                END_STREAM
-            } else {
-                0
-            };
+            let flags = if parts.peek().is_none() { END_STREAM } else { 0 };
             self.send(frame(kind::DATA, flags, stream, part));
         }
         stream
@@ -276,8 +267,7 @@ impl Http2 {
     /// The whole answer to the request of this stream.
     #[track_caller]
     pub fn answer(&mut self, stream: u32) -> Response {
-        self.try_answer(stream)
-            .unwrap_or_else(|e| panic!("stream {stream}: {e}"))
+        self.try_answer(stream).unwrap_or_else(|e| panic!("stream {stream}: {e}"))
     }
 
     pub fn try_answer(&mut self, stream: u32) -> io::Result<Response> {
@@ -302,9 +292,7 @@ impl Http2 {
 
     /// Whether the answer of this stream is all there, as far as was read.
     pub fn is_answered(&self, stream: u32) -> bool {
-        self.answers
-            .get(&stream)
-            .is_some_and(|answer| answer.is_complete)
+        self.answers.get(&stream).is_some_and(|answer| answer.is_complete)
     }
 
     /// The reason with which the server has reset this stream.
@@ -341,9 +329,7 @@ impl Http2 {
 
     /// Whether the head of the answer is there, as far as was read.
     pub fn has_status(&self, stream: u32) -> bool {
-        self.answers
-            .get(&stream)
-            .is_some_and(|answer| answer.status > 0)
+        self.answers.get(&stream).is_some_and(|answer| answer.status > 0)
     }
 
     /// The interim status that came for this stream.
@@ -442,9 +428,7 @@ impl Http2 {
             }
             kind::HEADERS | kind::CONTINUATION => {
                 let (stream, flags, mut block) =
-                    self.open_block
-                        .take()
-                        .unwrap_or((frame.stream, frame.flags, Vec::new()));
+                    self.open_block.take().unwrap_or((frame.stream, frame.flags, Vec::new()));
                 assert_eq!(stream, frame.stream, "header blocks are not mixed");
                 block.extend(&frame.payload);
                 if !frame.has(END_HEADERS) {

@@ -52,17 +52,8 @@ impl Inside {
         };
         let api = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = api.local_addr().unwrap();
-        let log = Log::start(
-            Settings {
-                audit: AuditMode::Off,
-                error: false,
-            },
-            true,
-        );
-        let limits = Limits {
-            workers: 2,
-            connections: 100,
-        };
+        let log = Log::start(Settings { audit: AuditMode::Off, error: false }, true);
+        let limits = Limits { workers: 2, connections: 100 };
         let (server, threads) = Server::start(
             Listeners { api, probe: None },
             limits,
@@ -72,13 +63,7 @@ impl Inside {
             Box::leak(Box::new(log.unwrap())),
         )
         .unwrap();
-        Self {
-            server,
-            threads: Some(threads),
-            address,
-            certificate,
-            root,
-        }
+        Self { server, threads: Some(threads), address, certificate, root }
     }
 
     /// Ends it, while the key store may still be busy.

@@ -2,13 +2,7 @@
 //! exactly the bytes it is told to.
 
 // Every test program uses another part of this, and none of it is an API.
-#![allow(
-    dead_code,
-    unused_imports,
-    missing_docs,
-    unreachable_pub,
-    clippy::unwrap_used
-)]
+#![allow(dead_code, unused_imports, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 pub mod appliance;
 pub mod certificates;
@@ -107,9 +101,7 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// The cases of a file in `testdata/`.
 pub fn cases(file: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("testdata")
-        .join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(file);
     let data: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     data["cases"].as_array().unwrap().clone()
 }

@@ -14,11 +14,7 @@ impl OpenSsl {
     /// `None`, after saying so, where there is no `openssl`.
     pub fn find() -> Option<Self> {
         if Command::new("openssl").arg("version").output().is_err() {
-            assert_ne!(
-                Ok("true"),
-                std::env::var("CI").as_deref(),
-                "openssl is missing"
-            );
+            assert_ne!(Ok("true"), std::env::var("CI").as_deref(), "openssl is missing");
             eprintln!("skipped: openssl is missing");
             return None;
         }
@@ -32,11 +28,7 @@ impl OpenSsl {
     /// Runs `openssl` with the words of `arguments`; what it prints.
     pub fn run(&self, arguments: &str) -> Vec<u8> {
         let words: Vec<_> = arguments.split_whitespace().collect();
-        let done = Command::new("openssl")
-            .args(words)
-            .current_dir(self.0.path())
-            .output()
-            .unwrap();
+        let done = Command::new("openssl").args(words).current_dir(self.0.path()).output().unwrap();
         let stderr = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "openssl {arguments}: {stderr}");
         done.stdout
@@ -55,9 +47,7 @@ impl OpenSsl {
     /// `-signkey ...`.
     pub fn version_1(&self, name: &str, by: &str) -> Identity {
         self.request(name, &format!("-subj /CN={name}"));
-        self.run(&format!(
-            "x509 -req -in {name}.csr {by} -set_serial 7 -days 2 -out {name}.crt"
-        ));
+        self.run(&format!("x509 -req -in {name}.csr {by} -set_serial 7 -days 2 -out {name}.crt"));
         let text = self.run(&format!("x509 -in {name}.crt -noout -text"));
         assert!(String::from_utf8_lossy(&text).contains("Version: 1 (0x0)"));
         self.identity(name)
@@ -74,9 +64,8 @@ impl OpenSsl {
     /// What `NAME.key` and `NAME.crt` hold.
     pub fn identity(&self, name: &str) -> Identity {
         let read = |suffix| fs::read(self.file(&format!("{name}.{suffix}"))).unwrap();
-        let chain = CertificateDer::pem_slice_iter(&read("crt"))
-            .collect::<Result<Vec<_>, _>>()
-            .unwrap();
+        let chain =
+            CertificateDer::pem_slice_iter(&read("crt")).collect::<Result<Vec<_>, _>>().unwrap();
         let key = PrivateKeyDer::from_pem_slice(&read("key")).unwrap();
         let public = self.run(&format!("x509 -in {name}.crt -noout -pubkey"));
         fs::write(self.file("public.pem"), public).unwrap();
@@ -87,12 +76,8 @@ impl OpenSsl {
 
     /// The command that a message offers: from `start` to where its arguments end.
     pub fn command_in(message: &str, start: &str) -> String {
-        let at = message
-            .find(start)
-            .unwrap_or_else(|| panic!("{message:?} has no {start:?}"));
-        let end = message[at..]
-            .find([';', '\n', '"'])
-            .map_or(message.len(), |end| at + end);
+        let at = message.find(start).unwrap_or_else(|| panic!("{message:?} has no {start:?}"));
+        let end = message[at..].find([';', '\n', '"']).map_or(message.len(), |end| at + end);
         message[at + "openssl ".len()..end].to_owned()
     }
 }

@@ -82,10 +82,7 @@ impl Config {
     /// Gives `identities` a policy that allows `paths`.
     pub fn policy(&mut self, name: &str, paths: &[&str], identities: &[&Identity]) {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
-        let identities = identities
-            .iter()
-            .map(|identity| identity.id.clone())
-            .collect();
+        let identities = identities.iter().map(|identity| identity.id.clone()).collect();
         self.policies.push((name.to_owned(), paths, identities));
     }
 
@@ -122,11 +119,7 @@ impl Config {
 
     fn yaml(&self, address: SocketAddr) -> String {
         let quoted = |texts: &[String]| {
-            texts
-                .iter()
-                .map(|text| format!("{text:?}"))
-                .collect::<Vec<_>>()
-                .join(", ")
+            texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ")
         };
         let mut yaml = format!("address: {address}\nroot: {}\n", self.root);
         let path = |name| self.directory.join(name).display().to_string();
@@ -143,10 +136,7 @@ impl Config {
         }
         for (name, paths, identities) in &self.policies {
             let (paths, identities) = (quoted(paths), quoted(identities));
-            let _ = writeln!(
-                yaml,
-                "  {name}: {{paths: [{paths}], identities: [{identities}]}}"
-            );
+            let _ = writeln!(yaml, "  {name}: {{paths: [{paths}], identities: [{identities}]}}");
         }
         let audit = self.audit;
         let _ = writeln!(yaml, "cache: {{expiry: {}}}", self.expiry);
@@ -206,13 +196,7 @@ impl Server {
             let child = spawn(&config, address);
             let root_identity = config.root_identity.clone();
             let certificate = config.server_identity.clone();
-            let mut server = Self {
-                address,
-                certificate,
-                root_identity,
-                child,
-                directory,
-            };
+            let mut server = Self { address, certificate, root_identity, child, directory };
             match server.wait() {
                 Ok(()) => return Ok(server),
                 // Somebody else got the port between our look and the server's bind.
@@ -235,11 +219,9 @@ impl Server {
         });
         match ended {
             Some(None) => Ok(()),
-            Some(Some(status)) => Err(Refusal {
-                code: status.code(),
-                stdout: self.stdout(),
-                stderr: self.stderr(),
-            }),
+            Some(Some(status)) => {
+                Err(Refusal { code: status.code(), stdout: self.stdout(), stderr: self.stderr() })
+            }
             None => panic!("the server neither answers nor ends: {}", self.stderr()),
         }
     }
@@ -250,11 +232,7 @@ impl Server {
     }
 
     pub fn client(&self, identity: &Identity) -> Client {
-        Client::new(
-            self.address,
-            self.certificate.chain[0].clone(),
-            Some(identity),
-        )
+        Client::new(self.address, self.certificate.chain[0].clone(), Some(identity))
     }
 
     /// A client without certificate.
@@ -266,12 +244,7 @@ impl Server {
     pub fn outdated(&self) -> Client {
         let certificate = self.certificate.chain[0].clone();
         let versions = &[&rustls::version::TLS12];
-        Client::with_versions(
-            self.address,
-            certificate,
-            Some(&self.root_identity),
-            versions,
-        )
+        Client::with_versions(self.address, certificate, Some(&self.root_identity), versions)
     }
 
     pub fn keys(&self) -> PathBuf {
@@ -313,11 +286,7 @@ impl Server {
     #[track_caller]
     pub fn logs_error(&self, text: &str) {
         let found = wait_for(PATIENCE, || self.stderr().contains(text).then_some(()));
-        assert!(
-            found.is_some(),
-            "{text:?} is not in the error log:\n{}",
-            self.stderr()
-        );
+        assert!(found.is_some(), "{text:?} is not in the error log:\n{}", self.stderr());
     }
 
     /// Asserts that of `total` lines with `text` in the error log, which others caused since `begin`, at
@@ -345,23 +314,14 @@ impl Server {
             (lines + left_out >= total).then_some((lines, left_out))
         });
         let (lines, left_out) = all.unwrap_or_else(|| panic!("of {total}: {:?}", look()));
-        assert_eq!(
-            total,
-            lines + left_out,
-            "{lines} lines, {left_out} left out"
-        );
+        assert_eq!(total, lines + left_out, "{lines} lines, {left_out} left out");
         assert!(lines >= per_second.min(total), "{lines} lines");
-        assert!(
-            lines <= per_second * (seconds + 2),
-            "{lines} lines in {seconds} s"
-        );
+        assert!(lines <= per_second * (seconds + 2), "{lines} lines in {seconds} s");
     }
 
     /// Waits until there are `count` audit events, and returns all there are a moment later.
     pub fn audit(&self, count: usize) -> Vec<Value> {
-        wait_for(PATIENCE, || {
-            (self.stdout().lines().count() >= count).then_some(())
-        });
+        wait_for(PATIENCE, || (self.stdout().lines().count() >= count).then_some(()));
         std::thread::sleep(Duration::from_millis(100));
         self.stdout()
             .lines()
@@ -371,15 +331,11 @@ impl Server {
 
     /// Open descriptors.
     pub fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.child.id()))
-            .unwrap()
-            .count()
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
     }
 
     pub fn threads(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/task", self.child.id()))
-            .unwrap()
-            .count()
+        fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().count()
     }
 
     /// Resident memory in KiB.
@@ -444,10 +400,7 @@ fn write_private(path: &Path, content: &str) {
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// The binary under test: that of this profile, or the one that `KES` names.
@@ -460,11 +413,7 @@ fn spawn(config: &Config, address: SocketAddr) -> Child {
     let file = config.file("config.yml", &config.yaml(address));
     let output = |name| File::create(config.directory.join(name)).unwrap();
     let mut command = Command::new(program());
-    command
-        .arg("server")
-        .arg("--config")
-        .arg(file)
-        .args(["--auth", config.auth, "-q"]);
+    command.arg("server").arg("--config").arg(file).args(["--auth", config.auth, "-q"]);
     command.args(&config.arguments);
     command
         .env_remove("SSL_CERT_FILE")

@@ -29,9 +29,7 @@ impl Site {
         std::thread::spawn(move || {
             for socket in listener.incoming() {
                 let socket = socket.unwrap();
-                socket
-                    .set_read_timeout(Some(Duration::from_secs(5)))
-                    .unwrap();
+                socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
                 serve(socket);
             }
         });

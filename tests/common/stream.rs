@@ -21,11 +21,7 @@ impl Follower {
         connection.send(format!("GET {path} HTTP/1.1\r\nHost: kes\r\n\r\n"));
         let head = connection.try_response(true).unwrap();
         assert_eq!(200, head.status, "{head:?}");
-        Self {
-            head,
-            connection,
-            lines: VecDeque::new(),
-        }
+        Self { head, connection, lines: VecDeque::new() }
     }
 
     /// The next line, or `None` if the stream has come to its proper end.

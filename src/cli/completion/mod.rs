@@ -14,8 +14,8 @@ use super::{
     style::harmless,
 };
 use crate::{
+    base::glob,
     client::{Client, MAX_ANSWER, escape},
-    glob,
 };
 
 pub(super) const DETAILS: &str = "\
@@ -69,10 +69,7 @@ fn answer(words: &[&str]) -> String {
             if kind == Kind::Holder && !names.iter().any(fits) {
                 return FILES.to_owned();
             }
-            names
-                .into_iter()
-                .map(|name| (name, String::new()))
-                .collect()
+            names.into_iter().map(|name| (name, String::new())).collect()
         }
     };
     let mut lines = String::new();
@@ -162,9 +159,7 @@ fn next_of_command(command: &Command, before: &[&str], started: &str) -> Next {
             None => Next::Words(flags(command)),
             Some((name, _)) => flag_name(name)
                 .and_then(|flag| find_flag(command, flag))
-                .map_or(Next::Words(Vec::new()), |flag| {
-                    values(flag, &format!("{name}="))
-                }),
+                .map_or(Next::Words(Vec::new()), |flag| values(flag, &format!("{name}="))),
         };
     }
     let last = command.arguments.last();
@@ -194,8 +189,7 @@ fn find_flag(command: &Command, name: &str) -> Option<&'static Flag> {
 
 fn flags(command: &Command) -> Vec<(String, String)> {
     let all = command.listed_flags().chain([&HELP]);
-    all.map(|flag| (dashed(flag.names[0]), flag.help.to_owned()))
-        .collect()
+    all.map(|flag| (dashed(flag.names[0]), flag.help.to_owned())).collect()
 }
 
 /// The values of a flag, each after `prefix`.
@@ -210,9 +204,7 @@ fn values(flag: &Flag, prefix: &str) -> Next {
 /// The words in `on|off`, each after `prefix`; none if there are no two.
 fn choices(text: &str, prefix: &str) -> Vec<(String, String)> {
     let words = text.split('|').filter(|_| text.contains('|'));
-    words
-        .map(|word| (format!("{prefix}{word}"), String::new()))
-        .collect()
+    words.map(|word| (format!("{prefix}{word}"), String::new())).collect()
 }
 
 /// The names of this kind that start with `started`, if the server tells them at once.
@@ -221,9 +213,9 @@ fn names(kind: Kind, started: &str, is_insecure: bool) -> Option<Vec<String>> {
     let (api, read): (_, Read) = match kind {
         Kind::Key => ("key", key::names),
         Kind::Policy => ("policy", policy::names),
-        Kind::Identity | Kind::Holder => ("identity", |list| {
-            Ok(identity::parse(list)?.into_keys().collect())
-        }),
+        Kind::Identity | Kind::Holder => {
+            ("identity", |list| Ok(identity::parse(list)?.into_keys().collect()))
+        }
         Kind::Text | Kind::File | Kind::Command => return None,
     };
     let pattern = format!("{}*", glob::escape(started));
@@ -239,10 +231,7 @@ mod tests {
 
     fn words(line: &[&str]) -> Vec<String> {
         let lines = answer(line);
-        lines
-            .lines()
-            .map(|line| line.split_once('\t').unwrap().0.to_owned())
-            .collect()
+        lines.lines().map(|line| line.split_once('\t').unwrap().0.to_owned()).collect()
     }
 
     #[test]
@@ -250,10 +239,7 @@ mod tests {
         assert_eq!(["server"], *words(&["se"]));
         assert_eq!(["check"], *words(&["config", ""]));
         assert_eq!(["new", "of"], *words(&["tool", "identity", ""]));
-        assert_eq!(
-            ["decrypt", "delete", "derive", "dek"].len(),
-            words(&["key", "de"]).len()
-        );
+        assert_eq!(["decrypt", "delete", "derive", "dek"].len(), words(&["key", "de"]).len());
         assert!(words(&[]).contains(&"key".to_owned()));
         assert!(words(&["kye", ""]).is_empty());
     }
@@ -262,10 +248,7 @@ mod tests {
     fn every_command_and_every_flag_is_offered() {
         for (path, command) in below(&[]) {
             for at in 0..path.len() {
-                assert!(
-                    words(&path[..=at]).contains(&path[at].to_owned()),
-                    "{path:?}"
-                );
+                assert!(words(&path[..=at]).contains(&path[at].to_owned()), "{path:?}");
             }
             for flag in command.listed_flags() {
                 let name = dashed(flag.names[0]);

@@ -155,9 +155,6 @@ nonsense
         let text = "kes_http_request_success NaN\nkes_http_request_error -1\n\
                     kes_system_up_time +Inf\nkes_http_request_failure 1e300\n";
         let sample = Sample::parse(text).unwrap();
-        assert_eq!(
-            (0, 0, u64::MAX),
-            (sample.success, sample.error, sample.failure)
-        );
+        assert_eq!((0, 0, u64::MAX), (sample.success, sample.error, sample.failure));
     }
 }

@@ -27,8 +27,8 @@ use super::{
     wants_json,
 };
 use crate::{
+    base::duration,
     client::{Client, MAX_ANSWER},
-    duration,
 };
 
 pub(super) const DETAILS: &str = "\
@@ -183,9 +183,7 @@ fn on_screen(kind: Kind, source: Source) -> Result<(), Failure> {
                 Item::Line(line) => Message::Line(line, now),
                 Item::Sample(sample) => Message::Sample(sample),
             };
-            sender
-                .send(message)
-                .map_err(|_| io::ErrorKind::BrokenPipe.into())
+            sender.send(message).map_err(|_| io::ErrorKind::BrokenPipe.into())
         });
         let reason = match ended {
             Err(Failure::Message(reason) | Failure::Plain(reason)) => reason,

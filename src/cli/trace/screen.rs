@@ -39,10 +39,7 @@ const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 /// Messages that may wait to be shown; whoever feeds faster than a terminal draws has to wait.
 const QUEUE: usize = 128;
 /// What follows a lone Esc within this time belongs to it: it was another key.
-const ESCAPE_TIMEOUT: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 50_000_000,
-};
+const ESCAPE_TIMEOUT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// What may happen.
 pub(super) enum Message {
@@ -74,10 +71,7 @@ pub(super) fn run(view: View, feed: impl FnOnce(Sender) + Send + 'static) -> Res
     if let Some(keyboard) = &screen.keyboard {
         watch_keys(keyboard, sender.clone()).map_err(failed)?;
     }
-    thread::Builder::new()
-        .name("trace".to_owned())
-        .spawn(move || feed(sender))
-        .map_err(failed)?;
+    thread::Builder::new().name("trace".to_owned()).spawn(move || feed(sender)).map_err(failed)?;
     let style = Style::of_stdout();
     let (view, ended) = show(view, &messages, style);
     drop(screen);
@@ -127,10 +121,7 @@ fn frame(lines: &[String]) -> String {
         Some((last, others)) => (last.as_str(), others),
         None => ("", lines),
     };
-    let others: String = others
-        .iter()
-        .map(|line| format!("\x1b[2K{line}\r\n"))
-        .collect();
+    let others: String = others.iter().map(|line| format!("\x1b[2K{line}\r\n")).collect();
     format!("\x1b[H{others}\x1b[J{last}")
 }
 
@@ -142,14 +133,10 @@ fn write(text: &str) {
 
 fn size() -> Size {
     match tcgetwinsize(io::stdout()) {
-        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => Size {
-            width: size.ws_col.into(),
-            height: size.ws_row.into(),
-        },
-        _ => Size {
-            width: 80,
-            height: 24,
-        },
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => {
+            Size { width: size.ws_col.into(), height: size.ws_row.into() }
+        }
+        _ => Size { width: 80, height: 24 },
     }
 }
 
@@ -185,17 +172,13 @@ impl Screen {
             ours.local_modes.remove(
                 LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG | LocalModes::IEXTEN,
             );
-            ours.input_modes
-                .remove(InputModes::IXON | InputModes::ICRNL);
+            ours.input_modes.remove(InputModes::IXON | InputModes::ICRNL);
             ours.special_codes[SpecialCodeIndex::VMIN] = 1;
             ours.special_codes[SpecialCodeIndex::VTIME] = 0;
             tcsetattr(keyboard, OptionalActions::Now, &ours)?;
             before = Some((keyboard.try_clone()?, modes));
         }
-        let screen = Self {
-            keyboard,
-            restore: Arc::new(Mutex::new(Some(Restore(before)))),
-        };
+        let screen = Self { keyboard, restore: Arc::new(Mutex::new(Some(Restore(before)))) };
         // A panic of any thread tells its reason on the normal screen.
         let restore = screen.restore.clone();
         let tell = panic::take_hook();
@@ -215,10 +198,7 @@ impl Drop for Screen {
 }
 
 fn give_back(restore: &Mutex<Option<Restore>>) {
-    let restore = restore
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
+    let restore = restore.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(restore) = restore {
         restore.restore();
     }
@@ -247,10 +227,7 @@ fn watch_keys(keyboard: &OwnedFd, sender: Sender) -> io::Result<()> {
             }
         }
     };
-    thread::Builder::new()
-        .name("keys".to_owned())
-        .spawn(watch)
-        .map(drop)
+    thread::Builder::new().name("keys".to_owned()).spawn(watch).map(drop)
 }
 
 /// Ctrl-C anywhere, and Esc by itself: other keys send texts that begin with it.
@@ -269,10 +246,7 @@ fn watch_signals(sender: Sender) -> io::Result<()> {
             });
         }
     };
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(watch)
-        .map(drop)
+    thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop)
 }
 
 #[cfg(test)]
@@ -282,10 +256,7 @@ mod tests {
     #[test]
     fn lines_are_drawn_without_a_line_feed_at_the_end() {
         let lines = ["one", "two", "three"].map(str::to_owned);
-        assert_eq!(
-            "\x1b[H\x1b[2Kone\r\n\x1b[2Ktwo\r\n\x1b[Jthree",
-            frame(&lines)
-        );
+        assert_eq!("\x1b[H\x1b[2Kone\r\n\x1b[2Ktwo\r\n\x1b[Jthree", frame(&lines));
         assert_eq!("\x1b[H\x1b[Jone", frame(&lines[..1]));
         assert_eq!("\x1b[H\x1b[J", frame(&[]));
     }
@@ -296,14 +267,7 @@ mod tests {
         assert!(wants_to_quit(b"\x03", || false));
         assert!(wants_to_quit(b"ab\x03", || false));
         assert!(!wants_to_quit(b"\x1b", || true));
-        for keys in [
-            &b"\x1b[A"[..],
-            b"\x1bOP",
-            b"q",
-            b"\r",
-            b"\x1a",
-            b"\x1b\x1b[A",
-        ] {
+        for keys in [&b"\x1b[A"[..], b"\x1bOP", b"q", b"\r", b"\x1a", b"\x1b\x1b[A"] {
             assert!(!wants_to_quit(keys, || false), "{keys:?}");
         }
     }

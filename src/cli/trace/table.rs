@@ -30,10 +30,7 @@ pub(super) struct Cell {
 
 impl Cell {
     pub(super) fn new(text: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            paint: None,
-        }
+        Self { text: text.into(), paint: None }
     }
 }
 
@@ -68,10 +65,7 @@ pub(super) fn lines<'a>(
     };
     let titles: Vec<_> = columns
         .iter()
-        .map(|column| Cell {
-            text: column.title.to_owned(),
-            paint: Some(Paint::Bold),
-        })
+        .map(|column| Cell { text: column.title.to_owned(), paint: Some(Paint::Bold) })
         .collect();
     let mut lines = vec![border("┌", "┬", "┐"), line(&titles), border("├", "┼", "┤")];
     lines.extend(rows.map(line));
@@ -97,9 +91,8 @@ fn widths(columns: &[Column], width: usize) -> Vec<usize> {
         used -= 1;
     }
     let largest = columns.iter().map(|column| column.share).max();
-    let takers: Vec<_> = (0..columns.len())
-        .filter(|at| Some(columns[*at].share) == largest)
-        .collect();
+    let takers: Vec<_> =
+        (0..columns.len()).filter(|at| Some(columns[*at].share) == largest).collect();
     for at in takers.iter().cycle().take(available - used) {
         widths[*at] += 1;
     }
@@ -122,11 +115,7 @@ fn fit(cell: &Cell, align: Align, width: usize, style: Style) -> String {
     if let Some(paint) = cell.paint {
         text = style.paint(paint, &text);
     }
-    format!(
-        "{}{text}{}",
-        " ".repeat(before),
-        " ".repeat(blanks - before)
-    )
+    format!("{}{text}{}", " ".repeat(before), " ".repeat(blanks - before))
 }
 
 #[cfg(test)]
@@ -134,25 +123,13 @@ mod tests {
     use super::*;
 
     const COLUMNS: &[Column] = &[
-        Column {
-            title: "Time",
-            share: 12,
-            least: 3,
-            align: Align::Center,
-        },
-        Column {
-            title: "Text",
-            share: 24,
-            least: 3,
-            align: Align::Left,
-        },
+        Column { title: "Time", share: 12, least: 3, align: Align::Center },
+        Column { title: "Text", share: 24, least: 3, align: Align::Left },
     ];
 
     fn table(rows: &[[&str; 2]], width: usize) -> Vec<String> {
-        let rows: Vec<Vec<Cell>> = rows
-            .iter()
-            .map(|row| row.iter().map(|text| Cell::new(*text)).collect())
-            .collect();
+        let rows: Vec<Vec<Cell>> =
+            rows.iter().map(|row| row.iter().map(|text| Cell::new(*text)).collect()).collect();
         lines(COLUMNS, rows.iter().map(Vec::as_slice), width, Style::PLAIN)
     }
 
@@ -169,11 +146,7 @@ mod tests {
                 "└────────┴──────────────────┘",
             ],
             *table(
-                &[
-                    ["ab", "abc"],
-                    ["abcdefg", "0123456789abcdefg"],
-                    ["abcdef", "0123456789abcdef"],
-                ],
+                &[["ab", "abc"], ["abcdefg", "0123456789abcdefg"], ["abcdef", "0123456789abcdef"],],
                 29
             )
         );
@@ -193,21 +166,13 @@ mod tests {
     #[test]
     fn nothing_in_a_cell_controls_the_terminal() {
         let lines = table(&[["\u{1b}]0;x\u{7}", "a\r\nb\u{9b}2J\u{202e}"]], 40);
-        assert!(
-            lines
-                .iter()
-                .flat_map(|line| line.chars())
-                .all(|c| !c.is_control())
-        );
+        assert!(lines.iter().flat_map(|line| line.chars()).all(|c| !c.is_control()));
         assert!(!lines[3].contains('\u{202e}'));
     }
 
     #[test]
     fn colours_take_no_room() {
-        let cell = Cell {
-            text: "ok".into(),
-            paint: Some(Paint::Green),
-        };
+        let cell = Cell { text: "ok".into(), paint: Some(Paint::Green) };
         let rows = [vec![cell, Cell::new("x")]];
         let lines = lines(COLUMNS, rows.iter().map(Vec::as_slice), 29, Style::COLOURED);
         assert_eq!("│   \u{1b}[32mok\u{1b}[0m   │ x                │", lines[3]);

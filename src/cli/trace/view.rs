@@ -13,8 +13,8 @@ use super::{
     table::{self, Align, Cell, Column},
 };
 use crate::{
+    base::duration,
     cli::style::{Paint, Style},
-    duration,
 };
 
 /// Rows that are kept.
@@ -70,12 +70,7 @@ pub(super) struct View {
 
 impl View {
     pub(super) fn new(kind: Kind, zone: tz::TimeZone) -> Self {
-        Self {
-            kind,
-            zone,
-            rows: VecDeque::new(),
-            sample: Sample::default(),
-        }
+        Self { kind, zone, rows: VecDeque::new(), sample: Sample::default() }
     }
 
     /// Adds a line of a log that came in `now`.
@@ -116,12 +111,7 @@ impl View {
     fn metric_lines(&self, size: Size, style: Style) -> Vec<String> {
         let columns: Vec<_> = BUCKETS
             .iter()
-            .map(|(title, _)| Column {
-                title,
-                share: 10,
-                least: 3,
-                align: Align::Center,
-            })
+            .map(|(title, _)| Column { title, share: 10, least: 3, align: Align::Center })
             .collect();
         let mut before = 0;
         let counts: Vec<_> = BUCKETS
@@ -134,13 +124,7 @@ impl View {
             })
             .collect();
         let mut lines = table::lines(&columns, [&counts[..]].into_iter(), size.width, style);
-        let Sample {
-            success,
-            error,
-            failure,
-            active,
-            ..
-        } = self.sample;
+        let Sample { success, error, failure, active, .. } = self.sample;
         let all = success.saturating_add(error).saturating_add(failure).max(1);
         let part = |count: u64| format!("{:05.2} %  {count}", count as f64 * 100.0 / all as f64);
         let up_time = i64::try_from(self.sample.up_time().as_nanos()).unwrap_or(i64::MAX);
@@ -151,10 +135,7 @@ impl View {
             ("Failure", part(failure)),
             ("UpTime", duration::format(up_time)),
         ] {
-            let line: String = format!("  {label:<9}{value}")
-                .chars()
-                .take(size.width)
-                .collect();
+            let line: String = format!("  {label:<9}{value}").chars().take(size.width).collect();
             lines.push(match line.split_once(label) {
                 Some((blanks, rest)) => {
                     format!("{blanks}{}{rest}", style.paint(Paint::Bold, label))
@@ -206,9 +187,7 @@ fn audit_row(line: &[u8]) -> Vec<Cell> {
     let clock: String = clock.chars().take(8).collect();
     let code = event.response.code;
     let status = Cell {
-        text: format!("{code} {}", reason_phrase(code))
-            .trim_end()
-            .to_owned(),
+        text: format!("{code} {}", reason_phrase(code)).trim_end().to_owned(),
         paint: Some(match code {
             200 => Paint::Green,
             _ => Paint::Red,
@@ -225,8 +204,7 @@ fn audit_row(line: &[u8]) -> Vec<Cell> {
 
 fn reason_phrase(code: u16) -> &'static str {
     let code = ureq::http::StatusCode::from_u16(code).ok();
-    code.and_then(|code| code.canonical_reason())
-        .unwrap_or_default()
+    code.and_then(|code| code.canonical_reason()).unwrap_or_default()
 }
 
 /// `ns` nanoseconds with as many digits as one wants to see.
@@ -305,14 +283,8 @@ mod tests {
     #[test]
     fn the_audit_view_shows_one_row_for_each_event() {
         let mut view = view(Kind::Audit);
-        view.add(
-            audit_event("/v1/key/create/my-key", 200, 52_067).as_bytes(),
-            NOW,
-        );
-        view.add(
-            audit_event("/v1/key/create/a", 403, 1_234_567_890).as_bytes(),
-            NOW,
-        );
+        view.add(audit_event("/v1/key/create/my-key", 200, 52_067).as_bytes(), NOW);
+        view.add(audit_event("/v1/key/create/a", 403, 1_234_567_890).as_bytes(), NOW);
         view.add(b"no event\n", NOW);
         assert_eq!(
             [
@@ -327,16 +299,8 @@ mod tests {
             *view.lines(size(96, 24), Style::PLAIN)
         );
         let lines = view.lines(size(96, 24), Style::COLOURED);
-        assert!(
-            lines[3].contains("\u{1b}[32m200 OK\u{1b}[0m"),
-            "{}",
-            lines[3]
-        );
-        assert!(
-            lines[4].contains("\u{1b}[31m403 Forbid…\u{1b}[0m"),
-            "{}",
-            lines[4]
-        );
+        assert!(lines[3].contains("\u{1b}[32m200 OK\u{1b}[0m"), "{}", lines[3]);
+        assert!(lines[4].contains("\u{1b}[31m403 Forbid…\u{1b}[0m"), "{}", lines[4]);
         assert!(lines[1].contains("\u{1b}[1mTime\u{1b}[0m"), "{}", lines[1]);
     }
 

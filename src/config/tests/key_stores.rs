@@ -4,11 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use super::*;
 use crate::{
+    base::secret::Secret,
     keystore::{
         ClientCert, Start, keysecure,
         vault::{self, Jwt, Login, Transit, Version},
     },
-    secret::Secret,
 };
 
 #[test]
@@ -23,35 +23,14 @@ fn a_key_store_behind_an_unset_variable_is_not_silently_the_one_in_memory() {
 #[test]
 fn an_empty_section_is_not_silently_the_one_in_memory() {
     for (text, place) in [
-        (
-            "root: x\nkeystore:\n",
-            "line 2 column 10, field keystore.fs.path",
-        ),
+        ("root: x\nkeystore:\n", "line 2 column 10, field keystore.fs.path"),
         ("keystore: {}\n", "line 1 column 11, field keystore.fs.path"),
-        (
-            "keystore:\n  fs:\n",
-            "line 2 column 6, field keystore.fs.path",
-        ),
-        (
-            "keystore:\n  fs: {}\n",
-            "line 2 column 7, field keystore.fs.path",
-        ),
-        (
-            "keystore:\n  fs:\n    path:\n",
-            "line 3 column 10, field keystore.fs.path",
-        ),
-        (
-            "keystore:\n  fs: ~\nkeys: []\n",
-            "line 2 column 7, field keystore.fs.path",
-        ),
-        (
-            "keystore:\n  vault:\n",
-            "line 2 column 9, field keystore.vault.endpoint",
-        ),
-        (
-            "keystore:\n  aws:\n",
-            "line 2 column 3, field keystore.fs.path",
-        ),
+        ("keystore:\n  fs:\n", "line 2 column 6, field keystore.fs.path"),
+        ("keystore:\n  fs: {}\n", "line 2 column 7, field keystore.fs.path"),
+        ("keystore:\n  fs:\n    path:\n", "line 3 column 10, field keystore.fs.path"),
+        ("keystore:\n  fs: ~\nkeys: []\n", "line 2 column 7, field keystore.fs.path"),
+        ("keystore:\n  vault:\n", "line 2 column 9, field keystore.vault.endpoint"),
+        ("keystore:\n  aws:\n", "line 2 column 3, field keystore.fs.path"),
         (
             "keystore: { gemalto: { keysecure: } }\n",
             "line 1 column 34, field keystore.gemalto.keysecure.endpoint",
@@ -59,14 +38,8 @@ fn an_empty_section_is_not_silently_the_one_in_memory() {
         ("keys:\n", "line 1 column 6, field keys.fs.path"),
         ("keys: {}\n", "line 1 column 7, field keys.fs.path"),
         ("keys:\n  fs:\n", "line 2 column 6, field keys.fs.path"),
-        (
-            "keys:\n  vault:\n",
-            "line 2 column 9, field keys.vault.endpoint",
-        ),
-        (
-            "keys:\nkeystore:\n",
-            "line 2 column 10, field keystore.fs.path",
-        ),
+        ("keys:\n  vault:\n", "line 2 column 9, field keys.vault.endpoint"),
+        ("keys:\nkeystore:\n", "line 2 column 10, field keystore.fs.path"),
     ] {
         assert_eq!(
             format!(
@@ -91,11 +64,7 @@ fn without_a_section_keys_are_in_memory() {
         "keystore:\nkeys: { fs: { path: /a } }\n",
         "keystore: { vault: , fs: { path: /a } }\n",
     ] {
-        assert_eq!(
-            KeyStoreConfig::Fs { path: path.clone() },
-            key_store(text),
-            "{text}"
-        );
+        assert_eq!(KeyStoreConfig::Fs { path: path.clone() }, key_store(text), "{text}");
     }
 }
 
@@ -156,10 +125,7 @@ keys:
         version: Version::V2,
         namespace: "ns".into(),
         prefix: "my/keys".into(),
-        transit: Some(Transit {
-            engine: "transit".into(),
-            key: "kes".into(),
-        }),
+        transit: Some(Transit { engine: "transit".into(), key: "kes".into() }),
         login: Login::Kubernetes {
             engine: "k8s".into(),
             role: "kes".into(),
@@ -167,10 +133,7 @@ keys:
         },
         login_namespace: Some("/".into()),
         retry: Duration::from_secs(1),
-        client_cert: Some(ClientCert {
-            key: "v.key".into(),
-            cert: "v.crt".into(),
-        }),
+        client_cert: Some(ClientCert { key: "v.key".into(), cert: "v.crt".into() }),
         ca: Some("v.ca".into()),
         ping: Duration::from_secs(60),
     };
@@ -191,13 +154,7 @@ fn a_kubernetes_token_with_a_path_is_a_file() {
         };
         jwt
     };
-    for path in [
-        "/var/run/secrets/token",
-        "./token",
-        "../token",
-        "Cargo.toml",
-        "src/lib.rs",
-    ] {
+    for path in ["/var/run/secrets/token", "./token", "../token", "Cargo.toml", "src/lib.rs"] {
         assert_eq!(Jwt::File(path.into()), jwt(path));
     }
     for token in ["ey.J.x", "opaque/token+with==slashes"] {
@@ -245,15 +202,10 @@ fn the_engines_of_vault_are_checked() {
     );
     for (fields, field) in [
         ("namespace: \"a\\nb\"", "vault.namespace"),
-        (
-            "approle: { id: x, secret: y, namespace: \"a\\r\" }",
-            "vault.approle.namespace",
-        ),
+        ("approle: { id: x, secret: y, namespace: \"a\\r\" }", "vault.approle.namespace"),
     ] {
         let message = match fields.starts_with("approle") {
-            true => error(&format!(
-                "keystore:\n  vault:\n    endpoint: https://v\n    {fields}\n"
-            )),
+            true => error(&format!("keystore:\n  vault:\n    endpoint: https://v\n    {fields}\n")),
             false => vault(fields),
         };
         assert_starts(&message, "invalid namespace of Vault (kes.yml line ");
@@ -269,15 +221,9 @@ fn the_engines_of_vault_are_checked() {
 #[test]
 fn vault_needs_one_complete_login() {
     let vault = |fields: &str| {
-        error(&format!(
-            "keystore:\n  vault:\n    endpoint: https://v\n    {fields}\n"
-        ))
+        error(&format!("keystore:\n  vault:\n    endpoint: https://v\n    {fields}\n"))
     };
-    for fields in [
-        "engine: kv",
-        "approle: { id: x }",
-        "kubernetes: { jwt: hush }",
-    ] {
+    for fields in ["engine: kv", "approle: { id: x }", "kubernetes: { jwt: hush }"] {
         let message = vault(fields);
         assert_starts(
             &message,
@@ -366,9 +312,7 @@ fn endpoints_are_urls_without_credentials_and_are_not_repeated() {
         "https://[::1:8200",
         "https://[v]:8200",
     ] {
-        let message = error(&format!(
-            "keystore:\n  vault:\n    endpoint: \"{endpoint}\"\n"
-        ));
+        let message = error(&format!("keystore:\n  vault:\n    endpoint: \"{endpoint}\"\n"));
         assert_starts(
             &message,
             "invalid Hashicorp Vault endpoint (kes.yml line 3 column 15, field \
@@ -386,12 +330,8 @@ fn endpoints_are_urls_without_credentials_and_are_not_repeated() {
             ))
         );
     }
-    for good in [
-        "https://v:1",
-        "http://127.0.0.1:65535/a/b",
-        "https://[::1]",
-        "https://[::1]:8200",
-    ] {
+    for good in ["https://v:1", "http://127.0.0.1:65535/a/b", "https://[::1]", "https://[::1]:8200"]
+    {
         let text = format!(
             "keystore: {{ vault: {{ endpoint: '{good}', approle: {{ id: x, secret: y }} }} }}"
         );
@@ -406,14 +346,8 @@ fn two_key_stores_are_ambiguous() {
     let gemalto = "gemalto: { keysecure: { endpoint: 'https://g' } }";
     for (stores, message) in [
         ([fs, vault], "FS and Hashicorp Vault endpoint specified"),
-        (
-            [gemalto, fs],
-            "FS and Gemalto KeySecure endpoint are specified",
-        ),
-        (
-            [vault, gemalto],
-            "Hashicorp Vault and Gemalto KeySecure endpoint are specified",
-        ),
+        ([gemalto, fs], "FS and Gemalto KeySecure endpoint are specified"),
+        ([vault, gemalto], "Hashicorp Vault and Gemalto KeySecure endpoint are specified"),
     ] {
         assert_starts(
             &error(&format!("keys:\n  {}\n  {}\n", stores[0], stores[1])),
@@ -440,18 +374,9 @@ keystore:
 #[test]
 fn other_key_stores_are_not_supported() {
     for (store, name) in [
-        (
-            "generic: { endpoint: x, tls: { ca: y } }",
-            "a generic plugin",
-        ),
-        (
-            "aws: { secretsmanager: { endpoint: x, region: y } }",
-            "AWS Secrets Manager",
-        ),
-        (
-            "gcp: { secretmanager: { project_id: x } }",
-            "GCP Secret Manager",
-        ),
+        ("generic: { endpoint: x, tls: { ca: y } }", "a generic plugin"),
+        ("aws: { secretsmanager: { endpoint: x, region: y } }", "AWS Secrets Manager"),
+        ("gcp: { secretmanager: { project_id: x } }", "GCP Secret Manager"),
     ] {
         assert_starts(
             &error(&format!("keystore:\n  {store}\n")),

@@ -7,14 +7,8 @@ use super::*;
 #[test]
 fn the_format_of_newer_versions_is_named() {
     for (text, place) in [
-        (
-            "version: v1\nroot: x\n",
-            "kes.yml line 1 column 10, field version",
-        ),
-        (
-            "\nadmin:\n  identity: x\n",
-            "kes.yml line 3 column 3, field admin",
-        ),
+        ("version: v1\nroot: x\n", "kes.yml line 1 column 10, field version"),
+        ("\nadmin:\n  identity: x\n", "kes.yml line 3 column 3, field admin"),
     ] {
         assert_starts(
             &error(text),
@@ -66,18 +60,9 @@ fn values_of_the_wrong_type_are_named_but_not_repeated() {
         error("keystore:\n  vault:\n    approle: 'hush, expected x'\n")
     );
     for (text, message) in [
-        (
-            "hush",
-            "kes.yml line 1 column 1: expected a map of fields such as \"root: disabled\"",
-        ),
-        (
-            "- hush",
-            "kes.yml line 1 column 1: expected a map of fields such as \"root: disabled\"",
-        ),
-        (
-            "root: [hush]",
-            "kes.yml line 1 column 7: root: expected a string, found a list",
-        ),
+        ("hush", "kes.yml line 1 column 1: expected a map of fields such as \"root: disabled\""),
+        ("- hush", "kes.yml line 1 column 1: expected a map of fields such as \"root: disabled\""),
+        ("root: [hush]", "kes.yml line 1 column 7: root: expected a string, found a list"),
         (
             "policy: { a: { paths: hush } }",
             "kes.yml line 1 column 23: policy.a.paths: expected a list, found a string",
@@ -92,10 +77,7 @@ fn values_of_the_wrong_type_are_named_but_not_repeated() {
             "kes.yml line 1 column 9: keys[0]: expected a map of fields, found a string",
         ),
     ] {
-        assert_eq!(
-            format!("failed to read config file: {message}"),
-            error(text)
-        );
+        assert_eq!(format!("failed to read config file: {message}"), error(text));
     }
 }
 
@@ -103,14 +85,8 @@ fn values_of_the_wrong_type_are_named_but_not_repeated() {
 fn text_that_is_not_yaml_is_named_with_its_place() {
     let deep = |open: &str| open.repeat(100_000);
     for (text, start) in [
-        (
-            "tls:\n\tkey: x\n",
-            "kes.yml line 2 column 2: a tab; indent with spaces, not with tabs",
-        ),
-        (
-            "root: 'x\n",
-            "kes.yml line 1 column 7: the quote that opens here is never closed",
-        ),
+        ("tls:\n\tkey: x\n", "kes.yml line 2 column 2: a tab; indent with spaces, not with tabs"),
+        ("root: 'x\n", "kes.yml line 1 column 7: the quote that opens here is never closed"),
         (
             "root: x\n  tls: y\n",
             "kes.yml line 2 column 6: \": \" is not allowed here; start each field on a line of its own",
@@ -119,59 +95,23 @@ fn text_that_is_not_yaml_is_named_with_its_place() {
             "tls:\n   key: x\n  cert: y\n",
             "kes.yml line 3 column 3: the indentation is wrong; the fields of a map",
         ),
-        (
-            "log: { error: on\n",
-            "kes.yml line 1 column 6: the \"{\" that opens here",
-        ),
-        (
-            "root\nlog: ~\n",
-            "kes.yml line 2 column 4: \": \" is not allowed here",
-        ),
-        (
-            "root: x\nlog\ntls: ~\n",
-            "kes.yml line 2 column 1: a field without \": \"",
-        ),
-        (
-            "root: @x\n",
-            "kes.yml line 1 column 7: no value starts with \"@\"",
-        ),
-        (
-            "root: *nothing\n",
-            "kes.yml line 1 column 7: unknown anchor; put quotes around a value",
-        ),
-        (
-            "root: \u{1}\n",
-            "kes.yml line 1 column 7: a control character",
-        ),
-        (
-            "root: !!binary x\n",
-            "kes.yml line 1 column 16: a tag such as",
-        ),
+        ("log: { error: on\n", "kes.yml line 1 column 6: the \"{\" that opens here"),
+        ("root\nlog: ~\n", "kes.yml line 2 column 4: \": \" is not allowed here"),
+        ("root: x\nlog\ntls: ~\n", "kes.yml line 2 column 1: a field without \": \""),
+        ("root: @x\n", "kes.yml line 1 column 7: no value starts with \"@\""),
+        ("root: *nothing\n", "kes.yml line 1 column 7: unknown anchor; put quotes around a value"),
+        ("root: \u{1}\n", "kes.yml line 1 column 7: a control character"),
+        ("root: !!binary x\n", "kes.yml line 1 column 16: a tag such as"),
         ("root: [!x, y]\n", "kes.yml line 1 column "),
-        (
-            "root: x\n---\nroot: y\n",
-            "kes.yml line 3 column 1: more than one YAML document",
-        ),
-        (
-            "root: &a [*a]\n",
-            "kes.yml line 1 column 11: the value refers to itself",
-        ),
-        (
-            &deep("["),
-            "kes.yml line 1 column 65: values are nested too deeply",
-        ),
+        ("root: x\n---\nroot: y\n", "kes.yml line 3 column 1: more than one YAML document"),
+        ("root: &a [*a]\n", "kes.yml line 1 column 11: the value refers to itself"),
+        (&deep("["), "kes.yml line 1 column 65: values are nested too deeply"),
         (&deep("{a: "), "kes.yml line 1 column "),
         (&deep("- "), "kes.yml line 1 column "),
         (&deep("? "), "kes.yml line 1 column "),
-        (
-            "? [a]\n: x\n",
-            "kes.yml line 1 column 3: expected the name of a field, found a list",
-        ),
+        ("? [a]\n: x\n", "kes.yml line 1 column 3: expected the name of a field, found a list"),
     ] {
-        assert_starts(
-            &error(text),
-            &format!("failed to read config file: {start}"),
-        );
+        assert_starts(&error(text), &format!("failed to read config file: {start}"));
     }
 }
 
@@ -191,11 +131,7 @@ fn what_libyaml_reads_is_read() {
     ] {
         assert!(!load(text).log.error, "{text}");
     }
-    for text in [
-        "log: { error: on }",
-        "log: { error: 'on' }",
-        "log: { error: ~ }",
-    ] {
+    for text in ["log: { error: on }", "log: { error: 'on' }", "log: { error: ~ }"] {
         assert!(load(text).log.error, "{text}");
     }
 }
@@ -247,14 +183,10 @@ fn files_are_read_from_disk() {
 fn unreadable_files_are_named() {
     assert_eq!(
         "failed to read config file: /nowhere/kes.yml: No such file or directory (os error 2)",
-        Config::from_file(Path::new("/nowhere/kes.yml"), &flags())
-            .unwrap_err()
-            .to_string()
+        Config::from_file(Path::new("/nowhere/kes.yml"), &flags()).unwrap_err().to_string()
     );
     assert_starts(
-        &Config::from_file(Path::new("/"), &flags())
-            .unwrap_err()
-            .to_string(),
+        &Config::from_file(Path::new("/"), &flags()).unwrap_err().to_string(),
         "failed to read config file: /: Is a directory",
     );
     let large = from_bytes("large", &vec![b'#'; (1 << 20) + 1]).unwrap_err();
@@ -262,9 +194,7 @@ fn unreadable_files_are_named() {
     assert!(from_bytes("largest", &vec![b'#'; 1 << 20]).is_ok());
     let latin = from_bytes("latin", b"root: x\n# \xc3\xbc gr\xfc\xdf\n").unwrap_err();
     assert!(
-        latin
-            .to_string()
-            .ends_with(" line 2 column 7: not UTF-8 text; save the file as UTF-8"),
+        latin.to_string().ends_with(" line 2 column 7: not UTF-8 text; save the file as UTF-8"),
         "{latin}"
     );
 }

@@ -79,10 +79,7 @@ keys:
     assert_eq!(Path::new("a.key"), config.tls_key);
     assert_eq!(Path::new("a.crt"), config.tls_cert);
     assert_eq!(vec!["gate"], config.proxy.identities);
-    assert_eq!(
-        Some("X-Tls-Client-Cert"),
-        config.proxy.header_cert.as_deref()
-    );
+    assert_eq!(Some("X-Tls-Client-Cert"), config.proxy.header_cert.as_deref());
     assert!(config.policies.allows("app-1", "/v1/key/create/app-x"));
     assert!(!config.policies.allows("app-1", "/v1/key/delete/app-x"));
     assert!(config.policies.allows("aaaa", "/v1/key/delete/app-x"));
@@ -154,10 +151,7 @@ fn an_address_needs_no_ip_or_no_port() {
         ("[1.2.3.4]:80", ""),
         ("1.2.3.4:80:80", ""),
     ] {
-        let flags = Flags {
-            addr: Some(text.into()),
-            ..flags()
-        };
+        let flags = Flags { addr: Some(text.into()), ..flags() };
         let parsed = load_with("", &flags).map(|config| config.address);
         match address.parse::<SocketAddr>() {
             Ok(address) => assert_eq!(address, parsed.unwrap(), "{text}"),
@@ -186,48 +180,22 @@ fn root_key_and_certificate_are_required() {
     assert_eq!(
         "no root identity has been specified (kes.yml, field root: set \"root\" in the file or use \
          --root; \"disabled\" means no root)",
-        require(
-            Flags {
-                root: None,
-                ..flags()
-            },
-            ""
-        )
+        require(Flags { root: None, ..flags() }, "")
     );
     assert_starts(
-        &require(
-            Flags {
-                root: None,
-                ..flags()
-            },
-            "root: ${UNSET}",
-        ),
+        &require(Flags { root: None, ..flags() }, "root: ${UNSET}"),
         "environment variable ${UNSET} is empty or not set (kes.yml line 1 column 7, field root: ",
     );
     assert_starts(
-        &require(
-            Flags {
-                key: None,
-                ..flags()
-            },
-            "tls: { cert: x }",
-        ),
+        &require(Flags { key: None, ..flags() }, "tls: { cert: x }"),
         "no private key file has been specified (kes.yml, field tls.key: ",
     );
     assert_starts(
-        &require(
-            Flags {
-                cert: None,
-                ..flags()
-            },
-            "tls: { key: x }",
-        ),
+        &require(Flags { cert: None, ..flags() }, "tls: { key: x }"),
         "no certificate file has been specified (kes.yml, field tls.cert: ",
     );
     assert_starts(
-        &Config::from_flags(&Flags::default())
-            .unwrap_err()
-            .to_string(),
+        &Config::from_flags(&Flags::default()).unwrap_err().to_string(),
         "no root identity has been specified (flag --root: ",
     );
 }
@@ -245,20 +213,14 @@ log: { error: "o${UNSET}ff", audit: "${SWITCH}" }
 keys: [ name: "${ID}" ]
 keystore: { fs: { path: "${DIR}" } }
 "#;
-    let flags = Flags {
-        root: None,
-        ..flags()
-    };
+    let flags = Flags { root: None, ..flags() };
     let config = load_with(text, &flags).unwrap();
     assert_eq!(7000, config.address.port());
     assert_eq!("boss", config.root);
     assert_eq!(vec![Group::P256], config.tls_groups);
     assert_eq!(vec!["app-1"], config.proxy.identities);
     assert_eq!(Some("${ID}"), config.policies.policy_name_of("boss-app-1"));
-    assert_eq!(
-        "${ROOT}",
-        config.policies.get("${ID}").unwrap().paths[0].as_str()
-    );
+    assert_eq!("${ROOT}", config.policies.get("${ID}").unwrap().paths[0].as_str());
     assert_eq!(Some(Duration::from_secs(90)), config.cache.any);
     let (error, audit) = (false, AuditMode::On);
     assert_eq!(Settings { audit, error }, config.log);
@@ -321,12 +283,11 @@ fn one_text_each(value: &str) -> Vec<(String, String)> {
         "keys.vault.prefix",
     ];
     let file = |field: &&str| {
-        let text = field.rsplit('.').fold(value.to_owned(), |inner, step| {
-            match step.strip_suffix("[]") {
+        let text =
+            field.rsplit('.').fold(value.to_owned(), |inner, step| match step.strip_suffix("[]") {
                 Some(name) => format!("{{ {name}: [ {inner} ] }}"),
                 None => format!("{{ {step}: {inner} }}"),
-            }
-        });
+            });
         (text, field.replace("[]", "[0]"))
     };
     FIELDS.iter().map(file).collect()
@@ -348,10 +309,7 @@ fn no_field_is_empty_because_a_variable_is_not_set() {
     }
     // One that is set to nothing is as good as none.
     let env = |name: &str| (name == "EMPTY").then(String::new);
-    let source = (
-        Path::new("kes.yml"),
-        "keystore: { fs: { path: '${EMPTY}' } }",
-    );
+    let source = (Path::new("kes.yml"), "keystore: { fs: { path: '${EMPTY}' } }");
     let loaded = load::load(Some(source), &flags(), &env);
     assert_starts(
         &loaded.accept().unwrap_err().to_string(),
@@ -379,10 +337,7 @@ fn a_text_without_content_and_a_field_behind_a_flag_are_not_empty_by_mistake() {
         }
     }
     let text = "{ address: '${NO}', root: '${NO}', tls: { key: '${NO}', cert: '${NO}' } }";
-    let given = Flags {
-        addr: Some("127.0.0.1:7373".into()),
-        ..flags()
-    };
+    let given = Flags { addr: Some("127.0.0.1:7373".into()), ..flags() };
     assert_eq!("disabled", load_with(text, &given).unwrap().root);
 }
 
@@ -399,11 +354,7 @@ fn on_and_off_are_words_with_and_without_quotes() {
         ("required", AuditMode::Required),
         ("Required", AuditMode::Required),
     ] {
-        assert_eq!(
-            audit,
-            load(&format!("log:\n  audit: {text}\n")).log.audit,
-            "{text}"
-        );
+        assert_eq!(audit, load(&format!("log:\n  audit: {text}\n")).log.audit, "{text}");
     }
     assert_eq!(
         "\"true\" is an invalid audit log configuration (kes.yml line 2 column 10, field \
@@ -434,10 +385,7 @@ fn wrong_durations_are_named_with_their_place() {
         &error("cache: { expiry: { unused: -5s } }"),
         "failed to read config file: time: negative duration \"-5s\" (kes.yml line 1 column 28, ",
     );
-    assert_eq!(
-        Cache::default(),
-        load("cache: { expiry: { any: 0, unused: 0s } }").cache
-    );
+    assert_eq!(Cache::default(), load("cache: { expiry: { any: 0, unused: 0s } }").cache);
 }
 
 #[test]
@@ -513,10 +461,7 @@ fn probes_and_clients_have_addresses_of_their_own() {
             "the server can't listen for probes where it listens for clients: ",
         );
     }
-    assert_starts(
-        &error("probe: { addr: 127.0.0.1:7374 }"),
-        "failed to read config file: ",
-    );
+    assert_starts(&error("probe: { addr: 127.0.0.1:7374 }"), "failed to read config file: ");
 }
 
 #[test]

@@ -32,9 +32,7 @@ pub(super) struct Frame<'a> {
 }
 
 pub(super) fn number(bytes: &[u8]) -> u32 {
-    bytes
-        .iter()
-        .fold(0, |number, byte| number << 8 | u32::from(*byte))
+    bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte))
 }
 
 impl<'a> Frame<'a> {

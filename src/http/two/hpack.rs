@@ -173,10 +173,8 @@ impl Decoder {
             // With indexing, without, and never: they differ in the first only.
             let is_kept = first & 0x40 != 0;
             let index = rest.number(first, if is_kept { 6 } else { 4 })?;
-            let (mut name, mut value) = (
-                std::mem::take(&mut self.name),
-                std::mem::take(&mut self.value),
-            );
+            let (mut name, mut value) =
+                (std::mem::take(&mut self.name), std::mem::take(&mut self.value));
             match index {
                 0 => rest.string(&mut name)?,
                 index => {
@@ -233,10 +231,7 @@ impl Decoder {
             self.size -= name + value + OVERHEAD;
         }
         // Bytes of entries that are gone are dropped when there are as many as of those that are not.
-        let unused = self
-            .entries
-            .front()
-            .map_or(self.bytes.len(), |entry| entry.0);
+        let unused = self.entries.front().map_or(self.bytes.len(), |entry| entry.0);
         if unused > 0 && unused >= self.bytes.len() - unused {
             self.bytes.drain(..unused);
             for entry in &mut self.entries {
@@ -356,10 +351,7 @@ mod tests {
             assert!(decoder.size <= MAX_TABLE && decoder.bytes.len() <= 2 * MAX_TABLE);
             // The newest has the first index behind the static table.
             let newest = fields(&mut decoder, &[0x80 | 62]).unwrap();
-            assert_eq!(
-                format!("n: {}", String::from_utf8(value).unwrap()),
-                newest[0]
-            );
+            assert_eq!(format!("n: {}", String::from_utf8(value).unwrap()), newest[0]);
             let last = 61 + decoder.entries.len() as u8;
             assert!(fields(&mut decoder, &[0x80 | last]).is_ok());
             assert_eq!(Err(Broken), fields(&mut decoder, &[0x80 | (last + 1)]));

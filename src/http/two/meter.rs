@@ -54,10 +54,7 @@ pub(super) struct Meter {
 
 impl Meter {
     pub(super) fn new(now: Instant) -> Self {
-        Self {
-            left: ALLOWANCES.map(|allowance| allowance.burst),
-            refilled: now,
-        }
+        Self { left: ALLOWANCES.map(|allowance| allowance.burst), refilled: now }
     }
 
     /// Counts a frame. `false` if there are too many.
@@ -109,11 +106,7 @@ mod tests {
     #[test]
     fn what_is_allowed_passes_and_one_more_is_too_much() {
         let now = Instant::now();
-        for (kind, allowed) in [
-            (Kind::Reset, 500),
-            (Kind::Settings, 20),
-            (Kind::Other, 2000),
-        ] {
+        for (kind, allowed) in [(Kind::Reset, 500), (Kind::Settings, 20), (Kind::Other, 2000)] {
             let mut meter = Meter::new(now);
             assert!((0..allowed).all(|_| meter.count(kind, now)), "{kind:?}");
             assert!(!meter.count(kind, now), "{kind:?}");

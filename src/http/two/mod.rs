@@ -120,10 +120,9 @@ impl Connection {
         const MAX_CONCURRENT_STREAMS: u8 = 3;
         const MAX_HEADER_LIST_SIZE: u8 = 6;
         put_header(out, 12, SETTINGS, 0, 0);
-        for (setting, value) in [
-            (MAX_CONCURRENT_STREAMS, MAX_STREAMS),
-            (MAX_HEADER_LIST_SIZE, MAX_HEADERS),
-        ] {
+        for (setting, value) in
+            [(MAX_CONCURRENT_STREAMS, MAX_STREAMS), (MAX_HEADER_LIST_SIZE, MAX_HEADERS)]
+        {
             out.extend_from_slice(&[0, setting]);
             out.extend_from_slice(&(value as u32).to_be_bytes());
         }
@@ -240,9 +239,7 @@ impl Connection {
 
     /// How many bytes of a body the client takes on a stream now.
     pub fn room(&self, stream: u32) -> usize {
-        let room = self
-            .position(stream)
-            .map_or(0, |at| self.streams[at].to_send.min(self.to_send));
+        let room = self.position(stream).map_or(0, |at| self.streams[at].to_send.min(self.to_send));
         usize::try_from(room).unwrap_or(0)
     }
 
@@ -299,11 +296,7 @@ impl Connection {
         let mut rest = body;
         loop {
             let (part, more) = rest.split_at(rest.len().min(MAX_FRAME));
-            let flags = if is_last && more.is_empty() {
-                END_STREAM
-            } else {
-                0
-            };
+            let flags = if is_last && more.is_empty() { END_STREAM } else { 0 };
             put_header(out, part.len(), DATA, flags, stream);
             out.extend_from_slice(part);
             self.meter.sent(part.len());
@@ -380,9 +373,7 @@ impl Connection {
     }
 
     fn position(&self, stream: u32) -> Option<usize> {
-        self.streams
-            .binary_search_by_key(&stream, |stream| stream.id)
-            .ok()
+        self.streams.binary_search_by_key(&stream, |stream| stream.id).ok()
     }
 
     /// We have sent all.

@@ -38,10 +38,7 @@ pub(super) fn read(
     block: &[u8],
     kept: Option<&str>,
 ) -> Result<Result<Fields, String>, Broken> {
-    let mut fields = Fields {
-        is_trailer: true,
-        ..Fields::default()
-    };
+    let mut fields = Fields { is_trailer: true, ..Fields::default() };
     let mut is_well_formed = true;
     decoder.decode(block, |name, value| {
         is_well_formed = is_well_formed && fields.add(name, value, kept).is_some();
@@ -146,10 +143,7 @@ impl Fields {
             return Err(self.seeming_path());
         }
         if self.size > MAX_HEADERS {
-            let refusal = Malformed {
-                status: 431,
-                reason: "request head over 64 KiB",
-            };
+            let refusal = Malformed { status: 431, reason: "request head over 64 KiB" };
             return Ok((Err((refusal, self.seeming_path())), None));
         }
         // RFC 9113 8.3.1: the absolute form of HTTP/1.1 is none here, and what is in front of us may

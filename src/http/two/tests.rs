@@ -10,12 +10,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 fn setting(id: u8, value: u32) -> Vec<u8> {
-    frame(
-        SETTINGS,
-        0,
-        0,
-        &[&[0, id], &value.to_be_bytes()[..]].concat(),
-    )
+    frame(SETTINGS, 0, 0, &[&[0, id], &value.to_be_bytes()[..]].concat())
 }
 
 fn update(stream: u32, more: u32) -> Vec<u8> {
@@ -34,12 +29,7 @@ fn block(method: &str, more: &[(&str, &str)]) -> Vec<u8> {
 }
 
 fn get(stream: u32) -> Vec<u8> {
-    frame(
-        HEADERS,
-        END_HEADERS | END_STREAM,
-        stream,
-        &block("GET", &[]),
-    )
+    frame(HEADERS, END_HEADERS | END_STREAM, stream, &block("GET", &[]))
 }
 
 fn post(stream: u32, more: &[(&str, &str)]) -> Vec<u8> {
@@ -57,14 +47,9 @@ struct Peer {
 impl Peer {
     fn new() -> Self {
         let (now, mut out) = (Instant::now(), Vec::new());
-        let mut peer = Self {
-            connection: Connection::new(now, &mut out),
-            now,
-            out,
-            seen: Vec::new(),
-        };
-        peer.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat())
-            .unwrap();
+        let mut peer =
+            Self { connection: Connection::new(now, &mut out), now, out, seen: Vec::new() };
+        peer.send(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).unwrap();
         peer.out.clear();
         peer
     }
@@ -86,10 +71,9 @@ impl Peer {
                     head.kept.len()
                 )),
                 Event::Request(id, Err((e, _)), _) => Some(format!("{id} {}", e.status)),
-                Event::Body(id, bytes, is_complete) => Some(format!(
-                    "{id} {} {is_complete}",
-                    String::from_utf8_lossy(bytes)
-                )),
+                Event::Body(id, bytes, is_complete) => {
+                    Some(format!("{id} {} {is_complete}", String::from_utf8_lossy(bytes)))
+                }
                 Event::Reset(id) => Some(format!("{id} reset")),
                 Event::Malformed(_) | Event::Nothing => None,
             });
@@ -134,22 +118,15 @@ fn requests_come_in_whole_however_they_arrive() {
     for piece in [1, 2, 7, 9, 100, 10_000] {
         let (now, mut out) = (Instant::now(), Vec::new());
         let connection = Connection::new(now, &mut out);
-        let mut peer = Peer {
-            connection,
-            now,
-            out,
-            seen: Vec::new(),
-        };
+        let mut peer = Peer { connection, now, out, seen: Vec::new() };
         // Bytes that were not used are shown again, with more behind them.
         let mut waiting = Vec::new();
         for part in all.chunks(piece) {
             waiting.extend_from_slice(part);
             loop {
                 let out = &mut peer.out;
-                let (used, event) = peer
-                    .connection
-                    .next(&waiting, Some("x-kept"), true, now, out)
-                    .unwrap();
+                let (used, event) =
+                    peer.connection.next(&waiting, Some("x-kept"), true, now, out).unwrap();
                 let line = format!("{event:?}");
                 if used == 0 {
                     break;
@@ -176,18 +153,9 @@ fn requests_come_in_whole_however_they_arrive() {
 fn what_no_client_may_send_ends_the_connection() {
     let priority = [0, 0, 0, 0, 1];
     for (wrong, code) in [
-        (
-            frame(HEADERS, END_HEADERS, 0, &block("GET", &[])),
-            Code::Protocol,
-        ),
-        (
-            frame(HEADERS, END_HEADERS, 2, &block("GET", &[])),
-            Code::Protocol,
-        ),
-        (
-            frame(HEADERS, END_HEADERS | PADDED, 1, &[9, 1]),
-            Code::Protocol,
-        ),
+        (frame(HEADERS, END_HEADERS, 0, &block("GET", &[])), Code::Protocol),
+        (frame(HEADERS, END_HEADERS, 2, &block("GET", &[])), Code::Protocol),
+        (frame(HEADERS, END_HEADERS | PADDED, 1, &[9, 1]), Code::Protocol),
         (frame(HEADERS, END_HEADERS, 1, &[0x80]), Code::Compression),
         (frame(DATA, 0, 0, b"a"), Code::Protocol),
         (frame(DATA, 0, 1, b"a"), Code::Protocol),
@@ -214,10 +182,7 @@ fn what_no_client_may_send_ends_the_connection() {
         (frame(WINDOW_UPDATE, 0, 0, &[0; 3]), Code::FrameSize),
         (frame(CONTINUATION, END_HEADERS, 1, &[]), Code::Protocol),
         ([frame(HEADERS, 0, 1, &[]), get(3)].concat(), Code::Protocol),
-        (
-            [frame(HEADERS, 0, 1, &[]), frame(CONTINUATION, 0, 3, &[])].concat(),
-            Code::Protocol,
-        ),
+        ([frame(HEADERS, 0, 1, &[]), frame(CONTINUATION, 0, 3, &[])].concat(), Code::Protocol),
         ([get(3), get(1)].concat(), Code::StreamClosed),
         (vec![0, 0x40, 1, DATA, 0, 0, 0, 0, 1], Code::FrameSize),
     ] {
@@ -268,22 +233,10 @@ fn malformed_requests_end_their_stream_only() {
         vec![method, path, scheme, ("te", "gzip")],
         vec![method, path, scheme, ("content-length", "1")],
         vec![method, path, scheme, ("content-length", "+0")],
-        vec![
-            method,
-            path,
-            scheme,
-            ("content-length", "0"),
-            ("content-length", "1"),
-        ],
+        vec![method, path, scheme, ("content-length", "0"), ("content-length", "1")],
     ] {
         let mut peer = Peer::new();
-        peer.send(&frame(
-            HEADERS,
-            END_HEADERS | END_STREAM,
-            1,
-            &plain(&fields),
-        ))
-        .unwrap();
+        peer.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &plain(&fields))).unwrap();
         assert_eq!(Code::Protocol as u32, peer.reset(1), "{fields:?}");
         peer.send(&get(3)).unwrap();
         assert_eq!(vec!["3 Get /a true 0"], peer.seen, "{fields:?}");
@@ -299,22 +252,13 @@ fn malformed_requests_end_their_stream_only() {
     // A path that can't be decoded and too many fields have an answer of their own.
     let mut peer = Peer::new();
     let block = plain(&[method, (":path", "/%x"), scheme]);
-    peer.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block))
-        .unwrap();
+    peer.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block)).unwrap();
     // One long field that the table has, and 20 times the byte that names it: 80 KB of fields.
     let mut bomb = plain(&[method, path, scheme]);
-    bomb.extend([
-        0x40,
-        1,
-        b'a',
-        0x7f,
-        0x80 | (3873 & 0x7f) as u8,
-        (3873 >> 7) as u8,
-    ]);
+    bomb.extend([0x40, 1, b'a', 0x7f, 0x80 | (3873 & 0x7f) as u8, (3873 >> 7) as u8]);
     bomb.extend([b'v'; 4000]);
     bomb.extend([0x80 | 62; 20]);
-    peer.send(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &bomb))
-        .unwrap();
+    peer.send(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &bomb)).unwrap();
     peer.send(&get(5)).unwrap();
     assert_eq!(vec!["1 400", "3 431", "5 Get /a true 0"], peer.seen);
     // A block that is as long itself is not read.
@@ -346,9 +290,7 @@ fn it_is_idle_since_the_end_of_its_last_stream() {
     }
     // A stream that is answered at once, one that is given up, and one that lasts.
     let out = &mut peer.out;
-    peer.connection
-        .next(&get(3), None, true, at(10), out)
-        .unwrap();
+    peer.connection.next(&get(3), None, true, at(10), out).unwrap();
     peer.connection.send_head(3, Some(200), &[], true, out);
     peer.now = at(20);
     peer.send(&other[0]).unwrap();
@@ -370,12 +312,7 @@ fn it_is_idle_since_the_end_of_its_last_stream() {
 #[test]
 fn bodies_are_what_their_length_says_and_fit_into_their_windows() {
     let data = |stream, size: usize, flags| frame(DATA, flags, stream, &vec![b'x'; size]);
-    for (length, parts) in [
-        ("3", vec![4]),
-        ("3", vec![2, 2]),
-        ("3", vec![2]),
-        ("3", vec![0]),
-    ] {
+    for (length, parts) in [("3", vec![4]), ("3", vec![2, 2]), ("3", vec![2]), ("3", vec![0])] {
         let mut peer = Peer::new();
         peer.send(&post(1, &[("content-length", length)])).unwrap();
         for (at, size) in parts.iter().enumerate() {
@@ -389,18 +326,15 @@ fn bodies_are_what_their_length_says_and_fit_into_their_windows() {
         peer.send(&get(3)).unwrap();
     }
     let mut peer = Peer::new();
-    peer.send(&[post(1, &[]), data(1, 16_384, 0).repeat(3)].concat())
-        .unwrap();
-    peer.send(&[data(1, 16_383, 0), data(1, 0, 0)].concat())
-        .unwrap();
+    peer.send(&[post(1, &[]), data(1, 16_384, 0).repeat(3)].concat()).unwrap();
+    peer.send(&[data(1, 16_383, 0), data(1, 0, 0)].concat()).unwrap();
     assert!(peer.sent().is_empty());
     // Half of the window that was used up is given back at once, not byte by byte.
     peer.connection.release(1, 32_000, &mut peer.out);
     assert!(peer.sent().is_empty());
     peer.connection.release(1, 1000, &mut peer.out);
     assert_eq!(33_000, number(&peer.out[9..]));
-    peer.send(&[data(1, 16_384, 0).repeat(2), data(1, 232, 0)].concat())
-        .unwrap();
+    peer.send(&[data(1, 16_384, 0).repeat(2), data(1, 232, 0)].concat()).unwrap();
     let sent = peer.out.len();
     peer.send(&data(1, 1, 0)).unwrap();
     peer.out.drain(..sent);
@@ -415,8 +349,7 @@ fn streams_whose_bodies_have_to_wait_do_not_keep_others_from_sending() {
         peer.send(&post(stream, &[])).unwrap();
         for size in [16_384, 16_384, 16_384, 16_383] {
             assert!(sent + size <= room, "stream {stream} has no room");
-            peer.send(&frame(DATA, 0, stream, &vec![b'x'; size as usize]))
-                .unwrap();
+            peer.send(&frame(DATA, 0, stream, &vec![b'x'; size as usize])).unwrap();
             sent += size;
             for update in peer.out.drain(..).as_slice().chunks(HEADER + 4) {
                 assert_eq!((WINDOW_UPDATE, 0), (update[3], number(&update[5..9])));
@@ -426,8 +359,7 @@ fn streams_whose_bodies_have_to_wait_do_not_keep_others_from_sending() {
     }
     // And what comes on streams that are reset is no loss.
     for stream in (1..=199).step_by(2) {
-        peer.connection
-            .reset(stream, Code::NoError, &mut Vec::new());
+        peer.connection.reset(stream, Code::NoError, &mut Vec::new());
     }
     assert!(room - sent > CONNECTION_WINDOW / 2);
 }
@@ -435,66 +367,48 @@ fn streams_whose_bodies_have_to_wait_do_not_keep_others_from_sending() {
 #[test]
 fn answers_are_as_long_as_the_client_allows() {
     let mut peer = Peer::new();
-    peer.send(&[setting(4, 100), get(1), get(3)].concat())
-        .unwrap();
+    peer.send(&[setting(4, 100), get(1), get(3)].concat()).unwrap();
     assert_eq!(vec![(SETTINGS, ACK, 0, 0)], peer.sent());
     assert_eq!(100, peer.connection.room(1));
-    peer.connection
-        .send_head(1, Some(200), &[("date", b"today")], false, &mut peer.out);
-    peer.connection
-        .send_body(1, &[7; 100], false, &mut peer.out);
+    peer.connection.send_head(1, Some(200), &[("date", b"today")], false, &mut peer.out);
+    peer.connection.send_body(1, &[7; 100], false, &mut peer.out);
     let sent = peer.sent();
     assert_eq!((HEADERS, END_HEADERS, 1), (sent[0].0, sent[0].1, sent[0].2));
     assert_eq!((DATA, 0, 1, 100), sent[1]);
     assert_eq!(0, peer.connection.room(1));
     // A smaller window than was used up already.
-    peer.send(&[setting(4, 10), update(1, 89)].concat())
-        .unwrap();
+    peer.send(&[setting(4, 10), update(1, 89)].concat()).unwrap();
     assert_eq!((0, 10), (peer.connection.room(1), peer.connection.room(3)));
     peer.send(&update(1, 40_002)).unwrap();
     assert_eq!(40_001, peer.connection.room(1));
     peer.sent();
-    peer.connection
-        .send_body(1, &[7; 40_001], true, &mut peer.out);
+    peer.connection.send_body(1, &[7; 40_001], true, &mut peer.out);
     assert_eq!(
-        vec![
-            (DATA, 0, 1, 16_384),
-            (DATA, 0, 1, 16_384),
-            (DATA, END_STREAM, 1, 7233)
-        ],
+        vec![(DATA, 0, 1, 16_384), (DATA, 0, 1, 16_384), (DATA, END_STREAM, 1, 7233)],
         peer.sent()
     );
     assert!(!peer.connection.is_idle());
-    peer.connection
-        .send_head(3, Some(404), &[], true, &mut peer.out);
+    peer.connection.send_head(3, Some(404), &[], true, &mut peer.out);
     assert!(peer.connection.is_idle());
     // All streams share the window of the connection: 65,535 bytes, of which 40,101 are used.
     peer.send(&[setting(4, 1 << 20), get(5)].concat()).unwrap();
     assert_eq!(25_434, peer.connection.room(5));
-    peer.send(&[update(0, 1000), update(5, 0x7fff_ffff)].concat())
-        .unwrap();
+    peer.send(&[update(0, 1000), update(5, 0x7fff_ffff)].concat()).unwrap();
     assert_eq!(Some(&"5 reset".to_owned()), peer.seen.last());
     assert_eq!(0, peer.connection.room(5));
     // A window that overflows because of a setting ends the connection.
-    peer.send(&[get(7), update(7, 0x7fff_ffff - (1 << 20))].concat())
-        .unwrap();
-    assert_eq!(
-        Err(Code::FlowControl),
-        peer.send(&setting(4, (1 << 20) + 1))
-    );
+    peer.send(&[get(7), update(7, 0x7fff_ffff - (1 << 20))].concat()).unwrap();
+    assert_eq!(Err(Code::FlowControl), peer.send(&setting(4, (1 << 20) + 1)));
 }
 
 #[test]
 fn a_client_without_a_table_hears_once_that_nothing_is_remembered() {
     let mut peer = Peer::new();
-    peer.send(&[setting(1, 0), get(1), get(3)].concat())
-        .unwrap();
+    peer.send(&[setting(1, 0), get(1), get(3)].concat()).unwrap();
     peer.sent();
     let mut first = Vec::new();
-    peer.connection
-        .send_head(1, Some(200), &[], true, &mut first);
-    peer.connection
-        .send_head(3, Some(200), &[], true, &mut peer.out);
+    peer.connection.send_head(1, Some(200), &[], true, &mut first);
+    peer.connection.send_head(3, Some(200), &[], true, &mut peer.out);
     assert_eq!([0x20, 0x88], first[HEADER..]);
     assert_eq!([0x88], peer.out[HEADER..]);
 }
@@ -504,28 +418,18 @@ fn heads_that_are_too_long_for_a_frame_are_continued() {
     let mut peer = Peer::new();
     peer.send(&get(1)).unwrap();
     let long = vec![b'a'; 40_000];
-    peer.connection
-        .send_head(1, Some(301), &[("location", &long)], true, &mut peer.out);
+    peer.connection.send_head(1, Some(301), &[("location", &long)], true, &mut peer.out);
     let out = peer.out.clone();
     let sent = peer.sent();
     let kinds: Vec<_> = sent.iter().map(|sent| (sent.0, sent.1)).collect();
-    assert_eq!(
-        vec![
-            (HEADERS, END_STREAM),
-            (CONTINUATION, 0),
-            (CONTINUATION, END_HEADERS)
-        ],
-        kinds
-    );
+    assert_eq!(vec![(HEADERS, END_STREAM), (CONTINUATION, 0), (CONTINUATION, END_HEADERS)], kinds);
     let (mut rest, mut block) = (out.as_slice(), Vec::new());
     while let Some(frame) = Frame::read(rest).unwrap() {
         block.extend_from_slice(frame.payload);
         rest = &rest[HEADER + frame.payload.len()..];
     }
     let mut lengths = Vec::new();
-    Decoder::default()
-        .decode(&block, |_, value| lengths.push(value.len()))
-        .unwrap();
+    Decoder::default().decode(&block, |_, value| lengths.push(value.len())).unwrap();
     assert_eq!(vec![3, 40_000], lengths);
 }
 
@@ -545,8 +449,7 @@ fn streams_beyond_the_limit_are_refused_and_the_others_go_on() {
     assert_eq!(MAX_STREAMS + 2, peer.seen.len());
     // After the goodbye nothing is opened, and nothing is wrong.
     peer.connection.end(Code::NoError, &mut peer.out);
-    peer.send(&[post(next + 4, &[]), frame(DATA, END_STREAM, next + 4, b"x")].concat())
-        .unwrap();
+    peer.send(&[post(next + 4, &[]), frame(DATA, END_STREAM, next + 4, b"x")].concat()).unwrap();
     assert_eq!(MAX_STREAMS + 2, peer.seen.len());
 }
 
@@ -599,8 +502,7 @@ fn frames_that_ask_for_nothing_are_a_flood_at_some_point() {
 fn whoever_takes_much_may_make_room_for_it_in_small_steps() {
     let mut peer = Peer::new();
     let window = setting(4, 4 << 20);
-    peer.send(&[window, get(1), update(0, 1 << 30)].concat())
-        .unwrap();
+    peer.send(&[window, get(1), update(0, 1 << 30)].concat()).unwrap();
     // 80 MB, and as a client in Go makes room: for every 4 KiB, here and there.
     let room = [update(0, 4096), update(1, 4096)].concat();
     for _ in 0..20 {
@@ -680,10 +582,8 @@ fn nothing_that_comes_in_makes_it_panic_or_answer_without_end() {
         assert!(peer.out.len() < 4096);
         for stream in [1, 3, 5, 7] {
             let room = peer.connection.room(stream).min(2000);
-            peer.connection
-                .send_head(stream, Some(200), &[], false, &mut peer.out);
-            peer.connection
-                .send_body(stream, &vec![0; room], true, &mut peer.out);
+            peer.connection.send_head(stream, Some(200), &[], false, &mut peer.out);
+            peer.connection.send_body(stream, &vec![0; room], true, &mut peer.out);
         }
         peer.sent();
     }

@@ -9,14 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{MAX_ANSWER, Settings};
 use crate::{
+    base::{deadline::Deadline, secret::Secret},
     crypto::Text,
-    deadline::Deadline,
     keystore::{
         Error,
         remote::{Answer, Call, NoAnswer, Remote, clean, json},
         token::{Authority, Lease, NoLease, Refusal, Token},
     },
-    secret::Secret,
 };
 
 const TOKENS: &str = "/api/v1/auth/tokens";
@@ -67,13 +66,7 @@ impl Appliance {
         deadline: Deadline,
     ) -> Result<Answer, Failed> {
         let header = token.map(|token| ("Authorization", token.text()));
-        let call = Call {
-            method,
-            path,
-            headers: header.as_slice(),
-            body,
-            is_repeatable: true,
-        };
+        let call = Call { method, path, headers: header.as_slice(), body, is_repeatable: true };
         let deadline = deadline.min(Deadline::after(Instant::now(), CALL_TIMEOUT));
         let answer = self.remote.call(call, limit, deadline);
         answer.map_err(Failed::NoAnswer)
@@ -157,11 +150,7 @@ impl Appliance {
         let Settings { token, domain, .. } = &self.settings;
         let refresh_token = str::from_utf8(token.expose())
             .map_err(|_| Failed::Other("the refresh token is not text".to_owned()))?;
-        let request = Request {
-            grant_type: "refresh_token",
-            refresh_token,
-            domain,
-        };
+        let request = Request { grant_type: "refresh_token", refresh_token, domain };
         let body = json(&request).map_err(Failed::Other)?;
         self.ask("POST", TOKENS, None, Some(&body), MAX_ANSWER, deadline)
     }
@@ -262,11 +251,7 @@ mod tests {
     use super::{super::super::remote::MAX_SAID, *};
 
     fn answer(status: u16, body: &str) -> Answer {
-        Answer {
-            status,
-            body: Secret::new(body.as_bytes().to_vec()),
-            is_repeat: false,
-        }
+        Answer { status, body: Secret::new(body.as_bytes().to_vec()), is_repeat: false }
     }
 
     #[test]
@@ -279,10 +264,7 @@ mod tests {
         assert_eq!(b"Bearer a.b.c", found.token.unwrap().expose());
         assert_eq!(Some(Duration::from_secs(300)), found.lifetime);
         assert!(!found.is_renewable);
-        let longest = format!(
-            r#"{{"jwt":"a","token_type":"Bearer","duration":{}}}"#,
-            i64::MAX
-        );
+        let longest = format!(r#"{{"jwt":"a","token_type":"Bearer","duration":{}}}"#, i64::MAX);
         let found = lease(&answer(200, &longest)).unwrap();
         assert_eq!(Some(MAX_LIFETIME), found.lifetime);
     }
@@ -300,18 +282,12 @@ mod tests {
                 r#"{"jwt":"a","token_type":"bearer","duration":1}"#,
                 "unexpected auth token type 'bearer'",
             ),
-            (
-                r#"{"jwt":"a","duration":1}"#,
-                "unexpected auth token type ''",
-            ),
+            (r#"{"jwt":"a","duration":1}"#, "unexpected auth token type ''"),
             (
                 r#"{"jwt":"a.b.secret","token_type":"secret","duration":1}"#,
                 "unexpected auth token type '...'",
             ),
-            (
-                r#"{"jwt":"a","token_type":"Bearer","duration":0}"#,
-                "invalid auth token expiry '0'",
-            ),
+            (r#"{"jwt":"a","token_type":"Bearer","duration":0}"#, "invalid auth token expiry '0'"),
             (
                 r#"{"jwt":"a","token_type":"Bearer","duration":-3}"#,
                 "invalid auth token expiry '-3'",
@@ -320,10 +296,7 @@ mod tests {
                 r#"{"jwt":"a\nb","token_type":"Bearer","duration":1}"#,
                 "the auth token has characters that no header can hold",
             ),
-            (
-                r#"{"jwt":"a","token_type":"Bearer","duration":"1"}"#,
-                not_json,
-            ),
+            (r#"{"jwt":"a","token_type":"Bearer","duration":"1"}"#, not_json),
             ("<html>", not_json),
             ("", not_json),
         ] {
@@ -335,14 +308,8 @@ mod tests {
     #[test]
     fn what_an_appliance_says_is_one_short_line() {
         let json = r#"{"code":11,"codeDesc":"NCERRConflict: Resource\n already\u0007 exists"}"#;
-        assert_eq!(
-            "NCERRConflict: Resource already exists (11)",
-            said(&answer(409, json))
-        );
-        assert_eq!(
-            "401 Unauthorized",
-            said(&answer(401, "\r\n 401\tUnauthorized\n\n"))
-        );
+        assert_eq!("NCERRConflict: Resource already exists (11)", said(&answer(409, json)));
+        assert_eq!("401 Unauthorized", said(&answer(401, "\r\n 401\tUnauthorized\n\n")));
         assert_eq!(
             r#"{"code":1}"#,
             said(&answer(400, r#"{"code":1}"#)),

@@ -20,7 +20,10 @@ use super::{
     remote::{Answer, Call, Fields, Remote, Site, escape, json},
     token::{Keeper, Rules},
 };
-use crate::{crypto::Text, deadline::Deadline, secret::Secret};
+use crate::{
+    base::{deadline::Deadline, secret::Secret},
+    crypto::Text,
+};
 use appliance::{Appliance, Failed, says};
 
 const SECRETS: &str = "/api/v1/vault/secrets";
@@ -85,20 +88,14 @@ impl KeySecure {
             settles: false,
         };
         let store = Self {
-            site: Arc::new(Appliance {
-                remote: remote.retrying_all(),
-                settings: settings.clone(),
-            }),
+            site: Arc::new(Appliance { remote: remote.retrying_all(), settings: settings.clone() }),
             keeper: Keeper::new(rules, notices.clone()),
             notices,
         };
         let deadline = Deadline::after(Instant::now(), LOGIN_TIMEOUT);
         let ready = store.keeper.log_in(&store.site, deadline);
         start.go_on(ready, CONNECT, &store.notices)?;
-        store
-            .keeper
-            .start(store.site.clone())
-            .map_err(Error::during(CONNECT))?;
+        store.keeper.start(store.site.clone()).map_err(Error::during(CONNECT))?;
         Ok(store)
     }
 
@@ -119,10 +116,7 @@ impl KeySecure {
         }
         let Some(newer) = self.keeper.replace(&token, deadline) else {
             // Why there is no other token is what helps.
-            return self
-                .keeper
-                .failure()
-                .map_or(Ok(answer), |why| Err(why.into()));
+            return self.keeper.failure().map_or(Ok(answer), |why| Err(why.into()));
         };
         let mut second = site.ask(method, path, Some(&newer), body, limit, deadline)?;
         second.is_repeat |= answer.is_repeat;
@@ -148,9 +142,9 @@ impl KeySecure {
         let material = export.material.as_str();
         match material.len() {
             0 => Err(unusable("the answer has no material")),
-            size if size > MAX_VALUE => Err(unusable(&format!(
-                "the value is larger than {MAX_VALUE} bytes"
-            ))),
+            size if size > MAX_VALUE => {
+                Err(unusable(&format!("the value is larger than {MAX_VALUE} bytes")))
+            }
             _ => Ok(Some(Secret::new(material.as_bytes().to_vec()))),
         }
     }
@@ -186,11 +180,7 @@ impl KeySecure {
             let why = format!("the value is larger than {MAX_VALUE} bytes");
             return Err(Failed::Other(why));
         }
-        let create = Create {
-            data_type: "seed",
-            material,
-            name: name.as_str(),
-        };
+        let create = Create { data_type: "seed", material, name: name.as_str() };
         let body = json(&create).map_err(Failed::Other)?;
         // The appliance refuses a name that it has, so only one try can take effect, and which value
         // has won is seen afterwards.
@@ -210,8 +200,7 @@ impl KeySecure {
                 Ok(answer) if says(&answer, 409) => return Ok(false),
                 Ok(answer) => (
                     answer.is_repeat || answer.status >= 500,
-                    self.site
-                        .refusal("POST", SECRETS, &answer, "create", Some(value)),
+                    self.site.refusal("POST", SECRETS, &answer, "create", Some(value)),
                 ),
                 Err(Failed::NoAnswer(e)) => (e.may_pass, Failed::NoAnswer(e)),
                 Err(failed) => (false, failed),
@@ -246,10 +235,7 @@ impl KeySecure {
             let unusable = |why: &str| self.site.unusable("GET", &path, why);
             let page: Page = answer.json().map_err(|why| unusable(&why))?;
             if page.skip != skip {
-                let why = format!(
-                    "pagination is out-of-sync: it answers with skip={}",
-                    page.skip
-                );
+                let why = format!("pagination is out-of-sync: it answers with skip={}", page.skip);
                 return Err(unusable(&why));
             }
             let resources = page.resources.unwrap_or_default();
@@ -316,13 +302,7 @@ impl KeyStore for KeySecure {
     }
 
     fn status(&self, deadline: Deadline) -> Result<(), Error> {
-        let call = Call {
-            method: "GET",
-            path: "",
-            headers: &[],
-            body: None,
-            is_repeatable: false,
-        };
+        let call = Call { method: "GET", path: "", headers: &[], body: None, is_repeatable: false };
         let answer = self.site.remote.reach(call, deadline);
         answer.map_err(Error::during("get the status of KeySecure"))
     }
@@ -337,10 +317,7 @@ impl KeyStore for KeySecure {
 
     fn notices(&self) -> Vec<String> {
         let lines = self.notices.take();
-        lines
-            .iter()
-            .map(|line| format!("gemalto: {line}"))
-            .collect()
+        lines.iter().map(|line| format!("gemalto: {line}")).collect()
     }
 
     fn retry(&self) {

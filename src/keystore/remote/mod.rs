@@ -26,11 +26,9 @@ use ureq::{
 };
 
 use crate::{
-    agent,
-    deadline::Deadline,
-    secret::Secret,
-    tls::{self, Anchors},
-    words::Asker,
+    base::{deadline::Deadline, secret::Secret},
+    tls::{self, Anchors, words::Asker},
+    web::agent,
 };
 pub(super) use no_answer::NoAnswer;
 use trust::SetupError;
@@ -155,10 +153,7 @@ impl Remote {
 
     /// The same, but calls are repeated after every 5xx status, whatever it says.
     pub(super) fn retrying_all(self) -> Self {
-        Self {
-            retries_all: true,
-            ..self
-        }
+        Self { retries_all: true, ..self }
     }
 
     /// The URL that `path` stands for.
@@ -175,11 +170,7 @@ impl Remote {
         deadline: Deadline,
     ) -> Result<Answer, NoAnswer> {
         let is_down = self.is_down.load(Ordering::Relaxed);
-        let mut tries_left = if call.is_repeatable && !is_down {
-            RETRIES
-        } else {
-            0
-        };
+        let mut tries_left = if call.is_repeatable && !is_down { RETRIES } else { 0 };
         let mut is_repeat = false;
         loop {
             let mut result = self.call_once(call, limit, deadline);
@@ -293,14 +284,11 @@ impl Remote {
                     let request = request.timeout_connect(Some(CONNECT_TIMEOUT));
                     agent.run(request.timeout_global(Some(timeout)).build())
                 }),
-            None => request
-                .body(())
-                .map_err(ureq::Error::from)
-                .and_then(|request| {
-                    let request = agent.configure_request(request);
-                    let request = request.timeout_connect(Some(CONNECT_TIMEOUT));
-                    agent.run(request.timeout_global(Some(timeout)).build())
-                }),
+            None => request.body(()).map_err(ureq::Error::from).and_then(|request| {
+                let request = agent.configure_request(request);
+                let request = request.timeout_connect(Some(CONNECT_TIMEOUT));
+                agent.run(request.timeout_global(Some(timeout)).build())
+            }),
         };
         result.map_err(|e| {
             let no_answer = NoAnswer::new(call.method, url, &e, &self.asker);
@@ -328,20 +316,11 @@ impl Remote {
                 Ok(count) => body.extend_from_slice(&chunk[..count]),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
-                    return Err(NoAnswer::new(
-                        method,
-                        url,
-                        &ureq::Error::from(e),
-                        &self.asker,
-                    ));
+                    return Err(NoAnswer::new(method, url, &ureq::Error::from(e), &self.asker));
                 }
             }
         }
-        Ok(Answer {
-            status,
-            body: Secret::new(body),
-            is_repeat: false,
-        })
+        Ok(Answer { status, body: Secret::new(body), is_repeat: false })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (u64, Agent)> {
@@ -353,10 +332,7 @@ impl Remote {
     fn replace(&self, number: u64) {
         let mut agent = self.lock();
         if agent.0 == number {
-            *agent = (
-                number + 1,
-                agent::new(self.config.clone(), self.tls.clone()),
-            );
+            *agent = (number + 1, agent::new(self.config.clone(), self.tls.clone()));
         }
     }
 }
@@ -406,9 +382,7 @@ fn redirected(url: &str, location: &str) -> Result<String, &'static str> {
     // The server has taken the path apart and put it together again, with escapes of its own.
     let segments = |uri: &Uri| -> Vec<Vec<u8>> {
         let segments = uri.path().split('/');
-        segments
-            .map(|segment| percent_decode_str(segment).collect())
-            .collect()
+        segments.map(|segment| percent_decode_str(segment).collect()).collect()
     };
     if segments(&from) != segments(&to) || from.query() != to.query() {
         return Err("a standby server sends to the same path and query");
@@ -436,11 +410,8 @@ pub(super) fn json(value: &impl Serialize) -> Result<Secret, String> {
 
 /// Escapes `name` for use as one path segment.
 pub(super) fn escape(name: &str) -> String {
-    const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-        .remove(b'-')
-        .remove(b'_')
-        .remove(b'.')
-        .remove(b'~');
+    const SEGMENT: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
     utf8_percent_encode(name, SEGMENT).to_string()
 }
 
@@ -457,10 +428,7 @@ mod tests {
                 Some("https://b:8200/v1/kv/x%2B%20y?list=true"),
             ),
             // Go writes some characters as they are.
-            (
-                "https://b/v1/kv/x+%20y?list=true",
-                Some("https://b/v1/kv/x%2B%20y?list=true"),
-            ),
+            ("https://b/v1/kv/x+%20y?list=true", Some("https://b/v1/kv/x%2B%20y?list=true")),
             ("https://b:8200/v1/kv/x%2B%20z?list=true", None),
             ("https://b:8200/v1/kv/x%2B%20y", None),
             ("https://b:8200/v1/kv/x%2B%20y?list=true&next=1", None),
@@ -478,11 +446,7 @@ mod tests {
             ("", None),
             ("\u{fffd}", None),
         ] {
-            assert_eq!(
-                to,
-                redirected(from, location).ok().as_deref(),
-                "{location:?}"
-            );
+            assert_eq!(to, redirected(from, location).ok().as_deref(), "{location:?}");
         }
         // What a standby of OpenBao 2.7.2 really sends.
         let name = escape("a+b \u{e9}%2F:@&=$,;!*()'");

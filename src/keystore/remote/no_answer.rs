@@ -2,7 +2,7 @@
 
 use ureq::Timeout;
 
-use crate::words::{self, Asker};
+use crate::tls::words::{self, Asker};
 
 /// There is no answer.
 #[derive(Debug)]

@@ -38,9 +38,7 @@ pub(in crate::keystore) fn authorities(path: &Path) -> Result<Anchors, SetupErro
     if path.is_dir() {
         files = fs::read_dir(path)
             .and_then(|entries| {
-                entries
-                    .map(|entry| entry.map(|entry| entry.path()))
-                    .collect::<Result<Vec<_>, _>>()
+                entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()
             })
             .map_err(|e| fail(path, e.to_string()))?;
         files.retain(|file| file.is_file());

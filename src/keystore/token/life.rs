@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::secret::Secret;
+use crate::base::secret::Secret;
 
 /// A new token is used at the latest after this time, so that replicas know it when it comes.
 const MAX_SETTLING: Duration = Duration::from_secs(30);
@@ -82,10 +82,7 @@ struct Forced<const N: usize> {
 
 impl<const N: usize> Forced<N> {
     fn new(gap: Duration) -> Self {
-        Self {
-            last: [None; N],
-            window: gap * N as u32,
-        }
+        Self { last: [None; N], window: gap * N as u32 }
     }
 
     /// Whether one may be forced at `now`; then it is.
@@ -260,10 +257,8 @@ impl Life {
             }
             _ => Duration::ZERO,
         };
-        let is_old_good = self
-            .current
-            .as_ref()
-            .is_some_and(|old| old.is_usable(now) && !old.is_refused);
+        let is_old_good =
+            self.current.as_ref().is_some_and(|old| old.is_usable(now) && !old.is_refused);
         match is_old_good && !settling.is_zero() {
             true => self.next = Some((held, now + settling)),
             false => (self.current, self.next) = (Some(held), None),

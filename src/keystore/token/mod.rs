@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{Error, Notices};
-use crate::deadline::Deadline;
+use crate::base::deadline::Deadline;
 pub(super) use life::{Lease, Refusal, Rules, Token};
 use life::{Life, Step};
 
@@ -214,10 +214,7 @@ impl Shared {
             drop(state);
             let deadline = Deadline::after(asked, ATTEMPT_TIMEOUT);
             // The panic hook has told the log; whoever waits for a token must not wait for ever.
-            let unrefused = |error| NoLease {
-                error,
-                refusal: Refusal::No,
-            };
+            let unrefused = |error| NoLease { error, refusal: Refusal::No };
             let result = catch_unwind(AssertUnwindSafe(|| match &step {
                 Step::Renew(token) => authority.renew(token, deadline).map_err(unrefused),
                 _ => authority.login(deadline),
@@ -246,15 +243,13 @@ impl Shared {
             (Step::Renew(token), Err(NoLease { error, .. })) => {
                 // The login that follows says whether there is something to worry about.
                 state.life.renewal_failed(&token, now);
-                self.notices.add(format!(
-                    "failed to renew the auth token, logging in again: {error}"
-                ));
+                self.notices
+                    .add(format!("failed to renew the auth token, logging in again: {error}"));
             }
             (_, Ok(lease)) => {
                 state.life.logged_in(lease, asked, now);
                 if state.failure.take().is_some() {
-                    self.notices
-                        .add("logged in to the key store again".to_owned());
+                    self.notices.add("logged in to the key store again".to_owned());
                 }
             }
             (_, Err(NoLease { error, refusal })) => {
@@ -267,8 +262,7 @@ impl Shared {
                         false => "",
                     };
                     let next = Rough(pause);
-                    self.notices
-                        .add(format!("{}; next attempt in {next}{hint}", failure.0));
+                    self.notices.add(format!("{}; next attempt in {next}{hint}", failure.0));
                 }
                 state.failure = Some(failure);
             }

@@ -1,7 +1,7 @@
 //! The life of tokens, without a clock.
 
 use super::{life::*, *};
-use crate::secret::Secret;
+use crate::base::secret::Secret;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -103,17 +103,11 @@ fn a_refused_token_is_replaced_once_and_then_the_refusal_is_believed() {
     let mut life = logged_in(100, start);
     let token = life.token(start).unwrap();
     assert!(life.refused(&token, false, start));
-    assert!(
-        life.refused(&token, false, start),
-        "another request waits for the same"
-    );
+    assert!(life.refused(&token, false, start), "another request waits for the same");
     assert!(matches!(life.step(start), Step::Login));
     life.logged_in(lease(100), start, start);
     let newer = life.token(start).unwrap();
-    assert_eq!(
-        2, newer.number,
-        "it does not settle: the old one is of no use"
-    );
+    assert_eq!(2, newer.number, "it does not settle: the old one is of no use");
     assert!(life.refused(&token, false, start), "there is a newer one");
 }
 
@@ -163,16 +157,9 @@ fn pauses(refusals: &[Refusal]) -> Vec<u64> {
 fn logins_that_nobody_answers_are_tried_at_a_steady_pace_and_refused_ones_less_and_less() {
     use Refusal::{Counted, No, Yes};
     assert_eq!(vec![5; 100], pauses(&[No; 100]));
-    assert_eq!(
-        vec![5, 10, 20, 40, 80, 160, 300, 300],
-        pauses(&[Yes; 8]),
-        "no more than the bound"
-    );
+    assert_eq!(vec![5, 10, 20, 40, 80, 160, 300, 300], pauses(&[Yes; 8]), "no more than the bound");
     assert_eq!(vec![5, 5, 10, 5, 20], pauses(&[No, Yes, Yes, No, Yes]));
-    assert_eq!(
-        vec![5, 960, 960, 5, 960],
-        pauses(&[Counted, Counted, Counted, No, Counted])
-    );
+    assert_eq!(vec![5, 960, 960, 5, 960], pauses(&[Counted, Counted, Counted, No, Counted]));
     assert_eq!(300, pauses(&[Yes; 100])[99]);
 }
 
@@ -312,10 +299,7 @@ fn live(seed: u64, base: Instant) {
             let known = &issued[token.number as usize - 1];
             let is_known_to_be_over =
                 (known.lifetime).is_some_and(|lifetime| now >= known.asked + lifetime);
-            assert!(
-                !is_known_to_be_over,
-                "seed {seed}: an expired token is used"
-            );
+            assert!(!is_known_to_be_over, "seed {seed}: an expired token is used");
             if random.below(20) == 0 {
                 life.refused(&token, random.below(2) == 0, at(now));
             }
@@ -338,20 +322,12 @@ fn live(seed: u64, base: Instant) {
                 // The thread sleeps at most so long; requests come in between. It never wakes up
                 // before a millisecond has passed.
                 let wait = wait.map_or(100_000, |wait| wait.as_micros().div_ceil(1000) as u64);
-                let slept = if random.below(2) == 0 {
-                    wait
-                } else {
-                    1 + random.below(wait)
-                };
+                let slept = if random.below(2) == 0 { wait } else { 1 + random.below(wait) };
                 now += slept;
                 passed += slept;
             }
             Step::Renew(token) => {
-                attempts_at_once = if latency == 0 {
-                    attempts_at_once + 1
-                } else {
-                    0
-                };
+                attempts_at_once = if latency == 0 { attempts_at_once + 1 } else { 0 };
                 now += latency;
                 passed += latency;
                 let known = &mut issued[token.number as usize - 1];
@@ -370,11 +346,7 @@ fn live(seed: u64, base: Instant) {
                 }
             }
             Step::Login => {
-                attempts_at_once = if latency == 0 {
-                    attempts_at_once + 1
-                } else {
-                    0
-                };
+                attempts_at_once = if latency == 0 { attempts_at_once + 1 } else { 0 };
                 logins += 1;
                 now += latency;
                 passed += latency;
@@ -409,10 +381,7 @@ fn live(seed: u64, base: Instant) {
                 }
             }
         }
-        assert!(
-            attempts_at_once <= 4,
-            "seed {seed}: attempts follow each other at once"
-        );
+        assert!(attempts_at_once <= 4, "seed {seed}: attempts follow each other at once");
         if random.below(25) == 0 {
             steps_of_clock += 1;
             attempts_at_once = 0;
@@ -428,10 +397,7 @@ fn live(seed: u64, base: Instant) {
     // there is one in a retry interval), or a clock that was set.
     let rhythm = (rules.retry.as_millis() as u64).min(shortest * 1000 * 45 / 100);
     let most = 3 + 3 * steps_of_clock + 2 * passed / rhythm;
-    assert!(
-        logins <= most,
-        "seed {seed}: {logins} logins, at most {most} are due"
-    );
+    assert!(logins <= most, "seed {seed}: {logins} logins, at most {most} are due");
 }
 
 #[test]

@@ -4,11 +4,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
+    base::secret::Secret,
     keystore::{
         KeyName,
         remote::{Answer, clean, escape},
     },
-    secret::Secret,
 };
 
 /// What an answer to a read holds.
@@ -97,14 +97,9 @@ pub(super) fn is_deleted(answer: &Answer) -> bool {
 
 /// A 404 that is not about the key: nothing is mounted there, or something else.
 fn is_misplaced(answer: &Answer) -> bool {
-    [
-        "no handler for route",
-        "route entry not found",
-        "namespace not found",
-        "versioned K/V",
-    ]
-    .iter()
-    .any(|words| answer.says(words))
+    ["no handler for route", "route entry not found", "namespace not found", "versioned K/V"]
+        .iter()
+        .any(|words| answer.says(words))
 }
 
 /// What lets a token overwrite a secret, in an answer about its capabilities: `update`, or that it is a
@@ -113,9 +108,7 @@ pub(super) fn overwriting(answer: &Answer) -> Option<&'static str> {
     let json: Value = answer.json().ok().filter(|_| answer.status == 200)?;
     let granted = json.pointer("/data/capabilities")?.as_array()?;
     let rights = ["update", "root"];
-    rights
-        .into_iter()
-        .find(|right| granted.iter().any(|granted| granted == right))
+    rights.into_iter().find(|right| granted.iter().any(|granted| granted == right))
 }
 
 /// What Vault says in an answer that is an error; `None` if it is no answer of Vault.
@@ -164,21 +157,14 @@ mod tests {
 
     /// What OpenBao really answered (`testdata/openbao`).
     fn recorded(name: &str) -> Answer {
-        let path = format!(
-            "{}/testdata/openbao/{name}.json",
-            env!("CARGO_MANIFEST_DIR")
-        );
+        let path = format!("{}/testdata/openbao/{name}.json", env!("CARGO_MANIFEST_DIR"));
         let json: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let status = json["status"].as_u64().unwrap();
         answer(status as u16, json["body"].as_str().unwrap())
     }
 
     fn answer(status: u16, body: &str) -> Answer {
-        Answer {
-            status,
-            body: Secret::new(body.as_bytes().to_vec()),
-            is_repeat: false,
-        }
+        Answer { status, body: Secret::new(body.as_bytes().to_vec()), is_repeat: false }
     }
 
     #[test]
@@ -216,14 +202,8 @@ mod tests {
         ] {
             let answer = answer(404, body);
             assert!(!is_absent(&answer), "{body}");
-            assert!(
-                matches!(Members::of_v1(&answer), Ok(Members::Refused)),
-                "{body}"
-            );
-            assert!(
-                matches!(Members::of_v2(&answer), Ok(Members::Refused)),
-                "{body}"
-            );
+            assert!(matches!(Members::of_v1(&answer), Ok(Members::Refused)), "{body}");
+            assert!(matches!(Members::of_v2(&answer), Ok(Members::Refused)), "{body}");
         }
     }
 
@@ -234,13 +214,9 @@ mod tests {
         assert_eq!(Some("update"), found("capabilities-update"));
         assert_eq!(Some("root"), found("capabilities-root"));
         assert_eq!(None, found("capabilities-denied"));
-        for body in [
-            "",
-            "<html>",
-            "{}",
-            r#"{"data":null}"#,
-            r#"{"data":{"capabilities":"update"}}"#,
-        ] {
+        for body in
+            ["", "<html>", "{}", r#"{"data":null}"#, r#"{"data":{"capabilities":"update"}}"#]
+        {
             assert_eq!(None, overwriting(&answer(200, body)), "{body}");
         }
     }
@@ -261,16 +237,9 @@ mod tests {
 
     #[test]
     fn what_is_no_secret_is_an_error_and_no_panic() {
-        for body in [
-            "",
-            "{",
-            "[]",
-            "null",
-            "1",
-            "{\"data\":1}",
-            "{\"data\":null}",
-            "{\"data\":[1]}",
-        ] {
+        for body in
+            ["", "{", "[]", "null", "1", "{\"data\":1}", "{\"data\":null}", "{\"data\":[1]}"]
+        {
             assert!(Members::of_v1(&answer(200, body)).is_err(), "{body}");
             assert!(Members::of_v2(&answer(200, body)).is_err(), "{body}");
         }

@@ -8,12 +8,11 @@ use super::{
     site::Failed,
 };
 use crate::{
-    deadline::Deadline,
+    base::{deadline::Deadline, secret::Secret},
     keystore::{
         KeyName,
         remote::{Answer, json},
     },
-    secret::Secret,
 };
 
 /// A value that was written is looked for as long as this: standby servers lag a little.
@@ -51,11 +50,8 @@ impl Vault {
             return Ok(false);
         }
         let path = self.location(name);
-        let body = json(&Versioned {
-            options: Options { cas: 0 },
-            data: Member(name, stored),
-        })
-        .map_err(Failed::Other)?;
+        let body = json(&Versioned { options: Options { cas: 0 }, data: Member(name, stored) })
+            .map_err(Failed::Other)?;
         // Only the first write can succeed, so it may be repeated: whoever has won is seen in the end.
         let mut answer = self.write(&path, &body, true, deadline)?;
         if answer.status == 403 {
@@ -186,14 +182,6 @@ impl Vault {
         let token = self.keeper.token(deadline)?;
         let site = &self.site;
         let (token, body) = (Some(&*token), Some(body));
-        site.ask(
-            "PUT",
-            path,
-            token,
-            body,
-            is_repeatable,
-            MAX_ANSWER,
-            deadline,
-        )
+        site.ask("PUT", path, token, body, is_repeatable, MAX_ANSWER, deadline)
     }
 }

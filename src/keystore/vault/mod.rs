@@ -29,7 +29,7 @@ use super::{
     remote::{Answer, Call, Fields, Remote, Site, escape},
     token::{Keeper, Rules, Token},
 };
-use crate::{deadline::Deadline, secret::Secret};
+use crate::base::{deadline::Deadline, secret::Secret};
 use answer::{Members, is_absent, is_deleted, path, take, version};
 use site::{Failed, Remoteness};
 use turnstile::Turnstile;
@@ -125,10 +125,7 @@ impl Vault {
             e => e,
         });
         start.go_on(ready, CONNECT, &vault.notices)?;
-        vault
-            .keeper
-            .start(vault.site.clone())
-            .map_err(Error::during(CONNECT))?;
+        vault.keeper.start(vault.site.clone()).map_err(Error::during(CONNECT))?;
         Ok(vault)
     }
 
@@ -190,9 +187,7 @@ impl Vault {
             && answer.says("preflight capability check")
             && !self.has_warned.swap(true, Ordering::Relaxed)
         {
-            let Settings {
-                engine, namespace, ..
-            } = &self.site.settings;
+            let Settings { engine, namespace, .. } = &self.site.settings;
             let namespace = match namespace.as_str() {
                 "" => String::new(),
                 namespace => format!(", vault.namespace {namespace:?}"),
@@ -419,18 +414,13 @@ impl KeyStore for Vault {
         let answer = self.site.remote.call(call, MAX_ANSWER, deadline);
         let answer = answer.map_err(Error::during(ASK))?;
         if !(200..400).contains(&answer.status) {
-            let why = format!(
-                "GET {}: status {}",
-                self.site.remote.url("/v1/sys/health"),
-                answer.status
-            );
+            let why =
+                format!("GET {}: status {}", self.site.remote.url("/v1/sys/health"), answer.status);
             return Err(Error::during(ASK)(why));
         }
         let health: Value = answer.json().map_err(Error::during(ASK))?;
         let Some(is_sealed) = health["sealed"].as_bool() else {
-            return Err(Error::during(ASK)(
-                "the answer does not say whether it is sealed",
-            ));
+            return Err(Error::during(ASK)("the answer does not say whether it is sealed"));
         };
         self.site.is_sealed.store(is_sealed, Ordering::Relaxed);
         match health["initialized"].as_bool() {

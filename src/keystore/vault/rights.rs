@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use super::{MAX_ANSWER, Vault, Version, answer::overwriting};
-use crate::{deadline::Deadline, keystore::remote::json};
+use crate::{base::deadline::Deadline, keystore::remote::json};
 
 /// Any key, for a question about all of them.
 const ANY_KEY: &str = "any-key";
@@ -40,8 +40,7 @@ impl Vault {
             let token = self.keeper.token(deadline).ok()?;
             let (method, path) = ("POST", "/v1/sys/capabilities-self");
             let (site, body) = (&self.site, Some(&body));
-            site.ask(method, path, Some(&token), body, true, MAX_ANSWER, deadline)
-                .ok()
+            site.ask(method, path, Some(&token), body, true, MAX_ANSWER, deadline).ok()
         })();
         if let Some(right) = answer.as_ref().and_then(overwriting) {
             self.notices.add(format!(

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::answer::path;
-use crate::{keystore::ClientCert, secret::Secret};
+use crate::{base::secret::Secret, keystore::ClientCert};
 
 /// How to reach and use Vault.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,13 +16,12 @@ use super::{
     answer::{path, said, take},
 };
 use crate::{
-    deadline::Deadline,
+    base::{deadline::Deadline, secret::Secret},
     keystore::{
         Error,
         remote::{Answer, Call, NoAnswer, Remote, clean, json},
         token::{Authority, Lease, NoLease, Refusal, Token},
     },
-    secret::Secret,
 };
 
 /// No token is believed to last longer.
@@ -95,13 +94,7 @@ impl Remoteness {
         if let Some(token) = token {
             headers.push(("X-Vault-Token", token.text()));
         }
-        let call = Call {
-            method,
-            path,
-            headers: &headers,
-            body,
-            is_repeatable,
-        };
+        let call = Call { method, path, headers: &headers, body, is_repeatable };
         let answer = self.remote.call(call, limit, deadline);
         let answer = answer.map_err(Failed::NoAnswer)?;
         let says_sealed = || said(&answer).is_some_and(|text| text.contains("sealed"));
@@ -141,9 +134,7 @@ impl Remoteness {
         } else if answer.status == 403 {
             let path = path.trim_start_matches("/v1/").split('?').next();
             let path = path.unwrap_or_default();
-            let directory = path
-                .rsplit_once('/')
-                .map_or(path, |(directory, _)| directory);
+            let directory = path.rsplit_once('/').map_or(path, |(directory, _)| directory);
             let place = match capability {
                 "update" => path.to_owned(),
                 _ => format!("{directory}/*"),
@@ -194,13 +185,9 @@ impl Remoteness {
                     ": check vault.approle.id, .secret and .engine; too many failed logins lock a \
                      role for a while"
                 }
-                (
-                    Login::Kubernetes {
-                        jwt: Jwt::Token(jwt),
-                        ..
-                    },
-                    false,
-                ) if jwt.expose().contains(&b'/') => {
+                (Login::Kubernetes { jwt: Jwt::Token(jwt), .. }, false)
+                    if jwt.expose().contains(&b'/') =>
+                {
                     ": check vault.kubernetes.role, .jwt and .engine; there is no file that is called \
                      like .jwt, so it was taken for the token itself"
                 }
@@ -208,11 +195,7 @@ impl Remoteness {
                     ": check vault.kubernetes.role, .jwt and .engine"
                 }
             };
-            let why = format!(
-                "status {}: {}",
-                answer.status,
-                said(answer).unwrap_or_default()
-            );
+            let why = format!("status {}: {}", answer.status, said(answer).unwrap_or_default());
             return Err(self.unusable(method, path, &format!("{why}{hint}")));
         }
         if answer.status != 200 {
@@ -271,10 +254,7 @@ impl Remoteness {
         let text = |secret: &Secret| String::from_utf8_lossy(secret.expose()).into_owned();
         let (engine, body) = match &self.settings.login {
             Login::AppRole { engine, id, secret } => {
-                let body = AppRole {
-                    role_id: id,
-                    secret_id: &text(secret),
-                };
+                let body = AppRole { role_id: id, secret_id: &text(secret) };
                 (engine, json(&body))
             }
             Login::Kubernetes { engine, role, jwt } => {
@@ -318,15 +298,7 @@ impl Authority for Arc<Remoteness> {
         let path = "/v1/auth/token/renew-self";
         // Zero is what the role gives.
         let body = Secret::new(b"{\"increment\":0}".to_vec());
-        let answer = self.ask(
-            "PUT",
-            path,
-            Some(token),
-            Some(&body),
-            true,
-            MAX_ANSWER,
-            deadline,
-        )?;
+        let answer = self.ask("PUT", path, Some(token), Some(&body), true, MAX_ANSWER, deadline)?;
         Ok(self.lease("PUT", path, &answer)?)
     }
 }

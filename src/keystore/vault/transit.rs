@@ -10,10 +10,9 @@ use super::{
     site::Failed,
 };
 use crate::{
+    base::{deadline::Deadline, secret::Secret},
     crypto::BASE64,
-    deadline::Deadline,
     keystore::remote::{escape, json},
-    secret::Secret,
 };
 
 /// Where transit begins a ciphertext.
@@ -31,10 +30,7 @@ impl Vault {
         };
         let url = format!("/v1/{}/encrypt/{}", path(engine), escape(key));
         let plaintext = BASE64.encode(value.expose());
-        let body = json(&Plain {
-            plaintext: &plaintext,
-        })
-        .map_err(Failed::Other)?;
+        let body = json(&Plain { plaintext: &plaintext }).map_err(Failed::Other)?;
         let answer = self.ask("POST", &url, Some(&body), MAX_ANSWER, deadline)?;
         if answer.status != 200 {
             return Err(self.site.refusal("POST", &url, &answer, "update"));
@@ -68,10 +64,7 @@ impl Vault {
         };
         let url = format!("/v1/{}/decrypt/{}", path(engine), escape(key));
         let ciphertext = String::from_utf8_lossy(text.expose());
-        let body = json(&Wrapped {
-            ciphertext: &ciphertext,
-        })
-        .map_err(Failed::Other)?;
+        let body = json(&Wrapped { ciphertext: &ciphertext }).map_err(Failed::Other)?;
         let answer = self.ask("POST", &url, Some(&body), MAX_ANSWER, deadline)?;
         if answer.status != 200 {
             return Err(self.site.refusal("POST", &url, &answer, "update"));

@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use crate::{deadline::Deadline, keystore::KeyName};
+use crate::{base::deadline::Deadline, keystore::KeyName};
 
 /// Lets one thread at a time do something with a name.
 #[derive(Default)]

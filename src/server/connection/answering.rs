@@ -7,7 +7,7 @@ use std::{
 
 use super::{Connection, Inner, Stage, WRITE_TIMEOUT, Wait};
 use crate::{
-    clock,
+    base::clock,
     http::{Malformed, head::Head},
     log::Cause,
     server::{
@@ -48,10 +48,7 @@ impl Address {
 impl Connection {
     /// The address of the request with this number.
     pub(super) fn address(self: &Arc<Self>, request: u64) -> Address {
-        Address {
-            connection: Arc::downgrade(self),
-            request,
-        }
+        Address { connection: Arc::downgrade(self), request }
     }
 }
 

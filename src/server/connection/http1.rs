@@ -21,7 +21,7 @@ use crate::{
         Server, State, exchange::Exchange, failure::Failure, peer::Peer, pending::Answer,
         pipeline::Admission, probe,
     },
-    words,
+    tls::words,
 };
 
 impl Inner {
@@ -42,11 +42,7 @@ impl Inner {
                 else {
                     return Ok(Step::NeedsReply);
                 };
-                let Waiting {
-                    pending,
-                    unread,
-                    frame,
-                } = *waiting;
+                let Waiting { pending, unread, frame } = *waiting;
                 let request = self.requests;
                 let answer = pending.finish(server, &|| connection.address(request));
                 Ok(self.give(answer, unread, frame, connection, server))
@@ -94,15 +90,11 @@ impl Inner {
         // A full handshake was checked by the trust that it began with, a resumed one is by that of
         // now; requests compare with the latest.
         let (checked, generation) = match is_resumed {
-            true => (
-                state.trust.verify(chain, UnixTime::now()),
-                state.trust_generation,
-            ),
+            true => (state.trust.verify(chain, UnixTime::now()), state.trust_generation),
             false => (Ok(()), connection.trust_generation),
         };
-        let peer = checked
-            .map_err(|e| words::of_client(&e))
-            .and_then(|()| Peer::new(chain, generation));
+        let peer =
+            checked.map_err(|e| words::of_client(&e)).and_then(|()| Peer::new(chain, generation));
         match peer {
             Ok(peer) => self.peer = Some(peer),
             Err(reason) => {
@@ -182,14 +174,8 @@ impl Inner {
     /// Answers what is no request, but seems to be one for `path`; there is no way to go on.
     fn refuse_malformed(&mut self, malformed: Malformed, path: String, server: &Server) {
         self.audit_malformed(malformed, path, server);
-        let frame = Frame {
-            is_http11: true,
-            is_head: false,
-            keep_alive: false,
-        };
-        Failure::Malformed(malformed)
-            .reply()
-            .write(frame, &mut self.output);
+        let frame = Frame { is_http11: true, is_head: false, keep_alive: false };
+        Failure::Malformed(malformed).reply().write(frame, &mut self.output);
         self.is_closing = true;
     }
 
@@ -216,23 +202,11 @@ impl Inner {
             }
             Some(Admission::Answered(reply, is_last)) => {
                 let keep_alive = frame.keep_alive && !is_last;
-                (
-                    reply,
-                    Frame {
-                        keep_alive,
-                        ..frame
-                    },
-                )
+                (reply, Frame { keep_alive, ..frame })
             }
         };
         let unread = BodyReader::new(head.framing);
-        self.send(
-            &reply,
-            frame.without_go_ahead(&head),
-            unread,
-            connection,
-            server,
-        );
+        self.send(&reply, frame.without_go_ahead(&head), unread, connection, server);
         Ok(Step::Progress)
     }
 
@@ -259,8 +233,7 @@ impl Inner {
                 if is_too_long {
                     self.fail_body();
                 } else if head.expects_continue && self.input.is_empty() {
-                    self.output
-                        .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                    self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
                 Step::Progress
             }
@@ -277,12 +250,7 @@ impl Inner {
         let Stage::Body(receiving) = &mut self.stage else {
             return Ok(Step::NeedsInput);
         };
-        let Receiving {
-            reader,
-            body,
-            max_body,
-            ..
-        } = receiving.as_mut();
+        let Receiving { reader, body, max_body, .. } = receiving.as_mut();
         let max_body = *max_body;
         let step = reader.read(&self.input, |bytes| {
             let room = (max_body + 1).saturating_sub(body.len());
@@ -304,12 +272,7 @@ impl Inner {
                 let Stage::Body(receiving) = stage else {
                     return Ok(Step::NeedsInput);
                 };
-                let Receiving {
-                    exchange,
-                    body,
-                    frame,
-                    ..
-                } = *receiving;
+                let Receiving { exchange, body, frame, .. } = *receiving;
                 let request = self.requests;
                 let answer = server.run(exchange, &body, &|| connection.address(request));
                 Ok(self.give(answer, None, frame, connection, server))
@@ -324,17 +287,9 @@ impl Inner {
     /// Answers a request whose body is too long, cut off or malformed, and closes after it.
     pub(super) fn fail_body(&mut self) {
         if let Stage::Body(receiving) = std::mem::replace(&mut self.stage, Stage::Head) {
-            let Receiving {
-                exchange, frame, ..
-            } = *receiving;
+            let Receiving { exchange, frame, .. } = *receiving;
             let reply = exchange.answer(Err(Failure::InvalidJson));
-            reply.write(
-                Frame {
-                    keep_alive: false,
-                    ..frame
-                },
-                &mut self.output,
-            );
+            reply.write(Frame { keep_alive: false, ..frame }, &mut self.output);
             self.is_closing = true;
         }
     }
@@ -355,11 +310,7 @@ impl Inner {
             }
             Answer::Later(pending) => {
                 connection.set_deadline(server, pending.deadline);
-                self.stage = Stage::Waiting(Box::new(Waiting {
-                    pending,
-                    unread,
-                    frame,
-                }));
+                self.stage = Stage::Waiting(Box::new(Waiting { pending, unread, frame }));
                 Step::NeedsReply
             }
             Answer::Stream(exchange, stream) => {
@@ -377,10 +328,8 @@ impl Inner {
         server: &Server,
     ) {
         let is_small = !matches!(unread, Some(BodyReader::Length(n)) if n > MAX_DISCARD);
-        let frame = Frame {
-            keep_alive: frame.keep_alive && is_small && !server.is_draining(),
-            ..frame
-        };
+        let frame =
+            Frame { keep_alive: frame.keep_alive && is_small && !server.is_draining(), ..frame };
         reply.write(frame, &mut self.output);
         self.is_closing = !frame.keep_alive;
         self.next_request(connection, server);

@@ -27,11 +27,11 @@ use super::{
     Server, exchange::Exchange, failure::Failure, peer::Peer, pending::Pending, proxy::Forwarded,
 };
 use crate::{
+    base::panics::survive,
     http::{body::BodyReader, reply::Frame},
     log::Cause,
     metrics::Event,
-    panics::survive,
-    words,
+    tls::words,
 };
 
 /// A handshake must be done, and a request complete, after this time.
@@ -231,8 +231,7 @@ impl Connection {
     /// Lets epoll watch the socket for the first time.
     pub(super) fn register(&self, server: &Server) -> io::Result<()> {
         let refused = Err(io::ErrorKind::NotConnected.into());
-        self.with(server, |inner| server.watch(self, &inner.socket))
-            .unwrap_or(refused)
+        self.with(server, |inner| server.watch(self, &inner.socket)).unwrap_or(refused)
     }
 
     /// Does what can be done now and arms the socket for what comes next.

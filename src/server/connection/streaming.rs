@@ -52,11 +52,8 @@ impl Streaming {
         server: &Server,
     ) -> Self {
         let (identity, path) = exchange.subject();
-        let receiver = Receiver {
-            connection: Arc::downgrade(connection),
-            server: server.me(),
-            request,
-        };
+        let receiver =
+            Receiver { connection: Arc::downgrade(connection), server: server.me(), request };
         Self {
             queue: VecDeque::new(),
             queued: 0,
@@ -215,10 +212,7 @@ impl Inner {
         connection: &Arc<Connection>,
         server: &Server,
     ) -> Step {
-        let frame = Frame {
-            keep_alive: false,
-            ..frame
-        };
+        let frame = Frame { keep_alive: false, ..frame };
         Reply::open_stream().write(frame, &mut self.output);
         // Keeps what a client that does not read can make the kernel hold within bounds. Where it
         // can't be set, the bounds are those of the system.

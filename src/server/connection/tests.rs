@@ -72,10 +72,7 @@ fn exchange(server: &Server, path: &str) -> Exchange {
 
 /// A connection whose request waits for names, and the client's end of it. No worker knows it.
 fn waiting(server: &Server) -> (Arc<Connection>, TcpStream) {
-    waiting_for(
-        server,
-        Pending::for_names(exchange(server, "/v1/key/list/*")),
-    )
+    waiting_for(server, Pending::for_names(exchange(server, "/v1/key/list/*")))
 }
 
 fn waiting_for(server: &Server, pending: Pending) -> (Arc<Connection>, TcpStream) {
@@ -84,11 +81,7 @@ fn waiting_for(server: &Server, pending: Pending) -> (Arc<Connection>, TcpStream
     inner.stage = Stage::Waiting(Box::new(Waiting {
         pending,
         unread: None,
-        frame: Frame {
-            is_http11: true,
-            is_head: false,
-            keep_alive: true,
-        },
+        frame: Frame { is_http11: true, is_head: false, keep_alive: true },
     }));
     let connection = server.registry.insert(|token| Connection {
         token,
@@ -117,11 +110,7 @@ fn counts(server: &Server) -> [u64; 2] {
 fn a_panic_closes_the_connection_and_what_it_waits_for_has_failed() {
     let server = start(Arc::new(Mem::new()));
     let (connection, mut client) = waiting(&server);
-    assert!(
-        connection
-            .with(&server, |_| -> () { panic!("a bug") })
-            .is_none()
-    );
+    assert!(connection.with(&server, |_| -> () { panic!("a bug") }).is_none());
     assert_eq!(0, server.registry.len());
     assert_eq!(0, client.read(&mut [0]).unwrap());
     assert_eq!([0, 1], counts(&server));
@@ -168,9 +157,7 @@ fn a_change_that_was_done_is_a_success_also_if_a_bug_closes_its_connection() {
     let pending = Pending::for_change(claim.clone(), Instant::now());
     let (connection, mut client) = waiting_for(&server, pending);
     let reply = claim.answer(Ok(Reply::empty())).unwrap();
-    connection
-        .address(1)
-        .deliver(&server, Delivery::Change(reply));
+    connection.address(1).deliver(&server, Delivery::Change(reply));
     connection.with(&server, |_| -> () { panic!("a bug") });
     assert_eq!(0, client.read(&mut [0]).unwrap());
     assert_eq!([1, 0], counts(&server));

@@ -100,10 +100,7 @@ impl Transport {
                 count: state.plaintext_bytes_to_read(),
                 is_end: state.peer_has_closed(),
             }),
-            Self::Plain(plain) => Ok(Received {
-                count: plain.received.len(),
-                is_end: false,
-            }),
+            Self::Plain(plain) => Ok(Received { count: plain.received.len(), is_end: false }),
         }
     }
 

@@ -105,15 +105,11 @@ impl Http2 {
     }
 
     fn stream(&mut self, request: u64) -> Option<&mut Stream> {
-        self.streams
-            .iter_mut()
-            .find(|stream| stream.request == request)
+        self.streams.iter_mut().find(|stream| stream.request == request)
     }
 
     fn position(&self, id: u32) -> Option<usize> {
-        self.streams
-            .binary_search_by_key(&id, |stream| stream.id)
-            .ok()
+        self.streams.binary_search_by_key(&id, |stream| stream.id).ok()
     }
 
     /// Ends what is under way where nobody will hear the answers.
@@ -165,9 +161,7 @@ impl Http2 {
             let kept = inner.peer.as_ref();
             let kept = kept.and_then(|peer| state.forwards_in(peer));
             let out = &mut inner.output;
-            let next = self
-                .protocol
-                .next(&input[used..], kept, has_room, inner.now, out);
+            let next = self.protocol.next(&input[used..], kept, has_room, inner.now, out);
             let event = match next {
                 Ok((0, _)) => break,
                 Ok((count, event)) => {
@@ -267,9 +261,7 @@ impl Http2 {
     /// Whether no older stream waits for its body. One comes in whatever the others hold, so that
     /// there is an end to it.
     fn is_oldest_body(&self, at: usize) -> bool {
-        self.streams[..at]
-            .iter()
-            .all(|stream| !stream.is_receiving())
+        self.streams[..at].iter().all(|stream| !stream.is_receiving())
     }
 
     /// Takes one stream as far as it gets.
@@ -301,9 +293,7 @@ impl Http2 {
         server: &Server,
     ) -> Next {
         // Each takes its turn: whoever comes behind the one that sent last is the first now.
-        let mut at = self
-            .streams
-            .partition_point(|stream| stream.id <= self.served);
+        let mut at = self.streams.partition_point(|stream| stream.id <= self.served);
         for _ in 0..self.streams.len() {
             if inner.unsent() >= MAX_OUTPUT {
                 return Next::GoOn;

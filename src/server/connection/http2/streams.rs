@@ -203,12 +203,7 @@ impl Stream {
                 let State::Body(receiving) = std::mem::replace(&mut self.state, State::Over) else {
                     return false;
                 };
-                let Receiving {
-                    exchange,
-                    body,
-                    is_too_long,
-                    ..
-                } = *receiving;
+                let Receiving { exchange, body, is_too_long, .. } = *receiving;
                 let answer = match is_too_long {
                     true => Answer::Now(exchange.answer(Err(Failure::InvalidJson))),
                     false => server.run(exchange, &body, &|| connection.address(self.request)),
@@ -335,11 +330,7 @@ impl Stream {
             return;
         }
         self.deadline = inner.now + WRITE_TIMEOUT;
-        self.state = State::Sending(Sending {
-            body: reply.body,
-            sent: 0,
-            has_trailers,
-        });
+        self.state = State::Sending(Sending { body: reply.body, sent: 0, has_trailers });
     }
 
     fn send_head(
@@ -527,11 +518,7 @@ impl Inner {
     /// Whether whoever follows a log stream would still be let in.
     fn may_follow(&mut self, following: &mut Following, server: &Server) -> bool {
         let chain = self.transport.peer_certificates();
-        let Following {
-            streaming,
-            forwarded,
-            ..
-        } = following;
+        let Following { streaming, forwarded, .. } = following;
         self.peer.as_mut().is_some_and(|peer| {
             streaming.may_go_on(peer, chain, forwarded, server, UnixTime::now())
         })

@@ -28,7 +28,7 @@ use ureq::{
 };
 
 use self::{search::Memory, settings::Settings};
-use crate::deadline::Deadline;
+use crate::base::deadline::Deadline;
 
 /// The longest lookup without a deadline.
 const LONGEST: Duration = Duration::from_secs(60);

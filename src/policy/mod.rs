@@ -13,7 +13,7 @@ use std::{
 };
 
 pub use self::why::Verdict;
-use crate::glob::{Effort, Pattern, SyntaxError};
+use crate::base::glob::{Effort, Pattern, SyntaxError};
 
 /// What the identities assigned to it may call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,10 +57,7 @@ struct Sourced<T: ?Sized> {
 
 impl<T: ?Sized> Clone for Sourced<T> {
     fn clone(&self) -> Self {
-        Self {
-            value: self.value.clone(),
-            source: self.source,
-        }
+        Self { value: self.value.clone(), source: self.source }
     }
 }
 
@@ -92,10 +89,7 @@ impl Policies {
         if identity.is_empty() {
             return false;
         }
-        self.is_root(identity)
-            || self
-                .policy_of(identity)
-                .is_some_and(|policy| policy.allows(path))
+        self.is_root(identity) || self.policy_of(identity).is_some_and(|policy| policy.allows(path))
     }
 
     /// Whether `identity` is the root identity. The empty identity never is.
@@ -130,24 +124,17 @@ impl Policies {
 
     /// All policies with their names, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<Policy>)> {
-        self.policies
-            .iter()
-            .map(|(name, policy)| (&**name, &policy.value))
+        self.policies.iter().map(|(name, policy)| (&**name, &policy.value))
     }
 
     /// All assigned identities with the names of their policies, in no particular order.
     pub fn assigned(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.assigned
-            .iter()
-            .map(|(identity, policy)| (&**identity, &*policy.value))
+        self.assigned.iter().map(|(identity, policy)| (&**identity, &*policy.value))
     }
 
     /// Creates the policy called `name`, or replaces it. Who is assigned to it stays so.
     pub fn write(&mut self, name: &str, policy: Policy) {
-        let policy = Sourced {
-            value: Arc::new(policy),
-            source: Source::Call,
-        };
+        let policy = Sourced { value: Arc::new(policy), source: Source::Call };
         self.policies.insert(name.into(), policy);
     }
 
@@ -172,10 +159,7 @@ impl Policies {
         let Some((name, _)) = self.policies.get_key_value(policy) else {
             return Err(Refusal::NoPolicy);
         };
-        let policy = Sourced {
-            value: name.clone(),
-            source: Source::Call,
-        };
+        let policy = Sourced { value: name.clone(), source: Source::Call };
         self.assigned.insert(identity.into(), policy);
         Ok(())
     }
@@ -243,10 +227,10 @@ pub struct Builder(Policies);
 impl Builder {
     /// Adds a policy, which others may share. One of the same name stays as it is.
     pub fn define(&mut self, name: &Arc<str>, policy: Arc<Policy>) {
-        self.0.policies.entry(name.clone()).or_insert(Sourced {
-            value: policy,
-            source: Source::File,
-        });
+        self.0
+            .policies
+            .entry(name.clone())
+            .or_insert(Sourced { value: policy, source: Source::File });
     }
 
     /// Assigns `identity` to `policy`, whose name all that belongs to it shares: it may be long. The
@@ -259,23 +243,14 @@ impl Builder {
             return Ok(());
         }
         if self.0.is_proxy(identity) && !self.0.is_root(identity) {
-            return Err(Error::Proxy {
-                policy: policy.clone(),
-                identity: identity.into(),
-            });
+            return Err(Error::Proxy { policy: policy.clone(), identity: identity.into() });
         }
         match self.0.assigned.entry(identity.into()) {
             Entry::Vacant(entry) if *identity != *self.0.root => {
-                entry.insert(Sourced {
-                    value: policy.clone(),
-                    source: Source::File,
-                });
+                entry.insert(Sourced { value: policy.clone(), source: Source::File });
                 Ok(())
             }
-            _ => Err(Error::Assigned {
-                policy: policy.clone(),
-                identity: identity.into(),
-            }),
+            _ => Err(Error::Assigned { policy: policy.clone(), identity: identity.into() }),
         }
     }
 
@@ -315,10 +290,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pattern { policy, source } => {
-                write!(
-                    f,
-                    "policy \"{policy}\" contains invalid glob patterns: {source}"
-                )
+                write!(f, "policy \"{policy}\" contains invalid glob patterns: {source}")
             }
             Self::Assigned { policy, identity } => write!(
                 f,
@@ -326,10 +298,7 @@ impl fmt::Display for Error {
                  this identity already has a policy"
             ),
             Self::Proxy { policy, identity } => {
-                write!(
-                    f,
-                    "cannot assign policy \"{policy}\" to TLS proxy \"{identity}\""
-                )
+                write!(f, "cannot assign policy \"{policy}\" to TLS proxy \"{identity}\"")
             }
         }
     }
@@ -374,10 +343,7 @@ mod tests {
     fn unknown_and_empty_identities_may_do_nothing() {
         let policies = builder().build();
         for identity in ["stranger", "", "gate", "APP", "Root"] {
-            assert!(
-                !policies.allows(identity, "/v1/key/create/app-1"),
-                "{identity}"
-            );
+            assert!(!policies.allows(identity, "/v1/key/create/app-1"), "{identity}");
         }
         let no_root = Policies::builder("", &[]).build();
         assert!(!no_root.allows("", "/version"));
@@ -417,10 +383,7 @@ mod tests {
                     "cannot assign policy \"{policy}\" to identity \"app\": \
                      this identity already has a policy"
                 ),
-                builder()
-                    .assign(&policy.into(), "app")
-                    .unwrap_err()
-                    .to_string()
+                builder().assign(&policy.into(), "app").unwrap_err().to_string()
             );
         }
     }
@@ -429,10 +392,7 @@ mod tests {
     fn root_cannot_have_a_policy() {
         assert_eq!(
             "cannot assign policy \"apps\" to identity \"root\": this identity already has a policy",
-            builder()
-                .assign(&"apps".into(), "root")
-                .unwrap_err()
-                .to_string()
+            builder().assign(&"apps".into(), "root").unwrap_err().to_string()
         );
     }
 
@@ -440,10 +400,7 @@ mod tests {
     fn a_tls_proxy_cannot_have_a_policy() {
         assert_eq!(
             "cannot assign policy \"apps\" to TLS proxy \"gate\"",
-            builder()
-                .assign(&"apps".into(), "gate")
-                .unwrap_err()
-                .to_string()
+            builder().assign(&"apps".into(), "gate").unwrap_err().to_string()
         );
     }
 
@@ -458,9 +415,7 @@ mod tests {
     /// A policy with these paths.
     fn policy(paths: &[&str]) -> Policy {
         let paths = paths.iter().map(|path| Pattern::parse(path).unwrap());
-        Policy {
-            paths: paths.collect(),
-        }
+        Policy { paths: paths.collect() }
     }
 
     fn assignments(policies: &Policies) -> Vec<(&str, &str)> {

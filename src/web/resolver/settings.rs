@@ -59,9 +59,7 @@ impl Settings {
                 _ => {}
             }
         }
-        options
-            .split_whitespace()
-            .for_each(|word| settings.set(word));
+        options.split_whitespace().for_each(|word| settings.set(word));
         if settings.servers.is_empty() {
             settings.servers = vec![(Ipv4Addr::LOCALHOST, port).into()];
         }
@@ -87,11 +85,8 @@ impl Settings {
         if let Some(full) = host.strip_suffix('.') {
             return vec![full.to_owned()];
         }
-        let mut names: Vec<_> = self
-            .domains
-            .iter()
-            .map(|domain| format!("{host}.{domain}"))
-            .collect();
+        let mut names: Vec<_> =
+            self.domains.iter().map(|domain| format!("{host}.{domain}")).collect();
         match host.matches('.').count() >= self.dots {
             true => names.insert(0, host.to_owned()),
             false => names.push(host.to_owned()),

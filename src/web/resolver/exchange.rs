@@ -14,7 +14,7 @@ use rustix::{
 };
 
 use super::message::{Answer, Kind, MAX_DATAGRAM, Question, malformed};
-use crate::deadline::Deadline;
+use crate::base::deadline::Deadline;
 
 /// How long to wait for the second answer after the first: some servers are silent about what they
 /// don't know.
@@ -146,11 +146,7 @@ impl<'a> Datagram<'a> {
             true => socket.send(&asked.question.with_edns())?,
             false => socket.send(asked.question.plain())?,
         };
-        Ok(Self {
-            asked,
-            socket,
-            has_edns,
-        })
+        Ok(Self { asked, socket, has_edns })
     }
 
     fn send_plain(&mut self) -> io::Result<()> {
@@ -258,10 +254,7 @@ fn receive(mut stream: &TcpStream, by: Deadline) -> io::Result<Vec<u8>> {
 }
 
 fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-    )
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 fn left(by: Deadline) -> io::Result<Duration> {

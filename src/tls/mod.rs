@@ -5,6 +5,7 @@ mod group;
 mod hybrid;
 mod server;
 mod verify;
+pub mod words;
 
 use std::{
     fmt, io,
@@ -29,7 +30,7 @@ pub use self::{
     server::{ClientTrust, server_config},
     verify::{Anchors, Refusal, refusal_in},
 };
-use crate::{identity, secret};
+use crate::{base::secret, identity};
 
 /// What is wrong with the server's certificate or the trusted certificate authorities.
 #[derive(Debug)]
@@ -60,10 +61,7 @@ impl fmt::Display for Error {
                 "private key {key:?} does not belong to certificate {cert:?}: their public keys differ"
             ),
             Self::Expired(path) => {
-                write!(
-                    f,
-                    "certificate {path:?} has expired: make or request a new one"
-                )
+                write!(f, "certificate {path:?} has expired: make or request a new one")
             }
             Self::NoRoots(why) => write!(
                 f,
@@ -180,17 +178,14 @@ fn load_private_key(
         };
         Error::Unusable(key.to_owned(), KEY, why)
     })?;
-    provider()
-        .key_provider
-        .load_private_key(private_key)
-        .map_err(|_| {
-            let mut why =
-                "not a key of type Ed25519, P-256, P-384 or RSA (at least 2048 bits)".to_owned();
-            if let Some(kind) = identity::key_kind(leaf) {
-                why = format!("{why}; the one in certificate {cert:?} is of type {kind}");
-            }
-            Error::Unusable(key.to_owned(), KEY, why)
-        })
+    provider().key_provider.load_private_key(private_key).map_err(|_| {
+        let mut why =
+            "not a key of type Ed25519, P-256, P-384 or RSA (at least 2048 bits)".to_owned();
+        if let Some(kind) = identity::key_kind(leaf) {
+            why = format!("{why}; the one in certificate {cert:?} is of type {kind}");
+        }
+        Error::Unusable(key.to_owned(), KEY, why)
+    })
 }
 
 fn contains(text: &[u8], word: &[u8]) -> bool {

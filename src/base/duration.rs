@@ -93,17 +93,13 @@ pub fn parse(text: &str) -> Result<i64, Error> {
         if whole.is_empty() && fraction.is_empty() {
             return Err(invalid());
         }
-        let end = after
-            .find(|c: char| c == '.' || c.is_ascii_digit())
-            .unwrap_or(after.len());
+        let end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
         if unit.is_empty() {
             return Err(Error::MissingUnit { text: text.into() });
         }
-        let unit = nanoseconds_of(unit).ok_or_else(|| Error::UnknownUnit {
-            unit: unit.into(),
-            text: text.into(),
-        })?;
+        let unit = nanoseconds_of(unit)
+            .ok_or_else(|| Error::UnknownUnit { unit: unit.into(), text: text.into() })?;
         total = number(whole)
             .and_then(|whole| whole.checked_mul(unit))
             .and_then(|whole| whole.checked_add(part_of(fraction, unit)))
@@ -153,9 +149,7 @@ pub fn format(ns: i64) -> String {
 
 /// `text` cut after its leading decimal digits.
 fn split_digits(text: &str) -> (&str, &str) {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
 }
 
@@ -168,20 +162,13 @@ fn number(digits: &str) -> Option<u64> {
 }
 
 fn nanoseconds_of(unit: &str) -> Option<u64> {
-    UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .map(|(_, nanoseconds)| *nanoseconds)
+    UNITS.iter().find(|(name, _)| *name == unit).map(|(_, nanoseconds)| *nanoseconds)
 }
 
 /// The nanoseconds of `0.<digits>` units. Digits beyond what a `u64` holds count for nothing.
 ///
 /// Computed in floating point as Go does, so that the last nanosecond comes out the same.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss
-)]
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn part_of(digits: &str, unit: u64) -> u64 {
     let mut value: u64 = 0;
     let mut scale = 1.0;
@@ -229,7 +216,7 @@ mod tests {
     #[test]
     fn every_case_of_the_test_data_comes_out_the_same() {
         let data: serde_json::Value =
-            serde_json::from_str(include_str!("../testdata/durations.json")).unwrap();
+            serde_json::from_str(include_str!("../../testdata/durations.json")).unwrap();
         for case in data["cases"].as_array().unwrap() {
             let input = case["input"].as_str().unwrap();
             match case["nanoseconds"].as_i64() {
@@ -249,11 +236,7 @@ mod tests {
     fn the_range_is_that_of_64_signed_bits() {
         assert_eq!(Ok(i64::MAX), parse("9223372036854775807ns"));
         assert_eq!(Ok(i64::MIN), parse("-9223372036854775808ns"));
-        assert_eq!(
-            Ok(i64::MIN),
-            parse("-9223372036854775.808us"),
-            "2^63 ns in another unit"
-        );
+        assert_eq!(Ok(i64::MIN), parse("-9223372036854775.808us"), "2^63 ns in another unit");
         for text in [
             "9223372036854775808ns",
             "-9223372036854775809ns",
@@ -291,10 +274,7 @@ mod tests {
 
     #[test]
     fn negative_lengths_of_time_are_refused() {
-        assert_eq!(
-            Duration::from_secs(90),
-            parse_non_negative("1.5m").expect("a length of time")
-        );
+        assert_eq!(Duration::from_secs(90), parse_non_negative("1.5m").expect("a length of time"));
         assert_eq!(
             "time: negative duration \"-1s\"",
             parse_non_negative("-1s").unwrap_err().to_string()

@@ -261,18 +261,8 @@ const ALERTS: &[(AlertDescription, &str, &str, &str)] = {
             "it does not know who issued the client certificate: {certificate}",
         ),
         (BadCertificate, "bad certificate", UNTRUSTED, REFUSED),
-        (
-            CertificateUnknown,
-            "unknown certificate",
-            UNTRUSTED,
-            REFUSED,
-        ),
-        (
-            UnsupportedCertificate,
-            "unsupported certificate",
-            UNTRUSTED,
-            REFUSED,
-        ),
+        (CertificateUnknown, "unknown certificate", UNTRUSTED, REFUSED),
+        (UnsupportedCertificate, "unsupported certificate", UNTRUSTED, REFUSED),
         (AccessDenied, "access denied", UNTRUSTED, REFUSED),
         (NoCertificate, "no certificate", UNTRUSTED, REFUSED),
         (
@@ -324,54 +314,19 @@ const ALERTS: &[(AlertDescription, &str, &str, &str)] = {
             "it does not speak HTTP/1.1: check {endpoint}",
         ),
         (DecryptError, "error decrypting message", UNTRUSTED, REFUSED),
-        (
-            InternalError,
-            "internal error",
-            "look at the log of the client",
-            "look at its log",
-        ),
-        (
-            UserCanceled,
-            "user canceled",
-            "client gave up",
-            "it gave up: look at its log",
-        ),
+        (InternalError, "internal error", "look at the log of the client", "look at its log"),
+        (UserCanceled, "user canceled", "client gave up", "it gave up: look at its log"),
         (UnexpectedMessage, "unexpected message", GARBLED, GARBLED),
         (BadRecordMac, "bad record MAC", GARBLED, GARBLED),
         (DecryptionFailed, "decryption failed", GARBLED, GARBLED),
         (RecordOverflow, "record overflow", GARBLED, GARBLED),
         (IllegalParameter, "illegal parameter", GARBLED, GARBLED),
         (DecodeError, "error decoding message", GARBLED, GARBLED),
-        (
-            MissingExtension,
-            "missing extension",
-            "update the client",
-            "update it",
-        ),
-        (
-            UnsupportedExtension,
-            "unsupported extension",
-            "update the client",
-            "update it",
-        ),
-        (
-            InappropriateFallback,
-            "inappropriate fallback",
-            GARBLED,
-            GARBLED,
-        ),
-        (
-            UnknownPSKIdentity,
-            "unknown PSK identity",
-            "let the client connect anew",
-            "try again",
-        ),
-        (
-            NoRenegotiation,
-            "no renegotiation",
-            "update the client",
-            "update it",
-        ),
+        (MissingExtension, "missing extension", "update the client", "update it"),
+        (UnsupportedExtension, "unsupported extension", "update the client", "update it"),
+        (InappropriateFallback, "inappropriate fallback", GARBLED, GARBLED),
+        (UnknownPSKIdentity, "unknown PSK identity", "let the client connect anew", "try again"),
+        (NoRenegotiation, "no renegotiation", "update the client", "update it"),
     ]
 };
 
@@ -393,30 +348,14 @@ const SYSTEM: &[(io::ErrorKind, &str, &str)] = {
         (ConnectionAborted, CLOSED, CUT),
         (BrokenPipe, CLOSED, CUT),
         (NotConnected, CLOSED, CUT),
-        (
-            ConnectionRefused,
-            CLOSED,
-            "connection refused: is it running, and is {endpoint} right?",
-        ),
+        (ConnectionRefused, CLOSED, "connection refused: is it running, and is {endpoint} right?"),
         (HostUnreachable, "no way leads back to the client", NO_WAY),
-        (
-            NetworkUnreachable,
-            "no way leads back to the client",
-            NO_WAY,
-        ),
+        (NetworkUnreachable, "no way leads back to the client", NO_WAY),
         (NetworkDown, "no way leads back to the client", NO_WAY),
         (TimedOut, "client does not answer", LATE),
         (WouldBlock, "client does not answer", LATE),
-        (
-            AddrNotAvailable,
-            CLOSED,
-            "this machine has no address or port left to ask from",
-        ),
-        (
-            PermissionDenied,
-            CLOSED,
-            "this machine does not let us ask it: check its firewall",
-        ),
+        (AddrNotAvailable, CLOSED, "this machine has no address or port left to ask from"),
+        (PermissionDenied, CLOSED, "this machine does not let us ask it: check its firewall"),
     ]
 };
 

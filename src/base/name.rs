@@ -45,7 +45,5 @@ pub fn check(name: &str) -> Result<(), Unsafe> {
         return Err(Unsafe::Dots);
     }
     let is_unsafe = |c: &char| matches!(c, '/' | '\\') || c.is_control();
-    name.chars()
-        .find(is_unsafe)
-        .map_or(Ok(()), |c| Err(Unsafe::Contains(c)))
+    name.chars().find(is_unsafe).map_or(Ok(()), |c| Err(Unsafe::Contains(c)))
 }

@@ -13,7 +13,7 @@ use super::{
     message::{Answer, Kind, Question},
     settings::{MAX_SERVERS, Settings},
 };
-use crate::deadline::Deadline;
+use crate::base::deadline::Deadline;
 
 /// What is known of the name servers, by their numbers in the settings.
 #[derive(Debug)]
@@ -92,10 +92,8 @@ impl Settings {
         let mut kinds = vec![Kind::Four, Kind::Six];
         let mut failure = Error::Timeout;
         let mut tries_left = self.attempts * count as u32;
-        for number in (begin..begin + count)
-            .map(|number| number % count)
-            .cycle()
-            .take(tries_left as usize)
+        for number in
+            (begin..begin + count).map(|number| number % count).cycle().take(tries_left as usize)
         {
             let server = self.servers[number];
             let left = deadline.remaining(Instant::now());
@@ -159,10 +157,7 @@ fn questions(name: &str, kinds: &[Kind]) -> Result<Option<Vec<Asked>>, Error> {
         let Some(question) = Question::new(random()?, name, *kind) else {
             return Ok(None);
         };
-        asked.push(Asked {
-            question,
-            answer: None,
-        });
+        asked.push(Asked { question, answer: None });
     }
     Ok(Some(asked))
 }

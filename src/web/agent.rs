@@ -20,7 +20,7 @@ use ureq::{
     },
 };
 
-use crate::resolver::Resolver;
+use crate::web::resolver::Resolver;
 
 /// A client with these settings, of which those of TLS are not used: `tls` has its place.
 pub fn new(config: Config, tls: Arc<ClientConfig>) -> Agent {
@@ -71,9 +71,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
         if let Err(error) = connection.complete_io(&mut socket) {
             // The library writes only the first piece of what is left to say; the alert is behind it.
             while connection.wants_write()
-                && connection
-                    .write_tls(&mut socket)
-                    .is_ok_and(|count| count > 0)
+                && connection.write_tls(&mut socket).is_ok_and(|count| count > 0)
             {}
             return Err(error.into());
         }
@@ -101,10 +99,7 @@ impl TlsTransport {
     /// Why a connection broke, in the words of the server if it left any: it closes a connection right
     /// after the alert, often before the request is on its way.
     fn last_words(&mut self, error: io::Error) -> Error {
-        if matches!(
-            error.kind(),
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-        ) {
+        if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) {
             let StreamOwned { conn, sock } = &mut self.stream;
             while conn.read_tls(sock).is_ok_and(|count| count > 0) {
                 if let Err(alert) = conn.process_new_packets() {

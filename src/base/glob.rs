@@ -106,10 +106,7 @@ impl Pattern {
                 c => Element::Literal(c),
             });
         }
-        Ok(Self {
-            text: text.into(),
-            elements: elements.into(),
-        })
+        Ok(Self { text: text.into(), elements: elements.into() })
     }
 
     /// Whether the pattern covers all of `name`; `false` also if that takes more than `effort`.
@@ -322,7 +319,7 @@ mod tests {
     use super::*;
 
     fn test_data() -> serde_json::Value {
-        serde_json::from_str(include_str!("../testdata/glob.json")).unwrap()
+        serde_json::from_str(include_str!("../../testdata/glob.json")).unwrap()
     }
 
     #[test]
@@ -363,14 +360,8 @@ mod tests {
     fn no_pair_takes_more_than_its_effort() {
         let classes = "[".to_owned() + &"x-z".repeat(20_000) + "]";
         for (pattern, name) in [
-            (
-                "*".to_owned() + &"a".repeat(30_000) + "b",
-                "a".repeat(60_000),
-            ),
-            (
-                "*".to_owned() + &"?".repeat(30_000) + "b",
-                "a".repeat(60_000),
-            ),
+            ("*".to_owned() + &"a".repeat(30_000) + "b", "a".repeat(60_000)),
+            ("*".to_owned() + &"?".repeat(30_000) + "b", "a".repeat(60_000)),
             ("*".to_owned() + &classes, "a".repeat(60_000)),
         ] {
             let pattern = Pattern::parse(&pattern).unwrap();
@@ -380,9 +371,7 @@ mod tests {
         }
         let mut effort = Effort::ONE_NAME;
         assert!(
-            Pattern::parse("/v1/key/*/my-*")
-                .unwrap()
-                .matches("/v1/key/create/my-key", &mut effort)
+            Pattern::parse("/v1/key/*/my-*").unwrap().matches("/v1/key/create/my-key", &mut effort)
         );
         assert!(!effort.is_exhausted());
     }
@@ -449,31 +438,13 @@ mod tests {
         ] {
             let pattern = Pattern::parse(pattern).unwrap();
             let mut effort = Effort::ONE_NAME;
-            assert_eq!(
-                reach,
-                pattern.reach(name, &mut effort),
-                "{} {name}",
-                pattern.as_str()
-            );
+            assert_eq!(reach, pattern.reach(name, &mut effort), "{} {name}", pattern.as_str());
         }
     }
 
     #[test]
     fn an_escaped_name_is_matched_and_no_other() {
-        for name in [
-            "",
-            "a",
-            "*",
-            "?",
-            "[",
-            "]",
-            "[a]",
-            "[^",
-            "-",
-            "\\",
-            "a\\*",
-            "\u{e9}-]^",
-        ] {
+        for name in ["", "a", "*", "?", "[", "]", "[a]", "[^", "-", "\\", "a\\*", "\u{e9}-]^"] {
             let pattern = escape(name);
             assert!(matches(&pattern, name), "{pattern}");
             assert!(!matches(&pattern, &format!("{name}x")), "{pattern}");

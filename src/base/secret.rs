@@ -107,9 +107,6 @@ mod tests {
 
     #[test]
     fn debug_shows_the_length_and_not_the_bytes() {
-        assert_eq!(
-            "Secret(3 bytes)",
-            format!("{:?}", Secret::new(vec![1, 2, 3]))
-        );
+        assert_eq!("Secret(3 bytes)", format!("{:?}", Secret::new(vec![1, 2, 3])));
     }
 }

@@ -31,9 +31,7 @@ mod tests {
     fn the_clock_tells_the_time() {
         let precise = SystemTime::now();
         let coarse = wall();
-        let apart = coarse
-            .duration_since(precise)
-            .unwrap_or_else(|e| e.duration());
+        let apart = coarse.duration_since(precise).unwrap_or_else(|e| e.duration());
         assert!(apart < Duration::from_secs(5), "{apart:?}");
     }
 }

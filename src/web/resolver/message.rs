@@ -115,10 +115,7 @@ impl Question {
             _ if head[2] & 2 != 0 => Ok(Answer::CutOff),
             0 if records.len() < answers => Err(malformed()),
             0 => Ok(Answer::Addresses(
-                records[..answers]
-                    .iter()
-                    .filter_map(|(kind, data)| address(*kind, data))
-                    .collect(),
+                records[..answers].iter().filter_map(|(kind, data)| address(*kind, data)).collect(),
             )),
             3 => Ok(Answer::NoSuchName),
             code => Ok(Answer::Failed(code)),
@@ -164,8 +161,5 @@ fn address(kind: u16, data: &[u8]) -> Option<IpAddr> {
 }
 
 pub(super) fn malformed() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        "the name server's answer is malformed",
-    )
+    io::Error::new(io::ErrorKind::InvalidData, "the name server's answer is malformed")
 }

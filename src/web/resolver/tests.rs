@@ -53,9 +53,8 @@ fn resolver(
     settings: &str,
     says: impl Fn(&str, u16) -> Says + Send + Sync + 'static,
 ) -> Resolver {
-    let resolver = resolver_of(name, settings, move |seen: &Seen| {
-        Some(says(&seen.name, seen.kind))
-    });
+    let resolver =
+        resolver_of(name, settings, move |seen: &Seen| Some(says(&seen.name, seen.kind)));
     fs::write(&resolver.hosts, hosts).unwrap();
     resolver
 }
@@ -188,28 +187,18 @@ fn addresses_and_names_of_the_hosts_file_need_no_name_server() {
     assert_eq!(["10.0.0.1"], *lookup(&resolver, "BAO.example.").unwrap());
     assert_eq!(["10.0.0.7"], *lookup(&resolver, "10.0.0.7").unwrap());
     assert_eq!(["::7"], *lookup(&resolver, "[::7]").unwrap());
-    assert_eq!(
-        ["127.0.0.1", "::1"],
-        *lookup(&resolver, "localhost").unwrap()
-    );
+    assert_eq!(["127.0.0.1", "::1"], *lookup(&resolver, "localhost").unwrap());
 }
 
 #[test]
 fn a_name_server_is_asked_for_addresses_of_both_kinds() {
     let resolver = resolver("both", "", NAMESERVER, |name, kind| match (name, kind) {
         // An alias, then its address.
-        ("bao.example", 1) => (
-            0,
-            false,
-            vec![(5, vec![1, b'x', 0]), (1, vec![10, 0, 0, 1])],
-        ),
+        ("bao.example", 1) => (0, false, vec![(5, vec![1, b'x', 0]), (1, vec![10, 0, 0, 1])]),
         ("bao.example", _) => (0, false, vec![(28, [[0; 15].as_slice(), &[3]].concat())]),
         _ => (3, false, Vec::new()),
     });
-    assert_eq!(
-        ["10.0.0.1", "::3"],
-        *lookup(&resolver, "bao.example").unwrap()
-    );
+    assert_eq!(["10.0.0.1", "::3"], *lookup(&resolver, "bao.example").unwrap());
     let unknown = lookup(&resolver, "nobody.example");
     assert!(matches!(unknown, Err(Error::NotFound)), "{unknown:?}");
     let impossible = lookup(&resolver, "bao..example");
@@ -242,12 +231,7 @@ fn a_server_that_fails_or_answers_nonsense_is_an_error_not_an_unknown_name() {
     let failing = resolver("fails", "", NAMESERVER, |_, _| (2, false, Vec::new()));
     let failed = lookup(&failing, "bao");
     assert!(matches!(failed, Err(Error::Unavailable(_))), "{failed:?}");
-    for bytes in [
-        &[][..],
-        &[0xc0],
-        &[3, b'a'],
-        &[0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 1],
-    ] {
+    for bytes in [&[][..], &[0xc0], &[3, b'a'], &[0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 1]] {
         let question = Question::new([1, 2], "bao", Kind::Four).unwrap();
         let mut answer = question.plain().to_vec();
         answer[2] |= 0x80;
@@ -348,10 +332,7 @@ fn what_a_name_server_does_is_not_taken_for_what_the_host_does() {
             .unwrap_err()
     };
     // Nobody listens where it asks.
-    let nobody = UdpSocket::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let refused = resolve(Resolver {
         port: nobody.port(),
         ..resolver("refused", "", NAMESERVER, |_, _| (0, false, Vec::new()))
@@ -366,10 +347,7 @@ fn what_a_name_server_does_is_not_taken_for_what_the_host_does() {
         port: socket.local_addr().unwrap().port(),
         ..resolver("mute", "", NAMESERVER, |_, _| (0, false, Vec::new()))
     });
-    assert!(
-        matches!(silent, ureq::Error::Timeout(Timeout::Resolve)),
-        "{silent:?}"
-    );
+    assert!(matches!(silent, ureq::Error::Timeout(Timeout::Resolve)), "{silent:?}");
 }
 
 #[test]
@@ -379,10 +357,7 @@ fn name_servers_are_read_whatever_else_the_file_holds() {
                 nameserver 10.0.0.2\nsearch .\noptions ndots ndots:x rotate timeout:0 attempts:99\n";
     let settings = Settings::parse(text, "", 53);
     let servers: Vec<_> = settings.servers.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        ["10.0.0.1:53", "[fe80::1%1]:53", "[fe80::2%7]:53"],
-        *servers
-    );
+    assert_eq!(["10.0.0.1:53", "[fe80::1%1]:53", "[fe80::2%7]:53"], *servers);
     assert_eq!((1, 5), (settings.dots, settings.attempts));
     assert_eq!(Duration::from_secs(1), settings.timeout);
     assert!(settings.rotates);
@@ -466,9 +441,8 @@ fn an_answer_of_1232_bytes_needs_no_connection() {
 #[test]
 fn a_server_that_does_not_know_edns_is_asked_without_it() {
     // It can't read the question, doesn't do that, fails; each in its own way. Or it is silent.
-    for (number, code) in [Some(16 + 1), Some(1), Some(16 + 4), Some(16 + 2), None]
-        .into_iter()
-        .enumerate()
+    for (number, code) in
+        [Some(16 + 1), Some(1), Some(16 + 4), Some(16 + 2), None].into_iter().enumerate()
     {
         let (log, server) = logged(move |seen: &Seen| match (seen.has_edns, seen.kind) {
             (true, _) => Some((code?, false, Vec::new())),
@@ -508,11 +482,7 @@ fn a_server_that_does_not_repeat_the_question_it_can_not_read_is_asked_without_e
         }
     });
     let start = Instant::now();
-    assert!(
-        lookup(&resolver, "bao")
-            .unwrap()
-            .contains(&"10.0.0.8".to_owned())
-    );
+    assert!(lookup(&resolver, "bao").unwrap().contains(&"10.0.0.8".to_owned()));
     assert!(start.elapsed() < SECOND_WAIT);
 }
 
@@ -587,20 +557,16 @@ fn a_server_that_denies_names_without_ipv6_addresses_hides_no_ipv4_ones() {
 #[test]
 fn a_server_that_is_silent_about_ipv6_ends_no_search() {
     let settings = format!("{NAMESERVER}search a.test b.test\n");
-    let resolver = resolver_of("silent-six", &settings, |seen: &Seen| {
-        match (seen.name.as_str(), seen.kind) {
+    let resolver =
+        resolver_of("silent-six", &settings, |seen: &Seen| match (seen.name.as_str(), seen.kind) {
             ("bao.a.test", 1) => NOTHING,
             ("bao.b.test", 1) => four(7),
             _ => None,
-        }
-    });
+        });
     assert_eq!(["10.0.0.7"], *lookup(&resolver, "bao").unwrap());
     let unknown = lookup(&resolver, "bao.a.test.");
     let why = "127.0.0.1: no answer for IPv6 addresses";
-    assert!(
-        matches!(&unknown, Err(Error::Unavailable(e)) if e.to_string() == why),
-        "{unknown:?}"
-    );
+    assert!(matches!(&unknown, Err(Error::Unavailable(e)) if e.to_string() == why), "{unknown:?}");
 }
 
 #[test]
@@ -611,9 +577,8 @@ fn servers_take_turns_if_the_settings_say_so() {
         let resolver = resolver_of(&name, &settings, |_: &Seen| four(1));
         let other = UdpSocket::bind(("127.0.0.2", resolver.port)).unwrap();
         serve_udp(other, Arc::new(|_: &Seen| four(2)));
-        let answers: BTreeSet<_> = (0..60)
-            .flat_map(|_| lookup(&resolver, "bao").unwrap())
-            .collect();
+        let answers: BTreeSet<_> =
+            (0..60).flat_map(|_| lookup(&resolver, "bao").unwrap()).collect();
         assert_eq!(expected, answers.len());
     }
 }
@@ -647,11 +612,7 @@ fn both_questions_share_a_connection() {
             let mut query = vec![0; u16::from_be_bytes(length).into()];
             stream.read_exact(&mut query).unwrap();
             let data = vec![9; if kind == 1 { 4 } else { 16 }];
-            answers.push(answer(
-                &query,
-                |_| Some((0, false, vec![(kind, data.clone())])),
-                false,
-            ));
+            answers.push(answer(&query, |_| Some((0, false, vec![(kind, data.clone())])), false));
         }
         // In the other order.
         for answer in answers.into_iter().rev().flatten() {
@@ -677,16 +638,10 @@ fn the_environment_amends_the_settings() {
         return;
     }
     let again = Command::new(env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "resolver::tests::the_environment_amends_the_settings",
-        ])
+        .args(["--exact", "web::resolver::tests::the_environment_amends_the_settings"])
         .env("RES_OPTIONS", "ndots:3 rotate")
         .output()
         .unwrap();
     let output = String::from_utf8_lossy(&again.stdout);
-    assert!(
-        again.status.success() && output.contains("1 passed"),
-        "{output}"
-    );
+    assert!(again.status.success() && output.contains("1 passed"), "{output}");
 }

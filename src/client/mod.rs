@@ -19,9 +19,11 @@ use ureq::{
 };
 
 use crate::{
-    agent,
-    tls::{self, Anchors},
-    words::{self, Asker},
+    tls::{
+        self, Anchors,
+        words::{self, Asker},
+    },
+    web::agent,
 };
 
 /// What follows the first try if it fails in the network or with 503.
@@ -94,11 +96,9 @@ impl fmt::Display for Error {
             Self::Refused(text) => f.write_str(text),
             Self::Stranger(server, what, _) => write!(f, "{server}: {what}; is KES_SERVER right?"),
             Self::Network(server, None, e) => write!(f, "{server}: {}", reason(e, Some(server))),
-            Self::Network(server, Some(proxy), e) => write!(
-                f,
-                "{server} through proxy {proxy} (HTTPS_PROXY): {}",
-                reason(e, None)
-            ),
+            Self::Network(server, Some(proxy), e) => {
+                write!(f, "{server} through proxy {proxy} (HTTPS_PROXY): {}", reason(e, None))
+            }
         }
     }
 }
@@ -186,9 +186,7 @@ impl Client {
         let no_trust = why.filter(|_| trust.as_ref().is_some_and(Anchors::is_empty));
         let tls = tls::client_config(trust, Some(certificate));
         let proxy = proxy_from_env(&server)?;
-        let shown = proxy
-            .as_ref()
-            .map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
+        let shown = proxy.as_ref().map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
         let config = Agent::config_builder()
             .proxy(proxy)
             .https_only(true)
@@ -199,12 +197,7 @@ impl Client {
             .timeout_recv_response(Some(TOTAL_TIMEOUT))
             .user_agent(concat!("kes/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(Self {
-            agent: agent::new(config, tls),
-            server,
-            proxy: shown,
-            no_trust,
-        })
+        Ok(Self { agent: agent::new(config, tls), server, proxy: shown, no_trust })
     }
 
     /// Sends a request and returns the body of its answer, at most `limit` bytes. `path` is escaped
@@ -277,9 +270,7 @@ impl Client {
         let answer = self.ask("GET", path, None, Some(GLANCE_TIMEOUT))?;
         match self.read(answer, limit)? {
             (200..=299, body) => Ok(body),
-            (_, message) => Err(Error::Refused(
-                String::from_utf8_lossy(&message).into_owned(),
-            )),
+            (_, message) => Err(Error::Refused(String::from_utf8_lossy(&message).into_owned())),
         }
     }
 
@@ -325,9 +316,7 @@ impl Client {
         timeout: Option<Duration>,
     ) -> Result<Response<Body>, Error> {
         let failed = |e| self.failed(e);
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.server));
+        let request = Request::builder().method(method).uri(format!("{}{path}", self.server));
         match body {
             Some(body) => {
                 let request = request.header("Content-Type", "application/json");
@@ -386,10 +375,7 @@ impl Client {
         let message = match message.trim() {
             "" => format!("the server answered with status {status}"),
             stranger::NO_PAGE => {
-                format!(
-                    "{}: it has no such API; is it a kes server?",
-                    message.trim()
-                )
+                format!("{}: it has no such API; is it a kes server?", message.trim())
             }
             _ => message,
         };
@@ -513,11 +499,9 @@ fn is_in_network(address: IpAddr, network: &str, bits: &str) -> bool {
     };
     // Both as numbers whose first bit is the highest one.
     let (a, b, width) = match (address, network) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => (
-            u128::from(a.to_bits()) << 96,
-            u128::from(b.to_bits()) << 96,
-            32,
-        ),
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            (u128::from(a.to_bits()) << 96, u128::from(b.to_bits()) << 96, 32)
+        }
         (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128),
         _ => return false,
     };
@@ -546,14 +530,7 @@ mod tests {
             assert!(is_direct(host, 7373, exceptions), "{host}");
             assert!(is_direct(host, 7373, "*"), "{host}");
         }
-        for host in [
-            "badexample.com",
-            "inner.test",
-            "11.1.2.3",
-            "fe00::1",
-            "192.168.1.3",
-            "com",
-        ] {
+        for host in ["badexample.com", "inner.test", "11.1.2.3", "fe00::1", "192.168.1.3", "com"] {
             assert!(!is_direct(host, 7373, exceptions), "{host}");
             assert!(!is_direct(host, 7373, ""), "{host}");
         }
@@ -562,7 +539,7 @@ mod tests {
 
     #[test]
     fn names_are_escaped_as_the_vectors_say() {
-        let text = include_str!("../testdata/paths.json");
+        let text = include_str!("../../testdata/paths.json");
         let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
         for case in vectors["escaping"].as_array().unwrap() {
             assert_eq!(case["path_escaped"], escape(case["name"].as_str().unwrap()));

@@ -1,0 +1,9 @@
+//! What knows nothing of keys or HTTP.
+
+pub mod clock;
+pub mod deadline;
+pub mod duration;
+pub mod glob;
+pub mod name;
+pub mod panics;
+pub mod secret;

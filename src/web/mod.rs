@@ -1,0 +1,4 @@
+//! The one HTTP client, of key stores and of the command line, and how it finds hosts.
+
+pub mod agent;
+pub mod resolver;
