@@ -304,7 +304,7 @@ fn a_path_that_matches_no_api_is_put_right_with_its_own_end() {
         ("/v1/policy/reed/", "did you mean \"/v1/policy/read/*\"?"),
         ("/v1/key/delete", "did you mean \"/v1/key/delete/*\"?"),
         ("/v1/metric", "did you mean \"/v1/metrics\"?"),
-        ("/nothing", "the README lists the paths"),
+        ("/nothing", "docs/api.md lists the paths"),
     ] {
         let policy = format!("policy: {{ p: {{ paths: ['{path}'] }} }}\n");
         let (code, lines) = scene.check(&format!("root: _\n{TLS}{STORE}{policy}"), &[]);

@@ -110,14 +110,14 @@ fn the_page_has_every_family_once_with_one_sample_and_sorted() {
 }
 
 #[test]
-fn the_readme_names_all_families_and_no_others() {
+fn the_page_on_operations_names_all_families_and_no_others() {
     let server = Server::start(|_| {});
     let answer = server.root().get("/v1/metrics");
     let types = answer.text().lines();
-    let page: BTreeSet<_> =
+    let served: BTreeSet<_> =
         types.filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    let readme = include_str!("../../README.md");
-    let rows = readme
+    let page = include_str!("../../docs/operations.md");
+    let rows = page
         .lines()
         .skip_while(|line| !line.starts_with("| Family | Type |"))
         .take_while(|line| line.starts_with('|'));
@@ -125,7 +125,7 @@ fn the_readme_names_all_families_and_no_others() {
         .flat_map(|row| row.split('|').nth(1).unwrap().split('`'))
         .filter(|name| name.starts_with("kes_"))
         .collect();
-    assert_eq!(page, named);
+    assert_eq!(served, named);
 }
 
 #[test]
