@@ -2,8 +2,9 @@
 //!
 //! Modules stand in layers and import from lower layers only (`tidy` checks it):
 //! `base`; `crypto`, `identity`, `tls`; `web`; `policy`, `keystore`; `cache`, `http`, `log`, `metrics`;
-//! `config`; `server`, `client`; `cli`.
+//! `config`; `io`, `api`; `request`; `server`, `client`; `cli`.
 
+pub mod api;
 pub mod base;
 pub mod cache;
 pub mod cli;
@@ -12,10 +13,12 @@ pub mod config;
 pub mod crypto;
 pub mod http;
 pub mod identity;
+pub mod io;
 pub mod keystore;
 pub mod log;
 pub mod metrics;
 pub mod policy;
+pub mod request;
 pub mod server;
 #[cfg(test)]
 mod tidy;

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::server::routes::{Access, Argument, ROUTES};
+use crate::api::routes::{Access, Argument, ROUTES};
 
 /// The layers from the lowest to the highest; modules of one layer do not know each other.
 const LAYERS: &[&[&str]] = &[
@@ -17,6 +17,8 @@ const LAYERS: &[&[&str]] = &[
     &["keystore"],
     &["cache", "http", "log", "metrics"],
     &["config"],
+    &["io", "api"],
+    &["request"],
     &["server", "client"],
     &["cli"],
 ];

@@ -11,8 +11,9 @@ use super::{
     style::{Paint, Style, harmless},
 };
 use crate::{
+    api::routes::ROUTES,
     config::{Finding, Review, Severity},
-    server::{room, routes::ROUTES},
+    server::room,
 };
 
 type Result<T> = std::result::Result<T, Failure>;

@@ -28,7 +28,7 @@ use crate::{
     config::{Config, Flags, KeyStoreConfig},
     crypto::{MasterKey, stored},
     keystore::{self, KeyName, KeyStore, Start, fs::Fs},
-    server::lifecycle::open_key_store,
+    server::stores,
 };
 
 type Result<T> = std::result::Result<T, Failure>;
@@ -122,7 +122,7 @@ pub(super) fn migrate(args: &Args) -> Result<()> {
         return Err(format!("{from:?} and {to:?} have the same key store").into());
     }
     let source = open_source(&source_config)?;
-    let target = open_key_store(&target_config, Start::Required, true)?;
+    let target = stores::open(&target_config, Start::Required, true)?;
     let names = source
         .list(Deadline::after(Instant::now(), TIMEOUT))
         .map_err(|e| format!("failed to list the keys to migrate: {e}"))?;
@@ -367,6 +367,6 @@ fn is_same(a: &KeyStoreConfig, b: &KeyStoreConfig) -> bool {
 fn open_source(config: &KeyStoreConfig) -> Result<std::sync::Arc<dyn KeyStore>> {
     Ok(match config {
         KeyStoreConfig::Fs { path } => std::sync::Arc::new(Fs::open_for_reading(path)?),
-        config => open_key_store(config, Start::Required, true)?,
+        config => stores::open(config, Start::Required, true)?,
     })
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     config::{Auth, Flags},
-    server::lifecycle::{self, Options},
+    server::{options::Options, start},
 };
 
 pub(super) const DETAILS: &str = "\
@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         mlock: args.is_set("mlock"),
         quiet: args.is_set("quiet"),
     };
-    lifecycle::run(&options).map_err(Failure::from)
+    start::run(&options).map_err(Failure::from)
 }
 
 /// The flags that stand for fields of the configuration file.

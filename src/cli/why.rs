@@ -15,13 +15,11 @@ use super::{
     tool,
 };
 use crate::{
+    api::routes::{self, Access},
     base::glob,
     config::{Flags, Review, Severity},
     policy::{Policies, Policy, Verdict},
-    server::{
-        advice::{Advice, quoted},
-        routes::{self, Access},
-    },
+    request::advice::{Advice, quoted},
 };
 
 pub(super) const DETAILS: &str = "\

@@ -4,6 +4,7 @@
 //! cache lines; whoever reads adds the places up. Every family has one sample and no label, as the
 //! clients of the original want it (`metrics.md`). Knows nothing of HTTP or of what is counted.
 
+mod connections;
 mod process;
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::process::process;
+pub use self::{connections::Connections, process::process};
 use crate::tls::Group;
 
 /// How a request or a call of the key store ended.
@@ -97,6 +98,8 @@ impl Event {
 
 /// The counters of a server.
 pub struct Metrics {
+    /// The connections of clients.
+    pub connections: Connections,
     shards: Box<[Shard]>,
     started: Instant,
 }
@@ -119,7 +122,11 @@ impl Metrics {
     /// Counters for about so many threads. More threads share places, which costs time only.
     pub fn new(threads: usize) -> Self {
         let shards = threads.next_power_of_two();
-        Self { shards: (0..shards).map(|_| Shard::default()).collect(), started: Instant::now() }
+        Self {
+            connections: Connections::new(0),
+            shards: (0..shards).map(|_| Shard::default()).collect(),
+            started: Instant::now(),
+        }
     }
 
     /// Counts a request that has begun; [`request_ends`](Self::request_ends) must follow.

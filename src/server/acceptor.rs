@@ -11,14 +11,9 @@ use std::{
     time::Duration,
 };
 
+use super::{Server, connection::Connection};
+use crate::{base::panics::survive, io::service::Service, log::Cause};
 use rustix::net::sockopt;
-use rustls::ServerConnection;
-
-use super::{
-    Server,
-    connection::{Connection, Transport},
-};
-use crate::{base::panics::survive, log::Cause, metrics::Event};
 
 /// A client that has sent nothing for so long is asked whether it is there, so often and so many times.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -26,19 +21,6 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 4;
 /// A client may take this time to acknowledge what was sent, in milliseconds: as long as it may be silent.
 const USER_TIMEOUT: u32 = 120_000;
-
-/// Open connections of probes at most. They don't count as those of clients, so that neither can
-/// keep the other out.
-pub(super) const PROBE_CONNECTIONS: usize = 32;
-
-/// What a listener is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Service {
-    /// The API, over TLS.
-    Api,
-    /// Probes, without.
-    Probe,
-}
 
 /// A listener and the thread that accepts.
 pub(super) struct Acceptor {
@@ -55,7 +37,7 @@ impl Acceptor {
     pub(super) fn start(
         server: &Arc<Server>,
         listener: TcpListener,
-        service: Service,
+        service: Arc<dyn Service>,
     ) -> io::Result<Self> {
         detect_dead_peers(&listener);
         let listener = Arc::new(listener);
@@ -67,7 +49,7 @@ impl Acceptor {
             .spawn(move || {
                 let (server, listener, is_ending) = work;
                 while !is_ending.load(Ordering::SeqCst) {
-                    survive(|| accept_all(&server, &listener, service, &is_ending));
+                    survive(|| accept_all(&server, &listener, &service, &is_ending));
                 }
             })?;
         Ok(Self { listener, is_ending, thread })
@@ -94,9 +76,14 @@ fn detect_dead_peers(listener: &TcpListener) {
     let _ = sockopt::set_tcp_user_timeout(listener, USER_TIMEOUT);
 }
 
-fn accept_all(server: &Server, listener: &TcpListener, service: Service, is_ending: &AtomicBool) {
+fn accept_all(
+    server: &Server,
+    listener: &TcpListener,
+    service: &Arc<dyn Service>,
+    is_ending: &AtomicBool,
+) {
     let failed = |what: &str, error: io::Error| {
-        server.log.error_from_outside(Cause::Connection, || {
+        server.core.log.error_from_outside(Cause::Connection, || {
             format!("failed to {what} a connection: {error}")
         });
     };
@@ -107,7 +94,7 @@ fn accept_all(server: &Server, listener: &TcpListener, service: Service, is_endi
         }
         match accepted {
             // A full server closes it at once, so that the client can go elsewhere.
-            Ok((socket, address)) if has_room(server, service) => {
+            Ok((socket, address)) if has_room(server, &**service) => {
                 if let Err(e) = take(server, socket, address, service) {
                     failed("take", e);
                 }
@@ -125,43 +112,29 @@ fn accept_all(server: &Server, listener: &TcpListener, service: Service, is_endi
 }
 
 /// Whether one more connection may be open. If not, the log and the metrics hear of it.
-fn has_room(server: &Server, service: Service) -> bool {
-    let (open, limit, what) = match service {
-        Service::Api => {
-            (server.registry.len(), server.max_connections(), "connections (limits.connections)")
-        }
-        Service::Probe => (server.registry.probes(), PROBE_CONNECTIONS, "connections for probes"),
-    };
-    let has_room = open < limit;
-    if !has_room {
-        if service == Service::Api {
-            server.metrics.count(Event::RefusedConnection);
-        }
-        server.log.error_from_outside(Cause::Connection, || {
+fn has_room(server: &Server, service: &dyn Service) -> bool {
+    let connections = service.connections();
+    let (open, limit) = (connections.open(), connections.limit());
+    if open >= limit {
+        let what = service.refuse();
+        server.core.log.error_from_outside(Cause::Connection, || {
             format!("refused a connection: all {limit} {what} are in use")
         });
     }
-    has_room
+    open < limit
 }
 
 fn take(
     server: &Server,
     socket: TcpStream,
     address: SocketAddr,
-    service: Service,
+    service: &Arc<dyn Service>,
 ) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_nodelay(true)?;
-    let state = server.state();
-    let transport = match service {
-        Service::Api => {
-            Transport::Tls(ServerConnection::new(state.tls.clone()).map_err(io::Error::other)?)
-        }
-        Service::Probe => Transport::plain(),
-    };
+    let (transport, session) = service.open(address)?;
     let connection = server.registry.insert(|token| {
-        let generation = state.trust_generation;
-        Connection::new(token, socket, address, transport, generation, server)
+        Connection::new(token, socket, transport, session, service.clone(), server)
     });
     connection.register(server).inspect_err(|_| server.registry.remove(connection.token))
 }

@@ -1,33 +1,16 @@
-//! The server: a listener, one epoll, a few workers, key store threads, and what they share.
+//! The server: from its flags to listening, and from a signal to the end.
 
 mod acceptor;
-pub mod advice;
-mod background;
+pub mod background;
 pub mod banner;
-mod blocking;
-mod changes;
 mod connection;
-mod counted;
-mod exchange;
-mod explain;
-pub mod failure;
-mod identity;
-mod key;
-pub mod lifecycle;
-mod peer;
-mod pending;
-mod pipeline;
-mod policy;
-mod probe;
-mod proxy;
+pub mod options;
+pub mod probe;
 mod registry;
-mod reload;
-pub(crate) mod room;
-pub mod routes;
-mod state;
-mod status;
-mod trace;
-mod wanted;
+pub mod reload;
+pub mod room;
+pub mod start;
+pub mod stores;
 mod worker;
 
 use std::{
@@ -35,41 +18,29 @@ use std::{
     net::TcpListener,
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use arc_swap::{ArcSwap, Guard};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 
-pub use self::state::State;
 use self::{
-    acceptor::{Acceptor, Service},
-    blocking::Pool,
-    changes::Changes,
-    connection::{Address, Connection, Wait},
-    counted::Counted,
-    pipeline::{Call, Outcome},
-    probe::Health,
+    acceptor::Acceptor,
+    connection::{Connection, Wait},
+    probe::Probe,
     registry::Registry,
 };
 use crate::{
-    cache::{Cache, Expiry},
-    crypto::MasterKey,
+    api::{core::Core, state::State},
+    cache::Expiry,
     keystore::KeyStore,
     log::{Cause, Log},
-    metrics::Metrics,
+    request::Api,
 };
 
-/// Key store threads.
-const KEY_STORE_THREADS: usize = 8;
-/// Requests that may wait for the key store threads.
-const KEY_STORE_QUEUE: usize = 1024;
-/// Keys that the cache holds at most.
-const CACHE_CAPACITY: usize = 16 * 1024;
 /// At the end, workers may take this time for what they are busy with.
 const WORKER_PATIENCE: Duration = Duration::from_millis(200);
 /// Stack of a worker, in bytes.
@@ -86,24 +57,14 @@ pub struct Limits {
 
 /// A running server.
 pub struct Server {
+    /// What is served.
+    pub core: &'static Core,
     me: Weak<Server>,
     epoll: OwnedFd,
     stop: OwnedFd,
     started: Instant,
     is_draining: AtomicBool,
-    /// Open connections of clients at most; can change at any time.
-    max_connections: AtomicUsize,
-    state: ArcSwap<State>,
-    /// Held from reading the state to putting a changed one in its place, so that no change is lost.
-    state_writer: Mutex<()>,
-    log: &'static Log,
-    health: Health,
-    metrics: &'static Metrics,
     registry: Registry,
-    pool: Pool,
-    changes: Changes,
-    cache: Cache<Arc<MasterKey>, Address>,
-    store: Arc<dyn KeyStore>,
 }
 
 /// Where a server listens.
@@ -137,27 +98,16 @@ impl Server {
     ) -> io::Result<(Arc<Self>, Threads)> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let pool = Pool::start(KEY_STORE_THREADS, KEY_STORE_QUEUE)?;
-        // Lives as long as the process, so that no request has to count references to the counters.
-        let metrics: &'static Metrics =
-            Box::leak(Box::new(Metrics::new(limits.workers + KEY_STORE_THREADS)));
+        let core = Core::start(state, expiry, store, log, limits.workers)?;
+        core.metrics.connections.set_limit(limits.connections);
         let server = Arc::new_cyclic(|me| Self {
+            core,
             me: me.clone(),
             epoll,
             stop,
             started: Instant::now(),
             is_draining: AtomicBool::new(false),
-            max_connections: AtomicUsize::new(limits.connections),
-            state: ArcSwap::from_pointee(state),
-            state_writer: Mutex::new(()),
-            log,
-            health: Health::default(),
-            metrics,
             registry: Registry::default(),
-            pool,
-            changes: Changes::default(),
-            cache: Cache::new(CACHE_CAPACITY, expiry),
-            store: Arc::new(Counted::new(store, metrics)),
         });
         // Level-triggered and never read: once written, every worker sees it.
         let token = epoll::EventData::new_u64(worker::STOP);
@@ -174,23 +124,23 @@ impl Server {
         background::start(&server, listeners.probe.is_some())?;
         let probe = listeners
             .probe
-            .map(|probe| Acceptor::start(&server, probe, Service::Probe))
+            .map(|probe| Acceptor::start(&server, probe, Arc::new(Probe::new(core))))
             .transpose()?;
-        let threads =
-            Threads { api: Acceptor::start(&server, listeners.api, Service::Api)?, probe, workers };
-        Ok((server, threads))
+        let api = Acceptor::start(&server, listeners.api, Arc::new(Api(core)))?;
+        Ok((server, Threads { api, probe, workers }))
     }
 
     /// Stops: no new connections, running requests may finish within `patience`, then everything
-    /// is closed and the threads have ended. Probes are told meanwhile.
+    /// is closed and the threads have ended. Probes get answers meanwhile.
     pub fn stop(&self, threads: Threads, patience: Duration) {
         let until = Instant::now() + patience;
         self.is_draining.store(true, Ordering::SeqCst);
+        self.core.health.end();
         threads.api.stop();
         // Subscribers of the log see the requests that are finished now, and go last.
         let wait_for = |is_done: &dyn Fn() -> bool, until| {
             for round in 0_u32.. {
-                // Again now and then: a worker may have been busy with one that is idle since.
+                // Again now and then: a worker may have been busy with a connection that is idle since.
                 if round % 10 == 0 {
                     self.registry.for_each(|connection| connection.drain(self, false));
                 }
@@ -200,10 +150,11 @@ impl Server {
                 std::thread::sleep(Duration::from_millis(5));
             }
         };
+        let open = || self.core.metrics.connections.open();
         let only_streams = || self.registry.count(Connection::only_streams);
-        wait_for(&|| self.registry.len() <= only_streams(), until - patience / 4);
-        self.log.end_streams();
-        wait_for(&|| self.registry.len() == 0, until);
+        wait_for(&|| open() <= only_streams(), until - patience / 4);
+        self.core.log.end_streams();
+        wait_for(&|| open() == 0, until);
         if let Some(probe) = threads.probe {
             probe.stop();
         }
@@ -214,50 +165,42 @@ impl Server {
         while Instant::now() < until && !threads.workers.iter().all(JoinHandle::is_finished) {
             std::thread::sleep(Duration::from_millis(2));
         }
-        self.changes.give_up();
+        self.core.changes.give_up();
     }
 
     fn me(&self) -> Weak<Self> {
         self.me.clone()
     }
 
-    /// The state that a request works with from start to finish. Not kept beyond it: what a reload
-    /// has replaced, such as a private key, goes when its last request has ended.
-    fn state(&self) -> Guard<Arc<State>> {
-        self.state.load()
-    }
-
-    /// Puts what `change` makes of the state in its place. Requests that begin from now on see it
-    /// whole; those that run go on with the one they have. Nothing changes if `change` fails.
-    fn change_state<T, E>(&self, change: impl FnOnce(&mut State) -> Result<T, E>) -> Result<T, E> {
-        let _writer = self.state_writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = State::clone(&self.state());
-        let done = change(&mut state)?;
-        self.state.store(Arc::new(state));
-        Ok(done)
-    }
-
-    /// Connections that are open stay, even if there are more.
-    fn set_max_connections(&self, count: usize) {
-        self.max_connections.store(count, Ordering::Relaxed);
-    }
-
-    fn max_connections(&self) -> usize {
-        self.max_connections.load(Ordering::Relaxed)
-    }
-
     fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Ends what takes too long.
+    fn sweep(&self, now: Instant) {
+        let millis = self.millis(now);
+        for connection in self.registry.select(|connection| connection.is_due(millis)) {
+            connection.on_deadline(self, now);
+        }
+    }
+
+    /// Counts the idle connections of clients for the metrics.
+    fn count_idle(&self) {
+        let connections = &self.core.metrics.connections;
+        let is_idle = |connection: &Connection| !connection.is_probe && connection.is_idle();
+        let idle = self.registry.count(is_idle);
+        while connections.idle() < idle {
+            connections.set_idle(true);
+        }
+        while connections.idle() > idle {
+            connections.set_idle(false);
+        }
     }
 
     /// Milliseconds from the start of the server to `at`.
     fn millis(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.started);
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn log_error(&self, message: &str) {
-        self.log.error(message);
     }
 
     fn watch(&self, connection: &Connection, socket: impl AsFd) -> io::Result<()> {
@@ -277,7 +220,7 @@ impl Server {
             epoll::modify(&self.epoll, socket, token, wanted | epoll::EventFlags::ONESHOT)
         {
             // The sweeper ends the connection at its deadline.
-            self.log.error_from_outside(Cause::Connection, || {
+            self.core.log.error_from_outside(Cause::Connection, || {
                 format!("failed to watch a connection: {e}")
             });
         }

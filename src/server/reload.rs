@@ -1,16 +1,15 @@
 //! What changes without a restart: on SIGHUP all that the configuration says, and the server's
 //! certificate by itself when its files change.
 //!
-//! Whatever is new is read and checked before any of it is put in place: it takes effect as a whole,
-//! or nothing changes and the error log says why.
+//! All that is new is read and checked before any of it is used: it takes effect as a whole, or nothing
+//! changes and the error log says why.
 
 use std::{
     convert::Infallible,
-    fmt,
     os::unix::fs::MetadataExt as _,
     path::Path,
     sync::{
-        Arc, Weak,
+        Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     time::Duration,
@@ -20,18 +19,23 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::UnixTime;
 
 use super::{
-    Server, State,
-    lifecycle::{self, Error, Options},
+    options::{Error, Options, check_audit},
     room,
 };
-use crate::{base::panics::survive, config::Config, tls};
+use crate::{
+    api::{core::Core, state::State},
+    base::panics::survive,
+    config::Config,
+    keystore::KeyStore as _,
+    tls,
+};
 
 /// How often the files of the certificate are looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// The thread that reloads. It ends with the server.
-pub(super) struct Reloader {
-    server: Weak<Server>,
+/// The thread that reloads.
+pub struct Reloader {
+    core: &'static Core,
     options: Options,
     /// The settings at the start, some of which last until the end.
     started: Config,
@@ -49,15 +53,15 @@ pub(super) struct Reloader {
 impl Reloader {
     /// A reloader for a server that runs with `config` and `certificate`, which was read when its
     /// files looked like `files`.
-    pub(super) fn new(
-        server: &Arc<Server>,
+    pub fn new(
+        core: &'static Core,
         options: &Options,
         config: Config,
         certificate: Arc<CertifiedKey>,
         files: Files,
     ) -> Self {
         Self {
-            server: Arc::downgrade(server),
+            core,
             options: options.clone(),
             started: config.clone(),
             config,
@@ -68,8 +72,9 @@ impl Reloader {
         }
     }
 
-    /// Starts the thread; each message asks for a reload. One that waits is as good as two.
-    pub(super) fn start(self) -> std::io::Result<SyncSender<()>> {
+    /// Starts the thread; each message asks for a reload. One message may wait: a second one would find
+    /// the same files.
+    pub fn start(self) -> std::io::Result<SyncSender<()>> {
         let (ask, asked) = sync_channel(1);
         std::thread::Builder::new()
             .name("reload".to_owned())
@@ -85,46 +90,45 @@ impl Reloader {
                 Err(RecvTimeoutError::Timeout) => false,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let Some(server) = self.server.upgrade() else {
-                return;
-            };
             survive(|| match is_asked {
-                true => self.reload(&server),
-                false => self.renew(&server),
+                true => self.reload(),
+                false => self.renew(),
             });
         }
     }
 
     /// Reads all settings again.
-    fn reload(&mut self, server: &Server) {
-        // First, as new keys can't be created before the key store lets us in.
-        server.store.retry();
-        match self.try_reload(server) {
+    fn reload(&mut self) {
+        // First, since new keys can only be created once the key store can be used.
+        self.core.store.retry();
+        match self.try_reload() {
             Ok(notes) => {
-                server.log_error("the configuration is reloaded");
-                notes.iter().for_each(|note| server.log_error(note));
+                self.core.log.error("the configuration is reloaded");
+                notes.iter().for_each(|note| self.core.log.error(note));
             }
-            Err(e) => server.log_error(&format!(
+            Err(e) => self.core.log.error(&format!(
                 "failed to reload the configuration, everything stays as it was: {e}"
             )),
         }
     }
 
-    /// Puts the settings in place; what there is to say about them.
-    fn try_reload(&mut self, server: &Server) -> Result<Vec<String>, Error> {
+    /// Reads the settings and puts them in place. Returns notes for the error log.
+    fn try_reload(&mut self) -> Result<Vec<String>, Error> {
         let review = self.options.review()?;
         let files = Files::of(review.config());
         let in_use = Some(&*self.certificate);
         let (config, material, mut notes) = review.accept(in_use).map_err(Error::Config)?;
         let certificate = material.certificate.clone();
         let fresh = State::new(&config, material);
-        lifecycle::check_audit(&config)?;
+        check_audit(&config)?;
         let known = &self.config.keys;
         let mut new_keys = config.keys.iter().filter(|name| !known.contains(name));
-        new_keys.try_for_each(|name| server.create_key(name))?;
+        new_keys.try_for_each(|name| {
+            self.core.create_key(name).map_err(|why| Error::Key(name.clone(), why))
+        })?;
 
         // From here on nothing can fail.
-        let Ok(()) = server.change_state(|state| {
+        let Ok(()) = self.core.change_state(|state| {
             let mut policies = config.policies.clone();
             policies.keep_calls_of(&state.policies);
             *state = State {
@@ -135,9 +139,9 @@ impl Reloader {
             };
             Ok::<(), Infallible>(())
         });
-        server.cache.set_expiry(config.cache.into());
-        server.log.configure(config.log);
-        server.set_max_connections(room::connections(config.connections));
+        self.core.cache.set_expiry(config.cache.into());
+        self.core.log.configure(config.log);
+        self.core.metrics.connections.set_limit(room::connections(config.connections));
         notes.extend(self.needs_restart(&config));
         self.certificate = certificate;
         (self.files, self.seen) = (files, files);
@@ -164,9 +168,9 @@ impl Reloader {
         })
     }
 
-    /// Takes up the certificate if its files have changed. Nothing else is read: a configuration
-    /// file that somebody is editing must not be taken, nor keep a renewed certificate from use.
-    fn renew(&mut self, server: &Server) {
+    /// Uses the certificate if its files have changed. Nothing else is read: a configuration file that is
+    /// being edited must not be used, nor keep a renewed certificate from use.
+    fn renew(&mut self) {
         let files = Files::of(&self.config);
         // Certificate and key are written one after the other: both must have come to rest.
         let is_at_rest = std::mem::replace(&mut self.seen, files) == files;
@@ -179,13 +183,13 @@ impl Reloader {
                 self.files = files;
                 self.complaint.clear();
                 if certificate.cert != self.certificate.cert {
-                    self.take_up(server, certificate);
+                    self.take_up(certificate);
                 }
             }
             Err(e) => {
                 let complaint = e.to_string();
                 if complaint != self.complaint {
-                    server.log_error(&format!(
+                    self.core.log.error(&format!(
                         "the certificate has changed and can't be used, the old one stays in use: \
                          {complaint}"
                     ));
@@ -202,8 +206,8 @@ impl Reloader {
         Ok(certificate)
     }
 
-    fn take_up(&mut self, server: &Server, certificate: Arc<CertifiedKey>) {
-        let taken = server.change_state(|state| {
+    fn take_up(&mut self, certificate: Arc<CertifiedKey>) {
+        let taken = self.core.change_state(|state| {
             let groups = &self.config.tls_groups;
             let tls = tls::server_config(certificate.clone(), state.trust.clone(), groups)?;
             state.set_certificate(&certificate, tls);
@@ -211,22 +215,21 @@ impl Reloader {
         });
         match taken {
             Ok(()) => {
-                server.log_error("the certificate has changed: the new one is in use");
+                self.core.log.error("the certificate has changed: the new one is in use");
                 self.certificate = certificate;
             }
-            Err(e) => server.log_error(&e.to_string()),
+            Err(e) => self.core.log.error(&e.to_string()),
         }
     }
 }
 
-/// What tells whether the files of a certificate and its key have changed. A file that can't be
-/// looked at is like no other.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Files([Option<[i64; 7]>; 2]);
+/// Metadata that shows whether the files of a certificate and its key have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Files([Option<[i64; 7]>; 2]);
 
 impl Files {
     /// The files that `config` names as they are now.
-    pub(super) fn of(config: &Config) -> Self {
+    pub fn of(config: &Config) -> Self {
         let look = |path: &Path| {
             let file = std::fs::metadata(path).ok()?;
             Some([
@@ -240,11 +243,5 @@ impl Files {
             ])
         };
         Self([look(&config.tls_cert), look(&config.tls_key)])
-    }
-}
-
-impl fmt::Debug for Files {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Files")
     }
 }

@@ -22,20 +22,20 @@ const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
 
 /// Raises the soft limit of open files to the hard one. Where that is refused, connections that find no
 /// descriptor are, too.
-pub(super) fn raise_descriptor_limit() {
+pub fn raise_descriptor_limit() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let raised = Rlimit { current: maximum, maximum };
     let _ = setrlimit(Resource::Nofile, raised);
 }
 
 /// The number of connections for a configuration that wants so many.
-pub(super) fn connections(wanted: Option<usize>) -> usize {
+pub fn connections(wanted: Option<usize>) -> usize {
     let possible = for_descriptors(getrlimit(Resource::Nofile).maximum);
     wanted.unwrap_or_else(|| for_memory(memory())).min(possible)
 }
 
 /// Adds what there is to say about the number of connections that a configuration wants.
-pub(crate) fn check(mut review: Review) -> Review {
+pub fn check(mut review: Review) -> Review {
     if let Some(complaint) = complaint(review.config().connections) {
         review.warn("limits.connections", &complaint);
     }

@@ -7,43 +7,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustls::sign::CertifiedKey;
-use rustls_pki_types::PrivatePkcs8KeyDer;
-
 use super::{
-    Limits, Listeners, Server, State,
-    lifecycle::Options,
+    Limits, Listeners, Server,
+    options::Options,
     reload::{Files, Reloader},
 };
 use crate::{
+    api::state,
     base::{deadline::Deadline, secret::Secret},
     cache::Expiry,
     config::{Config, Flags},
     keystore::{Error, KeyName, KeyStore},
     log::{Log, Settings},
-    policy::Policies,
-    tls::{self, ClientTrust, Group},
 };
-
-fn certificate() -> Arc<CertifiedKey> {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let params = rcgen::CertificateParams::new(vec![]).unwrap();
-    let chain = vec![params.self_signed(&key).unwrap().der().clone()];
-    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-    Arc::new(CertifiedKey::from_der(chain, key, &tls::provider()).unwrap())
-}
 
 /// A server with this key store. It logs nothing.
 pub(super) fn start(store: Arc<dyn KeyStore>) -> Arc<Server> {
-    let (certificate, trust) = (certificate(), Arc::new(ClientTrust::any()));
-    let state = State {
-        certificate_expiry: tls::expiry(&certificate),
-        tls: tls::server_config(certificate, trust.clone(), &Group::ALL).unwrap(),
-        trust,
-        trust_generation: 0,
-        policies: Policies::default(),
-        proxy_header: None,
-    };
+    let (state, _) = state::for_tests();
     let quiet = Settings { error: false, ..Settings::default() };
     let log = Box::leak(Box::new(Log::start(quiet, true).unwrap()));
     let listeners = Listeners { api: TcpListener::bind("127.0.0.1:0").unwrap(), probe: None };
@@ -99,7 +79,8 @@ fn the_thread_that_reloads_survives_a_bug() {
     };
     let config = Config::from_flags(&flags).unwrap();
     let files = Files::of(&config);
-    let reloader = Reloader::new(&server, &Options::default(), config, certificate(), files);
+    let reloader =
+        Reloader::new(server.core, &Options::default(), config, state::for_tests().1, files);
     let ask = reloader.start().unwrap();
     for times in 1..4 {
         ask.send(()).unwrap();

@@ -17,7 +17,7 @@ pub(super) fn run(server: &Server) {
             Ok(0) | Err(rustix::io::Errno::INTR) => continue,
             Ok(_) => {}
             Err(e) => {
-                server.log_error(&format!("a worker has to stop: {e}"));
+                server.core.log.error(&format!("a worker has to stop: {e}"));
                 return;
             }
         }

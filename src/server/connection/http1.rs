@@ -5,10 +5,8 @@
 use std::{io, sync::Arc};
 
 use rustls::HandshakeKind;
-use rustls_pki_types::UnixTime;
 
-use super::Http2;
-use super::{Connection, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving, Stage, Step, Waiting};
+use super::{Connection, Http2, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving, Stage, Step, Waiting};
 use crate::{
     http::{
         Malformed, Method,
@@ -16,12 +14,8 @@ use crate::{
         head::{self, Head},
         reply::{Frame, Reply},
     },
-    metrics::Event,
-    server::{
-        Server, State, exchange::Exchange, failure::Failure, peer::Peer, pending::Answer,
-        pipeline::Admission, probe,
-    },
-    tls::words,
+    io::service::{Begun, Handshake, Progress, Request},
+    server::Server,
 };
 
 impl Inner {
@@ -36,19 +30,19 @@ impl Inner {
             Stage::Handshake => self.finish_handshake(connection, server),
             Stage::Head => self.read_head(connection, server),
             Stage::Body(_) => self.read_body(connection, server),
-            Stage::Waiting(waiting) if !waiting.pending.is_answered() => Ok(Step::NeedsReply),
+            Stage::Waiting(waiting) if !waiting.is_ready => Ok(Step::NeedsReply),
             Stage::Waiting(_) => {
                 let Stage::Waiting(waiting) = std::mem::replace(&mut self.stage, Stage::Head)
                 else {
                     return Ok(Step::NeedsReply);
                 };
-                let Waiting { pending, unread, frame } = *waiting;
-                let request = self.requests;
-                let answer = pending.finish(server, &|| connection.address(request));
-                Ok(self.give(answer, unread, frame, connection, server))
+                let Waiting { mut request, unread, frame, .. } = *waiting;
+                let number = self.requests;
+                let progress = request.poll(self.now, &|| connection.waker(number, server));
+                Ok(self.give(request, progress, unread, frame, connection, server))
             }
             Stage::Http2(_) => Ok(self.speak_http2(connection, server)),
-            Stage::Streaming(_) => Ok(self.stream()),
+            Stage::Streaming(_) => self.stream(),
             Stage::Discard(reader, left) => {
                 if self.input.is_empty() {
                     return Ok(Step::NeedsInput);
@@ -77,37 +71,18 @@ impl Inner {
         }
     }
 
-    /// Finds out who the client is. A resumed session brings the old certificate along unchecked,
-    /// so it is checked here.
     fn finish_handshake(&mut self, connection: &Connection, server: &Server) -> io::Result<Step> {
         if connection.is_probe {
             self.next_request(connection, server);
             return Ok(Step::Progress);
         }
-        let state = server.state();
-        let chain = self.transport.peer_certificates();
-        let is_resumed = self.transport.handshake_kind() == Some(HandshakeKind::Resumed);
-        // A full handshake was checked by the trust that it began with, a resumed one is by that of
-        // now; requests compare with the latest.
-        let (checked, generation) = match is_resumed {
-            true => (state.trust.verify(chain, UnixTime::now()), state.trust_generation),
-            false => (Ok(()), connection.trust_generation),
+        let handshake = Handshake {
+            chain: self.transport.peer_certificates(),
+            is_resumed: self.transport.handshake_kind() == Some(HandshakeKind::Resumed),
+            group: self.transport.group(),
         };
-        let peer =
-            checked.map_err(|e| words::of_client(&e)).and_then(|()| Peer::new(chain, generation));
-        match peer {
-            Ok(peer) => self.peer = Some(peer),
-            Err(reason) => {
-                connection.fail_handshake(server, &reason);
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-        }
-        server.metrics.count(match is_resumed {
-            true => Event::ResumedHandshake,
-            false => Event::FullHandshake,
-        });
-        if let Some(group) = self.transport.group() {
-            server.metrics.count(Event::KeyExchange(group));
+        if self.session.established(&handshake).is_err() {
+            return Err(io::ErrorKind::InvalidData.into());
         }
         if self.transport.speaks_http2() {
             self.stage = Stage::Http2(Box::new(Http2::new(self.now, &mut self.output)));
@@ -122,7 +97,7 @@ impl Inner {
         self.stage = Stage::Head;
         self.scanned = 0;
         self.empty_lines = 0;
-        connection.set_deadline(server, self.now + connection.idle_timeout());
+        connection.set_deadline(server, self.now + connection.service.idle_timeout());
     }
 
     fn consume(&mut self, count: usize) {
@@ -135,7 +110,7 @@ impl Inner {
                 Ok(count) => self.consume(count),
                 Err(malformed) => {
                     let path = head::seeming_path(head::seeming_target(&self.input));
-                    self.refuse_malformed(malformed, path, server);
+                    self.refuse_malformed(malformed, path);
                     return Ok(Step::Progress);
                 }
             }
@@ -150,100 +125,87 @@ impl Inner {
             Ok(None) => return Ok(Step::NeedsInput),
             Err(malformed) => {
                 let path = head::seeming_path(head::seeming_target(&self.input));
-                self.refuse_malformed(malformed, path, server);
+                self.refuse_malformed(malformed, path);
                 return Ok(Step::Progress);
             }
         };
-        let state = server.state();
-        let kept = self.peer.as_ref().and_then(|peer| state.forwards_in(peer));
-        let head = head::parse(&self.input[..end], kept).map_err(|malformed| {
+        let kept = self.session.kept_header();
+        let head = head::parse(&self.input[..end], kept.as_deref()).map_err(|malformed| {
             let target = head::seeming_target(&self.input[..end]);
             (malformed, head::seeming_path(target))
         });
         self.consume(end);
         match head {
-            Ok(head) if connection.is_probe => Ok(self.answer_probe(&head, connection, server)),
-            Ok(head) => self.begin(head, &state, connection, server),
+            Ok(head) => Ok(self.begin(head, connection, server)),
             Err((malformed, path)) => {
-                self.refuse_malformed(malformed, path, server);
+                self.refuse_malformed(malformed, path);
                 Ok(Step::Progress)
             }
         }
     }
 
     /// Answers what is no request, but seems to be one for `path`; there is no way to go on.
-    fn refuse_malformed(&mut self, malformed: Malformed, path: String, server: &Server) {
-        self.audit_malformed(malformed, path, server);
+    fn refuse_malformed(&mut self, malformed: Malformed, path: String) {
         let frame = Frame { is_http11: true, is_head: false, keep_alive: false };
-        Failure::Malformed(malformed).reply().write(frame, &mut self.output);
+        self.session.malformed(malformed, path, self.now).write(frame, &mut self.output);
         self.is_closing = true;
     }
 
-    fn answer_probe(&mut self, head: &Head, connection: &Connection, server: &Server) -> Step {
-        let frame = frame(head, server).without_go_ahead(head);
-        let unread = BodyReader::new(head.framing);
-        let reply = probe::answer(server, head);
-        self.send(&reply, frame, unread, connection, server);
-        Step::Progress
-    }
-
-    fn begin(
-        &mut self,
-        mut head: Head,
-        state: &State,
-        connection: &Arc<Connection>,
-        server: &Server,
-    ) -> io::Result<Step> {
+    fn begin(&mut self, head: Head, connection: &Arc<Connection>, server: &Server) -> Step {
+        self.requests += 1;
+        // The metrics may be asked for.
+        if head.path == "/v1/metrics" {
+            server.count_idle();
+        }
         let frame = frame(&head, server);
-        let (reply, frame) = match self.admit(&mut head, state, connection, server) {
-            None => return Err(io::ErrorKind::NotConnected.into()),
-            Some(Admission::Granted(exchange, max_body)) => {
-                return Ok(self.accept(exchange, max_body, &head, frame, connection, server));
+        let without_go_ahead = frame.without_go_ahead(&head);
+        let (framing, expects_continue) = (head.framing, head.expects_continue);
+        let chain = self.transport.peer_certificates();
+        match self.session.begin(head, chain, self.now) {
+            Begun::Answer(reply, is_last) => {
+                let keep_alive = without_go_ahead.keep_alive && !is_last;
+                let frame = Frame { keep_alive, ..without_go_ahead };
+                self.send(&reply, frame, BodyReader::new(framing), connection, server);
+                Step::Progress
             }
-            Some(Admission::Answered(reply, is_last)) => {
-                let keep_alive = frame.keep_alive && !is_last;
-                (reply, Frame { keep_alive, ..frame })
-            }
-        };
-        let unread = BodyReader::new(head.framing);
-        self.send(&reply, frame.without_go_ahead(&head), unread, connection, server);
-        Ok(Step::Progress)
+            Begun::Request(request, max_body) => match BodyReader::new(framing) {
+                Some(reader) if max_body > 0 => {
+                    let is_too_long =
+                        matches!(reader, BodyReader::Length(n) if n > max_body as u64);
+                    self.stage = Stage::Body(Box::new(Receiving {
+                        request,
+                        reader,
+                        body: Vec::new(),
+                        max_body,
+                        frame,
+                    }));
+                    if is_too_long {
+                        self.fail_body(connection, server);
+                    } else if expects_continue && self.input.is_empty() {
+                        self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                    }
+                    Step::Progress
+                }
+                unread => {
+                    let body = Some(&[][..]);
+                    self.run(request, body, unread, without_go_ahead, connection, server)
+                }
+            },
+        }
     }
 
-    /// Goes on with a request that was admitted: reads its body, or runs it at once.
-    fn accept(
+    fn run(
         &mut self,
-        exchange: Exchange,
-        max_body: usize,
-        head: &Head,
+        mut request: Box<dyn Request>,
+        body: Option<&[u8]>,
+        unread: Option<BodyReader>,
         frame: Frame,
         connection: &Arc<Connection>,
         server: &Server,
     ) -> Step {
-        match BodyReader::new(head.framing) {
-            Some(reader) if max_body > 0 => {
-                let is_too_long = matches!(reader, BodyReader::Length(n) if n > max_body as u64);
-                self.stage = Stage::Body(Box::new(Receiving {
-                    exchange,
-                    reader,
-                    body: Vec::new(),
-                    max_body,
-                    frame,
-                }));
-                if is_too_long {
-                    self.fail_body();
-                } else if head.expects_continue && self.input.is_empty() {
-                    self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-                }
-                Step::Progress
-            }
-            unread => {
-                let frame = frame.without_go_ahead(head);
-                let request = self.requests;
-                let answer = server.run(exchange, &[], &|| connection.address(request));
-                self.give(answer, unread, frame, connection, server)
-            }
-        }
+        let number = self.requests;
+        let progress = request.run(body, self.now, &|| connection.waker(number, server));
+        self.give(request, progress, unread, frame, connection, server)
     }
 
     fn read_body(&mut self, connection: &Arc<Connection>, server: &Server) -> io::Result<Step> {
@@ -263,7 +225,7 @@ impl Inner {
                 self.consume(step.consumed);
                 if !step.is_complete {
                     if self.is_eof {
-                        self.fail_body();
+                        self.fail_body(connection, server);
                         return Ok(Step::Progress);
                     }
                     return Ok(Step::NeedsInput);
@@ -272,50 +234,47 @@ impl Inner {
                 let Stage::Body(receiving) = stage else {
                     return Ok(Step::NeedsInput);
                 };
-                let Receiving { exchange, body, frame, .. } = *receiving;
-                let request = self.requests;
-                let answer = server.run(exchange, &body, &|| connection.address(request));
-                Ok(self.give(answer, None, frame, connection, server))
+                let Receiving { request, body, frame, .. } = *receiving;
+                Ok(self.run(request, Some(&body), None, frame, connection, server))
             }
             _ => {
-                self.fail_body();
+                self.fail_body(connection, server);
                 Ok(Step::Progress)
             }
         }
     }
 
     /// Answers a request whose body is too long, cut off or malformed, and closes after it.
-    pub(super) fn fail_body(&mut self) {
+    pub(super) fn fail_body(&mut self, connection: &Arc<Connection>, server: &Server) {
         if let Stage::Body(receiving) = std::mem::replace(&mut self.stage, Stage::Head) {
-            let Receiving { exchange, frame, .. } = *receiving;
-            let reply = exchange.answer(Err(Failure::InvalidJson));
-            reply.write(Frame { keep_alive: false, ..frame }, &mut self.output);
-            self.is_closing = true;
+            let Receiving { request, frame, .. } = *receiving;
+            let frame = Frame { keep_alive: false, ..frame };
+            self.run(request, None, None, frame, connection, server);
         }
     }
 
     /// Sends an answer, or waits for it.
     fn give(
         &mut self,
-        answer: Answer,
+        request: Box<dyn Request>,
+        progress: Progress,
         unread: Option<BodyReader>,
         frame: Frame,
-        connection: &Arc<Connection>,
+        connection: &Connection,
         server: &Server,
     ) -> Step {
-        match answer {
-            Answer::Now(reply) => {
+        match progress {
+            Progress::Reply(reply) => {
                 self.send(&reply, frame, unread, connection, server);
                 Step::Progress
             }
-            Answer::Later(pending) => {
-                connection.set_deadline(server, pending.deadline);
-                self.stage = Stage::Waiting(Box::new(Waiting { pending, unread, frame }));
+            Progress::Wait => {
+                connection.set_deadline(server, request.deadline());
+                let waiting = Waiting { request, is_ready: false, unread, frame };
+                self.stage = Stage::Waiting(Box::new(waiting));
                 Step::NeedsReply
             }
-            Answer::Stream(exchange, stream) => {
-                self.open_stream(exchange, stream, frame, connection, server)
-            }
+            Progress::Lines => self.open_stream(request, frame, connection, server),
         }
     }
 

@@ -7,11 +7,10 @@ mod answering;
 mod http1;
 mod http2;
 mod streaming;
-mod transport;
 
 use std::{
     io::{self, Read as _},
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     sync::{
         Arc, Mutex, PoisonError, TryLockError,
         atomic::{AtomicU64, Ordering},
@@ -19,25 +18,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(super) use self::answering::Address;
 use self::http2::Http2;
 use self::streaming::{CHECK_INTERVAL, Streaming};
-pub(super) use self::transport::Transport;
-use super::{
-    Server, exchange::Exchange, failure::Failure, peer::Peer, pending::Pending, proxy::Forwarded,
-};
+use super::Server;
 use crate::{
     base::panics::survive,
     http::{body::BodyReader, reply::Frame},
-    log::Cause,
-    metrics::Event,
+    io::{
+        service::{Request, Service, Session},
+        transport::Transport,
+    },
     tls::words,
 };
 
 /// A handshake must be done, and a request complete, after this time.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection may stay open without a request for this time.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// An answer must make progress within this time.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client may take this time to close its side after the last answer.
@@ -68,9 +63,8 @@ pub(super) struct Connection {
     pub(super) token: u64,
     /// It is a probe's, without TLS and certificate.
     pub(super) is_probe: bool,
-    peer_address: SocketAddr,
-    /// The generation of the trust that its handshake works with.
-    trust_generation: u64,
+    /// What is served over it.
+    pub(super) service: Arc<dyn Service>,
     /// When the sweeper must look, in milliseconds since the start of the server.
     deadline: AtomicU64,
     inner: Mutex<Inner>,
@@ -79,9 +73,7 @@ pub(super) struct Connection {
 struct Inner {
     socket: TcpStream,
     transport: Transport,
-    peer: Option<Peer>,
-    /// The certificate that a TLS proxy forwarded last.
-    forwarded: Option<Box<Forwarded>>,
+    session: Box<dyn Session>,
     stage: Stage,
     /// Decrypted bytes that are not used yet, and how many of them were searched for a head's end.
     input: Vec<u8>,
@@ -123,7 +115,7 @@ enum Stage {
 
 /// A request whose body is coming in.
 struct Receiving {
-    exchange: Exchange,
+    request: Box<dyn Request>,
     reader: BodyReader,
     body: Vec<u8>,
     max_body: usize,
@@ -132,7 +124,9 @@ struct Receiving {
 
 /// A request whose answer is not there yet.
 struct Waiting {
-    pending: Pending,
+    request: Box<dyn Request>,
+    /// It was woken, or its time is over.
+    is_ready: bool,
     unread: Option<BodyReader>,
     frame: Frame,
 }
@@ -149,23 +143,21 @@ impl Connection {
     pub(super) fn new(
         token: u64,
         socket: TcpStream,
-        peer_address: SocketAddr,
         transport: Transport,
-        trust_generation: u64,
+        session: Box<dyn Session>,
+        service: Arc<dyn Service>,
         server: &Server,
     ) -> Self {
         let deadline = server.millis(Instant::now() + READ_TIMEOUT);
         Self {
             token,
             is_probe: transport.is_plain(),
-            peer_address,
-            trust_generation,
+            service,
             deadline: AtomicU64::new(deadline),
             inner: Mutex::new(Inner {
                 socket,
                 transport,
-                peer: None,
-                forwarded: None,
+                session,
                 stage: Stage::Handshake,
                 input: Vec::new(),
                 scanned: 0,
@@ -258,15 +250,8 @@ impl Connection {
 
     fn close(&self, inner: &mut Inner, server: &Server) {
         let stage = std::mem::replace(&mut inner.stage, Stage::Closed);
-        // Even a request that nobody will hear the answer of is audited.
-        match stage {
-            Stage::Body(receiving) => {
-                receiving.exchange.answer(Err(Failure::InvalidJson));
-            }
-            Stage::Waiting(waiting) => waiting.pending.abandon(),
-            Stage::Http2(http2) => http2.abandon(),
-            _ => {}
-        }
+        // Requests are audited as they are dropped.
+        drop(stage);
         inner.input = Vec::new();
         let _ = inner.socket.shutdown(std::net::Shutdown::Both);
         server.registry.remove(self.token);
@@ -286,8 +271,9 @@ impl Connection {
         match &mut inner.stage {
             Stage::Closed => {}
             Stage::Streaming(_) => inner.check_stream(self, server, now),
-            Stage::Waiting(waiting) if !inner.is_stalled && !waiting.pending.is_answered() => {
-                waiting.pending.expire();
+            Stage::Waiting(waiting) if !inner.is_stalled && !waiting.is_ready => {
+                waiting.request.expire();
+                waiting.is_ready = true;
                 self.set_deadline(server, now + WRITE_TIMEOUT);
                 server.arm(self, &inner.socket, Wait::Writable);
             }
@@ -295,12 +281,12 @@ impl Connection {
                 inner.check_http2(self, server, now);
             }
             Stage::Http2(_) if !inner.is_stalled => {
-                inner.expire_http2(server, now);
+                inner.expire_http2(self, server, now);
                 self.take_turn(inner, server);
             }
             Stage::Body(_) => {
                 // The read timeout cuts the body off, which is no valid JSON.
-                inner.fail_body();
+                inner.fail_body(self, server);
                 self.set_deadline(server, now + WRITE_TIMEOUT);
                 self.take_turn(inner, server);
             }
@@ -312,7 +298,7 @@ impl Connection {
             }
             stage => {
                 if matches!(stage, Stage::Handshake) && inner.has_received {
-                    self.fail_handshake(server, "tls: handshake timed out");
+                    inner.session.handshake_failed("tls: handshake timed out");
                 }
                 self.close(inner, server);
             }
@@ -352,23 +338,6 @@ impl Connection {
             let wait = inner.hang_up(self, server);
             self.settle(inner, server, wait);
         }
-    }
-
-    /// How long it may stay open without a request. Probes are few and come back: idle ones must not
-    /// keep others out.
-    fn idle_timeout(&self) -> Duration {
-        match self.is_probe {
-            true => READ_TIMEOUT,
-            false => IDLE_TIMEOUT,
-        }
-    }
-
-    fn fail_handshake(&self, server: &Server, reason: &str) {
-        server.metrics.count(Event::FailedHandshake);
-        let address = self.peer_address;
-        server.log.error_from_outside(Cause::Handshake, || {
-            format!("http: TLS handshake error from {address}: {reason}")
-        });
     }
 }
 
@@ -424,7 +393,7 @@ impl Inner {
                 return Ok(Wait::Closed);
             }
             // Whoever was just answered has not sent more yet: epoll will tell, a read would not.
-            if has_written || !self.receive(connection, server)? {
+            if has_written || !self.receive()? {
                 return Ok(self.rest(connection, server));
             }
         }
@@ -452,9 +421,6 @@ impl Inner {
             return Wait::Closed;
         }
         let _ = self.socket.shutdown(std::net::Shutdown::Write);
-        if let Stage::Http2(http2) = std::mem::replace(&mut self.stage, Stage::Linger) {
-            http2.abandon();
-        }
         self.stage = Stage::Linger;
         connection.set_deadline(server, self.now + LINGER_TIMEOUT);
         Wait::Readable
@@ -492,8 +458,8 @@ impl Inner {
     fn restore_deadline(&self, connection: &Connection, server: &Server) {
         let now = self.now;
         let at = match &self.stage {
-            Stage::Waiting(waiting) => waiting.pending.deadline,
-            Stage::Head if self.input.is_empty() => now + connection.idle_timeout(),
+            Stage::Waiting(waiting) => waiting.request.deadline(),
+            Stage::Head if self.input.is_empty() => now + connection.service.idle_timeout(),
             Stage::Streaming(_) => now + CHECK_INTERVAL,
             Stage::Http2(http2) => http2.deadline(),
             _ => now + READ_TIMEOUT,
@@ -502,12 +468,12 @@ impl Inner {
     }
 
     /// Reads once from the socket. `false` if there is nothing to read now.
-    fn receive(&mut self, connection: &Connection, server: &Server) -> io::Result<bool> {
+    fn receive(&mut self) -> io::Result<bool> {
         match self.transport.read(&mut self.socket) {
             Ok(0) => {
                 if self.transport.is_handshaking() && self.has_received {
                     let eof = io::ErrorKind::UnexpectedEof.into();
-                    connection.fail_handshake(server, &words::of_client_io(&eof));
+                    self.session.handshake_failed(&words::of_client_io(&eof));
                 }
                 self.is_eof = true;
                 return Ok(true);
@@ -517,7 +483,7 @@ impl Inner {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(true),
             Err(e) => {
                 if self.transport.is_handshaking() && self.has_received {
-                    connection.fail_handshake(server, &words::of_client_io(&e));
+                    self.session.handshake_failed(&words::of_client_io(&e));
                 }
                 return Err(e);
             }
@@ -526,7 +492,7 @@ impl Inner {
             Ok(received) => received,
             Err(e) => {
                 if self.transport.is_handshaking() {
-                    connection.fail_handshake(server, &words::of_client(&e));
+                    self.session.handshake_failed(&words::of_client(&e));
                 }
                 // The alert that says why.
                 let _ = self.write_out();

@@ -7,11 +7,12 @@ use std::{
 };
 
 use kes::{
+    api::state::State,
     cache::Expiry,
     keystore::KeyStore,
     log::{AuditMode, Log, Settings},
     policy::Policies,
-    server::{Limits, Listeners, Server, State, Threads},
+    server::{Limits, Listeners, Server, Threads},
     tls::{self, ClientTrust, Group},
 };
 

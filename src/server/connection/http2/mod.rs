@@ -5,23 +5,26 @@
 
 mod streams;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use self::streams::{State, Stream};
-use super::{
-    Connection, IDLE_TIMEOUT, Inner, MAX_OUTPUT, READ_TIMEOUT, Stage, Step, WRITE_TIMEOUT, Wait,
-    streaming::Streaming,
-};
+use super::{Connection, Inner, MAX_OUTPUT, READ_TIMEOUT, Stage, Step, WRITE_TIMEOUT, Wait};
 use crate::{
     http::{
         Malformed, Method, Refused,
         head::Head,
         two::{self, Code, Event},
     },
+    io::service::Begun,
     metrics,
-    server::{Server, failure::Failure, pending::Pending, pipeline::Admission},
+    server::Server,
 };
 
+/// A connection may stay open without a request for this time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Bodies and answers that a connection may hold, in bytes. More requests are refused.
 const MAX_HELD: usize = 4 << 20;
 
@@ -71,7 +74,7 @@ impl Http2 {
     /// Whether an answer is waited for.
     pub(super) fn is_waiting(&self) -> bool {
         let mut streams = self.streams.iter();
-        streams.any(|stream| matches!(stream.state, State::Waiting(_)))
+        streams.any(|stream| matches!(stream.state, State::Waiting(..)))
     }
 
     /// Whether log streams are all that goes on.
@@ -80,27 +83,10 @@ impl Http2 {
         !self.is_idle() && streams.all(Stream::is_following)
     }
 
-    /// The request with this number, if its answer is waited for.
-    pub(super) fn pending(&mut self, request: u64) -> Option<&mut Pending> {
-        match &mut self.stream(request)?.state {
-            State::Waiting(pending) => Some(pending),
-            _ => None,
-        }
-    }
-
-    /// The log stream that is the answer to the request with this number, if it goes on.
-    pub(super) fn streaming(&mut self, request: u64) -> Option<&mut Streaming> {
-        match &mut self.stream(request)?.state {
-            State::Streaming(following) => following.streaming_on(),
-            _ => None,
-        }
-    }
-
-    /// Ends the log stream that is the answer to the request with this number. If not `is_complete`,
-    /// the client sees that some is missing.
-    pub(super) fn end_stream(&mut self, request: u64, is_complete: bool) {
-        if let Some(stream) = self.stream(request) {
-            stream.end(is_complete);
+    /// The request with this number was woken.
+    pub(super) fn wake(&mut self, request: u64) {
+        if let Some(State::Waiting(_, is_ready)) = self.stream(request).map(|s| &mut s.state) {
+            *is_ready = true;
         }
     }
 
@@ -110,11 +96,6 @@ impl Http2 {
 
     fn position(&self, id: u32) -> Option<usize> {
         self.streams.binary_search_by_key(&id, |stream| stream.id).ok()
-    }
-
-    /// Ends what is under way where nobody will hear the answers.
-    pub(super) fn abandon(self) {
-        self.streams.into_iter().for_each(Stream::abandon);
     }
 
     /// When the sweeper must look.
@@ -136,7 +117,7 @@ impl Http2 {
     /// Tells the client why the connection ends.
     fn end(&mut self, code: Code, inner: &mut Inner, server: &Server) -> Next {
         if code == Code::EnhanceYourCalm {
-            server.metrics.count(metrics::Event::Http2Flood);
+            server.core.metrics.count(metrics::Event::Http2Flood);
         }
         self.protocol.end(code, &mut inner.output);
         Next::Close
@@ -157,10 +138,9 @@ impl Http2 {
                 return (used, Next::GoOn);
             }
             let has_room = self.has_room();
-            let state = server.state();
-            let kept = inner.peer.as_ref();
-            let kept = kept.and_then(|peer| state.forwards_in(peer));
+            let kept = inner.session.kept_header();
             let out = &mut inner.output;
+            let kept = kept.as_deref();
             let next = self.protocol.next(&input[used..], kept, has_room, inner.now, out);
             let event = match next {
                 Ok((0, _)) => break,
@@ -185,12 +165,11 @@ impl Http2 {
                     if let Some(at) = self.position(id) {
                         let stream = self.streams.remove(at);
                         self.held = self.held.saturating_sub(stream.held());
-                        stream.abandon();
                     }
                 }
                 Event::Malformed(path) => {
                     let malformed = Malformed::bad_request("malformed request");
-                    inner.audit_malformed(malformed, path, server);
+                    inner.session.malformed(malformed, path, inner.now);
                 }
                 Event::Nothing => {}
             }
@@ -216,34 +195,38 @@ impl Http2 {
         server: &Server,
     ) {
         let is_head = head.as_ref().is_ok_and(|head| head.method == Method::Head);
-        let refused = |inner: &Inner, (malformed, path)| {
-            inner.audit_malformed(malformed, path, server);
-            Failure::Malformed(malformed)
-        };
-        let admitted = head.map_err(|e| refused(inner, e)).and_then(|mut head| {
-            let admitted = inner.admit(&mut head, &server.state(), connection, server);
-            let unknown = Failure::Internal("the client is not known");
-            Ok((head, admitted.ok_or(unknown)?))
-        });
+        inner.requests += 1;
         let mut stream = Stream::new(id, inner.requests, is_head, is_complete, inner.now);
-        match admitted {
-            Ok((head, Admission::Granted(exchange, max_body))) => {
-                if head.expects_continue && max_body > 0 {
-                    let out = &mut inner.output;
-                    self.protocol.send_head(id, Some(100), &[], false, out);
-                } else {
-                    stream.wants_go_ahead = head.expects_continue;
+        match head {
+            Ok(head) => {
+                if head.path == "/v1/metrics" {
+                    server.count_idle();
                 }
-                stream.open(exchange, max_body, &head);
+                let (framing, expects_continue) = (head.framing, head.expects_continue);
+                let chain = inner.transport.peer_certificates();
+                match inner.session.begin(head, chain, inner.now) {
+                    Begun::Request(request, max_body) => {
+                        if expects_continue && max_body > 0 {
+                            let out = &mut inner.output;
+                            self.protocol.send_head(id, Some(100), &[], false, out);
+                        } else {
+                            stream.wants_go_ahead = expects_continue;
+                        }
+                        stream.open(request, max_body, framing);
+                    }
+                    Begun::Answer(reply, is_last) => {
+                        stream.wants_go_ahead = expects_continue;
+                        stream.reply(reply, &mut self.protocol, inner);
+                        if is_last {
+                            self.protocol.end(Code::NoError, &mut inner.output);
+                        }
+                    }
+                }
             }
-            Ok((head, Admission::Answered(reply, is_last))) => {
-                stream.wants_go_ahead = head.expects_continue;
+            Err((malformed, path)) => {
+                let reply = inner.session.malformed(malformed, path, inner.now);
                 stream.reply(reply, &mut self.protocol, inner);
-                if is_last {
-                    self.protocol.end(Code::NoError, &mut inner.output);
-                }
             }
-            Err(failure) => stream.reply(failure.reply(), &mut self.protocol, inner),
         }
         self.held += stream.held();
         self.streams.push(stream);
@@ -253,7 +236,7 @@ impl Http2 {
     /// Whether there is room for one more request. An answer that is large by itself does not keep
     /// others out: there is one of them without HTTP/2 as well.
     fn has_room(&self) -> bool {
-        let answers = self.streams.iter().filter(|stream| stream.is_sending());
+        let answers = self.streams.iter().filter(|stream| stream.has_answer());
         let largest = || answers.map(Stream::held).max().unwrap_or(0);
         self.held < MAX_HELD || self.held.saturating_sub(largest()) < MAX_HELD
     }
@@ -351,7 +334,12 @@ impl Inner {
     }
 
     /// What the sweeper does: ends what takes too long, or the whole connection. A turn must follow.
-    pub(super) fn expire_http2(&mut self, server: &Server, now: Instant) {
+    pub(super) fn expire_http2(
+        &mut self,
+        connection: &Arc<Connection>,
+        server: &Server,
+        now: Instant,
+    ) {
         self.now = now;
         let Stage::Http2(mut http2) = std::mem::replace(&mut self.stage, Stage::Closed) else {
             return;
@@ -365,7 +353,7 @@ impl Inner {
         let mut ends = Ok(());
         for stream in &mut http2.streams {
             if now >= stream.deadline && ends.is_ok() {
-                ends = stream.expire(is_stuck, &mut http2.protocol, self, server);
+                ends = stream.expire(is_stuck, &mut http2.protocol, self, connection, server);
             }
         }
         let incomplete = http2.protocol.incomplete_since();
@@ -384,7 +372,12 @@ impl Inner {
     }
 
     /// What the sweeper does while the client does not read: looks who may still follow a log.
-    pub(super) fn check_http2(&mut self, connection: &Connection, server: &Server, now: Instant) {
+    pub(super) fn check_http2(
+        &mut self,
+        connection: &Arc<Connection>,
+        server: &Server,
+        now: Instant,
+    ) {
         self.now = now;
         let Stage::Http2(mut http2) = std::mem::replace(&mut self.stage, Stage::Closed) else {
             return;
@@ -392,7 +385,7 @@ impl Inner {
         for stream in &mut http2.streams {
             if stream.is_following() && now >= stream.deadline {
                 // A log stream that ends does not end the connection.
-                let _ = stream.expire(false, &mut http2.protocol, self, server);
+                let _ = stream.expire(false, &mut http2.protocol, self, connection, server);
             }
         }
         connection.set_deadline(server, http2.stalled_deadline());

@@ -2,25 +2,19 @@
 
 use std::{sync::Arc, time::Instant};
 
-use rustls_pki_types::UnixTime;
-
 use crate::{
     http::{
-        head::{Framing, Head},
+        head::Framing,
         reply::{Reply, with_date},
         two::{self, Code},
     },
+    io::service::{Lines, Progress, Request},
     server::{
         Server,
         connection::{
             Connection, Inner, LINGER_TIMEOUT, MAX_DISCARD, MAX_OUTPUT, READ_TIMEOUT,
-            WRITE_TIMEOUT,
-            streaming::{CHECK_INTERVAL, Streaming},
+            WRITE_TIMEOUT, streaming::CHECK_INTERVAL,
         },
-        exchange::Exchange,
-        failure::Failure,
-        pending::{Answer, Pending},
-        proxy::Forwarded,
     },
 };
 
@@ -47,8 +41,8 @@ pub(super) struct Stream {
 pub(super) enum State {
     /// The body.
     Body(Box<Receiving>),
-    /// The answer.
-    Waiting(Box<Pending>),
+    /// The answer; `true` if it was woken, or its time is over.
+    Waiting(Box<dyn Request>, bool),
     /// The client, to make room for the answer.
     Sending(Sending),
     /// Events.
@@ -65,7 +59,7 @@ pub(super) enum State {
 
 /// A request whose body is coming in.
 pub(super) struct Receiving {
-    exchange: Exchange,
+    request: Box<dyn Request>,
     body: Vec<u8>,
     /// The length that was announced, in bytes, which counts at once.
     announced: usize,
@@ -82,9 +76,7 @@ pub(super) struct Sending {
 
 /// A log stream that is being sent.
 pub(super) struct Following {
-    streaming: Streaming,
-    /// What the client was told apart by, if a TLS proxy speaks for it.
-    forwarded: Option<Box<Forwarded>>,
+    request: Box<dyn Request>,
     block: Arc<[u8]>,
     sent: usize,
     /// Since when the client has made no room for what is there.
@@ -116,14 +108,14 @@ impl Stream {
     }
 
     /// Goes on with a request that was admitted; its body may be so long, or is ignored if that is 0.
-    pub(super) fn open(&mut self, exchange: Exchange, max_body: usize, head: &Head) {
-        let length = match head.framing {
+    pub(super) fn open(&mut self, request: Box<dyn Request>, max_body: usize, framing: Framing) {
+        let length = match framing {
             Framing::Length(length) if max_body > 0 => length,
             _ => 0,
         };
         let is_too_long = length > max_body as u64;
         self.state = State::Body(Box::new(Receiving {
-            exchange,
+            request,
             body: Vec::new(),
             // One that is not too long fits.
             announced: if is_too_long { 0 } else { length as usize },
@@ -146,6 +138,11 @@ impl Stream {
         matches!(self.state, State::Sending(_) | State::Early(_))
     }
 
+    /// Whether its answer is there, or may come to take room.
+    pub(super) fn has_answer(&self) -> bool {
+        self.is_sending() || matches!(self.state, State::Waiting(..))
+    }
+
     /// Whether its body is still coming in.
     pub(super) fn is_receiving(&self) -> bool {
         matches!(self.state, State::Body(_))
@@ -155,19 +152,10 @@ impl Stream {
     pub(super) fn held(&self) -> usize {
         match &self.state {
             State::Body(receiving) => receiving.body.capacity().max(receiving.announced),
-            State::Waiting(pending) => pending.held(),
+            State::Waiting(request, _) => request.held(),
             State::Sending(sending) => sending.body.capacity(),
             State::Early(reply) => reply.body.capacity(),
             _ => 0,
-        }
-    }
-
-    /// Ends it where nobody will hear the answer; it is audited all the same.
-    pub(super) fn abandon(self) {
-        match self.state {
-            State::Body(receiving) => drop(receiving.exchange.answer(Err(Failure::InvalidJson))),
-            State::Waiting(pending) => pending.abandon(),
-            _ => {}
         }
     }
 
@@ -203,24 +191,23 @@ impl Stream {
                 let State::Body(receiving) = std::mem::replace(&mut self.state, State::Over) else {
                     return false;
                 };
-                let Receiving { exchange, body, is_too_long, .. } = *receiving;
-                let answer = match is_too_long {
-                    true => Answer::Now(exchange.answer(Err(Failure::InvalidJson))),
-                    false => server.run(exchange, &body, &|| connection.address(self.request)),
-                };
-                self.give(answer, protocol, inner, connection, server);
+                let Receiving { mut request, body, is_too_long, .. } = *receiving;
+                let body = (!is_too_long).then_some(&*body);
+                let number = self.request;
+                let progress = request.run(body, inner.now, &|| connection.waker(number, server));
+                self.give(request, progress, protocol, inner);
                 true
             }
-            State::Waiting(pending) => {
-                if !pending.is_answered() {
-                    return false;
-                }
-                let State::Waiting(pending) = std::mem::replace(&mut self.state, State::Over)
+            State::Waiting(_, false) => false,
+            State::Waiting(..) => {
+                let State::Waiting(mut request, _) =
+                    std::mem::replace(&mut self.state, State::Over)
                 else {
                     return false;
                 };
-                let answer = pending.finish(server, &|| connection.address(self.request));
-                self.give(answer, protocol, inner, connection, server);
+                let number = self.request;
+                let progress = request.poll(inner.now, &|| connection.waker(number, server));
+                self.give(request, progress, protocol, inner);
                 true
             }
             State::Sending(sending) => {
@@ -239,13 +226,16 @@ impl Stream {
                 true
             }
             State::Streaming(following) => {
-                following.send(self.id, protocol, inner);
-                if following.is_cut_off {
-                    protocol.reset(self.id, Code::Cancel, &mut inner.output);
-                    self.state = State::Over;
-                } else if following.has_ended && following.is_empty() {
-                    protocol.send_body(self.id, &[], true, &mut inner.output);
-                    self.rest(inner);
+                match following.send(self.id, protocol, inner) {
+                    Lines::CutOff => {
+                        protocol.reset(self.id, Code::Cancel, &mut inner.output);
+                        self.state = State::Over;
+                    }
+                    Lines::End => {
+                        protocol.send_body(self.id, &[], true, &mut inner.output);
+                        self.rest(inner);
+                    }
+                    Lines::Nothing | Lines::Block(_) => {}
                 }
                 false
             }
@@ -269,25 +259,22 @@ impl Stream {
 
     fn give(
         &mut self,
-        answer: Answer,
+        request: Box<dyn Request>,
+        progress: Progress,
         protocol: &mut two::Connection,
         inner: &mut Inner,
-        connection: &Arc<Connection>,
-        server: &Server,
     ) {
-        match answer {
-            Answer::Now(reply) => self.reply(reply, protocol, inner),
-            Answer::Later(pending) => {
-                self.deadline = pending.deadline;
-                self.state = State::Waiting(Box::new(pending));
+        match progress {
+            Progress::Reply(reply) => self.reply(reply, protocol, inner),
+            Progress::Wait => {
+                self.deadline = request.deadline();
+                self.state = State::Waiting(request, false);
             }
-            Answer::Stream(exchange, stream) => {
+            Progress::Lines => {
                 self.send_head(&Reply::open_stream(), false, protocol, inner);
-                let (request, now) = (self.request, inner.now);
-                self.deadline = now + CHECK_INTERVAL;
+                self.deadline = inner.now + CHECK_INTERVAL;
                 self.state = State::Streaming(Box::new(Following {
-                    streaming: Streaming::new(exchange, stream, request, now, connection, server),
-                    forwarded: inner.forwarded.clone(),
+                    request,
                     block: Arc::default(),
                     sent: 0,
                     stalled_since: None,
@@ -380,16 +367,6 @@ impl Stream {
         };
     }
 
-    /// Ends a log stream; if not `is_complete`, the client sees that some is missing.
-    pub(super) fn end(&mut self, is_complete: bool) {
-        if let State::Streaming(following) = &mut self.state {
-            following.has_ended = true;
-            if !is_complete && !std::mem::replace(&mut following.is_cut_off, true) {
-                following.streaming.count_drop();
-            }
-        }
-    }
-
     /// Ends or goes on when its deadline has passed. `is_stuck`: the client has not taken a byte of any
     /// answer for a while, for the window of the connection.
     ///
@@ -400,17 +377,25 @@ impl Stream {
         is_stuck: bool,
         protocol: &mut two::Connection,
         inner: &mut Inner,
+        connection: &Arc<Connection>,
         server: &Server,
     ) -> Result<(), Code> {
         match &mut self.state {
             State::Body(_) => {
-                // The read timeout cuts the body off, which is no valid JSON.
+                // The read timeout cuts the body off.
                 if let State::Body(receiving) = std::mem::replace(&mut self.state, State::Over) {
-                    let reply = receiving.exchange.answer(Err(Failure::InvalidJson));
-                    self.send(reply, protocol, inner);
+                    let (mut request, number) = (receiving.request, self.request);
+                    let progress =
+                        request.run(None, inner.now, &|| connection.waker(number, server));
+                    if let Progress::Reply(reply) = progress {
+                        self.send(reply, protocol, inner);
+                    }
                 }
             }
-            State::Waiting(pending) => pending.expire(),
+            State::Waiting(request, is_ready) => {
+                request.expire();
+                *is_ready = true;
+            }
             // An answer that waits for its own window ends alone.
             State::Sending(_) if protocol.is_full(self.id) => {
                 protocol.give_up(self.id, inner.now, &mut inner.output)?;
@@ -423,8 +408,9 @@ impl Stream {
                 self.deadline = inner.now + CHECK_INTERVAL;
                 let stalled_since = following.stalled_since;
                 if stalled_since.is_some_and(|since| inner.now >= since + WRITE_TIMEOUT) {
-                    self.end(false);
-                } else if !inner.may_follow(following, server) {
+                    following.request.count_drop();
+                    following.is_cut_off = true;
+                } else if !following.request.may_go_on(inner.transport.peer_certificates()) {
                     following.has_ended = true;
                 }
             }
@@ -483,44 +469,27 @@ impl Sending {
 }
 
 impl Following {
-    /// Sends what is queued as far as there is room for it.
-    fn send(&mut self, id: u32, protocol: &mut two::Connection, inner: &mut Inner) {
+    /// Sends what is queued as far as there is room for it. Says how it goes on.
+    fn send(&mut self, id: u32, protocol: &mut two::Connection, inner: &mut Inner) -> Lines {
         loop {
+            if self.is_cut_off {
+                return Lines::CutOff;
+            }
             if self.sent == self.block.len() {
                 self.stalled_since = None;
-                let Some(block) = self.streaming.next() else {
-                    return;
-                };
-                (self.block, self.sent) = (block, 0);
+                match self.request.next_lines() {
+                    Lines::Block(block) => (self.block, self.sent) = (block, 0),
+                    Lines::Nothing if self.has_ended => return Lines::End,
+                    end => return end,
+                }
             }
             let sent = send(id, &self.block[self.sent..], false, protocol, inner);
             self.sent += sent;
             if sent == 0 {
                 self.stalled_since.get_or_insert(inner.now);
-                return;
+                return Lines::Nothing;
             }
             self.stalled_since = None;
         }
-    }
-
-    /// The stream, if more may be queued. One that has ended does not go on because there is something
-    /// left of it.
-    pub(super) fn streaming_on(&mut self) -> Option<&mut Streaming> {
-        (!self.has_ended).then_some(&mut self.streaming)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.sent == self.block.len() && self.streaming.is_empty()
-    }
-}
-
-impl Inner {
-    /// Whether whoever follows a log stream would still be let in.
-    fn may_follow(&mut self, following: &mut Following, server: &Server) -> bool {
-        let chain = self.transport.peer_certificates();
-        let Following { streaming, forwarded, .. } = following;
-        self.peer.as_mut().is_some_and(|peer| {
-            streaming.may_go_on(peer, chain, forwarded, server, UnixTime::now())
-        })
     }
 }

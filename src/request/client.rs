@@ -1,16 +1,16 @@
-//! Who is at the other end of a connection.
+//! A client, as its certificate shows it.
 
 use std::sync::Arc;
 
 use rustls::Error as TlsError;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use super::State;
-use crate::{identity, tls::words};
+use crate::{api::state::State, identity, tls::words};
 
-/// Who is at the other end, found once per handshake.
+/// A client: that at the other end of a connection, found once in a handshake, or one that a TLS proxy
+/// speaks for.
 #[derive(Clone)]
-pub(super) struct Peer {
+pub struct Client {
     identity: Arc<str>,
     /// The certificates that identify different clients, in words.
     several: Option<Arc<str>>,
@@ -19,12 +19,12 @@ pub(super) struct Peer {
     trust: u64,
 }
 
-impl Peer {
-    /// Who showed `chain`, which was accepted under this generation of trust.
+impl Client {
+    /// The client that showed `chain`, which was accepted under this generation of trust.
     ///
     /// # Errors
     /// Why the certificate can't be read.
-    pub(super) fn new(chain: &[CertificateDer<'_>], trust: u64) -> Result<Self, String> {
+    pub fn new(chain: &[CertificateDer<'_>], trust: u64) -> Result<Self, String> {
         let Some((leaf, others)) = chain.split_first() else {
             return Err(words::of_client(&TlsError::NoCertificatesPresented));
         };
@@ -50,17 +50,17 @@ impl Peer {
     }
 
     /// The identity; empty if there are several.
-    pub(super) fn identity(&self) -> &Arc<str> {
+    pub fn identity(&self) -> &Arc<str> {
         &self.identity
     }
 
     /// The certificates, in words, if the client showed more than one that is not an authority's.
-    pub(super) fn several_identities(&self) -> Option<&str> {
+    pub fn several_identities(&self) -> Option<&str> {
         self.several.as_deref()
     }
 
-    /// Whether `chain`, which this connection was opened with, would be accepted at `now`.
-    pub(super) fn is_still_trusted(
+    /// Whether `chain`, with which the client was accepted, would be accepted at `now`.
+    pub fn is_still_trusted(
         &mut self,
         state: &State,
         chain: &[CertificateDer<'_>],
@@ -82,9 +82,9 @@ impl Peer {
     }
 }
 
-/// Whose certificate this is, for the error log.
+/// The subject of a certificate, for the error log.
 fn describe(der: &[u8]) -> String {
-    /// Nobody needs to read more of a name, in characters.
+    /// The longest part of a name that is logged, in characters.
     const MAX_SUBJECT: usize = 100;
     let subject = identity::subject(der).map_or_else(
         |_| "subject unreadable".to_owned(),

@@ -1,7 +1,6 @@
 //! Every way in which a request can fail, with the status and the text that clients get for it.
 //!
-//! The texts are wire protocol: SDKs compare them (`api.md` 1.4). This is the one place that turns
-//! errors into answers.
+//! The texts are wire protocol: SDKs compare them. Errors become answers here and nowhere else.
 
 use std::borrow::Cow;
 

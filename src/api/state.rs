@@ -26,26 +26,46 @@ pub struct State {
     /// Who may do what.
     pub policies: Policies,
     /// The header in which TLS proxies forward the certificates of their clients.
-    pub proxy_header: Option<String>,
+    pub proxy_header: Option<Arc<str>>,
 }
 
 impl State {
     /// What `config` says, with the files that it names. Takes them over, so that nothing else keeps the
     /// private key when it is replaced.
-    pub(super) fn new(config: &Config, material: Material) -> Self {
+    pub fn new(config: &Config, material: Material) -> Self {
         Self {
             certificate_expiry: tls::expiry(&material.certificate),
             tls: material.tls,
             trust: material.trust,
             trust_generation: 0,
             policies: config.policies.clone(),
-            proxy_header: config.proxy.header_cert.clone(),
+            proxy_header: config.proxy.header_cert.as_deref().map(Arc::from),
         }
     }
 
     /// Replaces the certificate; `tls` is the setting of TLS with it.
-    pub(super) fn set_certificate(&mut self, certificate: &CertifiedKey, tls: Arc<ServerConfig>) {
+    pub fn set_certificate(&mut self, certificate: &CertifiedKey, tls: Arc<ServerConfig>) {
         self.certificate_expiry = tls::expiry(certificate);
         self.tls = tls;
     }
+}
+
+/// A state that lets no client do anything, and its certificate.
+#[cfg(test)]
+pub fn for_tests() -> (State, Arc<CertifiedKey>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec![]).unwrap();
+    let chain = vec![params.self_signed(&key).unwrap().der().clone()];
+    let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let certificate = CertifiedKey::from_der(chain, key, &tls::provider()).unwrap();
+    let (certificate, trust) = (Arc::new(certificate), Arc::new(ClientTrust::any()));
+    let state = State {
+        certificate_expiry: tls::expiry(&certificate),
+        tls: tls::server_config(certificate.clone(), trust.clone(), &tls::Group::ALL).unwrap(),
+        trust,
+        trust_generation: 0,
+        policies: Policies::default(),
+        proxy_header: None,
+    };
+    (state, certificate)
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Outcome, failure::Failure};
+use super::{
+    call::{Call, Outcome},
+    failure::Failure,
+};
 use crate::{
     base::{glob::Pattern, name},
     http::reply::Reply,
@@ -13,7 +16,7 @@ use crate::{
 };
 
 /// `POST /v1/policy/write/<name>`
-pub(super) fn write(call: &Call<'_>) -> Result<Outcome, Failure> {
+pub fn write(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = policy_name(call.argument)?;
     let policy = parse(call.body)?;
     call.change_policies(|policies| {
@@ -23,21 +26,21 @@ pub(super) fn write(call: &Call<'_>) -> Result<Outcome, Failure> {
 }
 
 /// `GET /v1/policy/read/<name>`
-pub(super) fn read(call: &Call<'_>) -> Result<Outcome, Failure> {
+pub fn read(call: &Call<'_>) -> Result<Outcome, Failure> {
     #[derive(Serialize)]
     struct Answer<'a> {
         paths: Vec<&'a str>,
     }
     let name = policy_name(call.argument)?;
-    let state = call.server.state();
+    let state = call.core.state();
     let policy = state.policies.get(name).ok_or(Failure::PolicyNotFound)?;
     let paths = policy.paths.iter().map(Pattern::as_str).collect();
     json(&Answer { paths })
 }
 
 /// `GET /v1/policy/list/<pattern>`
-pub(super) fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
-    let state = call.server.state();
+pub fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
+    let state = call.core.state();
     let names = call.select(state.policies.iter().map(|(name, _)| name))?;
     let mut names: Vec<_> = names.into_iter().map(str::to_owned).collect();
     names.sort();
@@ -45,7 +48,7 @@ pub(super) fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
 }
 
 /// `DELETE /v1/policy/delete/<name>`
-pub(super) fn delete(call: &Call<'_>) -> Result<Outcome, Failure> {
+pub fn delete(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = policy_name(call.argument)?;
     call.change_policies(|policies| {
         policies.delete(name);
@@ -54,22 +57,22 @@ pub(super) fn delete(call: &Call<'_>) -> Result<Outcome, Failure> {
 }
 
 /// `name` if it can be the name of a policy.
-pub(super) fn policy_name(name: &str) -> Result<&str, Failure> {
+pub fn policy_name(name: &str) -> Result<&str, Failure> {
     match name::check(name) {
         Ok(()) => Ok(name),
         Err(_) => Err(Failure::InvalidPolicyName),
     }
 }
 
-/// Success with `value` and the line end that the original writes after JSON.
-pub(super) fn json(value: &impl Serialize) -> Result<Outcome, Failure> {
+/// Success with `value` and the line end that KES writes after JSON.
+pub fn json(value: &impl Serialize) -> Result<Outcome, Failure> {
     let mut text = serde_json::to_vec(value).map_err(|_| Failure::Internal("failed to encode"))?;
     text.push(b'\n');
     Ok(Outcome::Done(Reply::json(text)))
 }
 
-/// Reads `{"paths":[...]}`: the member's name without case, nothing else beside it, whatever follows
-/// the object ignored, `null` as empty, every path a well-formed pattern (`api.md` 1.3, 1.5).
+/// Reads `{"paths":[...]}`. The name of the member matches without case and no other member may stand
+/// beside it; all that follows the object is ignored, `null` is empty, each path is a pattern.
 fn parse(body: &[u8]) -> Result<Policy, Failure> {
     type Members = Option<BTreeMap<String, Option<Vec<Option<String>>>>>;
     let mut json = serde_json::Deserializer::from_slice(body);

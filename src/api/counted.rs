@@ -9,13 +9,14 @@ use crate::{
 };
 
 /// Counts how the calls of a key store end. Asking for its status does not count.
-pub(super) struct Counted {
+pub struct Counted {
     store: Arc<dyn KeyStore>,
     metrics: &'static Metrics,
 }
 
 impl Counted {
-    pub(super) fn new(store: Arc<dyn KeyStore>, metrics: &'static Metrics) -> Self {
+    /// Counts calls of `store` in `metrics`.
+    pub fn new(store: Arc<dyn KeyStore>, metrics: &'static Metrics) -> Self {
         Self { store, metrics }
     }
 

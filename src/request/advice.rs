@@ -1,13 +1,15 @@
 //! What to do about a call that no path of a policy matches: the path that would allow it, or what is
 //! wrong with the call, so that no policy helps.
 
-use super::routes::{self, Argument, Route};
-use crate::base::{
-    glob,
-    name::{self, Unsafe},
+use crate::{
+    api::routes::{self, Argument, Route},
+    base::{
+        glob,
+        name::{self, Unsafe},
+    },
 };
 
-/// A path that is longer than this when it is quoted, in bytes, is not advised: nobody would read it.
+/// A path that is longer than this when it is quoted, in bytes, is not advised.
 const MAX_ADVISED: usize = 512;
 
 /// What to do about a refused call.
@@ -40,7 +42,7 @@ impl Advice {
 /// The pattern that allows calls of `path`, which `route` serves.
 fn pattern(route: &Route, path: &str) -> String {
     let exact = match route.argument {
-        // Most patterns match their own text, and whoever may list `my-*` may list `my-a*`, too.
+        // Most patterns match their own text, and a policy that allows the list `my-*` allows `my-a*`, too.
         Argument::Pattern if !path.contains(['?', '[', '\\']) && path != route.path => {
             path.to_owned()
         }
@@ -94,8 +96,9 @@ pub fn quoted(text: &str) -> String {
 mod tests {
     use granit_parser::Event;
 
-    use super::{super::routes::ROUTES, *};
+    use super::*;
     use crate::{
+        api::routes::ROUTES,
         base::glob::Pattern,
         policy::{Policies, Policy, Verdict},
     };

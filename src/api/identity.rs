@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Call, Outcome,
+    call::{Call, Outcome},
     failure::Failure,
     policy::{json, policy_name},
 };
 
 /// `POST /v1/identity/assign/<policy>/<identity>`
-pub(super) fn assign(call: &Call<'_>) -> Result<Outcome, Failure> {
+pub fn assign(call: &Call<'_>) -> Result<Outcome, Failure> {
     let (policy, identity) = call.argument.split_once('/').unwrap_or_default();
     let policy = policy_name(policy)?;
     call.change_policies(|policies| {
@@ -19,8 +19,8 @@ pub(super) fn assign(call: &Call<'_>) -> Result<Outcome, Failure> {
 }
 
 /// `GET /v1/identity/list/<pattern>`
-pub(super) fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
-    let state = call.server.state();
+pub fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
+    let state = call.core.state();
     let policies = &state.policies;
     let found = call.select(policies.assigned().map(|(identity, _)| identity))?;
     let policy = |identity| Some((identity, policies.policy_name_of(identity)?));
@@ -28,6 +28,6 @@ pub(super) fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
 }
 
 /// `DELETE /v1/identity/forget/<identity>`
-pub(super) fn forget(call: &Call<'_>) -> Result<Outcome, Failure> {
+pub fn forget(call: &Call<'_>) -> Result<Outcome, Failure> {
     call.change_policies(|policies| policies.forget(call.argument).map_err(Failure::Identity))
 }

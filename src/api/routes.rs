@@ -2,7 +2,11 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use super::{Call, Outcome, failure::Failure, identity, key, policy, status, trace};
+use super::{
+    call::{Call, Outcome},
+    failure::Failure,
+    identity, key, policy, status, trace,
+};
 use crate::http::Method;
 
 /// What the last element of a path means.
@@ -43,12 +47,12 @@ pub struct Route {
     pub argument: Argument,
     /// The largest body in bytes; 0 if a body is ignored.
     pub max_body: usize,
-    /// How long the answer may take; zero if it goes on until somebody ends it.
+    /// How long the answer may take; zero if it goes on until either side ends it.
     pub timeout: Duration,
     /// Who may call.
     pub access: Access,
     /// What it does.
-    pub(super) handler: fn(&Call<'_>) -> Result<Outcome, Failure>,
+    pub handler: fn(&Call<'_>) -> Result<Outcome, Failure>,
 }
 
 const METRICS: &str = "/v1/metrics";
@@ -59,7 +63,7 @@ const SHORT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(15);
 const ENDLESS: Duration = Duration::ZERO;
 
-/// Everything that is served (`api.md` 1.5).
+/// Everything that is served.
 #[rustfmt::skip]
 pub static ROUTES: &[Route] = &[
     Route { method: Method::Get, path: "/version", pattern: "/version", argument: Argument::None, max_body: 0, timeout: SHORT, access: Access::Anyone, handler: status::version },
@@ -106,13 +110,18 @@ impl Route {
         }
     }
 
-    /// `path` with the trailing slash that it lacks if its argument is empty. So it is for the policy,
-    /// too.
+    /// `path` with the trailing slash that it lacks if its argument is empty. Policies see it like
+    /// this, too.
     pub fn slashed<'p>(&self, path: &'p str) -> Cow<'p, str> {
         match path.len() < self.path.len() {
             true => Cow::Owned(format!("{path}/")),
             false => Cow::Borrowed(path),
         }
+    }
+
+    /// Whether its answer goes on until either side ends it.
+    pub fn is_endless(&self) -> bool {
+        self.timeout == ENDLESS
     }
 
     /// Whether its requests are counted: all but those that ask for the counts.

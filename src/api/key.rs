@@ -1,133 +1,137 @@
 //! The key API: create, import, delete, generate, encrypt, decrypt, list.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::atomic::Ordering};
 
-use super::{
-    Call, Outcome, Server,
-    failure::{Failure, Task},
-    pipeline::select,
-};
-use crate::{
-    base::{deadline::Deadline, secret::Secret},
-    crypto::{BASE64, MasterKey, Text, ciphertext, stored},
-    http::reply::Reply,
-    keystore::KeyName,
-    log::Cause,
-};
 use base64::Engine as _;
 use serde::{
     Deserializer,
     de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
 };
 
+use super::{
+    call::{Call, KeyUse, Outcome, select},
+    core::Core,
+    failure::{Failure, Task},
+};
+use crate::{
+    base::{deadline::Deadline, secret::Secret},
+    crypto::{BASE64, MasterKey, Text, ciphertext, stored},
+    http::reply::Reply,
+    keystore::{KeyName, KeyStore as _},
+    log::Cause,
+};
+
 /// The length of a data key, in bytes.
 const DATA_KEY: usize = 32;
 
+const NO_RANDOMNESS: Failure = Failure::Internal("failed to generate random bytes");
+
 /// `POST /v1/key/create/<name>`
-pub(super) fn create(call: &Call<'_>) -> Result<Outcome, Failure> {
-    let name = call.key_name()?;
-    Ok(Outcome::change(name, Task::Create, |server, name, deadline| {
+pub fn create(call: &Call<'_>) -> Result<Outcome, Failure> {
+    let core = call.core;
+    Ok(Outcome::change(call.key_name()?, Task::Create, |name, deadline| {
         let key = MasterKey::generate().map_err(|e| {
-            server.log.error_from_outside(Cause::Failure, || {
+            core.log.error_from_outside(Cause::Failure, || {
                 format!("failed to create key {:?}: {e}", name.as_str())
             });
             Failure::Internal("failed to generate a random key")
         })?;
-        store(server, name, &key, deadline)
+        store(core, name, &key, deadline)
     }))
 }
 
 /// `POST /v1/key/import/<name>`
-pub(super) fn import(call: &Call<'_>) -> Result<Outcome, Failure> {
-    let name = call.key_name()?;
+pub fn import(call: &Call<'_>) -> Result<Outcome, Failure> {
+    let (core, name) = (call.core, call.key_name()?);
     let [bytes] = members(call.body, ["bytes"])?;
     let key = MasterKey::from_bytes(bytes.expose()).ok_or(Failure::InvalidKey)?;
-    Ok(Outcome::change(name, Task::Create, move |server, name, deadline| {
-        store(server, name, &key, deadline)
-    }))
+    Ok(Outcome::change(name, Task::Create, move |name, deadline| store(core, name, &key, deadline)))
 }
 
 /// Nothing is cached here: a key that is not durable yet must not encrypt anything.
 fn store(
-    server: &Server,
+    core: &Core,
     name: &KeyName,
     key: &MasterKey,
     deadline: Deadline,
 ) -> Result<Reply, Failure> {
-    let value = stored::encode(key);
-    let created = server.store.create(name, &value, deadline);
-    // Another server may have deleted an older key of this name, which the cache still holds. It
-    // must not seal anything from now on.
-    server.cache.remove(name);
-    created.map_err(|e| server.key_store_failure(&e, Task::Create, Some(name)))?;
+    let created = core.store.create(name, &stored::encode(key), deadline);
+    // Another server may have deleted an older key of this name, which the cache still holds. It must
+    // not seal anything from now on.
+    core.cache.remove(name);
+    created.map_err(|e| core.key_store_failure(&e, Task::Create, Some(name)))?;
     Ok(Reply::empty())
 }
 
 /// `DELETE /v1/key/delete/<name>`
-pub(super) fn delete(call: &Call<'_>) -> Result<Outcome, Failure> {
-    let name = call.key_name()?;
-    Ok(Outcome::change(name, Task::Delete, |server, name, deadline| {
-        server.cache.remove(name);
-        let deleted = server.store.delete(name, deadline);
+pub fn delete(call: &Call<'_>) -> Result<Outcome, Failure> {
+    let core = call.core;
+    Ok(Outcome::change(call.key_name()?, Task::Delete, |name, deadline| {
+        core.cache.remove(name);
+        let deleted = core.store.delete(name, deadline);
         // Once more: a request may have fetched the key between the two lines above.
-        server.cache.remove(name);
-        deleted.map_err(|e| server.key_store_failure(&e, Task::Delete, Some(name)))?;
+        core.cache.remove(name);
+        deleted.map_err(|e| core.key_store_failure(&e, Task::Delete, Some(name)))?;
         Ok(Reply::empty())
     }))
 }
 
 /// `POST /v1/key/generate/<name>`
-pub(super) fn generate(call: &Call<'_>) -> Result<Outcome, Failure> {
+pub fn generate(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
-    let context = members(call.body, ["context"])?;
-    Ok(Outcome::key(name, context, |key, [context]| {
+    let [context] = members(call.body, ["context"])?;
+    let secrets = [Secret::new(Vec::new()), context];
+    let then = |key: &MasterKey, [_, context]: &[Secret; 2]| {
         let data_key = Secret::random(DATA_KEY).map_err(|_| NO_RANDOMNESS)?;
-        let sealed = seal(key, &data_key, &context)?;
+        let sealed = seal(key, &data_key, context)?;
         Ok(object(&[("plaintext", data_key.expose()), ("ciphertext", &sealed)]))
-    }))
+    };
+    Ok(Outcome::Key(name, KeyUse { secrets, then }))
 }
 
 /// `POST /v1/key/encrypt/<name>`
-pub(super) fn encrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
+pub fn encrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
     let secrets = members(call.body, ["plaintext", "context"])?;
-    Ok(Outcome::key(name, secrets, |key, [plaintext, context]| {
-        Ok(object(&[("ciphertext", &seal(key, &plaintext, &context)?)]))
-    }))
+    let then = |key: &MasterKey, [plaintext, context]: &[Secret; 2]| {
+        Ok(object(&[("ciphertext", &seal(key, plaintext, context)?)]))
+    };
+    Ok(Outcome::Key(name, KeyUse { secrets, then }))
 }
 
 /// `POST /v1/key/decrypt/<name>`
-pub(super) fn decrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
+pub fn decrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
     let secrets = members(call.body, ["ciphertext", "context"])?;
-    Ok(Outcome::key(name, secrets, |key, [sealed, context]| {
+    let then = |key: &MasterKey, [sealed, context]: &[Secret; 2]| {
         let plaintext = ciphertext::open(key, sealed.expose(), context.expose())
             .map_err(Failure::Ciphertext)?;
         Ok(object(&[("plaintext", plaintext.expose())]))
-    }))
+    };
+    Ok(Outcome::Key(name, KeyUse { secrets, then }))
 }
 
 /// `GET /v1/key/list/<pattern>`
-pub(super) fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
-    let pattern = call.pattern();
-    Ok(Outcome::names(move |server, deadline| {
-        let names = server
-            .store
-            .list(deadline)
-            .map_err(|e| server.key_store_failure(&e, Task::List, None))?;
-        let names = names.iter().map(String::as_str).collect();
+pub fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
+    let (core, pattern) = (call.core, call.pattern());
+    Ok(Outcome::Names(Box::new(move |deadline| {
+        let names =
+            core.store.list(deadline).map_err(|e| core.key_store_failure(&e, Task::List, None))?;
+        let size = names.iter().map(|name| LINE.len() + name.len()).sum();
+        core.list_size.store(size, Ordering::Relaxed);
         let mut lines = Vec::new();
-        for name in select(pattern.as_ref(), names)? {
-            lines.extend_from_slice(b"{\"Name\":");
+        for name in select(pattern.as_ref(), names.iter().map(String::as_str).collect())? {
             let name = serde_json::to_vec(name).map_err(|_| Failure::KeyStore(Task::List))?;
-            lines.extend_from_slice(&name);
-            lines.extend_from_slice(b"}\n");
+            for part in [b"{\"Name\":", &*name, b"}\n"] {
+                lines.extend_from_slice(part);
+            }
         }
         Ok(Reply::json_lines(lines))
-    }))
+    })))
 }
 
-const NO_RANDOMNESS: Failure = Failure::Internal("failed to generate random bytes");
+/// What a line of a list has beside the name.
+const LINE: &[u8] = b"{\"Name\":\"\"}\n";
 
 fn seal(key: &MasterKey, plaintext: &Secret, context: &Secret) -> Result<Vec<u8>, Failure> {
     ciphertext::seal(key, plaintext.expose(), context.expose()).map_err(|_| NO_RANDOMNESS)
@@ -150,9 +154,8 @@ fn object(members: &[(&str, &[u8])]) -> Reply {
 
 /// The binary members `names` of the first JSON object in `body`, decoded from base64.
 ///
-/// As the clients of the original are used to: names are matched without case, unknown members and
-/// whatever follows the object are ignored, missing members and `null` are empty, line breaks inside
-/// base64 are skipped (`api.md` 1.3).
+/// As clients of KES expect: names match without case, unknown members and all that follows the object
+/// are ignored, missing members and `null` are empty, line breaks inside base64 are skipped.
 fn members<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[Secret; N], Failure> {
     let mut json = serde_json::Deserializer::from_slice(body);
     Members(names).deserialize(&mut json).map_err(|_| Failure::InvalidJson)

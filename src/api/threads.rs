@@ -1,6 +1,6 @@
 //! The key store threads: a fixed number, in front of them a bounded queue.
 //!
-//! Whatever may block is done here, so that a key store that hangs fills these threads and their
+//! All calls that may block run here, so that a key store that hangs fills these threads and their
 //! queue, and nothing else.
 
 use std::{
@@ -21,18 +21,19 @@ const STACK: usize = 256 * 1024;
 type Job = (Permit, Box<dyn FnOnce() + Send>);
 
 /// Runs jobs that may block, the oldest first.
-pub(super) struct Pool {
+#[derive(Clone)]
+pub struct Threads {
     jobs: Sender<Job>,
     queued: Arc<AtomicUsize>,
     limit: usize,
 }
 
 /// Room for one job, until it is dropped.
-pub(super) struct Permit(Arc<AtomicUsize>);
+pub struct Permit(Arc<AtomicUsize>);
 
-impl Pool {
+impl Threads {
     /// Starts `threads` threads; at most `limit` jobs wait or run at any time.
-    pub(super) fn start(threads: usize, limit: usize) -> io::Result<Self> {
+    pub fn start(threads: usize, limit: usize) -> io::Result<Self> {
         let (jobs, receiver) = channel();
         let receiver = Arc::new(Mutex::new(receiver));
         for number in 0..threads {
@@ -46,19 +47,19 @@ impl Pool {
     }
 
     /// Jobs that wait or run.
-    pub(super) fn depth(&self) -> usize {
+    pub fn depth(&self) -> usize {
         self.queued.load(Ordering::Relaxed)
     }
 
     /// Room for one more job, or `None` if the queue is full.
-    pub(super) fn reserve(&self) -> Option<Permit> {
+    pub fn reserve(&self) -> Option<Permit> {
         let before = self.queued.fetch_add(1, Ordering::Relaxed);
         let permit = Permit(self.queued.clone());
         (before < self.limit).then_some(permit)
     }
 
     /// Queues `job`; its room is free again when it has run.
-    pub(super) fn submit(&self, permit: Permit, job: impl FnOnce() + Send + 'static) {
+    pub fn submit(&self, permit: Permit, job: impl FnOnce() + Send + 'static) {
         // The threads live as long as the process, so the queue is never closed.
         let _ = self.jobs.send((permit, Box::new(job)));
     }
@@ -71,7 +72,7 @@ impl Drop for Permit {
 }
 
 /// Runs `job`; a panic is the server's own failure.
-pub(super) fn guarded<T>(job: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+pub fn guarded<T>(job: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     survive(job).unwrap_or(Err(Failure::Internal("internal server error")))
 }
 

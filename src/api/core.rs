@@ -1,0 +1,150 @@
+//! What all requests share: the state, the key store behind its cache and threads, the log, counters.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::{
+    changes::Changes,
+    counted::Counted,
+    failure::{Failure, Task},
+    health::Health,
+    slot::Waiter,
+    state::State,
+    threads::Threads,
+};
+use crate::{
+    base::deadline::Deadline,
+    cache::{Cache, Expiry},
+    crypto::{MasterKey, stored},
+    keystore::{self, KeyName, KeyStore},
+    log::{Cause, Log},
+    metrics::Metrics,
+};
+
+const KEY_STORE_THREADS: usize = 8;
+/// Requests that may wait for the key store threads.
+const KEY_STORE_QUEUE: usize = 1024;
+/// Keys that the cache holds at most.
+const CACHE_CAPACITY: usize = 16 * 1024;
+/// What a list is taken to come to before the first one was made, in bytes.
+const UNKNOWN_LIST: usize = 4 << 20;
+
+/// The key store has to answer this long before the client's time is over, so that the client gets the
+/// reason rather than a timeout.
+pub const HEAD_START: Duration = Duration::from_millis(500);
+
+/// A key from the key store.
+pub type Fetched = Result<Arc<MasterKey>, Failure>;
+
+/// What all requests share. It lives as long as the process, so that no request counts references to
+/// it.
+pub struct Core {
+    state: ArcSwap<State>,
+    /// Held from reading the state to replacing it, so that no change is lost.
+    writer: Mutex<()>,
+    /// The key store.
+    pub store: Counted,
+    /// Keys that were read lately.
+    pub cache: Cache<Arc<MasterKey>, Waiter<Fetched>>,
+    /// The key store threads.
+    pub threads: Threads,
+    /// Changes of keys.
+    pub changes: Changes,
+    /// The size of all names as an answer, in bytes, when they were listed last.
+    pub list_size: AtomicUsize,
+    /// Audit and error log.
+    pub log: &'static Log,
+    /// Counters.
+    pub metrics: &'static Metrics,
+    /// Whether the server is fit to serve.
+    pub health: Health,
+}
+
+impl Core {
+    /// Starts the key store threads. `workers` threads serve requests.
+    ///
+    /// # Errors
+    /// If the system refuses threads.
+    pub fn start(
+        state: State,
+        expiry: Expiry,
+        store: Arc<dyn KeyStore>,
+        log: &'static Log,
+        workers: usize,
+    ) -> io::Result<&'static Self> {
+        let threads = Threads::start(KEY_STORE_THREADS, KEY_STORE_QUEUE)?;
+        let metrics: &'static Metrics =
+            Box::leak(Box::new(Metrics::new(workers + KEY_STORE_THREADS)));
+        Ok(Box::leak(Box::new(Self {
+            state: ArcSwap::from_pointee(state),
+            writer: Mutex::default(),
+            store: Counted::new(store, metrics),
+            cache: Cache::new(CACHE_CAPACITY, expiry),
+            changes: Changes::new(threads.clone(), log),
+            threads,
+            list_size: AtomicUsize::new(UNKNOWN_LIST),
+            log,
+            metrics,
+            health: Health::default(),
+        })))
+    }
+
+    /// The state that a request works with from start to finish. Not kept beyond it: what a reload has
+    /// replaced, such as a private key, goes when its last request has ended.
+    pub fn state(&self) -> Guard<Arc<State>> {
+        self.state.load()
+    }
+
+    /// Replaces the state with what `change` makes of it. Requests that begin from now on see it whole;
+    /// running ones keep theirs. If `change` fails, nothing changes.
+    pub fn change_state<T, E>(
+        &self,
+        change: impl FnOnce(&mut State) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = State::clone(&self.state());
+        let done = change(&mut state)?;
+        self.state.store(Arc::new(state));
+        Ok(done)
+    }
+
+    /// Reads a key from the key store.
+    pub fn fetch(&self, name: &KeyName, deadline: Deadline) -> Fetched {
+        let value = self
+            .store
+            .get(name, deadline)
+            .map_err(|e| self.key_store_failure(&e, Task::Access, Some(name)))?;
+        let key = stored::decode(value.expose()).map_err(|e| {
+            self.log.error_from_outside(Cause::Failure, || {
+                format!("the stored value of key {:?} is no key: {e}", name.as_str())
+            });
+            Failure::KeyStore(Task::Access)
+        })?;
+        Ok(Arc::new(key))
+    }
+
+    /// The failure that a client gets for `error`; the cause goes to the error log.
+    pub fn key_store_failure(
+        &self,
+        error: &keystore::Error,
+        task: Task,
+        name: Option<&KeyName>,
+    ) -> Failure {
+        let failure = Failure::from_key_store(error, task);
+        if matches!(failure, Failure::Sealed) {
+            self.health.hurry();
+        }
+        if matches!(failure, Failure::KeyStore(_) | Failure::Sealed) {
+            self.log.error_from_outside(Cause::Failure, || match name {
+                Some(name) => format!("key {:?}: {error}", name.as_str()),
+                None => error.to_string(),
+            });
+        }
+        failure
+    }
+}

@@ -1,0 +1,283 @@
+//! An admitted request, from its handler to its answer.
+//!
+//! All that a request holds while it waits is in its [`Running`]; the cache, the key store threads and
+//! the log have a [`Waiter`](super::slot::Waiter) only, so a request that goes away takes its secrets
+//! along. The one exception is a change of a key: its job shares the exchange, and audits the result
+//! even if the client has gone.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use super::{
+    call::{Call, Check, Job, KeyUse, Outcome},
+    changes::{Change, Claim, Party},
+    core::{Core, Fetched, HEAD_START},
+    exchange::Exchange,
+    failure::Failure,
+    follow::Follower,
+    routes::{Argument, Route},
+    slot::Slot,
+    threads::guarded,
+};
+use crate::{cache::Lookup, http::reply::Reply, keystore::KeyName};
+
+/// The log decides about a held answer in less time than this.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(3);
+
+type Result<T> = std::result::Result<T, Failure>;
+type NewWaker<'a> = &'a dyn Fn() -> Waker;
+
+/// A request whose handler has run.
+pub struct Running {
+    /// When it has waited long enough.
+    pub deadline: Instant,
+    /// The answer may be a key, or something sealed under one. Such answers must not leave before their
+    /// audit line is written, where audit is required; ciphertexts and names are treated alike, since
+    /// that is easy to know and to check.
+    has_keys: bool,
+    stage: Stage,
+}
+
+/// What a request waits for.
+enum Stage {
+    Key(Exchange, KeyUse, Slot<Fetched>),
+    /// Names, and the size that they are taken to have, in bytes.
+    Names(Exchange, usize, Slot<Result<Reply>>),
+    Change(Claim, Slot<Reply>),
+    /// The audit line of this answer: whether it is written.
+    Line(Exchange, Reply, Slot<bool>),
+    /// The answer is a log stream.
+    Lines(Box<Follower>),
+    /// The answer is there.
+    Done(Reply),
+    Over,
+}
+
+impl Running {
+    /// Runs the handler of `route`.
+    pub fn start(
+        core: &'static Core,
+        exchange: Exchange,
+        route: &Route,
+        body: &[u8],
+        check: Check,
+        waker: NewWaker<'_>,
+    ) -> Self {
+        let path = route.slashed(&exchange.path);
+        let argument = match route.argument {
+            Argument::None => "",
+            _ => path.strip_prefix(route.path).unwrap_or_default(),
+        };
+        let identity = &exchange.identity;
+        let call = Call { core, identity, path: &path, argument, body, check };
+        let outcome = (route.handler)(&call);
+        drop(path);
+        let mut running = Self {
+            deadline: exchange.deadline.instant(),
+            has_keys: route.answers_with_keys(),
+            stage: Stage::Over,
+        };
+        match outcome {
+            Err(failure) => running.finish(exchange, Err(failure), waker),
+            Ok(Outcome::Done(reply)) => running.finish(exchange, Ok(reply), waker),
+            Ok(Outcome::Key(name, then)) => running.get_key(core, exchange, &name, then, waker),
+            Ok(Outcome::Names(job)) => running.list(core, exchange, job, waker),
+            Ok(Outcome::Change(change)) => running.change(core, exchange, change, waker),
+            Ok(Outcome::Lines(stream)) => {
+                running.stage = Stage::Lines(Box::new(Follower::new(exchange, stream, waker())));
+            }
+        }
+        running
+    }
+
+    /// The answer if it is there; it may have to wait for its audit line first.
+    pub fn poll(&mut self, waker: NewWaker<'_>) -> Option<Reply> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Key(exchange, then, slot) => match slot.take() {
+                None => self.stage = Stage::Key(exchange, then, slot),
+                Some(key) => {
+                    let result = key.and_then(|key| (then.then)(&key, &then.secrets));
+                    self.finish(exchange, result, waker);
+                }
+            },
+            Stage::Names(exchange, size, slot) => match slot.take() {
+                None => self.stage = Stage::Names(exchange, size, slot),
+                Some(result) => self.finish(exchange, result, waker),
+            },
+            Stage::Line(exchange, reply, slot) => match slot.take() {
+                None => self.stage = Stage::Line(exchange, reply, slot),
+                Some(true) => self.stage = Stage::Done(exchange.answer(Ok(reply))),
+                Some(false) => {
+                    self.stage = Stage::Done(exchange.answer(Err(Failure::NotAudited)));
+                }
+            },
+            Stage::Change(claim, slot) => match slot.take() {
+                None => self.stage = Stage::Change(claim, slot),
+                Some(reply) => self.stage = Stage::Done(reply),
+            },
+            stage => self.stage = stage,
+        }
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Done(reply) => Some(reply),
+            stage => {
+                self.stage = stage;
+                None
+            }
+        }
+    }
+
+    /// Its time is over: unless its answer is there or on its way, the answer is that it took too long.
+    pub fn expire(&mut self) {
+        match &self.stage {
+            Stage::Key(_, _, slot) => drop(slot.put(Err(Failure::Timeout))),
+            Stage::Names(_, _, slot) => drop(slot.put(Err(Failure::Timeout))),
+            Stage::Line(_, _, slot) => drop(slot.put(false)),
+            Stage::Change(claim, slot) => {
+                if let Some(reply) = claim.answer(Err(Failure::Timeout)) {
+                    slot.put(reply);
+                }
+            }
+            Stage::Lines(_) | Stage::Done(_) | Stage::Over => {}
+        }
+    }
+
+    /// What it holds while it waits, or may come to hold, in bytes.
+    pub fn held(&self) -> usize {
+        match &self.stage {
+            Stage::Key(_, then, _) => then.secrets.iter().map(|secret| secret.len()).sum(),
+            Stage::Names(_, size, slot) => {
+                let size_of = |result: &Result<Reply>| match result {
+                    Ok(reply) => reply.body.capacity(),
+                    Err(_) => 0,
+                };
+                slot.look(size_of).unwrap_or(*size)
+            }
+            Stage::Line(_, reply, _) => reply.body.capacity(),
+            _ => 0,
+        }
+    }
+
+    /// The log stream that is its answer, if it is one.
+    pub fn follower(&mut self) -> Option<&mut Follower> {
+        match &mut self.stage {
+            Stage::Lines(follower) => Some(follower),
+            _ => None,
+        }
+    }
+
+    /// Answers the request, unless the answer must wait for its audit line.
+    fn finish(&mut self, mut exchange: Exchange, result: Result<Reply>, waker: NewWaker<'_>) {
+        let is_held = self.has_keys
+            && exchange.must_be_held()
+            && matches!(&result, Ok(reply) if reply.status == 200 && !reply.body.is_empty());
+        self.stage = match result {
+            Ok(reply) if is_held => {
+                let (slot, waiter) = Slot::new(waker());
+                match exchange.hold(waiter) {
+                    true => {
+                        self.deadline = Instant::now() + HOLD_TIMEOUT;
+                        Stage::Line(exchange, reply, slot)
+                    }
+                    false => Stage::Done(exchange.answer(Err(Failure::NotAudited))),
+                }
+            }
+            result => Stage::Done(exchange.answer(result)),
+        };
+    }
+
+    fn get_key(
+        &mut self,
+        core: &'static Core,
+        exchange: Exchange,
+        name: &KeyName,
+        then: KeyUse,
+        waker: NewWaker<'_>,
+    ) {
+        // The cache knows seconds; when the request came is near enough.
+        let now = exchange.arrived;
+        let found = match core.cache.get(name, now) {
+            Some(key) => Ok(key),
+            None => match core.threads.reserve() {
+                None => Err(Failure::Overloaded),
+                Some(permit) => {
+                    let (slot, waiter) = Slot::new(waker());
+                    match core.cache.get_or_wait(name, waiter, now) {
+                        Lookup::Hit(key, _) => Ok(key),
+                        Lookup::Waiting => {
+                            self.stage = Stage::Key(exchange, then, slot);
+                            return;
+                        }
+                        Lookup::Fetch(ticket) => {
+                            let deadline = exchange.deadline.earlier(HEAD_START);
+                            core.threads.submit(permit, move || {
+                                let key = guarded(|| core.fetch(ticket.name(), deadline));
+                                let found = key.as_ref().ok().map(Arc::clone);
+                                for waiter in core.cache.complete(ticket, found, Instant::now()) {
+                                    waiter.deliver(key.clone());
+                                }
+                            });
+                            self.stage = Stage::Key(exchange, then, slot);
+                            return;
+                        }
+                    }
+                }
+            },
+        };
+        let result = found.and_then(|key| (then.then)(&key, &then.secrets));
+        self.finish(exchange, result, waker);
+    }
+
+    fn list(&mut self, core: &'static Core, exchange: Exchange, job: Job, waker: NewWaker<'_>) {
+        let Some(permit) = core.threads.reserve() else {
+            return self.finish(exchange, Err(Failure::Overloaded), waker);
+        };
+        let (slot, waiter) = Slot::new(waker());
+        let deadline = exchange.deadline.earlier(HEAD_START);
+        core.threads.submit(permit, move || {
+            waiter.deliver(match deadline.has_passed(Instant::now()) {
+                true => Err(Failure::Timeout),
+                false => guarded(|| job(deadline)),
+            });
+        });
+        let size = core.list_size.load(Ordering::Relaxed);
+        self.stage = Stage::Names(exchange, size, slot);
+    }
+
+    fn change(
+        &mut self,
+        core: &'static Core,
+        exchange: Exchange,
+        change: Change,
+        waker: NewWaker<'_>,
+    ) {
+        let Some(permit) = core.threads.reserve() else {
+            return self.finish(exchange, Err(Failure::Overloaded), waker);
+        };
+        let deadline = exchange.deadline.earlier(HEAD_START);
+        let claim = Claim::new(exchange);
+        let (slot, waiter) = Slot::new(waker());
+        let party = Party { claim: claim.clone(), waiter };
+        if !core.changes.submit(change, party, deadline, permit)
+            && let Some(reply) = claim.answer(Err(Failure::Overloaded))
+        {
+            slot.put(reply);
+        }
+        self.stage = Stage::Change(claim, slot);
+    }
+}
+
+/// A request that ends while it waits has failed, even if its answer has come: no client gets it. A
+/// change is answered by its job.
+impl Drop for Running {
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Key(exchange, ..) | Stage::Names(exchange, ..) | Stage::Line(exchange, ..) => {
+                exchange.answer(Err(Failure::Timeout));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Keys that the configuration asks for. Those that could not be created at the start are created as
+//! soon as the key store can, on a thread of their own.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use super::core::Core;
+use crate::{
+    base::{deadline::Deadline, panics::survive},
+    crypto::{MasterKey, stored},
+    keystore::{self, KeyName, KeyStore},
+};
+
+/// How often the thread looks whether the key store is available.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// After a failure it leaves the key store alone for this time.
+const RETRY: Duration = Duration::from_secs(5);
+/// A key must be there within this time.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Creates the key `name` if there is none.
+///
+/// # Errors
+/// Why that is not possible.
+pub fn create(name: &KeyName, store: &dyn KeyStore) -> Result<(), String> {
+    let key = MasterKey::generate().map_err(|e| e.to_string())?;
+    let deadline = Deadline::after(Instant::now(), TIMEOUT);
+    match store.create(name, &stored::encode(&key), deadline) {
+        Ok(()) | Err(keystore::Error::Exists) => Ok(()),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+impl Core {
+    /// Creates the key `name` if there is none. The cache may still hold an older key of this name that
+    /// another server has deleted: it must not seal anything from now on.
+    ///
+    /// # Errors
+    /// Why that is not possible.
+    pub fn create_key(&self, name: &KeyName) -> Result<(), String> {
+        let created = create(name, &self.store);
+        self.cache.remove(name);
+        created
+    }
+}
+
+/// A key that is missing, and what the error log was told about it.
+struct Missing {
+    name: KeyName,
+    complaint: Option<String>,
+}
+
+/// Creates `names` on a thread, which ends when all are there.
+///
+/// # Errors
+/// If the system refuses the thread.
+pub fn start(core: &'static Core, names: Vec<KeyName>) -> io::Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let missing = |name| Missing { name, complaint: None };
+    let mut missing: Vec<_> = names.into_iter().map(missing).collect();
+    std::thread::Builder::new().name("wanted-keys".to_owned()).stack_size(256 * 1024).spawn(
+        move || {
+            let mut next = Instant::now();
+            while !missing.is_empty() {
+                std::thread::sleep(INTERVAL);
+                if Instant::now() >= next && core.health.is_fit() {
+                    survive(|| missing.retain_mut(|key| !key.is_created(core)));
+                    next = Instant::now() + RETRY;
+                }
+            }
+        },
+    )?;
+    Ok(())
+}
+
+impl Missing {
+    /// Tries to create the key, and logs what is new.
+    fn is_created(&mut self, core: &Core) -> bool {
+        let name = self.name.as_str();
+        match core.create_key(&self.name) {
+            Ok(()) => {
+                if self.complaint.is_some() {
+                    core.log.error(&format!("key {name:?}, which was missing, is there now"));
+                }
+                true
+            }
+            Err(why) => {
+                if self.complaint.as_ref() != Some(&why) {
+                    core.log.error(&format!("failed to create key {name:?}: {why}"));
+                    self.complaint = Some(why);
+                }
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The client that a request is from: the one at the other end of the connection, or the one that a TLS
+//! proxy there speaks for.
+//!
+//! A proxy forwards the certificate of its client in a header. From other clients, the header is
+//! ignored.
+
+use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject as _};
+
+use super::client::Client;
+use crate::{
+    api::{failure::Failure, state::State},
+    http::head::{self, Head},
+    tls::words,
+};
+
+/// The longest forwarded certificate, in bytes as it stands in the header.
+const MAX_CERTIFICATE: usize = 16 * 1024;
+
+/// The certificate that a proxy forwarded last on a connection. Proxies rarely change between clients on
+/// one connection, so most requests find theirs here.
+#[derive(Clone)]
+pub struct Forwarded {
+    header: Vec<u8>,
+    chain: [CertificateDer<'static>; 1],
+    client: Client,
+}
+
+/// The header in which `client` forwards certificates, if it is a proxy.
+pub fn header_of(state: &State, client: &Client) -> Option<std::sync::Arc<str>> {
+    state.proxy_header.as_ref().filter(|_| is_proxy(state, client)).cloned()
+}
+
+/// Whether a request over the connection to `client`, with the certificate that was forwarded for it if
+/// there was one, would still be from the same client at `now`.
+pub fn still_speaks_for(
+    state: &State,
+    client: &Client,
+    forwarded: &mut Option<Box<Forwarded>>,
+    now: UnixTime,
+) -> bool {
+    match forwarded {
+        Some(last) => {
+            is_proxy(state, client) && last.client.is_still_trusted(state, &last.chain, now)
+        }
+        None => !is_proxy(state, client),
+    }
+}
+
+/// The client that sent `head` over the connection to `client`; `last` is what was forwarded there
+/// before. `complain` gets the reason why a certificate is not trusted.
+///
+/// # Errors
+/// Why the request can't be served. It counts as one of `client` then.
+pub fn sender<'a>(
+    state: &State,
+    client: &'a Client,
+    head: &Head,
+    last: &'a mut Option<Box<Forwarded>>,
+    complain: impl FnOnce(&str),
+) -> Result<&'a Client, Failure> {
+    if state.policies.has_proxies() && client.several_identities().is_some() {
+        return Err(Failure::TooManyClientCertificates);
+    }
+    if !is_proxy(state, client) {
+        *last = None;
+        return Ok(client);
+    }
+    let header = match head.kept.as_slice() {
+        [] => return Err(Failure::NoClientCertificate),
+        [header] => header,
+        _ => return Err(Failure::TooManyClientCertificates),
+    };
+    let now = UnixTime::now();
+    let known = last.take().and_then(|mut last| last.serves(header, state, now).then_some(last));
+    let forwarded = match known {
+        Some(forwarded) => forwarded,
+        None => Box::new(Forwarded::read(header, state, now, complain)?),
+    };
+    Ok(&last.insert(forwarded).client)
+}
+
+fn is_proxy(state: &State, client: &Client) -> bool {
+    state.policies.has_proxies() && state.policies.is_proxy(client.identity())
+}
+
+impl Forwarded {
+    fn read(
+        header: &[u8],
+        state: &State,
+        now: UnixTime,
+        complain: impl FnOnce(&str),
+    ) -> Result<Self, Failure> {
+        let chain = [certificate(header).ok_or(Failure::InvalidClientCertificate)?];
+        let client = Client::new(&chain, state.trust_generation)
+            .map_err(|_| Failure::InvalidClientCertificate)?;
+        if state.trust.is_checked()
+            && let Err(e) = state.trust.verify(&chain, now)
+        {
+            complain(&words::of_client(&e));
+            return Err(Failure::UntrustedClientCertificate);
+        }
+        Ok(Self { header: header.to_vec(), chain, client })
+    }
+
+    /// Whether this is what `header` says, and trusted at `now`.
+    fn serves(&mut self, header: &[u8], state: &State, now: UnixTime) -> bool {
+        self.header == header && self.client.is_still_trusted(state, &self.chain, now)
+    }
+}
+
+/// The one certificate in `header`: PEM text, escaped as in a query.
+fn certificate(header: &[u8]) -> Option<CertificateDer<'static>> {
+    if header.len() > MAX_CERTIFICATE {
+        return None;
+    }
+    let text = String::from_utf8(head::unescape(header)?).ok()?;
+    let mut blocks = text.match_indices("-----BEGIN ");
+    let (start, _) = blocks.next()?;
+    // With two certificates it is not clear which is meant, and other blocks are no certificates.
+    if blocks.next().is_some() || !text[start..].starts_with("-----BEGIN CERTIFICATE-----") {
+        return None;
+    }
+    CertificateDer::from_pem_slice(text.as_bytes()).ok()
+}

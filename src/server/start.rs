@@ -1,0 +1,144 @@
+//! The life of `kes server`: from its flags to a listening server, and from a signal to exit 0.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    net::{SocketAddr, TcpListener},
+    sync::mpsc::SyncSender,
+    time::Duration,
+};
+
+use rustix::process::{Resource, Rlimit};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+use super::{
+    Limits, Listeners, Server,
+    banner::Banner,
+    options::{Error, Options, check_audit},
+    reload::{Files, Reloader},
+    room, stores,
+};
+use crate::{
+    api::{state::State, wanted},
+    keystore::Start,
+    log::{Cause, Log},
+};
+
+/// Running requests may finish within this time after a signal.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(800);
+/// What is still in the log queues may be written within this time after that.
+const LOG_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Runs a server until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reloads.
+///
+/// # Errors
+/// [`Error`] if the server can't start. Nothing listens then.
+pub fn run(options: &Options) -> Result<(), Error> {
+    protect_memory();
+    let review = options.review()?;
+    if options.mlock {
+        use rustix::mm::{MlockAllFlags, mlockall};
+        mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
+            .map_err(|e| Error::Mlock(e.into()))?;
+    }
+    // Before they are read, so that a later change to them is noticed.
+    let files = Files::of(review.config());
+    let (config, material, warnings) = review.accept(None).map_err(Error::Config)?;
+    let certificate = material.certificate.clone();
+    let state = State::new(&config, material);
+    check_audit(&config)?;
+    for warning in warnings {
+        // A closed stderr is no reason not to start.
+        let _ = writeln!(io::stderr(), "{warning}");
+    }
+    let store = stores::open(&config.key_store, config.key_store_start, options.quiet)?;
+    let missing_keys = match config.keys.iter().try_for_each(|name| {
+        wanted::create(name, store.as_ref()).map_err(|why| Error::Key(name.clone(), why))
+    }) {
+        Ok(()) => Vec::new(),
+        Err(e) if config.key_store_start == Start::Required => return Err(e),
+        Err(_) => config.keys.clone(),
+    };
+
+    // Until here a signal simply ends the process.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Error::System)?;
+    room::raise_descriptor_limit();
+    let listeners = Listeners {
+        api: listen(config.address, "--addr")?,
+        probe: config.probe.map(|address| listen(address, "probe.address")).transpose()?,
+    };
+    if !options.quiet {
+        let banner = Banner {
+            address: listeners.api.local_addr().unwrap_or(config.address),
+            root: &config.root,
+            checks_certificates: state.trust.is_checked(),
+            key_store: &store.describe(),
+            is_coloured: is_coloured(),
+        };
+        // Nor is a closed stdout.
+        let _ = banner.write(&mut io::stdout());
+    }
+    let log = Log::start(config.log, io::stderr().is_terminal()).map_err(Error::System)?;
+    // Lives as long as the process, so that no request has to count references to it.
+    let log: &'static Log = Box::leak(Box::new(log));
+    log_panics(log);
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+    let limits = Limits { workers, connections: room::connections(config.connections) };
+    let expiry = config.cache.into();
+    let (server, threads) =
+        Server::start(listeners, limits, state, expiry, store, log).map_err(Error::System)?;
+    wanted::start(server.core, missing_keys).map_err(Error::System)?;
+    let reload = Reloader::new(server.core, options, config, certificate, files)
+        .start()
+        .map_err(Error::System)?;
+
+    wait_for_end(signals, &reload);
+    server.stop(threads, DRAIN_TIMEOUT);
+    log.finish(LOG_TIMEOUT);
+    Ok(())
+}
+
+/// Listens on `address`, which comes from this setting.
+fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).map_err(|e| Error::Listen(address, setting, e))
+}
+
+fn is_coloured() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// No core file and no debugger of the same user shall see the keys.
+fn protect_memory() {
+    let _ =
+        rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
+/// A panic is a bug: the log says where, and not with which values.
+fn log_panics(log: &'static Log) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current();
+        log.error_from_outside(Cause::Panic, || {
+            format!("panic in thread {} at {place}", thread.name().unwrap_or("?"))
+        });
+    }));
+}
+
+/// Passes SIGHUP on to `reload` until another signal comes.
+fn wait_for_end(mut signals: Signals, reload: &SyncSender<()>) {
+    for signal in signals.forever() {
+        if signal != SIGHUP {
+            break;
+        }
+        // If it can't be sent, one is waiting already, which will see the same files.
+        let _ = reload.try_send(());
+    }
+    std::thread::spawn(move || {
+        if signals.forever().any(|signal| signal != SIGHUP) {
+            std::process::exit(1);
+        }
+    });
+}
