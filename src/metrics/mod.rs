@@ -4,6 +4,7 @@
 //! cache lines; whoever reads adds the places up. Every family has one sample and no label, as the
 //! clients of the original want it (`metrics.md`). Knows nothing of HTTP or of what is counted.
 
+mod connections;
 mod process;
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::process::process;
+pub use self::{connections::Connections, process::process};
 use crate::tls::Group;
 
 /// How a request or a call of the key store ended.

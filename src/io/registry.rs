@@ -1,9 +1,6 @@
 //! All open connections by token.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::connection::Connection;
 
@@ -12,8 +9,6 @@ use super::connection::Connection;
 #[derive(Default)]
 pub(super) struct Registry {
     slots: Mutex<Slots>,
-    clients: AtomicUsize,
-    probes: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -28,7 +23,7 @@ struct Slot {
 }
 
 impl Registry {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Slots> {
+    fn lock(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -43,15 +38,8 @@ impl Registry {
         let slot = &mut slots.slots[index as usize];
         let connection = Arc::new(make(u64::from(slot.generation) << 32 | u64::from(index)));
         slot.connection = Some(connection.clone());
-        self.counter(&connection).fetch_add(1, Ordering::Relaxed);
+        connection.listener().connections().add();
         connection
-    }
-
-    fn counter(&self, connection: &Connection) -> &AtomicUsize {
-        match connection.is_probe {
-            true => &self.probes,
-            false => &self.clients,
-        }
     }
 
     /// The connection with this token, if it is still open.
@@ -75,28 +63,11 @@ impl Registry {
         slot.generation = slot.generation.wrapping_add(1);
         slots.free.push(index);
         if let Some(connection) = &removed {
-            self.counter(connection).fetch_sub(1, Ordering::Relaxed);
+            connection.listener().connections().remove();
         }
         drop(slots);
         // Closing a socket takes its time; not under the lock.
         drop(removed);
-    }
-
-    /// Open connections of clients.
-    pub(super) fn len(&self) -> usize {
-        self.clients.load(Ordering::Relaxed)
-    }
-
-    /// Open connections of probes.
-    pub(super) fn probes(&self) -> usize {
-        self.probes.load(Ordering::Relaxed)
-    }
-
-    /// How many connections `wanted` picks. It must not wait for anything.
-    pub(super) fn count(&self, wanted: impl Fn(&Connection) -> bool) -> usize {
-        let slots = self.lock();
-        let open = slots.slots.iter().filter_map(|slot| slot.connection.as_ref());
-        open.filter(|connection| wanted(connection)).count()
     }
 
     /// The connections that `wanted` picks; the lock is free again when they are returned.
@@ -104,10 +75,5 @@ impl Registry {
         let slots = self.lock();
         let open = slots.slots.iter().filter_map(|slot| slot.connection.as_ref());
         open.filter(|connection| wanted(connection)).cloned().collect()
-    }
-
-    /// Calls `action` for each connection, without holding the lock.
-    pub(super) fn for_each(&self, action: impl Fn(&Arc<Connection>)) {
-        self.select(|_| true).iter().for_each(action);
     }
 }
