@@ -12,6 +12,7 @@ pub mod config;
 pub mod crypto;
 pub mod http;
 pub mod identity;
+pub mod io;
 pub mod keystore;
 pub mod log;
 pub mod metrics;

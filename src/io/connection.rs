@@ -154,9 +154,9 @@ impl Connection {
 
     /// Whether log streams are all that goes on. A connection that a worker is processing is skipped.
     pub(super) fn only_follows(&self) -> bool {
-        self.inner.try_lock().is_ok_and(
-            |inner| matches!(&inner.phase, Phase::Open(dialog) if dialog.only_follows()),
-        )
+        self.inner
+            .try_lock()
+            .is_ok_and(|inner| matches!(&inner.phase, Phase::Open(dialog) if dialog.only_follows()))
     }
 
     /// Does what can be done now.
@@ -352,8 +352,8 @@ impl Inner {
                 Ok(true)
             }
             Phase::Open(_) => {
-                let drive = |dialog: &mut Dialog, input: &_, turn: &mut _| dialog.drive(input, turn);
-                let (used, next) = self.talk(connection, now, drive)?;
+                let (used, next) =
+                    self.talk(connection, now, |dialog, input, turn| dialog.drive(input, turn))?;
                 self.wire.input.drain(..used);
                 self.go_on(&next, &connection.sockets)
             }
@@ -373,7 +373,7 @@ impl Inner {
         self.session.established(&handshake).map_err(refused)?;
         let engine = match transport.speaks_http2() {
             true => Engine::two(now, &mut self.wire.output.bytes),
-            false => Engine::one(),
+            false => Engine::one(now),
         };
         self.phase = Phase::Open(Box::new(Dialog::new(engine, now)));
         Ok(())
@@ -458,10 +458,9 @@ impl Inner {
                     return timed_out;
                 }
                 let idle_timeout = connection.listener.idle_timeout();
-                let expire = |dialog: &mut Dialog, _: &_, turn: &mut _| {
+                let next = self.talk(connection, now, |dialog, _, turn| {
                     dialog.expire(idle_timeout, is_stalled.is_some(), turn)
-                };
-                let next = self.talk(connection, now, expire)?;
+                })?;
                 self.go_on(&next, &connection.sockets).map(drop)
             }
             Phase::Linger => timed_out,

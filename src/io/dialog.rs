@@ -154,10 +154,17 @@ impl Dialog {
         let next = self.advance_all(turn);
         let next = match next {
             _ if turn.is_broken => Next::Break,
-            Next::Wait if self.engine.is_ending() && self.is_idle() => Next::Close(Code::NoError),
+            Next::Wait if self.is_over() => Next::Close(Code::NoError),
             next => next,
         };
         (used, next)
+    }
+
+    /// Whether there will be no more requests. One whose head has begun to come in is answered.
+    fn is_over(&self) -> bool {
+        let is_incomplete =
+            !self.engine.is_multiplexed() && self.engine.incomplete_since().is_some();
+        self.engine.is_ending() && self.is_idle() && !is_incomplete
     }
 
     fn take(&mut self, event: Event<'_>, turn: &mut Turn<'_>) {
@@ -295,10 +302,10 @@ impl Dialog {
         let (now, is_multiplexed) = (turn.now, self.engine.is_multiplexed());
         let is_due = |stream: &Stream| now >= stream.deadline(is_multiplexed);
         // An answer that is reset for its own window gives the others that of the connection back.
-        let is_unread =
-            |stream: &Stream| is_due(stream) && stream.is_sending() && self.engine.is_full(stream.id);
-        let is_stuck =
-            now >= self.progress + WRITE_TIMEOUT && !self.streams.iter().any(is_unread);
+        let is_unread = |stream: &Stream| {
+            is_due(stream) && stream.is_sending() && self.engine.is_full(stream.id)
+        };
+        let is_stuck = now >= self.progress + WRITE_TIMEOUT && !self.streams.iter().any(is_unread);
         let looks_at = |stream: &Stream| is_due(stream) && (!is_stalled || stream.is_following());
         let mut end = None;
         for stream in self.streams.iter_mut().filter(|stream| looks_at(stream)) {

@@ -27,11 +27,7 @@ use self::{
     poller::{Driver, Poller},
     registry::Registry,
 };
-use crate::{
-    base::panics::survive,
-    log::Log,
-    metrics::Metrics,
-};
+use crate::{base::panics::survive, log::Log, metrics::Metrics};
 
 /// Stack of a worker, in bytes.
 const WORKER_STACK: usize = 512 * 1024;
@@ -103,7 +99,8 @@ impl Sockets {
     pub fn drain(&self, until: Instant, end_streams: impl FnOnce()) {
         let patience = until.saturating_duration_since(Instant::now());
         self.is_draining.store(true, Ordering::SeqCst);
-        let is_left = |connection: &Connection| connection.is_counted() && !connection.only_follows();
+        let is_left =
+            |connection: &Connection| connection.is_counted() && !connection.only_follows();
         self.wait_for(|| self.registry.select(is_left).is_empty(), until - patience / 4);
         end_streams();
         self.wait_for(|| self.registry.select(Connection::is_counted).is_empty(), until);
@@ -113,7 +110,10 @@ impl Sockets {
         for round in 0_u32.. {
             // Again now and then: a worker may have been busy with one that is idle since.
             if round.is_multiple_of(10) {
-                self.registry.select(|_| true).iter().for_each(|connection| connection.drain(false));
+                self.registry
+                    .select(|_| true)
+                    .iter()
+                    .for_each(|connection| connection.drain(false));
             }
             if is_done() || Instant::now() >= until {
                 return;

@@ -320,8 +320,7 @@ impl Stream {
                     // Bounds what a client that does not read can make the kernel hold. Where it can't be
                     // set, the system has bounds of its own.
                     let socket = &turn.socket;
-                    let _ =
-                        rustix::net::sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER);
+                    let _ = rustix::net::sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER);
                 }
                 let out = &mut turn.output.bytes;
                 engine.send_head(self.id, &Reply::open_stream(), false, false, out);
@@ -479,13 +478,7 @@ impl Following {
 }
 
 /// Sends what there is room for of `bytes`, here and at the client, and says how much that was.
-fn send(
-    id: u32,
-    bytes: &[u8],
-    is_last: bool,
-    engine: &mut Engine,
-    turn: &mut Turn<'_>,
-) -> usize {
+fn send(id: u32, bytes: &[u8], is_last: bool, engine: &mut Engine, turn: &mut Turn<'_>) -> usize {
     let count = engine.room(id).min(turn.output.room()).min(bytes.len());
     if count > 0 {
         let is_last = is_last && count == bytes.len();

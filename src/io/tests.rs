@@ -139,7 +139,8 @@ struct Site {
 
 impl Site {
     fn start() -> Self {
-        let log: &'static Log = Box::leak(Box::new(Log::start(crate::log::Settings::default(), true).unwrap()));
+        let log: &'static Log =
+            Box::leak(Box::new(Log::start(crate::log::Settings::default(), true).unwrap()));
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new(2)));
         let script = Arc::new(Script {
             connections: Connections::new(10),
@@ -164,8 +165,8 @@ impl Site {
     /// Asks for `path`, and returns when the request waits or has ended.
     fn ask(&self, path: &str) -> TcpStream {
         let mut client = self.connect();
-        write!(client, "GET {path} HTTP/1.1\r\nHost: kes\r\n\r\n").unwrap();
         let wakers = self.script.wakers.lock().unwrap().len();
+        write!(client, "GET {path} HTTP/1.1\r\nHost: kes\r\n\r\n").unwrap();
         until(|| self.script.wakers.lock().unwrap().len() > wakers);
         client
     }

@@ -13,7 +13,11 @@ pub struct Connections {
 impl Connections {
     /// None, of at most `limit`.
     pub fn new(limit: usize) -> Self {
-        Self { open: AtomicUsize::new(0), idle: AtomicUsize::new(0), limit: AtomicUsize::new(limit) }
+        Self {
+            open: AtomicUsize::new(0),
+            idle: AtomicUsize::new(0),
+            limit: AtomicUsize::new(limit),
+        }
     }
 
     /// Open connections.
