@@ -8,6 +8,11 @@ use std::path::Path;
 
 use super::*;
 
+/// What flags alone mean.
+fn load_flags(flags: &Flags) -> Result<Config, Error> {
+    super::load(Origin::Flags, flags, &[]).unwrap().accept()
+}
+
 /// Flags that leave nothing required to the file.
 fn flags() -> Flags {
     Flags {
@@ -36,7 +41,7 @@ fn env(name: &str) -> Option<String> {
 
 /// What `text` in `kes.yml` means with the given flags.
 fn load_with(text: &str, flags: &Flags) -> Result<Config, Error> {
-    load::load(Some((Path::new("kes.yml"), text)), flags, &env).accept()
+    load_text(Some(Path::new("kes.yml")), text, flags, &[], env).accept()
 }
 
 fn load(text: &str) -> Config {
