@@ -27,7 +27,7 @@ pub(super) struct Field {
     pub(super) expansion: Expansion,
     /// The formats that have it.
     formats: &'static [Format],
-    /// KES has no such field.
+    /// KES 0.14 has no such field.
     is_ours: bool,
 }
 
@@ -94,46 +94,46 @@ pub(super) const FIELDS: &[Field] = &[
         .unset("required").flag("--root"),
     field("tls.key", "file", "private key of the server (PEM; Ed25519, P-256, P-384 or RSA)").unset("required").flag("--key"),
     field("tls.cert", "file", "certificate chain of the server (PEM)").unset("required").flag("--cert"),
-    field("tls.groups[]", "group", "key exchange groups that clients may choose from: some of `X25519MLKEM768`, `X25519`, `P-256`, `P-384`")
+    field("tls.groups[]", "groups", "key exchange groups that clients may choose from: some of `X25519MLKEM768`, `X25519`, `P-256`, `P-384`, see [below](#key-exchange)")
         .unset("all of them").ours().check("unknown key exchange group: \"{}\"", "use X25519MLKEM768, X25519, P-256 and P-384"),
-    field("tls.proxy.identities[]", "identity", "the TLS proxies, which speak for other clients").unset("no proxies"),
+    field("tls.proxy.identities[]", "identities", "the [TLS proxies](#tls-proxies), which speak for other clients").unset("no proxies"),
     field("tls.proxy.header.cert", "header", "the header in which a TLS proxy forwards the client's certificate")
         .check("invalid TLS proxy header name: \"{}\"", "write the name of an HTTP header, such as X-Tls-Client-Cert"),
-    field("policy.*.paths[]", "pattern", "API paths that the policy allows, such as `/v1/key/create/my-app-*`. `*` and `?` never match a `/`")
+    field("policy.*.paths[]", "patterns", "API paths that the policy allows, such as `/v1/key/create/my-app-*`. `*` and `?` never match a `/`")
         .unset("nothing").expands(Expansion::Never),
-    field("policy.*.identities[]", "identity", "the identities that have the policy. An identity has at most one").unset("nobody"),
+    field("policy.*.identities[]", "identities", "the identities that have the policy. An identity has at most one").unset("nobody"),
     field("cache.expiry.any", "duration", "a key leaves the cache this long after it was read").unset("never"),
     field("cache.expiry.unused", "duration", "a key leaves the cache this long after it was last used").unset("never"),
     field("cache.expiry.offline", "duration", "while the key store is not available, cached keys stay usable for this long, whatever `any` and `unused` say. The server then also starts without its key store")
         .unset("as `any` and `unused` say").ours(),
     field("log.error", "switch", "error events to stderr: JSON lines, plain lines on a terminal")
         .default("on").expands(Expansion::Parts).check("\"{}\" is an invalid error log configuration", "write on or off"),
-    field("log.audit", "switch", "`on`: one JSON line per request to stdout, unless nobody reads it. `required`: no key is answered without its line")
+    field("log.audit", "switch", "`on`: one JSON line per request to stdout, unless nobody reads it. `required`: no key is answered without its line, see [operations](operations.md#audit-that-can-be-relied-on)")
         .default("off").check("\"{}\" is an invalid audit log configuration", "write on, off or required"),
-    field("probe.address", "address", "IP and port to listen on for probes, without TLS").unset("no probes").ours()
+    field("probe.address", "address", "IP and port to listen on for [probes](operations.md#probes), without TLS").unset("no probes").ours()
         .check("invalid probe address: \"{}\"", "write IP:PORT, :PORT or [IPv6]:PORT, such as 127.0.0.1:7374"),
-    field("limits.connections", "number", "open connections of clients at most").unset("one for each 256 KiB of memory").ours()
+    field("limits.connections", "number", "open connections of clients at most, see [operations](operations.md#how-many-connections)").unset("one for each 256 KiB of memory").ours()
         .check("invalid number of connections: \"{}\"", "write a whole number of at least 1, such as 10000, or leave out the field for as many as there is memory for"),
     field("keys[].name", "key name", "keys that are created at start if they are missing").only(&[Format::KeyStore])
         .check("failed to create key \"{}\": invalid key name", "use 1 to 255 bytes without slashes, not \".\" or \"..\""),
     field("keystore.required", "switch", "`off`: the server starts even if the key store can't be reached, says so, and uses it as soon as it can")
         .default("on").ours().check("whether the key store is required is neither on nor off", "write on or off"),
     field("keystore.fs.path", "directory", "directory of keys; made with mode 0700 if missing").unset("keys are in memory, and gone at exit"),
-    field("keystore.vault.endpoint", "URL", "Vault or OpenBao").check("invalid Hashicorp Vault endpoint", "write a URL without credentials, such as https://127.0.0.1:8200"),
+    field("keystore.vault.endpoint", "URL", "keys are in [Vault or OpenBao](vault.md)").check("invalid Hashicorp Vault endpoint", "write a URL without credentials, such as https://127.0.0.1:8200"),
     field("keystore.vault.engine", "path", "where the key-value engine is mounted").default("kv"),
-    field("keystore.vault.version", "version", "version of that engine: `v1` or `v2`").default("v1")
+    field("keystore.vault.version", "version", "version of that engine: `v1` or `v2`").default("v1").ours()
         .check("invalid version of the Vault engine", "write v1 or v2, as the engine is"),
     field("keystore.vault.namespace", "namespace", "namespace of the engine").check(NAMESPACE, ONE_LINE),
     field("keystore.vault.prefix", "path", "path of the keys inside the engine").unset("its top"),
-    field("keystore.vault.transit.engine", "path", "where the transit engine is mounted").default("transit"),
-    field("keystore.vault.transit.key", "text", "key of the transit engine that encrypts values before they are stored").unset("values are not encrypted"),
+    field("keystore.vault.transit.engine", "path", "where the transit engine is mounted").default("transit").ours(),
+    field("keystore.vault.transit.key", "text", "key of the transit engine that encrypts values before they are stored").unset("values are not encrypted").ours(),
     field("keystore.vault.approle.engine", "path", "where AppRole is mounted").default("approle"),
-    field("keystore.vault.approle.namespace", "namespace", "namespace to log in to; `/` is none").unset("that of the engine").check(NAMESPACE, ONE_LINE),
+    field("keystore.vault.approle.namespace", "namespace", "namespace to log in to; `/` is none").unset("that of the engine").ours().check(NAMESPACE, ONE_LINE),
     field("keystore.vault.approle.id", "text", "role ID"),
     field("keystore.vault.approle.secret", "secret", "secret ID"),
     field("keystore.vault.approle.retry", "duration", "time between attempts to log in").default(RETRY),
     field("keystore.vault.kubernetes.engine", "path", "where the Kubernetes method is mounted").default("kubernetes"),
-    field("keystore.vault.kubernetes.namespace", "namespace", "namespace to log in to; `/` is none").unset("that of the engine").check(NAMESPACE, ONE_LINE),
+    field("keystore.vault.kubernetes.namespace", "namespace", "namespace to log in to; `/` is none").unset("that of the engine").ours().check(NAMESPACE, ONE_LINE),
     field("keystore.vault.kubernetes.role", "text", "role"),
     field("keystore.vault.kubernetes.jwt", "secret", "token of the service account, or the file that has it, which is read at each login"),
     field("keystore.vault.kubernetes.retry", "duration", "time between attempts to log in").default(RETRY),
@@ -141,7 +141,7 @@ pub(super) const FIELDS: &[Field] = &[
     field("keystore.vault.tls.cert", "file", "client certificate for Vault"),
     field("keystore.vault.tls.ca", "file", "authorities to trust: a PEM file, or a directory of such files").unset("those of the system"),
     field("keystore.vault.status.ping", "duration", "time between looks at the status of Vault").default("10s"),
-    field("keystore.gemalto.keysecure.endpoint", "URL", "KeySecure or CipherTrust").check("invalid Gemalto KeySecure endpoint", "write a URL without credentials, such as https://127.0.0.1:8200"),
+    field("keystore.gemalto.keysecure.endpoint", "URL", "keys are in [KeySecure or CipherTrust](keysecure.md)").check("invalid Gemalto KeySecure endpoint", "write a URL without credentials, such as https://127.0.0.1:8200"),
     field("keystore.gemalto.keysecure.credentials.token", "secret", "refresh token"),
     field("keystore.gemalto.keysecure.credentials.domain", "text", "domain").unset("the root domain"),
     field("keystore.gemalto.keysecure.credentials.retry", "duration", "time between attempts to log in").default(RETRY),
@@ -202,7 +202,7 @@ pub fn reference() -> String {
     for field in FIELDS.iter().filter(|field| !field.is_foreign()) {
         let path = field.path.replace('*', "<name>");
         let kind = match field.path.ends_with("[]") {
-            true => format!("list: {}", field.kind),
+            true => format!("list of {}", field.kind),
             false => field.kind.to_owned(),
         };
         let default = match field.default {
@@ -217,7 +217,7 @@ pub fn reference() -> String {
             about += ". From KES 0.13.6 on";
         }
         if field.is_ours {
-            about += ". Not a field of KES";
+            about += ". Not a field of KES 0.14";
         }
         table += &format!("| `{path}` | {kind} | {default} | {about} |\n");
     }
