@@ -1,5 +1,5 @@
-//! Rules about the source, as tests: modules import downwards only, and the README tells the truth
-//! about the API and the dependencies.
+//! Rules about the source, as tests: modules import downwards only, and the documentation tells the
+//! truth about the API and the dependencies.
 
 use std::{
     fs,
@@ -92,12 +92,12 @@ fn modules_import_from_lower_layers_only() {
     }
 }
 
-fn readme() -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
+fn text_of(file: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
 }
 
 #[test]
-fn the_api_table_of_the_readme_is_the_table_of_routes() {
+fn the_api_table_of_the_documentation_is_the_table_of_routes() {
     let rows: Vec<String> = ROUTES
         .iter()
         .map(|route| {
@@ -124,8 +124,8 @@ fn the_api_table_of_the_readme_is_the_table_of_routes() {
             format!("| `{method}` | `{path}{argument}` | {body} | {timeout} | {access} |")
         })
         .collect();
-    let readme = readme();
-    let in_readme: Vec<&str> = readme
+    let page = text_of("docs/api.md");
+    let in_page: Vec<&str> = page
         .lines()
         .skip_while(|line| !line.starts_with("| Method | Path |"))
         .skip(2)
@@ -133,17 +133,16 @@ fn the_api_table_of_the_readme_is_the_table_of_routes() {
         .collect();
     assert_eq!(
         rows,
-        in_readme,
-        "the API table of the README wants these rows:\n{}",
+        in_page,
+        "the API table of docs/api.md wants these rows:\n{}",
         rows.join("\n")
     );
 }
 
 #[test]
-fn every_dependency_has_a_reason_in_the_readme() {
-    let manifest =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
-    let readme = readme();
+fn every_dependency_has_a_reason_in_the_documentation() {
+    let manifest = text_of("Cargo.toml");
+    let page = text_of("docs/architecture.md");
     let dependencies = manifest
         .lines()
         .skip_while(|line| *line != "[dependencies]")
@@ -151,6 +150,9 @@ fn every_dependency_has_a_reason_in_the_readme() {
         .take_while(|line| !line.is_empty());
     for line in dependencies {
         let name = line.split_whitespace().next().unwrap();
-        assert!(readme.contains(&format!("`{name}`")), "the README gives no reason for {name}");
+        assert!(
+            page.contains(&format!("`{name}`")),
+            "docs/architecture.md gives no reason for {name}"
+        );
     }
 }
