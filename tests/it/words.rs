@@ -1,10 +1,6 @@
 //! What people read when the two ends of a connection do not fit: in the error log of the server, of
 //! a key store, and on the command line. No word of a library, and what to do.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     fs,
     io::{Read as _, Write as _},
@@ -12,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use common::{Authority, Identity, OpenSsl, Profile, Server, Site, TempDir};
+use crate::common::{Authority, Identity, OpenSsl, Profile, Server, Site, TempDir};
 
 /// Asserts that the text has `expected`, and nothing that only programmers know.
 #[track_caller]

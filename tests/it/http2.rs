@@ -1,13 +1,9 @@
 //! The API over HTTP/2: the same answers as over HTTP/1.1, however a client cuts its requests into
 //! frames, and the same rules about who is answered.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::time::Duration;
 
-use common::{
+use crate::common::{
     Authority, Client, Config, Http2, Identity, Profile, Response, Server, base64,
     certificates::pem,
     hpack::literal,
@@ -311,7 +307,7 @@ fn a_body_over_the_limit_is_refused_while_it_is_still_being_sent() {
     assert!(sent < 2 * MAX_BODY, "refused after {sent} bytes");
     assert_eq!(400, http2.status(stream).unwrap());
     http2.request("POST", GENERATE, "{}").is_json_success();
-    http2.send(common::http2::reset(stream, CANCEL));
+    http2.send(crate::common::http2::reset(stream, CANCEL));
     http2.request("POST", GENERATE, "{}").is_json_success();
     assert_eq!(5, server.audit(5).len());
 }

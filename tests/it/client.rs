@@ -1,9 +1,5 @@
 //! The commands of clients against a running server, and what they check before they ask it.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     fs,
     io::{Read, Write},
@@ -15,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Authority, Identity, OpenSsl, Profile, Site};
+use crate::common::{Authority, Identity, OpenSsl, Profile, Site};
 
 /// A folder of its own for a test, with the environment of the commands run in it.
 struct Scene {
@@ -99,7 +95,7 @@ fn stderr(output: &Output) -> String {
 }
 
 fn vectors() -> serde_json::Value {
-    serde_json::from_str(include_str!("../testdata/identities.json")).unwrap()
+    serde_json::from_str(include_str!("../../testdata/identities.json")).unwrap()
 }
 
 #[test]

@@ -1,13 +1,9 @@
 //! Requests of HTTP/2 that share what a connection may hold: all of them come to their end, and
 //! nobody is taken for an attacker because others are served.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{
+use crate::common::{
     Appliance, Config, Http2, Identity, Server, base64,
     http2::{
         END_HEADERS, END_STREAM, INITIAL_WINDOW_SIZE, PREFACE, PROTOCOL_ERROR, REFUSED_STREAM,

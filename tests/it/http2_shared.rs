@@ -1,17 +1,13 @@
 //! Many requests on one connection of HTTP/2: what one of them waits for, or how one of them ends,
 //! is nothing to the others.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     fs::File,
     io::{Read as _, Write as _},
     time::Duration,
 };
 
-use common::{
+use crate::common::{
     Appliance, Config, Http2, Server, base64,
     http2::{
         CANCEL, INITIAL_WINDOW_SIZE, NO_ERROR, PREFACE, PROTOCOL_ERROR, head, request, reset,
@@ -62,7 +58,7 @@ fn a_hundred_requests_at_once_are_all_answered() {
     }
     http2.request("GET", "/version", "").is_json_success();
     for &stream in streams.iter().rev() {
-        http2.send(common::http2::frame(0, 1, stream, b"{}"));
+        http2.send(crate::common::http2::frame(0, 1, stream, b"{}"));
     }
     for stream in streams {
         http2.answer(stream).is_json_success();
@@ -124,7 +120,7 @@ fn a_request_that_is_cut_off_is_audited_once() {
     for what in ["reset", "reset-later"] {
         let stream = http2.stream();
         http2.send(head(stream, "POST", &path(what), false));
-        http2.send(common::http2::frame(0, 0, stream, br#"{"bytes":"#));
+        http2.send(crate::common::http2::frame(0, 0, stream, br#"{"bytes":"#));
         if what == "reset-later" {
             http2.request("GET", "/version", "").is_json_success();
         }
@@ -134,7 +130,7 @@ fn a_request_that_is_cut_off_is_audited_once() {
         let mut other = Http2::open(&server.root());
         let stream = other.stream();
         other.send(head(stream, "POST", &path(what), false));
-        other.send(common::http2::frame(0, 0, stream, br#"{"bytes":"#));
+        other.send(crate::common::http2::frame(0, 0, stream, br#"{"bytes":"#));
         other.request("GET", "/version", "").is_json_success();
         match what {
             "cut" => drop(other),
@@ -205,7 +201,7 @@ fn a_change_whose_connection_breaks_is_audited_as_what_came_of_it() {
     let paths = names.map(|name| format!("/v1/key/create/{name}"));
     appliance.pause();
     let mut http1 = server.root().connect();
-    http1.send(common::client::request("POST", &paths[0], b""));
+    http1.send(crate::common::client::request("POST", &paths[0], b""));
     let mut http2 = Http2::open(&server.root());
     let stream = http2.ask("POST", &paths[1], "");
     let mut wrong = Http2::open(&server.root());
@@ -215,7 +211,7 @@ fn a_change_whose_connection_breaks_is_audited_as_what_came_of_it() {
     // One closes, one is reset, and one does what ends it.
     set_socket_linger(http2.connection.socket(), Some(Duration::ZERO)).unwrap();
     drop((http1, http2));
-    wrong.send(common::http2::frame(0, 0, 0, b"on no stream"));
+    wrong.send(crate::common::http2::frame(0, 0, 0, b"on no stream"));
     assert_eq!(Some(PROTOCOL_ERROR), wrong.end().unwrap());
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!("", server.stdout(), "it is not known yet");
@@ -373,7 +369,7 @@ fn a_signal_ends_streams_properly_and_answers_what_is_under_way() {
     http2.request("GET", "/version", "").is_json_success();
     server.signal(Signal::TERM);
     // What was begun may be finished.
-    http2.send(common::http2::frame(0, 1, unfinished, b"{}"));
+    http2.send(crate::common::http2::frame(0, 1, unfinished, b"{}"));
     appliance.go_on();
     http2.answer(blocked).is_json_success();
     http2.answer(unfinished).is_json_success();
@@ -394,7 +390,7 @@ fn a_drain_brings_the_last_events_to_streams_that_share_a_connection() {
     http2.request("GET", "/version", "").is_json_success();
     server.signal(Signal::TERM);
     http2.read_for(Duration::from_millis(300));
-    http2.send(common::http2::frame(0, 1, last, b"{}"));
+    http2.send(crate::common::http2::frame(0, 1, last, b"{}"));
     http2.answer(last).is_json_success();
     let events = http2.answer(follower);
     assert!(events.text().contains(GENERATE), "{}", events.text());

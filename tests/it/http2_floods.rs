@@ -1,13 +1,9 @@
 //! Clients of HTTP/2 that are up to no good: each is sent away while honest ones are served, and
 //! costs the server neither memory nor lines of its log.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{
+use crate::common::{
     Client, Crowd, Http2, Server,
     hpack::{literal, number, remembered},
     http2::{

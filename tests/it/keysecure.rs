@@ -1,10 +1,6 @@
 //! Keys in KeySecure: the real server with an appliance that `tests/tools/keysecure.py` simulates,
 //! over TLS.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     fs,
     io::{Read as _, Write as _},
@@ -13,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     Appliance, Authority, Identity, OpenSsl, Profile, Server, appliance::TOKEN, base64,
     server::Refusal, wait_for,
 };

@@ -1,13 +1,9 @@
 //! No key and no plaintext is ever written anywhere but into the key store and the answer: after
 //! every operation and every failure of each, the logs are searched for all of them.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::fs;
 
-use common::{
+use crate::common::{
     Identity, Server, base64,
     client::{chunked, request},
     from_base64, hex, stored_key,

@@ -1,9 +1,5 @@
 //! Log streams and audit that can be relied on, over real TLS.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     io::Write as _,
     net::TcpStream,
@@ -11,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     Authority, Client, Config, Follower, Identity, Profile, Server, stored_key, wait_for,
 };
 use rustix::process::Signal;
@@ -246,7 +242,7 @@ fn a_drain_brings_the_last_events_and_ends_streams_properly() {
     let mut error = Follower::start(&server.root(), ERROR);
     let mut busy = server.root().connect();
     let body = stored_key(&[1; 32]);
-    let bytes = common::client::request("POST", "/v1/key/import/late", body.as_bytes());
+    let bytes = crate::common::client::request("POST", "/v1/key/import/late", body.as_bytes());
     busy.send(&bytes[..bytes.len() - 5]);
     work(&server.root(), 2, 50);
     server.signal(Signal::TERM);
@@ -389,9 +385,9 @@ fn required_audit_keeps_the_order_of_pipelined_answers() {
     let mut batch = Vec::new();
     for at in 0..30 {
         batch.extend(match at % 3 {
-            0 => common::client::request("POST", "/v1/key/generate/my-key", b"{}"),
-            1 => common::client::request("GET", "/version", b""),
-            _ => common::client::request("GET", "/nothing", b""),
+            0 => crate::common::client::request("POST", "/v1/key/generate/my-key", b"{}"),
+            1 => crate::common::client::request("GET", "/version", b""),
+            _ => crate::common::client::request("GET", "/nothing", b""),
         });
     }
     connection.send(batch);

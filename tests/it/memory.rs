@@ -5,10 +5,6 @@
 //! tests against the release, on a directory and on Vault: `KES` names the binary, and
 //! `KES_TEST_KEYS` holds what stands under `keys` in its configuration.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     collections::HashMap,
     fs,
@@ -16,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     Authority, Client, Config, Connection, Identity, Profile, Response, Server, base64,
     client::request,
     from_base64,

@@ -1,16 +1,14 @@
 //! What `/v1/metrics` says, compared with what was sent.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     time::{Duration, Instant},
 };
 
-use common::{Client, Follower, Identity, Profile, Server, client::request, stored_key, wait_for};
+use crate::common::{
+    Client, Follower, Identity, Profile, Server, client::request, stored_key, wait_for,
+};
 
 /// A page of metrics: samples by name, with the label of a histogram's bucket.
 struct Page(BTreeMap<String, f64>);
@@ -118,7 +116,7 @@ fn the_page_on_operations_names_all_families_and_no_others() {
     let types = answer.text().lines();
     let served: BTreeSet<_> =
         types.filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    let page = include_str!("../docs/operations.md");
+    let page = include_str!("../../docs/operations.md");
     let rows = page
         .lines()
         .skip_while(|line| !line.starts_with("| Family | Type |"))
@@ -234,8 +232,9 @@ fn a_request_is_active_from_its_head_to_its_answer_and_its_time_counts() {
 fn key_store_and_cache_are_counted() {
     let server = server_with_key();
     let mut root = server.root().connect();
-    let page =
-        |root: &mut common::Connection| Page::parse(root.request("GET", "/v1/metrics", "").text());
+    let page = |root: &mut crate::common::Connection| {
+        Page::parse(root.request("GET", "/v1/metrics", "").text())
+    };
     let before = page(&mut root);
     for _ in 0..10 {
         root.request("POST", "/v1/key/generate/my-key", "{}");

@@ -1,17 +1,13 @@
 //! Connections: keep-alive, pipelining, everything ambiguous, and clients that are slow, gone or
 //! hostile while others are served.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, TcpStream},
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     AT_5_SECONDS, Client, Connection, Crowd, Follower, Identity, Server, base64,
     client::{chunked, request},
     closes_between, stored_key, wait_for,

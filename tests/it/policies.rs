@@ -1,10 +1,6 @@
 //! Policies and identities that change while the server runs, over real TLS: every endpoint and rule
 //! (`auth.md` 4 and 5), what the error log says of refusals, and many who change and use at once.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     fs,
     sync::{
@@ -14,7 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Client, Config, Connection, Identity, Server, client::request, stored_key, wait_for};
+use crate::common::{
+    Client, Config, Connection, Identity, Server, client::request, stored_key, wait_for,
+};
 use granit_parser::Event;
 use serde_json::{Value, json};
 

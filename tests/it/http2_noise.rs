@@ -1,15 +1,11 @@
 //! Noise in HTTP/2: whatever bytes come in, the server goes on.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     Client, Http2, Server,
     hpack::{literal, remembered},
     http2::{

@@ -1,6 +1,4 @@
 //! The command line without a server: usage, exit codes, identities.
-#![allow(missing_docs, clippy::unwrap_used)]
-
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,

@@ -1,15 +1,11 @@
 //! Whom the server lets in, for how long, and with which certificate of its own it starts at all.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     fs,
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     Authority, Client, Config, Identity, OpenSsl, Profile, Server, certificates::pem,
     client::request, server::Refusal, stored_key,
 };
@@ -618,7 +614,7 @@ fn an_authority_with_constraints_on_names_vouches_for_no_certificate_of_version_
 // resumption
 
 /// Two connections, the second of which resumes the first.
-fn resume(client: &Client) -> common::Connection {
+fn resume(client: &Client) -> crate::common::Connection {
     let mut first = client.connect();
     assert_eq!(Some(HandshakeKind::Full), first.handshake_kind());
     first.request("GET", "/version", "").is_json_success();
@@ -691,7 +687,7 @@ fn a_session_ends_with_its_certificate() {
     assert!(!server.keys().join("forbidden").exists());
 }
 
-fn resume_more(client: &Client) -> common::Connection {
+fn resume_more(client: &Client) -> crate::common::Connection {
     let connection = client.connect();
     assert_eq!(Some(HandshakeKind::Resumed), connection.handshake_kind());
     connection

@@ -1,15 +1,11 @@
 //! `kes config check`: what it finds, where, and that it agrees with what a server says.
-#![allow(missing_docs, clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     process::{Command, Output},
 };
 
-use common::{Identity, Profile, TempDir};
+use crate::common::{Identity, Profile, TempDir};
 use serde_json::Value;
 
 /// A folder with a certificate of the server that is valid for a long time.

@@ -1,8 +1,7 @@
 //! The scene of the tests: a server that is the real binary, certificates, and a client that sends
 //! exactly the bytes it is told to.
 
-// Every test program uses another part of this, and none of it is an API.
-#![allow(dead_code, unused_imports, missing_docs, unreachable_pub, clippy::unwrap_used)]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 pub mod appliance;
 pub mod certificates;

@@ -1,10 +1,6 @@
 //! Known answers of the original, through the running server.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::{Connection, Response, Server, cases, from_base64, hex, stored_key};
+use crate::common::{Connection, Response, Server, cases, from_base64, hex, stored_key};
 use serde_json::{Value, json};
 
 /// A key file that holds `key` for `algorithm` only: the protobuf of 2024 for every second key, the
@@ -21,7 +17,7 @@ fn typed_key(key: &[u8], algorithm: &str, as_protobuf: bool) -> String {
     message.extend([0x10, kind, 0x12, 36, 0x0a, 32]);
     message.extend([7; 32]);
     message.extend([0x10, 1]);
-    common::base64(message)
+    crate::common::base64(message)
 }
 
 fn text<'a>(case: &'a Value, member: &str) -> &'a str {
@@ -131,7 +127,7 @@ fn damaged_ciphertexts_are_refused_with_the_stated_result() {
 fn stored_keys_of_all_eras_are_served_or_refused() {
     let cases = cases("stored-keys.json");
     assert_eq!(27, cases.len());
-    let vectors = common::cases("ciphertexts.json");
+    let vectors = crate::common::cases("ciphertexts.json");
     let server = Server::start(|config| {
         for (number, case) in cases.iter().enumerate() {
             let file = config.keys().join(format!("key-{number}"));

@@ -1,14 +1,10 @@
 //! Defects that were found and mended stay mended.
-#![allow(missing_docs, clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     fs,
     time::{Duration, Instant},
 };
 
-use common::{Server, base64, client::request, wait_for};
+use crate::common::{Server, base64, client::request, wait_for};
 use rustix::process::Signal;
 
 /// A key that another server deleted stayed in the cache; after a new create of the same name, data
@@ -66,7 +62,7 @@ fn a_signal_does_not_cut_off_answers_that_a_slow_reader_is_owed() {
 }
 
 /// The bytes that the server's socket holds for this client, as the kernel counts them.
-fn unsent_by_server(connection: &common::Connection) -> u64 {
+fn unsent_by_server(connection: &crate::common::Connection) -> u64 {
     let port = |address: std::net::SocketAddr| format!(":{:04X}", address.port());
     let local = port(connection.socket().peer_addr().unwrap());
     let remote = port(connection.socket().local_addr().unwrap());
@@ -107,7 +103,7 @@ fn a_client_that_never_reads_is_dropped_also_while_the_key_store_works_for_it() 
 }
 
 /// Whether the server still has its end: the kernel names the state of the socket.
-fn peer_is_open(connection: &common::Connection) -> bool {
+fn peer_is_open(connection: &crate::common::Connection) -> bool {
     let port = connection.socket().local_addr().unwrap().port();
     let wanted = format!(":{port:04X}");
     // Fields: number, local, remote, state. 01 is established.
@@ -136,7 +132,7 @@ fn a_key_store_without_its_place_is_refused() {
         "keys: {fs: {path: ''}}",
         "keystore: {vault: {approle: {id: a, secret: b}}}",
     ] {
-        let folder = common::TempDir::new();
+        let folder = crate::common::TempDir::new();
         let file = folder.path().join("kes.yml");
         fs::write(&file, format!("root: _\ntls: {{key: k, cert: c}}\n{section}\n")).unwrap();
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_kes"))

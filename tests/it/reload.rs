@@ -1,9 +1,5 @@
 //! What changes without a restart: SIGHUP and renewed certificate files, with requests running.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
@@ -11,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     Authority, Client, Config, Connection, Identity, Profile, Server, stored_key, wait_for,
 };
 use rustix::process::Signal;

@@ -1,15 +1,11 @@
 //! TLS proxies: whom they may speak for, and what others can't make the server believe.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     fs,
     time::{Duration, Instant},
 };
 
-use common::{
+use crate::common::{
     Authority, Connection, Identity, OpenSsl, Profile, Response, Server, certificates::pem,
     stored_key, wait_for,
 };

@@ -1,10 +1,6 @@
 //! The key exchange: which group clients get, with and without X25519MLKEM768, and what becomes of
 //! shares that are no shares.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     fs,
     io::{Read as _, Write as _},
@@ -17,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Authority, Client, Profile, Server, TempDir, wait_for};
+use crate::common::{Authority, Client, Profile, Server, TempDir, wait_for};
 use kes::tls;
 use rustix::process::Signal;
 use rustls::{
@@ -405,7 +401,7 @@ fn the_command_line_offers_the_hybrid_and_needs_no_retry_for_x25519() {
     for (groups, group, kind) in SITES {
         let site = Site::start(groups, |_| (200, ""));
         let directory = TempDir::new();
-        let own = common::Identity::new("client");
+        let own = crate::common::Identity::new("client");
         let file = |name: &str, text: String| {
             let path = directory.path().join(name);
             fs::write(&path, text).unwrap();

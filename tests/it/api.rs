@@ -1,17 +1,13 @@
 //! The API over real TLS against the real binary: every success and every failure with its status,
 //! text and content type (`api.md` part 1).
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use common::{
+use crate::common::{
     Authority, Client, Config, Http2, Identity, Profile, Response, Server, base64,
     client::{chunked, request},
     from_base64, stored_key,
@@ -979,10 +975,12 @@ fn requests_that_cannot_be_understood_are_audited_too() {
         wanted.push((seen.to_owned(), 400));
     }
     let fields = [(":method", &b"GET"[..]), (":scheme", b"https"), (":path", b"/v1/\xff")];
-    let block: Vec<_> =
-        fields.iter().flat_map(|(name, value)| common::hpack::literal(name, value)).collect();
+    let block: Vec<_> = fields
+        .iter()
+        .flat_map(|(name, value)| crate::common::hpack::literal(name, value))
+        .collect();
     let stream = http2.stream();
-    http2.send(common::http2::frame(1, 5, stream, block));
+    http2.send(crate::common::http2::frame(1, 5, stream, block));
     assert!(http2.try_answer(stream).is_err());
     wanted.push(("/v1/%FF".to_owned(), 400));
 

@@ -1,9 +1,5 @@
 //! The probe listener: what it tells without TLS, and that it tells nothing else.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     fs,
     io::{self, Read as _, Write as _},
@@ -12,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Server, client::request, stored_key, wait_for};
+use crate::common::{Server, client::request, stored_key, wait_for};
 use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(20);

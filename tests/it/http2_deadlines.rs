@@ -1,13 +1,9 @@
 //! Clients of HTTP/2 that are slow or gone: each is waited for as long as it may take, and no longer,
 //! while others are served.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{
+use crate::common::{
     AT_5_SECONDS, Client, Crowd, Http2, Server, base64, closes_between,
     hpack::literal,
     http2::{
@@ -247,7 +243,7 @@ fn a_client_that_takes_no_bytes_is_dropped() {
     let mut sent = 0;
     loop {
         let stream = http2.stream();
-        let request = common::http2::request(stream, "POST", ENCRYPT, body.as_bytes());
+        let request = crate::common::http2::request(stream, "POST", ENCRYPT, body.as_bytes());
         if http2.try_send(&request).is_err() {
             break;
         }

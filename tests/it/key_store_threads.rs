@@ -1,10 +1,6 @@
 //! What happens around the threads of the key store: one change of a name at a time, without a thread
 //! for each that waits, and bugs that end a request and nothing else. The key store is the test's own.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{
     collections::BTreeMap,
     sync::{
@@ -14,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Client, Follower, Http2, Inside, base64, stored_key, wait_for};
+use crate::common::{Client, Follower, Http2, Inside, base64, stored_key, wait_for};
 use kes::{
     base::{deadline::Deadline, secret::Secret},
     keystore::{Error, KeyName, KeyStore},
