@@ -202,6 +202,10 @@ impl Connection {
         }
         let is_too_long = self.is_large && self.body.is_some();
         self.is_last |= self.is_ending || reply.is_open || self.awaits_go_ahead || is_too_long;
+        if self.is_last {
+            // Nothing behind it is read any more.
+            self.body = None;
+        }
         let is_chunked = answer::put_head(reply, self.is_http11, !self.is_last, out);
         self.answer = match is_chunked {
             _ if is_last => Answer::Whole,
