@@ -143,28 +143,16 @@ impl Dialog {
                 return (used, Next::Break);
             }
         }
-        if !self.engine.is_multiplexed() {
-            if self.only_follows() {
-                // A client that follows a log has nothing more to say.
-                used = input.len();
-            } else if turn.is_eof {
-                self.streams.iter_mut().for_each(Stream::break_off);
-            }
+        if turn.is_eof && !self.engine.is_multiplexed() {
+            self.streams.iter_mut().for_each(Stream::break_off);
         }
         let next = self.advance_all(turn);
         let next = match next {
             _ if turn.is_broken => Next::Break,
-            Next::Wait if self.is_over() => Next::Close(Code::NoError),
+            Next::Wait if self.engine.is_ending() && self.is_idle() => Next::Close(Code::NoError),
             next => next,
         };
         (used, next)
-    }
-
-    /// Whether there will be no more requests. One whose head has begun to come in is answered.
-    fn is_over(&self) -> bool {
-        let is_incomplete =
-            !self.engine.is_multiplexed() && self.engine.incomplete_since().is_some();
-        self.engine.is_ending() && self.is_idle() && !is_incomplete
     }
 
     fn take(&mut self, event: Event<'_>, turn: &mut Turn<'_>) {
