@@ -10,13 +10,14 @@ use std::{
 use rustls_pki_types::CertificateDer;
 
 use super::{
+    dialog::{Dialog, Turn},
     service::{Begun, Handshake, Lines, Progress, Request, Service, Session},
     transport::Transport,
-    wire::Wire,
+    wire::{Output, Wire},
     *,
 };
 use crate::{
-    http::{Malformed, reply::Reply, request::Head},
+    http::{Engine, Malformed, reply::Reply, request::Head},
     metrics::Connections,
 };
 
@@ -28,6 +29,17 @@ struct Script {
     wakers: Mutex<Vec<Waker>>,
     /// How requests ended.
     ends: Mutex<Vec<&'static str>>,
+}
+
+impl Script {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            connections: Connections::new(10),
+            answer: Mutex::new(None),
+            wakers: Mutex::default(),
+            ends: Mutex::default(),
+        })
+    }
 }
 
 struct Scripted(Arc<Script>);
@@ -142,12 +154,7 @@ impl Site {
         let log: &'static Log =
             Box::leak(Box::new(Log::start(crate::log::Settings::default(), true).unwrap()));
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new(2)));
-        let script = Arc::new(Script {
-            connections: Connections::new(10),
-            answer: Mutex::new(None),
-            wakers: Mutex::default(),
-            ends: Mutex::default(),
-        });
+        let script = Script::new();
         let (sockets, workers) = Sockets::start(2, log, metrics).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -304,4 +311,42 @@ fn output_for_a_client_that_is_always_behind_does_not_grow() {
         let held = wire.output.bytes.capacity();
         assert!(held <= 4 * PART, "{held} bytes after {number} parts");
     }
+}
+
+#[test]
+fn frames_that_ask_for_nothing_do_not_put_off_the_end_of_an_idle_connection() {
+    const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0pingpong";
+    const IDLE: Duration = Duration::from_secs(90);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let mut session = Scripted(Script::new());
+    let start = Instant::now();
+    let mut dialog = Dialog::new(Engine::two(start, &mut Vec::new()), start);
+    let mut send = |dialog: &mut Dialog, input, second| {
+        let mut turn = Turn {
+            session: &mut session,
+            chain: &[],
+            socket: &socket,
+            output: &mut Output::default(),
+            waker: &|| Waker::noop().clone(),
+            now: start + Duration::from_secs(second),
+            is_eof: false,
+            is_draining: false,
+            is_broken: false,
+        };
+        dialog.drive(input, &mut turn).0
+    };
+    let deadline = |dialog: &Dialog| dialog.deadline(IDLE, false).unwrap() - start;
+    assert_eq!(Duration::from_secs(5), deadline(&dialog));
+    assert_eq!(HELLO.len(), send(&mut dialog, HELLO, 1));
+    for second in 2..89 {
+        assert_eq!(PING.len(), send(&mut dialog, PING, second));
+        assert_eq!(IDLE, deadline(&dialog));
+    }
+    // Nor do they if one of them is always on its way.
+    assert_eq!(0, send(&mut dialog, &PING[..12], 89));
+    assert_eq!(IDLE, deadline(&dialog));
+    assert_eq!(PING.len(), send(&mut dialog, PING, 90));
+    assert_eq!(IDLE, deadline(&dialog));
 }
