@@ -1,34 +1,14 @@
 //! Rules about the source, as tests: modules import downwards only, and the documentation tells the
 //! truth about the API and the dependencies.
 
+mod imports;
+
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
 use crate::api::routes::{Access, Argument, ROUTES};
-
-/// The layers from the lowest to the highest; modules of one layer do not know each other.
-const LAYERS: &[&[&str]] = &[
-    &["base"],
-    &["crypto", "identity"],
-    &["tls", "policy"],
-    &["web"],
-    &["keystore"],
-    &["cache", "http", "log", "metrics"],
-    &["config"],
-    &["io", "api"],
-    &["request"],
-    &["server", "client"],
-    &["cli"],
-];
-
-fn layer(module: &str) -> usize {
-    LAYERS
-        .iter()
-        .position(|layer| layer.contains(&module))
-        .unwrap_or_else(|| panic!("module {module} stands in no layer"))
-}
 
 fn rust_files(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -41,57 +21,6 @@ fn rust_files(dir: &Path) -> Vec<PathBuf> {
         }
     }
     files
-}
-
-/// The modules after each `crate::` in `text`, also in `use crate::{a, b::c}`.
-fn imports(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for (at, _) in text.match_indices("crate::") {
-        let rest = &text[at + "crate::".len()..];
-        let Some(group) = rest.strip_prefix('{') else {
-            found.push(rest.to_owned());
-            continue;
-        };
-        let (mut depth, mut start) = (0, 0);
-        for (at, c) in group.char_indices() {
-            match c {
-                '{' => depth += 1,
-                '}' if depth == 0 => {
-                    found.push(group[start..at].to_owned());
-                    break;
-                }
-                '}' => depth -= 1,
-                ',' if depth == 0 => {
-                    found.push(group[start..at].to_owned());
-                    start = at + 1;
-                }
-                _ => {}
-            }
-        }
-    }
-    let word = |text: String| -> String {
-        text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
-    };
-    found.into_iter().map(word).filter(|name| !name.is_empty()).collect()
-}
-
-#[test]
-fn modules_import_from_lower_layers_only() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for file in rust_files(&source) {
-        let relative = file.strip_prefix(&source).unwrap().with_extension("");
-        let module = relative.components().next().unwrap().as_os_str().to_str().unwrap().to_owned();
-        if ["lib", "main", "tidy"].contains(&module.as_str()) {
-            continue;
-        }
-        for imported in imports(&fs::read_to_string(&file).unwrap()) {
-            assert!(
-                imported == module || layer(&imported) < layer(&module),
-                "{} imports {imported}, which is not below {module}",
-                relative.display()
-            );
-        }
-    }
 }
 
 fn text_of(file: &str) -> String {

@@ -10,7 +10,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::transport::Transport;
 use crate::{
-    http::{Malformed, head::Head, reply::Reply},
+    http::{Malformed, reply::Reply, request::Head},
     metrics::Connections,
     tls::Group,
 };

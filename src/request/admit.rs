@@ -15,9 +15,9 @@ use crate::{
         state::State,
     },
     http::{
-        Method,
-        head::{Head, clean, is_clean},
         reply::Reply,
+        request::{Head, Method},
+        target::{clean, is_clean},
     },
     policy::Policies,
 };

@@ -9,7 +9,7 @@ use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject as _};
 use super::client::Client;
 use crate::{
     api::{failure::Failure, state::State},
-    http::head::{self, Head},
+    http::{request::Head, target},
     tls::words,
 };
 
@@ -113,7 +113,7 @@ fn certificate(header: &[u8]) -> Option<CertificateDer<'static>> {
     if header.len() > MAX_CERTIFICATE {
         return None;
     }
-    let text = String::from_utf8(head::unescape(header)?).ok()?;
+    let text = String::from_utf8(target::unescape(header)?).ok()?;
     let mut blocks = text.match_indices("-----BEGIN ");
     let (start, _) = blocks.next()?;
     // With two certificates it is not clear which is meant, and other blocks are no certificates.

@@ -20,7 +20,10 @@ use crate::{
         run::Running,
     },
     base::clock,
-    http::{Malformed, head::Head, reply::Reply},
+    http::{
+        reply::Reply,
+        request::{Head, Malformed},
+    },
     io::service::{Begun, Handshake, Lines, Progress, Request, Session},
     log::Cause,
     metrics::Event,

@@ -14,7 +14,10 @@ use crate::{
     api::state::{self, State},
     base::{deadline::Deadline, secret::Secret},
     cache::Expiry,
-    http::{Method, head::Head, reply::Reply},
+    http::{
+        reply::Reply,
+        request::{Head, Method},
+    },
     io::service::{Begun, Handshake, Lines, Progress, Request},
     keystore::{Error, KeyName, KeyStore, mem::Mem},
     log::{AuditMode, Log, Settings},

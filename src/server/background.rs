@@ -3,14 +3,14 @@
 
 use std::{
     io,
-    sync::{Arc, Weak},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::Server;
 use crate::{
     api::core::Core,
     base::{deadline::Deadline, panics::survive},
+    io::Sockets,
     keystore::KeyStore as _,
 };
 
@@ -18,21 +18,19 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The key store has to say its status within this time.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Starts the sweeper, the cache expiry and the look at the key store; they end with the server.
+/// Starts the sweeper, the cache expiry and the look at the key store; they end with `sockets`.
 ///
 /// # Errors
 /// If the system refuses threads.
-pub fn start(server: &Arc<Server>, has_probe: bool) -> io::Result<()> {
-    every_second(server, "sweeper", |server, now| {
-        let core = server.core;
+pub fn start(core: &'static Core, sockets: &Arc<Sockets>, has_probe: bool) -> io::Result<()> {
+    every_second(sockets, "sweeper", |sockets, now| {
         core.log.report_left_out();
-        server.sweep(now);
+        sockets.sweep(now);
         core.store.notices().iter().for_each(|notice| core.log.error(notice));
         core.log.report_lost(now);
     })?;
-    every_second(server, "expiry", |server, now| server.core.cache.expire(now))?;
-    every_second(server, "key-store-status", move |server, now| {
-        let core = server.core;
+    every_second(sockets, "expiry", |_, now| core.cache.expire(now))?;
+    every_second(sockets, "key-store-status", move |_, now| {
         if core.health.is_due(core.store.ping(), has_probe, core.cache.has_offline(), now) {
             ask_key_store(core, now);
         }
@@ -56,15 +54,15 @@ fn ask_key_store(core: &Core, now: Instant) {
 }
 
 fn every_second(
-    server: &Arc<Server>,
+    sockets: &Arc<Sockets>,
     name: &str,
-    action: impl Fn(&Server, Instant) + Send + 'static,
+    action: impl Fn(&Sockets, Instant) + Send + 'static,
 ) -> io::Result<()> {
-    let server: Weak<Server> = Arc::downgrade(server);
+    let sockets = Arc::downgrade(sockets);
     let run = move || {
-        while let Some(server) = server.upgrade() {
-            survive(|| action(&server, Instant::now()));
-            drop(server);
+        while let Some(sockets) = sockets.upgrade() {
+            survive(|| action(&sockets, Instant::now()));
+            drop(sockets);
             std::thread::sleep(INTERVAL);
         }
     };

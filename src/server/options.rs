@@ -5,7 +5,7 @@ use std::{fmt, io, net::SocketAddr, path::PathBuf};
 use super::room;
 use crate::{
     api::routes::ROUTES,
-    config::{self, Config, Flags, Review},
+    config::{self, Config, Flags, Loaded, Origin},
     keystore::{self, KeyName},
     log::AuditMode,
     tls,
@@ -29,13 +29,11 @@ impl Options {
     ///
     /// # Errors
     /// [`Error::Config`]
-    pub fn review(&self) -> Result<Review, Error> {
+    pub fn load(&self) -> Result<Loaded, Error> {
         let endpoints: Vec<_> = ROUTES.iter().map(|route| route.pattern).collect();
-        let review = match &self.config {
-            Some(path) => Review::of_file(path, &self.flags, &endpoints).map_err(Error::Config)?,
-            None => Review::of_flags(&self.flags),
-        };
-        Ok(room::check(review))
+        let origin = self.config.as_deref().map_or(Origin::Flags, Origin::File);
+        let loaded = config::load(origin, &self.flags, &endpoints).map_err(Error::Config)?;
+        Ok(room::check(loaded))
     }
 }
 

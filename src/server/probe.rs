@@ -14,7 +14,10 @@ use rustls_pki_types::CertificateDer;
 
 use crate::{
     api::{core::Core, failure::Failure, status},
-    http::{Malformed, Method, head::Head, reply::Reply},
+    http::{
+        reply::Reply,
+        request::{Head, Malformed, Method},
+    },
     io::{
         service::{Begun, Handshake, Service, Session},
         transport::Transport,

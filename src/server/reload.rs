@@ -114,10 +114,11 @@ impl Reloader {
 
     /// Reads the settings and puts them in place. Returns notes for the error log.
     fn try_reload(&mut self) -> Result<Vec<String>, Error> {
-        let review = self.options.review()?;
-        let files = Files::of(review.config());
+        let loaded = self.options.load()?;
+        let files = Files::of(loaded.config());
         let in_use = Some(&*self.certificate);
-        let (config, material, mut notes) = review.accept(in_use).map_err(Error::Config)?;
+        let (config, material, mut notes) =
+            loaded.accept_with_files(in_use).map_err(Error::Config)?;
         let certificate = material.certificate.clone();
         let fresh = State::new(&config, material);
         check_audit(&config)?;

@@ -14,11 +14,12 @@ use signal_hook::{
 };
 
 use super::{
-    Limits, Listeners, Server,
     banner::Banner,
     options::{Error, Options, check_audit},
     reload::{Files, Reloader},
-    room, stores,
+    room,
+    serve::{Limits, Listeners, Server},
+    stores,
 };
 use crate::{
     api::{state::State, wanted},
@@ -37,15 +38,15 @@ const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 /// [`Error`] if the server can't start. Nothing listens then.
 pub fn run(options: &Options) -> Result<(), Error> {
     protect_memory();
-    let review = options.review()?;
+    let loaded = options.load()?;
     if options.mlock {
         use rustix::mm::{MlockAllFlags, mlockall};
         mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
             .map_err(|e| Error::Mlock(e.into()))?;
     }
     // Before they are read, so that a later change to them is noticed.
-    let files = Files::of(review.config());
-    let (config, material, warnings) = review.accept(None).map_err(Error::Config)?;
+    let files = Files::of(loaded.config());
+    let (config, material, warnings) = loaded.accept_with_files(None).map_err(Error::Config)?;
     let certificate = material.certificate.clone();
     let state = State::new(&config, material);
     check_audit(&config)?;
@@ -87,7 +88,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     let limits = Limits { workers, connections: room::connections(config.connections) };
     let expiry = config.cache.into();
-    let (server, threads) =
+    let server =
         Server::start(listeners, limits, state, expiry, store, log).map_err(Error::System)?;
     wanted::start(server.core, missing_keys).map_err(Error::System)?;
     let reload = Reloader::new(server.core, options, config, certificate, files)
@@ -95,7 +96,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         .map_err(Error::System)?;
 
     wait_for_end(signals, &reload);
-    server.stop(threads, DRAIN_TIMEOUT);
+    server.stop(DRAIN_TIMEOUT);
     log.finish(LOG_TIMEOUT);
     Ok(())
 }

@@ -16,20 +16,20 @@ use crate::{
     api::state,
     base::{deadline::Deadline, secret::Secret},
     cache::Expiry,
-    config::{Config, Flags},
+    config::{self, Flags, Origin},
     keystore::{Error, KeyName, KeyStore},
     log::{Log, Settings},
 };
 
 /// A server with this key store. It logs nothing.
-pub(super) fn start(store: Arc<dyn KeyStore>) -> Arc<Server> {
+fn start(store: Arc<dyn KeyStore>) -> Server {
     let (state, _) = state::for_tests();
     let quiet = Settings { error: false, ..Settings::default() };
     let log = Box::leak(Box::new(Log::start(quiet, true).unwrap()));
     let listeners = Listeners { api: TcpListener::bind("127.0.0.1:0").unwrap(), probe: None };
     let limits = Limits { workers: 1, connections: 10 };
     let started = Server::start(listeners, limits, state, Expiry::default(), store, log);
-    started.unwrap().0
+    started.unwrap()
 }
 
 /// A key store with a bug, which counts how often it is met.
@@ -77,7 +77,7 @@ fn the_thread_that_reloads_survives_a_bug() {
         cert: Some("server.crt".into()),
         ..Flags::default()
     };
-    let config = Config::from_flags(&flags).unwrap();
+    let config = config::load(Origin::Flags, &flags, &[]).unwrap().accept().unwrap();
     let files = Files::of(&config);
     let reloader =
         Reloader::new(server.core, &Options::default(), config, state::for_tests().1, files);

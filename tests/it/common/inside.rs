@@ -12,7 +12,7 @@ use kes::{
     keystore::KeyStore,
     log::{AuditMode, Log, Settings},
     policy::Policies,
-    server::{Limits, Listeners, Server, Threads},
+    server::{Limits, Listeners, Server},
     tls::{self, ClientTrust, Group},
 };
 
@@ -20,8 +20,7 @@ use super::{Client, Identity, Profile, TempDir};
 
 /// A running server; it is stopped when it is dropped.
 pub struct Inside {
-    server: Arc<Server>,
-    threads: Option<Threads>,
+    server: Option<Server>,
     address: SocketAddr,
     certificate: Identity,
     root: Identity,
@@ -55,7 +54,7 @@ impl Inside {
         let address = api.local_addr().unwrap();
         let log = Log::start(Settings { audit: AuditMode::Off, error: false }, true);
         let limits = Limits { workers: 2, connections: 100 };
-        let (server, threads) = Server::start(
+        let server = Server::start(
             Listeners { api, probe: None },
             limits,
             state,
@@ -64,13 +63,13 @@ impl Inside {
             Box::leak(Box::new(log.unwrap())),
         )
         .unwrap();
-        Self { server, threads: Some(threads), address, certificate, root }
+        Self { server: Some(server), address, certificate, root }
     }
 
     /// Ends it, while the key store may still be busy.
     pub fn stop(&mut self) {
-        if let Some(threads) = self.threads.take() {
-            self.server.stop(threads, Duration::ZERO);
+        if let Some(server) = self.server.take() {
+            server.stop(Duration::ZERO);
         }
     }
 
