@@ -18,12 +18,13 @@ use rustls::HandshakeKind;
 
 use super::{
     Sockets,
-    dialog::{Dialog, Next, Turn},
+    dialog::{Dialog, Next},
     listener::Listener,
     poller::{Interest, Place, Watch},
     service::{Handshake, Session},
     stream::{LINGER_TIMEOUT, READ_TIMEOUT, WRITE_TIMEOUT},
     transport::Transport,
+    turn::Turn,
     wire::Wire,
 };
 use crate::{

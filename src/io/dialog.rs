@@ -1,40 +1,17 @@
 //! HTTP on a connection, whatever its version: requests come out of the engine, meet the session, and their
 //! answers go into the engine. A stream that waits holds up neither the worker nor the other streams.
 
-use std::{
-    net::TcpStream,
-    task::Waker,
-    time::{Duration, Instant},
-};
-
-use rustls_pki_types::CertificateDer;
+use std::time::{Duration, Instant};
 
 use super::{
-    service::{Begun, Session},
+    service::Begun,
     stream::{READ_TIMEOUT, Stream, WRITE_TIMEOUT},
-    wire::Output,
+    turn::Turn,
 };
 use crate::http::{Code, Engine, Event, Malformed, Refused, request::Head};
 
 /// Bodies and answers that a connection may hold, in bytes. More requests are refused.
 const MAX_HELD: usize = 4 << 20;
-
-/// What a connection lends its dialog for a turn.
-pub(super) struct Turn<'a> {
-    pub(super) session: &'a mut dyn Session,
-    /// The certificates of the client, leaf first.
-    pub(super) chain: &'a [CertificateDer<'static>],
-    pub(super) socket: &'a TcpStream,
-    pub(super) output: &'a mut Output,
-    pub(super) waker: &'a dyn Fn() -> Waker,
-    /// When the turn began.
-    pub(super) now: Instant,
-    pub(super) is_eof: bool,
-    pub(super) is_draining: bool,
-    /// An answer can't be completed in a way that the client understands: the connection is closed at
-    /// once.
-    pub(super) is_broken: bool,
-}
 
 /// The requests and answers of a connection.
 pub(super) struct Dialog {

@@ -1,6 +1,7 @@
 //! Sockets and turns: listeners, connections, the workers that drive them, and the sweeper that ends what
 //! takes too long. Knows neither HTTP paths nor keys; what is served stands behind [`service`].
 
+mod acceptor;
 mod connection;
 mod dialog;
 mod listener;
@@ -9,6 +10,7 @@ mod registry;
 pub mod service;
 mod stream;
 pub mod transport;
+mod turn;
 mod wire;
 
 use std::{
@@ -21,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::listener::Acceptor;
+pub use self::acceptor::Acceptor;
 use self::{
     connection::Connection,
     poller::{Driver, Poller},

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    dialog::Turn,
     service::{Lines, Progress, Request},
+    turn::Turn,
 };
 use crate::http::{
     Code, Engine, Method,

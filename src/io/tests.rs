@@ -10,9 +10,10 @@ use std::{
 use rustls_pki_types::CertificateDer;
 
 use super::{
-    dialog::{Dialog, Turn},
+    dialog::Dialog,
     service::{Begun, Handshake, Lines, Progress, Request, Service, Session},
     transport::Transport,
+    turn::Turn,
     wire::{Output, Wire},
     *,
 };
