@@ -146,10 +146,12 @@ impl Dialog {
         if turn.is_eof && !self.engine.is_multiplexed() {
             self.streams.iter_mut().for_each(Stream::break_off);
         }
-        let next = self.advance_all(turn);
-        let next = match next {
+        let was_busy = !self.is_idle();
+        let next = match self.advance_all(turn) {
             _ if turn.is_broken => Next::Break,
             Next::Wait if self.engine.is_ending() && self.is_idle() => Next::Close(Code::NoError),
+            // HTTP/1.1 goes on with the request that came in behind this one.
+            Next::Wait if was_busy && self.is_idle() => Next::GoOn,
             next => next,
         };
         (used, next)
@@ -228,10 +230,11 @@ impl Dialog {
         self.streams.binary_search_by_key(&id, |stream| stream.id).ok()
     }
 
-    /// Whether there is room for one more request. An answer that is large by itself does not keep others
-    /// out: HTTP/1.1 has one of them, too.
+    /// Whether there is room for one more request. One answer that is large by itself, or may become so,
+    /// does not keep others out: HTTP/1.1 has one of them, too.
     fn has_room(&self) -> bool {
-        let answers = self.streams.iter().filter(|stream| stream.is_sending());
+        let is_answer = |stream: &&Stream| stream.is_sending() || stream.is_waiting();
+        let answers = self.streams.iter().filter(is_answer);
         let largest = || answers.map(Stream::held).max().unwrap_or(0);
         self.held < MAX_HELD || self.held.saturating_sub(largest()) < MAX_HELD
     }
