@@ -58,8 +58,6 @@ struct Inner {
     since: Instant,
     /// No more requests: it is closed when the output is written.
     is_closing: bool,
-    /// It counts as idle.
-    is_idle: bool,
 }
 
 /// ```text
@@ -109,7 +107,6 @@ impl Connection {
                 phase: Phase::Handshake,
                 since: now,
                 is_closing: false,
-                is_idle: false,
             }),
         }
     }
@@ -145,6 +142,11 @@ impl Connection {
     /// Whether the sweeper must look at `now` (milliseconds since the start of the server).
     pub(super) fn is_due(&self, now: u64) -> bool {
         now >= self.deadline.load(Ordering::Relaxed)
+    }
+
+    /// Whether it waits for its next request. A connection that a worker is processing does not.
+    pub(super) fn is_idle(&self) -> bool {
+        self.inner.try_lock().is_ok_and(|inner| inner.is_idle())
     }
 
     /// Whether the end of the server waits for it.
@@ -196,13 +198,9 @@ impl Connection {
 
     /// What follows from the state of the connection, after each change of it.
     fn settle(&self, inner: &mut Inner, end: End) {
-        let (sockets, connections) = (&self.sockets, self.listener.connections());
+        let sockets = &self.sockets;
         if end == End::Closed {
             inner.close();
-        }
-        let is_idle = inner.is_idle();
-        if std::mem::replace(&mut inner.is_idle, is_idle) != is_idle {
-            connections.set_idle(is_idle);
         }
         let interest = inner.interest();
         let Inner { watch, wire, .. } = inner;

@@ -118,9 +118,6 @@ impl Dialog {
     /// Does what can be done with `input` and with what has been answered, and says how many bytes of the
     /// former are used up.
     pub(super) fn drive(&mut self, input: &[u8], turn: &mut Turn<'_>) -> (usize, Next) {
-        if turn.is_draining {
-            self.engine.end(Code::NoError, &mut turn.output.bytes);
-        }
         let mut used = 0;
         loop {
             if turn.output.room() == 0 {
@@ -142,6 +139,9 @@ impl Dialog {
             if turn.is_broken {
                 return (used, Next::Break);
             }
+        }
+        if turn.is_draining && (self.engine.is_multiplexed() || !self.is_idle()) {
+            self.engine.end(Code::NoError, &mut turn.output.bytes);
         }
         if turn.is_eof && !self.engine.is_multiplexed() {
             self.streams.iter_mut().for_each(Stream::break_off);
@@ -200,6 +200,10 @@ impl Dialog {
         turn: &mut Turn<'_>,
     ) {
         let now = turn.now;
+        if turn.is_draining && !self.engine.is_multiplexed() {
+            // The answer says so.
+            self.engine.end(Code::NoError, &mut turn.output.bytes);
+        }
         let mut stream = Stream::new(id, head.as_ref().ok(), is_complete, now);
         match head {
             Ok(head) => {

@@ -48,6 +48,15 @@ impl Acceptor {
     ) -> io::Result<Self> {
         detect_dead_peers(&socket);
         let listener = Arc::new(Listener { socket, service, is_ending: AtomicBool::new(false) });
+        let (of, among) = (Arc::downgrade(&listener), Arc::downgrade(sockets));
+        listener.connections().count_idle_by(move || {
+            among.upgrade().map_or(0, |sockets| {
+                let is_ours = |connection: &Connection| {
+                    std::ptr::eq(connection.listener(), of.as_ptr()) && connection.is_idle()
+                };
+                sockets.registry.select(is_ours).len()
+            })
+        });
         let (sockets, accepting) = (sockets.clone(), listener.clone());
         let thread = std::thread::Builder::new()
             .name("acceptor".to_owned())

@@ -1,23 +1,23 @@
 //! The connections of a listener, as the metrics show them.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicUsize, Ordering},
+};
 
 /// How many connections are open and idle, and how many there may be.
-#[derive(Debug)]
 pub struct Connections {
     open: AtomicUsize,
-    idle: AtomicUsize,
     limit: AtomicUsize,
+    /// Counts those that are idle: only when asked, so that no request has to.
+    idle: OnceLock<Box<dyn Fn() -> usize + Send + Sync>>,
 }
 
 impl Connections {
     /// None, of at most `limit`.
     pub fn new(limit: usize) -> Self {
-        Self {
-            open: AtomicUsize::new(0),
-            idle: AtomicUsize::new(0),
-            limit: AtomicUsize::new(limit),
-        }
+        let (open, limit) = (AtomicUsize::new(0), AtomicUsize::new(limit));
+        Self { open, limit, idle: OnceLock::new() }
     }
 
     /// Open connections.
@@ -27,7 +27,7 @@ impl Connections {
 
     /// Open connections that wait for their next request.
     pub fn idle(&self) -> usize {
-        self.idle.load(Ordering::Relaxed)
+        self.idle.get().map_or(0, |count| count())
     }
 
     /// Open connections at most.
@@ -50,11 +50,8 @@ impl Connections {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts a connection that became idle, or busy again.
-    pub fn set_idle(&self, is_idle: bool) {
-        match is_idle {
-            true => self.idle.fetch_add(1, Ordering::Relaxed),
-            false => self.idle.fetch_sub(1, Ordering::Relaxed),
-        };
+    /// Has idle connections counted by `count`; once.
+    pub fn count_idle_by(&self, count: impl Fn() -> usize + Send + Sync + 'static) {
+        let _ = self.idle.set(Box::new(count));
     }
 }
