@@ -15,7 +15,7 @@ const MAX_QUEUE: usize = 1 << 20;
 
 /// The end of a log stream that a request holds; the subscription ends with it.
 pub struct Follower {
-    /// The client that follows, and the path that it called.
+    /// The identity of the client that follows.
     pub identity: Arc<str>,
     /// The path that the client called.
     pub path: String,
@@ -58,7 +58,7 @@ impl Follower {
     }
 
     /// The next lines, if there are any, and how the stream ends once there are none.
-    pub fn next(&mut self) -> (Option<Arc<[u8]>>, Option<End>) {
+    pub fn next_lines(&mut self) -> (Option<Arc<[u8]>>, Option<End>) {
         let mut queue = lock(&self.queue);
         let block = queue.blocks.pop_front();
         queue.size -= block.as_ref().map_or(0, |block| block.len());

@@ -21,7 +21,7 @@ use super::{
     dialog::{Dialog, Next},
     listener::Listener,
     poller::{Interest, Place, Watch},
-    service::{Handshake, Session},
+    service::{Handshake, NotAccepted, Session},
     stream::{LINGER_TIMEOUT, READ_TIMEOUT, WRITE_TIMEOUT},
     transport::Transport,
     turn::Turn,
@@ -368,7 +368,7 @@ impl Inner {
             is_resumed: transport.handshake_kind() == Some(HandshakeKind::Resumed),
             group: transport.group(),
         };
-        let refused = |()| io::ErrorKind::InvalidData;
+        let refused = |NotAccepted| io::ErrorKind::InvalidData;
         self.session.established(&handshake).map_err(refused)?;
         let engine = match transport.speaks_http2() {
             true => Engine::two(now, &mut self.wire.output.bytes),

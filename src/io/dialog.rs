@@ -211,10 +211,11 @@ impl Dialog {
         self.streams.binary_search_by_key(&id, |stream| stream.id).ok()
     }
 
-    /// Whether there is room for one more request. An answer that is large by itself does not keep others
-    /// out: HTTP/1.1 has one of them, too.
+    /// Whether there is room for one more request. One answer that is large by itself, or may become so,
+    /// does not keep others out: HTTP/1.1 has one of them, too.
     fn has_room(&self) -> bool {
-        let answers = self.streams.iter().filter(|stream| stream.is_sending());
+        let is_answer = |stream: &&Stream| stream.is_sending() || stream.is_waiting();
+        let answers = self.streams.iter().filter(is_answer);
         let largest = || answers.map(Stream::held).max().unwrap_or(0);
         self.held < MAX_HELD || self.held.saturating_sub(largest()) < MAX_HELD
     }

@@ -44,13 +44,17 @@ pub struct Handshake<'a> {
     pub group: Option<Group>,
 }
 
+/// A client that is not accepted; the session has logged why.
+#[derive(Debug)]
+pub struct NotAccepted;
+
 /// A connection, from its handshake on.
 pub trait Session: Send {
     /// The handshake has ended.
     ///
     /// # Errors
-    /// The client is not accepted: the session has logged why, and the connection closes.
-    fn established(&mut self, handshake: &Handshake<'_>) -> Result<(), ()>;
+    /// [`NotAccepted`]; the connection closes.
+    fn established(&mut self, handshake: &Handshake<'_>) -> Result<(), NotAccepted>;
 
     /// The handshake failed for `reason`.
     fn handshake_failed(&mut self, reason: &str);

@@ -479,7 +479,12 @@ impl Following {
 
 /// Sends what there is room for of `bytes`, here and at the client, and says how much that was.
 fn send(id: u32, bytes: &[u8], is_last: bool, engine: &mut Engine, turn: &mut Turn<'_>) -> usize {
-    let count = engine.room(id).min(turn.output.room()).min(bytes.len());
+    // HTTP/1.1 sends all as one chunk, so that a chunk of a log has whole lines.
+    let room = match turn.output.room() {
+        1.. if !engine.is_multiplexed() => usize::MAX,
+        room => room,
+    };
+    let count = engine.room(id).min(room).min(bytes.len());
     if count > 0 {
         let is_last = is_last && count == bytes.len();
         engine.send_body(id, &bytes[..count], is_last, &mut turn.output.bytes);

@@ -11,7 +11,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::{
     dialog::Dialog,
-    service::{Begun, Handshake, Lines, Progress, Request, Service, Session},
+    service::{Begun, Handshake, Lines, NotAccepted, Progress, Request, Service, Session},
     transport::Transport,
     turn::Turn,
     wire::{Output, Wire},
@@ -64,7 +64,7 @@ impl Service for Scripted {
 }
 
 impl Session for Scripted {
-    fn established(&mut self, _: &Handshake<'_>) -> Result<(), ()> {
+    fn established(&mut self, _: &Handshake<'_>) -> Result<(), NotAccepted> {
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use crate::{
         core::Core,
         exchange::Exchange,
         failure::Failure,
-        follow::End,
+        follow::{End, Follower},
         routes::{self, Route},
         run::Running,
     },
@@ -24,7 +24,7 @@ use crate::{
         reply::Reply,
         request::{Head, Malformed},
     },
-    io::service::{Begun, Handshake, Lines, Progress, Request, Session},
+    io::service::{Begun, Handshake, Lines, NotAccepted, Progress, Request, Session},
     log::Cause,
     metrics::Event,
     tls::words,
@@ -50,7 +50,7 @@ impl ApiSession {
 }
 
 impl Session for ApiSession {
-    fn established(&mut self, handshake: &Handshake<'_>) -> Result<(), ()> {
+    fn established(&mut self, handshake: &Handshake<'_>) -> Result<(), NotAccepted> {
         let (core, chain) = (self.core, handshake.chain);
         let state = core.state();
         // A full handshake was checked by the trust that it began with. A resumed one brings the old
@@ -64,7 +64,7 @@ impl Session for ApiSession {
             Ok(client) => self.client = Some(client),
             Err(reason) => {
                 self.handshake_failed(&reason);
-                return Err(());
+                return Err(NotAccepted);
             }
         }
         core.metrics.count(match handshake.is_resumed {
@@ -216,7 +216,7 @@ impl Request for ApiRequest {
     }
 
     fn next_lines(&mut self) -> Lines {
-        match self.running().and_then(Running::follower).map(|follower| follower.next()) {
+        match self.running().and_then(Running::follower).map(Follower::next_lines) {
             Some((Some(block), _)) => Lines::Block(block),
             Some((None, None)) => Lines::Nothing,
             Some((None, Some(End::CutOff))) => Lines::CutOff,

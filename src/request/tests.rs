@@ -375,7 +375,7 @@ fn a_log_stream_gives_lines_until_its_client_falls_behind_or_may_not_see_it_any_
         ));
         while let Lines::Block(_) = reader.next_lines() {}
         // One megabyte of lines of some 400 bytes each.
-        if scene.counts()[1] % 4000 == 0 {
+        if scene.counts()[1].is_multiple_of(4000) {
             std::thread::sleep(Duration::from_millis(200));
             if let end @ (Lines::CutOff | Lines::Nothing) = slow.next_lines() {
                 break end;

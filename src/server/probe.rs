@@ -19,7 +19,7 @@ use crate::{
         request::{Head, Malformed, Method},
     },
     io::{
-        service::{Begun, Handshake, Service, Session},
+        service::{Begun, Handshake, NotAccepted, Service, Session},
         transport::Transport,
     },
     metrics::Connections,
@@ -31,8 +31,10 @@ const MAX_CONNECTIONS: usize = 32;
 /// Probes are few and come back: idle connections must not keep others out.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
+type Answer = fn(&Core) -> Reply;
+
 /// All that is served.
-const PROBES: &[(&str, fn(&Core) -> Reply)] = &[
+const PROBES: &[(&str, Answer)] = &[
     ("/live", |_| text(200, "ok\n")),
     ("/ready", ready),
     ("/version", |_| status::version_reply()),
@@ -73,7 +75,7 @@ impl Service for Probe {
 struct ProbeSession(&'static Core);
 
 impl Session for ProbeSession {
-    fn established(&mut self, _: &Handshake<'_>) -> Result<(), ()> {
+    fn established(&mut self, _: &Handshake<'_>) -> Result<(), NotAccepted> {
         Ok(())
     }
 
