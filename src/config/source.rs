@@ -172,6 +172,16 @@ impl Reader<'_> {
         Some(field.default).filter(|default| !default.is_empty()).and_then(parse)
     }
 
+    /// The text of a field that flag or file must fill in.
+    pub(super) fn required(&mut self, path: &str) -> Option<String> {
+        let text = self.source.filled(path);
+        if text.is_none() {
+            let Field { wrong, advice, .. } = field_at(path);
+            self.findings.miss(self.source.at_missing(path), wrong, advice);
+        }
+        text
+    }
+
     /// Notes that `text` is not what the field holds.
     pub(super) fn refuse(&mut self, path: &str, at: At, text: &str) {
         let field = field_at(path);
