@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["keystore"],
     &["cache", "http", "log", "metrics"],
     &["config"],
-    &["server", "client"],
+    &["server"],
     &["cli"],
 ];
 
