@@ -10,20 +10,19 @@ use std::{
     time::Duration,
 };
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use ureq::{
-    Agent, AsSendBody, Body, Timeout,
-    http::{self, Request, Response, Uri},
+    Body, Timeout,
+    http::{Response, Uri},
 };
 
 use super::{args::Args, output, proxy, stranger};
 use crate::{
-    tls::{
-        self, Anchors,
-        words::{self, Asker},
+    tls::{self, Anchors, words::Hints},
+    web::{
+        agent::{self, Agent, Call, Options},
+        errors, escape,
     },
-    web::agent,
 };
 
 /// What follows the first try if it fails in the network or with 503.
@@ -35,12 +34,11 @@ const GLANCE_TIMEOUT: Duration = Duration::from_millis(1500);
 const MAX_ANSWER: u64 = 32 << 20;
 
 /// What of this can be set, for error texts.
-const ASKER: Asker = Asker {
+const HINTS: Hints = Hints {
     trust: "SSL_CERT_FILE",
     endpoint: "KES_SERVER",
     certificate: "check KES_CLIENT_CERT and KES_CLIENT_KEY",
     or_skip: "; or use -k to skip the check",
-    connect_timeout: CONNECT_TIMEOUT,
 };
 
 /// Why there is no client, or no answer.
@@ -75,7 +73,7 @@ pub(crate) struct Client {
 }
 
 /// A policy as the API has it.
-#[derive(Default, Deserialize, serde::Serialize)]
+#[derive(Default, Deserialize, Serialize)]
 pub(crate) struct Document {
     #[serde(default)]
     pub(crate) paths: Vec<String>,
@@ -104,24 +102,13 @@ impl Client {
         let proxy = proxy::from_env(&server.parse().unwrap_or_default())
             .map_err(|e| wrong(format!("invalid HTTPS_PROXY: {e}")))?;
         let shown = proxy.as_ref().map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
-        let config = Agent::config_builder()
-            .proxy(proxy)
-            .https_only(true)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_recv_response(Some(TOTAL_TIMEOUT))
-            .user_agent(concat!("kes/", env!("CARGO_PKG_VERSION")))
-            .build();
-        Ok(Self {
-            agent: agent::new(config, tls),
-            server,
-            proxy: shown,
-            no_trust,
-            retries: RETRIES,
-            timeout: TOTAL_TIMEOUT,
-        })
+        let agent = Agent::new(Options {
+            tls: Some(tls),
+            proxy,
+            connect_timeout: CONNECT_TIMEOUT,
+            response_timeout: Some(TOTAL_TIMEOUT),
+        });
+        Ok(Self { agent, server, proxy: shown, no_trust, retries: RETRIES, timeout: TOTAL_TIMEOUT })
     }
 
     /// A client that gives up soon: for what nobody waits for.
@@ -217,14 +204,9 @@ impl Client {
         body: Option<&[u8]>,
         timeout: Option<Duration>,
     ) -> Result<Response<Body>, Error> {
-        let request = Request::builder().method(method).uri(format!("{}{path}", self.server));
-        let mut answer = match body {
-            None => self.run(request.body(()), timeout),
-            Some(body) => {
-                self.run(request.header("Content-Type", "application/json").body(body), timeout)
-            }
-        }
-        .map_err(|e| self.failed(e))?;
+        let url = format!("{}{path}", self.server);
+        let answer = self.agent.send(Call { method, url: &url, headers: &[], body, timeout });
+        let mut answer = answer.map_err(|e| self.failed(e))?;
         if let Some(what) = stranger::behind(&answer) {
             return Err(self.stranger(&answer, &what));
         }
@@ -234,20 +216,8 @@ impl Client {
         }
     }
 
-    fn run(
-        &self,
-        request: http::Result<Request<impl AsSendBody>>,
-        timeout: Option<Duration>,
-    ) -> Result<Response<Body>, ureq::Error> {
-        let request = self.agent.configure_request(request?);
-        self.agent.run(request.timeout_global(timeout).build())
-    }
-
     fn read(&self, answer: &mut Response<Body>) -> Result<Vec<u8>, Error> {
-        let mut content = Vec::with_capacity(4096);
-        let mut body = answer.body_mut().with_config().limit(MAX_ANSWER).reader();
-        body.read_to_end(&mut content).map_err(|e| self.failed(e.into()))?;
-        Ok(content)
+        agent::read(answer, MAX_ANSWER).map_err(|e| self.failed(e))
     }
 
     /// What a kes server says with a status that is no success, or why it is none.
@@ -290,12 +260,12 @@ impl Client {
     /// Why there was no answer, and what may help.
     fn failed(&self, error: ureq::Error) -> Error {
         let server = &self.server;
-        let tls = words::tls_error(&error);
+        let tls = errors::tls_error(&error);
         if let (Some(why), Some(rustls::Error::InvalidCertificate(_))) = (&self.no_trust, tls) {
             let why = format!(
                 "{server}: its certificate is not trusted, as none is{why}: set SSL_CERT_FILE to its \
                  authority, or to the certificate itself{}",
-                ASKER.or_skip
+                HINTS.or_skip
             );
             return Error::Failed(why, false);
         }
@@ -319,7 +289,7 @@ impl Client {
                 };
                 format!("connection refused: {why}")
             }
-            _ => words::of_server(&error, &ASKER),
+            _ => errors::reason(&error, &HINTS, CONNECT_TIMEOUT),
         };
         let may_pass = match &error {
             ureq::Error::Io(_) => tls.is_none(),
@@ -339,23 +309,7 @@ impl Client {
 
 /// The path of an API with these names, such as `/v1/key/create/my-key`.
 pub(crate) fn path(api: &str, names: &[&str]) -> String {
-    names.iter().fold(format!("/v1/{api}"), |path, name| path + "/" + &escape(name))
-}
-
-/// Escapes `name` for use as one path segment.
-fn escape(name: &str) -> String {
-    const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-        .remove(b'-')
-        .remove(b'_')
-        .remove(b'.')
-        .remove(b'~')
-        .remove(b'$')
-        .remove(b'&')
-        .remove(b'+')
-        .remove(b'=')
-        .remove(b':')
-        .remove(b'@');
-    utf8_percent_encode(name, SEGMENT).to_string()
+    names.iter().fold(format!("/v1/{api}"), |path, name| path + "/" + &escape::segment(name))
 }
 
 fn sorted(mut names: Vec<String>) -> Vec<String> {
@@ -412,19 +366,5 @@ fn server_from_env() -> Result<String, String> {
     match url.parse::<Uri>() {
         Ok(uri) if uri.host().is_some_and(|host| !host.is_empty()) && uri.path() == "/" => Ok(url),
         _ => invalid("it must look like https://host:7373"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_escaped_as_the_vectors_say() {
-        let text = include_str!("../../testdata/paths.json");
-        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
-        for case in vectors["escaping"].as_array().unwrap() {
-            assert_eq!(case["path_escaped"], escape(case["name"].as_str().unwrap()));
-        }
     }
 }

@@ -79,10 +79,13 @@ pub(crate) static COMMANDS: Table = Table(&[
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
+    use std::{ffi::OsString, fmt::Write as _, fs, path::Path};
 
     use super::*;
-    use crate::cli::args::Args;
+    use crate::cli::{
+        args::Args,
+        help::{called, exit_codes, option, synopsis},
+    };
 
     #[test]
     fn no_command_hides_another_and_no_flag_is_named_twice() {
@@ -125,6 +128,56 @@ mod tests {
             assert!(repeated.clone().is_sorted() && repeated.filter(|is| *is).count() <= 1);
             let is_optional = |argument: &Argument| argument.is_optional;
             assert!(command.arguments.is_sorted_by_key(is_optional), "{:?}", command.path);
+        }
+    }
+
+    /// What stands between `<!-- commands -->` and `<!-- /commands -->` in `docs/command-line.md`.
+    fn reference() -> String {
+        let text = |text: &str| text.replace('*', "\\*").replace('<', "\\<");
+        let mut page = "| Command | |\n|---|---|\n".to_owned();
+        for command in COMMANDS.0 {
+            let name = called(command.path);
+            let anchor = name.replace(' ', "-");
+            let _ = writeln!(page, "| [`{name}`](#{anchor}) | {} |", text(command.summary));
+        }
+        for command in COMMANDS.0 {
+            let (name, usage) = (called(command.path), synopsis(command, command.path));
+            let _ =
+                writeln!(page, "\n### {name}\n\n```\n{usage}\n```\n\n{}.", text(command.summary));
+            if !command.details.is_empty() {
+                let _ = writeln!(page, "{}", text(command.details));
+            }
+            for alias in command.aliases {
+                let _ = writeln!(page, "Also called `{}`.", called(alias));
+            }
+            if !command.exit_codes.is_empty() {
+                let _ = writeln!(page, "{}", exit_codes(command));
+            }
+            if command.listed_flags().next().is_some() {
+                page.push_str("\n| Option | |\n|---|---|\n");
+            }
+            for flag in command.listed_flags() {
+                let option = option(flag).replace('|', "\\|");
+                let _ = writeln!(page, "| `{option}` | {} |", text(flag.help));
+            }
+            let _ = writeln!(page, "\n```\n{}\n```", command.examples.join("\n"));
+        }
+        page
+    }
+
+    /// With `UPDATE_DOCS` in the environment, the page is written anew.
+    #[test]
+    fn the_reference_in_the_documentation_is_this_table() {
+        const BEGIN: &str = "<!-- commands -->\n";
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/command-line.md");
+        let page = fs::read_to_string(&file).unwrap();
+        let (before, rest) = page.split_once(BEGIN).expect("a marker");
+        let (found, after) = rest.split_once("<!-- /commands -->").expect("a second marker");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            let page = format!("{before}{BEGIN}{}<!-- /commands -->{after}", reference());
+            fs::write(&file, page).unwrap();
+        } else {
+            assert_eq!(reference(), found, "run 'UPDATE_DOCS=1 cargo test --lib reference'");
         }
     }
 }

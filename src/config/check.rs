@@ -385,7 +385,7 @@ fn closest(path: &str, endpoints: &[Pattern]) -> String {
         Some(endpoint) if likeness(&endpoint) > "v1".len() => {
             format!("did you mean \"{}\"?", filled_in(endpoint.as_str(), &segments))
         }
-        _ => "the README lists the paths, such as \"/v1/key/create/*\"".to_owned(),
+        _ => "docs/api.md lists the paths, such as \"/v1/key/create/*\"".to_owned(),
     }
 }
 

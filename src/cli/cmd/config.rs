@@ -23,8 +23,8 @@ pub(crate) const CHECK: Command = Command {
     summary: "Look for errors and oddities in a configuration file",
     details: "\
 Finds what a server that is started with this file and these flags would refuse, and
-what it would accept but is probably a mistake. Nothing is changed. '-' reads the file
-from standard input.",
+what it would accept but is probably a mistake, such as a certificate with less than 30
+days and less than a third of its life left. '-' reads the file from standard input.",
     flags: &[ADDR, ROOT, KEY, CERT, AUTH, flag(&["strict"], "warnings count as errors"), JSON],
     exit_codes: &[
         (0, "a server would start"),

@@ -10,9 +10,9 @@ use crate::cli::{
 pub(crate) const ASSIGN: Command = Command {
     path: &["identity", "assign"],
     arguments: &[IDENTITY, Argument { name: "policy", what: "policy", ..POLICY }],
-    summary: "Assign an identity to a policy, instead of the one that it had",
+    summary: "Assign an identity to a policy; it loses the one it had",
     details: "\
-It lasts until the server ends; what is to last longer belongs into its
+It lasts until the server ends; put assignments that should last longer into its
 configuration file.",
     flags: SILENT,
     examples: &["kes identity assign \"$APP\" my-app"],
@@ -35,7 +35,7 @@ pub(crate) const FORGET: Command = Command {
     path: &["identity", "forget"],
     aliases: &[&["identity", "rm"]],
     arguments: &[IDENTITY],
-    summary: "Take its policy from an identity",
+    summary: "Remove the policy of an identity",
     flags: SILENT,
     examples: &[
         "kes identity forget 736bf58626441e3e134a2daf2e6a8441b40e1abc0eac510878168c8aac9f2b0b",

@@ -52,7 +52,7 @@ pub(crate) const DELETE: Command = Command {
     path: &["key", "delete"],
     aliases: &[&["key", "rm"]],
     arguments: &[KEY.repeated()],
-    summary: "Delete keys; what they have sealed is lost for ever",
+    summary: "Delete keys; everything sealed under them is lost",
     details: "\
 A name is no pattern: 'my-*' is the key of that name. Each failure is reported, and the
 keys after it are deleted all the same.",

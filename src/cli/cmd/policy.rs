@@ -26,8 +26,8 @@ pub(crate) const ADD: Command = Command {
     summary: "Create a policy, or replace its paths",
     details: "\
 The policy is JSON: {\"paths\":[\"/v1/key/create/my-app-*\",...]}. Without a file, or with '-',
-it is read from standard input. It lasts until the server ends; what is to last
-longer belongs into its configuration file.",
+it is read from standard input. It lasts until the server ends; put policies that should
+last longer into its configuration file.",
     flags: SILENT,
     examples: &["kes policy add my-app my-app.json"],
     run: add,
@@ -59,7 +59,7 @@ pub(crate) const DELETE: Command = Command {
     path: &["policy", "delete"],
     aliases: &[&["policy", "rm"]],
     arguments: &[POLICY],
-    summary: "Delete a policy; whoever is assigned to it has none then",
+    summary: "Delete a policy and its assignments",
     flags: SILENT,
     examples: &["kes policy delete my-app"],
     run: delete,
