@@ -10,7 +10,7 @@ use crate::{
         output::{Failure, Paint, Result, Style, harmless, print, stdin},
         settings::{ADDR, AUTH, CERT, KEY, ROOT, settings},
     },
-    config::{Finding, Review, Severity},
+    config::{self, Finding, Origin, Severity},
     server::{room, routes::ROUTES},
 };
 
@@ -38,16 +38,16 @@ days and less than a third of its life left. '-' reads the file from standard in
 fn check(args: &Args) -> Result<()> {
     let flags = settings(args)?;
     let endpoints: Vec<_> = ROUTES.iter().map(|route| route.pattern).collect();
-    let (file, review) = match args.get(0) {
+    let (file, origin) = match args.get(0) {
         "-" => {
             stdin("configuration file");
-            ("<stdin>", Review::of_stdin(&flags, &endpoints))
+            ("<stdin>", Origin::Stdin)
         }
-        file => (file, Review::of_file(Path::new(file), &flags, &endpoints)),
+        file => (file, Origin::File(Path::new(file))),
     };
-    let findings = match review {
-        Err(error) => vec![Finding::from(&error)],
-        Ok(review) => room::check(review).with_files(None).findings(),
+    let findings = match config::load(origin, &flags, &endpoints) {
+        Err(error) => vec![error.finding],
+        Ok(loaded) => room::check(loaded).with_files(None).findings(),
     };
     let count = |severity| findings.iter().filter(|found| found.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));

@@ -22,7 +22,7 @@ use crate::{
         args::{Args, Argument, Command, JSON, Kind, flag, value},
         output::{Failure, Paint, Result, Style, complain, harmless, print},
     },
-    config::{Config, Flags, KeyStoreConfig},
+    config::{self, Flags, KeyStoreConfig, Origin},
     crypto::{MasterKey, stored},
     keystore::{self, KeyName, KeyStore, Start, fs::Fs},
     server::lifecycle::open_key_store,
@@ -336,7 +336,7 @@ fn key_store_of(file: &str) -> Result<KeyStoreConfig> {
         cert: Some("-".into()),
         ..Flags::default()
     };
-    let config = Config::from_file(Path::new(file), &flags)?;
+    let config = config::load(Origin::File(Path::new(file)), &flags, &[])?.accept()?;
     match config.key_store {
         KeyStoreConfig::Memory => {
             Err(format!("{file:?} has no key store that outlives a server: set \"keystore\"")
