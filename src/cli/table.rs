@@ -165,7 +165,7 @@ mod tests {
         page
     }
 
-    /// With `UPDATE_DOCS` in the environment, the page is written anew.
+    /// With `KES_WRITE_DOCS` in the environment, the page is written anew.
     #[test]
     fn the_reference_in_the_documentation_is_this_table() {
         const BEGIN: &str = "<!-- commands -->\n";
@@ -173,11 +173,11 @@ mod tests {
         let page = fs::read_to_string(&file).unwrap();
         let (before, rest) = page.split_once(BEGIN).expect("a marker");
         let (found, after) = rest.split_once("<!-- /commands -->").expect("a second marker");
-        if std::env::var_os("UPDATE_DOCS").is_some() {
+        if std::env::var_os("KES_WRITE_DOCS").is_some() {
             let page = format!("{before}{BEGIN}{}<!-- /commands -->{after}", reference());
             fs::write(&file, page).unwrap();
         } else {
-            assert_eq!(reference(), found, "run 'UPDATE_DOCS=1 cargo test --lib reference'");
+            assert_eq!(reference(), found, "run 'KES_WRITE_DOCS=1 cargo test --lib reference'");
         }
     }
 }
