@@ -141,7 +141,7 @@ impl Error {
         reason: impl fmt::Display,
     ) -> Self {
         let mut findings = Findings::default();
-        findings.refuse_text(position, reason);
+        findings.refuse_text(position, reason, "");
         Self { file, finding: findings.found.remove(0) }
     }
 }
@@ -209,9 +209,14 @@ impl Findings {
     }
 
     /// The text of the file, or a part of it, is not what can be read.
-    pub(super) fn refuse_text(&mut self, position: Option<Position>, reason: impl fmt::Display) {
+    pub(super) fn refuse_text(
+        &mut self,
+        position: Option<Position>,
+        reason: impl fmt::Display,
+        advice: &str,
+    ) {
         self.is_whole = false;
-        self.add((Severity::Error, Subject::Text), At::new("", position), reason, "");
+        self.add((Severity::Error, Subject::Text), At::new("", position), reason, advice);
     }
 
     /// Something is allowed, but probably a mistake.
