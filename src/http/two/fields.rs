@@ -1,0 +1,245 @@
+//! The fields of a header block, checked (RFC 9113 8.2 and 8.3), and the request that they make.
+
+use super::hpack::{Broken, Decoder, OVERHEAD};
+use crate::http::{
+    request::{CONTINUE, Framing, Head, Malformed, Method, Refused},
+    target::seeming_path,
+};
+
+/// A header block as it is sent, and its fields as RFC 9113 6.5.2 counts them, in bytes.
+pub(super) const MAX_HEADERS: usize = 64 * 1024;
+
+/// A well-formed header block.
+#[derive(Default)]
+pub(super) struct Fields {
+    method: Option<Method>,
+    path: Option<String>,
+    has_scheme: bool,
+    authority: Option<String>,
+    has_host: bool,
+    /// There are no pseudo-fields, as in trailers.
+    pub(super) is_trailer: bool,
+    /// `Content-Length`.
+    pub(super) length: Option<u64>,
+    expects_continue: bool,
+    expects_more: bool,
+    kept: Vec<Vec<u8>>,
+    size: usize,
+    has_regular: bool,
+}
+
+/// Reads a header block, and keeps the values of the field `kept`. If it is malformed: the path that it
+/// seems to be for.
+///
+/// # Errors
+/// [`Broken`] if it can't be decoded.
+pub(super) fn read(
+    decoder: &mut Decoder,
+    block: &[u8],
+    kept: Option<&str>,
+) -> Result<Result<Fields, String>, Broken> {
+    let mut fields = Fields { is_trailer: true, ..Fields::default() };
+    let mut is_well_formed = true;
+    decoder.decode(block, |name, value| {
+        is_well_formed = is_well_formed && fields.add(name, value, kept).is_some();
+        if !is_well_formed && name == b":path" && fields.path.is_none() {
+            fields.path = Some(seeming_path(value));
+        }
+    })?;
+    Ok(fields.unless(!is_well_formed))
+}
+
+impl Fields {
+    /// The fields, or the path that they seem to be for if the block `is_wrong`.
+    pub(super) fn unless(self, is_wrong: bool) -> Result<Self, String> {
+        match is_wrong {
+            false => Ok(self),
+            true => Err(self.seeming_path()),
+        }
+    }
+
+    fn seeming_path(&self) -> String {
+        seeming_path(self.path.as_deref().unwrap_or_default().as_bytes())
+    }
+
+    /// Adds a field. `None` if that makes the block malformed.
+    fn add(&mut self, name: &[u8], value: &[u8], kept: Option<&str>) -> Option<()> {
+        self.size += name.len() + value.len() + OVERHEAD;
+        if self.size > MAX_HEADERS {
+            // The request is refused, whatever else it says.
+            return Some(());
+        }
+        let is_text = |byte: &u8| !matches!(byte, 0 | b'\r' | b'\n');
+        let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+        if !value.iter().all(is_text) || blank(value.first()) || blank(value.last()) {
+            return None;
+        }
+        if let [b':', pseudo @ ..] = name {
+            self.is_trailer = false;
+            if self.has_regular {
+                return None;
+            }
+            return self.add_pseudo(pseudo, value);
+        }
+        self.has_regular = true;
+        if !is_token(name) || name.iter().any(u8::is_ascii_uppercase) {
+            return None;
+        }
+        if kept.is_some_and(|kept| kept.as_bytes().eq_ignore_ascii_case(name)) {
+            self.kept.push(value.to_vec());
+        }
+        match name {
+            // RFC 9113 8.2.2: fields of the connection are malformed.
+            b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding"
+            | b"upgrade" => None,
+            b"te" if !value.eq_ignore_ascii_case(b"trailers") => None,
+            b"content-length" => {
+                let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+                let length = std::str::from_utf8(value).ok().filter(|_| is_number)?;
+                let length = length.parse().ok()?;
+                let is_same = self.length.is_none_or(|known| known == length);
+                self.length = Some(length);
+                is_same.then_some(())
+            }
+            b"expect" => {
+                self.expects_continue = true;
+                self.expects_more |= !value.eq_ignore_ascii_case(CONTINUE);
+                Some(())
+            }
+            // A proxy in front of the server may have routed by the other one (RFC 9113 8.3.1).
+            b"host" => {
+                let is_new = !std::mem::replace(&mut self.has_host, true);
+                let authority = self.authority.as_deref().map(str::as_bytes);
+                let is_same = authority.is_none_or(|known| known.eq_ignore_ascii_case(value));
+                (is_new && is_same).then_some(())
+            }
+            _ => Some(()),
+        }
+    }
+
+    fn add_pseudo(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
+        let text = std::str::from_utf8(value).ok()?;
+        let is_new = match name {
+            b"method" => self.method.replace(Method::parse(text)).is_none() && is_token(value),
+            b"path" => self.path.replace(text.to_owned()).is_none(),
+            b"scheme" => !std::mem::replace(&mut self.has_scheme, true),
+            b"authority" => self.authority.replace(text.to_owned()).is_none(),
+            _ => false,
+        };
+        is_new.then_some(())
+    }
+
+    /// The head of a request, or the reason to refuse it, and the length of its body if that was announced.
+    ///
+    /// # Errors
+    /// The path that it seems to be for, if it is malformed.
+    pub(super) fn request(
+        mut self,
+        is_complete: bool,
+    ) -> Result<(Result<Head, Refused>, Option<u64>), String> {
+        let is_empty = self.length.is_none_or(|length| length == 0);
+        if is_complete && !is_empty {
+            return Err(self.seeming_path());
+        }
+        if self.size > MAX_HEADERS {
+            return Ok((Err((Malformed::TOO_LONG, self.seeming_path())), None));
+        }
+        // RFC 9113 8.3.1: a path is not in the absolute form of HTTP/1.1, which proxies may not expect.
+        let is_path = |path: &String| path.starts_with('/') || path == "*";
+        let (Some(method), true) = (self.method, self.has_scheme) else {
+            return Err(self.seeming_path());
+        };
+        let Some(path) = self.path.take_if(|path| is_path(path)) else {
+            return Err(self.seeming_path());
+        };
+        if self.expects_more {
+            return Ok((Err((Malformed::EXPECTATION, seeming_path(path.as_bytes()))), self.length));
+        }
+        let head = Head::new(method, &path).map(|head| Head {
+            framing: match (is_complete, self.length) {
+                (true, _) => Framing::None,
+                (false, Some(length)) => Framing::Length(length),
+                (false, None) => Framing::Chunked,
+            },
+            expects_continue: self.expects_continue && !is_complete,
+            kept: self.kept,
+            ..head
+        });
+        let head = head.map_err(|malformed| (malformed, seeming_path(path.as_bytes())));
+        Ok((head, self.length))
+    }
+}
+
+/// Whether `text` is a token (RFC 9110 5.6.2).
+fn is_token(text: &[u8]) -> bool {
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !text.is_empty() && text.iter().all(is_part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::hpack::put_field, *};
+
+    /// The outcome of a request with this method and these fields.
+    fn fate(method: &str, more: &[(&str, &str)]) -> String {
+        let mut block = Vec::new();
+        let first = [(":method", method), (":scheme", "https"), (":path", "/a")];
+        for (name, value) in first.iter().chain(more) {
+            put_field(&mut block, name, value.as_bytes());
+        }
+        let fields = read(&mut Decoder::default(), &block, None).unwrap();
+        match fields.and_then(|fields| fields.request(true)) {
+            Ok((Ok(head), _)) => format!("{:?} {}", head.method, head.path),
+            Ok((Err((refusal, _)), _)) => refusal.status.to_string(),
+            Err(_) => "malformed".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_method_is_a_token() {
+        for method in ["GET", "get", "PURGE", "M-SEARCH", "!#$%&'*+-.^_`|~09az"] {
+            assert!(fate(method, &[]).ends_with("/a"), "{method:?}");
+        }
+        for method in ["", "GE T", "GET ", "GET/", "G\u{e9}T", "GET\x7f", "(GET)"] {
+            assert_eq!("malformed", fate(method, &[]), "{method:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_names_the_same_authority() {
+        let authority = |value| (":authority", value);
+        for fields in [
+            vec![authority("kes:7373")],
+            vec![authority("kes:7373"), ("host", "kes:7373")],
+            vec![authority("Kes:7373"), ("a", "b"), ("host", "kES:7373")],
+            vec![("host", "kes:7373")],
+        ] {
+            assert_eq!("Get /a", fate("GET", &fields), "{fields:?}");
+        }
+        for fields in [
+            vec![authority("kes"), ("host", "other")],
+            vec![authority("kes"), ("host", "kes:7373")],
+            vec![authority("kes"), ("host", "")],
+            vec![authority(""), ("host", "kes")],
+            vec![authority("kes"), ("host", "kes"), ("host", "kes")],
+            vec![("host", "kes"), ("host", "kes")],
+        ] {
+            assert_eq!("malformed", fate("GET", &fields), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn there_is_one_expectation_only() {
+        let expect = |value| ("expect", value);
+        let go_ahead = expect("100-Continue");
+        assert_eq!("Get /a", fate("GET", &[go_ahead]));
+        for fields in [
+            vec![expect("a-miracle")],
+            vec![expect("")],
+            vec![go_ahead, expect("a-miracle")],
+            vec![expect("a-miracle"), go_ahead],
+        ] {
+            assert_eq!("417", fate("GET", &fields), "{fields:?}");
+        }
+    }
+}
