@@ -17,8 +17,11 @@ use super::{
 };
 use crate::{
     config::{Finding, Flags, Review, Severity, parse_address},
-    tls::words::{self, Asker},
-    web::agent,
+    tls::words::Hints,
+    web::{
+        agent::{self, Agent, Call, Options},
+        errors,
+    },
 };
 
 /// The server has to answer within this time.
@@ -113,24 +116,19 @@ fn configured(file: &Path) -> Result<SocketAddr, String> {
 
 /// Status and text of the answer.
 fn ask(url: &str) -> Result<(u16, String), String> {
-    let config = ureq::Agent::config_builder()
-        .timeout_global(Some(TIMEOUT))
-        .http_status_as_error(false)
-        .proxy(None)
-        .max_redirects(0)
-        .build();
-    let asker = Asker {
-        trust: "",
-        endpoint: "the address of the probe",
-        certificate: "",
-        or_skip: "",
+    let hints =
+        Hints { trust: "", endpoint: "the address of the probe", certificate: "", or_skip: "" };
+    let agent = Agent::new(Options {
+        tls: None,
+        proxy: None,
         connect_timeout: TIMEOUT,
-    };
-    let why = |e| words::of_server(&e, &asker);
-    let mut answer = agent::plain(config).get(url).call().map_err(why)?;
-    let text = answer.body_mut().with_config().limit(MAX_ANSWER);
-    let text = text.read_to_string().map_err(why)?;
-    Ok((answer.status().as_u16(), text))
+        response_timeout: None,
+    });
+    let why = |e| errors::reason(&e, &hints, TIMEOUT);
+    let call = Call { method: "GET", url, headers: &[], body: None, timeout: Some(TIMEOUT) };
+    let mut answer = agent.send(call).map_err(why)?;
+    let text = agent::read(&mut answer, MAX_ANSWER).map_err(why)?;
+    Ok((answer.status().as_u16(), String::from_utf8_lossy(&text).into_owned()))
 }
 
 /// Whether what was sent to `address` in plain is answered with a TLS alert.
