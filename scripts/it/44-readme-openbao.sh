@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The commands of the page on Vault and OpenBao, word for word, against a real OpenBao: only
-# the port and the certificates, which an earlier page makes, are filled in.
+# The commands of the page on Vault and OpenBao, word for word, against a real OpenBao: the test fills in
+# only the port, and the certificates of the five minutes.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
 need curl
