@@ -16,7 +16,7 @@ use super::{
     print,
 };
 use crate::{
-    config::{Finding, Flags, Review, Severity, parse_address},
+    config::{self, Finding, Flags, Origin, Severity, parse_address},
     tls::words::Hints,
     web::{
         agent::{self, Agent, Call, Options},
@@ -96,15 +96,16 @@ fn address(args: &Args) -> Result<SocketAddr, String> {
 
 /// The address in a file that may have become wrong elsewhere since the server read it.
 fn configured(file: &Path) -> Result<SocketAddr, String> {
-    let review = Review::of_file(file, &Flags::default(), &[]).map_err(|e| e.to_string())?;
-    if let Some(address) = review.config().probe {
+    let loaded =
+        config::load(Origin::File(file), &Flags::default(), &[]).map_err(|e| e.to_string())?;
+    if let Some(address) = loaded.config().probe {
         return Ok(address);
     }
     let is_why = |found: &&Finding| {
         found.severity == Severity::Error
             && (found.field.is_empty() || found.field.starts_with("probe"))
     };
-    let why = match review.findings().iter().find(is_why) {
+    let why = match loaded.findings().iter().find(is_why) {
         Some(found) => {
             let line = found.position.map_or(0, |at| at.line);
             format!(": line {line}: {}", found.message)

@@ -15,6 +15,8 @@ const MOST_CPU_US: f64 = 16.0;
 const MOST_HTTP2_CPU_US: f64 = 20.0;
 const MOST_TIMES_KEEP_ALIVE: f64 = 1.5;
 const MOST_HANDSHAKES: f64 = 0.01;
+/// Bytes of memory for an idle connection.
+const MOST_IDLE: [(&str, u64); 2] = [("HTTP/1.1", 10_000), ("HTTP/2", 12_000)];
 /// A resumed handshake may cost this share of a full one.
 const MOST_RESUMED: f64 = 0.8;
 
@@ -24,7 +26,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?;
     let rows = rows(&lines);
     let ratios = ratios(&lines);
-    let checks = checks(&lines);
+    let mut checks = checks(&lines);
+    if let Some(most) = args.find("most") {
+        checks.extend(compared(&ratios, most.parse()?));
+    }
     let footprint = footprint(&lines);
     if !rows.is_empty() {
         print!("{}", table(&rows));
@@ -58,9 +63,10 @@ fn same(names: &[&str], a: &Value, b: &Value) -> bool {
     names.iter().all(|name| a[*name] == b[*name])
 }
 
-/// The runs that were requests, not connections held.
+/// The runs that measured requests. Slow connections have requests beside them; idle ones too, but
+/// there is only one such run.
 fn loads(lines: &[Value]) -> impl Iterator<Item = &Value> {
-    lines.iter().filter(|line| line["kind"] == "load" && line["op"] != "idle" && line["op"] != "slow")
+    lines.iter().filter(|line| line["kind"] == "load" && line["op"] != "idle")
 }
 
 /// The first run of each setting, with all of its kind.
@@ -79,12 +85,14 @@ fn groups<'a>(runs: &[&'a Value]) -> Vec<(&'a Value, Vec<&'a Value>)> {
 }
 
 /// The figures of which a row has the median.
-const MEDIANS: [&str; 8] = [
+const MEDIANS: [&str; 10] = [
     "req_s",
     "p50_us",
     "p99_us",
     "p999_us",
     "cpu_us",
+    "kernel_us",
+    "user_us",
     "handshakes_per_request",
     "resumed",
     "cache_misses_per_request",
@@ -144,6 +152,8 @@ const COLUMNS: &[(&str, usize, &str, usize)] = &[
     ("p99 us", 8, "p99_us", 0),
     ("p99.9 us", 8, "p999_us", 0),
     ("CPU us", 7, "cpu_us", 1),
+    ("kernel", 7, "kernel_us", 1),
+    ("user", 7, "user_us", 1),
     ("min", 7, "cpu_us_min", 1),
     ("max", 7, "cpu_us_max", 1),
     ("x floor", 7, "times_floor", 2),
@@ -188,8 +198,14 @@ fn table(rows: &[Value]) -> String {
 }
 
 /// What two servers are compared by.
-const COMPARED: [(&str, &str); 4] =
-    [("CPU", "cpu_us"), ("req/s", "req_s"), ("p50", "p50_us"), ("p99", "p99_us")];
+const COMPARED: [(&str, &str); 6] = [
+    ("CPU", "cpu_us"),
+    ("kernel", "kernel_us"),
+    ("user", "user_us"),
+    ("req/s", "req_s"),
+    ("p50", "p50_us"),
+    ("p99", "p99_us"),
+];
 
 /// For each setting that both servers ran: the ratios of the pairs that ran one after the other.
 fn ratios(lines: &[Value]) -> Vec<Value> {
@@ -214,7 +230,24 @@ fn ratios(lines: &[Value]) -> Vec<Value> {
             ratios.push(row);
         }
     }
+    let clients: Vec<Value> = ratios.iter().map(|row| row["client"].clone()).collect();
+    ratios.sort_by_key(|row| clients.iter().position(|client| *client == row["client"]));
     ratios
+}
+
+/// Whether data keys over connections that stay cost at most this share of the other's CPU, at each
+/// number of connections but one.
+fn compared(ratios: &[Value], most: f64) -> Vec<Value> {
+    let kept = ratios
+        .iter()
+        .filter(|row| row["client"] == "keep-alive" && row["op"] == "generate" && row["connections"] != 1);
+    let check = |row: &Value| {
+        let ratio = row["cpu_us"][1].as_f64().unwrap_or(f64::NAN);
+        let count = &row["connections"];
+        let text = format!("generate at {count} connections: {ratio:.2} of the other's CPU (at most {most})");
+        json!({ "holds": ratio <= most, "text": text })
+    };
+    kept.map(check).collect()
 }
 
 fn ratio_table(ratios: &[Value]) -> String {
@@ -282,7 +315,7 @@ fn checks(lines: &[Value]) -> Vec<Value> {
             ),
         );
     }
-    let http2 = ours(&runs, |client| client.contains("HTTP/2"), "generate", Some(64));
+    let http2 = ours(&runs, |client| client == "go HTTP/2.0", "generate", Some(64));
     if !http2.is_empty() {
         let kept = ours(&runs, is_kept, "generate", Some(64));
         let times = times(&http2, |run| beside(&kept, run)).unwrap_or(f64::NAN);
@@ -302,6 +335,17 @@ fn checks(lines: &[Value]) -> Vec<Value> {
             share <= MOST_RESUMED,
             format!("resumed handshake: {share:.2} of a full one's CPU (at most {MOST_RESUMED})"),
         );
+    }
+    for (client, most) in MOST_IDLE {
+        let idle = lines.iter().find(|line| {
+            line["op"] == "idle"
+                && line["label"] == "kes"
+                && line["client"] == client
+                && line["unavailable"].is_null()
+        });
+        if let Some(bytes) = idle.and_then(|line| line["bytes_per_connection"].as_u64()) {
+            check(bytes <= most, format!("idle connection of {client}: {bytes} bytes (at most {most})"));
+        }
     }
     if !runs.is_empty() {
         let mine = runs.iter().filter(|run| run["label"] != "other");
@@ -350,7 +394,7 @@ fn holds(lines: &[Value]) {
             println!("  refused {}, broken at the end {}", run["refused"], run["broken"]);
             resident(run);
             println!("  threads {} -> {}", run["threads"][0], run["threads"][1]);
-        } else if run["op"] == "slow" {
+        } else if run["op"] == "slow" && run["round"] == 1 {
             println!("\n{label}, {count} connections that send a byte a second");
             println!("  others meanwhile: {active}");
             for half in ["hello", "head"] {

@@ -1,8 +1,8 @@
-//! The files that the settings name: what the server needs of them is read here, and what looks wrong
-//! about them is said. Nothing is changed, and nothing is asked over the network.
+//! The files that the settings name: reads what the server needs of them, and finds what looks wrong.
+//! Changes nothing, and asks nothing over the network.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,9 +13,9 @@ use rustls::{ServerConfig, sign::CertifiedKey};
 use rustls_pki_types::UnixTime;
 
 use super::{
-    Auth, Config, Error, Finding, Flags, KeyStoreConfig, Place, Position, Severity,
-    check::Warnings,
-    load::{Loaded, overridden},
+    findings::{Findings, Severity, Subject},
+    source::Source,
+    types::{Auth, Config, KeyStoreConfig},
 };
 use crate::{
     identity::{self, End},
@@ -28,7 +28,7 @@ use crate::{
 const SOON: Duration = Duration::from_secs(30 * DAY);
 const DAY: u64 = 24 * 60 * 60;
 
-/// How errors about the way to a key store begin (`config.md` 2).
+/// How errors about the way to a key store begin, as in KES.
 const TO_VAULT: &str = "failed to connect to Vault: ";
 const TO_KEY_SECURE: &str = "failed to connect to Gemalto KeySecure: ";
 
@@ -43,75 +43,41 @@ pub struct Material {
     pub tls: Arc<ServerConfig>,
 }
 
-/// What a look at the files gave.
-pub(super) struct Looked {
-    /// Unless there is an error about it.
-    pub(super) material: Option<Material>,
-    pub(super) errors: Vec<Error>,
-}
-
-/// Looks at all files that the settings name. `path` is the configuration file; `in_use` the
-/// certificate that the server has, if it is running: that one may stay although it has expired.
+/// Looks at all files that `config` names. `in_use` is the certificate that the server has, if it is
+/// running: that one may stay although it has expired. There is no material if there is an error
+/// about it.
 pub(super) fn look(
-    loaded: &Loaded,
-    path: Option<&Path>,
-    flags: &Flags,
+    source: &Source,
+    config: &Config,
     in_use: Option<&CertifiedKey>,
-    warnings: &mut Warnings,
-) -> Looked {
-    let mut look = Look {
-        loaded,
-        path,
-        unread: overridden(flags).collect(),
-        now: UnixTime::now(),
-        warnings,
-        errors: Vec::new(),
-    };
+    findings: &mut Findings,
+) -> Option<Material> {
+    let mut look = Look { source, config, now: UnixTime::now(), findings };
     let material = look.at_certificate(in_use);
     look.at_key_store();
-    Looked { material: material.filter(|_| look.errors.is_empty()), errors: look.errors }
+    material
 }
 
 struct Look<'a> {
-    loaded: &'a Loaded,
-    path: Option<&'a Path>,
-    /// The fields that flags win over.
-    unread: Vec<&'static str>,
+    source: &'a Source,
+    config: &'a Config,
     now: UnixTime,
-    warnings: &'a mut Warnings,
-    errors: Vec<Error>,
+    findings: &'a mut Findings,
 }
 
 impl Look<'_> {
-    /// Where the setting is that a field of the file stands for.
-    fn position(&self, field: &str) -> Option<Position> {
-        let is_read = !self.unread.contains(&field);
-        is_read.then(|| self.loaded.position(field)).flatten()
+    fn warn(&mut self, field: &str, message: impl fmt::Display, advice: &str) {
+        self.findings.warn(self.source.at(field), message, advice);
     }
 
-    fn warn(&mut self, field: &str, message: impl Into<String>, advice: &str) {
-        let position = self.position(field);
-        self.warnings.add(|| Finding {
-            severity: Severity::Warning,
-            position,
-            field: field.to_owned(),
-            message: message.into(),
-            advice: advice.to_owned(),
-        });
-    }
-
-    fn refuse(&mut self, field: &str, reason: impl ToString, advice: &'static str) {
-        let place = Place::Field {
-            file: self.path.unwrap_or(Path::new("")).into(),
-            position: self.position(field),
-            field: field.to_owned(),
-        };
-        self.errors.push(Error::Unusable { place, reason: reason.to_string(), advice });
+    fn refuse(&mut self, field: &str, reason: impl fmt::Display, advice: &str) {
+        let kind = (Severity::Error, Subject::Outside);
+        self.findings.add(kind, self.source.at(field), reason, advice);
     }
 
     /// Reads the certificate, its key and the trusted authorities.
     fn at_certificate(&mut self, in_use: Option<&CertifiedKey>) -> Option<Material> {
-        let Config { auth, tls_key, tls_cert, tls_groups, .. } = &self.loaded.config;
+        let Config { auth, tls_key, tls_cert, tls_groups, .. } = self.config;
         let trust = match auth {
             Auth::On => ClientTrust::system(),
             Auth::Off => Ok(ClientTrust::any()),
@@ -125,7 +91,7 @@ impl Look<'_> {
         if let Err(e) = tls::check_expiry(&certificate, tls_cert, self.now) {
             // The certificate that is in use can only be kept; other settings must not wait for it.
             match in_use.is_some_and(|in_use| in_use.cert == certificate.cert) {
-                true => self.warn("tls.cert", e.to_string(), ""),
+                true => self.warn("tls.cert", e, ""),
                 false => self.refuse("tls.cert", e, ""),
             }
             self.at_validity("tls.cert", &certificate, 1);
@@ -219,29 +185,28 @@ impl Look<'_> {
     }
 
     fn at_key_store(&mut self) {
-        let loaded = self.loaded;
-        let field = |field: &str| format!("{}.{field}", loaded.section);
-        match &loaded.config.key_store {
+        match &self.config.key_store {
             KeyStoreConfig::Memory => {}
-            KeyStoreConfig::Fs { path } => self.at_directory(&field("fs.path"), path),
+            KeyStoreConfig::Fs { path } => self.at_directory("keystore.fs.path", path),
             KeyStoreConfig::Vault(settings) => {
                 let ca = settings.ca.as_deref();
-                self.at_authorities(TO_VAULT, &field("vault.tls.ca"), ca);
+                self.at_authorities(TO_VAULT, "keystore.vault.tls.ca", ca);
                 if let Some(ClientCert { key, cert }) = &settings.client_cert {
-                    let (key_field, cert_field) = (field("vault.tls.key"), field("vault.tls.cert"));
-                    self.at_key(&key_field, key);
-                    let pair = self.pair(TO_VAULT, &cert_field, cert, &key_field, key);
+                    let (key_field, cert_field) =
+                        ("keystore.vault.tls.key", "keystore.vault.tls.cert");
+                    self.at_key(key_field, key);
+                    let pair = self.pair(TO_VAULT, cert_field, cert, key_field, key);
                     if let Some(certified) = pair {
-                        self.at_validity(&cert_field, &certified, 0);
+                        self.at_validity(cert_field, &certified, 0);
                     }
                 }
                 if let vault::Login::Kubernetes { jwt, .. } = &settings.login {
-                    self.at_token(&field("vault.kubernetes.jwt"), jwt);
+                    self.at_token("keystore.vault.kubernetes.jwt", jwt);
                 }
             }
             KeyStoreConfig::KeySecure(settings) => {
-                let field = field("gemalto.keysecure.tls.ca");
-                self.at_authorities(TO_KEY_SECURE, &field, settings.ca.as_deref());
+                let field = "keystore.gemalto.keysecure.tls.ca";
+                self.at_authorities(TO_KEY_SECURE, field, settings.ca.as_deref());
             }
         }
     }
@@ -273,7 +238,7 @@ impl Look<'_> {
         };
         let advice = "name a file with a token: what begins with /, ./ or ../ is a path, anything else a \
                       token unless there is such a file";
-        match self.loaded.config.key_store_start {
+        match self.config.key_store_start {
             Start::Required => self.refuse(field, format!("{TO_VAULT}{reason}"), advice),
             // The server tries again until the file is there.
             Start::Optional => self.warn(field, reason, advice),

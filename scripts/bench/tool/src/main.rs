@@ -1,7 +1,7 @@
 //! Measures the kes server: load over mTLS, footprint, and a bare TLS server as the floor.
 //!
 //! Every subcommand prints JSON, one object a line, so that runs can be collected in a file;
-//! `report` turns such a file into a table. `scripts/bench` strings the subcommands together.
+//! `report` turns such a file into a table. `scripts/bench/run` strings the subcommands together.
 
 mod args;
 mod client;
@@ -20,7 +20,8 @@ use std::process::ExitCode;
 use args::Args;
 
 /// Whatever stops a subcommand; its text goes to stderr.
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type Result<T> = std::result::Result<T, Error>;
 
 /// One subcommand: its name, what it needs, and the function behind it.
 type Command = (&'static str, &'static str, fn(&Args) -> Result<()>);
@@ -47,7 +48,7 @@ const COMMANDS: &[Command] = &[
         streams::run,
     ),
     ("start", "--addr A --client-cert F --client-key F [--settle 1] -- COMMAND...", process::start),
-    ("report", "--results FILE [--json FILE]", report::run),
+    ("report", "--results FILE [--json FILE] [--most RATIO]", report::run),
 ];
 
 fn main() -> ExitCode {

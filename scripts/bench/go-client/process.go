@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,13 +13,21 @@ import (
 // meter reads what the kernel knows of the server's process.
 type meter struct {
 	pid   int
-	began time.Duration
+	began times
 }
 
 // used is what a process took while it was watched.
 type used struct {
 	cpu     time.Duration
+	kernel  float64 // the share of it in the kernel
 	peakKiB int64
+}
+
+// times is what all threads took: nanoseconds, and steps of 10 ms in user mode and in the kernel,
+// which are good for their ratio.
+type times struct {
+	total        time.Duration
+	user, kernel int64
 }
 
 // startMeter begins to watch; a pid of 0 is nobody.
@@ -42,14 +51,19 @@ func (m *meter) stop() (used, error) {
 		return used{}, err
 	}
 	peak, err := memoryKiB(m.pid, "VmHWM")
-	return used{cpu - m.began, peak}, err
+	user, kernel := cpu.user-m.began.user, cpu.kernel-m.began.kernel
+	share := 0.0
+	if user+kernel > 0 {
+		share = float64(kernel) / float64(user+kernel)
+	}
+	return used{cpu.total - m.began.total, share, peak}, err
 }
 
-// cpuTime is that of all threads. /proc/PID/stat counts in steps of 10 ms, which is too coarse.
-func cpuTime(pid int) (total time.Duration, err error) {
+// cpuTime reads the exact time of each thread, and the ratio from /proc/PID/stat.
+func cpuTime(pid int) (total times, err error) {
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil || len(tasks) == 0 {
-		return 0, fmt.Errorf("there is no process %d", pid)
+		return total, fmt.Errorf("there is no process %d", pid)
 	}
 	for _, task := range tasks {
 		text, err := os.ReadFile(task)
@@ -58,11 +72,21 @@ func cpuTime(pid int) (total time.Duration, err error) {
 		}
 		nanoseconds, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
 		if err != nil {
-			return 0, fmt.Errorf("%s: %w", task, err)
+			return total, fmt.Errorf("%s: %w", task, err)
 		}
-		total += time.Duration(nanoseconds)
+		total.total += time.Duration(nanoseconds)
 	}
-	return total, nil
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return total, err
+	}
+	// The name of the program, which comes first, may have spaces.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if total.user, err = strconv.ParseInt(fields[11], 10, 64); err != nil {
+		return total, err
+	}
+	total.kernel, err = strconv.ParseInt(fields[12], 10, 64)
+	return total, err
 }
 
 // memoryKiB is VmHWM, the most it had, or VmRSS, what it has.

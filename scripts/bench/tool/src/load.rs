@@ -35,6 +35,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     figures["client"] = json!(match (op, args.find("proto")) {
         ("idle", Some("h2")) => "HTTP/2",
         ("idle", _) => "HTTP/1.1",
+        ("slow", _) => "8, slow ones too",
         (op, _) if op.starts_with("handshake") => "new",
         _ => "keep-alive",
     });
@@ -88,7 +89,8 @@ pub(crate) struct Figures {
     resumed: u64,
     reconnect: bool,
     seconds: f64,
-    cpu_ns: Option<u64>,
+    /// Nanoseconds of the server: all of them, and those in the kernel.
+    cpu_ns: Option<(u64, u64)>,
     peak_kib: Option<u64>,
 }
 
@@ -127,11 +129,11 @@ impl Plan {
 
             std::thread::sleep(self.warmup);
             pid.inspect(|pid| process::forget_peak(*pid));
-            let before = pid.map(process::cpu_ns).transpose();
+            let before = pid.map(process::cpu).transpose();
             let began = Instant::now();
             phase.store(MEASURE, Ordering::Relaxed);
             std::thread::sleep(self.window);
-            let after = pid.map(process::cpu_ns).transpose();
+            let after = pid.map(process::cpu).transpose();
             let seconds = began.elapsed().as_secs_f64();
             phase.store(STOP, Ordering::Relaxed);
 
@@ -144,7 +146,7 @@ impl Plan {
             }
             total.latencies.sort_unstable();
             total.peak_kib = pid.map(process::peak_kib).transpose()?;
-            total.cpu_ns = before?.zip(after?).map(|(before, after)| after.saturating_sub(before));
+            total.cpu_ns = before?.zip(after?).map(|(before, after)| after.since(before));
             Ok(total)
         })
     }
@@ -241,7 +243,7 @@ impl Slot {
 }
 
 impl Figures {
-    /// The members of a result line. Latencies in microseconds; `cpu_us` is per request.
+    /// The members of a result line. Latencies in microseconds; CPU is per request.
     pub(crate) fn json(&self) -> Value {
         let requests = self.latencies.len();
         let mut value = json!({
@@ -252,8 +254,11 @@ impl Figures {
             "p999_us": self.quantile(0.999),
             "errors": self.errors,
         });
-        if let Some(cpu_ns) = self.cpu_ns {
-            value["cpu_us"] = json!(cpu_ns as f64 / 1e3 / requests.max(1) as f64);
+        if let Some((all, kernel)) = self.cpu_ns {
+            let each = |ns: u64| json!(ns as f64 / 1e3 / requests.max(1) as f64);
+            value["cpu_us"] = each(all);
+            value["kernel_us"] = each(kernel);
+            value["user_us"] = each(all - kernel);
         }
         if let Some(peak) = self.peak_kib {
             value["peak_kib"] = json!(peak);

@@ -82,13 +82,13 @@ impl Held for Http1 {
 }
 
 /// Opens `--connections` connections that send a byte a second, half of them inside the
-/// ClientHello and half inside a request's head, for `--seconds` while `--active` others work.
+/// ClientHello and half inside a request's head, for `--seconds` while `--active` others ask for data keys.
 /// Says after how many seconds the server closed them.
 pub(crate) fn slow(args: &Args) -> Result<Value> {
     let addr = args.text("addr")?.parse()?;
     let count: usize = args.number("connections", 200)?;
     let config = tls::Client::new(args)?.config(false);
-    let plan = Plan::new(args, "version", args.number("active", 8)?)?;
+    let plan = Plan::new(args, "generate", args.number("active", 8)?)?;
     let pid = pid(args)?;
 
     let hellos = (0..count / 2).map(|_| Slow::in_hello(addr, &config)).collect::<Result<Vec<_>>>()?;

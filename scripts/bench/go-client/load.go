@@ -26,7 +26,9 @@ type plan struct {
 	pid            int
 	label          string
 	round          int
-	client         *http.Client
+	client         *http.Client      // for what is prepared, and asked at the end
+	each           bool              // each caller has a transport of its own, and so one connection
+	clients        []*http.Client    // those of the callers
 	sealed         map[string][]byte // bodies for decrypt, by key
 }
 
@@ -52,6 +54,8 @@ type figures struct {
 	PerRequest  float64  `json:"handshakes_per_request"`
 	Resumed     *float64 `json:"resumed,omitempty"` // the share of the handshakes
 	CPU         *float64 `json:"cpu_us,omitempty"`
+	Kernel      *float64 `json:"kernel_us,omitempty"`
+	User        *float64 `json:"user_us,omitempty"`
 	Peak        *int64   `json:"peak_kib,omitempty"`
 	Misses      *float64 `json:"cache_misses_per_request,omitempty"`
 }
@@ -64,6 +68,7 @@ func runLoad(args []string) error {
 	p.server.protoFlags(set)
 	set.StringVar(&p.op, "op", "generate", "`operation`: generate, decrypt, mixed (1 generate, 4 decrypt) or version")
 	set.IntVar(&p.callers, "callers", 8, "`number` of concurrent callers, who share one transport")
+	set.BoolVar(&p.each, "each", false, "a transport for each caller, so that each keeps one connection")
 	set.StringVar(&p.key, "name", "bench", "`name` of the key, which is made if it is missing")
 	set.IntVar(&p.keys, "keys", 1, "`number` of keys NAME-0, NAME-1, ... to use in turn; 1 is the key NAME alone")
 	set.Float64Var(&seconds, "seconds", 2, "length of the measured window")
@@ -94,9 +99,17 @@ func (p *plan) name(turn int64) string {
 	return fmt.Sprintf("%s-%d", p.key, turn%int64(p.keys))
 }
 
+// kind is the name of the client in the output.
+func (p *plan) kind() string {
+	if p.each {
+		return "go kept " + protoNames[p.server.proto]
+	}
+	return "go " + protoNames[p.server.proto]
+}
+
 func (p *plan) run() (figures, error) {
 	result := figures{
-		Kind: "load", Client: "go " + protoNames[p.server.proto],
+		Kind: "load", Client: p.kind(),
 		Label: p.label, Round: p.round, Op: p.op, Connections: p.callers, Keys: p.keys,
 	}
 	config, err := p.server.tlsConfig()
@@ -122,14 +135,21 @@ func (p *plan) run() (figures, error) {
 	}
 	missesBefore := p.cacheMisses()
 	prepared.CloseIdleConnections()
-	if p.client, err = p.server.newClient(config); err != nil {
-		return result, err
+	for caller := 0; caller < p.callers; caller++ {
+		if caller > 0 && !p.each {
+			p.clients = append(p.clients, p.clients[0])
+			continue
+		}
+		client, err := p.server.newClient(config.Clone())
+		if err != nil {
+			return result, err
+		}
+		p.clients = append(p.clients, client)
 	}
 	sent, err := p.measure(&result)
 	if err != nil {
 		return result, err
 	}
-	p.client = prepared
 	if misses := p.cacheMisses(); misses != nil && missesBefore != nil && sent > 0 {
 		share := (*misses - *missesBefore) / float64(sent)
 		result.Misses = &share
@@ -175,7 +195,7 @@ func (p *plan) prepare() error {
 
 func (p *plan) prepareKey(name string) ([]byte, error) {
 	ctx := context.Background()
-	if status, text, err := p.post(ctx, "create/"+name, nil); err != nil {
+	if status, text, err := p.post(ctx, p.client, "create/"+name, nil); err != nil {
 		return nil, err
 	} else if status != http.StatusOK && !strings.Contains(string(text), "key does already exist") {
 		return nil, fmt.Errorf("create %s: %d %s", name, status, text)
@@ -183,7 +203,7 @@ func (p *plan) prepareKey(name string) ([]byte, error) {
 	if p.op == "generate" {
 		return nil, nil
 	}
-	status, text, err := p.post(ctx, "generate/"+name, []byte("{}"))
+	status, text, err := p.post(ctx, p.client, "generate/"+name, []byte("{}"))
 	if err != nil {
 		return nil, err
 	}
@@ -197,11 +217,11 @@ func (p *plan) prepareKey(name string) ([]byte, error) {
 }
 
 // post sends a request for a key and reads the whole answer.
-func (p *plan) post(ctx context.Context, path string, body []byte) (int, []byte, error) {
-	return p.send(ctx, http.MethodPost, "/v1/key/"+path, body)
+func (p *plan) post(ctx context.Context, client *http.Client, path string, body []byte) (int, []byte, error) {
+	return p.send(ctx, client, http.MethodPost, "/v1/key/"+path, body)
 }
 
-func (p *plan) send(ctx context.Context, method, path string, body []byte) (int, []byte, error) {
+func (p *plan) send(ctx context.Context, client *http.Client, method, path string, body []byte) (int, []byte, error) {
 	var reader io.Reader
 	if body != nil {
 		reader = bytes.NewReader(body)
@@ -213,7 +233,7 @@ func (p *plan) send(ctx context.Context, method, path string, body []byte) (int,
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	response, err := p.client.Do(request)
+	response, err := client.Do(request)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -223,7 +243,7 @@ func (p *plan) send(ctx context.Context, method, path string, body []byte) (int,
 }
 
 // one is the request of this turn.
-func (p *plan) one(ctx context.Context, turn int64) error {
+func (p *plan) one(ctx context.Context, client *http.Client, turn int64) error {
 	op := p.op
 	if op == "mixed" {
 		op = "decrypt"
@@ -236,12 +256,12 @@ func (p *plan) one(ctx context.Context, turn int64) error {
 	var err error
 	switch op {
 	case "version":
-		status, text, err = p.send(ctx, http.MethodGet, "/version", nil)
+		status, text, err = p.send(ctx, client, http.MethodGet, "/version", nil)
 	case "generate":
-		status, text, err = p.post(ctx, "generate/"+p.name(turn), []byte("{}"))
+		status, text, err = p.post(ctx, client, "generate/"+p.name(turn), []byte("{}"))
 	case "decrypt":
 		name := p.name(turn)
-		status, text, err = p.post(ctx, "decrypt/"+name, p.sealed[name])
+		status, text, err = p.post(ctx, client, "decrypt/"+name, p.sealed[name])
 	default:
 		return fmt.Errorf("-op: unknown operation %q", op)
 	}
@@ -256,7 +276,7 @@ func (p *plan) one(ctx context.Context, turn int64) error {
 
 // cacheMisses is the server's own count, if it has one and lets us see it.
 func (p *plan) cacheMisses() *float64 {
-	_, text, err := p.send(context.Background(), http.MethodGet, "/v1/metrics", nil)
+	_, text, err := p.send(context.Background(), p.client, http.MethodGet, "/v1/metrics", nil)
 	if err != nil {
 		return nil
 	}
@@ -296,7 +316,7 @@ func (p *plan) measure(result *figures) (sent int64, err error) {
 				return
 			}
 			began := time.Now()
-			if err := p.one(ctx, turns.Add(1)-1); err != nil {
+			if err := p.one(ctx, p.clients[caller], turns.Add(1)-1); err != nil {
 				failures.Add(1)
 				firstError.CompareAndSwap(nil, err.Error())
 				time.Sleep(time.Millisecond) // a server that is gone is no reason to spin
@@ -390,7 +410,8 @@ func (f *figures) each() float64 {
 func (f *figures) used(pid int, used used) {
 	if pid != 0 {
 		cpu := float64(used.cpu.Nanoseconds()) / 1e3 / f.each()
-		f.CPU, f.Peak = &cpu, &used.peakKiB
+		kernel, user := cpu*used.kernel, cpu*(1-used.kernel)
+		f.CPU, f.Kernel, f.User, f.Peak = &cpu, &kernel, &user, &used.peakKiB
 	}
 }
 

@@ -11,18 +11,41 @@ use crate::args::Args;
 use crate::client::Connection;
 use crate::{Result, http, tls};
 
-/// CPU time of all threads, in nanoseconds. `/proc/PID/stat` counts in steps of 10 ms, which is
-/// too coarse for a run of a second.
-pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
-    let mut total = 0;
+/// CPU time of all threads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cpu {
+    /// In nanoseconds, exactly.
+    ns: u64,
+    /// In steps of 10 ms, in user mode and in the kernel: only good for their ratio.
+    user: u64,
+    kernel: u64,
+}
+
+/// The CPU time of a process so far.
+pub(crate) fn cpu(pid: u32) -> Result<Cpu> {
+    let mut ns = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         // A thread may end between the listing and the read.
         let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else {
             continue;
         };
-        total += text.split(' ').next().unwrap_or("0").parse::<u64>()?;
+        ns += text.split(' ').next().unwrap_or("0").parse::<u64>()?;
     }
-    Ok(total)
+    // The name of the program, which comes first, may have spaces.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    let ticks = |at: usize| Ok::<u64, crate::Error>(fields.get(at).ok_or("short /proc/PID/stat")?.parse()?);
+    Ok(Cpu { ns, user: ticks(11)?, kernel: ticks(12)? })
+}
+
+impl Cpu {
+    /// Nanoseconds since `before`: all of them, and those in the kernel.
+    pub(crate) fn since(self, before: Cpu) -> (u64, u64) {
+        let ns = self.ns.saturating_sub(before.ns);
+        let (user, kernel) =
+            (self.user.saturating_sub(before.user), self.kernel.saturating_sub(before.kernel));
+        (ns, (ns as f64 * kernel as f64 / (user + kernel).max(1) as f64) as u64)
+    }
 }
 
 /// Resident memory in KiB.
