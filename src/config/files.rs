@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     identity::{self, End},
-    keystore::{self, ClientCert, Start, vault},
+    keystore::{ClientCert, Start, vault},
     tls::{self, ClientTrust},
 };
 
@@ -211,7 +211,7 @@ impl Look<'_> {
 
     fn at_authorities(&mut self, during: &str, field: &str, path: Option<&Path>) {
         if let Some(path) = path
-            && let Err(e) = keystore::check_authorities(path)
+            && let Err(e) = crate::tls::Anchors::of_files(path)
         {
             let advice = "name a PEM file of certificates, or a directory of such files";
             self.refuse(field, format!("{during}{e}"), advice);
