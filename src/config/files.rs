@@ -14,8 +14,9 @@ use rustls_pki_types::UnixTime;
 
 use super::{
     findings::{Findings, Severity, Subject},
+    settings::Config,
     source::Source,
-    types::{Auth, Config, KeyStoreConfig},
+    types::{Auth, KeyStoreConfig},
 };
 use crate::{
     identity::{self, End},

@@ -34,8 +34,8 @@ use zeroize::Zeroizing;
 pub use fields::reference;
 pub use files::Material;
 pub use findings::{Error, Finding, Position, Severity};
-pub use settings::parse_address;
-pub use types::{Auth, Config, Flags, KeyStoreConfig, Proxy};
+pub use settings::{Config, parse_address};
+pub use types::{Auth, Flags, KeyStoreConfig, Proxy};
 
 use self::{
     expand::Env,

@@ -4,21 +4,58 @@
 use std::{
     collections::HashSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
 };
 
 use super::{
     findings::{At, cut},
     source::Reader,
     tree::Value,
-    types::{Config, DEFAULT_PORT, KeyStoreConfig, Proxy},
+    types::{Auth, DEFAULT_PORT, KeyStoreConfig, Proxy},
 };
 use crate::{
     base::glob::Pattern,
     cache::Expiry,
     keystore::{KeyName, Start},
     log::{self, AuditMode},
+    policy::Policies,
     tls::Group,
 };
+
+/// All settings of the server.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// The identity that may do everything; never empty. Text that is no identity disables root.
+    pub root: String,
+    /// The file with the private key.
+    pub tls_key: PathBuf,
+    /// The file with the certificate chain.
+    pub tls_cert: PathBuf,
+    /// The key exchange groups that clients may choose from; never empty, none of them twice.
+    pub tls_groups: Vec<Group>,
+    /// Whether client certificates are verified.
+    pub auth: Auth,
+    /// The TLS proxies in front of the server.
+    pub proxy: Proxy,
+    /// Who may call what.
+    pub policies: Policies,
+    /// How long keys stay cached; no time is zero.
+    pub cache: Expiry,
+    /// What is logged.
+    pub log: log::Settings,
+    /// Where to listen for probes; not where clients do.
+    pub probe: Option<SocketAddr>,
+    /// Open connections of clients at most, never zero; `None` is as many as there is memory for.
+    pub connections: Option<usize>,
+    /// The keys that are created at start if they don't exist.
+    pub keys: Vec<KeyName>,
+    /// Where keys are stored.
+    pub key_store: KeyStoreConfig,
+    /// Whether the server needs the key store to start.
+    pub key_store_start: Start,
+}
 
 /// What people write where an identity is expected and nobody is meant.
 const NOBODY: [&str; 9] = ["_", "-", "disabled", "disable", "none", "nobody", "no", "off", "false"];
