@@ -37,7 +37,7 @@ pub fn on_wiped_stack<T>(work: impl FnOnce() -> T) -> T {
 }
 
 /// Secret bytes of any length.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
