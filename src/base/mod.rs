@@ -5,5 +5,6 @@ pub mod deadline;
 pub mod duration;
 pub mod glob;
 pub mod name;
+pub mod nearest;
 pub mod panics;
 pub mod secret;
