@@ -1,4 +1,4 @@
-//! What knows nothing of keys or HTTP.
+//! Basics that know nothing of keys or HTTP.
 
 pub mod clock;
 pub mod deadline;

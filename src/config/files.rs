@@ -164,7 +164,7 @@ impl Look<'_> {
                 0 => "the certificate".to_owned(),
                 number => format!("certificate {} of the chain", number + 1),
             };
-            let (Ok(start), Ok(end)) = (identity::not_before(der), identity::not_after(der)) else {
+            let Ok([start, end]) = identity::valid_between(der) else {
                 continue;
             };
             if start > self.now {
@@ -172,10 +172,10 @@ impl Look<'_> {
                 let advice = "look at the clock of this machine, or wait";
                 self.warn(field, message, advice);
             }
-            let third = identity::lifetime(der).unwrap_or_default() / 3;
+            let third = end.as_secs().saturating_sub(start.as_secs()) / 3;
             let message = match end.as_secs().checked_sub(self.now.as_secs()) {
                 None => format!("{which} has expired"),
-                Some(left) if left < SOON.min(third).as_secs() => match left / DAY {
+                Some(left) if left < SOON.as_secs().min(third) => match left / DAY {
                     0 => format!("{which} expires within a day"),
                     1 => format!("{which} expires in 1 day"),
                     days => format!("{which} expires in {days} days"),

@@ -201,8 +201,8 @@ impl Reader<'_> {
                 Ok(duration) if duration.is_zero() => {}
                 Ok(duration) => return Some(duration),
                 Err(error) => {
-                    let advice = match error {
-                        duration::Error::Negative { .. } => "write 0 or more, such as 5m",
+                    let advice = match error.mistake {
+                        duration::Mistake::Negative => "write 0 or more, such as 5m",
                         _ => "write numbers with units, such as 30s, 5m or 1h30m",
                     };
                     let kind = (Severity::Error, Subject::Unreadable);
