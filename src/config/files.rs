@@ -265,7 +265,7 @@ impl Look<'_> {
                 }
             }
             Err(e) => {
-                // The server may run as somebody else, who has the right.
+                // The server may run as another user, who has the right.
                 let message = format!("can't look at {path:?}: {e}");
                 self.warn(field, message, "");
             }

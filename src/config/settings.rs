@@ -39,7 +39,7 @@ pub struct Config {
     pub auth: Auth,
     /// The TLS proxies in front of the server.
     pub proxy: Proxy,
-    /// Who may call what.
+    /// Which identities may call which APIs.
     pub policies: Policies,
     /// How long keys stay cached; no time is zero.
     pub cache: Expiry,
@@ -57,7 +57,7 @@ pub struct Config {
     pub key_store_start: Start,
 }
 
-/// What people write where an identity is expected and nobody is meant.
+/// Words in the place of an identity that mean no one.
 const NOBODY: [&str; 9] = ["_", "-", "disabled", "disable", "none", "nobody", "no", "off", "false"];
 
 /// The header of the templates, which is there whether there are TLS proxies or not.
@@ -119,7 +119,7 @@ impl Reader<'_> {
         root
     }
 
-    /// Warns of what is neither an identity nor a word that stands for nobody.
+    /// Warns of text that is neither an identity nor one of [`NOBODY`].
     pub(super) fn check_identity(&mut self, at: At, identity: &str, or: &str) {
         let is_hex = |c| matches!(c, b'0'..=b'9' | b'a'..=b'f');
         let is_identity = identity.len() == 64 && identity.bytes().all(is_hex);
@@ -277,7 +277,7 @@ pub fn parse_address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
 }
 
-/// Whether nobody can listen on both. Port 0 is another one every time.
+/// Whether two listeners on these addresses would collide. Port 0 is a new port every time.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let is_same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() == b.port() && a.port() != 0 && is_same_ip
