@@ -8,8 +8,8 @@
 #   KES    tests this binary instead of building one
 #   JOBS   how many shell tests run at the same time (two for each core)
 #
-# With CI=true what is missing is installed where that is allowed, and a test that cannot be run
-# fails. Elsewhere it says so and is counted as skipped.
+# With CI=true, missing programs are installed where that is allowed, and a test that cannot be run fails.
+# Elsewhere it says so and is counted as skipped.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 began=$SECONDS failed_steps=()
@@ -26,7 +26,7 @@ run() {
     fi
 }
 
-# provide PROGRAM[:PACKAGE]...: installs what is missing, in CI and as root.
+# provide PROGRAM[:PACKAGE]...: installs missing ones, in CI and as root.
 provide() {
     local program packages=()
     for program; do

@@ -13,7 +13,7 @@ need curl
 creates="${CREATES:-300}" seed="${SEED:-$(($(date +%s) % 32768))}" keys="${KEYS-}"
 readonly CLIENTS=4 BATCH=50
 
-# client NUMBER: creates keys one after the other until told to stop; each line of its log is a
+# client NUMBER: creates keys one after the other until it is stopped; each line of its log is a
 # status and a name. A connection that breaks ends a batch.
 client() {
     local batch=0

@@ -19,7 +19,7 @@ at_exit() {
     if [ -n "$mounted" ]; then umount "$mounted" 2>/dev/null || umount -l "$mounted"; fi
 }
 
-# generator NUMBER: generates data keys until told to stop; each line of its log is a status and a
+# generator NUMBER: generates data keys until it is stopped; each line of its log is a status and a
 # time in seconds.
 generator() {
     trap - EXIT
@@ -52,7 +52,7 @@ end_round() {
     for ((number = 1; number <= CLIENTS; number++)); do
         lines="$(grep -c "generate/c$number\",.*\"code\":200," "$1" || true)"
         got="$(grep -c '^200 ' "generator.$number" || true)"
-        [ "$got" -le "$lines" ] || fail "client $number got $got keys, the log tells of $lines"
+        [ "$got" -le "$lines" ] || fail "client $number got $got keys, the log has $lines"
         keys_answered=$((keys_answered + got))
         refused=$((refused + $(grep -c '^503 ' "generator.$number" || true)))
     done
@@ -91,7 +91,7 @@ stop_reading() {
     pause
 }
 
-# What is in a pipe when its last reader goes is lost, so the pipe is emptied before.
+# The content of a pipe is lost when its last reader goes, so the pipe is emptied before.
 leave() {
     freeze
     sleep 0.1

@@ -295,7 +295,7 @@ func (a answer) send(w http.ResponseWriter, f fault) {
 	}
 }
 
-// remember keeps what a GET of this path is answered before it is written.
+// remember keeps the answer of a GET of this path before the write, for `stale`.
 func (p *proxy) remember(path string, header http.Header) {
 	asked := http.Header{}
 	for name, values := range header {
