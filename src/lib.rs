@@ -2,13 +2,12 @@
 //!
 //! Modules stand in layers and import from lower layers only (`tidy` checks it):
 //! `base`; `crypto`, `identity`, `tls`; `web`; `policy`, `keystore`; `cache`, `http`, `log`, `metrics`;
-//! `config`; `io`, `api`; `request`; `server`, `client`; `cli`.
+//! `config`; `io`, `api`; `request`; `server`; `cli`.
 
 pub mod api;
 pub mod base;
 pub mod cache;
 pub mod cli;
-pub mod client;
 pub mod config;
 pub mod crypto;
 pub mod http;

@@ -1,22 +1,18 @@
 #!/usr/bin/env bash
 # Between kes and OpenBao, writes are swallowed, delayed, doubled and lose their answers, and reads are
-# stale: no create is answered 200 unless the key is there, and what a data key was made with stays. A
+# stale: no create is answered 200 unless the key is there, and no key that made a data key is lost. A
 # key that takes long to create holds up no other.
 #
 #   NAMES   how many keys for each kind of fault; scripts/soak takes more
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
-need python3
+need go
 
 NAMES="${NAMES:-8}"
 scene
 bao_start
 bao_setup
 bao_proxy
-clients() {
-    python3 "$REPO/tests/tools/clients.py" --url "$URL" --ca server.crt --cert root.crt --key-file root.key --clients 4 "$@"
-}
-number() { sed -n "s/.*\"$1\": *\([0-9.]*\).*/\1/p"; }
 
 # create_all PREFIX: NAMES creates, four at a time; statuses go to PREFIX.created.
 create_all() {
@@ -24,7 +20,7 @@ create_all() {
         --request POST --output /dev/null --write-out "%{http_code} $1N\n" "$URL/v1/key/create/$1N" >"$1.created" || true
 }
 
-# all_there PREFIX VERSION: whatever was answered 200 is in OpenBao, and works.
+# all_there PREFIX VERSION: each key answered with 200 is in OpenBao, and works.
 all_there() {
     local status name
     while read -r status name; do
@@ -131,7 +127,7 @@ create() {
 }
 slow_is_written() { [ "$(bao_fault_count delay)" = 1 ]; }
 create slow >first & FIRST=$!
-within 10 slow_is_written || fail 'nobody writes the slow key'
+within 10 slow_is_written || fail 'the slow key is not written'
 RIVALS=()
 for number in $(seq 11); do create slow >"rival.$number" & RIVALS+=($!); done
 all_wait() { api GET /v1/metrics && grep -q '^kes_keystore_queue 12$' body; }

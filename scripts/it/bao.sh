@@ -9,7 +9,7 @@
 #   bao_api METHOD PATH [CURL ARGUMENTS]   sets STATUS and BODY; as root, or with the token BAO_AS
 #   bao_role_id   bao_secret_id   bao_token_ttl SECONDS [MAXIMUM]   bao_revoke_tokens
 #   bao_keystore [V1|V2 [PREFIX]]          the configuration of kes for it
-#   bao_proxy [FLAGS]     fault_proxy.py in front of it; bao_faults JSON; bao_fault_count NAME
+#   bao_proxy [FLAGS]     a proxy (tests/tools/faults.go) in front of it; bao_faults JSON; bao_fault_count NAME
 #   bao_asked METHOD      how many requests for keys the proxy got
 #
 #   BAO            the server's binary; fetched by scripts/openbao if not set
@@ -17,9 +17,9 @@
 #   BAO_CA         certificate of the authority, for BAO_URL and BAO_PROXY_URL
 #   BAO_ROOT       the root token, known after bao_start
 #   BAO_PID        process of the server, empty if there is none
-#   BAO_PROXY_URL  where fault_proxy.py listens, after bao_proxy
+#   BAO_PROXY_URL  where that proxy listens, after bao_proxy
 #
-# What bao_setup makes: KV version 1 at kv/ and version 2 at kv2/, transit at transit/ with the key
+# bao_setup makes KV version 1 at kv/ and version 2 at kv2/, transit at transit/ with the key
 # `kes`, AppRole at approle/ with the role `kes`, and the policy `kes` in BAO_POLICY.
 #
 # The real answers of OpenBao that a client of it must know are in testdata/openbao.
@@ -62,7 +62,7 @@ bao_start() {
         bao_authority
         mkdir bao-data
     fi
-    # Two ports, one of them for a cluster that nobody joins. Somebody may be faster than we are.
+    # Two ports, one of them for a cluster without members. Another process may take a free port first.
     local tries=0
     until bao_launch "$first"; do
         tries=$((tries + 1))
@@ -133,7 +133,7 @@ bao_stop() {
     BAO_PID=
 }
 
-# bao_kill: the end of the process in the middle of whatever it does.
+# bao_kill: ends the process at once.
 bao_kill() {
     kill -9 "$BAO_PID"
     wait "$BAO_PID" 2>/dev/null || true
@@ -173,7 +173,7 @@ member_of_list() { sed -n "s/.*\"$1\":\[\"\([^\"]*\)\".*/\1/p"; }
 
 # ── Setup ──────────────────────────────────────────────────────────────────────────────────────
 
-# What the product needs, and nothing else.
+# The rights that kes needs, and no others.
 BAO_POLICY='
 path "kv/*"           { capabilities = ["create", "read", "delete", "list"] }
 path "kv"             { capabilities = ["list"] }
@@ -198,7 +198,7 @@ bao_setup() {
 }
 bao_kv2_is_ready() { bao_api GET /v1/kv2/config; [ "$STATUS" = 200 ]; }
 
-# bao_policy TEXT: what the role's tokens may do from now on, existing ones included.
+# bao_policy TEXT: sets the rights of the role's tokens, including existing ones.
 bao_policy() {
     local text="${1//\"/\\\"}"
     bao_api PUT /v1/sys/policies/acl/kes --data "{\"policy\":\"${text//$'\n'/\\n}\"}"; is 204
@@ -252,12 +252,12 @@ YAML
 
 # ── Faults ─────────────────────────────────────────────────────────────────────────────────────
 
-# bao_proxy [FLAGS]: starts fault_proxy.py, for the keys alone unless the flags say otherwise.
+# bao_proxy [FLAGS]: starts the proxy, for the keys alone unless the flags say otherwise.
 bao_proxy() {
-    need python3
+    [ -x stand-in ] || build_go tests/tools stand-in
     if [ $# -eq 0 ]; then set -- --prefix /v1/kv/ --prefix /v1/kv2/; fi
-    : >proxy.ports
-    python3 "$REPO/tests/tools/fault_proxy.py" --cert bao.crt --key bao.key --upstream "$BAO_URL" \
+    rm -f proxy.ports
+    ./stand-in faults --cert bao.crt --key bao.key --upstream "$BAO_URL" \
         --upstream-ca "$BAO_CA" --ports proxy.ports "$@" 2>>proxy.log &
     BAO_PROXY_PID=$!
     within 10 test -s proxy.ports || fail "the proxy does not start: $(cat proxy.log)"
@@ -276,12 +276,12 @@ bao_faults() {
 
 # bao_fault_count NAME: how often this fault has happened.
 bao_fault_count() {
-    curl --silent --max-time 10 "$BAO_CONTROL_URL/__faults" | sed -n "s/.*\"injected\": {[^}]*\"$1\": \([0-9]*\).*/\1/p"
+    curl --silent --max-time 10 "$BAO_CONTROL_URL/__faults" | sed -n "s/.*\"injected\":{[^}]*\"$1\":\([0-9]*\).*/\1/p"
 }
 
 # bao_asked METHOD: how many requests with it came in below the prefixes of the proxy.
 bao_asked() {
     local count
-    count="$(curl --silent --max-time 10 "$BAO_CONTROL_URL/__faults" | sed -n "s/.*\"below\": {[^}]*\"$1\": \([0-9]*\).*/\1/p")"
+    count="$(curl --silent --max-time 10 "$BAO_CONTROL_URL/__faults" | sed -n "s/.*\"below\":{[^}]*\"$1\":\([0-9]*\).*/\1/p")"
     echo "${count:-0}"
 }

@@ -1,9 +1,10 @@
 # shellcheck shell=bash
-# What every shell test starts from: a temporary folder, a free port, certificates, a server, and
-# the few words the tests are written in. Knows nothing of any particular test.
+# The start of every shell test: a temporary folder, a free port, certificates, a server, and the few
+# words the tests are written in. Knows nothing of any particular test.
 #
 #   KES       the binary under test; built if not set
 #   CI=true   a test that cannot be run fails instead of being skipped
+#   SLOT      a number that no other test has which runs at the same time
 set -euo pipefail
 
 REPO="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
@@ -11,7 +12,7 @@ KES="${KES:-$("$REPO/scripts/build" | tail -n 1)}"
 WORK="$(mktemp -d "${TMPDIR:-/tmp}/kes-it.XXXXXX")"
 SERVER=            # process id of the running server
 STATUS='' BODY=''  # of the last answer
-CLIENT=root        # who asks: $CLIENT.key and $CLIENT.crt
+CLIENT=root        # the client that asks: $CLIENT.key and $CLIENT.crt
 unset KES_SERVER KES_CLIENT_KEY KES_CLIENT_CERT HTTPS_PROXY https_proxy ALL_PROXY all_proxy
 unset SSL_CERT_FILE SSL_CERT_DIR
 export NO_PROXY='*' no_proxy='*' LC_ALL=C
@@ -29,10 +30,10 @@ trap 'exit 130' INT TERM
 
 # ── Words about the test itself ────────────────────────────────────────────────────────────────
 
-# step TEXT: what is shown next.
+# step TEXT: announces the next step.
 step() { printf '  %s\n' "$*"; }
 
-# fail TEXT: ends the test, with what the server said last.
+# fail TEXT: ends the test, with the server's last lines.
 fail() {
     local frame=1
     while [ "${BASH_SOURCE[frame]}" = "${BASH_SOURCE[0]}" ]; do frame=$((frame + 1)); done
@@ -44,7 +45,7 @@ fail() {
     exit 1
 }
 
-# skip TEXT: the test needs what this machine does not have.
+# skip TEXT: this machine lacks something that the test needs.
 skip() {
     echo "SKIPPED: $*" >&2
     [ "${CI-}" = true ] && exit 1
@@ -103,6 +104,21 @@ base64_line() { base64 | tr -d '\n'; }
 # random_base64 BYTES
 random_base64() { head -c "$1" /dev/urandom | base64_line; }
 
+# build_go FOLDER NAME: a program without modules. Nothing is downloaded, no other version of Go either.
+build_go() {
+    need go
+    (cd "$REPO/$1" && GOPROXY=off GOTOOLCHAIN=local go build -o "$WORK/$2" .) || fail "$1 does not build"
+}
+
+# go_client COMMAND FLAGS: as $CLIENT, after `build_go_client`.
+build_go_client() { build_go scripts/bench/go-client go-client; }
+go_client() {
+    local command="$1"; shift
+    timeout 280 ./go-client "$command" -addr "127.0.0.1:$PORT" -ca server.crt -cert "$CLIENT.crt" -key "$CLIENT.key" "$@"
+}
+# figure NAME: that number of the line of JSON on stdin.
+figure() { sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p"; }
+
 # hex FILE
 hex() { od -An -v -tx1 "$1" | tr -d ' \n'; }
 
@@ -143,10 +159,11 @@ as() {
     export KES_CLIENT_KEY="$WORK/$1.key" KES_CLIENT_CERT="$WORK/$1.crt"
 }
 
+# free_port: of a range that tests which run at the same time do not share.
 free_port() {
     local port
     while :; do
-        port=$((20000 + RANDOM % 12000))
+        port=$((20000 + ${SLOT:-0} % 12 * 1000 + RANDOM % 1000))
         if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then echo "$port"; return; fi
     done
 }
@@ -200,7 +217,7 @@ stop() {
     equal 'exit code after SIGTERM' 0 "$code"
 }
 
-# freeze: stops the server for a while; returns when each thread has done what it was in the middle of.
+# freeze: stops the server for a while; returns when each thread has stopped.
 freeze() {
     kill -STOP "$SERVER"
     within 10 is_frozen || fail 'the server does not stop'
@@ -238,7 +255,7 @@ race() {
         --write-out '%{http_code}\n' "$URL$2?[1-$1]" 2>/dev/null | sort | uniq -c | sed 's/^ *//' | paste -sd , | sed 's/,/, /g'
 }
 
-# is STATUS [BODY]: what the last request was answered.
+# is STATUS [BODY]: the last answer was that.
 is() {
     [ "$STATUS" = "$1" ] || fail "answered $STATUS '$BODY' instead of $1"
     if [ $# -gt 1 ] && [ "$BODY" != "$2" ]; then fail "answered '$BODY' instead of '$2'"; fi

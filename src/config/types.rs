@@ -1,63 +1,14 @@
-//! The settings, in types that can't hold a bad value.
+//! What the settings are made of, and the flags that win over a file.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
-    path::PathBuf,
-    time::Duration,
-};
+use std::path::PathBuf;
 
-use crate::{
-    cache::Expiry,
-    keystore::{KeyName, Start, keysecure, vault},
-    log,
-    policy::Policies,
-    tls::Group,
-};
-
-/// Where the server listens unless told otherwise: port 7373 on all addresses.
-pub const DEFAULT_ADDRESS: SocketAddr =
-    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, DEFAULT_PORT));
+use crate::keystore::{keysecure, vault};
 
 /// The port of an address without one.
-pub const DEFAULT_PORT: u16 = 7373;
+pub(super) const DEFAULT_PORT: u16 = 7373;
 
 /// The largest configuration file that is read, in bytes.
-pub const MAX_FILE: u64 = 1 << 20;
-
-/// All settings of the server.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Where to listen.
-    pub address: SocketAddr,
-    /// The identity that may do everything; never empty. Text that is no identity disables root.
-    pub root: String,
-    /// The file with the private key.
-    pub tls_key: PathBuf,
-    /// The file with the certificate chain.
-    pub tls_cert: PathBuf,
-    /// The key exchange groups that clients may choose from; never empty, none of them twice.
-    pub tls_groups: Vec<Group>,
-    /// Whether client certificates are verified.
-    pub auth: Auth,
-    /// The TLS proxies in front of the server.
-    pub proxy: Proxy,
-    /// Who may call what.
-    pub policies: Policies,
-    /// How long keys stay cached.
-    pub cache: Cache,
-    /// What is logged.
-    pub log: log::Settings,
-    /// Where to listen for probes; not where clients do.
-    pub probe: Option<SocketAddr>,
-    /// Open connections of clients at most, never zero; `None` is as many as there is memory for.
-    pub connections: Option<usize>,
-    /// The keys that are created at start if they don't exist.
-    pub keys: Vec<KeyName>,
-    /// Where keys are stored.
-    pub key_store: KeyStoreConfig,
-    /// Whether the server needs the key store to start.
-    pub key_store_start: Start,
-}
+pub(super) const MAX_FILE: u64 = 1 << 20;
 
 /// How a file is laid out. Both have a `root`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,24 +66,6 @@ pub struct Proxy {
     pub identities: Vec<String>,
     /// The header with the client's certificate.
     pub header_cert: Option<String>,
-}
-
-/// How long keys stay cached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cache {
-    /// All keys are dropped every such period; `None` is never. Never zero.
-    pub any: Option<Duration>,
-    /// A key that was not used for so long is dropped; `None` is never. Never zero.
-    pub unused: Option<Duration>,
-    /// Keys stay usable for so long while the key store is not available; `None` is as always. Never
-    /// zero.
-    pub offline: Option<Duration>,
-}
-
-impl From<Cache> for Expiry {
-    fn from(Cache { any, unused, offline }: Cache) -> Self {
-        Self { any, unused, offline }
-    }
 }
 
 /// Where keys are stored.

@@ -140,7 +140,7 @@ impl Reloader {
             };
             Ok::<(), Infallible>(())
         });
-        self.core.cache.set_expiry(config.cache.into());
+        self.core.cache.set_expiry(config.cache);
         self.core.log.configure(config.log);
         self.core.metrics.connections.set_limit(room::connections(config.connections));
         notes.extend(self.needs_restart(&config));

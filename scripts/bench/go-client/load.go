@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// plan is what to ask, how often, by how many.
+// plan says what to request, how often, and by how many callers.
 type plan struct {
 	server         server
 	op, key        string
@@ -27,6 +27,7 @@ type plan struct {
 	label          string
 	round          int
 	client         *http.Client      // for what is prepared, and asked at the end
+	isThere        bool              // the keys need not be made
 	each           bool              // each caller has a transport of its own, and so one connection
 	clients        []*http.Client    // those of the callers
 	sealed         map[string][]byte // bodies for decrypt, by key
@@ -70,6 +71,7 @@ func runLoad(args []string) error {
 	set.IntVar(&p.callers, "callers", 8, "`number` of concurrent callers, who share one transport")
 	set.BoolVar(&p.each, "each", false, "a transport for each caller, so that each keeps one connection")
 	set.StringVar(&p.key, "name", "bench", "`name` of the key, which is made if it is missing")
+	set.BoolVar(&p.isThere, "there", false, "the key is there, so it is not made first")
 	set.IntVar(&p.keys, "keys", 1, "`number` of keys NAME-0, NAME-1, ... to use in turn; 1 is the key NAME alone")
 	set.Float64Var(&seconds, "seconds", 2, "length of the measured window")
 	set.Float64Var(&warmup, "warmup", 0.5, "`seconds` of the same before that, or longer if the connections are not made by then; only its errors count")
@@ -116,7 +118,7 @@ func (p *plan) run() (figures, error) {
 	if err != nil {
 		return result, err
 	}
-	// What is prepared leaves no connections behind.
+	// The preparation leaves no connections behind.
 	prepared, err := p.server.newClient(config.Clone())
 	if err != nil {
 		return result, err
@@ -157,7 +159,7 @@ func (p *plan) run() (figures, error) {
 	return result, nil
 }
 
-// prepare makes the keys that are missing, and what decrypt needs.
+// prepare makes the keys that are missing, and the ciphertexts for decrypt.
 func (p *plan) prepare() error {
 	if p.op == "version" {
 		return nil
@@ -195,7 +197,9 @@ func (p *plan) prepare() error {
 
 func (p *plan) prepareKey(name string) ([]byte, error) {
 	ctx := context.Background()
-	if status, text, err := p.post(ctx, p.client, "create/"+name, nil); err != nil {
+	if p.isThere {
+		// Nothing to make.
+	} else if status, text, err := p.post(ctx, p.client, "create/"+name, nil); err != nil {
 		return nil, err
 	} else if status != http.StatusOK && !strings.Contains(string(text), "key does already exist") {
 		return nil, fmt.Errorf("create %s: %d %s", name, status, text)
@@ -299,7 +303,7 @@ const (
 // settling is how much longer a warm-up may take.
 const settling = 10 * time.Second
 
-// measure fills in the figures, and tells how many requests were sent, the warm-up included.
+// measure fills in the figures, and returns the number of requests, including the warm-up.
 func (p *plan) measure(result *figures) (sent int64, err error) {
 	var phase atomic.Int32
 	var turns, measured, failures atomic.Int64
@@ -390,7 +394,7 @@ func (p *plan) measure(result *figures) (sent int64, err error) {
 	return turns.Load(), nil
 }
 
-// count fills in what the latencies of all requests, in nanoseconds, tell.
+// count fills in the figures about the latencies of all requests, in nanoseconds.
 func (f *figures) count(latencies []int64, elapsed time.Duration) {
 	sort.Slice(latencies, func(a, b int) bool { return latencies[a] < latencies[b] })
 	f.Requests = len(latencies)
@@ -398,7 +402,7 @@ func (f *figures) count(latencies []int64, elapsed time.Duration) {
 	f.P50, f.P99, f.P999 = quantile(latencies, 0.5), quantile(latencies, 0.99), quantile(latencies, 0.999)
 }
 
-// each is what to divide by for a figure of each request.
+// each is the divisor for figures per request.
 func (f *figures) each() float64 {
 	if f.Requests == 0 {
 		return 1
@@ -406,7 +410,7 @@ func (f *figures) each() float64 {
 	return float64(f.Requests)
 }
 
-// used fills in what the server needed for these requests.
+// used fills in the server's resources for these requests.
 func (f *figures) used(pid int, used used) {
 	if pid != 0 {
 		cpu := float64(used.cpu.Nanoseconds()) / 1e3 / f.each()
