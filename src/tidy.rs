@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["keystore"],
     &["cache", "http", "log", "metrics"],
     &["config"],
+    &["io"],
     &["server", "client"],
     &["cli"],
 ];
