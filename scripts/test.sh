@@ -51,14 +51,14 @@ linted() {
     component clippy cargo clippy --version || return
     cargo clippy --locked --workspace --all-targets -- -D warnings
 }
-bench_linted() { cargo clippy --locked --manifest-path scripts/bench-tool/Cargo.toml --all-targets -- -D warnings; }
+bench_linted() { cargo clippy --locked --manifest-path scripts/bench/tool/Cargo.toml --all-targets -- -D warnings; }
 # Without the network.
 go_checked() {
     command -v go >/dev/null || { echo 'Go is missing' >&2; [ "${CI-}" != true ]; return; }
     local unformatted
-    unformatted="$(cd scripts/go-client && gofmt -l .)" || return
+    unformatted="$(cd scripts/bench/go-client && gofmt -l .)" || return
     [ -z "$unformatted" ] || { echo "gofmt would change: $unformatted" >&2; return 1; }
-    (export GOPROXY=off GOTOOLCHAIN=local && cd scripts/go-client && go vet ./...)
+    (export GOPROXY=off GOTOOLCHAIN=local && cd scripts/bench/go-client && go vet ./...)
 }
 documented() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items --quiet; }
 # The tests that need OpenBao are skipped without it, except in CI.
@@ -84,7 +84,7 @@ if [ $# -eq 0 ]; then
     run 'lints' linted
     run 'tests' cargo test --locked --quiet --no-fail-fast
     run 'documentation' documented
-    if [ -e scripts/bench-tool/Cargo.toml ]; then run 'lints of the benchmark' bench_linted; fi
+    if [ -e scripts/bench/tool/Cargo.toml ]; then run 'lints of the benchmark' bench_linted; fi
     run 'client in Go' go_checked
 fi
 run 'static release' built

@@ -1,5 +1,7 @@
-//! Rules about the source, as tests: modules import downwards only, and the README tells the truth
-//! about the API and the dependencies.
+//! Rules about the source, as tests: modules import downwards only, and the documentation tells the
+//! truth about the API and the dependencies.
+
+mod imports;
 
 use std::{
     fs,
@@ -7,27 +9,6 @@ use std::{
 };
 
 use crate::server::routes::{Access, Argument, ROUTES};
-
-/// The layers from the lowest to the highest; modules of one layer do not know each other.
-const LAYERS: &[&[&str]] = &[
-    &["base"],
-    &["crypto", "identity"],
-    &["tls", "policy"],
-    &["web"],
-    &["keystore"],
-    &["cache", "http", "log", "metrics"],
-    &["config"],
-    &["io"],
-    &["server", "client"],
-    &["cli"],
-];
-
-fn layer(module: &str) -> usize {
-    LAYERS
-        .iter()
-        .position(|layer| layer.contains(&module))
-        .unwrap_or_else(|| panic!("module {module} stands in no layer"))
-}
 
 fn rust_files(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -42,63 +23,12 @@ fn rust_files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The modules after each `crate::` in `text`, also in `use crate::{a, b::c}`.
-fn imports(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for (at, _) in text.match_indices("crate::") {
-        let rest = &text[at + "crate::".len()..];
-        let Some(group) = rest.strip_prefix('{') else {
-            found.push(rest.to_owned());
-            continue;
-        };
-        let (mut depth, mut start) = (0, 0);
-        for (at, c) in group.char_indices() {
-            match c {
-                '{' => depth += 1,
-                '}' if depth == 0 => {
-                    found.push(group[start..at].to_owned());
-                    break;
-                }
-                '}' => depth -= 1,
-                ',' if depth == 0 => {
-                    found.push(group[start..at].to_owned());
-                    start = at + 1;
-                }
-                _ => {}
-            }
-        }
-    }
-    let word = |text: String| -> String {
-        text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
-    };
-    found.into_iter().map(word).filter(|name| !name.is_empty()).collect()
+fn text_of(file: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
 }
 
 #[test]
-fn modules_import_from_lower_layers_only() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for file in rust_files(&source) {
-        let relative = file.strip_prefix(&source).unwrap().with_extension("");
-        let module = relative.components().next().unwrap().as_os_str().to_str().unwrap().to_owned();
-        if ["lib", "main", "tidy"].contains(&module.as_str()) {
-            continue;
-        }
-        for imported in imports(&fs::read_to_string(&file).unwrap()) {
-            assert!(
-                imported == module || layer(&imported) < layer(&module),
-                "{} imports {imported}, which is not below {module}",
-                relative.display()
-            );
-        }
-    }
-}
-
-fn readme() -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
-}
-
-#[test]
-fn the_api_table_of_the_readme_is_the_table_of_routes() {
+fn the_api_table_of_the_documentation_is_the_table_of_routes() {
     let rows: Vec<String> = ROUTES
         .iter()
         .map(|route| {
@@ -125,8 +55,8 @@ fn the_api_table_of_the_readme_is_the_table_of_routes() {
             format!("| `{method}` | `{path}{argument}` | {body} | {timeout} | {access} |")
         })
         .collect();
-    let readme = readme();
-    let in_readme: Vec<&str> = readme
+    let page = text_of("docs/api.md");
+    let in_page: Vec<&str> = page
         .lines()
         .skip_while(|line| !line.starts_with("| Method | Path |"))
         .skip(2)
@@ -134,17 +64,16 @@ fn the_api_table_of_the_readme_is_the_table_of_routes() {
         .collect();
     assert_eq!(
         rows,
-        in_readme,
-        "the API table of the README wants these rows:\n{}",
+        in_page,
+        "the API table of docs/api.md wants these rows:\n{}",
         rows.join("\n")
     );
 }
 
 #[test]
-fn every_dependency_has_a_reason_in_the_readme() {
-    let manifest =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
-    let readme = readme();
+fn every_dependency_has_a_reason_in_the_documentation() {
+    let manifest = text_of("Cargo.toml");
+    let page = text_of("docs/architecture.md");
     let dependencies = manifest
         .lines()
         .skip_while(|line| *line != "[dependencies]")
@@ -152,6 +81,9 @@ fn every_dependency_has_a_reason_in_the_readme() {
         .take_while(|line| !line.is_empty());
     for line in dependencies {
         let name = line.split_whitespace().next().unwrap();
-        assert!(readme.contains(&format!("`{name}`")), "the README gives no reason for {name}");
+        assert!(
+            page.contains(&format!("`{name}`")),
+            "docs/architecture.md gives no reason for {name}"
+        );
     }
 }

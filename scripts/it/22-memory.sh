@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # No master key, data key or plaintext stays in the memory of the release once its connections have
-# closed and its cache has expired, with keys in a directory and in Vault (tests/memory.rs).
+# closed and its cache has expired, with keys in a directory and in Vault (tests/it/memory.rs).
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=scripts/it/bao.sh
@@ -9,7 +9,7 @@ need cargo curl openssl
 [ "$(id -u)" = 0 ] || skip 'only root may read the memory of the server'
 export KES
 
-search() { (cd "$REPO" && cargo test --locked --quiet --test memory) || fail "with keys in $1"; }
+search() { (cd "$REPO" && cargo test --locked --quiet --test it memory::) || fail "with keys in $1"; }
 
 step 'keys in a directory'
 search 'a directory'

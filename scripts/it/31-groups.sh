@@ -7,8 +7,8 @@ need go openssl python3
 scene
 GROUPS_PROGRAM="$WORK/groups"
 # Only the standard library; X25519MLKEM768 and what is asked of it came with Go 1.26.
-GOTOOLCHAIN=local GOWORK=off GOFLAGS='' go build -o "$GROUPS_PROGRAM" "$REPO/scripts/go-groups/main.go" 2>go.log ||
-    skip "$(go version) can't build scripts/go-groups: $(head -n 2 go.log)"
+GOTOOLCHAIN=local GOWORK=off GOFLAGS='' go build -o "$GROUPS_PROGRAM" "$REPO/scripts/bench/go-groups/main.go" 2>go.log ||
+    skip "$(go version) can't build scripts/bench/go-groups: $(head -n 2 go.log)"
 GO_SERVER=
 at_exit() { if [ -n "$GO_SERVER" ]; then kill -9 "$GO_SERVER" 2>/dev/null || true; fi; }
 

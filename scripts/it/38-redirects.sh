@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A redirect takes no secret elsewhere: a standby of OpenBao may send to the same path and query at
 # another server, and whatever else stands there sends in vain. The command line follows nobody.
-# tests/keysecure.rs has the same for KeySecure.
+# tests/it/keysecure.rs has the same for KeySecure.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
 need python3

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Keys in a simulated KeySecure: the life of a key with `kes` and curl, tokens that expire and are
-# revoked under load, and kill -9 of both sides amid creates. tests/keysecure.rs has the single faults.
+# revoked under load, and kill -9 of both sides amid creates. tests/it/keysecure.rs has the single faults.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=scripts/it/keysecure.sh

@@ -8,7 +8,7 @@ scene
 
 # Nothing is downloaded: neither modules, of which there are none, nor another version of Go.
 export GOPROXY=off GOTOOLCHAIN=local
-(cd "$REPO/scripts/go-client" && go build -o "$WORK/go-client" .) || fail 'the client does not build'
+(cd "$REPO/scripts/bench/go-client" && go build -o "$WORK/go-client" .) || fail 'the client does not build'
 
 # client COMMAND NAME FLAGS: it runs as NAME.
 client() {

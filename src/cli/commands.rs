@@ -424,16 +424,16 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_a_row_for_every_command() {
-        let readme = include_str!("../../README.md").replace("\\|", "|");
+    fn the_documentation_has_a_row_for_every_command() {
+        let page = include_str!("../../docs/command-line.md").replace("\\|", "|");
         for command in COMMANDS {
             let row = format!("| `kes {}", command.path.join(" "));
             let arguments = command.arguments();
-            let found = readme.lines().any(|line| {
+            let found = page.lines().any(|line| {
                 let rest = line.strip_prefix(&row);
                 rest.is_some_and(|rest| rest.starts_with('`') || rest.starts_with(' '))
             });
-            assert!(found, "{row} {arguments}` is not in the README");
+            assert!(found, "{row} {arguments}` is not in docs/command-line.md");
         }
     }
 

@@ -11,7 +11,7 @@ use super::{
     style::{Paint, Style, harmless},
 };
 use crate::{
-    config::{Finding, Review, Severity},
+    config::{self, Finding, Origin, Severity},
     server::{room, routes::ROUTES},
 };
 
@@ -35,16 +35,16 @@ pub(super) fn check(args: &Args) -> Result<()> {
     };
     let flags = settings(args)?;
     let endpoints: Vec<_> = ROUTES.iter().map(|route| route.pattern).collect();
-    let (file, review) = match file.as_str() {
+    let (file, origin) = match file.as_str() {
         "-" => {
             stdin("configuration file");
-            ("<stdin>", Review::of_stdin(&flags, &endpoints))
+            ("<stdin>", Origin::Stdin)
         }
-        file => (file, Review::of_file(Path::new(file), &flags, &endpoints)),
+        file => (file, Origin::File(Path::new(file))),
     };
-    let findings = match review {
-        Err(error) => vec![Finding::from(&error)],
-        Ok(review) => room::check(review).with_files(None).findings(),
+    let findings = match config::load(origin, &flags, &endpoints) {
+        Err(error) => vec![error.finding],
+        Ok(loaded) => room::check(loaded).with_files(None).findings(),
     };
     let count = |severity| {
         let same = findings.iter().filter(|found| found.severity == severity);

@@ -16,9 +16,12 @@ use super::{
     print,
 };
 use crate::{
-    config::{Finding, Flags, Review, Severity, parse_address},
-    tls::words::{self, Asker},
-    web::agent,
+    config::{self, Finding, Flags, Origin, Severity, parse_address},
+    tls::words::Hints,
+    web::{
+        agent::{self, Agent, Call, Options},
+        errors,
+    },
 };
 
 /// The server has to answer within this time.
@@ -93,15 +96,16 @@ fn address(args: &Args) -> Result<SocketAddr, String> {
 
 /// The address in a file that may have become wrong elsewhere since the server read it.
 fn configured(file: &Path) -> Result<SocketAddr, String> {
-    let review = Review::of_file(file, &Flags::default(), &[]).map_err(|e| e.to_string())?;
-    if let Some(address) = review.config().probe {
+    let loaded =
+        config::load(Origin::File(file), &Flags::default(), &[]).map_err(|e| e.to_string())?;
+    if let Some(address) = loaded.config().probe {
         return Ok(address);
     }
     let is_why = |found: &&Finding| {
         found.severity == Severity::Error
             && (found.field.is_empty() || found.field.starts_with("probe"))
     };
-    let why = match review.findings().iter().find(is_why) {
+    let why = match loaded.findings().iter().find(is_why) {
         Some(found) => {
             let line = found.position.map_or(0, |at| at.line);
             format!(": line {line}: {}", found.message)
@@ -113,24 +117,19 @@ fn configured(file: &Path) -> Result<SocketAddr, String> {
 
 /// Status and text of the answer.
 fn ask(url: &str) -> Result<(u16, String), String> {
-    let config = ureq::Agent::config_builder()
-        .timeout_global(Some(TIMEOUT))
-        .http_status_as_error(false)
-        .proxy(None)
-        .max_redirects(0)
-        .build();
-    let asker = Asker {
-        trust: "",
-        endpoint: "the address of the probe",
-        certificate: "",
-        or_skip: "",
+    let hints =
+        Hints { trust: "", endpoint: "the address of the probe", certificate: "", or_skip: "" };
+    let agent = Agent::new(Options {
+        tls: None,
+        proxy: None,
         connect_timeout: TIMEOUT,
-    };
-    let why = |e| words::of_server(&e, &asker);
-    let mut answer = agent::plain(config).get(url).call().map_err(why)?;
-    let text = answer.body_mut().with_config().limit(MAX_ANSWER);
-    let text = text.read_to_string().map_err(why)?;
-    Ok((answer.status().as_u16(), text))
+        response_timeout: None,
+    });
+    let why = |e| errors::reason(&e, &hints, TIMEOUT);
+    let call = Call { method: "GET", url, headers: &[], body: None, timeout: Some(TIMEOUT) };
+    let mut answer = agent.send(call).map_err(why)?;
+    let text = agent::read(&mut answer, MAX_ANSWER).map_err(why)?;
+    Ok((answer.status().as_u16(), String::from_utf8_lossy(&text).into_owned()))
 }
 
 /// Whether what was sent to `address` in plain is answered with a TLS alert.

@@ -25,7 +25,7 @@ use crate::{
         deadline::Deadline,
         glob::{Effort, Pattern},
     },
-    config::{Config, Flags, KeyStoreConfig},
+    config::{self, Flags, KeyStoreConfig, Origin},
     crypto::{MasterKey, stored},
     keystore::{self, KeyName, KeyStore, Start, fs::Fs},
     server::lifecycle::open_key_store,
@@ -338,7 +338,7 @@ fn key_store_of(file: &str) -> Result<KeyStoreConfig> {
         cert: Some("-".into()),
         ..Flags::default()
     };
-    let config = Config::from_file(Path::new(file), &flags)?;
+    let config = config::load(Origin::File(Path::new(file)), &flags, &[])?.accept()?;
     match config.key_store {
         KeyStoreConfig::Memory => {
             Err(format!("{file:?} has no key store that outlives a server: set \"keystore\"")

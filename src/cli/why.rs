@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     base::glob,
-    config::{Flags, Review, Severity},
+    config::{self, Flags, Origin, Severity},
     policy::{Policies, Policy, Verdict},
     server::{
         advice::{Advice, quoted},
@@ -88,16 +88,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 /// file, or comes from other flags, does not matter.
 fn from_file(file: &str, root: Option<&str>) -> Result<Policies, Failure> {
     let flags = Flags { root: root.map(Into::into), ..Flags::default() };
-    let review = Review::of_file(Path::new(file), &flags, &[])?;
+    let loaded = config::load(Origin::File(Path::new(file)), &flags, &[])?;
     let is_about_policies = |field: &str| {
         field.is_empty() || ["policy", "tls.proxy"].iter().any(|start| field.starts_with(start))
     };
-    let findings = review.findings();
+    let findings = loaded.findings();
     let wrong = findings
         .iter()
         .find(|found| found.severity == Severity::Error && is_about_policies(&found.field));
     match wrong {
-        None => Ok(review.config().policies.clone()),
+        None => Ok(loaded.config().policies.clone()),
         Some(found) => {
             let place =
                 found.position.map_or(String::new(), |at| format!(":{}:{}", at.line, at.column));

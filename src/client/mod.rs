@@ -11,19 +11,19 @@ use std::{
     time::Duration,
 };
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use ureq::{
-    Agent, Body, Proxy, ProxyProtocol, Timeout,
-    http::{Request, Response, Uri},
+    Body, Proxy, ProxyProtocol, Timeout,
+    http::{Response, Uri},
 };
 
+pub use crate::web::escape::segment as escape;
 use crate::{
-    tls::{
-        self, Anchors,
-        words::{self, Asker},
+    tls::{self, Anchors, words::Hints},
+    web::{
+        agent::{self, Agent, Call, Options},
+        errors,
     },
-    web::agent,
 };
 
 /// What follows the first try if it fails in the network or with 503.
@@ -33,12 +33,11 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 const GLANCE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// What of this can be set, for error texts.
-const ASKER: Asker = Asker {
+const HINTS: Hints = Hints {
     trust: "SSL_CERT_FILE",
     endpoint: "KES_SERVER",
     certificate: "check KES_CLIENT_CERT and KES_CLIENT_KEY",
     or_skip: "; or use -k to skip the check",
-    connect_timeout: CONNECT_TIMEOUT,
 };
 
 /// The largest answer but for lists, in bytes.
@@ -88,7 +87,7 @@ impl fmt::Display for Error {
                 f,
                 "{server}: its certificate is not trusted, as none is{why}: set SSL_CERT_FILE to its \
                  authority, or to the certificate itself{}",
-                ASKER.or_skip
+                HINTS.or_skip
             ),
             Self::Server(url, why) => write!(f, "invalid KES_SERVER {url:?}: {why}"),
             // The URL may hold a password, so it is not shown.
@@ -121,7 +120,7 @@ impl Error {
             _ => return false,
         };
         match e {
-            ureq::Error::Io(_) => words::tls_error(e).is_none(),
+            ureq::Error::Io(_) => errors::tls_error(e).is_none(),
             ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve)
             | ureq::Error::ConnectionFailed
             | ureq::Error::HostNotFound
@@ -141,7 +140,7 @@ fn reason(error: &ureq::Error, server: Option<&str>) -> String {
             };
             format!("connection refused: {why}")
         }
-        e => words::of_server(e, &ASKER),
+        e => errors::reason(e, &HINTS, CONNECT_TIMEOUT),
     }
 }
 
@@ -187,17 +186,13 @@ impl Client {
         let tls = tls::client_config(trust, Some(certificate));
         let proxy = proxy_from_env(&server)?;
         let shown = proxy.as_ref().map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
-        let config = Agent::config_builder()
-            .proxy(proxy)
-            .https_only(true)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_recv_response(Some(TOTAL_TIMEOUT))
-            .user_agent(concat!("kes/", env!("CARGO_PKG_VERSION")))
-            .build();
-        Ok(Self { agent: agent::new(config, tls), server, proxy: shown, no_trust })
+        let agent = Agent::new(Options {
+            tls: Some(tls),
+            proxy,
+            connect_timeout: CONNECT_TIMEOUT,
+            response_timeout: Some(TOTAL_TIMEOUT),
+        });
+        Ok(Self { agent, server, proxy: shown, no_trust })
     }
 
     /// Sends a request and returns the body of its answer, at most `limit` bytes. `path` is escaped
@@ -288,7 +283,7 @@ impl Client {
 
     fn failed(&self, error: ureq::Error) -> Error {
         if let (Some(why), Some(rustls::Error::InvalidCertificate(_))) =
-            (&self.no_trust, words::tls_error(&error))
+            (&self.no_trust, errors::tls_error(&error))
         {
             return Error::NoTrust(self.server.clone(), why.clone());
         }
@@ -296,7 +291,7 @@ impl Client {
             (_, ureq::Error::Protocol(_)) => {
                 Some("what answers there speaks TLS, but no HTTP".to_owned())
             }
-            (None, e) if matches!(words::tls_error(e), Some(rustls::Error::InvalidMessage(_))) => {
+            (None, e) if matches!(errors::tls_error(e), Some(rustls::Error::InvalidMessage(_))) => {
                 stranger::in_plain(&self.server)
             }
             _ => None,
@@ -315,26 +310,13 @@ impl Client {
         body: Option<&[u8]>,
         timeout: Option<Duration>,
     ) -> Result<Response<Body>, Error> {
-        let failed = |e| self.failed(e);
-        let request = Request::builder().method(method).uri(format!("{}{path}", self.server));
-        match body {
-            Some(body) => {
-                let request = request.header("Content-Type", "application/json");
-                let request = request.body(body).map_err(|e| failed(e.into()))?;
-                let request = self.agent.configure_request(request);
-                self.agent.run(request.timeout_global(timeout).build())
-            }
-            None => {
-                let request = request.body(()).map_err(|e| failed(e.into()))?;
-                let request = self.agent.configure_request(request);
-                self.agent.run(request.timeout_global(timeout).build())
-            }
-        }
-        .map_err(failed)
-        .and_then(|answer| match stranger::behind(&answer) {
+        let url = format!("{}{path}", self.server);
+        let answer = self.agent.send(Call { method, url: &url, headers: &[], body, timeout });
+        let answer = answer.map_err(|e| self.failed(e))?;
+        match stranger::behind(&answer) {
             Some(what) => Err(self.stranger(&answer, what)),
             None => Ok(answer),
-        })
+        }
     }
 
     fn stranger(&self, answer: &Response<Body>, what: String) -> Error {
@@ -344,20 +326,12 @@ impl Client {
 
     /// The status with the body, or with the message if it is an error.
     fn read(&self, mut answer: Response<Body>, limit: u64) -> Result<(u16, Vec<u8>), Error> {
-        let failed = |e| self.failed(e);
         let status = answer.status().as_u16();
         let is_json = answer
             .headers()
             .get("content-type")
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-        let mut content = Vec::with_capacity(4096);
-        answer
-            .body_mut()
-            .with_config()
-            .limit(limit)
-            .reader()
-            .read_to_end(&mut content)
-            .map_err(|e| failed(e.into()))?;
+        let content = agent::read(&mut answer, limit).map_err(|e| self.failed(e))?;
         if status < 300 {
             return Ok((status, content));
         }
@@ -381,22 +355,6 @@ impl Client {
         };
         Ok((status, message.into_bytes()))
     }
-}
-
-/// Escapes `name` for use as one path segment.
-pub fn escape(name: &str) -> String {
-    const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-        .remove(b'-')
-        .remove(b'_')
-        .remove(b'.')
-        .remove(b'~')
-        .remove(b'$')
-        .remove(b'&')
-        .remove(b'+')
-        .remove(b'=')
-        .remove(b':')
-        .remove(b'@');
-    utf8_percent_encode(name, SEGMENT).to_string()
 }
 
 /// 0.2 to 1.0 seconds.
@@ -535,14 +493,5 @@ mod tests {
             assert!(!is_direct(host, 7373, ""), "{host}");
         }
         assert!(!is_direct("odd.test", 443, exceptions));
-    }
-
-    #[test]
-    fn names_are_escaped_as_the_vectors_say() {
-        let text = include_str!("../../testdata/paths.json");
-        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
-        for case in vectors["escaping"].as_array().unwrap() {
-            assert_eq!(case["path_escaped"], escape(case["name"].as_str().unwrap()));
-        }
     }
 }

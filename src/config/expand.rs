@@ -5,14 +5,14 @@
 //! must not become empty by mistake.
 
 /// Looks up an environment variable by name.
-pub(super) type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(super) type Env = fn(&str) -> Option<String>;
 
 /// What becomes of variables in the value of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expansion {
     /// They are replaced if the value starts with `${` and ends with `}`, apart from blanks.
     Whole,
-    /// They are replaced wherever they are.
+    /// They are replaced wherever they are, and blanks around the value go.
     Parts,
     /// They stay what they are.
     Never,
@@ -40,17 +40,34 @@ impl Expansion {
     }
 
     /// `value` with its variables replaced where that is done.
-    pub(super) fn expand(self, value: &str, env: Env<'_>) -> Expanded {
+    pub(super) fn expand(self, value: &str, env: Env) -> Expanded {
+        let value = if self == Self::Parts { value.trim() } else { value };
         match self.applies_to(value) {
-            true if self == Self::Whole => replace(value.trim(), env),
-            true => replace(value, env),
+            true => replace(value.trim(), env),
             false => Expanded { text: value.to_owned(), ..Expanded::default() },
         }
+    }
+
+    /// Where a variable in `value`, which this does not apply to, stays what it is, and what to do.
+    pub(super) fn unreplaced(self, value: &str) -> Option<(&'static str, &'static str)> {
+        let is_name = |name: &str| {
+            !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+        };
+        let mut after = value.split("${").skip(1);
+        let has_variable =
+            after.any(|after| after.split_once('}').is_some_and(|(name, _)| is_name(name)));
+        has_variable.then_some(match self {
+            Self::Never => ("in the path of a policy", "write the path out"),
+            _ => (
+                "in the middle of a value",
+                "write a value that is ${NAME} as a whole, or write it out",
+            ),
+        })
     }
 }
 
 /// `value` with all `$name` and `${name}` replaced; a variable that is not set is empty.
-fn replace(value: &str, env: Env<'_>) -> Expanded {
+fn replace(value: &str, env: Env) -> Expanded {
     let mut expanded = Expanded::default();
     // Each `${` behind the last bracket would be searched for one up to the end of the value.
     let last_bracket = value.rfind('}');
@@ -121,9 +138,9 @@ mod tests {
             ("${", "${"),
             ("", ""),
         ] {
-            let found = Expansion::Whole.expand(value, &env);
+            let found = Expansion::Whole.expand(value, env);
             assert_eq!(expanded, found.text, "{value:?}");
-            assert_eq!(value.to_owned(), Expansion::Never.expand(value, &env).text);
+            assert_eq!(value.to_owned(), Expansion::Never.expand(value, env).text);
         }
     }
 
@@ -139,7 +156,7 @@ mod tests {
             ("${A", "A"),
             ("ü$ü", "ü$ü"),
         ] {
-            let found = Expansion::Parts.expand(value, &env);
+            let found = Expansion::Parts.expand(value, env);
             assert_eq!(expanded, found.text, "{value:?}");
         }
     }
@@ -147,7 +164,7 @@ mod tests {
     #[test]
     fn values_of_variables_are_not_expanded_again() {
         let env = |_: &str| Some("${A}".to_owned());
-        assert_eq!("${A}", Expansion::Whole.expand("${A}", &env).text);
+        assert_eq!("${A}", Expansion::Whole.expand("${A}", env).text);
     }
 
     #[test]
@@ -163,9 +180,9 @@ mod tests {
             ("${}", &[""]),
             ("x${NONE}", &[]),
         ] {
-            let found = Expansion::Whole.expand(value, &env);
+            let found = Expansion::Whole.expand(value, env);
             assert_eq!(unset, found.unset, "{value:?}");
         }
-        assert_eq!(["N"], *Expansion::Parts.expand("x$N", &env).unset);
+        assert_eq!(["N"], *Expansion::Parts.expand("x$N", env).unset);
     }
 }

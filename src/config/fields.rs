@@ -1,252 +1,225 @@
-//! The fields of a configuration file, in one table, and whether a file keeps to it.
+//! The fields of a configuration file, in one table: what each holds, its default, what is wrong
+//! with other values, and what the reference in `docs/configuration.md` says of it.
 //!
-//! Knows the shape of a file: names, and what is a single value, a list or a map. What a value means
-//! is decided in `load` and `stores`.
+//! A new field is a row here and a line where its value is used.
 
-use std::collections::HashSet;
+use super::{expand::Expansion, types::Format};
 
-use super::{
-    Position,
-    expand::Expansion,
-    tree::{Entry, Node, Value},
-};
-
-/// What a field holds. Every field may be missing or null.
-pub(super) enum Kind {
-    /// A single value, and what becomes of variables in it.
-    Text(Expansion),
-    /// A list, and what each of its items holds.
-    List(&'static Kind),
-    /// A map with these fields; others are an error.
-    Map(&'static [Field]),
-    /// A map with these fields; others are ignored.
-    Open(&'static [Field]),
-    /// A map with any names; the words for it, and what each of its fields holds.
-    Named(&'static str, &'static Kind),
-    /// The one or the other: which shows in the file. The words for both.
-    Either(&'static str, &'static Kind, &'static Kind),
+/// A field, or all fields that a pattern stands for.
+pub(super) struct Field {
+    /// Its dotted name. `*` stands for any name, and `[]` for the items of a list.
+    pub(super) path: &'static str,
+    /// What it holds, in a word for the reference.
+    kind: &'static str,
+    /// What it is for.
+    about: &'static str,
+    /// What counts if it is missing or empty; may be empty.
+    pub(super) default: &'static str,
+    /// What that means, if the default does not say it.
+    unset: &'static str,
+    /// The flag that wins over it, such as `--root`; may be empty.
+    pub(super) flag: &'static str,
+    /// The words for a wrong value, which stands in the place of `{}`.
+    pub(super) wrong: &'static str,
+    /// What would be right.
+    pub(super) advice: &'static str,
+    /// What becomes of variables in it.
+    pub(super) expansion: Expansion,
+    /// The formats that have it.
+    formats: &'static [Format],
+    /// KES 0.14 has no such field.
+    is_ours: bool,
 }
 
-/// The name of a field, and what it holds.
-pub(super) struct Field(&'static str, Kind);
+/// The kind of fields that only other software reads. What they hold is not looked at.
+const FOREIGN: &str = "";
 
-use Kind::{Either, List, Map, Named, Open};
+const fn field(path: &'static str, kind: &'static str, about: &'static str) -> Field {
+    Field {
+        path,
+        kind,
+        about,
+        default: "",
+        unset: "",
+        flag: "",
+        wrong: "",
+        advice: "",
+        expansion: Expansion::Whole,
+        formats: &[Format::Keys, Format::KeyStore],
+        is_ours: false,
+    }
+}
 
-/// A value that may be a variable.
-const TEXT: Kind = Kind::Text(Expansion::Whole);
-/// A list of such values.
-const TEXTS: Kind = List(&TEXT);
+impl Field {
+    const fn default(self, default: &'static str) -> Self {
+        Self { default, ..self }
+    }
 
-/// The two formats that have a `root`: with the key store under `keys` (KES up to 0.13.5), and with
-/// the key store under `keystore` and a list of key names under `keys` (0.13.6 to 0.14).
-pub(super) const FILE: &Kind = &Map(&[
-    Field("address", TEXT),
-    Field("root", TEXT),
-    Field(
-        "tls",
-        Map(&[
-            Field("key", TEXT),
-            Field("cert", TEXT),
-            Field("groups", TEXTS),
-            Field(
-                "proxy",
-                Map(&[Field("identities", TEXTS), Field("header", Map(&[Field("cert", TEXT)]))]),
-            ),
-        ]),
-    ),
-    Field("policy", Named("a map of policies by name", POLICY)),
-    Field(
-        "cache",
-        Map(&[Field(
-            "expiry",
-            Map(&[Field("any", TEXT), Field("unused", TEXT), Field("offline", TEXT)]),
-        )]),
-    ),
-    Field("log", Map(&[Field("error", Kind::Text(Expansion::Parts)), Field("audit", TEXT)])),
-    Field("probe", Map(&[Field("address", TEXT)])),
-    Field("limits", Map(&[Field("connections", TEXT)])),
-    Field("keys", Either("a list of key names or a key store", KEY_NAMES, STORES)),
-    Field("keystore", Map(STORE_FIELDS)),
-]);
+    const fn unset(self, unset: &'static str) -> Self {
+        Self { unset, ..self }
+    }
 
-const POLICY: &Kind =
-    &Map(&[Field("paths", List(&Kind::Text(Expansion::Never))), Field("identities", TEXTS)]);
+    const fn flag(self, flag: &'static str) -> Self {
+        Self { flag, ..self }
+    }
 
-const KEY_NAMES: &Kind = &List(&Map(&[Field("name", TEXT)]));
-const STORES: &Kind = &Map(STORE_FIELDS);
+    const fn check(self, wrong: &'static str, advice: &'static str) -> Self {
+        Self { wrong, advice, ..self }
+    }
 
-/// The key store section: at most one of them is filled in. Those that are known by name only keep
-/// their one telling field.
-const STORE_FIELDS: &[Field] = &[
-    Field("required", TEXT),
-    Field("fs", Map(&[Field("path", TEXT)])),
-    Field(
-        "vault",
-        Map(&[
-            Field("endpoint", TEXT),
-            Field("engine", TEXT),
-            Field("version", TEXT),
-            Field("namespace", TEXT),
-            Field("prefix", TEXT),
-            Field("transit", Map(&[Field("engine", TEXT), Field("key", TEXT)])),
-            Field(
-                "approle",
-                Map(&[
-                    Field("engine", TEXT),
-                    Field("namespace", TEXT),
-                    Field("id", TEXT),
-                    Field("secret", TEXT),
-                    Field("retry", TEXT),
-                ]),
-            ),
-            Field(
-                "kubernetes",
-                Map(&[
-                    Field("engine", TEXT),
-                    Field("namespace", TEXT),
-                    Field("role", TEXT),
-                    Field("jwt", TEXT),
-                    Field("retry", TEXT),
-                ]),
-            ),
-            Field("tls", Map(&[Field("key", TEXT), Field("cert", TEXT), Field("ca", TEXT)])),
-            Field("status", Map(&[Field("ping", TEXT)])),
-        ]),
-    ),
-    Field(
-        "gemalto",
-        Map(&[Field(
-            "keysecure",
-            Map(&[
-                Field("endpoint", TEXT),
-                Field(
-                    "credentials",
-                    Map(&[Field("token", TEXT), Field("domain", TEXT), Field("retry", TEXT)]),
-                ),
-                Field("tls", Map(&[Field("ca", TEXT)])),
-            ]),
-        )]),
-    ),
-    Field("generic", Open(&[Field("endpoint", TEXT)])),
-    Field("aws", Map(&[Field("secretsmanager", Open(&[Field("endpoint", TEXT)]))])),
-    Field("gcp", Map(&[Field("secretmanager", Open(&[Field("project_id", TEXT)]))])),
+    const fn expands(self, expansion: Expansion) -> Self {
+        Self { expansion, ..self }
+    }
+
+    const fn only(self, formats: &'static [Format]) -> Self {
+        Self { formats, ..self }
+    }
+
+    const fn ours(self) -> Self {
+        Self { is_ours: true, ..self }
+    }
+
+    pub(super) fn is_foreign(&self) -> bool {
+        self.kind == FOREIGN
+    }
+}
+
+/// All fields. Those of a key store are under `keys` in [`Format::Keys`].
+#[rustfmt::skip] // a row is a line or a few, not one line a word
+pub(super) const FIELDS: &[Field] = &[
+    field("address", "address", "IP and port to listen on; either may be left out")
+        .default("0.0.0.0:7373").flag("--addr")
+        .check("invalid server address: \"{}\"", "write IP, IP:PORT, :PORT or [IPv6]:PORT, such as 0.0.0.0:7373"),
+    field("root", "identity", "the identity that may do everything. Any text that is no identity, such as `disabled`, switches it off")
+        .unset("required").flag("--root"),
+    field("tls.key", "file", "private key of the server (PEM; Ed25519, P-256, P-384 or RSA)").unset("required").flag("--key"),
+    field("tls.cert", "file", "certificate chain of the server (PEM)").unset("required").flag("--cert"),
+    field("tls.groups[]", "groups", "key exchange groups that clients may choose from: some of `X25519MLKEM768`, `X25519`, `P-256`, `P-384`, see [below](#key-exchange)")
+        .unset("all of them").ours().check("unknown key exchange group: \"{}\"", "use X25519MLKEM768, X25519, P-256 and P-384"),
+    field("tls.proxy.identities[]", "identities", "the [TLS proxies](#tls-proxies), which speak for other clients").unset("no proxies"),
+    field("tls.proxy.header.cert", "header", "the header in which a TLS proxy forwards the client's certificate")
+        .check("invalid TLS proxy header name: \"{}\"", "write the name of an HTTP header, such as X-Tls-Client-Cert"),
+    field("policy.*.paths[]", "patterns", "API paths that the policy allows, such as `/v1/key/create/my-app-*`. `*` and `?` never match a `/`")
+        .unset("nothing").expands(Expansion::Never),
+    field("policy.*.identities[]", "identities", "the identities that have the policy. An identity has at most one").unset("nobody"),
+    field("cache.expiry.any", "duration", "a key leaves the cache this long after it was read").unset("never"),
+    field("cache.expiry.unused", "duration", "a key leaves the cache this long after it was last used").unset("never"),
+    field("cache.expiry.offline", "duration", "while the key store is not available, cached keys stay usable for this long, whatever `any` and `unused` say. The server then also starts without its key store")
+        .unset("as `any` and `unused` say").ours(),
+    field("log.error", "switch", "error events to stderr: JSON lines, plain lines on a terminal")
+        .default("on").expands(Expansion::Parts).check("\"{}\" is an invalid error log configuration", "write on or off"),
+    field("log.audit", "switch", "`on`: one JSON line per request to stdout, unless nobody reads it. `required`: no key is answered without its line, see [operations](operations.md#audit-that-can-be-relied-on)")
+        .default("off").check("\"{}\" is an invalid audit log configuration", "write on, off or required"),
+    field("probe.address", "address", "IP and port to listen on for [probes](operations.md#probes), without TLS").unset("no probes").ours()
+        .check("invalid probe address: \"{}\"", "write IP:PORT, :PORT or [IPv6]:PORT, such as 127.0.0.1:7374"),
+    field("limits.connections", "number", "open connections of clients at most, see [operations](operations.md#how-many-connections)").unset("one for each 256 KiB of memory").ours()
+        .check("invalid number of connections: \"{}\"", "write a whole number of at least 1, such as 10000, or leave out the field for as many as there is memory for"),
+    field("keys[].name", "key name", "keys that are created at start if they are missing").only(&[Format::KeyStore])
+        .check("failed to create key \"{}\": invalid key name", "use 1 to 255 bytes without slashes, not \".\" or \"..\""),
+    field("keystore.required", "switch", "`off`: the server starts even if the key store can't be reached, says so, and uses it as soon as it can")
+        .default("on").ours().check("whether the key store is required is neither on nor off", "write on or off"),
+    field("keystore.fs.path", "directory", "directory of keys; made with mode 0700 if missing").unset("keys are in memory, and gone at exit"),
+    field("keystore.vault.endpoint", "URL", "keys are in [Vault or OpenBao](vault.md)").check("invalid Hashicorp Vault endpoint", "write a URL without credentials, such as https://127.0.0.1:8200"),
+    field("keystore.vault.engine", "path", "where the key-value engine is mounted").default("kv"),
+    field("keystore.vault.version", "version", "version of that engine: `v1` or `v2`").default("v1").ours()
+        .check("invalid version of the Vault engine", "write v1 or v2, as the engine is"),
+    field("keystore.vault.namespace", "namespace", "namespace of the engine").check(NAMESPACE, ONE_LINE),
+    field("keystore.vault.prefix", "path", "path of the keys inside the engine").unset("its top"),
+    field("keystore.vault.transit.engine", "path", "where the transit engine is mounted").default("transit").ours(),
+    field("keystore.vault.transit.key", "text", "key of the transit engine that encrypts values before they are stored").unset("values are not encrypted").ours(),
+    field("keystore.vault.approle.engine", "path", "where AppRole is mounted").default("approle"),
+    field("keystore.vault.approle.namespace", "namespace", "namespace to log in to; `/` is none").unset("that of the engine").ours().check(NAMESPACE, ONE_LINE),
+    field("keystore.vault.approle.id", "text", "role ID"),
+    field("keystore.vault.approle.secret", "secret", "secret ID"),
+    field("keystore.vault.approle.retry", "duration", "time between attempts to log in").default(RETRY),
+    field("keystore.vault.kubernetes.engine", "path", "where the Kubernetes method is mounted").default("kubernetes"),
+    field("keystore.vault.kubernetes.namespace", "namespace", "namespace to log in to; `/` is none").unset("that of the engine").ours().check(NAMESPACE, ONE_LINE),
+    field("keystore.vault.kubernetes.role", "text", "role"),
+    field("keystore.vault.kubernetes.jwt", "secret", "token of the service account, or the file that has it, which is read at each login"),
+    field("keystore.vault.kubernetes.retry", "duration", "time between attempts to log in").default(RETRY),
+    field("keystore.vault.tls.key", "file", "private key for Vault").unset("no client certificate"),
+    field("keystore.vault.tls.cert", "file", "client certificate for Vault"),
+    field("keystore.vault.tls.ca", "file", "authorities to trust: a PEM file, or a directory of such files").unset("those of the system"),
+    field("keystore.vault.status.ping", "duration", "time between looks at the status of Vault").default("10s"),
+    field("keystore.gemalto.keysecure.endpoint", "URL", "keys are in [KeySecure or CipherTrust](keysecure.md)").check("invalid Gemalto KeySecure endpoint", "write a URL without credentials, such as https://127.0.0.1:8200"),
+    field("keystore.gemalto.keysecure.credentials.token", "secret", "refresh token"),
+    field("keystore.gemalto.keysecure.credentials.domain", "text", "domain").unset("the root domain"),
+    field("keystore.gemalto.keysecure.credentials.retry", "duration", "time between attempts to log in").default(RETRY),
+    field("keystore.gemalto.keysecure.tls.ca", "file", "authorities to trust: a PEM file, or a directory of such files").unset("those of the system"),
+    field("keystore.generic.endpoint", "URL", "a generic plugin: not supported"),
+    field("keystore.generic.*", FOREIGN, ""),
+    field("keystore.aws.secretsmanager.endpoint", "URL", "AWS Secrets Manager: not supported"),
+    field("keystore.aws.secretsmanager.*", FOREIGN, ""),
+    field("keystore.gcp.secretmanager.project_id", "text", "GCP Secret Manager: not supported"),
+    field("keystore.gcp.secretmanager.*", FOREIGN, ""),
 ];
 
-/// One step from a value to a value inside it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Step<'a> {
-    Field(&'a str),
-    Item(usize),
+const RETRY: &str = "5s";
+const NAMESPACE: &str = "invalid namespace of Vault";
+const ONE_LINE: &str = "write one line without control characters, such as team/kes";
+
+/// The row of a field.
+pub(super) fn field_at(path: &str) -> &'static Field {
+    let field = FIELDS.iter().find(|field| field.path == path);
+    field.unwrap_or_else(|| panic!("the table has no field {path}"))
 }
 
-/// What a walk along the table comes across.
-pub(super) enum Found<'a> {
-    /// A single value, and what becomes of variables in it.
-    Text(&'a str, Expansion),
-    /// A value that is neither null nor what the field holds; what that is.
-    Misfit(&'static str, &'a Node),
-    /// A field that the map does not have, and those that it has.
-    Unknown(&'a str, &'static [Field]),
-    /// A field that the map had before.
-    Twice(&'a str),
+/// What a value is, or has inside.
+pub(super) enum Shape {
+    /// A single value.
+    Text(&'static Field),
+    /// A list, whose items are at the path with `[]` behind it.
+    List,
+    /// A map of fields with these names, in the order of the table; `*` among them is any name.
+    Map(Vec<&'static str>),
 }
 
-/// Walks through `node`, which should hold `kind`, and tells `look` what is there, with the steps to
-/// it and its place. Steps to a field that should not be there end at the map that has it.
-pub(super) fn walk<'a>(
-    node: &'a Node,
-    kind: &'static Kind,
-    steps: &mut Vec<Step<'a>>,
-    look: &mut dyn FnMut(&[Step<'a>], Position, Found<'a>),
-) {
-    let expected = match (kind, &node.value) {
-        (_, Value::Null) => return,
-        (Kind::Text(expansion), Value::Text(text)) => {
-            return look(steps, node.position, Found::Text(text, *expansion));
-        }
-        (List(kind), Value::List(items)) => {
-            for (index, item) in items.iter().enumerate() {
-                steps.push(Step::Item(index));
-                walk(item, kind, steps, look);
-                steps.pop();
-            }
-            return;
-        }
-        (Map(_) | Open(_) | Named(..), Value::Map(entries)) => {
-            return walk_map(entries, kind, steps, look);
-        }
-        (Either(_, list, _), Value::List(_)) => return walk(node, list, steps, look),
-        (Either(_, _, map), Value::Map(_)) => return walk(node, map, steps, look),
-        (Kind::Text(_), _) => "a string",
-        (List(_), _) => "a list",
-        (Map(_) | Open(_), _) => "a map of fields",
-        (Named(words, _) | Either(words, ..), _) => words,
-    };
-    look(steps, node.position, Found::Misfit(expected, node));
-}
-
-fn walk_map<'a>(
-    entries: &'a [Entry],
-    kind: &'static Kind,
-    steps: &mut Vec<Step<'a>>,
-    look: &mut dyn FnMut(&[Step<'a>], Position, Found<'a>),
-) {
-    let mut seen = HashSet::new();
-    for entry in entries {
-        let name: &str = &entry.name;
-        let kind = match kind {
-            Map(fields) | Open(fields) => {
-                let known = fields.iter().find(|field| field.0 == name);
-                match (known, kind) {
-                    (Some(Field(_, kind)), _) => kind,
-                    (None, Open(_)) => continue,
-                    (None, _) => {
-                        look(steps, entry.position, Found::Unknown(name, fields));
-                        continue;
-                    }
-                }
-            }
-            Named(_, kind) => kind,
-            _ => return,
-        };
-        if !seen.insert(name) {
-            look(steps, entry.position, Found::Twice(name));
+/// What `format` has at `path`, which is one of the table or the beginning of one.
+pub(super) fn shape(path: &str, format: Format) -> Shape {
+    let mut names = Vec::new();
+    for field in FIELDS.iter().filter(|field| field.formats.contains(&format)) {
+        let Some(rest) = field.path.strip_prefix(path) else {
             continue;
-        }
-        steps.push(Step::Field(name));
-        walk(&entry.node, kind, steps, look);
-        steps.pop();
-    }
-}
-
-/// The names of `fields` as a message lists them.
-pub(super) fn names(fields: &[Field]) -> String {
-    let names: Vec<_> = fields.iter().map(|field| format!("`{}`", field.0)).collect();
-    match names.as_slice() {
-        [one] => one.clone(),
-        [one, other] => format!("{one} or {other}"),
-        names => format!("one of {}", names.join(", ")),
-    }
-}
-
-/// The name of a field, such as `policy.my-app.paths[0]`.
-pub(super) fn dotted(steps: &[Step<'_>]) -> String {
-    let mut field = String::new();
-    for step in steps {
-        match step {
-            Step::Field(name) => {
-                if !field.is_empty() {
-                    field.push('.');
-                }
-                field += &super::error::cut(name);
-            }
-            Step::Item(index) => field += &format!("[{index}]"),
+        };
+        let rest = match rest.strip_prefix('.') {
+            _ if path.is_empty() => rest,
+            None if rest.is_empty() => return Shape::Text(field),
+            None if rest.starts_with("[]") => return Shape::List,
+            None => continue,
+            Some(rest) => rest,
+        };
+        let name = rest.split(['.', '[']).next().unwrap_or_default();
+        if !names.contains(&name) {
+            names.push(name);
         }
     }
-    field
+    Shape::Map(names)
 }
 
-/// The steps to a field from its dotted name.
-pub(super) fn steps(dotted: &str) -> Vec<Step<'_>> {
-    dotted.split('.').map(Step::Field).collect()
+/// The table of the reference, in Markdown.
+pub fn reference() -> String {
+    let mut table = "| Field | Kind | Default | Meaning |\n|---|---|---|---|\n".to_owned();
+    for field in FIELDS.iter().filter(|field| !field.is_foreign()) {
+        let path = field.path.replace('*', "<name>");
+        let kind = match field.path.ends_with("[]") {
+            true => format!("list of {}", field.kind),
+            false => field.kind.to_owned(),
+        };
+        let default = match field.default {
+            "" => field.unset.to_owned(),
+            default => format!("`{default}`"),
+        };
+        let mut about = field.about.to_owned();
+        if !field.flag.is_empty() {
+            about += &format!(". Flag `{}`", field.flag);
+        }
+        if !field.formats.contains(&Format::Keys) {
+            about += ". From KES 0.13.6 on";
+        }
+        if field.is_ours {
+            about += ". Not a field of KES 0.14";
+        }
+        table += &format!("| `{path}` | {kind} | {default} | {about} |\n");
+    }
+    table
 }

@@ -1,18 +1,21 @@
 //! The settings of the server, from flags and the configuration file.
 //!
-//! A [`Config`] can't hold a bad value: whoever has one need not check it again. Knows nothing of
-//! sockets, and opens no key store.
+//! A [`Config`] can't hold a bad value: no code behind it checks again. Knows nothing of sockets, and
+//! opens no key store.
 //!
-//! A file is read once, into a `tree` of values and their places, and kept to the table of `fields`.
-//! `load` and `stores` say what the values mean, `check` and `material` what looks wrong.
+//! A file is read once, into a `tree` of values and their places. `shape` keeps it to the table of
+//! `fields`, `settings`, `policies` and `stores` say what the values mean, and `files` looks at the
+//! files that they name. All of them add to one list of `findings`, which the start of a server, its
+//! reload and `kes config check` share.
 
-mod check;
-mod error;
 mod expand;
 mod fields;
-mod load;
-mod material;
-mod review;
+mod files;
+mod findings;
+mod policies;
+mod settings;
+mod shape;
+mod source;
 mod stores;
 #[cfg(test)]
 mod tests;
@@ -20,84 +23,188 @@ mod tree;
 mod types;
 
 use std::{
-    fs,
+    fmt, fs,
     io::{self, Read as _},
-    net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
+use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
-pub use error::{Error, Place, Position, Problem};
-pub use material::Material;
-pub use review::{Finding, Review, Severity};
+pub use fields::reference;
+pub use files::Material;
+pub use findings::{Error, Finding, Position, Severity};
+pub use settings::parse_address;
 pub use types::{
     Auth, Cache, Config, DEFAULT_ADDRESS, DEFAULT_PORT, Flags, KeyStoreConfig, MAX_FILE, Proxy,
 };
 
-/// The address that `text` stands for: `IP`, `IP:PORT`, `:PORT`, `[IPv6]` or `[IPv6]:PORT`.
-pub fn parse_address(text: &str) -> Option<SocketAddr> {
-    load::parse_address(text)
-}
+use self::{
+    expand::Env,
+    findings::Findings,
+    source::{Reader, Source},
+};
+use crate::base::glob::Pattern;
 
-impl Config {
-    /// Reads the file at `path`; `flags` that are given win over it.
-    ///
-    /// # Errors
-    /// If the file can't be read, or a setting is wrong or missing.
-    pub fn from_file(path: &Path, flags: &Flags) -> Result<Self, Error> {
-        let text = read(path)?;
-        load::load(Some((path, &text)), flags, &from_environment).accept()
-    }
-
-    /// Takes all settings from `flags` and defaults.
-    ///
-    /// # Errors
-    /// If a setting is wrong or missing.
-    pub fn from_flags(flags: &Flags) -> Result<Self, Error> {
-        load::load(None, flags, &from_environment).accept()
-    }
-}
-
-/// The environment variable called `name`, if it is set and text.
-fn from_environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
+/// The most warnings that a server tells at its start or after a reload.
+const MAX_NOTES: usize = 20;
 
 /// What editors on other systems put in front of UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The text of the file at `path`, which is wiped after use as it may hold credentials.
-fn read(path: &Path) -> Result<Zeroizing<String>, Error> {
-    read_from(path, fs::File::open(path))
+/// Where the settings are, beside the flags.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin<'a> {
+    /// In the file at this path.
+    File(&'a Path),
+    /// In the text that standard input has.
+    Stdin,
+    /// In the flags alone.
+    Flags,
 }
 
-/// As [`read`], from a file that is open, or from something else that is called `path`.
-fn read_from(path: &Path, source: io::Result<impl io::Read>) -> Result<Zeroizing<String>, Error> {
-    let file = path.to_owned();
-    let mut bytes = Zeroizing::new(Vec::new());
-    let done = source.and_then(|source| source.take(MAX_FILE + 1).read_to_end(&mut bytes));
-    if let Err(source) = done {
-        return Err(Error::Read { file, source });
+/// The settings, and all that is wrong with them or looks so.
+pub struct Loaded {
+    source: Source,
+    config: Config,
+    findings: Findings,
+    material: Option<Material>,
+    /// Where the file ends.
+    end: Position,
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded")
+            .field("config", &self.config)
+            .field("findings", &self.findings)
+            .finish_non_exhaustive()
     }
+}
+
+/// Loads the settings as a server with these `flags` would, which win over the file. `endpoints` are
+/// the patterns of all API paths; without any, the paths of policies are not compared to them.
+///
+/// # Errors
+/// If the file can't be read.
+pub fn load(origin: Origin<'_>, flags: &Flags, endpoints: &[&str]) -> Result<Loaded, Error> {
+    let (path, text) = match origin {
+        Origin::File(path) => (Some(path), read(path, fs::File::open(path))?),
+        Origin::Stdin => {
+            let path = Path::new("<stdin>");
+            (Some(path), read(path, Ok(io::stdin()))?)
+        }
+        Origin::Flags => (None, Zeroizing::default()),
+    };
+    Ok(load_text(path, &text, flags, endpoints, |name| std::env::var(name).ok()))
+}
+
+fn load_text(
+    path: Option<&Path>,
+    text: &str,
+    flags: &Flags,
+    endpoints: &[&str],
+    env: Env,
+) -> Loaded {
+    let mut findings = Findings::default();
+    let source = Source::read(path.map(Into::into), text, flags.clone(), env, &mut findings);
+    shape::check(&source, &mut findings);
+    let endpoints: Vec<_> =
+        endpoints.iter().filter_map(|endpoint| Pattern::parse(endpoint).ok()).collect();
+    let config = Reader { source: &source, findings: &mut findings }.config(&endpoints);
+    Loaded { source, config, findings, material: None, end: end(text) }
+}
+
+impl Loaded {
+    /// The settings, with defaults in the place of those that are wrong.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Adds a warning about a field.
+    pub fn warn(&mut self, field: &str, message: &str) {
+        self.findings.warn(self.source.at(field), message, "");
+    }
+
+    /// Looks at the files that the settings name, too. `in_use` is the certificate of a server that is
+    /// running: that one may stay although it has expired.
+    #[must_use]
+    pub fn with_files(mut self, in_use: Option<&CertifiedKey>) -> Self {
+        self.material = files::look(&self.source, &self.config, in_use, &mut self.findings);
+        self
+    }
+
+    /// All findings as the file has them, those without a place first.
+    pub fn findings(&self) -> Vec<Finding> {
+        self.findings.sorted(self.end)
+    }
+
+    /// The settings, unless something is wrong.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn accept(self) -> Result<Config, Error> {
+        match self.findings.first_error() {
+            None => Ok(self.config),
+            Some(finding) => Err(Error { finding: finding.clone(), file: self.source.path }),
+        }
+    }
+
+    /// The settings and the files they need, for a server, and the lines about what looks wrong.
+    /// `in_use` is as in [`Loaded::with_files`].
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn accept_with_files(
+        self,
+        in_use: Option<&CertifiedKey>,
+    ) -> Result<(Config, Material, Vec<String>), Error> {
+        let mut loaded = self.with_files(in_use);
+        let notes = loaded.notes();
+        let material = loaded.material.take();
+        let config = loaded.accept()?;
+        Ok((config, material.expect("files that can't be used are an error"), notes))
+    }
+
+    /// What looks wrong, one line each, for people who see a server start.
+    fn notes(&self) -> Vec<String> {
+        let path = self.source.path.as_ref();
+        let (warnings, more) = self.findings.warnings(MAX_NOTES);
+        let mut notes: Vec<_> = warnings.iter().map(|warning| warning.note(path)).collect();
+        if let (1.., Some(path)) = (more, path) {
+            let path = path.display();
+            notes.push(format!("Warning: {more} more warnings: see 'kes config check {path}'"));
+        }
+        notes
+    }
+}
+
+/// The text of `source`, which is called `path`. It is wiped after use as it may hold credentials.
+fn read(path: &Path, source: io::Result<impl io::Read>) -> Result<Zeroizing<String>, Error> {
+    let fail = |position, reason: &dyn fmt::Display| {
+        Error::of_text(Some(PathBuf::from(path)), position, reason)
+    };
+    let mut bytes = Zeroizing::new(Vec::new());
+    source
+        .and_then(|source| source.take(MAX_FILE + 1).read_to_end(&mut bytes))
+        .map_err(|error| fail(None, &error))?;
     if bytes.len() as u64 > MAX_FILE {
-        let source = io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB");
-        return Err(Error::Read { file, source });
+        return Err(fail(None, &"larger than 1 MiB"));
     }
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
     match str::from_utf8(bytes) {
         Ok(text) => Ok(Zeroizing::new(text.into())),
         Err(error) => {
-            let before = &bytes[..error.valid_up_to()];
-            let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
-            Err(Error::Syntax {
-                file,
-                position: Some(Position::after(
-                    before.iter().filter(|b| **b == b'\n').count(),
-                    String::from_utf8_lossy(&before[start..]).chars().count(),
-                )),
-                reason: "not UTF-8 text; save the file as UTF-8".into(),
-            })
+            let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+            let last = before.rsplit('\n').next().unwrap_or_default();
+            let position = Position::after(before.matches('\n').count(), last.chars().count());
+            Err(fail(Some(position), &"not UTF-8 text; save the file as UTF-8"))
         }
     }
+}
+
+/// Where `text` ends.
+fn end(text: &str) -> Position {
+    let last = text.lines().last().unwrap_or_default();
+    Position::after(text.lines().count().saturating_sub(1), last.chars().count())
 }

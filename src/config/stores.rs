@@ -1,12 +1,18 @@
-//! The key store section of the file: which key store is configured, and its settings.
+//! Which key store is configured, and its settings.
 
 use std::{
     net::Ipv6Addr,
+    num::NonZero,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use super::{Error, KeyStoreConfig, Problem, load::Loader};
+use super::{
+    findings::{At, cut},
+    settings::{parse_number, parse_switch},
+    source::Reader,
+    types::KeyStoreConfig,
+};
 use crate::{
     base::secret::Secret,
     keystore::{
@@ -15,216 +21,265 @@ use crate::{
     },
 };
 
-/// The time between attempts to log in to a key store.
-const DEFAULT_RETRY: Duration = Duration::from_secs(5);
-
-/// The time between looks at the status of Vault.
-const DEFAULT_PING: Duration = Duration::from_secs(10);
-
 /// The key stores that are known by name only, with the field that selects each.
 const NAMED_ONLY: [(&str, &str); 3] = [
-    ("generic.endpoint", "a generic plugin"),
-    ("aws.secretsmanager.endpoint", "AWS Secrets Manager"),
-    ("gcp.secretmanager.project_id", "GCP Secret Manager"),
+    ("keystore.generic.endpoint", "a generic plugin"),
+    ("keystore.aws.secretsmanager.endpoint", "AWS Secrets Manager"),
+    ("keystore.gcp.secretmanager.project_id", "GCP Secret Manager"),
 ];
 
-const FS: &str = "fs.path";
-const VAULT: &str = "vault.endpoint";
-const KEY_SECURE: &str = "gemalto.keysecure.endpoint";
+const FS: &str = "keystore.fs.path";
+const VAULT: &str = "keystore.vault.endpoint";
+const KEY_SECURE: &str = "keystore.gemalto.keysecure.endpoint";
 
-/// The section that holds the key store.
-pub(super) struct Section<'a> {
-    pub(super) loader: &'a Loader<'a>,
-    /// `keys` or `keystore`.
-    pub(super) name: &'static str,
-}
+impl Reader<'_> {
+    /// The key store, and whether the server needs it to start. In the place of one that is wrong is
+    /// that in memory.
+    pub(super) fn key_store(&mut self) -> (KeyStoreConfig, Start) {
+        let start = match self.get("keystore.required", parse_switch) {
+            true => Start::Required,
+            false => Start::Optional,
+        };
+        (self.selected().unwrap_or_default(), start)
+    }
 
-impl Section<'_> {
-    /// The key store whose telling field (path or endpoint) is filled in; in memory without a section.
-    pub(super) fn key_store(&self) -> Result<KeyStoreConfig, Error> {
-        let filled = |field| Some(self.text(field)).filter(|text| !text.is_empty());
-        for (field, name) in NAMED_ONLY {
-            if filled(field).is_some() {
-                return Err(self.invalid(field, Problem::NotSupported(name)));
-            }
+    /// The key store whose telling field (path or endpoint) is filled in.
+    fn selected(&mut self) -> Option<KeyStoreConfig> {
+        let filled = |field| self.source.filled(field);
+        if let Some((field, name)) =
+            NAMED_ONLY.into_iter().find(|(field, _)| filled(field).is_some())
+        {
+            let message = format_args!("{name} is not supported as key store");
+            self.findings.refuse(
+                self.source.at(field),
+                message,
+                "use fs, vault or gemalto.keysecure",
+            );
+            return None;
         }
-        match (filled(FS), filled(VAULT), filled(KEY_SECURE)) {
-            (None, None, None) => self.in_memory(),
-            (Some(path), None, None) => Ok(KeyStoreConfig::Fs { path: path.into() }),
-            (None, Some(endpoint), None) => self.vault(&endpoint),
-            (None, None, Some(endpoint)) => self.key_secure(&endpoint),
-            (Some(_), Some(_), _) => Err(self.ambiguous(VAULT, "FS and Hashicorp Vault endpoint")),
-            (Some(_), None, Some(_)) => {
-                Err(self.ambiguous(KEY_SECURE, "FS and Gemalto KeySecure endpoint are"))
+        let (field, both) = match (filled(FS), filled(VAULT), filled(KEY_SECURE)) {
+            (None, None, None) => {
+                self.in_memory();
+                return None;
             }
+            (Some(path), None, None) => return Some(KeyStoreConfig::Fs { path: path.into() }),
+            (None, Some(_), None) => return self.vault(),
+            (None, None, Some(_)) => return self.key_secure(),
+            (Some(_), Some(_), _) => (VAULT, "FS and Hashicorp Vault endpoint"),
+            (Some(_), None, Some(_)) => (KEY_SECURE, "FS and Gemalto KeySecure endpoint are"),
             (None, Some(_), Some(_)) => {
-                Err(self
-                    .ambiguous(KEY_SECURE, "Hashicorp Vault and Gemalto KeySecure endpoint are"))
+                (KEY_SECURE, "Hashicorp Vault and Gemalto KeySecure endpoint are")
             }
-        }
+        };
+        self.findings.refuse(
+            self.source.at(field),
+            format_args!("ambiguous configuration: {both} specified at the same time"),
+            "keep the one key store that holds the keys",
+        );
+        None
     }
 
-    /// Whether the server needs the key store to start.
-    pub(super) fn start(&self) -> Result<Start, Error> {
-        match self.text("required").to_ascii_lowercase().as_str() {
-            "" | "on" => Ok(Start::Required),
-            "off" => Ok(Start::Optional),
-            _ => Err(self.invalid("required", Problem::Required)),
+    /// The key store in memory is an error if the section is there, if only its name. Templates list
+    /// all stores and leave those empty that are not meant, so this is asked where none is filled in.
+    fn in_memory(&mut self) {
+        if self.source.find("keystore").is_none() {
+            if self.findings.is_whole {
+                self.findings.warn(
+                    At::new("keystore", None),
+                    "no key store: keys live in memory and are gone when the server ends",
+                    "set \"keystore.fs.path\" to a directory for them",
+                );
+            }
+            return;
         }
-    }
-
-    /// The key store in memory, unless the section is there, if only its name. Templates list all
-    /// stores and leave those empty that are not meant, so this is asked where none is filled in.
-    fn in_memory(&self) -> Result<KeyStoreConfig, Error> {
-        let has = |field: &str| self.loader.has(&format!("{}.{field}", self.name));
-        if !self.loader.is_store_section(self.name) {
-            return Ok(KeyStoreConfig::Memory);
-        }
-        let field = [("fs", FS), ("vault", VAULT), ("gemalto", KEY_SECURE)]
+        let stores = ["keystore.fs", "keystore.vault", "keystore.gemalto"]
             .into_iter()
-            .find(|(store, _)| has(store))
-            .map_or(FS, |(_, field)| field);
-        Err(self.invalid(field, Problem::NoKeyStore))
+            .zip([FS, VAULT, KEY_SECURE]);
+        let mut stores = stores.filter(|(store, _)| self.source.find(store).is_some());
+        let field = stores.next().map_or(FS, |(_, field)| field);
+        // What there is of it has a place.
+        let parents = field.rmatch_indices('.').map(|(end, _)| &field[..end]);
+        let mut parts = std::iter::once(field).chain(parents);
+        let position = parts.find_map(|part| self.source.at(part).position);
+        self.findings.miss(
+            At::new(self.source.spelled(field), position),
+            "no key store: a section is there but says not where",
+            "fill in the field, or that of another key store, or leave out the section for an \
+             in-memory key store",
+        );
     }
 
-    fn vault(&self, endpoint: &str) -> Result<KeyStoreConfig, Error> {
-        let endpoint = parse_endpoint(endpoint, "Hashicorp Vault")
-            .map_err(|problem| self.invalid(VAULT, problem))?;
-        let version = match self.text("vault.version").as_str() {
-            "" | "v1" => Version::V1,
-            "v2" => Version::V2,
-            _ => return Err(self.invalid("vault.version", Problem::VaultVersion)),
-        };
-        let transit = match self.text("vault.transit.key") {
-            key if !key.is_empty() => {
-                Some(Transit { engine: self.text_or("vault.transit.engine", "transit"), key })
-            }
-            _ if !self.text("vault.transit.engine").is_empty() => {
-                return Err(self.invalid("vault.transit.key", Problem::NoTransitKey));
-            }
+    fn vault(&mut self) -> Option<KeyStoreConfig> {
+        let endpoint = self.endpoint(VAULT, "Hashicorp Vault", ["v1", "ui"]);
+        let version = self.get("keystore.vault.version", |text| match text {
+            "v1" => Some(Version::V1),
+            "v2" => Some(Version::V2),
             _ => None,
-        };
-        let (login, login_namespace, retry) = self.vault_login()?;
-        let client_cert = match (self.path("vault.tls.key"), self.path("vault.tls.cert")) {
-            (None, None) => None,
-            (Some(key), Some(cert)) => Some(ClientCert { key, cert }),
-            _ => return Err(self.invalid("vault.tls", Problem::HalfVaultCertificate)),
-        };
-        Ok(KeyStoreConfig::Vault(Box::new(vault::Settings {
-            endpoint,
-            engine: self.text_or("vault.engine", "kv"),
+        });
+        let transit = self.transit();
+        let (login, method) = self.login()?;
+        let client_cert = self.client_cert();
+        let login_namespace = self.namespace(&format!("keystore.vault.{method}.namespace"));
+        Some(KeyStoreConfig::Vault(Box::new(vault::Settings {
+            endpoint: endpoint?,
+            engine: self.source.text("keystore.vault.engine"),
             version,
-            namespace: self.namespace("vault.namespace")?,
-            prefix: self.text("vault.prefix"),
+            namespace: self.namespace("keystore.vault.namespace"),
+            prefix: self.source.text("keystore.vault.prefix"),
             transit,
             login,
-            login_namespace: (!login_namespace.is_empty()).then_some(login_namespace),
-            retry,
+            login_namespace: Some(login_namespace).filter(|namespace| !namespace.is_empty()),
+            retry: self.time(&format!("keystore.vault.{method}.retry")),
             client_cert,
-            ca: self.path("vault.tls.ca"),
-            ping: self.duration("vault.status.ping", DEFAULT_PING)?,
+            ca: self.source.filled("keystore.vault.tls.ca").map(PathBuf::from),
+            ping: self.time("keystore.vault.status.ping"),
         })))
     }
 
-    fn vault_login(&self) -> Result<(Login, String, Duration), Error> {
-        let secret = |field| Secret::new(self.text(field).into_bytes());
-        let id = self.text("vault.approle.id");
-        let approle_secret = secret("vault.approle.secret");
-        let role = self.text("vault.kubernetes.role");
-        let jwt = secret("vault.kubernetes.jwt");
+    fn transit(&mut self) -> Option<Transit> {
+        let engine = "keystore.vault.transit.engine";
+        let key = self.source.filled("keystore.vault.transit.key");
+        if key.is_none() && self.source.is_set(engine) {
+            self.findings.miss(
+                self.source.at("keystore.vault.transit.key"),
+                "invalid vault keystore: invalid transit config: no key name specified",
+                "set the key, or leave out \"transit\"",
+            );
+        }
+        Some(Transit { engine: self.source.text(engine), key: key? })
+    }
+
+    /// How to log in to Vault, and the part of the section that says so.
+    fn login(&mut self) -> Option<(Login, &'static str)> {
+        let text = |field| self.source.text(field);
+        let secret = |field| Secret::new(text(field).into_bytes());
+        let id = text("keystore.vault.approle.id");
+        let approle_secret = secret("keystore.vault.approle.secret");
+        let role = text("keystore.vault.kubernetes.role");
+        let jwt = secret("keystore.vault.kubernetes.jwt");
         let has_approle = !id.is_empty() || !approle_secret.is_empty();
         let has_kubernetes = !role.is_empty() || !jwt.is_empty();
-        match (has_approle, has_kubernetes) {
-            (true, true) => Err(self.invalid("vault", Problem::TwoVaultLogins)),
-            (true, false) if !id.is_empty() && !approle_secret.is_empty() => Ok((
-                Login::AppRole {
-                    engine: self.text_or("vault.approle.engine", "approle"),
-                    id,
-                    secret: approle_secret,
-                },
-                self.namespace("vault.approle.namespace")?,
-                self.duration("vault.approle.retry", DEFAULT_RETRY)?,
-            )),
-            (false, true) if !role.is_empty() && !jwt.is_empty() => Ok((
-                Login::Kubernetes {
-                    engine: self.text_or("vault.kubernetes.engine", "kubernetes"),
-                    role,
-                    jwt: token_or_file(jwt),
-                },
-                self.namespace("vault.kubernetes.namespace")?,
-                self.duration("vault.kubernetes.retry", DEFAULT_RETRY)?,
-            )),
-            _ => Err(self.invalid("vault", Problem::NoVaultLogin)),
+        if has_approle && has_kubernetes {
+            self.findings.refuse(
+                self.source.at("keystore.vault"),
+                "invalid configuration: Vault AppRole and Kubernetes credentials are specified at \
+                 the same time",
+                "keep either \"approle\" or \"kubernetes\"",
+            );
+            return None;
         }
+        if !id.is_empty() && !approle_secret.is_empty() {
+            let engine = text("keystore.vault.approle.engine");
+            return Some((Login::AppRole { engine, id, secret: approle_secret }, "approle"));
+        }
+        if !role.is_empty() && !jwt.is_empty() {
+            let engine = text("keystore.vault.kubernetes.engine");
+            let jwt = token_or_file(jwt);
+            return Some((Login::Kubernetes { engine, role, jwt }, "kubernetes"));
+        }
+        self.findings.miss(
+            self.source.at("keystore.vault"),
+            "failed to connect to Vault: vault: no or empty authentication credentials specified",
+            "set \"id\" and \"secret\" of \"approle\", or \"role\" and \"jwt\" of \"kubernetes\"",
+        );
+        None
     }
 
-    fn key_secure(&self, endpoint: &str) -> Result<KeyStoreConfig, Error> {
-        let endpoint = parse_endpoint(endpoint, "Gemalto KeySecure")
-            .map_err(|problem| self.invalid(KEY_SECURE, problem))?;
-        let field = "gemalto.keysecure.credentials.token";
-        let token = Secret::new(self.text(field).into_bytes());
-        if token.is_empty() {
-            return Err(self.invalid(field, Problem::NoToken));
+    fn client_cert(&mut self) -> Option<ClientCert> {
+        let path = |field| self.source.filled(field).map(PathBuf::from);
+        let (key, cert) = (path("keystore.vault.tls.key"), path("keystore.vault.tls.cert"));
+        if key.is_some() != cert.is_some() {
+            self.findings.miss(
+                self.source.at("keystore.vault.tls"),
+                "invalid configuration: Vault TLS private key and certificate are not specified \
+                 together",
+                "set both \"key\" and \"cert\", or neither",
+            );
         }
-        Ok(KeyStoreConfig::KeySecure(Box::new(keysecure::Settings {
-            endpoint,
+        Some(ClientCert { key: key?, cert: cert? })
+    }
+
+    fn key_secure(&mut self) -> Option<KeyStoreConfig> {
+        let endpoint = self.endpoint(KEY_SECURE, "Gemalto KeySecure", ["api", "v1"]);
+        let field = "keystore.gemalto.keysecure.credentials.token";
+        let token = Secret::new(self.source.text(field).into_bytes());
+        if token.is_empty() {
+            self.findings.miss(
+                self.source.at(field),
+                "failed to connect to Gemalto KeySecure: no refresh token has been specified",
+                "set \"credentials.token\" to the refresh token",
+            );
+            return None;
+        }
+        Some(KeyStoreConfig::KeySecure(Box::new(keysecure::Settings {
+            endpoint: endpoint?,
             token,
-            domain: self.text("gemalto.keysecure.credentials.domain"),
-            retry: self.duration("gemalto.keysecure.credentials.retry", DEFAULT_RETRY)?,
-            ca: self.path("gemalto.keysecure.tls.ca"),
+            domain: self.source.text("keystore.gemalto.keysecure.credentials.domain"),
+            retry: self.time("keystore.gemalto.keysecure.credentials.retry"),
+            ca: self.source.filled("keystore.gemalto.keysecure.tls.ca").map(PathBuf::from),
         })))
+    }
+
+    /// The URL of `store`, whose API has paths that begin with one of `own`.
+    fn endpoint(&mut self, field: &str, store: &str, own: [&str; 2]) -> Option<String> {
+        let (text, at) = (self.source.text(field), self.source.at(field));
+        let endpoint = match parse_endpoint(&text) {
+            Ok(endpoint) => endpoint,
+            Err(Wrong::Url) => {
+                self.refuse(field, at, &text);
+                return None;
+            }
+            Err(Wrong::Port) => {
+                let message = format_args!("invalid port in the {store} endpoint");
+                let advice = "write a number from 1 to 65535 after the host, such as :8200";
+                self.findings.refuse(at, message, advice);
+                return None;
+            }
+        };
+        // Another path may be that of a proxy in front of it.
+        let path = endpoint.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
+        if let Some((_, path)) = path
+            && path.split('/').any(|segment| own.contains(&segment))
+        {
+            let message = format_args!(
+                "the server adds the path of the API itself, behind \"/{}\"",
+                cut(path)
+            );
+            self.findings.warn(at, message, "end the URL after host and port");
+        }
+        Some(endpoint)
     }
 
     /// A namespace, which is sent as a header.
-    fn namespace(&self, field: &str) -> Result<String, Error> {
-        let text = self.text(field);
-        match text.contains(|c: char| c.is_control()) {
-            true => Err(self.invalid(field, Problem::Namespace)),
-            false => Ok(text),
-        }
+    fn namespace(&mut self, field: &str) -> String {
+        let parse = |text: &str| {
+            let is_line = !text.contains(|c: char| c.is_control());
+            is_line.then(|| text.to_owned())
+        };
+        self.read(field, parse).unwrap_or_default()
     }
 
-    fn duration(&self, field: &str, default: Duration) -> Result<Duration, Error> {
-        Ok(self.loader.duration(&self.full(field))?.unwrap_or(default))
-    }
-
-    fn text(&self, field: &str) -> String {
-        self.loader.text(&self.full(field))
-    }
-
-    fn text_or(&self, field: &str, default: &str) -> String {
-        self.loader.text_or(&self.full(field), default)
-    }
-
-    fn path(&self, field: &str) -> Option<PathBuf> {
-        self.loader.path(&self.full(field))
-    }
-
-    fn ambiguous(&self, field: &str, stores: &'static str) -> Error {
-        self.invalid(field, Problem::Ambiguous(stores))
-    }
-
-    /// The error for a field of the section.
-    fn invalid(&self, field: &str, problem: Problem) -> Error {
-        self.loader.invalid(&self.full(field), problem)
-    }
-
-    /// The name of a field of the section in the file.
-    fn full(&self, field: &str) -> String {
-        format!("{}.{field}", self.name)
+    /// A time that has a default.
+    fn time(&mut self, field: &str) -> Duration {
+        self.duration(field).expect("the defaults of the table are right")
     }
 }
 
-/// An http or https URL of `store` with a host and without credentials, its trailing slashes removed.
-fn parse_endpoint(text: &str, store: &'static str) -> Result<String, Problem> {
-    let invalid = || Problem::Endpoint(store);
+/// Why a text is no endpoint.
+enum Wrong {
+    Url,
+    Port,
+}
+
+/// An http or https URL with a host and without credentials, its trailing slashes removed.
+fn parse_endpoint(text: &str) -> Result<String, Wrong> {
     let text = text.trim_end_matches('/');
-    let (scheme, rest) = text.split_once("://").ok_or_else(invalid)?;
+    let (scheme, rest) = text.split_once("://").ok_or(Wrong::Url)?;
     let authority = rest.split('/').next().unwrap_or_default();
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
-            let (ip, port) = rest.split_once(']').ok_or_else(invalid)?;
-            ip.parse::<Ipv6Addr>().map_err(|_| invalid())?;
+            let (ip, port) = rest.split_once(']').ok_or(Wrong::Url)?;
+            ip.parse::<Ipv6Addr>().map_err(|_| Wrong::Url)?;
             (ip, port)
         }
         None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
@@ -235,21 +290,18 @@ fn parse_endpoint(text: &str, store: &'static str) -> Result<String, Problem> {
         && !rest.contains(['?', '#'])
         && !rest.contains(|c: char| c.is_whitespace() || c.is_control());
     if !is_sound {
-        return Err(invalid());
+        return Err(Wrong::Url);
     }
-    match port.is_empty() || port.strip_prefix(':').is_some_and(is_port) {
+    let is_port =
+        |port: &str| port.strip_prefix(':').and_then(parse_number::<NonZero<u16>>).is_some();
+    match port.is_empty() || is_port(port) {
         true => Ok(text.to_owned()),
-        false => Err(Problem::EndpointPort(store)),
+        false => Err(Wrong::Port),
     }
-}
-
-fn is_port(text: &str) -> bool {
-    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-    is_number && text.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 /// What `jwt` is: the path of a file that is there or that can only be meant as one, or the token.
-/// Opaque tokens may well have slashes.
+/// Opaque tokens may have slashes, too.
 fn token_or_file(jwt: Secret) -> Jwt {
     match str::from_utf8(jwt.expose()) {
         Ok(text)

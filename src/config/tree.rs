@@ -1,4 +1,4 @@
-//! A configuration file as a tree in which each value knows its place. It is read once; settings,
+//! A configuration file as a tree in which each value knows its place. It is read once: settings,
 //! errors and warnings all come from it.
 //!
 //! Only this file knows the YAML parser, and it knows nothing of fields. Time and memory are bounded
@@ -10,8 +10,9 @@ use std::{collections::HashMap, sync::Arc};
 use granit_parser::{
     ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, Tag,
 };
+use zeroize::Zeroizing;
 
-use super::{MAX_FILE, Position};
+use super::{findings::Position, types::MAX_FILE};
 
 /// How deep values may be nested. Formats of configuration files need ten levels.
 const MAX_DEPTH: usize = 64;
@@ -119,8 +120,41 @@ impl Node {
     }
 }
 
-/// Reads the one document in `text`; [`Value::Null`] if there is none.
-pub(super) fn parse(text: &str) -> Result<Node, Fault> {
+/// Reads the one document in `text`; [`Value::Null`] if there is none. After a fault, what is right
+/// elsewhere is read all the same: it may be all that matters, as to a health check.
+pub(super) fn parse(text: &str) -> (Node, Option<Fault>) {
+    match read(text) {
+        Ok(document) => (document, None),
+        Err(fault) => {
+            let rest = without_field(text, fault.position);
+            (read(&rest).unwrap_or_default(), Some(fault))
+        }
+    }
+}
+
+/// `text` with the line at `position` and the deeper ones below it made empty, so that all others
+/// keep their places.
+fn without_field(text: &str, position: Position) -> Zeroizing<String> {
+    let indent = |line: &str| line.len() - line.trim_start_matches(' ').len();
+    let mut rest = Zeroizing::new(String::with_capacity(text.len()));
+    let mut cut_at = None;
+    for (number, line) in (1..).zip(text.split_inclusive('\n')) {
+        let is_blank = line.trim().is_empty();
+        if number == position.line {
+            cut_at = Some(indent(line));
+        } else if cut_at.is_some_and(|depth| !is_blank && indent(line) <= depth) {
+            cut_at = None;
+        }
+        rest.push_str(match cut_at {
+            Some(_) if line.ends_with('\n') => "\n",
+            Some(_) => "",
+            None => line,
+        });
+    }
+    rest
+}
+
+fn read(text: &str) -> Result<Node, Fault> {
     let options = granit_parser::options! {
         flow_nesting_limit: MAX_DEPTH,
         block_nesting_limit: MAX_DEPTH,

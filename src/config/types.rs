@@ -59,6 +59,15 @@ pub struct Config {
     pub key_store_start: Start,
 }
 
+/// How a file is laid out. Both have a `root`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// KES up to 0.13.5: the key store under `keys`.
+    Keys,
+    /// KES 0.13.6 to 0.14: the key store under `keystore`, a list of key names under `keys`.
+    KeyStore,
+}
+
 /// The settings that the command line gives. One that is given wins over the file; an empty text is
 /// the same as none.
 #[derive(Clone, Debug, Default)]
@@ -68,11 +77,25 @@ pub struct Flags {
     /// `--root`.
     pub root: Option<String>,
     /// `--key`.
-    pub key: Option<PathBuf>,
+    pub key: Option<String>,
     /// `--cert`.
-    pub cert: Option<PathBuf>,
+    pub cert: Option<String>,
     /// `--auth`.
     pub auth: Auth,
+}
+
+impl Flags {
+    /// The value of a flag such as `--root`, unless it is empty, as a script's `--root "$ROOT"` may be.
+    pub(super) fn get(&self, flag: &str) -> Option<&str> {
+        let value = match flag {
+            "--addr" => &self.addr,
+            "--root" => &self.root,
+            "--key" => &self.key,
+            "--cert" => &self.cert,
+            _ => return None,
+        };
+        value.as_deref().filter(|value| !value.is_empty())
+    }
 }
 
 /// Whether client certificates must be issued by a trusted authority.

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     base::deadline::Deadline,
-    config::{self, Config, Flags, KeyStoreConfig, Review},
+    config::{self, Config, Flags, KeyStoreConfig, Loaded, Origin},
     crypto::{MasterKey, stored},
     keystore::{
         self, KeyName, KeyStore, Start, fs::Fs, keysecure::KeySecure, mem::Mem, vault::Vault,
@@ -56,13 +56,11 @@ pub struct Options {
 
 impl Options {
     /// Reads the settings, in which flags win over the file, and checks them.
-    pub(super) fn review(&self) -> Result<Review, Error> {
+    pub(super) fn load(&self) -> Result<Loaded, Error> {
         let endpoints: Vec<_> = ROUTES.iter().map(|route| route.pattern).collect();
-        let review = match &self.config {
-            Some(path) => Review::of_file(path, &self.flags, &endpoints).map_err(Error::Config)?,
-            None => Review::of_flags(&self.flags),
-        };
-        Ok(room::check(review))
+        let origin = self.config.as_deref().map_or(Origin::Flags, Origin::File);
+        let loaded = config::load(origin, &self.flags, &endpoints).map_err(Error::Config)?;
+        Ok(room::check(loaded))
     }
 }
 
@@ -133,15 +131,15 @@ impl From<tls::Error> for Error {
 /// [`Error`] if the server can't start. Nothing listens then.
 pub fn run(options: &Options) -> Result<(), Error> {
     protect_memory();
-    let review = options.review()?;
+    let loaded = options.load()?;
     if options.mlock {
         use rustix::mm::{MlockAllFlags, mlockall};
         mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
             .map_err(|e| Error::Mlock(e.into()))?;
     }
     // Looked at before they are read: whatever happens to them from now on is a change.
-    let files = Files::of(review.config());
-    let (config, material, warnings) = review.accept(None).map_err(Error::Config)?;
+    let files = Files::of(loaded.config());
+    let (config, material, warnings) = loaded.accept_with_files(None).map_err(Error::Config)?;
     let certificate = material.certificate.clone();
     let state = State::new(&config, material);
     check_audit(&config)?;

@@ -112,10 +112,11 @@ impl Reloader {
 
     /// Puts the settings in place; what there is to say about them.
     fn try_reload(&mut self, server: &Server) -> Result<Vec<String>, Error> {
-        let review = self.options.review()?;
-        let files = Files::of(review.config());
+        let loaded = self.options.load()?;
+        let files = Files::of(loaded.config());
         let in_use = Some(&*self.certificate);
-        let (config, material, mut notes) = review.accept(in_use).map_err(Error::Config)?;
+        let (config, material, mut notes) =
+            loaded.accept_with_files(in_use).map_err(Error::Config)?;
         let certificate = material.certificate.clone();
         let fresh = State::new(&config, material);
         lifecycle::check_audit(&config)?;

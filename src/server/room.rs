@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::Review;
+use crate::config::Loaded;
 
 /// The memory that there must be for each connection, in bytes. Half of it is what a client can make the
 /// server hold that needs no policy: half a handshake takes 65 KiB, half a head 81 KiB, and half a header
@@ -35,11 +35,11 @@ pub(super) fn connections(wanted: Option<usize>) -> usize {
 }
 
 /// Adds what there is to say about the number of connections that a configuration wants.
-pub(crate) fn check(mut review: Review) -> Review {
-    if let Some(complaint) = complaint(review.config().connections) {
-        review.warn("limits.connections", &complaint);
+pub(crate) fn check(mut loaded: Loaded) -> Loaded {
+    if let Some(complaint) = complaint(loaded.config().connections) {
+        loaded.warn("limits.connections", &complaint);
     }
-    review
+    loaded
 }
 
 /// What there is to say to a configuration that wants so many.

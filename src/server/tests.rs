@@ -18,7 +18,7 @@ use super::{
 use crate::{
     base::{deadline::Deadline, secret::Secret},
     cache::Expiry,
-    config::{Config, Flags},
+    config::{self, Flags, Origin},
     keystore::{Error, KeyName, KeyStore},
     log::{Log, Settings},
     policy::Policies,
@@ -97,7 +97,7 @@ fn the_thread_that_reloads_survives_a_bug() {
         cert: Some("server.crt".into()),
         ..Flags::default()
     };
-    let config = Config::from_flags(&flags).unwrap();
+    let config = config::load(Origin::Flags, &flags, &[]).unwrap().accept().unwrap();
     let files = Files::of(&config);
     let reloader = Reloader::new(&server, &Options::default(), config, certificate(), files);
     let ask = reloader.start().unwrap();

@@ -4,19 +4,18 @@
 //! asked a server, about that one. What is about the other end, and what may be secret in it, is left
 //! out. Knows nothing of requests.
 
-use std::{io, time::Duration};
+use std::io;
 
 use rustls::{
     AlertDescription, CertificateError, Error as TlsError, InvalidMessage, PeerIncompatible,
     PeerMisbehaved,
 };
-use ureq::Timeout;
 
 use crate::tls::{self, Refusal};
 
-/// Who asked a server, in the terms of what can be set.
+/// What the user of a client can set, for error texts.
 #[derive(Clone, Copy, Debug)]
-pub struct Asker {
+pub struct Hints {
     /// What holds the trusted certificates.
     pub trust: &'static str,
     /// What holds the address of the server.
@@ -25,17 +24,14 @@ pub struct Asker {
     pub certificate: &'static str,
     /// How to go on without trust; empty if there is no way.
     pub or_skip: &'static str,
-    /// For how long a connection may be in the making.
-    pub connect_timeout: Duration,
 }
 
-/// The one that handshakes of clients fail at.
-const SERVER: Asker = Asker {
+/// Of a server, for its clients' certificates.
+const SERVER: Hints = Hints {
     trust: "SSL_CERT_FILE or SSL_CERT_DIR",
     endpoint: "",
     certificate: "",
     or_skip: "; or start with --auth off",
-    connect_timeout: Duration::ZERO,
 };
 
 /// What can go wrong between the two ends of a connection, whatever the library calls it.
@@ -330,35 +326,6 @@ const ALERTS: &[(AlertDescription, &str, &str, &str)] = {
     ]
 };
 
-/// What the system says about a connection, where a client or a server is at its other end.
-const SYSTEM: &[(io::ErrorKind, &str, &str)] = {
-    use io::ErrorKind::*;
-    const CLOSED: &str = "client closed the connection before the handshake was over";
-    const CUT: &str = "it closed the connection while it was asked: does it restart, or want a client \
-                       certificate ({certificate})?";
-    const NO_WAY: &str = "no way leads there: check {endpoint} and the network of this machine";
-    const LATE: &str = "no answer in time";
-    &[
-        (
-            UnexpectedEof,
-            CLOSED,
-            "the connection was closed without an answer: is {endpoint} right?",
-        ),
-        (ConnectionReset, CLOSED, CUT),
-        (ConnectionAborted, CLOSED, CUT),
-        (BrokenPipe, CLOSED, CUT),
-        (NotConnected, CLOSED, CUT),
-        (ConnectionRefused, CLOSED, "connection refused: is it running, and is {endpoint} right?"),
-        (HostUnreachable, "no way leads back to the client", NO_WAY),
-        (NetworkUnreachable, "no way leads back to the client", NO_WAY),
-        (NetworkDown, "no way leads back to the client", NO_WAY),
-        (TimedOut, "client does not answer", LATE),
-        (WouldBlock, "client does not answer", LATE),
-        (AddrNotAvailable, CLOSED, "this machine has no address or port left to ask from"),
-        (PermissionDenied, CLOSED, "this machine does not let us ask it: check its firewall"),
-    ]
-};
-
 /// Why a handshake with a client failed, in the words that operators know from the original, and what
 /// to do about it.
 pub fn of_client(error: &TlsError) -> String {
@@ -382,47 +349,26 @@ pub fn of_client(error: &TlsError) -> String {
 
 /// Why the connection of a client broke in the handshake.
 pub fn of_client_io(error: &io::Error) -> String {
-    match SYSTEM.iter().find(|(kind, ..)| *kind == error.kind()) {
-        Some((_, client, _)) => (*client).to_owned(),
-        None => error.to_string(),
+    use io::ErrorKind::*;
+    match error.kind() {
+        UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected
+        | ConnectionRefused | AddrNotAvailable | PermissionDenied => {
+            "client closed the connection before the handshake was over".to_owned()
+        }
+        HostUnreachable | NetworkUnreachable | NetworkDown => {
+            "no way leads back to the client".to_owned()
+        }
+        TimedOut | WouldBlock => "client does not answer".to_owned(),
+        _ => error.to_string(),
     }
 }
 
-/// Why a server gives no answer to `asker`, and what to do about it.
-pub fn of_server(error: &ureq::Error, asker: &Asker) -> String {
-    if let Some(error) = tls_error(error) {
-        return of_server_tls(error, asker);
-    }
-    let text = match error {
-        ureq::Error::Io(e) => match SYSTEM.iter().find(|(kind, ..)| *kind == e.kind()) {
-            Some((_, _, server)) => server,
-            None => return e.to_string(),
-        },
-        ureq::Error::HostNotFound => "no such host: check {endpoint} and the name service",
-        ureq::Error::Timeout(Timeout::Resolve) => {
-            "no name server has told the address of the host in time: check /etc/resolv.conf"
-        }
-        ureq::Error::Timeout(Timeout::Connect) => {
-            "no connection within {seconds} s: is it running, and does a firewall let us through?"
-        }
-        ureq::Error::Timeout(_) => "no answer in time",
-        ureq::Error::Protocol(_) => "it does not speak HTTP/1.1: is {endpoint} right?",
-        ureq::Error::LargeResponseHeader(..) => "the head of its answer is too large",
-        ureq::Error::BodyExceedsLimit(_) => "its answer is too large",
-        ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-            "this can't be asked over HTTP: look for odd characters in {endpoint} and in what is sent"
-        }
-        ureq::Error::ConnectProxyFailed(_) => "the proxy does not connect us to it",
-        _ => "there is no connection: is {endpoint} right?",
-    };
-    fill(text, asker, &About::default())
-}
-
-fn of_server_tls(error: &TlsError, asker: &Asker) -> String {
+/// Why TLS with a server failed, and what to do about it.
+pub fn of_server(error: &TlsError, hints: &Hints) -> String {
     let (text, about) = match error {
         TlsError::AlertReceived(alert) => match ALERTS.iter().find(|(known, ..)| known == alert) {
             Some((_, name, _, server)) => {
-                let text = fill(server, asker, &About::default());
+                let text = fill(server, hints, &About::default());
                 return format!("it refused the TLS connection ({name}): {text}");
             }
             None => {
@@ -437,15 +383,7 @@ fn of_server_tls(error: &TlsError, asker: &Asker) -> String {
             (row.map_or("TLS failed", |(_, _, server)| server), about)
         }
     };
-    fill(text, asker, &about)
-}
-
-/// The TLS error inside: connections report theirs as errors of reading and writing.
-pub fn tls_error(error: &ureq::Error) -> Option<&TlsError> {
-    match error {
-        ureq::Error::Io(e) => e.get_ref()?.downcast_ref(),
-        _ => None,
-    }
+    fill(text, hints, &about)
 }
 
 /// What only the certificate at hand can tell.
@@ -456,19 +394,17 @@ struct About {
     kind: &'static str,
 }
 
-fn fill(text: &str, asker: &Asker, about: &About) -> String {
+fn fill(text: &str, hints: &Hints, about: &About) -> String {
     let host = match about.wanted.parse::<std::net::IpAddr>() {
         Ok(address) => format!("IP:{address}"),
         Err(_) if about.wanted.is_empty() => "DNS:HOST".to_owned(),
         Err(_) => format!("DNS:{}", about.wanted),
     };
-    let seconds = asker.connect_timeout.as_secs().to_string();
     let values = [
-        ("{trust}", asker.trust),
-        ("{endpoint}", asker.endpoint),
-        ("{certificate}", asker.certificate),
-        ("{or_skip}", asker.or_skip),
-        ("{seconds}", &seconds),
+        ("{trust}", hints.trust),
+        ("{endpoint}", hints.endpoint),
+        ("{certificate}", hints.certificate),
+        ("{or_skip}", hints.or_skip),
         ("{host}", &host),
         ("{wanted}", &about.wanted),
         ("{found}", &about.found),
@@ -573,19 +509,18 @@ fn refused(refusal: &Refusal) -> (Fault, About) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fmt::Debug;
 
     use rustls::InconsistentKeys;
 
     use super::*;
 
-    const ASKER: Asker = Asker {
+    const HINTS: Hints = Hints {
         trust: "vault.tls.ca",
         endpoint: "the endpoint",
         certificate: "check vault.tls.cert",
         or_skip: "; or use -k",
-        connect_timeout: Duration::from_secs(5),
     };
 
     /// Everything that goes wrong in handshakes when somebody makes a mistake.
@@ -698,7 +633,7 @@ mod tests {
 
     /// Asserts that `text` is a sentence, and has none of the words that only programmers know `error` by.
     #[track_caller]
-    fn is_for_people(text: &str, error: &impl Debug) {
+    pub(crate) fn is_for_people(text: &str, error: &impl Debug) {
         let debug = format!("{error:?}");
         for name in debug.split(|c: char| !c.is_ascii_alphanumeric()) {
             let is_camel = name
@@ -715,8 +650,7 @@ mod tests {
     fn each_error_of_tls_has_a_sentence_for_people_at_both_ends() {
         for error in tls_errors() {
             is_for_people(&of_client(&error), &error);
-            let io = io::Error::new(io::ErrorKind::InvalidData, error.clone());
-            is_for_people(&of_server(&ureq::Error::Io(io), &ASKER), &error);
+            is_for_people(&of_server(&error, &HINTS), &error);
         }
     }
 
@@ -735,37 +669,26 @@ mod tests {
     }
 
     #[test]
-    fn what_the_system_says_is_told_with_what_to_do() {
-        for (kind, _, _) in SYSTEM {
-            let error = io::Error::from(*kind);
-            is_for_people(&of_client_io(&error), &kind);
-            is_for_people(&of_server(&ureq::Error::Io(error), &ASKER), &kind);
+    fn errors_of_the_system_have_a_sentence_too() {
+        use io::ErrorKind::*;
+        for kind in [
+            UnexpectedEof,
+            ConnectionReset,
+            ConnectionAborted,
+            BrokenPipe,
+            NotConnected,
+            ConnectionRefused,
+            HostUnreachable,
+            NetworkUnreachable,
+            NetworkDown,
+            TimedOut,
+            WouldBlock,
+            AddrNotAvailable,
+            PermissionDenied,
+        ] {
+            is_for_people(&of_client_io(&kind.into()), &kind);
         }
-        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        assert_eq!(
-            "connection refused: is it running, and is the endpoint right?",
-            of_server(&ureq::Error::Io(refused), &ASKER)
-        );
         let other = io::Error::other("the name can't be looked up");
         assert_eq!("the name can't be looked up", of_client_io(&other));
-    }
-
-    #[test]
-    fn what_the_client_of_http_says_is_told_in_other_words() {
-        use ureq::Error::*;
-        for error in [
-            HostNotFound,
-            Timeout(ureq::Timeout::Resolve),
-            Timeout(ureq::Timeout::Connect),
-            Timeout(ureq::Timeout::Global),
-            LargeResponseHeader(1, 2),
-            BodyExceedsLimit(1),
-            BadUri("BadUri".into()),
-            ConnectProxyFailed("ProxyText".into()),
-            ConnectionFailed,
-            TlsRequired,
-        ] {
-            is_for_people(&of_server(&error, &ASKER), &error);
-        }
     }
 }

@@ -1,141 +1,127 @@
-//! The HTTP client of everything that asks a server: names from our resolver, TLS from our `tls`.
+//! The HTTP client of key stores and of the command line alike: names from our resolver, TLS from our
+//! `tls`.
 //!
-//! The TLS that comes with `ureq` knows no other trust than chains to an authority, and keeps what a
-//! server says before it closes a connection to itself. Knows nothing of who asks for what.
+//! An [`Agent`] keeps connections, follows no redirect, and returns every status as an answer. Retries,
+//! and the meaning of answers, are up to the caller; [`errors`](super::errors) words what goes wrong.
 
-use std::{
-    fmt,
-    io::{self, Read as _, Write as _},
-    sync::Arc,
-};
+use std::{io::Read as _, sync::Arc, time::Duration};
 
-use rustls::{ClientConfig, ClientConnection, StreamOwned};
-use rustls_pki_types::ServerName;
+use rustls::ClientConfig;
 use ureq::{
-    Agent, Error,
+    AsSendBody, Body, Error, Proxy,
     config::Config,
-    unversioned::transport::{
-        Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers,
-        NextTimeout, TcpConnector, Transport, TransportAdapter, time::Instant,
-    },
+    http::{Request, Response, request},
+    unversioned::transport::{ConnectProxyConnector, Connector as _, TcpConnector},
 };
 
-use crate::web::resolver::Resolver;
+use super::{resolver::Resolver, transport::TlsConnector};
 
-/// A client with these settings, of which those of TLS are not used: `tls` has its place.
-pub fn new(config: Config, tls: Arc<ClientConfig>) -> Agent {
-    let connector =
-        ().chain(ConnectProxyConnector::default())
-            .chain(TcpConnector::default())
-            .chain(TlsConnector(tls));
-    Agent::with_parts(config, connector, Resolver::default())
+/// Connections kept for later: one for each key store thread, the token and the status.
+const MAX_IDLE: usize = 12;
+/// An idle connection is closed after this time; servers do so after a minute or more.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(30);
+
+/// How to reach servers.
+#[derive(Clone)]
+pub struct Options {
+    /// `None`: only http URLs can be asked.
+    pub tls: Option<Arc<ClientConfig>>,
+    /// The proxy on the way.
+    pub proxy: Option<Proxy>,
+    /// For connecting.
+    pub connect_timeout: Duration,
+    /// From the end of the request to the head of the answer; only [`Call::timeout`] if `None`.
+    pub response_timeout: Option<Duration>,
 }
 
-/// A client with these settings that speaks no TLS, and asks no proxy.
-pub fn plain(config: Config) -> Agent {
-    let connector = ().chain(TcpConnector::default());
-    Agent::with_parts(config, connector, Resolver::default())
+/// A request.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    /// `GET`, `POST` and so on.
+    pub method: &'a str,
+    /// The whole URL; names in it are [escaped](super::escape::segment).
+    pub url: &'a str,
+    /// Names and values.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// JSON.
+    pub body: Option<&'a [u8]>,
+    /// For everything from the lookup of the host to the end of the answer; none for one without end.
+    pub timeout: Option<Duration>,
 }
 
-/// Speaks TLS over a connection, if the URL says so.
-#[derive(Debug)]
-struct TlsConnector(Arc<ClientConfig>);
-
-impl<In: Transport> Connector<In> for TlsConnector {
-    type Out = Either<In, TlsTransport>;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails<'_>,
-        chained: Option<In>,
-    ) -> Result<Option<Self::Out>, Error> {
-        let Some(transport) = chained else {
-            return Ok(None);
-        };
-        // A proxy that was reached over TLS is none that the server itself was.
-        if !details.needs_tls() || transport.is_tls() {
-            return Ok(Some(Either::A(transport)));
-        }
-        let host = details.uri.host().unwrap_or_default();
-        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-            .map_err(|_| Error::BadUri(format!("{host:?} is not the name of a host")))?;
-        let mut connection =
-            ClientConnection::new(self.0.clone(), name).map_err(io::Error::other)?;
-        let mut socket = TransportAdapter::new(transport.boxed(), details.current_time.clone());
-        // The time began with the connection.
-        let mut timeout = details.timeout;
-        if let (false, Instant::Exact(start)) = (timeout.after.is_not_happening(), details.now) {
-            timeout.after = timeout.after.saturating_sub(start.elapsed()).into();
-        }
-        socket.set_timeout(timeout);
-        if let Err(error) = connection.complete_io(&mut socket) {
-            // The library writes only the first piece of what is left to say; the alert is behind it.
-            while connection.wants_write()
-                && connection.write_tls(&mut socket).is_ok_and(|count| count > 0)
-            {}
-            return Err(error.into());
-        }
-        let config = details.config;
-        Ok(Some(Either::B(TlsTransport {
-            buffers: LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
-            stream: StreamOwned::new(connection, socket),
-        })))
-    }
+/// A client with its idle connections, which clones share.
+#[derive(Clone)]
+pub struct Agent {
+    options: Options,
+    agent: ureq::Agent,
 }
 
-/// A connection that speaks TLS.
-struct TlsTransport {
-    buffers: LazyBuffers,
-    stream: StreamOwned<ClientConnection, TransportAdapter>,
-}
-
-impl fmt::Debug for TlsTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TlsTransport")
-    }
-}
-
-impl TlsTransport {
-    /// Why a connection broke, in the words of the server if it left any: it closes a connection right
-    /// after the alert, often before the request is on its way.
-    fn last_words(&mut self, error: io::Error) -> Error {
-        if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) {
-            let StreamOwned { conn, sock } = &mut self.stream;
-            while conn.read_tls(sock).is_ok_and(|count| count > 0) {
-                if let Err(alert) = conn.process_new_packets() {
-                    return io::Error::new(io::ErrorKind::InvalidData, alert).into();
-                }
+impl Agent {
+    /// A client without connections.
+    pub fn new(options: Options) -> Self {
+        let config = Config::builder()
+            .proxy(options.proxy.clone())
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_connect(Some(options.connect_timeout))
+            .timeout_recv_response(options.response_timeout)
+            .max_idle_connections(MAX_IDLE)
+            .max_idle_connections_per_host(MAX_IDLE)
+            .max_idle_age(MAX_IDLE_AGE)
+            .user_agent(concat!("kes/", env!("CARGO_PKG_VERSION")))
+            .build();
+        let connector = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
+        let agent = match &options.tls {
+            Some(tls) => {
+                let connector = connector.chain(TlsConnector(tls.clone()));
+                ureq::Agent::with_parts(config, connector, Resolver::default())
             }
+            None => ureq::Agent::with_parts(config, connector, Resolver::default()),
+        };
+        Self { options, agent }
+    }
+
+    /// The same client without its connections.
+    pub fn renewed(&self) -> Self {
+        Self::new(self.options.clone())
+    }
+
+    /// Sends a request and reads the head of its answer.
+    ///
+    /// # Errors
+    /// Why there is no answer; [`errors::reason`](super::errors::reason) words it.
+    pub fn send(&self, call: Call<'_>) -> Result<Response<Body>, Error> {
+        let mut request = Request::builder().method(call.method).uri(call.url);
+        for (name, value) in call.headers {
+            request = request.header(*name, *value);
         }
-        error.into()
+        match call.body {
+            Some(body) => {
+                let request = request.header("Content-Type", "application/json");
+                self.run(request, body, call.timeout)
+            }
+            None => self.run(request, (), call.timeout),
+        }
+    }
+
+    fn run(
+        &self,
+        request: request::Builder,
+        body: impl AsSendBody,
+        timeout: Option<Duration>,
+    ) -> Result<Response<Body>, Error> {
+        let request = self.agent.configure_request(request.body(body)?);
+        self.agent.run(request.timeout_global(timeout).build())
     }
 }
 
-impl Transport for TlsTransport {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        self.stream.sock.set_timeout(timeout);
-        let written = self.stream.write_all(&self.buffers.output()[..amount]);
-        written.map_err(|e| self.last_words(e))
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        self.stream.sock.set_timeout(timeout);
-        let read = self.stream.read(self.buffers.input_append_buf());
-        // A write that failed is told here, too.
-        let count = read.map_err(|e| self.last_words(e))?;
-        self.buffers.input_appended(count);
-        Ok(count > 0)
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.stream.sock.get_mut().is_open()
-    }
-
-    fn is_tls(&self) -> bool {
-        true
-    }
+/// The rest of an answer, of at most `limit` bytes.
+///
+/// # Errors
+/// If the connection breaks, the time is up, or the answer is larger.
+pub fn read(answer: &mut Response<Body>, limit: u64) -> Result<Vec<u8>, Error> {
+    let mut body = Vec::new();
+    answer.body_mut().with_config().limit(limit).reader().read_to_end(&mut body)?;
+    Ok(body)
 }

@@ -8,6 +8,11 @@ use std::path::Path;
 
 use super::*;
 
+/// What flags alone mean.
+fn load_flags(flags: &Flags) -> Result<Config, Error> {
+    super::load(Origin::Flags, flags, &[]).unwrap().accept()
+}
+
 /// Flags that leave nothing required to the file.
 fn flags() -> Flags {
     Flags {
@@ -36,7 +41,7 @@ fn env(name: &str) -> Option<String> {
 
 /// What `text` in `kes.yml` means with the given flags.
 fn load_with(text: &str, flags: &Flags) -> Result<Config, Error> {
-    load::load(Some((Path::new("kes.yml"), text)), flags, &env).accept()
+    load_text(Some(Path::new("kes.yml")), text, flags, &[], env).accept()
 }
 
 fn load(text: &str) -> Config {
@@ -56,4 +61,18 @@ fn assert_starts(message: &str, start: &str) {
 
 fn key_store(text: &str) -> KeyStoreConfig {
     load(text).key_store
+}
+
+/// To write the table into the page: `KES_WRITE_DOCS=1 cargo test the_reference`.
+#[test]
+fn the_reference_is_the_table_of_fields() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once("<!-- fields -->\n").unwrap();
+    let (table, after) = rest.split_once("<!-- /fields -->").unwrap();
+    if std::env::var_os("KES_WRITE_DOCS").is_some() {
+        let page = format!("{before}<!-- fields -->\n{}<!-- /fields -->{after}", reference());
+        return fs::write(&path, page).unwrap();
+    }
+    assert_eq!(reference(), table, "KES_WRITE_DOCS=1 cargo test the_reference writes the page");
 }

@@ -163,11 +163,15 @@ fn aliases_work_but_do_not_blow_up_the_file() {
     assert!(error(&quadratic).contains("aliases repeat too many values"));
 }
 
-/// Calls `Config::from_file` with a file of `bytes`.
+fn from_file(path: &Path) -> Result<Config, Error> {
+    super::super::load(Origin::File(path), &flags(), &[])?.accept()
+}
+
+/// What a file of `bytes` means.
 fn from_bytes(name: &str, bytes: &[u8]) -> Result<Config, Error> {
     let path = std::env::temp_dir().join(format!("kes-config-{}-{name}", std::process::id()));
     fs::write(&path, bytes).unwrap();
-    let config = Config::from_file(&path, &flags());
+    let config = from_file(&path);
     fs::remove_file(&path).unwrap();
     config
 }
@@ -183,10 +187,10 @@ fn files_are_read_from_disk() {
 fn unreadable_files_are_named() {
     assert_eq!(
         "failed to read config file: /nowhere/kes.yml: No such file or directory (os error 2)",
-        Config::from_file(Path::new("/nowhere/kes.yml"), &flags()).unwrap_err().to_string()
+        from_file(Path::new("/nowhere/kes.yml")).unwrap_err().to_string()
     );
     assert_starts(
-        &Config::from_file(Path::new("/"), &flags()).unwrap_err().to_string(),
+        &from_file(Path::new("/")).unwrap_err().to_string(),
         "failed to read config file: /: Is a directory",
     );
     let large = from_bytes("large", &vec![b'#'; (1 << 20) + 1]).unwrap_err();

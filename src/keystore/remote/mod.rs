@@ -5,30 +5,25 @@ mod no_answer;
 mod trust;
 
 use std::{
-    io::{self, Read as _},
     ops::Range,
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use rustls::ClientConfig;
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
-use ureq::{
-    Agent,
-    config::Config,
-    http::{Request, Response, Uri},
-};
+use ureq::http::{Response, Uri};
 
+pub(super) use crate::web::escape::segment as escape;
 use crate::{
     base::{deadline::Deadline, secret::Secret},
-    tls::{self, Anchors, words::Asker},
-    web::agent,
+    tls::{self, Anchors, words::Hints},
+    web::agent::{self, Agent, Options},
 };
 pub(super) use no_answer::NoAnswer;
 use trust::SetupError;
@@ -40,11 +35,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// What follows the first try, where a retry does no harm.
 const RETRIES: u32 = 2;
-/// Connections that are kept for later: one for each key store thread, the token and the status.
-const MAX_IDLE: usize = 12;
-/// A connection that was not used for so long is closed; servers do so after a minute or more.
-const MAX_IDLE_AGE: Duration = Duration::from_secs(30);
-
 /// The longest text of a key store in an error, in characters.
 pub(super) const MAX_SAID: usize = 200;
 
@@ -75,11 +65,9 @@ pub(super) struct Fields {
 /// A key store behind HTTP.
 pub(super) struct Remote {
     endpoint: String,
-    asker: Asker,
+    hints: Hints,
     pause: Range<u64>,
     has_standbys: bool,
-    config: Config,
-    tls: Arc<ClientConfig>,
     /// The connections, and how often they were replaced.
     agent: Mutex<(u64, Agent)>,
     /// The last try found nobody: then there are no retries.
@@ -122,30 +110,23 @@ impl Remote {
             .transpose()
             .map_err(SetupError::Certificate)?;
         let tls = tls::client_config(Some(trust), client_cert);
-        let config = Agent::config_builder()
-            .proxy(None)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .max_idle_connections(MAX_IDLE)
-            .max_idle_connections_per_host(MAX_IDLE)
-            .max_idle_age(MAX_IDLE_AGE)
-            .user_agent(concat!("kes/", env!("CARGO_PKG_VERSION")))
-            .build();
+        let agent = Agent::new(Options {
+            tls: Some(tls),
+            proxy: None,
+            connect_timeout: CONNECT_TIMEOUT,
+            response_timeout: None,
+        });
         Ok(Self {
             endpoint: site.endpoint.to_owned(),
-            asker: Asker {
+            hints: Hints {
                 trust: site.fields.ca,
                 endpoint: "the endpoint",
                 certificate: site.fields.client_cert,
                 or_skip: "",
-                connect_timeout: CONNECT_TIMEOUT,
             },
             pause: site.pause,
             has_standbys: site.has_standbys,
-            agent: Mutex::new((0, agent::new(config.clone(), tls.clone()))),
-            config,
-            tls,
+            agent: Mutex::new((0, agent)),
             is_down: AtomicBool::new(false),
             retries_all: false,
         })
@@ -270,28 +251,15 @@ impl Remote {
             });
         }
         let (number, agent) = self.lock().clone();
-        let mut request = Request::builder().method(call.method).uri(url);
-        for (name, value) in call.headers {
-            request = request.header(*name, *value);
-        }
-        let result = match call.body {
-            Some(body) => request
-                .header("Content-Type", "application/json")
-                .body(body.expose())
-                .map_err(ureq::Error::from)
-                .and_then(|request| {
-                    let request = agent.configure_request(request);
-                    let request = request.timeout_connect(Some(CONNECT_TIMEOUT));
-                    agent.run(request.timeout_global(Some(timeout)).build())
-                }),
-            None => request.body(()).map_err(ureq::Error::from).and_then(|request| {
-                let request = agent.configure_request(request);
-                let request = request.timeout_connect(Some(CONNECT_TIMEOUT));
-                agent.run(request.timeout_global(Some(timeout)).build())
-            }),
-        };
+        let result = agent.send(agent::Call {
+            method: call.method,
+            url,
+            headers: call.headers,
+            body: call.body.map(Secret::expose),
+            timeout: Some(timeout),
+        });
         result.map_err(|e| {
-            let no_answer = NoAnswer::new(call.method, url, &e, &self.asker);
+            let no_answer = NoAnswer::new(call.method, url, &e, &self.hints);
             if no_answer.is_timeout {
                 self.replace(number);
             }
@@ -307,19 +275,8 @@ impl Remote {
         limit: u64,
     ) -> Result<Answer, NoAnswer> {
         let status = answer.status().as_u16();
-        let mut body = Vec::new();
-        let mut reader = answer.body_mut().with_config().limit(limit).reader();
-        let mut chunk = vec![0; 4096];
-        loop {
-            match reader.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(count) => body.extend_from_slice(&chunk[..count]),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => {
-                    return Err(NoAnswer::new(method, url, &ureq::Error::from(e), &self.asker));
-                }
-            }
-        }
+        let body = agent::read(&mut answer, limit)
+            .map_err(|e| NoAnswer::new(method, url, &e, &self.hints))?;
         Ok(Answer { status, body: Secret::new(body), is_repeat: false })
     }
 
@@ -332,7 +289,7 @@ impl Remote {
     fn replace(&self, number: u64) {
         let mut agent = self.lock();
         if agent.0 == number {
-            *agent = (number + 1, agent::new(self.config.clone(), self.tls.clone()));
+            *agent = (number + 1, agent.1.renewed());
         }
     }
 }
@@ -408,13 +365,6 @@ pub(super) fn json(value: &impl Serialize) -> Result<Secret, String> {
     Ok(Secret::new(body))
 }
 
-/// Escapes `name` for use as one path segment.
-pub(super) fn escape(name: &str) -> String {
-    const SEGMENT: &AsciiSet =
-        &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-    utf8_percent_encode(name, SEGMENT).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -457,11 +407,5 @@ mod tests {
         for to in ["http://b/v1/x", "https://b/v1/x"] {
             assert_eq!(Ok(to), redirected("http://a/v1/x", to).as_deref());
         }
-    }
-
-    #[test]
-    fn names_are_escaped_as_one_segment() {
-        assert_eq!("my-key_1.~", escape("my-key_1.~"));
-        assert_eq!("a%20b%2Fc%3F%23%25%C3%A9", escape("a b/c?#%é"));
     }
 }

@@ -2,7 +2,8 @@
 
 use ureq::Timeout;
 
-use crate::tls::words::{self, Asker};
+use super::CONNECT_TIMEOUT;
+use crate::{tls::words::Hints, web::errors};
 
 /// There is no answer.
 #[derive(Debug)]
@@ -25,13 +26,13 @@ impl std::error::Error for NoAnswer {}
 
 impl NoAnswer {
     /// What `error` means for a request to `url`.
-    pub(super) fn new(method: &str, url: &str, error: &ureq::Error, asker: &Asker) -> Self {
-        let why = words::of_server(error, asker);
+    pub(super) fn new(method: &str, url: &str, error: &ureq::Error, hints: &Hints) -> Self {
+        let why = errors::reason(error, hints, CONNECT_TIMEOUT);
         Self {
             why: format!("{method} {url}: {why}"),
             // A lookup says nothing about the connections that there are.
             is_timeout: matches!(error, ureq::Error::Timeout(during) if *during != Timeout::Resolve),
-            may_pass: words::tls_error(error).is_none()
+            may_pass: errors::tls_error(error).is_none()
                 && matches!(
                     error,
                     ureq::Error::Io(_)
@@ -46,21 +47,20 @@ impl NoAnswer {
 
 #[cfg(test)]
 mod tests {
-    use std::{io, time::Duration};
+    use std::io;
 
     use super::*;
 
     #[test]
     fn a_lookup_that_fails_is_told_apart_from_a_host_that_does_not_answer() {
         let why = |error| {
-            let asker = Asker {
+            let hints = Hints {
                 trust: "vault.tls.ca",
                 endpoint: "the endpoint",
                 certificate: "",
                 or_skip: "",
-                connect_timeout: Duration::from_secs(5),
             };
-            let no_answer = NoAnswer::new("GET", "https://bao/", &error, &asker);
+            let no_answer = NoAnswer::new("GET", "https://bao/", &error, &hints);
             assert!(no_answer.may_pass, "another try may find it");
             no_answer
         };

@@ -1,0 +1,278 @@
+//! What is wrong with a configuration, or looks so, and how a server words it.
+//!
+//! Every message says what is wrong, where (file, line, column and field, or flag), and what would
+//! be right. None repeats the value of a field that may hold a secret.
+
+use std::{borrow::Cow, fmt, path::PathBuf};
+
+/// Beyond so many errors the others are only counted.
+const MAX_ERRORS: usize = 100;
+
+/// Beyond so many warnings the others are only counted.
+const MAX_WARNINGS: usize = 200;
+
+/// A longer text is repeated with its beginning and its end only, of so many characters each.
+const LONG: usize = 150;
+
+/// How bad something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The server does not start.
+    Error,
+    /// The server starts, but probably does not do what is meant.
+    Warning,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        })
+    }
+}
+
+/// A place in a text. Both numbers count from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The line.
+    pub line: u32,
+    /// The column, in characters.
+    pub column: u32,
+}
+
+impl Position {
+    /// The place after so many whole lines, and so many characters of the next one.
+    pub(super) fn after(lines: usize, characters: usize) -> Self {
+        let next = |count| u32::try_from(count).map_or(u32::MAX, |count| count.saturating_add(1));
+        Self { line: next(lines), column: next(characters) }
+    }
+}
+
+/// Something that is wrong, or looks so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where in the file, if it is there at all.
+    pub position: Option<Position>,
+    /// The field, such as `policy.my-app.paths[0]`, or the flag; may be empty.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right; may be empty.
+    pub advice: String,
+    subject: Subject,
+}
+
+/// What a finding is about, which decides how a server words it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// The text of the file, or its shape; the message names the field.
+    Text,
+    /// A value that can't be read: KES names durations so.
+    Unreadable,
+    /// A value.
+    Value,
+    /// What a value names outside the file. Without a position, a flag has named it.
+    Outside,
+}
+
+/// The field that a finding is about, or the flag, and where its value is in the file.
+#[derive(Clone, Debug, Default)]
+pub(super) struct At {
+    pub(super) field: String,
+    pub(super) position: Option<Position>,
+}
+
+impl At {
+    pub(super) fn new(field: impl Into<String>, position: Option<Position>) -> Self {
+        Self { field: field.into(), position }
+    }
+}
+
+impl Finding {
+    /// The line about a warning for people who see a server start.
+    pub(super) fn note(&self, file: Option<&PathBuf>) -> String {
+        let Self { message, advice, .. } = self;
+        let advice = if advice.is_empty() { String::new() } else { format!(": {advice}") };
+        let place = match (file, self.position) {
+            (Some(_), Some(_)) => format!(" ({})", self.place(file)),
+            _ => String::new(),
+        };
+        format!("Warning: {message}{advice}{place}")
+    }
+
+    /// Such as `kes.yml line 3 column 5, field root`, or `flag --root`.
+    fn place(&self, file: Option<&PathBuf>) -> String {
+        if self.field.starts_with("--") {
+            return format!("flag {}", self.field);
+        }
+        let mut place = file.map_or_else(String::new, |file| file.display().to_string());
+        if let Some(Position { line, column }) = self.position {
+            place += &format!(" line {line} column {column}");
+        }
+        if !self.field.is_empty() {
+            place += &format!(", field {}", self.field);
+        }
+        place
+    }
+}
+
+/// Why there is no [`Config`](super::Config): the first error.
+#[derive(Debug)]
+pub struct Error {
+    /// The file, unless the settings come from flags alone.
+    pub(super) file: Option<PathBuf>,
+    /// What is wrong.
+    pub finding: Finding,
+}
+
+impl Error {
+    /// The error about `file` as a text.
+    pub(super) fn of_text(
+        file: Option<PathBuf>,
+        position: Option<Position>,
+        reason: impl fmt::Display,
+    ) -> Self {
+        let mut findings = Findings::default();
+        findings.refuse_text(position, reason);
+        Self { file, finding: findings.found.remove(0) }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Finding { message, advice, subject, position, .. } = &self.finding;
+        let place = self.finding.place(self.file.as_ref());
+        if matches!(subject, Subject::Text | Subject::Unreadable) {
+            f.write_str("failed to read config file: ")?;
+        }
+        match (subject, position) {
+            (Subject::Text, _) => write!(f, "{place}: {message}"),
+            (Subject::Outside, None) if advice.is_empty() => f.write_str(message),
+            (Subject::Outside, None) => write!(f, "{message}: {advice}"),
+            _ if advice.is_empty() => write!(f, "{message} ({place})"),
+            _ => write!(f, "{message} ({place}: {advice})"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// All findings, up to a number of each severity.
+#[derive(Debug)]
+pub(super) struct Findings {
+    found: Vec<Finding>,
+    /// How many there are of each severity, with those that are only counted.
+    errors: usize,
+    warnings: usize,
+    /// No field of the file is unknown, of the wrong kind, or empty by mistake. Otherwise what is
+    /// missing may be in the part that can't be read.
+    pub(super) is_whole: bool,
+}
+
+impl Default for Findings {
+    fn default() -> Self {
+        Self { found: Vec::new(), errors: 0, warnings: 0, is_whole: true }
+    }
+}
+
+impl Findings {
+    /// Adds a finding. The words are formatted only if it is not one too many.
+    pub(super) fn add(
+        &mut self,
+        (severity, subject): (Severity, Subject),
+        At { field, position }: At,
+        message: impl fmt::Display,
+        advice: impl fmt::Display,
+    ) {
+        let (count, most) = match severity {
+            Severity::Error => (&mut self.errors, MAX_ERRORS),
+            Severity::Warning => (&mut self.warnings, MAX_WARNINGS),
+        };
+        *count += 1;
+        if *count <= most {
+            let message = match subject {
+                Subject::Text => message.to_string(),
+                _ => cut(&message.to_string()).into_owned(),
+            };
+            let advice = advice.to_string();
+            self.found.push(Finding { severity, position, field, message, advice, subject });
+        }
+    }
+
+    /// A value is wrong.
+    pub(super) fn refuse(&mut self, at: At, message: impl fmt::Display, advice: &str) {
+        self.add((Severity::Error, Subject::Value), at, message, advice);
+    }
+
+    /// A value is missing, unless it may be in a part of the file that can't be read.
+    pub(super) fn miss(&mut self, at: At, message: impl fmt::Display, advice: &str) {
+        if self.is_whole {
+            self.refuse(at, message, advice);
+        }
+    }
+
+    /// The text of the file, or a part of it, is not what can be read.
+    pub(super) fn refuse_text(&mut self, position: Option<Position>, reason: impl fmt::Display) {
+        self.is_whole = false;
+        self.add((Severity::Error, Subject::Text), At::new("", position), reason, "");
+    }
+
+    /// Something is allowed, but probably a mistake.
+    pub(super) fn warn(&mut self, at: At, message: impl fmt::Display, advice: impl fmt::Display) {
+        self.add((Severity::Warning, Subject::Value), at, message, advice);
+    }
+
+    /// The first error.
+    pub(super) fn first_error(&self) -> Option<&Finding> {
+        self.found.iter().find(|found| found.severity == Severity::Error)
+    }
+
+    /// All of them in the order of the file, those without a place first, and a line about those
+    /// that are only counted at its `end`.
+    pub(super) fn sorted(&self, end: Position) -> Vec<Finding> {
+        let mut findings = self.found.clone();
+        for (severity, count, most) in [
+            (Severity::Error, self.errors, MAX_ERRORS),
+            (Severity::Warning, self.warnings, MAX_WARNINGS),
+        ] {
+            if count > most {
+                let more = count - most;
+                findings.push(Finding {
+                    severity,
+                    position: Some(end),
+                    field: String::new(),
+                    message: format!("only {most} {severity}s are shown; there are {more} more"),
+                    advice: "mend these, and check again".to_owned(),
+                    subject: Subject::Text,
+                });
+            }
+        }
+        findings.sort_by_key(|found| (found.position, found.severity));
+        findings
+    }
+
+    /// The first `most` warnings in the order of the file, and how many more there are.
+    pub(super) fn warnings(&self, most: usize) -> (Vec<&Finding>, usize) {
+        let is_warning = |found: &&Finding| found.severity == Severity::Warning;
+        let mut warnings: Vec<_> = self.found.iter().filter(is_warning).collect();
+        warnings.sort_by_key(|found| found.position);
+        warnings.truncate(most);
+        let more = self.warnings - warnings.len();
+        (warnings, more)
+    }
+}
+
+/// `text`, without its middle if it is very long.
+pub(super) fn cut(text: &str) -> Cow<'_, str> {
+    let start = text.char_indices().nth(LONG);
+    let end = text.char_indices().rev().nth(LONG - 1);
+    match (start, end) {
+        (Some((start, _)), Some((end, _))) if start < end => {
+            format!("{}…{}", &text[..start], &text[end..]).into()
+        }
+        _ => text.into(),
+    }
+}

@@ -1,0 +1,160 @@
+//! The policies of a file: who may call what, and what of that is wrong or probably a mistake.
+//!
+//! Names and paths are taken as they are, without environment variables. Lists that policies share
+//! through an alias are read once.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::{
+    expand::Expansion,
+    findings::{At, cut},
+    source::Reader,
+    tree::{Entry, Node},
+    types::Proxy,
+};
+use crate::{
+    base::glob::{Effort, Pattern},
+    policy::{self, Policies, Policy},
+};
+
+/// The steps that the search for APIs that paths match may take: a second or two.
+const SEARCH: Effort = Effort::of(300_000_000);
+
+impl Reader<'_> {
+    /// All policies. `endpoints` are the patterns of all API paths; without any, it is not checked
+    /// whether paths match one.
+    pub(super) fn policies(
+        &mut self,
+        root: &str,
+        proxy: &Proxy,
+        endpoints: &[Pattern],
+    ) -> Policies {
+        let mut builder = Policies::builder(root, &proxy.identities);
+        let mut effort = SEARCH;
+        let mut read = HashMap::new();
+        let mut seen = HashSet::new();
+        let source = self.source;
+        for policy in source.find("policy").map_or(&[][..], Node::entries) {
+            let list = |list| policy.node.get(list).map_or(&[][..], Node::items);
+            let paths = list("paths");
+            if paths.is_empty() && self.findings.is_whole {
+                self.findings.warn(
+                    At::new(format!("policy.{}", cut(&policy.name)), Some(policy.node.position)),
+                    format_args!("policy \"{}\" allows nothing", cut(&policy.name)),
+                    "list what it allows in \"paths\"",
+                );
+            }
+            let shared = read
+                .entry(paths.as_ptr())
+                .or_insert_with(|| Arc::new(self.policy(policy, paths, endpoints, &mut effort)));
+            builder.define(&policy.name, shared.clone());
+
+            let identities = list("identities");
+            let is_new = seen.insert(identities.as_ptr());
+            for (index, node) in identities.iter().enumerate() {
+                let identity = source.value(node, Expansion::Whole);
+                if is_new {
+                    self.check_identity(at(policy, "identities", index, node), &identity, "");
+                }
+                if let Err(error) = builder.assign(&policy.name, &identity) {
+                    self.refuse_policy(at(policy, "identities", index, node), &error);
+                }
+            }
+        }
+        builder.build()
+    }
+
+    /// The policy that allows `paths`, but those that are no patterns.
+    fn policy(
+        &mut self,
+        policy: &Entry,
+        paths: &[Node],
+        endpoints: &[Pattern],
+        effort: &mut Effort,
+    ) -> Policy {
+        let mut patterns = Vec::with_capacity(paths.len());
+        let mut seen = HashSet::new();
+        for (index, node) in paths.iter().enumerate() {
+            let path: &str = node.text().map_or("", |text| text);
+            let at = at(policy, "paths", index, node);
+            let is_repeated = !seen.insert(path);
+            if is_repeated {
+                let message = format_args!("\"{}\" is listed twice", cut(path));
+                self.findings.warn(at.clone(), message, "keep one of them");
+            }
+            let pattern = match Pattern::parse(path) {
+                Ok(pattern) => pattern,
+                Err(source) => {
+                    let policy = policy.name.clone();
+                    self.refuse_policy(at, &policy::Error::Pattern { policy, source });
+                    continue;
+                }
+            };
+            let is_searched = !is_repeated && !endpoints.is_empty() && !effort.is_exhausted();
+            if is_searched && !endpoints.iter().any(|endpoint| endpoint.overlaps(&pattern, effort))
+            {
+                let message = format_args!("\"{}\" matches no API", cut(path));
+                self.findings.warn(at, message, closest(&cut(path), endpoints));
+            }
+            patterns.push(pattern);
+        }
+        Policy { paths: patterns }
+    }
+
+    fn refuse_policy(&mut self, at: At, error: &policy::Error) {
+        let advice = match error {
+            policy::Error::Pattern { .. } => {
+                "close every \"[\", and write \"\\\" before a literal \"[\", \"-\" or \"]\""
+            }
+            policy::Error::Assigned { .. } => {
+                "an identity has one policy at most, and root has none"
+            }
+            policy::Error::Proxy { .. } => "a TLS proxy has no policy",
+        };
+        self.findings.refuse(at, error, advice);
+    }
+}
+
+/// Where an item of a list of a policy is.
+fn at(policy: &Entry, list: &str, index: usize, item: &Node) -> At {
+    At::new(format!("policy.{}.{list}[{index}]", cut(&policy.name)), Some(item.position))
+}
+
+/// Names the endpoint that is most like `path`, with what stands for its wildcards in `path`.
+fn closest(path: &str, endpoints: &[Pattern]) -> String {
+    let segments: Vec<_> = path.trim_start_matches('/').split('/').collect();
+    let likeness = |endpoint: &&Pattern| -> usize {
+        let fixed = endpoint.as_str().split('/').skip(1);
+        let same = |(a, b): (&str, &&str)| {
+            let pairs = a.bytes().zip(b.bytes());
+            pairs.take_while(|(a, b)| a == b && *a != b'*').count()
+        };
+        fixed.zip(&segments).map(same).sum()
+    };
+    match endpoints.iter().rev().max_by_key(likeness) {
+        Some(endpoint) if likeness(&endpoint) > "v1".len() => {
+            format!("did you mean \"{}\"?", filled_in(endpoint.as_str(), &segments))
+        }
+        _ => "docs/api.md lists the paths, such as \"/v1/key/create/*\"".to_owned(),
+    }
+}
+
+/// `endpoint` with the last of `segments` in the place of its wildcards, if there are enough.
+fn filled_in(endpoint: &str, segments: &[&str]) -> String {
+    let mut parts: Vec<_> = endpoint.split('/').skip(1).collect();
+    if segments.len() >= parts.len() {
+        let own = segments.iter().rev();
+        for (part, own) in parts.iter_mut().rev().zip(own) {
+            if *part != "*" {
+                break;
+            }
+            if !own.is_empty() {
+                *part = own;
+            }
+        }
+    }
+    format!("/{}", parts.join("/"))
+}

@@ -1,0 +1,299 @@
+//! What the fields of the formats with a `root` mean, but those of policies and key stores, and what
+//! is wrong with their values.
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::{
+    findings::{At, cut},
+    source::Reader,
+    tree::Value,
+    types::{Cache, Config, DEFAULT_ADDRESS, DEFAULT_PORT, KeyStoreConfig, Proxy},
+};
+use crate::{
+    base::glob::Pattern,
+    keystore::{KeyName, Start},
+    log::{self, AuditMode},
+    tls::Group,
+};
+
+/// What people write where an identity is expected and nobody is meant.
+const NOBODY: [&str; 9] = ["_", "-", "disabled", "disable", "none", "nobody", "no", "off", "false"];
+
+/// The header of the templates, which is there whether there are TLS proxies or not.
+const DEFAULT_HEADER: &str = "X-Tls-Client-Cert";
+
+impl Reader<'_> {
+    /// All settings. Those that are wrong have their defaults. `endpoints` are the patterns of all API
+    /// paths.
+    pub(super) fn config(&mut self, endpoints: &[Pattern]) -> Config {
+        let address = self.get("address", parse_address);
+        let root = self.root();
+        let tls_key = self.required(
+            "tls.key",
+            "no private key file has been specified",
+            "set \"tls.key\" in the file or use --key",
+        );
+        let tls_cert = self.required(
+            "tls.cert",
+            "no certificate file has been specified",
+            "set \"tls.cert\" in the file or use --cert",
+        );
+        let tls_groups = self.groups();
+        let proxy = self.proxy(&root);
+        let policies = self.policies(&root, &proxy, endpoints);
+        let cache = Cache {
+            any: self.duration("cache.expiry.any"),
+            unused: self.duration("cache.expiry.unused"),
+            offline: self.duration("cache.expiry.offline"),
+        };
+        let log = log::Settings {
+            error: self.get("log.error", parse_switch),
+            audit: self.get("log.audit", parse_audit),
+        };
+        let probe = self.probe(address);
+        let connections = self.read("limits.connections", parse_count);
+        let keys = self.keys();
+        let (key_store, key_store_start) = self.key_store();
+        self.check_cache(&cache, &key_store);
+        Config {
+            address,
+            root,
+            tls_key: tls_key.into(),
+            tls_cert: tls_cert.into(),
+            tls_groups,
+            auth: self.source.flags.auth,
+            proxy,
+            policies,
+            cache,
+            log,
+            probe,
+            connections,
+            keys,
+            key_store,
+            key_store_start: match cache.offline {
+                Some(_) => Start::Optional,
+                None => key_store_start,
+            },
+        }
+    }
+
+    /// The text of a field that flag or file must fill in.
+    fn required(&mut self, path: &str, message: &str, advice: &str) -> String {
+        let text = self.source.text(path);
+        if text.is_empty() {
+            self.findings.miss(self.source.at_missing(path), message, advice);
+        }
+        text
+    }
+
+    fn root(&mut self) -> String {
+        let root = self.required(
+            "root",
+            "no root identity has been specified",
+            "set \"root\" in the file or use --root; \"disabled\" means no root",
+        );
+        let at = self.source.at("root");
+        if at.position.is_some() {
+            self.check_identity(at, &root, ", or \"disabled\" for no root");
+        }
+        root
+    }
+
+    /// Warns of what is neither an identity nor a word that stands for nobody.
+    pub(super) fn check_identity(&mut self, at: At, identity: &str, or: &str) {
+        let is_hex = |c| matches!(c, b'0'..=b'9' | b'a'..=b'f');
+        let is_identity = identity.len() == 64 && identity.bytes().all(is_hex);
+        let is_nobody = NOBODY.iter().any(|word| identity.eq_ignore_ascii_case(word));
+        if !identity.is_empty() && !is_identity && !is_nobody {
+            self.findings.warn(
+                at,
+                format_args!("\"{}\" is no identity, so no client can have it", cut(identity)),
+                format_args!(
+                    "write the 64 lower-case hex digits that 'kes tool identity of <certificate>' \
+                     prints{or}"
+                ),
+            );
+        }
+    }
+
+    /// The key exchange groups of the list, each once; all if there is none.
+    fn groups(&mut self) -> Vec<Group> {
+        let source = self.source;
+        let list = source.find("tls.groups");
+        if list.is_some_and(|list| matches!(&list.value, Value::List(items) if items.is_empty())) {
+            self.findings.refuse(
+                source.at("tls.groups"),
+                "no key exchange group, so no client could connect",
+                "list some of X25519MLKEM768, X25519, P-256 and P-384, or leave out the field for all \
+                 of them",
+            );
+        }
+        let mut groups = Vec::new();
+        for (at, name) in source.items("tls.groups[]") {
+            match Group::parse(&name) {
+                None => self.refuse("tls.groups[]", at, &name),
+                Some(group) if groups.contains(&group) => {
+                    let message = format_args!("key exchange group \"{name}\" is listed twice");
+                    self.findings.warn(at, message, "keep one of them");
+                }
+                Some(group) => groups.push(group),
+            }
+        }
+        if groups.is_empty() { Group::ALL.into() } else { groups }
+    }
+
+    fn proxy(&mut self, root: &str) -> Proxy {
+        const LIST: &str = "tls.proxy.identities";
+        const HEADER: &str = "tls.proxy.header.cert";
+        let mut identities = Vec::new();
+        let mut seen = HashSet::new();
+        for (index, (at, identity)) in self.source.items("tls.proxy.identities[]").enumerate() {
+            if identity.is_empty() {
+                continue;
+            }
+            self.check_identity(at.clone(), &identity, "");
+            if !seen.insert(identity.clone()) {
+                let message = format_args!("TLS proxy \"{}\" is listed twice", cut(&identity));
+                self.findings.warn(at.clone(), message, "keep one of them");
+            }
+            if identity == root {
+                let message = format_args!(
+                    "The {index}-th TLS proxy identity is equal to the root identity \"{identity}\". \
+                     The root identity cannot be used as TLS proxy"
+                );
+                self.findings.refuse(at, message, "take the identity out of the list");
+            } else {
+                identities.push(identity);
+            }
+        }
+        let header_cert = self.read(HEADER, parse_header);
+        match &header_cert {
+            Some(header) if seen.is_empty() && !header.eq_ignore_ascii_case(DEFAULT_HEADER) => {
+                self.findings.warn(
+                    self.source.at(HEADER),
+                    "without TLS proxies this header means nothing",
+                    "list the identities of the proxies in \"tls.proxy.identities\"",
+                );
+            }
+            None if !seen.is_empty() && self.source.text(HEADER).is_empty() => self.findings.warn(
+                self.source.at(LIST),
+                "TLS proxies are listed, but not the header with the client's certificate, so all \
+                 their requests are refused",
+                "set \"tls.proxy.header.cert\"",
+            ),
+            _ => {}
+        }
+        Proxy { identities, header_cert }
+    }
+
+    /// The address for probes; `api` is that for clients.
+    fn probe(&mut self, api: SocketAddr) -> Option<SocketAddr> {
+        let probe = self.read("probe.address", parse_address)?;
+        if !overlap(probe, api) {
+            return Some(probe);
+        }
+        let text = self.source.text("probe.address");
+        self.findings.refuse(
+            self.source.at("probe.address"),
+            format_args!(
+                "the server can't listen for probes where it listens for clients: \"{text}\""
+            ),
+            "choose another port, such as 7374",
+        );
+        None
+    }
+
+    fn keys(&mut self) -> Vec<KeyName> {
+        let mut keys = Vec::new();
+        let mut seen = HashSet::new();
+        for (at, name) in self.source.items("keys[].name") {
+            if !name.is_empty() && !seen.insert(name.clone()) {
+                let message = format_args!("key \"{}\" is listed twice", cut(&name));
+                self.findings.warn(at.clone(), message, "keep one of them");
+            }
+            match KeyName::parse(&name) {
+                None => self.refuse("keys[].name", at, &name),
+                Some(key) => keys.push(key),
+            }
+        }
+        keys
+    }
+
+    fn check_cache(&mut self, cache: &Cache, key_store: &KeyStoreConfig) {
+        if let (Some(any), Some(unused)) = (cache.any, cache.unused)
+            && unused > any
+        {
+            self.findings.warn(
+                self.source.at("cache.expiry.unused"),
+                "longer than \"cache.expiry.any\", so it means nothing",
+                "write a shorter time",
+            );
+        }
+        let is_remote =
+            matches!(key_store, KeyStoreConfig::Vault(_) | KeyStoreConfig::KeySecure(_));
+        if is_remote && cache.any.is_none() && self.findings.is_whole {
+            self.findings.warn(
+                self.source.at("cache.expiry.any"),
+                "\"cache.expiry.any\" is not set, so a key that is deleted elsewhere stays usable here \
+                 until a restart",
+                "write a time such as 5m0s",
+            );
+        }
+    }
+}
+
+/// The address that `text` stands for: `IP`, `IP:PORT`, `:PORT`, `[IPv6]` or `[IPv6]:PORT`.
+pub fn parse_address(text: &str) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    if let Ok(ip) = text.parse() {
+        return Some(SocketAddr::new(ip, DEFAULT_PORT));
+    }
+    if let Some(ip) = text.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')) {
+        return Some(SocketAddr::new(IpAddr::V6(ip.parse().ok()?), DEFAULT_PORT));
+    }
+    let port = parse_number(text.strip_prefix(':')?)?;
+    Some(SocketAddr::new(DEFAULT_ADDRESS.ip(), port))
+}
+
+/// Whether nobody can listen on both. Port 0 is another one every time.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let is_same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && is_same_ip
+}
+
+/// A number of digits alone: Rust's own parser takes a sign too.
+pub(super) fn parse_number<T: std::str::FromStr>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|_| !text.starts_with('+'))
+}
+
+fn parse_count(text: &str) -> Option<usize> {
+    parse_number(text).filter(|number| *number > 0)
+}
+
+/// `on` or `off` in any case.
+pub(super) fn parse_switch(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
+}
+
+fn parse_audit(text: &str) -> Option<AuditMode> {
+    match parse_switch(text) {
+        Some(true) => Some(AuditMode::On),
+        Some(false) => Some(AuditMode::Off),
+        None => text.eq_ignore_ascii_case("required").then_some(AuditMode::Required),
+    }
+}
+
+/// The name of an HTTP header: a token (RFC 9110, 5.6.2).
+fn parse_header(name: &str) -> Option<String> {
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    name.bytes().all(is_token).then(|| name.to_owned())
+}

@@ -1,0 +1,153 @@
+//! Whether a file keeps to the table of `fields`: no field but those, each once and of the right kind,
+//! and none empty because a variable is not set. What values mean is none of its business.
+
+use std::collections::HashSet;
+
+use super::{
+    fields::{Field, Shape, shape},
+    findings::{At, Findings, Position, cut},
+    source::Source,
+    tree::{Entry, Node, Value},
+    types::Format,
+};
+
+/// Looks at all of `source`.
+pub(super) fn check(source: &Source, findings: &mut Findings) {
+    Walk { source, findings }.walk(&source.file, "", &mut String::new());
+}
+
+struct Walk<'a> {
+    source: &'a Source,
+    findings: &'a mut Findings,
+}
+
+impl Walk<'_> {
+    /// Looks at `node`, the value of the field that a message calls `name`. It should be what the
+    /// table has at `path`; null is as good as missing.
+    fn walk(&mut self, node: &Node, path: &str, name: &mut String) {
+        let shape = shape(path, self.source.format);
+        match (&shape, &node.value) {
+            (_, Value::Null) => return,
+            (Shape::Text(field), _) if field.is_foreign() => return,
+            (Shape::Text(field), Value::Text(text)) => {
+                return self.variables(field, text, At::new(&**name, Some(node.position)));
+            }
+            (Shape::List, Value::List(items)) => {
+                let (length, path) = (name.len(), format!("{path}[]"));
+                for (index, item) in items.iter().enumerate() {
+                    *name += &format!("[{index}]");
+                    self.walk(item, &path, name);
+                    name.truncate(length);
+                }
+                return;
+            }
+            (Shape::Map(known), Value::Map(entries)) => {
+                return self.walk_map(entries, known, path, name);
+            }
+            _ => {}
+        }
+        let expected = match (path, shape) {
+            ("keys", _) => "a list of key names or a key store",
+            ("policy", _) => "a map of policies by name",
+            (_, Shape::Text(_)) => "a string",
+            (_, Shape::List) => "a list",
+            (_, Shape::Map(_)) => "a map of fields",
+        };
+        let found = node.kind();
+        self.refuse(name, node.position, format_args!("expected {expected}, found {found}"));
+    }
+
+    fn walk_map(&mut self, entries: &[Entry], known: &[&str], path: &str, name: &mut String) {
+        let length = name.len();
+        let mut seen = HashSet::new();
+        for entry in entries {
+            let own: &str = &entry.name;
+            let step = match (path, own, self.source.format) {
+                ("", "keys", Format::Keys) => "keystore",
+                // A file in both formats, which is an error already, or a section without content.
+                ("", "keys", _) if matches!(entry.node.value, Value::Map(_)) => continue,
+                ("", "keystore", Format::Keys) => continue,
+                _ if known.contains(&own) => own,
+                _ if known.contains(&"*") => "*",
+                _ => {
+                    self.unknown(entry, known, path, name);
+                    continue;
+                }
+            };
+            let path = if path.is_empty() { step.to_owned() } else { format!("{path}.{step}") };
+            if !seen.insert(own) {
+                let own = cut(own);
+                let reason = format_args!("field `{own}` appears twice; keep one of them");
+                self.refuse(name, entry.position, reason);
+                continue;
+            }
+            if !name.is_empty() {
+                name.push('.');
+            }
+            *name += &cut(own);
+            self.walk(&entry.node, &path, name);
+            name.truncate(length);
+        }
+    }
+
+    fn unknown(&mut self, entry: &Entry, known: &[&str], path: &str, name: &str) {
+        let spelled = |known: &&str| match path {
+            "" => format!("`{}`", self.source.spelled(known)),
+            _ => format!("`{known}`"),
+        };
+        let known: Vec<_> = known.iter().map(spelled).collect();
+        let expected = match known.as_slice() {
+            [one] => one.clone(),
+            [one, other] => format!("{one} or {other}"),
+            names => format!("one of {}", names.join(", ")),
+        };
+        let unknown = cut(&entry.name);
+        let reason = format_args!("unknown field `{unknown}`, expected {expected}");
+        self.refuse(name, entry.position, reason);
+    }
+
+    fn refuse(&mut self, name: &str, position: Position, reason: std::fmt::Arguments<'_>) {
+        let separator = if name.is_empty() { "" } else { ": " };
+        self.findings.refuse_text(Some(position), format_args!("{name}{separator}{reason}"));
+    }
+
+    /// Says which variables in `text` are not set, or stay what they are, without a word of the value:
+    /// it may be a secret.
+    fn variables(&mut self, field: &Field, text: &str, at: At) {
+        if !text.contains('$') || self.source.flags.get(field.flag).is_some() {
+            return;
+        }
+        if !field.expansion.applies_to(text) {
+            if let Some((place, advice)) = field.expansion.unreplaced(text) {
+                let message = format_args!("a variable is not replaced {place}");
+                self.findings.warn(at, message, advice);
+            }
+            return;
+        }
+        let expanded = field.expansion.expand(text, self.source.env);
+        if expanded.unset.is_empty() {
+            return;
+        }
+        if expanded.text.trim().is_empty() {
+            let advice =
+                "set the variable in the environment of the server, or write \"\" for nothing";
+            self.findings.refuse(at, unset(&expanded.unset), advice);
+            self.findings.is_whole = false;
+        } else {
+            let unset = unset(&expanded.unset);
+            let message = format_args!("a part of the value is missing: {unset}");
+            self.findings.warn(at, message, "set the variable, or remove it");
+        }
+    }
+}
+
+/// Says that these environment variables are not set.
+fn unset(names: &[String]) -> String {
+    let mut names: Vec<_> = names.iter().map(|name| format!("${{{name}}}")).collect();
+    names.sort();
+    names.dedup();
+    match names.as_slice() {
+        [one] => format!("environment variable {one} is empty or not set"),
+        names => format!("environment variables {} are empty or not set", names.join(" and ")),
+    }
+}

@@ -1,0 +1,205 @@
+//! What is given to a server: its configuration file, the flags beside it, and the environment for
+//! the variables in it. A field is looked up by its path in the table of `fields`.
+
+use std::{borrow::Cow, path::PathBuf, time::Duration};
+
+use super::{
+    expand::{Env, Expansion},
+    fields::{FIELDS, Field, field_at},
+    findings::{At, Findings, Severity, Subject},
+    tree::{self, Node, Value},
+    types::{Flags, Format},
+};
+use crate::base::duration;
+
+/// A file, as far as it can be read, and what goes with it.
+pub(super) struct Source {
+    /// Where the file is; none if there are flags alone.
+    pub(super) path: Option<PathBuf>,
+    pub(super) file: Node,
+    pub(super) format: Format,
+    pub(super) flags: Flags,
+    pub(super) env: Env,
+}
+
+impl Source {
+    /// Reads `text`, the content of the file at `path`.
+    pub(super) fn read(
+        path: Option<PathBuf>,
+        text: &str,
+        flags: Flags,
+        env: Env,
+        findings: &mut Findings,
+    ) -> Self {
+        let (mut file, fault) = tree::parse(text);
+        if let Some(fault) = fault {
+            findings.refuse_text(Some(fault.position), fault.reason);
+        }
+        let format = format(&file, findings).unwrap_or_else(|| {
+            findings.is_whole = false;
+            file = Node::default();
+            Format::KeyStore
+        });
+        Self { path, file, format, flags, env }
+    }
+
+    /// The value of a field, unless the file does not have it.
+    pub(super) fn find(&self, path: &str) -> Option<&Node> {
+        self.file.find(&self.spelled(path))
+    }
+
+    /// `path` as the format of the file spells it.
+    pub(super) fn spelled<'p>(&self, path: &'p str) -> Cow<'p, str> {
+        match (self.format, path.strip_prefix("keystore")) {
+            (Format::Keys, Some(rest)) => format!("keys{rest}").into(),
+            _ => path.into(),
+        }
+    }
+
+    /// Where a field is. A field that a flag wins over has no place.
+    pub(super) fn at(&self, path: &str) -> At {
+        let has_flag = |field: &Field| field.path == path && self.flags.get(field.flag).is_some();
+        let node = self.find(path).filter(|_| !FIELDS.iter().any(has_flag));
+        At::new(self.spelled(path), node.map(|node| node.position))
+    }
+
+    /// Where a field is missing: the flag that there might be if there is no file.
+    pub(super) fn at_missing(&self, path: &str) -> At {
+        match &self.path {
+            Some(_) => self.at(path),
+            None => At::new(field_at(path).flag, None),
+        }
+    }
+
+    /// What the flag or the file says, and where; nothing if that is empty.
+    fn given(&self, field: &Field) -> Option<(String, At)> {
+        if let Some(text) = self.flags.get(field.flag) {
+            return Some((text.to_owned(), At::new(field.flag, None)));
+        }
+        let text = self.value(self.find(field.path)?, field.expansion);
+        (!text.is_empty()).then(|| (text, self.at(field.path)))
+    }
+
+    /// What the flag or the file says, or the default of the field.
+    pub(super) fn text(&self, path: &str) -> String {
+        let field = field_at(path);
+        self.given(field).map_or_else(|| field.default.to_owned(), |(text, _)| text)
+    }
+
+    /// Whether flag or file fill in the field.
+    pub(super) fn is_set(&self, path: &str) -> bool {
+        self.given(field_at(path)).is_some()
+    }
+
+    /// As [`Source::text`]; nothing if that is empty.
+    pub(super) fn filled(&self, path: &str) -> Option<String> {
+        Some(self.text(path)).filter(|text| !text.is_empty())
+    }
+
+    /// The items of the list at a path such as `keys[].name`, but those that variables leave empty.
+    pub(super) fn items(&self, path: &'static str) -> impl Iterator<Item = (At, String)> + use<'_> {
+        let (list, rest) = path.split_once("[]").unwrap_or((path, ""));
+        let items = self.find(list).map_or(&[][..], Node::items);
+        items.iter().enumerate().filter_map(move |(index, item)| {
+            let node = match rest.strip_prefix('.') {
+                Some(inner) => item.find(inner),
+                None => Some(item),
+            };
+            let written = node.and_then(Node::text).map_or("", |text| text);
+            let text = Expansion::Whole.expand(written, self.env).text;
+            let at = At::new(format!("{list}[{index}]{rest}"), node.map(|node| node.position));
+            (written.is_empty() || !text.is_empty()).then_some((at, text))
+        })
+    }
+
+    pub(super) fn value(&self, node: &Node, expansion: Expansion) -> String {
+        expansion.expand(node.text().map_or("", |text| text), self.env).text
+    }
+}
+
+/// The format of a file; none if it is not one that is read here.
+fn format(file: &Node, findings: &mut Findings) -> Option<Format> {
+    if !matches!(file.value, Value::Null | Value::Map(_)) {
+        let reason = "expected a map of fields such as \"root: disabled\"";
+        findings.refuse_text(Some(file.position), reason);
+        return None;
+    }
+    for field in ["admin", "version"] {
+        if let Some(node) = file.get(field) {
+            findings.refuse(
+                At::new(field, Some(node.position)),
+                "the file has the format of newer versions, which this version does not read yet",
+                "write \"root\" instead of \"admin\" and leave out \"version\"",
+            );
+            return None;
+        }
+    }
+    let keys = file.get("keys");
+    let is_store = keys.is_some_and(|keys| matches!(keys.value, Value::Map(_)));
+    match (keys, file.get("keystore")) {
+        (Some(keys), Some(store)) if is_store && !store.is_null() => {
+            findings.refuse(
+                At::new("keys", Some(keys.position)),
+                "the file mixes two formats",
+                "beside \"keystore\", \"keys\" is a list of key names such as \"- name: my-key\"",
+            );
+            Some(Format::KeyStore)
+        }
+        (Some(_), _) if is_store => Some(Format::Keys),
+        // A section without content, which must not become the key store in memory.
+        (Some(keys), None) if keys.is_null() => Some(Format::Keys),
+        _ => Some(Format::KeyStore),
+    }
+}
+
+/// Takes values from a [`Source`], and notes what is wrong with them.
+pub(super) struct Reader<'a> {
+    pub(super) source: &'a Source,
+    pub(super) findings: &'a mut Findings,
+}
+
+impl Reader<'_> {
+    /// What `parse` makes of a field. In the place of what is wrong or missing is the default, if
+    /// there is one.
+    pub(super) fn read<T>(&mut self, path: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let field = field_at(path);
+        if let Some((text, at)) = self.source.given(field) {
+            match parse(&text) {
+                Some(value) => return Some(value),
+                None => self.refuse(path, at, &text),
+            }
+        }
+        Some(field.default).filter(|default| !default.is_empty()).and_then(parse)
+    }
+
+    /// Notes that `text` is not what the field holds.
+    pub(super) fn refuse(&mut self, path: &str, at: At, text: &str) {
+        let field = field_at(path);
+        self.findings.refuse(at, field.wrong.replace("{}", text), field.advice);
+    }
+
+    /// As [`Reader::read`], of a field with a default.
+    pub(super) fn get<T>(&mut self, path: &str, parse: impl Fn(&str) -> Option<T>) -> T {
+        self.read(path, parse).expect("the defaults of the table are right")
+    }
+
+    /// A length of time; the default, or none, if it is missing or zero.
+    pub(super) fn duration(&mut self, path: &str) -> Option<Duration> {
+        let field = field_at(path);
+        if let Some((text, at)) = self.source.given(field) {
+            match duration::parse_non_negative(&text) {
+                Ok(duration) if duration.is_zero() => {}
+                Ok(duration) => return Some(duration),
+                Err(error) => {
+                    let advice = match error {
+                        duration::Error::Negative { .. } => "write 0 or more, such as 5m",
+                        _ => "write numbers with units, such as 30s, 5m or 1h30m",
+                    };
+                    let kind = (Severity::Error, Subject::Unreadable);
+                    self.findings.add(kind, at, error, advice);
+                }
+            }
+        }
+        duration::parse_non_negative(field.default).ok()
+    }
+}

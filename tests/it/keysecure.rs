@@ -1,0 +1,745 @@
+//! Keys in KeySecure: the real server with an appliance that `tests/tools/keysecure.py` simulates,
+//! over TLS.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use crate::common::{
+    Appliance, Authority, Identity, OpenSsl, Profile, Server, appliance::TOKEN, base64,
+    server::Refusal, wait_for,
+};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const SECRETS: &str = "/api/v1/vault/secrets";
+fn create(server: &Server, name: &str) -> (u16, String) {
+    let answer = server.root().post(&format!("/v1/key/create/{name}"), "");
+    (answer.status, answer.text().to_owned())
+}
+
+fn generate(server: &Server, name: &str) -> (u16, String) {
+    let answer = server.root().post(&format!("/v1/key/generate/{name}"), "{}");
+    (answer.status, answer.text().to_owned())
+}
+
+#[track_caller]
+fn is(status: u16, answer: (u16, String)) {
+    assert_eq!(status, answer.0, "{}", answer.1);
+}
+
+fn list(server: &Server) -> Vec<String> {
+    let answer = server.root().get("/v1/key/list/*");
+    assert_eq!(200, answer.status, "{}", answer.text());
+    let lines = answer.text().lines();
+    lines
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["Name"].as_str().unwrap().into())
+        .collect()
+}
+
+#[test]
+fn keys_live_on_the_appliance() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let server = Server::start(|config| {
+        config.key_store = appliance.settings_with("tenant", TOKEN, "ca.crt");
+    });
+    let root = server.root();
+    is(404, generate(&server, "a"));
+    root.post("/v1/key/create/a", "").is_empty_success();
+    root.post("/v1/key/create/a", "").is_failure(400, "key does already exist");
+    let odd = "b%20%C3%A9%20%252F";
+    is(200, create(&server, odd));
+    let import = json!({ "bytes": base64([7; 32]) }).to_string();
+    root.post("/v1/key/import/c", &import).is_empty_success();
+    let data_key = root.post("/v1/key/generate/a", "{}");
+    let sealed = json!({ "ciphertext": base64(data_key.bytes("ciphertext")) }).to_string();
+    assert_eq!(vec!["a", "b \u{e9} %2F", "c"], list(&server));
+    assert_eq!(3, appliance.count("secrets_by_domain/tenant"));
+    assert_eq!(0, appliance.count("not_json_type"));
+    assert_eq!(1, appliance.count("calls/token"));
+    drop(server);
+
+    let server = Server::start(|config| {
+        config.key_store = appliance.settings_with("tenant", TOKEN, "ca.crt");
+    });
+    let root = server.root();
+    let opened = root.post("/v1/key/decrypt/a", &sealed);
+    assert_eq!(data_key.bytes("plaintext"), opened.bytes("plaintext"));
+    is(200, generate(&server, odd));
+    for _ in 0..2 {
+        root.delete("/v1/key/delete/a").is_empty_success();
+    }
+    root.post("/v1/key/decrypt/a", &sealed).is_failure(404, "key does not exist");
+    assert_eq!(vec!["b \u{e9} %2F", "c"], list(&server));
+    let statuses = std::thread::scope(|scope| {
+        let racers: Vec<_> = (0..8).map(|_| scope.spawn(|| create(&server, "raced").0)).collect();
+        let mut statuses: Vec<_> = racers.into_iter().map(|r| r.join().unwrap()).collect();
+        statuses.sort_unstable();
+        statuses
+    });
+    assert_eq!([200, 400, 400, 400, 400, 400, 400, 400], *statuses);
+    assert!(!server.stderr().contains("panic"), "{}", server.stderr());
+}
+
+#[test]
+fn lists_of_any_length_are_complete() {
+    let Some(mut appliance) = Appliance::start() else {
+        return;
+    };
+    appliance.kill();
+    let mut expected = Vec::new();
+    let mut state = fs::File::options().append(true).open(appliance.file("state")).unwrap();
+    let mut add = |name: &str| {
+        let secret = json!({ "id": name, "name": name, "dataType": "seed", "material": "m" });
+        let change = json!({ "do": "create", "domain": "", "secret": secret });
+        writeln!(state, "{change}").unwrap();
+    };
+    appliance.spawn();
+    let server = appliance.server();
+    for (count, pages) in [(0, 1), (1, 1), (200, 1), (201, 2), (450, 3)] {
+        appliance.kill();
+        for number in expected.len()..count {
+            expected.push(format!("key-{number}"));
+            add(&format!("key-{number}"));
+        }
+        appliance.spawn();
+        assert_eq!(expected, list(&server));
+        assert_eq!(pages, appliance.count("calls/list"), "{count}");
+    }
+    // Names that no key has are those of others.
+    appliance.kill();
+    add("../etc");
+    add("a\nb");
+    add("..");
+    appliance.spawn();
+    assert_eq!(expected, list(&server));
+
+    appliance.turn(json!({ "wrong_skip": 1 }));
+    let failed = "bad gateway: failed to list keys";
+    server.root().get("/v1/key/list/*").is_failure(502, failed);
+    server.logs_error("pagination is out-of-sync");
+    appliance.turn(json!({ "wrong_skip": 0 }));
+    let empty = r#"{"skip":200,"total":450,"resources":null}"#;
+    for (fault, why) in [
+        (
+            json!({ "path": format!("{SECRETS}?limit=200&skip=200"), "status": 200, "body": empty }),
+            "the page is empty, but there are 450 secrets",
+        ),
+        (
+            json!({ "path": SECRETS, "status": 403 }),
+            "status 403: NCERRForbidden: simulated failure (5): may the user of the refresh token list \
+             secrets in the root domain?",
+        ),
+        (
+            json!({ "path": SECRETS, "status": 200, "body": "<html>secret</html>" }),
+            "the answer is not the JSON that is expected",
+        ),
+    ] {
+        appliance.fault(fault);
+        server.root().get("/v1/key/list/*").is_failure(502, failed);
+        server.logs_error(why);
+    }
+    assert!(!server.stderr().contains("<html>"));
+}
+
+#[test]
+fn failures_are_repeated_where_that_may_help() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let server = appliance.server();
+    let mut number = 0;
+    let mut fresh = || {
+        number += 1;
+        format!("k{number}")
+    };
+    is(200, create(&server, "there"));
+    let create_path = json!(SECRETS);
+    for status in [500, 501, 503] {
+        let fault = |count| json!({ "count": count, "method": "POST", "path": create_path, "status": status });
+        appliance.fault(fault(2));
+        is(200, create(&server, &fresh()));
+        appliance.fault(fault(3));
+        server
+            .root()
+            .post(&format!("/v1/key/create/{}", fresh()), "")
+            .is_failure(502, "bad gateway: failed to create key");
+        server.logs_error(&format!("status {status}: "));
+    }
+    server.logs_error("simulated failure (2): look at the state and the logs of the appliance");
+
+    // The name is taken, whatever happens to the first try.
+    appliance.fault(json!({ "path": SECRETS, "status": 500 }));
+    server.root().post("/v1/key/create/there", "").is_failure(400, "key does already exist");
+    // It took effect, but the answer was lost: our value is there.
+    for when in ["before", "after", "within"] {
+        for count in [1, 2] {
+            let name = fresh();
+            appliance.fault(json!({ "count": count, "path": SECRETS, "drop": true, "when": when }));
+            is(200, create(&server, &name));
+            is(200, generate(&server, &name));
+        }
+    }
+    // Of three tries one has taken effect, and that is found out.
+    let name = fresh();
+    let fault =
+        json!({ "count": 3, "method": "POST", "path": SECRETS, "status": 500, "when": "after" });
+    appliance.fault(fault);
+    is(200, create(&server, &name));
+    is(200, generate(&server, &name));
+    // None has.
+    let name = fresh();
+    appliance.fault(json!({ "count": null, "path": SECRETS, "drop": true }));
+    is(502, create(&server, &name));
+    appliance.turn(json!({ "faults": [] }));
+    is(404, generate(&server, &name));
+    is(200, create(&server, &name));
+
+    for when in ["before", "after", "within"] {
+        let name = fresh();
+        is(200, create(&server, &name));
+        appliance.fault(json!({ "count": 2, "drop": true, "when": when }));
+        is(200, generate(&server, &name));
+        appliance.fault(json!({ "count": 2, "drop": true, "when": when }));
+        let deleted = server.root().delete(&format!("/v1/key/delete/{name}"));
+        assert_eq!(200, deleted.status, "{when}: {}", deleted.text());
+        is(404, generate(&server, &name));
+    }
+    appliance.turn(json!({ "ignore_writes": true }));
+    is(502, create(&server, "lost"));
+    server.logs_error("KeySecure has accepted the key but does not have it");
+    appliance.turn(json!({ "ignore_writes": false }));
+
+    // An answer that repeats what it was asked to store is not quoted.
+    is(200, create(&server, "quoted"));
+    appliance.fault(json!({ "path": SECRETS, "status": 400, "body": "bad \u{7}\nrequest\r\n" }));
+    is(502, create(&server, "refused"));
+    server.logs_error("status 400: bad request: is it a KeySecure or CipherTrust appliance?");
+    let secret = base64([9; 32]);
+    let body = format!("can't store {secret}");
+    appliance.fault(json!({ "path": SECRETS, "status": 422, "body": body }));
+    let import = json!({ "bytes": secret }).to_string();
+    let answer = server.root().post("/v1/key/import/repeated", &import);
+    assert_eq!(502, answer.status);
+    server.logs_error("status 422: a text that repeats what is secret");
+    assert!(!server.stderr().contains(&secret[..8]));
+    assert!(!server.stderr().contains(TOKEN));
+    // An answer with a key that is no JSON is not quoted either.
+    let body = "{\"material\":\"not-to-be-seen\"";
+    appliance.fault(json!({ "path": SECRETS, "status": 200, "body": body }));
+    is(502, generate(&server, "quoted"));
+    server.logs_error("the answer is not the JSON that is expected");
+    assert!(!server.stderr().contains("not-to-be-seen"));
+}
+
+#[test]
+fn only_the_appliance_itself_says_that_a_key_is_not_there_or_is_there_already() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let server = appliance.server();
+    let restart = || Server::start(|config| appliance.configure(config));
+    is(200, create(&server, "kept"));
+    for body in ["<html>404 Not Found</html>", "", "{}", r#"{"code":404,"message":"no route"}"#] {
+        let fault = |method: &str, path: String, status: u16| {
+            appliance
+                .fault(json!({ "method": method, "path": path, "status": status, "body": body }));
+        };
+        fault("DELETE", format!("{SECRETS}/kept"), 404);
+        let deleted = server.root().delete("/v1/key/delete/kept");
+        deleted.is_failure(502, "bad gateway: failed to delete key");
+        // A server that has nothing cached.
+        let other = restart();
+        fault("POST", format!("{SECRETS}/kept/export"), 404);
+        let failed = other.root().post("/v1/key/generate/kept", "{}");
+        failed.is_failure(502, "bad gateway: failed to access key");
+        other.logs_error("the API is not there: check gemalto.keysecure.endpoint");
+        is(200, generate(&other, "kept"));
+        fault("POST", SECRETS.to_owned(), 409);
+        let failed = other.root().post("/v1/key/create/new", "");
+        failed.is_failure(502, "bad gateway: failed to create key");
+        other.logs_error("this is no answer of an appliance: check gemalto.keysecure.endpoint");
+        is(404, generate(&other, "new"));
+        fault("GET", SECRETS.to_owned(), 404);
+        let failed = other.root().get("/v1/key/list/*");
+        failed.is_failure(502, "bad gateway: failed to list keys");
+    }
+    // Neither is it said by one that was asked to look at what a create has left behind.
+    appliance.turn(json!({ "faults": [
+        { "path": SECRETS, "drop": true, "when": "after" },
+        { "path": SECRETS, "status": 409, "body": "conflict" },
+    ] }));
+    is(200, create(&server, "new"));
+    is(200, generate(&server, "new"));
+    server.root().delete("/v1/key/delete/kept").is_empty_success();
+    is(404, generate(&server, "kept"));
+}
+
+#[test]
+fn no_redirect_of_the_appliance_is_followed() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let server = appliance.server();
+    is(200, create(&server, "a"));
+    let server = Server::start(|config| appliance.configure(config));
+    let there = format!("https://localhost:{}", appliance.port);
+    let calls = || appliance.count("calls/create") + appliance.count("calls/export");
+    let calls_of_others = || appliance.count("calls/other");
+    let login = || json!({ "Location": format!("{there}/login?next={SECRETS}") });
+    for status in [301, 302, 307, 308] {
+        let (before, others) = (calls(), calls_of_others());
+        appliance.fault(json!({ "path": SECRETS, "status": status, "headers": login() }));
+        is(502, create(&server, "b"));
+        let location = json!({ "Location": format!("{there}{SECRETS}/a/export?type=name") });
+        appliance.fault(json!({ "path": SECRETS, "status": status, "headers": location }));
+        is(502, generate(&server, "a"));
+        assert_eq!((before + 2, others), (calls(), calls_of_others()), "{status}");
+    }
+    server.logs_error(
+        "/login\\\", which is not followed: the key store itself does not redirect; check",
+    );
+    assert!(!server.stderr().contains("?next="), "{}", server.stderr());
+    is(200, generate(&server, "a"));
+    appliance.fault(json!({ "path": "/api/v1/auth/tokens", "status": 307, "headers": login() }));
+    let refusal = appliance.refusal();
+    assert!(refusal.stderr.contains("which is not followed"), "{refusal:?}");
+}
+
+#[test]
+fn a_server_that_can_not_log_in_does_not_start() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let begin = "Error: failed to connect to Gemalto KeySecure: ";
+    let says = |refusal: Refusal, text: &str| {
+        assert_eq!(Some(1), refusal.code, "{refusal:?}");
+        let is_said = refusal.stderr.contains(begin) && refusal.stderr.contains(text);
+        assert!(is_said, "not {text:?}: {refusal:?}");
+        assert!(!refusal.stderr.contains(TOKEN), "{refusal:?}");
+    };
+    let credentials = "check gemalto.keysecure.credentials.token and \
+                       gemalto.keysecure.credentials.domain";
+    for (knobs, text) in [
+        (json!({ "refuse_token": true }), credentials),
+        (
+            json!({ "refuse_token": true }),
+            "/api/v1/auth/tokens: status 401: NCERRAuthFailure: invalid refresh token (1): check",
+        ),
+        (json!({ "token_type": "MAC" }), "unexpected auth token type 'MAC'"),
+        (json!({ "duration": 0 }), "invalid auth token expiry '0'"),
+        (json!({ "duration": -1 }), "invalid auth token expiry '-1'"),
+        (json!({ "jwt": "" }), "server response does not contain an auth token"),
+        (
+            json!({ "faults": [{ "status": 200, "body": "<html>" }] }),
+            "the answer is not the JSON that is expected",
+        ),
+        (
+            json!({ "faults": [{ "status": 404, "body": "404 page not found" }] }),
+            "status 404: 404 page not found: the API is not there: check gemalto.keysecure.endpoint",
+        ),
+        (
+            json!({ "faults": [{ "status": 400, "body": format!("unknown: {TOKEN}") }] }),
+            "status 400: a text that repeats what is secret",
+        ),
+        (
+            json!({ "faults": [{ "status": 500, "count": 3 }] }),
+            "status 500: NCERRInternalServerError",
+        ),
+        (
+            json!({ "faults": [{ "drop": true, "count": 3 }] }),
+            "the connection was closed without an answer",
+        ),
+    ] {
+        appliance.turn(json!({ "reset": true }));
+        appliance.turn(knobs);
+        says(appliance.refusal(), text);
+    }
+    appliance.turn(json!({ "reset": true, "faults": [{ "status": 500, "count": 2 }] }));
+    drop(appliance.server());
+
+    let start = |settings: String| {
+        let started = Server::try_start(|config| config.key_store = settings);
+        started.err().expect("the server starts")
+    };
+    let unknown_domain = appliance.settings_with("nowhere", TOKEN, "ca.crt");
+    says(start(unknown_domain), credentials);
+    let other = Authority::new("other").identity.certificate_pem();
+    fs::write(appliance.file("other.crt"), other).unwrap();
+    says(
+        start(appliance.settings_with("", TOKEN, "other.crt")),
+        "its certificate is not trusted: set gemalto.keysecure.tls.ca to its authority",
+    );
+    says(
+        start(appliance.settings_with("", TOKEN, "server.key")),
+        "no PEM block of type CERTIFICATE",
+    );
+}
+
+#[test]
+fn an_appliance_whose_certificate_is_itself_trusted_is_used() {
+    let Some(openssl) = OpenSsl::find() else {
+        return;
+    };
+    let Some(mut appliance) = Appliance::start() else {
+        return;
+    };
+    const SUBJECT: &str = "-subj /CN=appliance -addext subjectAltName=IP:127.0.0.1";
+    let mut show = |own: &Identity, trusted: &Identity| {
+        appliance.kill();
+        fs::write(appliance.file("server.crt"), own.certificate_pem()).unwrap();
+        fs::write(appliance.file("server.key"), own.key_pem()).unwrap();
+        fs::write(appliance.file("ca.crt"), trusted.certificate_pem()).unwrap();
+        appliance.spawn();
+        Server::try_start(|config| appliance.configure(config))
+    };
+    let own = openssl.self_signed("own", SUBJECT);
+    let server = show(&own, &own).expect("it starts");
+    is(200, create(&server, "a"));
+    drop(server);
+
+    let mut refuses = |own: &Identity, trusted: &Identity, why: &str| {
+        let refusal = show(own, trusted).err().expect("it does not start");
+        assert!(refusal.stderr.contains(why), "{}", refusal.stderr);
+        refusal.stderr
+    };
+    let is_authority = "its certificate is not trusted: it is one of a certificate authority \
+                        (CA:TRUE, as openssl req -x509 makes it) that is not itself in \
+                        gemalto.keysecure.tls.ca";
+    let double = openssl.self_signed("double", SUBJECT);
+    let text = refuses(&own, &double, is_authority);
+    refuses(&own, &Authority::new("other").identity, is_authority);
+    let elsewhere = "-subj /CN=127.0.0.1 -addext subjectAltName=DNS:appliance.example.com";
+    let elsewhere = openssl.self_signed("elsewhere", elsewhere);
+    refuses(
+        &elsewhere,
+        &elsewhere,
+        "it is for appliance.example.com, not for 127.0.0.1: check the endpoint",
+    );
+    let nowhere = openssl.self_signed("nowhere", "-subj /CN=127.0.0.1");
+    refuses(&nowhere, &nowhere, "names no host: make one with subjectAltName=IP:127.0.0.1");
+    for (profile, why) in [
+        (Profile::server().valid_for(-60), "its certificate has expired"),
+        (Profile::client(), "its certificate is not for servers"),
+    ] {
+        let profile = Profile { is_ca: true, ..profile };
+        let own = Identity::self_signed("appliance", &profile);
+        refuses(&own, &own, why);
+    }
+    // What the message advises.
+    openssl.run(&OpenSsl::command_in(&text, "openssl req -x509 -newkey"));
+    let made = openssl.identity("server");
+    assert!(show(&made, &made).is_ok());
+}
+
+#[test]
+fn a_server_may_start_before_the_appliance_does() {
+    let Some(mut appliance) = Appliance::start() else {
+        return;
+    };
+    appliance.kill();
+    let server = Server::start(|config| {
+        config.key_store = format!("required: off, {}", appliance.settings());
+    });
+    is(502, create(&server, "a"));
+    server.logs_error("gemalto: started without the key store, which is used as soon as it can be");
+    server.logs_error("failed to get an auth token: failed to renew auth token: POST https://");
+    appliance.spawn();
+    let created = wait_for(PATIENCE, || (create(&server, "a").0 == 200).then_some(()));
+    assert!(created.is_some(), "{}", server.stderr());
+    server.logs_error("gemalto: logged in to the key store again");
+}
+
+#[test]
+fn a_key_that_can_not_be_created_yet_is_told_of_once_and_holds_up_no_look_at_the_appliance() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let fault = |mut what: Value| {
+        what["count"] = Value::Null;
+        what["method"] = json!("POST");
+        what["path"] = json!(SECRETS);
+        appliance.fault(what);
+    };
+    fault(json!({ "status": 403 }));
+    let server = Server::start(|config| {
+        config.key_store = format!("required: off, {}", appliance.settings());
+        config.wanted_key = "wanted";
+        config.probe();
+    });
+    let wait_until = |is_reached: &dyn Fn() -> bool| {
+        let found = wait_for(PATIENCE, || is_reached().then_some(()));
+        assert!(found.is_some(), "{}", server.stderr());
+    };
+    let refused = "failed to create key \"wanted\": failed to create key \"wanted\" in KeySecure";
+    let refused = refused.replace('"', "\\\"");
+    server.logs_error(&refused);
+    // Each try is another call.
+    let before = appliance.count("calls/create");
+    wait_until(&|| appliance.count("calls/create") >= before + 2);
+    assert_eq!(1, server.stderr().matches(&refused).count());
+    fault(json!({ "status": 422 }));
+    server.logs_error("does the appliance limit the size or the names of secrets?");
+    // A create that hangs.
+    let hanging = appliance.count("calls/create") + 1;
+    fault(json!({ "delay": 30 }));
+    wait_until(&|| appliance.count("calls/create") >= hanging);
+    let looks = appliance.count("calls/other");
+    wait_until(&|| appliance.count("calls/other") >= looks + 4);
+    assert_eq!(hanging, appliance.count("calls/create"), "it still hangs");
+    appliance.turn(json!({ "faults": [] }));
+    server.logs_error("key \\\"wanted\\\", which was missing, is there now");
+    is(200, generate(&server, "wanted"));
+}
+
+/// What clients do while something happens.
+struct Load {
+    is_over: AtomicBool,
+    requests: AtomicUsize,
+}
+
+impl Load {
+    /// 8 clients create, use, list and delete keys while `happen` runs; none may fail.
+    fn run(server: &Server, happen: impl FnOnce()) -> usize {
+        let load = Self { is_over: AtomicBool::new(false), requests: AtomicUsize::new(0) };
+        std::thread::scope(|scope| {
+            for client in 0..8 {
+                let load = &load;
+                scope.spawn(move || load.client(server, client));
+            }
+            happen();
+            load.is_over.store(true, Ordering::Relaxed);
+        });
+        load.requests.into_inner()
+    }
+
+    fn client(&self, server: &Server, client: usize) {
+        let mut connection = server.root().connect();
+        let mut round = 0;
+        while !self.is_over.load(Ordering::Relaxed) {
+            round += 1;
+            for (method, path, body) in [
+                ("POST", "create", ""),
+                ("POST", "generate", "{}"),
+                ("GET", "list", ""),
+                ("DELETE", "delete", ""),
+            ] {
+                let path = format!("/v1/key/{path}/c{client}-{round}");
+                let answer = connection.request(method, &path, body);
+                if answer.status != 200 {
+                    self.is_over.store(true, Ordering::Relaxed);
+                    panic!("{path}: {} {}", answer.text(), server.stderr());
+                }
+                self.requests.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+#[test]
+fn tokens_are_renewed_before_they_expire() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    appliance.turn(json!({ "duration": 2 }));
+    let server = appliance.server();
+    let requests = Load::run(&server, || std::thread::sleep(Duration::from_secs(8)));
+    assert!(requests > 50, "{requests}");
+    assert_eq!(0, appliance.count("expired_jwt"));
+    let logins = appliance.count("calls/token");
+    assert!((6..=12).contains(&logins), "{logins}");
+
+    // The old one is used as long as it can be.
+    appliance.turn(json!({ "duration": 10 }));
+    let issued = appliance.count("tokens_issued");
+    let is_issued = || (appliance.count("tokens_issued") > issued).then_some(());
+    assert!(wait_for(PATIENCE, is_issued).is_some());
+    appliance.turn(json!({ "refuse_token": true }));
+    server.logs_error("gemalto: failed to renew auth token: POST https://");
+    is(200, create(&server, "a"));
+    let mut number = 0;
+    let refused = wait_for(PATIENCE, || {
+        number += 1;
+        (create(&server, &format!("b{number}")).0 == 502).then_some(())
+    });
+    assert!(refused.is_some(), "an expired token is used");
+    server.logs_error("failed to get an auth token: failed to renew auth token: ");
+    // Each refusal doubles the pause.
+    server.logs_error("gemalto.keysecure.credentials.domain; next attempt in 2 s");
+    appliance.turn(json!({ "refuse_token": false }));
+    server.logs_error("gemalto: logged in to the key store again");
+    is(200, create(&server, "b"));
+    assert!(!server.stderr().contains(TOKEN));
+}
+
+#[test]
+fn a_reload_lets_a_login_that_was_refused_come_at_once() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let settings = appliance.settings().replace("retry: 1s", "retry: 2m");
+    appliance.turn(json!({ "refuse_token": true }));
+    let server = Server::start(|config| config.key_store = format!("required: off, {settings}"));
+    server.logs_error("check gemalto.keysecure.credentials.token");
+    is(502, create(&server, "a"));
+    server.logs_error("failed to get an auth token: failed to renew auth token: ");
+    server.logs_error("gemalto: the next login is tried in 2 min");
+    server.signal(Signal::HUP);
+    let refused = || (appliance.count("tokens_refused") == 2).then_some(());
+    assert!(wait_for(PATIENCE, refused).is_some(), "{}", server.stderr());
+    appliance.turn(json!({ "refuse_token": false }));
+    is(502, create(&server, "a"));
+    server.signal(Signal::HUP);
+    server.logs_error("gemalto: logged in to the key store again");
+    is(200, create(&server, "a"));
+    assert_eq!(2, appliance.count("tokens_refused"));
+}
+
+#[test]
+fn revoked_tokens_are_replaced_under_load() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let server = appliance.server();
+    let requests = Load::run(&server, || {
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(1500));
+            appliance.turn(json!({ "revoke": true }));
+        }
+        std::thread::sleep(Duration::from_millis(1500));
+    });
+    assert!(requests > 50, "{requests}");
+    assert_eq!(4, appliance.count("calls/token"));
+    assert!(appliance.count("unknown_jwt") >= 3);
+    // A refusal that stays is believed, without login after login.
+    appliance.turn(json!({ "lifetime": 0, "revoke": true }));
+    std::thread::sleep(Duration::from_millis(1100));
+    is(502, create(&server, "a"));
+    server.logs_error("status 401: NCERRAuthFailure: token is expired (1): is the user of");
+    appliance.turn(json!({ "lifetime": null }));
+    let created = wait_for(PATIENCE, || (create(&server, "a").0 == 200).then_some(()));
+    assert!(created.is_some(), "{}", server.stderr());
+}
+
+#[test]
+fn no_key_is_lost_when_both_sides_are_killed() {
+    let Some(mut appliance) = Appliance::start() else {
+        return;
+    };
+    let mut acknowledged = Vec::new();
+    for round in 0..4 {
+        let mut server = appliance.server();
+        let created = std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..4)
+                .map(|client| {
+                    let root = server.root();
+                    scope.spawn(move || {
+                        let mut names = Vec::new();
+                        for number in 0.. {
+                            let name = format!("r{round}-c{client}-{number}");
+                            let path = format!("/v1/key/create/{name}");
+                            match root.try_request("POST", &path, b"") {
+                                Ok(answer) if answer.status == 200 => names.push(name),
+                                Ok(answer) => assert_eq!(502, answer.status, "{}", answer.text()),
+                                Err(_) => break,
+                            }
+                        }
+                        names
+                    })
+                })
+                .collect();
+            std::thread::sleep(Duration::from_millis(600 + 97 * round));
+            appliance.kill();
+            appliance.spawn();
+            std::thread::sleep(Duration::from_millis(900));
+            server.signal(Signal::KILL);
+            clients.into_iter().flat_map(|client| client.join().unwrap()).collect::<Vec<_>>()
+        });
+        server.wait_for_exit();
+        acknowledged.extend(created);
+    }
+    assert!(acknowledged.len() > 20, "{}", acknowledged.len());
+    appliance.kill();
+    appliance.spawn();
+    let server = appliance.server();
+    let mut connection = server.root().connect();
+    for name in &acknowledged {
+        let answer = connection.request("POST", &format!("/v1/key/generate/{name}"), "{}");
+        assert_eq!(200, answer.status, "{name}: {}", answer.text());
+    }
+}
+
+#[test]
+fn an_appliance_that_comes_back_is_used_again() {
+    let Some(mut appliance) = Appliance::start() else {
+        return;
+    };
+    let mut probe = None;
+    let server = Server::start(|config| {
+        appliance.configure(config);
+        probe = Some(config.probe());
+    });
+    let ready = || {
+        let mut socket = TcpStream::connect(probe.unwrap()).unwrap();
+        let mut text = String::new();
+        write!(socket, "GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        socket.read_to_string(&mut text).unwrap();
+        text.split(' ').nth(1).unwrap() == "200"
+    };
+    let becomes = |wanted: bool| {
+        let found = wait_for(PATIENCE, || (ready() == wanted).then_some(()));
+        assert!(found.is_some(), "not {wanted}: {}", server.stderr());
+    };
+    becomes(true);
+    is(200, create(&server, "a"));
+    appliance.kill();
+    becomes(false);
+    let began = Instant::now();
+    is(502, create(&server, "b"));
+    assert!(began.elapsed() < Duration::from_secs(5));
+    server.logs_error("connection refused: is it running, and is the endpoint right?");
+    appliance.tls = "1.2";
+    appliance.spawn();
+    becomes(true);
+    is(200, create(&server, "b"));
+    is(200, generate(&server, "a"));
+}
+
+#[test]
+fn a_silent_appliance_holds_up_nothing_else() {
+    let Some(appliance) = Appliance::start() else {
+        return;
+    };
+    let server = appliance.server();
+    for name in ["cached", "slow", "other"] {
+        is(200, create(&server, name));
+    }
+    is(200, generate(&server, "cached"));
+    appliance.fault(json!({ "path": format!("{SECRETS}/slow/"), "count": null, "delay": 30 }));
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| generate(&server, "slow"));
+        let mut served = 0;
+        while !slow.is_finished() {
+            let began = Instant::now();
+            is(200, generate(&server, "cached"));
+            assert!(began.elapsed() < Duration::from_secs(2));
+            served += 1;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(served > 20, "{served}");
+        let (status, text) = slow.join().unwrap();
+        assert!([502, 503].contains(&status), "{status} {text}");
+    });
+    assert!((14..19).contains(&began.elapsed().as_secs()));
+    appliance.turn(json!({ "faults": [] }));
+    is(200, generate(&server, "slow"));
+    is(200, generate(&server, "other"));
+}

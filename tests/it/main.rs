@@ -1,0 +1,36 @@
+//! The tests of the whole server and of its command line: one program, so that it is linked once.
+//!
+//!     cargo test --test it                                   all of them
+//!     cargo test --test it reload::                          one file
+//!     cargo test --test it reload::a_broken_file          those whose names start so
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+mod api;
+mod cli;
+mod client;
+mod config_check;
+mod connections;
+mod groups;
+mod http2;
+mod http2_bounds;
+mod http2_deadlines;
+mod http2_floods;
+mod http2_noise;
+mod http2_shared;
+mod key_store_threads;
+mod keysecure;
+mod logs;
+mod memory;
+mod metrics;
+mod policies;
+mod probe;
+mod proxy;
+mod regression;
+mod reload;
+mod secrets;
+mod trust;
+mod vectors;
+mod words;
