@@ -19,7 +19,6 @@ const LAYERS: &[&[&str]] = &[
     &["keystore"],
     &["cache", "http", "log", "metrics"],
     &["config"],
-    &["io"],
     &["io", "api"],
     &["request"],
     &["server", "client"],
