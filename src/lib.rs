@@ -2,12 +2,11 @@
 //!
 //! Modules stand in layers and import from lower layers only (`tidy` checks it):
 //! `base`; `crypto`, `identity`, `tls`; `web`; `policy`, `keystore`; `cache`, `http`, `log`, `metrics`;
-//! `config`; `io`; `server`, `client`; `cli`.
+//! `config`; `io`; `server`; `cli`.
 
 pub mod base;
 pub mod cache;
 pub mod cli;
-pub mod client;
 pub mod config;
 pub mod crypto;
 pub mod http;

@@ -1,17 +1,93 @@
-//! Arguments: flags from a table, in the style that users of the original know.
+//! What a command is (its words, arguments and flags), and the arguments of one that is called.
 //!
-//! `-name` and `--name` are the same, values follow after a blank or `=`, short flags are not
-//! bundled, and flags may stand before or after arguments until `--`. Common parsers read `-insecure`
-//! as seven short flags, so this one is our own.
+//! Flags are written as users of the original know them: `-name` and `--name` are the same, a value
+//! follows after a blank or `=`, short flags are not bundled, and flags may stand before or after
+//! arguments until `--`.
 
 use std::{ffi::OsString, fmt::Write as _};
 
-use super::nearest;
-use crate::base::duration;
+use lexopt::{Arg, Parser};
+
+use super::{
+    nearest::nearest,
+    output::{Failure, is_terminal},
+};
+use crate::base::{duration, glob::Pattern, name};
+
+/// A command: a row of the table.
+pub(crate) struct Command {
+    /// The words that call it.
+    pub(crate) path: Path,
+    /// Other words for the same, such as those of the newer vocabulary.
+    pub(crate) aliases: &'static [Path],
+    /// What follows them: required ones first, a repeated one last.
+    pub(crate) arguments: &'static [Argument],
+    /// What it does, in one line.
+    pub(crate) summary: &'static str,
+    /// What else one should know.
+    pub(crate) details: &'static str,
+    pub(crate) flags: &'static [Flag],
+    /// Exit codes that say more than 0 for done, 1 for failed and 2 for a wrong flag.
+    pub(crate) exit_codes: &'static [(u8, &'static str)],
+    /// Command lines that one might want.
+    pub(crate) examples: &'static [&'static str],
+    /// Called with arguments that fit.
+    pub(crate) run: fn(&Args) -> Result<(), Failure>,
+}
+
+/// The words that call a command, without `kes`.
+pub(crate) type Path = &'static [&'static str];
+
+/// All commands.
+#[derive(Clone, Copy)]
+pub(crate) struct Table(pub(crate) &'static [Command]);
+
+/// An argument of a command.
+#[derive(Clone, Copy)]
+pub(crate) struct Argument {
+    /// What stands for it in usage lines; with `|` between them, these are all there are. Without a
+    /// name, nobody needs to know of it.
+    pub(crate) name: &'static str,
+    /// What it is called where it is missing.
+    pub(crate) what: &'static str,
+    pub(crate) kind: Kind,
+    /// It is a pattern of names of its kind.
+    pub(crate) is_pattern: bool,
+    pub(crate) is_optional: bool,
+    /// More of the same kind may follow it.
+    pub(crate) is_repeated: bool,
+}
+
+/// What an argument is, for checks and completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// What nobody but the user knows, or the words of the name.
+    Text,
+    File,
+    /// The name of a key that need not exist.
+    NewKey,
+    Key,
+    Policy,
+    Identity,
+    /// An identity, or the file of a certificate that has one.
+    Holder,
+    /// A word of a command.
+    Command,
+}
+
+/// A flag of a command.
+#[derive(Debug)]
+pub(crate) struct Flag {
+    /// The name, and a short form if it has one.
+    pub(crate) names: &'static [&'static str],
+    pub(crate) takes: Takes,
+    /// What it does; empty if it is accepted and does nothing, so that nobody needs to know of it.
+    pub(crate) help: &'static str,
+}
 
 /// What a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Takes {
+pub(crate) enum Takes {
     /// Nothing, or `=true` / `=false`.
     Bool,
     /// A value, described by this word.
@@ -20,9 +96,152 @@ pub(super) enum Takes {
     Duration,
 }
 
+/// Arguments and flags that fit a command.
+#[derive(Debug, Default)]
+pub(crate) struct Args {
+    /// What is no flag, in order.
+    pub(crate) positional: Vec<String>,
+    flags: Vec<(&'static str, String)>,
+}
+
+/// The flag that every command has.
+pub(crate) const HELP: Flag = flag(&["help", "h"], "print this text");
+pub(crate) const JSON: Flag = flag(&["json"], "print JSON");
+pub(crate) const INSECURE: Flag =
+    flag(&["insecure", "k"], "skip the checks of the server's certificate");
+
+/// Flags of commands that ask a server.
+pub(crate) const CLIENT: &[Flag] = &[INSECURE, JSON];
+/// Flags of those that print nothing: scripts may give all of them `--json`.
+pub(crate) const SILENT: &[Flag] = &[INSECURE, flag(&["json"], "")];
+
+pub(crate) const KEY: Argument = Argument::new("name", "key name", Kind::Key);
+pub(crate) const POLICY: Argument = Argument::new("name", "policy name", Kind::Policy);
+pub(crate) const IDENTITY: Argument = Argument::new("identity", "identity", Kind::Identity);
+
+/// A flag without value.
+pub(crate) const fn flag(names: &'static [&'static str], help: &'static str) -> Flag {
+    Flag { names, takes: Takes::Bool, help }
+}
+
+/// A flag with a value.
+pub(crate) const fn value(
+    names: &'static [&'static str],
+    what: &'static str,
+    help: &'static str,
+) -> Flag {
+    Flag { names, takes: Takes::Value(what), help }
+}
+
+impl Table {
+    /// The command that these words call.
+    pub(crate) fn find(self, path: &[&str]) -> Option<&'static Command> {
+        self.0.iter().find(|command| command.paths().any(|known| known == path))
+    }
+
+    /// All the words that commands are called by and that start with `path`, with the commands.
+    pub(crate) fn below(self, path: &[&str]) -> impl Iterator<Item = (Path, &'static Command)> {
+        let paths = |command: &'static Command| command.paths().map(move |path| (path, command));
+        self.0.iter().flat_map(paths).filter(move |(known, _)| known.starts_with(path))
+    }
+}
+
+impl Command {
+    /// What a row need not say.
+    pub(crate) const NEW: Self = Self {
+        path: &[],
+        aliases: &[],
+        arguments: &[],
+        summary: "",
+        details: "",
+        flags: &[],
+        exit_codes: &[],
+        examples: &[],
+        run: |_| Ok(()),
+    };
+
+    /// Whether it asks a server.
+    pub(crate) fn is_client(&self) -> bool {
+        self.flags.iter().any(|flag| flag.names == INSECURE.names)
+    }
+
+    /// All the words that call it, the preferred ones first.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = Path> {
+        std::iter::once(self.path).chain(self.aliases.iter().copied())
+    }
+
+    /// The flags that one should know of.
+    pub(crate) fn listed_flags(&self) -> impl Iterator<Item = &'static Flag> {
+        self.flags.iter().filter(|flag| !flag.help.is_empty())
+    }
+
+    /// Refuses arguments that are missing, too many, or can't be what they stand for.
+    pub(crate) fn check(&self, args: &Args) -> Result<(), Failure> {
+        let given = args.positional.len();
+        let missing = self.arguments.iter().skip(given).find(|argument| !argument.is_optional);
+        if let Some(argument) = missing {
+            return Err(format!("no {} specified", argument.what).into());
+        }
+        match self.arguments.last() {
+            Some(last) if last.is_repeated => {}
+            last if given > self.arguments.len() => {
+                let hint = match last.is_some_and(|last| last.is_pattern) {
+                    true => ": is the pattern in quotes, so that the shell leaves it alone?",
+                    false => "",
+                };
+                return Err(format!("too many arguments{hint}").into());
+            }
+            _ => {}
+        }
+        // Of repeated ones, the command reports each that is wrong.
+        let single = self.arguments.iter().filter(|argument| !argument.is_repeated);
+        args.positional.iter().zip(single).try_for_each(|(text, argument)| argument.check(text))
+    }
+}
+
+impl Argument {
+    pub(crate) const fn new(name: &'static str, what: &'static str, kind: Kind) -> Self {
+        Self { name, what, kind, is_pattern: false, is_optional: false, is_repeated: false }
+    }
+
+    pub(crate) const fn optional(self) -> Self {
+        Self { is_optional: true, ..self }
+    }
+
+    pub(crate) const fn repeated(self) -> Self {
+        Self { is_repeated: true, ..self }
+    }
+
+    /// A pattern of names of this kind; without it, all names match.
+    pub(crate) const fn pattern(kind: Kind) -> Self {
+        Self { is_pattern: true, ..Self::new("pattern", "pattern", kind).optional() }
+    }
+
+    /// Refuses `text` if no server would take it for what it stands for.
+    pub(crate) fn check(&self, text: &str) -> Result<(), Failure> {
+        if self.is_pattern {
+            let invalid = |why: &str| format!("invalid pattern {text:?}: {why}");
+            Pattern::parse(text).map_err(|e| invalid(&e.to_string()))?;
+            return match text.contains('/') {
+                true => Err(invalid("no name contains '/'").into()),
+                false => Ok(()),
+            };
+        }
+        let invalid =
+            |what, why: &dyn std::fmt::Display| format!("invalid {what} {text:?}: it {why}").into();
+        match self.kind {
+            Kind::Identity if text.is_empty() => Err(invalid("identity", &"is empty")),
+            Kind::Identity if text.contains('/') => Err(invalid("identity", &"contains '/'")),
+            Kind::NewKey | Kind::Key => name::check(text).map_err(|why| invalid("key name", &why)),
+            Kind::Policy => name::check(text).map_err(|why| invalid("policy name", &why)),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Takes {
     /// The word for the value.
-    pub(super) fn what(self) -> &'static str {
+    pub(crate) fn what(self) -> &'static str {
         match self {
             Self::Bool => "true|false",
             Self::Value(what) => what,
@@ -31,144 +250,138 @@ impl Takes {
     }
 }
 
-/// The flag that every command has.
-pub(super) const HELP: Flag =
-    Flag { names: &["help", "h"], takes: Takes::Bool, help: "print this text" };
-
-/// A flag of a command.
-#[derive(Debug)]
-pub(super) struct Flag {
-    /// The name, and a short form if it has one.
-    pub(super) names: &'static [&'static str],
-    pub(super) takes: Takes,
-    /// What it does; empty if it is accepted and does nothing, so that nobody needs to know of it.
-    pub(super) help: &'static str,
-}
-
-impl Flag {
-    /// Whether help, completion and the manual page tell of it.
-    pub(super) fn is_listed(&self) -> bool {
-        !self.help.is_empty()
-    }
-}
-
-/// Arguments that fit a table of flags.
-#[derive(Debug, Default)]
-pub(super) struct Args {
-    /// What is no flag, in order.
-    pub(super) positional: Vec<String>,
-    flags: Vec<(&'static str, String)>,
-    /// `-h` or `--help` was among them.
-    pub(super) wants_help: bool,
-}
-
-/// Why arguments don't fit, as one sentence or two. Never holds a value, which might be a key, but for
-/// those of flags.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Misfit(pub(super) String);
-
 impl Args {
     /// Sorts `args` into flags and the rest.
-    pub(super) fn parse(
-        args: impl Iterator<Item = OsString>,
-        flags: &'static [Flag],
-    ) -> Result<Self, Misfit> {
+    ///
+    /// # Errors
+    /// Why they don't fit `flags`, as one sentence or two. Never holds a value, which might be a key, but
+    /// for those of flags.
+    pub(crate) fn parse(args: &[OsString], flags: &'static [Flag]) -> Result<Self, String> {
+        let text =
+            |arg: OsString| arg.into_string().map_err(|_| "argument is not valid UTF-8".to_owned());
         let mut parsed = Self::default();
-        let mut only_positional = false;
-        let mut args = args.map(|arg| {
-            arg.into_string().map_err(|_| Misfit("argument is not valid UTF-8".to_owned()))
-        });
-        while let Some(arg) = args.next() {
-            let arg = arg?;
-            let name = match arg.strip_prefix('-') {
-                Some(rest) if !only_positional && !rest.is_empty() => {
-                    rest.strip_prefix('-').unwrap_or(rest)
-                }
-                _ => {
-                    parsed.positional.push(arg);
+        let mut parser = Parser::from_args(with_two_hyphens(args, flags));
+        while let Some(arg) = parser.next().map_err(|e| e.to_string())? {
+            let name = match arg {
+                Arg::Value(value) => {
+                    parsed.positional.push(text(value)?);
                     continue;
                 }
+                Arg::Long(name) => name.to_owned(),
+                Arg::Short(name) => name.to_string(),
             };
-            if name.is_empty() {
-                only_positional = true;
-                continue;
-            }
-            let (name, value) = match name.split_once('=') {
-                Some((name, value)) => (name, Some(value.to_owned())),
-                None => (name, None),
+            let flag = find(&name, flags).ok_or_else(|| unknown(&name, flags))?;
+            let invalid =
+                |value: &str, why: &str| format!("invalid value {value:?} for flag -{name}: {why}");
+            let value = match flag.takes {
+                Takes::Bool => parser.optional_value().unwrap_or("true".into()),
+                takes => parser
+                    .value()
+                    .map_err(|_| format!("flag needs an argument: -{name} <{}>", takes.what()))?,
             };
-            let mut all = flags.iter().chain([&HELP]);
-            let Some(flag) = all.find(|flag| flag.names.contains(&name)) else {
-                return Err(unknown(name, flags));
-            };
-            let invalid = |value: &str, why: &str| {
-                Misfit(format!("invalid value {value:?} for flag -{name}: {why}"))
-            };
-            let value = match (flag.takes, value) {
-                (Takes::Bool, None) => "true".to_owned(),
-                (Takes::Bool, Some(value)) => match boolean(&value) {
-                    Some(value) => value.to_string(),
+            let mut value = text(value)?;
+            match flag.takes {
+                Takes::Value(_) => {}
+                Takes::Bool => match boolean(&value) {
+                    Some(is_set) => value = is_set.to_string(),
                     None => return Err(invalid(&value, "use true or false")),
                 },
-                (_, Some(value)) => value,
-                (takes, None) => args.next().unwrap_or_else(|| {
-                    let what = takes.what();
-                    Err(Misfit(format!("flag needs an argument: -{name} <{what}>")))
-                })?,
-            };
-            if flag.takes == Takes::Duration
-                && let Err(e) = duration::parse_non_negative(&value)
-            {
-                let e = e.to_string();
-                let e = e.trim_start_matches("time: ");
-                let why = format!("{e}; use a number with a unit, such as 90s, 30m or 720h");
-                return Err(invalid(&value, &why));
+                Takes::Duration => {
+                    duration::parse_non_negative(&value).map_err(|e| {
+                        let e = e.to_string();
+                        let e = e.trim_start_matches("time: ");
+                        let why = "use a number with a unit, such as 90s, 30m or 720h";
+                        invalid(&value, &format!("{e}; {why}"))
+                    })?;
+                }
             }
             parsed.flags.push((flag.names[0], value));
         }
-        parsed.wants_help = parsed.is_set(HELP.names[0]);
         Ok(parsed)
     }
 
+    /// An argument that [`Command::check`] found; empty if it is optional and not there.
+    pub(crate) fn get(&self, at: usize) -> &str {
+        self.optional(at).unwrap_or_default()
+    }
+
+    /// An argument that may be missing.
+    pub(crate) fn optional(&self, at: usize) -> Option<&str> {
+        self.positional.get(at).map(String::as_str)
+    }
+
+    /// The pattern that is the only argument; all names match the one that stands in for it.
+    pub(crate) fn pattern(&self) -> &str {
+        self.optional(0).unwrap_or("*")
+    }
+
     /// The value of a flag; the last one if it was given several times.
-    pub(super) fn value(&self, name: &str) -> Option<&str> {
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
         self.values(name).last()
     }
 
     /// All values of a flag.
-    pub(super) fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+    pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &str> {
         self.flags.iter().filter(move |(flag, _)| *flag == name).map(|(_, value)| value.as_str())
     }
 
     /// Whether a flag without value is set.
-    pub(super) fn is_set(&self, name: &str) -> bool {
-        self.choice(name) == Some(true)
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        self.value(name) == Some("true")
     }
 
-    /// As [`Args::is_set`]; `None` if the flag was not given.
-    pub(super) fn choice(&self, name: &str) -> Option<bool> {
-        self.value(name).map(|value| value == "true")
+    /// Whether the output is for a program: as `--json` says, and without it when it is no terminal.
+    pub(crate) fn wants_json(&self) -> bool {
+        self.value("json").map_or_else(|| !is_terminal(), |value| value == "true")
     }
 }
 
+/// The flag of this name, or the one that all commands have.
+pub(crate) fn find<'a>(name: &str, flags: &'a [Flag]) -> Option<&'a Flag> {
+    flags.iter().chain([&HELP]).find(|flag| flag.names.contains(&name))
+}
+
+/// The name of the flag that `word` is, with a value behind `=` if it has one; empty for `--`.
+pub(crate) fn flag_name(word: &str) -> Option<&str> {
+    let name = word.strip_prefix('-').filter(|name| !name.is_empty())?;
+    Some(name.strip_prefix('-').unwrap_or(name))
+}
+
+/// `args` with Go's `-insecure` as `--insecure`, which is eight short flags to other parsers. Values of
+/// flags, and what follows `--`, stay as they are.
+fn with_two_hyphens(args: &[OsString], flags: &[Flag]) -> Vec<OsString> {
+    let mut doubled = Vec::with_capacity(args.len());
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.to_str().and_then(flag_name) {
+            None => doubled.push(arg.clone()),
+            Some("") => {
+                doubled.push(arg.clone());
+                doubled.extend(args.by_ref().cloned());
+            }
+            Some(name) => {
+                doubled.push(format!("--{name}").into());
+                if find(name, flags).is_some_and(|flag| flag.takes != Takes::Bool) {
+                    doubled.extend(args.next().cloned());
+                }
+            }
+        }
+    }
+    doubled
+}
+
 /// What to say to a flag that is not in the table: which may have been meant.
-fn unknown(name: &str, flags: &'static [Flag]) -> Misfit {
-    let mut text = format!("flag provided but not defined: -{name}");
-    let listed = flags.iter().filter(|flag| flag.is_listed()).chain([&HELP]);
+fn unknown(name: &str, flags: &[Flag]) -> String {
+    let mut text = format!("flag provided but not defined: -{name}.");
+    let listed = flags.iter().filter(|flag| !flag.help.is_empty()).chain([&HELP]);
     let names: Vec<&str> = listed.flat_map(|flag| flag.names).copied().collect();
     let letters: Vec<_> = name.chars().map(|letter| letter.to_string()).collect();
     if letters.len() > 1 && letters.iter().all(|letter| names.contains(&letter.as_str())) {
-        let _ = write!(text, ". Did you mean -{}?", letters.join(" -"));
-    } else {
-        let words = names.into_iter().filter(|name| name.len() > 1);
-        match nearest(name, words) {
-            Some(meant) => {
-                let _ = write!(text, ". Did you mean --{meant}?");
-            }
-            None => text.push('.'),
-        }
+        let _ = write!(text, " Did you mean -{}?", letters.join(" -"));
+    } else if let Some(meant) = nearest(name, names.into_iter().filter(|name| name.len() > 1)) {
+        let _ = write!(text, " Did you mean --{meant}?");
     }
-    Misfit(text)
+    text
 }
 
 fn boolean(text: &str) -> Option<bool> {
@@ -184,14 +397,15 @@ mod tests {
     use super::*;
 
     static FLAGS: &[Flag] = &[
-        Flag { names: &["insecure", "k"], takes: Takes::Bool, help: "skip checks" },
-        Flag { names: &["key"], takes: Takes::Value("file"), help: "the key" },
+        flag(&["insecure", "k"], "skip checks"),
+        value(&["key"], "file", "the key"),
         Flag { names: &["time"], takes: Takes::Duration, help: "how long" },
-        Flag { names: &["hidden"], takes: Takes::Bool, help: "" },
+        flag(&["hidden"], ""),
     ];
 
-    fn parse(args: &[&str]) -> Result<Args, Misfit> {
-        Args::parse(args.iter().map(OsString::from), FLAGS)
+    fn parse(args: &[&str]) -> Result<Args, String> {
+        let args: Vec<_> = args.iter().map(OsString::from).collect();
+        Args::parse(&args, FLAGS)
     }
 
     #[test]
@@ -201,6 +415,7 @@ mod tests {
             &["name", "-insecure", "-key=f"],
             &["--insecure=true", "name", "--key=f"],
             &["-key", "f", "-k=1", "--", "name"],
+            &["--k", "-key", "f", "name", "--"],
         ] {
             let args = parse(args).unwrap();
             assert!(args.is_set("insecure"));
@@ -212,16 +427,32 @@ mod tests {
     }
 
     #[test]
+    fn a_value_may_look_like_a_flag() {
+        for (args, value) in [
+            (&["--key", "-file"][..], "-file"),
+            (&["-key", "--k"], "--k"),
+            (&["-key", "--"], "--"),
+            (&["-key=--x=y"], "--x=y"),
+            (&["--key="], ""),
+            (&["-key", "-"], "-"),
+        ] {
+            let args = parse(&[args, &["-k"]].concat()).unwrap();
+            assert_eq!((Some(value), true), (args.value("key"), args.is_set("insecure")));
+        }
+    }
+
+    #[test]
     fn a_lone_hyphen_and_all_after_two_hyphens_are_no_flags() {
         assert_eq!(vec!["-", "-k", "--"], parse(&["-", "--", "-k", "--"]).unwrap().positional);
     }
 
     #[test]
     fn what_is_not_in_the_table_is_refused() {
-        let text = |args: &[&str]| parse(args).unwrap_err().0;
+        let text = |args: &[&str]| parse(args).unwrap_err();
         let unknown = "flag provided but not defined: ";
         for (flag, answer) in [
             ("-x", "-x."),
+            ("---x", "--x."),
             ("--hidde", "-hidde."),
             ("--insecur", "-insecur. Did you mean --insecure?"),
             ("--in", "-in. Did you mean --insecure?"),
@@ -242,10 +473,19 @@ mod tests {
     #[test]
     fn flags_without_value_can_be_switched_off() {
         let args = parse(&["-k", "--insecure=false", "--help=0"]).unwrap();
-        assert!(!args.is_set("insecure") && !args.wants_help);
-        assert_eq!(Some(false), args.choice("insecure"));
-        assert_eq!(None, parse(&[]).unwrap().choice("insecure"));
-        assert!(parse(&["--help=true"]).unwrap().wants_help);
-        assert!(parse(&["-h"]).unwrap().wants_help);
+        assert!(!args.is_set("insecure") && !args.is_set("help"));
+        assert_eq!(Some("false"), args.value("insecure"));
+        assert_eq!(None, parse(&[]).unwrap().value("insecure"));
+        assert!(parse(&["--help=true"]).unwrap().is_set("help"));
+        assert!(parse(&["-h"]).unwrap().is_set("help"));
+    }
+
+    #[test]
+    fn what_is_no_text_is_refused_without_being_shown() {
+        use std::os::unix::ffi::OsStringExt as _;
+        for bytes in [&b"\xff"[..], b"-\xff", b"--key=\xff"] {
+            let text = Args::parse(&[OsString::from_vec(bytes.to_vec())], FLAGS).unwrap_err();
+            assert!(text.contains("not valid UTF-8") || text.contains("not defined"), "{text}");
+        }
     }
 }

@@ -1,12 +1,11 @@
-//! What `--help` and `kes help` print, from the table of commands.
+//! What `--help`, `kes help` and the reference in `docs/command-line.md` say, from the table of commands.
 
 use std::fmt::Write as _;
 
 use super::{
-    Args, Failure,
-    args::{Flag, HELP, Takes},
-    commands::{self, Command, ENVIRONMENT, below},
-    print, unknown_command,
+    args::{Args, Command, Flag, HELP, Path, Table, Takes},
+    nearest::nearest,
+    output::{Result, print},
 };
 
 /// What the program is.
@@ -14,30 +13,51 @@ const WHAT: &str = "\
 kes is a key encryption server, and its command line: it keeps master keys in a key
 store, and makes and opens data keys with them for clients that a policy allows to.";
 
+/// Variables that the client commands read, and what for.
+pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
+    ("KES_SERVER", "the server (default: https://127.0.0.1:7373)"),
+    ("KES_CLIENT_KEY", "file of your private key"),
+    ("KES_CLIENT_CERT", "file of your certificate"),
+];
+
 /// `kes help [<command>...]`
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args, table: Table) -> Result<()> {
     let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
     for count in 1..=words.len() {
         let path = &words[..count];
-        if let Some(command) = commands::find(path) {
+        if let Some(command) = table.find(path) {
             return print(&usage(command, path));
         }
-        if below(path).next().is_none() {
-            return Err(unknown_command(path).into());
+        if table.below(path).next().is_none() {
+            return Err(unknown_command(table, path).into());
         }
     }
-    print(&group_usage(&words))
+    print(&group_usage(table, &words))
 }
 
-/// The help of one command, called by `path`.
-pub(super) fn usage(command: &Command, path: &[&str]) -> String {
-    // Writing to a `String` cannot fail.
+/// What is wrong with `path`, whose last word is no command, and which word may have been meant.
+pub(crate) fn unknown_command(table: Table, path: &[&str]) -> String {
+    let (word, group) = (path[path.len() - 1], &path[..path.len() - 1]);
+    let name = called(group);
+    let mut text = format!("{word:?} is not a {name} command. See '{name} --help'");
+    // 'kes derive' for 'kes key derive'
+    let longer = table.below(group).find(|(path, _)| path.last() == Some(&word));
+    let meant = match longer {
+        Some((path, _)) => Some(path[group.len()..].join(" ")),
+        None => {
+            nearest(word, table.below(group).map(|(path, _)| path[group.len()])).map(str::to_owned)
+        }
+    };
+    if let Some(meant) = meant {
+        let _ = write!(text, "\nDid you mean '{name} {meant}'?");
+    }
+    text
+}
+
+/// The help of one command, called by `path`. Writing to a `String` cannot fail.
+pub(crate) fn usage(command: &Command, path: &[&str]) -> String {
     let mut text = format!("{}.\n\nUsage:\n  {}\n", command.summary, synopsis(command, path));
-    let others: Vec<_> = command
-        .paths()
-        .filter(|other| *other != path)
-        .map(|other| format!("kes {}", other.join(" ")))
-        .collect();
+    let others: Vec<_> = command.paths().filter(|other| *other != path).map(called).collect();
     if !others.is_empty() {
         let _ = writeln!(text, "\nAlso called:\n  {}", others.join("\n  "));
     }
@@ -47,6 +67,9 @@ pub(super) fn usage(command: &Command, path: &[&str]) -> String {
     }
     if !command.details.is_empty() {
         let _ = write!(text, "\n{}\n", command.details);
+    }
+    if !command.exit_codes.is_empty() {
+        let _ = writeln!(text, "\n{}", exit_codes(command));
     }
     if !command.examples.is_empty() {
         let _ = writeln!(text, "\nExamples:\n  {}", command.examples.join("\n  "));
@@ -58,18 +81,15 @@ pub(super) fn usage(command: &Command, path: &[&str]) -> String {
 }
 
 /// The help of the commands whose words start with `path`.
-pub(super) fn group_usage(path: &[&str]) -> String {
-    let name = [&["kes"], path].concat().join(" ");
-    let mut text = String::new();
-    if path.is_empty() {
-        let _ = writeln!(text, "{WHAT}\n");
-    }
-    let _ = write!(text, "Usage:\n  {name} <command> [options]\n\nCommands:\n");
+pub(crate) fn group_usage(table: Table, path: &[&str]) -> String {
+    let name = called(path);
+    let what = if path.is_empty() { format!("{WHAT}\n\n") } else { String::new() };
+    let mut text = format!("{what}Usage:\n  {name} <command> [options]\n\nCommands:\n");
     // Of the names of a command in this group, the first.
-    let is_first = |(known, command): &(commands::Path, &Command)| {
+    let is_first = |(known, command): &(Path, &Command)| {
         command.paths().find(|other| other.starts_with(path)) == Some(known)
     };
-    for (known, command) in below(path).filter(is_first) {
+    for (known, command) in table.below(path).filter(is_first) {
         let words = known[path.len()..].join(" ");
         let _ = writeln!(text, "  {words:<24} {}", command.summary);
     }
@@ -80,21 +100,29 @@ pub(super) fn group_usage(path: &[&str]) -> String {
     text
 }
 
+/// `kes key create`
+pub(crate) fn called(path: &[&str]) -> String {
+    [&["kes"], path].concat().join(" ")
+}
+
 /// `kes key create [options] <name> [<key>]`
-pub(super) fn synopsis(command: &Command, path: &[&str]) -> String {
-    let mut text = format!("kes {}", path.join(" "));
+pub(crate) fn synopsis(command: &Command, path: &[&str]) -> String {
+    let mut text = called(path);
     if !command.flags.is_empty() {
         text.push_str(" [options]");
     }
-    if !command.arguments.is_empty() {
-        text.push(' ');
-        text.push_str(&command.arguments());
+    for argument in command.arguments.iter().filter(|argument| !argument.name.is_empty()) {
+        let more = if argument.is_repeated { "..." } else { "" };
+        let _ = match argument.is_optional {
+            true => write!(text, " [<{}>{more}]", argument.name),
+            false => write!(text, " <{}>{more}", argument.name),
+        };
     }
     text
 }
 
 /// `-t, --time <duration>`
-pub(super) fn option(flag: &Flag) -> String {
+pub(crate) fn option(flag: &Flag) -> String {
     let names = flag.names.iter().map(|name| dashed(name));
     let (letters, words): (Vec<_>, Vec<_>) = names.partition(|name| name.len() == 2);
     let names = [letters, words].concat();
@@ -106,14 +134,17 @@ pub(super) fn option(flag: &Flag) -> String {
 }
 
 /// `--name`, or `-n` for one letter.
-pub(super) fn dashed(name: &str) -> String {
+pub(crate) fn dashed(name: &str) -> String {
     if name.len() == 1 { format!("-{name}") } else { format!("--{name}") }
 }
 
+/// `Exit codes: 0 allowed, 3 refused.`
+pub(crate) fn exit_codes(command: &Command) -> String {
+    let codes = command.exit_codes.iter().map(|(code, what)| format!("{code} {what}"));
+    format!("Exit codes: {}.", codes.collect::<Vec<_>>().join(", "))
+}
+
 fn environment() -> String {
-    let mut text = "\nEnvironment of the client commands:\n".to_owned();
-    for (name, what) in ENVIRONMENT {
-        let _ = writeln!(text, "  {name:<17} {what}");
-    }
-    text
+    let lines = ENVIRONMENT.iter().map(|(name, what)| format!("  {name:<17} {what}\n"));
+    format!("\nEnvironment of the client commands:\n{}", lines.collect::<String>())
 }

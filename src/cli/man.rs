@@ -3,11 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    Args, Failure,
-    args::HELP,
-    commands::{COMMANDS, ENVIRONMENT},
-    help::{option, synopsis},
-    print,
+    args::{HELP, Table},
+    help::{ENVIRONMENT, called, exit_codes, option, synopsis},
 };
 
 const DESCRIPTION: &str = "\
@@ -115,16 +112,8 @@ const EXIT_CODES: &[(&str, &str)] = &[
     ("78", "A wrong configuration file ('kes config check')."),
 ];
 
-/// `kes man`
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    match args.positional.is_empty() {
-        true => print(&page()),
-        false => Err("too many arguments".into()),
-    }
-}
-
 // Writing to a `String` cannot fail, so results of that are dropped here.
-fn page() -> String {
+pub(crate) fn page(table: Table) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let mut page = format!(
         ".TH KES 1 \"\" \"kes {}\" \"User Commands\"\n.SH NAME\nkes \\- key encryption service\n",
@@ -133,14 +122,16 @@ fn page() -> String {
     page.push_str(".SH SYNOPSIS\n.B kes\n.I command\n.RI [ options ]\n.RI [ arguments ]\n");
     let _ = write!(page, ".SH DESCRIPTION\n{}\n", text(DESCRIPTION));
     page.push_str(".SH COMMANDS\n");
-    for command in COMMANDS {
+    for command in table.0 {
         let _ = writeln!(page, ".SS \"{}\"", escape(&synopsis(command, command.path)));
         let _ = writeln!(page, "{}.", text(command.summary));
         if !command.details.is_empty() {
             let _ = writeln!(page, ".PP\n{}", text(command.details));
         }
-        let others: Vec<_> =
-            command.aliases.iter().map(|path| format!("kes {}", path.join(" "))).collect();
+        if !command.exit_codes.is_empty() {
+            let _ = writeln!(page, ".PP\n{}", text(&exit_codes(command)));
+        }
+        let others: Vec<_> = command.aliases.iter().map(|path| called(path)).collect();
         if !others.is_empty() {
             let _ = writeln!(page, ".PP\nAlso called: {}.", text(&others.join(", ")));
         }
@@ -210,6 +201,7 @@ fn text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::table::COMMANDS;
 
     #[test]
     fn what_means_something_to_roff_is_escaped() {
@@ -218,8 +210,8 @@ mod tests {
 
     #[test]
     fn the_page_has_every_command_with_its_flags() {
-        let page = page();
-        for command in COMMANDS {
+        let page = page(COMMANDS);
+        for command in COMMANDS.0 {
             assert!(page.contains(&escape(&synopsis(command, command.path))));
             for flag in command.listed_flags() {
                 assert!(page.contains(&escape(&option(flag))), "{:?}", flag.names);

@@ -6,19 +6,14 @@
 use std::ffi::OsString;
 
 use super::{
-    Args, Failure,
-    args::{Flag, HELP, Takes},
-    commands::{self, CLIENT, Command, INSECURE, Kind, below},
+    args::{Args, CLIENT, Command, Flag, HELP, INSECURE, Kind, Table, Takes, find, flag_name},
+    client::Client,
     help::dashed,
-    identity, key, policy, print,
-    style::harmless,
+    output::{Result, harmless, print},
 };
-use crate::{
-    base::glob,
-    client::{Client, MAX_ANSWER, escape},
-};
+use crate::base::glob;
 
-pub(super) const DETAILS: &str = "\
+pub(crate) const DETAILS: &str = "\
 Completes commands, flags, file names and, if the environment names a server that
 answers quickly, the names of keys, policies and identities.";
 
@@ -42,14 +37,11 @@ enum Next {
 }
 
 /// `kes completion <shell>`
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    match args.positional.as_slice() {
-        [] => Err("no shell specified".into()),
-        [shell, words @ ..] if shell == "words" => {
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            print(&answer(&words))
-        }
-        [shell] => match SCRIPTS.iter().find(|(name, _)| name == shell) {
+pub(crate) fn run(args: &Args, table: Table) -> Result<()> {
+    let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
+    match *words {
+        ["words", ref words @ ..] => print(&answer(table, words)),
+        [shell] => match SCRIPTS.iter().find(|(name, _)| *name == shell) {
             Some((_, script)) => print(script),
             None => Err(format!("no completion for {shell:?}: use bash, zsh or fish").into()),
         },
@@ -58,73 +50,64 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// The lines that a script wants for `words`, the last of which is not finished.
-fn answer(words: &[&str]) -> String {
+fn answer(table: Table, words: &[&str]) -> String {
     let started = words.last().copied().unwrap_or_default();
-    let found = match next(words) {
+    let found = match next(table, words) {
         Next::Files => return FILES.to_owned(),
         Next::Words(found) => found,
         Next::Names(kind) => {
             let names = names(kind, started, is_insecure(words)).unwrap_or_default();
-            let fits = |name: &String| name.starts_with(started);
-            if kind == Kind::Holder && !names.iter().any(fits) {
+            if kind == Kind::Holder && !names.iter().any(|name| name.starts_with(started)) {
                 return FILES.to_owned();
             }
             names.into_iter().map(|name| (name, String::new())).collect()
         }
     };
-    let mut lines = String::new();
-    for (word, meaning) in found {
-        // A name that a terminal would not show as it is can't be completed to anything useful.
-        if word.starts_with(started) && harmless(&word) == word {
-            lines.extend([&word, "\t", &meaning, "\n"]);
-        }
-    }
-    lines
+    // A name that a terminal would not show as it is can't be completed to anything useful.
+    let fits = |(word, _): &(String, _)| word.starts_with(started) && harmless(word) == *word;
+    found.into_iter().filter(fits).map(|(word, meaning)| format!("{word}\t{meaning}\n")).collect()
 }
 
 /// Whether the words ask not to check the server's certificate.
 fn is_insecure(words: &[&str]) -> bool {
-    let flags = words.iter().filter(|word| {
-        let name = word.split_once('=').map_or(**word, |(name, _)| name);
-        flag_name(name).is_some_and(|name| INSECURE.names.contains(&name))
-    });
-    let flags = flags.map(OsString::from);
-    Args::parse(flags, CLIENT).is_ok_and(|args| args.is_set(INSECURE.names[0]))
+    let is_ours = |word: &&&str| {
+        let name = flag_name(word).map(|name| name.split('=').next().unwrap_or_default());
+        name.is_some_and(|name| INSECURE.names.contains(&name))
+    };
+    let flags: Vec<_> = words.iter().filter(is_ours).map(OsString::from).collect();
+    Args::parse(&flags, CLIENT).is_ok_and(|args| args.is_set(INSECURE.names[0]))
 }
 
 /// What may stand in the place of the last word.
-fn next(words: &[&str]) -> Next {
-    let Some((started, before)) = words.split_last() else {
-        return next(&[""]);
-    };
+fn next(table: Table, words: &[&str]) -> Next {
+    let (started, before) = words.split_last().unwrap_or((&"", &[]));
     for count in 1..=before.len() {
-        if let Some(command) = commands::find(&before[..count]) {
-            return next_of_command(command, &before[count..], started);
+        if let Some(command) = table.find(&before[..count]) {
+            return next_of_command(table, command, &before[count..], started);
         }
     }
-    if started.starts_with('-') {
-        let mut found = vec![("--help".to_owned(), HELP.help.to_owned())];
-        if before.is_empty() {
-            found.push(("--version".to_owned(), "print the version".to_owned()));
-        }
-        return Next::Words(found);
+    if !started.starts_with('-') {
+        return Next::Words(command_words(table, before));
     }
-    Next::Words(command_words(before))
+    let version = ("--version".to_owned(), "print the version".to_owned());
+    let version = before.is_empty().then_some(version);
+    let help = ("--help".to_owned(), HELP.help.to_owned());
+    Next::Words([help].into_iter().chain(version).collect())
 }
 
 /// The words that may follow `before` in the words of a command.
-fn command_words(before: &[&str]) -> Vec<(String, String)> {
+fn command_words(table: Table, before: &[&str]) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
-    for (path, command) in below(before).filter(|(path, _)| path.len() > before.len()) {
-        let word = path[before.len()];
+    for (path, command) in table.below(before).filter(|(path, _)| path.len() > before.len()) {
+        let (word, group) = (path[before.len()], &path[..=before.len()]);
         if found.iter().any(|(known, _)| known == word) {
             continue;
         }
-        let meaning = match path.len() == before.len() + 1 {
+        let meaning = match path.len() == group.len() {
             true => command.summary.to_owned(),
             false => {
-                let group = &path[..=before.len()];
-                let mut words: Vec<_> = below(group).map(|(path, _)| path[group.len()]).collect();
+                let below = table.below(group).map(|(path, _)| path[group.len()]);
+                let mut words: Vec<_> = below.collect();
                 words.dedup();
                 words.join(", ")
             }
@@ -135,7 +118,7 @@ fn command_words(before: &[&str]) -> Vec<(String, String)> {
 }
 
 /// What may follow the words of a command and `before`.
-fn next_of_command(command: &Command, before: &[&str], started: &str) -> Next {
+fn next_of_command(table: Table, command: &Command, before: &[&str], started: &str) -> Next {
     let mut arguments = 0;
     let mut only_arguments = false;
     let mut wants_value = None;
@@ -145,8 +128,9 @@ fn next_of_command(command: &Command, before: &[&str], started: &str) -> Next {
         }
         match flag_name(word) {
             Some("") if !only_arguments => only_arguments = true,
+            // With its value in the same word, the flag has another name here, and wants no other.
             Some(name) if !only_arguments => {
-                wants_value = find_flag(command, name).filter(|flag| flag.takes != Takes::Bool);
+                wants_value = find(name, command.flags).filter(|flag| flag.takes != Takes::Bool);
             }
             _ => arguments += 1,
         }
@@ -158,33 +142,20 @@ fn next_of_command(command: &Command, before: &[&str], started: &str) -> Next {
         return match started.split_once('=') {
             None => Next::Words(flags(command)),
             Some((name, _)) => flag_name(name)
-                .and_then(|flag| find_flag(command, flag))
+                .and_then(|flag| find(flag, command.flags))
                 .map_or(Next::Words(Vec::new()), |flag| values(flag, &format!("{name}="))),
         };
     }
-    let last = command.arguments.last();
-    let repeated = last.filter(|argument| argument.is_repeated);
+    let repeated = command.arguments.last().filter(|argument| argument.is_repeated);
     match command.arguments.get(arguments).or(repeated) {
         None => Next::Words(flags(command)),
         Some(argument) => match argument.kind {
-            Kind::Text => Next::Words(choices(argument.name, "")),
-            Kind::Command => Next::Words(command_words(before)),
+            Kind::Text | Kind::NewKey => Next::Words(choices(argument.name, "")),
+            Kind::Command => Next::Words(command_words(table, before)),
             Kind::File => Next::Files,
             kind => Next::Names(kind),
         },
     }
-}
-
-/// The name in `--name`, `-name` or `--name=value`; empty in `--`.
-fn flag_name(word: &str) -> Option<&str> {
-    let name = word.strip_prefix('-').filter(|name| !name.is_empty())?;
-    let name = name.strip_prefix('-').unwrap_or(name);
-    // With its value in the same word, the flag wants no other.
-    (!name.contains('=')).then_some(name)
-}
-
-fn find_flag(command: &Command, name: &str) -> Option<&'static Flag> {
-    command.flags.iter().find(|flag| flag.names.contains(&name))
 }
 
 fn flags(command: &Command) -> Vec<(String, String)> {
@@ -209,25 +180,30 @@ fn choices(text: &str, prefix: &str) -> Vec<(String, String)> {
 
 /// The names of this kind that start with `started`, if the server tells them at once.
 fn names(kind: Kind, started: &str, is_insecure: bool) -> Option<Vec<String>> {
-    type Read = fn(&[u8]) -> serde_json::Result<Vec<String>>;
-    let (api, read): (_, Read) = match kind {
-        Kind::Key => ("key", key::names),
-        Kind::Policy => ("policy", policy::names),
-        Kind::Identity | Kind::Holder => {
-            ("identity", |list| Ok(identity::parse(list)?.into_keys().collect()))
-        }
-        Kind::Text | Kind::File | Kind::Command => return None,
-    };
+    let client = Client::from_env(is_insecure).ok()?.glancing();
     let pattern = format!("{}*", glob::escape(started));
-    let path = format!("/v1/{api}/list/{}", escape(&pattern));
-    let client = Client::from_env(is_insecure).ok()?;
-    let answer = client.glance(&path, MAX_ANSWER).ok()?;
-    read(&answer).ok()
+    match kind {
+        Kind::Key => client.keys(&pattern).ok(),
+        Kind::Policy => client.policies(&pattern).ok(),
+        Kind::Identity | Kind::Holder => {
+            client.identities(&pattern).ok().map(|assigned| assigned.into_keys().collect())
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::table::COMMANDS;
+
+    fn answer(words: &[&str]) -> String {
+        super::answer(COMMANDS, words)
+    }
+
+    fn next(words: &[&str]) -> Next {
+        super::next(COMMANDS, words)
+    }
 
     fn words(line: &[&str]) -> Vec<String> {
         let lines = answer(line);
@@ -246,7 +222,7 @@ mod tests {
 
     #[test]
     fn every_command_and_every_flag_is_offered() {
-        for (path, command) in below(&[]) {
+        for (path, command) in COMMANDS.below(&[]) {
             for at in 0..path.len() {
                 assert!(words(&path[..=at]).contains(&path[at].to_owned()), "{path:?}");
             }

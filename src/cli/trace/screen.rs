@@ -29,7 +29,7 @@ use super::{
     metrics::Sample,
     view::{Size, View},
 };
-use crate::cli::{Failure, style::Style};
+use crate::cli::output::{Failure, Style, print};
 
 /// Other screen, no cursor, no line wrapping.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
@@ -42,7 +42,7 @@ const QUEUE: usize = 128;
 const ESCAPE_TIMEOUT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// What may happen.
-pub(super) enum Message {
+pub(crate) enum Message {
     /// A line of a log, and when it came in.
     Line(Vec<u8>, SystemTime),
     Sample(Sample),
@@ -56,14 +56,14 @@ pub(super) enum Message {
 }
 
 /// Where messages go.
-pub(super) type Sender = SyncSender<Message>;
+pub(crate) type Sender = SyncSender<Message>;
 
 /// Shows `view` until its user or a signal ends it. `feed` runs in a thread of its own and sends
 /// what there is to show.
 ///
 /// # Errors
 /// Why `feed` came to an end, or what is wrong with the terminal.
-pub(super) fn run(view: View, feed: impl FnOnce(Sender) + Send + 'static) -> Result<(), Failure> {
+pub(crate) fn run(view: View, feed: impl FnOnce(Sender) + Send + 'static) -> Result<(), Failure> {
     let (sender, messages) = mpsc::sync_channel(QUEUE);
     let failed = |e: io::Error| Failure::from(format!("failed to use the terminal: {e}"));
     watch_signals(sender.clone()).map_err(failed)?;
@@ -79,7 +79,7 @@ pub(super) fn run(view: View, feed: impl FnOnce(Sender) + Send + 'static) -> Res
     // So that it can still be looked at.
     let mut last = view.lines(size(), style).join("\n");
     last.push('\n');
-    super::super::print(&last)?;
+    print(&last)?;
     match ended {
         Message::Killed(signal) => {
             let _ = signal_hook::low_level::emulate_default_handler(signal);

@@ -3,39 +3,39 @@
 //! Every character counts as one column of the terminal, which is wrong for some scripts; their
 //! rows end unevenly.
 
-use crate::cli::style::{Paint, Style, harmless};
+use crate::cli::output::{Paint, Style, harmless};
 
 /// A column of a table.
-pub(super) struct Column {
-    pub(super) title: &'static str,
+pub(crate) struct Column {
+    pub(crate) title: &'static str,
     /// The share of the width that it gets, beside those of the others.
-    pub(super) share: usize,
+    pub(crate) share: usize,
     /// The least width that it gets, blanks included.
-    pub(super) least: usize,
-    pub(super) align: Align,
+    pub(crate) least: usize,
+    pub(crate) align: Align,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Align {
+pub(crate) enum Align {
     Left,
     Center,
 }
 
 /// What stands in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Cell {
-    pub(super) text: String,
-    pub(super) paint: Option<Paint>,
+pub(crate) struct Cell {
+    pub(crate) text: String,
+    pub(crate) paint: Option<Paint>,
 }
 
 impl Cell {
-    pub(super) fn new(text: impl Into<String>) -> Self {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), paint: None }
     }
 }
 
 /// The lines of a table that is `width` wide; columns for which there is no room are left out.
-pub(super) fn lines<'a>(
+pub(crate) fn lines<'a>(
     columns: &[Column],
     rows: impl Iterator<Item = &'a [Cell]>,
     width: usize,

@@ -8,13 +8,12 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    Kind,
     metrics::Sample,
     table::{self, Align, Cell, Column},
 };
 use crate::{
     base::duration,
-    cli::style::{Paint, Style},
+    cli::output::{Paint, Style},
 };
 
 /// Rows that are kept.
@@ -53,15 +52,33 @@ const BUCKETS: &[(&str, u64)] = &[
     ("5-10s", 10_000),
 ];
 
+/// What is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Audit,
+    Error,
+    Metric,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Audit => "audit",
+            Self::Error => "error",
+            Self::Metric => "metric",
+        }
+    }
+}
+
 /// A terminal's columns and lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Size {
-    pub(super) width: usize,
-    pub(super) height: usize,
+pub(crate) struct Size {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
 }
 
 /// What has come in, ready to be shown.
-pub(super) struct View {
+pub(crate) struct View {
     kind: Kind,
     zone: tz::TimeZone,
     rows: VecDeque<Vec<Cell>>,
@@ -69,12 +86,12 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn new(kind: Kind, zone: tz::TimeZone) -> Self {
+    pub(crate) fn new(kind: Kind, zone: tz::TimeZone) -> Self {
         Self { kind, zone, rows: VecDeque::new(), sample: Sample::default() }
     }
 
     /// Adds a line of a log that came in `now`.
-    pub(super) fn add(&mut self, line: &[u8], now: SystemTime) {
+    pub(crate) fn add(&mut self, line: &[u8], now: SystemTime) {
         let mut row = match self.kind {
             Kind::Audit => audit_row(line),
             _ => error_row(line, || self.clock(now)),
@@ -89,12 +106,12 @@ impl View {
     }
 
     /// Replaces the metrics.
-    pub(super) fn set(&mut self, sample: Sample) {
+    pub(crate) fn set(&mut self, sample: Sample) {
         self.sample = sample;
     }
 
     /// The lines that fit on a terminal, none of them wider than it.
-    pub(super) fn lines(&self, size: Size, style: Style) -> Vec<String> {
+    pub(crate) fn lines(&self, size: Size, style: Style) -> Vec<String> {
         let columns = match self.kind {
             Kind::Metric => return self.metric_lines(size, style),
             Kind::Audit => AUDIT,

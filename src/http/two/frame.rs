@@ -1,10 +1,13 @@
 //! Frames as they stand on the wire (RFC 9113 4 and 6).
 
-use super::{Code, Result};
+use crate::http::event::Code;
+
+/// `Err`: why the connection must end, or just a stream.
+pub(super) type Result<T, E = Code> = std::result::Result<T, E>;
 
 /// A frame header, in bytes.
 pub(super) const HEADER: usize = 9;
-/// The payload of a frame, in bytes: what we take (the default), and the least that clients take.
+/// The largest payload of a frame, in bytes: the default, which all clients take.
 pub(super) const MAX_FRAME: usize = 16 * 1024;
 // Types of frames (RFC 9113 6) and their flags.
 pub(super) const DATA: u8 = 0;
@@ -23,7 +26,7 @@ pub(super) const END_HEADERS: u8 = 4;
 pub(super) const PADDED: u8 = 8;
 pub(super) const HAS_PRIORITY: u8 = 0x20;
 
-/// One frame as it came in.
+/// One frame of a client.
 pub(super) struct Frame<'a> {
     pub(super) kind: u8,
     pub(super) flags: u8,
@@ -36,7 +39,7 @@ pub(super) fn number(bytes: &[u8]) -> u32 {
 }
 
 impl<'a> Frame<'a> {
-    /// The first frame of `input`, if it is there as a whole.
+    /// The first frame of `input`, if that is whole.
     pub(super) fn read(input: &'a [u8]) -> Result<Option<Self>> {
         let Some((header, rest)) = input.split_first_chunk::<HEADER>() else {
             return Ok(None);
@@ -57,6 +60,14 @@ impl<'a> Frame<'a> {
         self.flags & flag != 0
     }
 
+    /// The number that is the whole payload.
+    pub(super) fn number(&self) -> Result<u32> {
+        match self.payload {
+            [_, _, _, _] => Ok(number(self.payload)),
+            _ => Err(Code::FrameSize),
+        }
+    }
+
     /// The payload without padding and priority.
     pub(super) fn content(&self) -> Result<&'a [u8]> {
         let mut content = self.payload;
@@ -71,7 +82,7 @@ impl<'a> Frame<'a> {
         Ok(content)
     }
 
-    /// Whether the priority of a `HEADERS` or `PRIORITY` frame is that of a stream before itself.
+    /// Whether a `HEADERS` or `PRIORITY` frame makes its stream depend on itself.
     pub(super) fn depends_on_itself(&self) -> bool {
         let padding = usize::from(self.kind == HEADERS && self.has(PADDED));
         let is_there = self.kind == PRIORITY || self.has(HAS_PRIORITY);
@@ -80,15 +91,15 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Appends a frame header.
-pub(super) fn put_header(out: &mut Vec<u8>, length: usize, kind: u8, flags: u8, stream: u32) {
-    let length = (length as u32).to_be_bytes();
+/// A frame header.
+pub(super) fn header(length: usize, kind: u8, flags: u8, stream: u32) -> [u8; HEADER] {
+    let [_, high, middle, low] = (length as u32).to_be_bytes();
     let [a, b, c, d] = stream.to_be_bytes();
-    out.extend_from_slice(&[length[1], length[2], length[3], kind, flags, a, b, c, d]);
+    [high, middle, low, kind, flags, a, b, c, d]
 }
 
 /// Appends a frame whose payload is one number.
 pub(super) fn put_number(out: &mut Vec<u8>, kind: u8, stream: u32, number: u32) {
-    put_header(out, 4, kind, 0, stream);
+    out.extend_from_slice(&header(4, kind, 0, stream));
     out.extend_from_slice(&number.to_be_bytes());
 }

@@ -1,16 +1,22 @@
-//! Header blocks of HTTP/2 (HPACK, RFC 7541): reading those of clients, writing ours.
+//! Header blocks of HTTP/2 (HPACK, RFC 7541): decodes those of clients, encodes those of the server.
 //!
-//! Ours name fields of the static table and remember nothing, so that an answer costs no memory and any
-//! client can read it, whatever it allows.
+//! The server only refers to the static table, so that an answer costs no memory and any client can
+//! read it, whatever it allows.
 
 use std::collections::VecDeque;
 
 use super::huffman;
 
-/// What the table of a client may hold (RFC 9113 6.5.2: the default), in bytes as the RFC counts them.
+/// The largest dynamic table of a client (RFC 9113 6.5.2: the default), in bytes as the RFC counts them.
 pub(super) const MAX_TABLE: usize = 4096;
-/// What a field counts besides its bytes (RFC 7541 4.1).
+/// What each field counts besides its bytes (RFC 7541 4.1).
 pub(super) const OVERHEAD: usize = 32;
+
+/// Indices of names in the static table.
+const STATUS: usize = 8;
+pub(super) const CONTENT_LENGTH: usize = 28;
+pub(super) const CONTENT_TYPE: usize = 31;
+pub(super) const DATE: usize = 33;
 
 /// RFC 7541 appendix A; indices begin with 1.
 #[rustfmt::skip]
@@ -78,25 +84,25 @@ const STATIC: [(&str, &str); 61] = [
     ("www-authenticate", ""),
 ];
 
-/// A header block that is none. The table is not what the client thinks any more.
+/// A header block can't be decoded; from now on the tables of client and server differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Broken;
 
-/// Reads the header blocks of one client, in their order.
+/// Decodes the header blocks of one client, in their order.
 #[derive(Default)]
 pub(super) struct Decoder {
     /// The fields that the client may refer to, the oldest first: where each begins in `bytes`, and
     /// the lengths of its name and value.
     entries: VecDeque<(usize, usize, usize)>,
     bytes: Vec<u8>,
-    /// What the entries count, and may count less than the maximum.
+    /// The size of the entries, and by how much the client has reduced the maximum.
     size: usize,
     reduced_by: usize,
     name: Vec<u8>,
     value: Vec<u8>,
 }
 
-/// One field of a block.
+/// The rest of a block.
 struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
@@ -113,7 +119,7 @@ impl<'a> Cursor<'a> {
         if number < usize::from(mask) {
             return Ok(number);
         }
-        // No number that makes sense here is longer.
+        // No longer number makes sense here.
         for shift in [0, 7, 14, 21] {
             let byte = self.byte()?;
             number += usize::from(byte & 0x7f) << shift;
@@ -124,7 +130,7 @@ impl<'a> Cursor<'a> {
         Err(Broken)
     }
 
-    /// A string (RFC 7541 5.2), which takes the place of what is in `out`.
+    /// Replaces `out` with a string (RFC 7541 5.2).
     fn string(&mut self, out: &mut Vec<u8>) -> Result<(), Broken> {
         let first = self.byte()?;
         let length = self.number(first, 7)?;
@@ -143,7 +149,7 @@ impl Decoder {
     /// Shows the fields of `block`, names and values, to `field`.
     ///
     /// # Errors
-    /// [`Broken`] if it is no header block.
+    /// [`Broken`] if it is malformed.
     pub(super) fn decode(
         &mut self,
         block: &[u8],
@@ -170,7 +176,7 @@ impl Decoder {
                 field(name, value);
                 continue;
             }
-            // With indexing, without, and never: they differ in the first only.
+            // Literals with indexing, without, and never indexed: the last two are the same here.
             let is_kept = first & 0x40 != 0;
             let index = rest.number(first, if is_kept { 6 } else { 4 })?;
             let (mut name, mut value) =
@@ -189,7 +195,7 @@ impl Decoder {
             }
             (self.name, self.value) = (name, value);
         }
-        // The longest of them need not be kept.
+        // Long ones would be held for as long as the connection lasts.
         if self.name.capacity() + self.value.capacity() > 1024 {
             (self.name, self.value) = (Vec::new(), Vec::new());
         }
@@ -210,7 +216,7 @@ impl Decoder {
     fn insert(&mut self, name: &[u8], value: &[u8]) {
         let size = name.len() + value.len() + OVERHEAD;
         self.evict(size);
-        // RFC 7541 4.4: what is too large empties the table and is not added.
+        // RFC 7541 4.4: an entry that is too large empties the table and is not added.
         if size > MAX_TABLE - self.reduced_by {
             return;
         }
@@ -221,7 +227,7 @@ impl Decoder {
         self.size += size;
     }
 
-    /// Makes room for a field that counts so much.
+    /// Makes room for a field of this size.
     fn evict(&mut self, size: usize) {
         let room = (MAX_TABLE - self.reduced_by).saturating_sub(size);
         while self.size > room {
@@ -230,7 +236,8 @@ impl Decoder {
             };
             self.size -= name + value + OVERHEAD;
         }
-        // Bytes of entries that are gone are dropped when there are as many as of those that are not.
+        // The bytes of evicted entries are dropped once they are half of all, so that moving the rest is
+        // cheap.
         let unused = self.entries.front().map_or(self.bytes.len(), |entry| entry.0);
         if unused > 0 && unused >= self.bytes.len() - unused {
             self.bytes.drain(..unused);
@@ -257,7 +264,7 @@ fn put_number(out: &mut Vec<u8>, pattern: u8, bits: u32, mut number: usize) {
     out.push(number as u8);
 }
 
-/// Says that we remember nothing, as a client wants to hear that allows less than the default.
+/// Says that the server remembers no fields, as it must once to a client that allows less than the default.
 pub(super) fn put_no_table(out: &mut Vec<u8>) {
     out.push(0x20);
 }
@@ -271,23 +278,32 @@ pub(super) fn put_status(out: &mut Vec<u8>, status: u16) {
         500 => out.push(0x80 | 14),
         status => {
             let digit = |unit| b'0' + (status / unit % 10) as u8;
-            put_number(out, 0, 4, 8);
-            put_number(out, 0, 7, 3);
-            out.extend_from_slice(&[digit(100), digit(10), digit(1)]);
+            put_indexed(out, STATUS, &[digit(100), digit(10), digit(1)]);
         }
     }
 }
 
 /// Appends a field; `name` is in lower case.
 pub(super) fn put_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    let index = STATIC.iter().position(|(known, _)| *known == name);
-    put_number(out, 0, 4, index.map_or(0, |index| index + 1));
-    if index.is_none() {
-        put_number(out, 0, 7, name.len());
-        out.extend_from_slice(name.as_bytes());
+    match STATIC.iter().position(|(known, _)| *known == name) {
+        Some(index) => put_indexed(out, index + 1, value),
+        None => {
+            out.push(0);
+            put_string(out, name.as_bytes());
+            put_string(out, value);
+        }
     }
-    put_number(out, 0, 7, value.len());
-    out.extend_from_slice(value);
+}
+
+/// Appends a field whose name has this index.
+pub(super) fn put_indexed(out: &mut Vec<u8>, index: usize, value: &[u8]) {
+    put_number(out, 0, 4, index);
+    put_string(out, value);
+}
+
+fn put_string(out: &mut Vec<u8>, text: &[u8]) {
+    put_number(out, 0, 7, text.len());
+    out.extend_from_slice(text);
 }
 
 #[cfg(test)]
@@ -395,6 +411,9 @@ mod tests {
         put_field(&mut block, "x-content-type-options", b"nosniff");
         put_field(&mut block, "location", &[b'a'; 300]);
         put_field(&mut block, "error", b"");
+        for index in [CONTENT_LENGTH, CONTENT_TYPE, DATE] {
+            put_indexed(&mut block, index, b"x");
+        }
         let found = fields(&mut Decoder::default(), &block).unwrap();
         let statuses = [200, 400, 404, 500, 503, 301].map(|status| format!(":status: {status}"));
         assert_eq!(statuses.as_slice(), &found[..6]);
@@ -402,5 +421,6 @@ mod tests {
         assert_eq!("x-content-type-options: nosniff", found[7]);
         assert_eq!(format!("location: {}", "a".repeat(300)), found[8]);
         assert_eq!("error: ", found[9]);
+        assert_eq!(["content-length: x", "content-type: x", "date: x"], found[10..]);
     }
 }

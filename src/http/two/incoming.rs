@@ -1,193 +1,172 @@
 //! What the frames of a client do to a connection.
 
-use std::time::Instant;
-
 use super::{
-    Block, Code, Connection, Event, MAX_HEADERS, MAX_STREAMS, MAX_WINDOW, Result, STREAM_WINDOW,
-    Stream, frame::*, hpack, meter::Kind, request,
+    connection::{Block, CONNECTION_WINDOW, Connection, MAX_STREAMS},
+    fields::{self, Fields, MAX_HEADERS},
+    frame::*,
+    hpack,
+    meter::Kind,
+    stream::Stream,
+    window,
 };
+use crate::http::event::{Code, Event};
 
 impl Connection {
-    pub(super) fn data<'a>(
+    /// Handles one frame.
+    pub(super) fn handle<'a>(
         &mut self,
         frame: &Frame<'a>,
-        now: Instant,
+        kept: Option<&str>,
+        has_room: bool,
         out: &mut Vec<u8>,
     ) -> Result<Event<'a>> {
+        match (&self.block, frame.kind) {
+            (Some(block), CONTINUATION) if block.stream == frame.stream => {
+                self.count(Kind::Continuation)?;
+                self.headers(frame, frame.payload, kept, has_room, out)
+            }
+            (Some(_), _) | (None, CONTINUATION | PUSH_PROMISE) => Err(Code::Protocol),
+            (None, DATA) => self.data(frame, out),
+            (None, HEADERS) => self.headers(frame, frame.content()?, kept, has_room, out),
+            (None, RST_STREAM) => self.rst_stream(frame),
+            (None, WINDOW_UPDATE) => self.window_update(frame, out),
+            (None, PRIORITY) => self.priority(frame, out),
+            (None, SETTINGS | PING | GOAWAY) if frame.stream != 0 => Err(Code::Protocol),
+            (None, SETTINGS) => self.settings(frame, out),
+            (None, PING) => self.ping(frame, out),
+            (None, GOAWAY) if frame.payload.len() < 8 => Err(Code::FrameSize),
+            (None, _) => self.count(Kind::Other).map(|()| Event::Nothing),
+        }
+    }
+
+    fn data<'a>(&mut self, frame: &Frame<'a>, out: &mut Vec<u8>) -> Result<Event<'a>> {
         let content = frame.content()?;
         let is_last = frame.has(END_STREAM);
         if content.is_empty() && !is_last {
-            self.count(Kind::Other, now)?;
+            self.count(Kind::Other)?;
         }
         if self.is_idle_stream(frame.stream) {
             return Err(Code::Protocol);
         }
-        let size = frame.payload.len() as i64;
-        self.to_receive -= size;
-        if self.to_receive < 0 {
-            return Err(Code::FlowControl);
+        let size = frame.payload.len();
+        self.receiving.take(size)?;
+        // The connection has room again at once: each stream is bound to its own window, and one that has
+        // to wait must not keep the others from sending.
+        if let Some(freed) = self.receiving.free(size, CONNECTION_WINDOW / 2) {
+            put_number(out, WINDOW_UPDATE, 0, freed);
         }
-        // The connection has room again at once: what each stream may send is bound to that of its
-        // own, and one that has to wait must not keep the others from sending.
-        self.release_on_connection(size, out);
-        let at = self.position(frame.stream);
-        let Some(at) = at.filter(|at| self.streams[*at].is_receiving) else {
-            return match at.is_some() {
-                true => self.fail(frame.stream, Code::StreamClosed, now, out),
-                false => self.closed(frame.stream, now),
-            };
+        let Some(at) = self.position(frame.stream) else {
+            return self.closed(frame.stream);
         };
-        let stream = &mut self.streams[at];
-        stream.to_receive -= size;
-        let length = content.len() as u64;
-        let is_too_long = stream.left.is_some_and(|left| length > left);
-        stream.left = stream.left.map(|left| left.saturating_sub(length));
-        let is_too_short = is_last && stream.left.is_some_and(|left| left > 0);
-        let code = match stream.to_receive < 0 {
-            true => Some(Code::FlowControl),
-            false => (is_too_long || is_too_short).then_some(Code::Protocol),
-        };
-        if let Some(code) = code {
-            return self.fail(frame.stream, code, now, out);
+        if let Err(code) = self.streams[at].receive(content.len(), size, is_last) {
+            return self.fail(frame.stream, code, out);
         }
-        // Whoever gets the content releases it; the padding is released here.
-        self.release(frame.stream, frame.payload.len() - content.len(), out);
+        // The content is released when it is used up, the padding now.
+        self.release(frame.stream, size - content.len(), out);
         if is_last {
-            self.received(at);
+            self.pass(at, self.streams[at].state.received());
         }
-        Ok(Event::Body(frame.stream, content, is_last))
+        Ok(Event::Body { stream: frame.stream, bytes: content, is_complete: is_last })
     }
 
-    fn received(&mut self, at: usize) {
-        self.streams[at].is_receiving = false;
-        self.close_if_done(at);
+    /// Gives the client room for `count` more bytes on this stream, since as many are used up.
+    pub fn release(&mut self, stream: u32, count: usize, out: &mut Vec<u8>) {
+        if let Some(at) = self.position(stream)
+            && self.streams[at].is_receiving()
+            && let Some(freed) = self.streams[at].receiving.free(count, window::DEFAULT / 2)
+        {
+            put_number(out, WINDOW_UPDATE, stream, freed);
+        }
     }
 
-    /// `HEADERS` or `CONTINUATION`, of whose payload this is the part of the header block.
-    pub(super) fn headers(
+    /// `HEADERS` or `CONTINUATION`, with this part of a header block.
+    fn headers(
         &mut self,
         frame: &Frame<'_>,
-        content: &[u8],
+        part: &[u8],
         kept: Option<&str>,
         has_room: bool,
-        now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<Event<'static>> {
+        let id = frame.stream;
         let mut block = match self.block.take() {
             Some(block) => block,
-            None => {
-                if frame.stream.is_multiple_of(2) {
-                    return Err(Code::Protocol);
-                }
-                Block {
-                    stream: frame.stream,
-                    ends_stream: frame.has(END_STREAM),
-                    bytes: Vec::new(),
-                }
-            }
+            None if id.is_multiple_of(2) => return Err(Code::Protocol),
+            None => Block { stream: id, ends_stream: frame.has(END_STREAM), bytes: Vec::new() },
         };
         let is_whole = block.bytes.is_empty() && frame.has(END_HEADERS);
         if !is_whole {
-            if block.bytes.len() + content.len() > MAX_HEADERS {
+            if block.bytes.len() + part.len() > MAX_HEADERS {
                 return Err(Code::EnhanceYourCalm);
             }
-            block.bytes.extend_from_slice(content);
+            block.bytes.extend_from_slice(part);
         }
         if !frame.has(END_HEADERS) {
-            self.block = Some(block);
-            self.since.get_or_insert(now);
+            self.begin_block(block);
             return Ok(Event::Nothing);
         }
-        let bytes = if is_whole { content } else { &block.bytes };
-        // Whatever becomes of it, it has to be decoded for those that follow.
-        let head = request::read(&mut self.decoder, bytes, kept).map_err(|_| Code::Compression)?;
-        let id = block.stream;
+        let bytes = if is_whole { part } else { &block.bytes };
+        // The blocks behind it can't be decoded without this one, whatever it is worth.
+        let fields = fields::read(&mut self.decoder, bytes, kept);
+        let fields = fields.map_err(|_| Code::Compression)?;
         if id > self.last && !self.is_ending {
             self.last = id;
             let is_wrong = frame.kind == HEADERS && frame.depends_on_itself();
-            return self.open(
-                id,
-                head.and_then(|head| head.unless(is_wrong)),
-                block.ends_stream,
-                has_room,
-                now,
-                out,
-            );
+            let fields = fields.and_then(|fields| fields.unless(is_wrong));
+            return self.request(id, fields, block.ends_stream, has_room, out);
         }
-        match self.position(id) {
-            None => self.closed(id, now),
-            Some(at) if !self.streams[at].is_receiving => {
-                self.fail(id, Code::StreamClosed, now, out)
-            }
-            // Trailers: of no interest, but they end the body.
-            Some(at) => {
-                let is_complete = self.streams[at].left.is_none_or(|left| left == 0);
-                let is_trailer = head.is_ok_and(|head| head.is_trailer);
-                if !block.ends_stream || !is_complete || !is_trailer {
-                    return self.fail(id, Code::Protocol, now, out);
-                }
-                self.received(at);
-                Ok(Event::Body(id, &[], true))
+        let Some(at) = self.position(id) else {
+            return self.closed(id);
+        };
+        // Trailers are ignored, but end the body.
+        let is_trailer = block.ends_stream && fields.is_ok_and(|fields| fields.is_trailer);
+        let ends = self.streams[at].receive(0, 0, true);
+        match ends.and(if is_trailer { Ok(()) } else { Err(Code::Protocol) }) {
+            Err(code) => self.fail(id, code, out),
+            Ok(()) => {
+                self.pass(at, self.streams[at].state.received());
+                Ok(Event::Body { stream: id, bytes: &[], is_complete: true })
             }
         }
     }
 
-    fn open(
+    fn request(
         &mut self,
         id: u32,
-        head: Result<request::Fields, String>,
-        ends_stream: bool,
+        fields: Result<Fields, String>,
+        is_complete: bool,
         has_room: bool,
-        now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<Event<'static>> {
-        let head = match head.and_then(|head| head.request(ends_stream)) {
-            Ok(head) => head,
-            Err(path) => {
-                self.count(Kind::Refused, now)?;
-                self.reset(id, Code::Protocol, out);
-                return Ok(Event::Malformed(path));
+        let request = fields.and_then(|fields| fields.request(is_complete));
+        let (code, event) = match request {
+            Err(path) => (Code::Protocol, Event::Malformed(path)),
+            Ok(_) if self.streams.len() >= MAX_STREAMS || !has_room => {
+                (Code::RefusedStream, Event::Nothing)
+            }
+            Ok((head, length)) => {
+                self.open(Stream::new(id, is_complete, length, self.initial_window));
+                return Ok(Event::Request { stream: id, head, is_complete });
             }
         };
-        if self.streams.len() >= MAX_STREAMS || !has_room {
-            self.count(Kind::Refused, now)?;
-            self.reset(id, Code::RefusedStream, out);
-            return Ok(Event::Nothing);
-        }
-        self.meter.request();
-        self.idle_since = now;
-        let (head, left) = head;
-        self.streams.push(Stream {
-            id,
-            to_send: self.initial_window,
-            to_receive: STREAM_WINDOW,
-            untold: 0,
-            is_receiving: !ends_stream,
-            is_sending: true,
-            left,
-        });
-        Ok(Event::Request(id, head, ends_stream))
+        self.count(Kind::Refused)?;
+        self.reset(id, code, out);
+        Ok(event)
     }
 
-    /// Ends a stream because of what the client did there. That counts as if the client had reset it:
-    /// else it could give up as many requests as it likes, and have us say so.
-    fn fail(
-        &mut self,
-        stream: u32,
-        code: Code,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> Result<Event<'static>> {
-        self.count(Kind::Reset, now)?;
+    /// Ends a stream because of a mistake of the client. That counts like a reset by the client: otherwise
+    /// it could give up any number of requests and have the server reset them.
+    fn fail(&mut self, stream: u32, code: Code, out: &mut Vec<u8>) -> Result<Event<'static>> {
+        self.count(Kind::Reset)?;
         self.reset(stream, code, out);
-        Ok(Event::Reset(stream))
+        Ok(Event::Reset { stream })
     }
 
-    /// Something came on a stream that is closed. A client that has not heard yet that we closed it, or
-    /// that we open no more, is not wrong.
-    fn closed(&mut self, stream: u32, now: Instant) -> Result<Event<'static>> {
-        match stream > self.last || self.resets.contains(&stream) {
-            true => self.count(Kind::Refused, now).map(|()| Event::Nothing),
+    /// A frame came in on a closed stream. That is no mistake if the client could not know yet that the
+    /// server had reset it, or opens no more.
+    fn closed(&mut self, stream: u32) -> Result<Event<'static>> {
+        match stream > self.last || self.has_reset(stream) {
+            true => self.count(Kind::Refused).map(|()| Event::Nothing),
             false => Err(Code::StreamClosed),
         }
     }
@@ -197,44 +176,25 @@ impl Connection {
         stream.is_multiple_of(2) || (stream > self.last && !self.is_ending)
     }
 
-    pub(super) fn reset_by_client(
-        &mut self,
-        frame: &Frame<'_>,
-        now: Instant,
-    ) -> Result<Event<'static>> {
-        if frame.payload.len() != 4 {
-            return Err(Code::FrameSize);
-        }
+    fn rst_stream(&mut self, frame: &Frame<'_>) -> Result<Event<'static>> {
+        frame.number()?;
         if self.is_idle_stream(frame.stream) {
             return Err(Code::Protocol);
         }
-        // One that had its whole answer costs nothing more: curl resets each that ended without a body.
+        // Behind a whole answer it costs nothing more: curl resets each stream that ended without a body.
         let Some(at) = self.position(frame.stream) else {
-            return self.count(Kind::Other, now).map(|()| Event::Nothing);
+            return self.count(Kind::Other).map(|()| Event::Nothing);
         };
-        self.count(Kind::Reset, now)?;
-        self.streams.remove(at);
-        Ok(Event::Reset(frame.stream))
+        self.count(Kind::Reset)?;
+        self.pass(at, None);
+        Ok(Event::Reset { stream: frame.stream })
     }
 
-    pub(super) fn window_update(
-        &mut self,
-        frame: &Frame<'_>,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> Result<Event<'static>> {
-        self.count(Kind::Other, now)?;
-        if frame.payload.len() != 4 {
-            return Err(Code::FrameSize);
-        }
-        let more = i64::from(number(frame.payload) & 0x7fff_ffff);
+    fn window_update(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Event<'static>> {
+        self.count(Kind::Other)?;
+        let more = frame.number()? & 0x7fff_ffff;
         if frame.stream == 0 {
-            self.to_send += more;
-            return match (more, self.to_send > MAX_WINDOW) {
-                (0, _) => Err(Code::Protocol),
-                (_, true) => Err(Code::FlowControl),
-                _ => Ok(Event::Nothing),
-            };
+            return self.sending.widen(more).map(|()| Event::Nothing);
         }
         if self.is_idle_stream(frame.stream) {
             return Err(Code::Protocol);
@@ -242,76 +202,58 @@ impl Connection {
         let Some(at) = self.position(frame.stream) else {
             return Ok(Event::Nothing);
         };
-        self.streams[at].to_send += more;
-        match (more, self.streams[at].to_send > MAX_WINDOW) {
-            (0, _) => self.fail(frame.stream, Code::Protocol, now, out),
-            (_, true) => self.fail(frame.stream, Code::FlowControl, now, out),
-            _ => Ok(Event::Nothing),
+        match self.streams[at].sending.widen(more) {
+            Ok(()) => Ok(Event::Nothing),
+            Err(code) => self.fail(frame.stream, code, out),
         }
     }
 
-    /// Frames of the connection, and those that mean nothing here.
-    pub(super) fn other(
-        &mut self,
-        frame: &Frame<'_>,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> Result<Event<'static>> {
-        let (kind, length) = (frame.kind, frame.payload.len());
-        if matches!(kind, SETTINGS | PING | GOAWAY) && frame.stream != 0 {
+    fn priority(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Event<'static>> {
+        self.count(Kind::Other)?;
+        if frame.stream == 0 {
             return Err(Code::Protocol);
         }
-        match kind {
-            SETTINGS => {
-                self.count(Kind::Settings, now)?;
-                self.has_settings = true;
-                if frame.has(ACK) {
-                    return match length {
-                        0 => Ok(Event::Nothing),
-                        _ => Err(Code::FrameSize),
-                    };
-                }
-                if length % 6 != 0 {
-                    return Err(Code::FrameSize);
-                }
-                for setting in frame.payload.chunks_exact(6) {
-                    self.set(number(&setting[..2]), number(&setting[2..]))?;
-                }
-                put_header(out, 0, SETTINGS, ACK, 0);
-            }
-            PING => {
-                self.count(Kind::Ping, now)?;
-                if length != 8 {
-                    return Err(Code::FrameSize);
-                }
-                if !frame.has(ACK) {
-                    put_header(out, 8, PING, ACK, 0);
-                    out.extend_from_slice(frame.payload);
-                }
-            }
-            PRIORITY => {
-                self.count(Kind::Other, now)?;
-                if frame.stream == 0 {
-                    return Err(Code::Protocol);
-                }
-                let code = match length {
-                    5 => frame.depends_on_itself().then_some(Code::Protocol),
-                    _ => Some(Code::FrameSize),
-                };
-                match code {
-                    None => {}
-                    // A stream that was never opened can't be reset.
-                    Some(code) if self.is_idle_stream(frame.stream) => return Err(code),
-                    Some(code) => return self.fail(frame.stream, code, now, out),
-                }
-            }
-            GOAWAY if length < 8 => return Err(Code::FrameSize),
-            _ => self.count(Kind::Other, now)?,
+        let code = match frame.payload.len() {
+            5 if !frame.depends_on_itself() => return Ok(Event::Nothing),
+            5 => Code::Protocol,
+            _ => Code::FrameSize,
+        };
+        // A stream that was never opened can't be reset.
+        match self.is_idle_stream(frame.stream) {
+            true => Err(code),
+            false => self.fail(frame.stream, code, out),
+        }
+    }
+
+    fn ping(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Event<'static>> {
+        self.count(Kind::Ping)?;
+        if frame.payload.len() != 8 {
+            return Err(Code::FrameSize);
+        }
+        if !frame.has(ACK) {
+            out.extend_from_slice(&header(8, PING, ACK, 0));
+            out.extend_from_slice(frame.payload);
         }
         Ok(Event::Nothing)
     }
 
-    /// Takes up a setting of the client (RFC 9113 6.5.2).
+    fn settings(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<Event<'static>> {
+        self.count(Kind::Settings)?;
+        let is_acknowledgement = frame.has(ACK);
+        let length = frame.payload.len();
+        if !length.is_multiple_of(6) || (is_acknowledgement && length > 0) {
+            return Err(Code::FrameSize);
+        }
+        for setting in frame.payload.chunks_exact(6) {
+            self.set(number(&setting[..2]), number(&setting[2..]))?;
+        }
+        if !is_acknowledgement {
+            out.extend_from_slice(&header(0, SETTINGS, ACK, 0));
+        }
+        Ok(Event::Nothing)
+    }
+
+    /// Applies a setting of the client (RFC 9113 6.5.2).
     fn set(&mut self, setting: u32, value: u32) -> Result<()> {
         const HEADER_TABLE_SIZE: u32 = 1;
         const ENABLE_PUSH: u32 = 2;
@@ -322,20 +264,17 @@ impl Connection {
             HEADER_TABLE_SIZE => self.must_forget |= value < hpack::MAX_TABLE as i64,
             ENABLE_PUSH if value > 1 => return Err(Code::Protocol),
             INITIAL_WINDOW_SIZE => {
-                if value > MAX_WINDOW {
+                if value > window::MAX {
                     return Err(Code::FlowControl);
                 }
                 let more = value - self.initial_window;
                 self.initial_window = value;
                 for stream in &mut self.streams {
-                    stream.to_send += more;
-                    if stream.to_send > MAX_WINDOW {
-                        return Err(Code::FlowControl);
-                    }
+                    stream.sending.shift(more)?;
                 }
             }
             MAX_FRAME_SIZE if !(16 * 1024..1 << 24).contains(&value) => return Err(Code::Protocol),
-            // Larger frames would gain nothing.
+            // The server sends no frames larger than the default.
             _ => {}
         }
         Ok(())

@@ -1,17 +1,16 @@
-//! Counts the frames of a client that ask for nothing, and finds those who send too many.
+//! Counts frames that ask for nothing, and finds the clients that send too many of them.
 //!
-//! What a client can make the server remember is bounded elsewhere; this bounds what a client can make
-//! it do.
+//! Bounds the work that a client can cause. Its memory is bounded elsewhere.
 
 use std::time::Instant;
 
-/// Frames that cost more than they are good for.
+/// Frames that are counted, since they cost more than they are worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A request that was not worth waiting for: `RST_STREAM` before the end of the answer, or a frame
-    /// that makes us reset it.
+    /// The end of a request before that of its answer: `RST_STREAM`, or a mistake for which the server
+    /// resets the stream.
     Reset,
-    /// `SETTINGS`, each of which wants an answer.
+    /// `SETTINGS`, each of which must be answered.
     Settings,
     /// `PING`, likewise.
     Ping,
@@ -21,7 +20,7 @@ pub(super) enum Kind {
     Refused,
     /// Answers that were reset since the client made no room for them.
     Unread,
-    /// What makes sense now and then beside requests: `WINDOW_UPDATE`, `PRIORITY`, empty `DATA`,
+    /// Frames that are useful now and then beside requests: `WINDOW_UPDATE`, `PRIORITY`, empty `DATA`,
     /// `RST_STREAM` after the end of the answer, frames of unknown types.
     Other,
 }
@@ -33,8 +32,8 @@ struct Allowance {
     per_request: u32,
 }
 
-/// In the order of [`Kind`]. A client that gives up all of its requests at once is honest, and Go
-/// sends a ping along with a reset.
+/// In the order of [`Kind`]. An honest client may give up all of its requests at once, and Go sends a ping
+/// along with a reset.
 #[rustfmt::skip]
 const ALLOWANCES: [Allowance; 7] = [
     Allowance { burst: 500, per_second: 100, per_request: 0 },
@@ -46,7 +45,7 @@ const ALLOWANCES: [Allowance; 7] = [
     Allowance { burst: 2000, per_second: 500, per_request: 8 },
 ];
 
-/// What a client may still send.
+/// The frames that a client may still send.
 pub(super) struct Meter {
     left: [u32; ALLOWANCES.len()],
     refilled: Instant,

@@ -1,12 +1,15 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::*;
+use super::{
+    connection::{CONNECTION_WINDOW, MAX_STREAMS, PREFACE},
+    frame::*,
+    hpack::{self, Decoder},
+    *,
+};
+use crate::http::reply::Reply;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::new();
-    put_header(&mut frame, payload.len(), kind, flags, stream);
-    frame.extend_from_slice(payload);
-    frame
+    [&header(payload.len(), kind, flags, stream), payload].concat()
 }
 
 fn setting(id: u8, value: u32) -> Vec<u8> {
@@ -64,18 +67,20 @@ impl Peer {
             }
             input = &input[used..];
             self.seen.extend(match event {
-                Event::Request(id, Ok(head), is_complete) => Some(format!(
+                Event::Request { stream: id, head: Ok(head), is_complete } => Some(format!(
                     "{id} {:?} {} {is_complete} {:?}",
                     head.method,
                     head.path,
                     head.kept.len()
                 )),
-                Event::Request(id, Err((e, _)), _) => Some(format!("{id} {}", e.status)),
-                Event::Body(id, bytes, is_complete) => {
+                Event::Request { stream: id, head: Err((e, _)), .. } => {
+                    Some(format!("{id} {}", e.status))
+                }
+                Event::Body { stream: id, bytes, is_complete } => {
                     Some(format!("{id} {} {is_complete}", String::from_utf8_lossy(bytes)))
                 }
-                Event::Reset(id) => Some(format!("{id} reset")),
-                Event::Malformed(_) | Event::Nothing => None,
+                Event::Reset { stream: id } => Some(format!("{id} reset")),
+                Event::Malformed(_) | Event::BadBody { .. } | Event::Nothing => None,
             });
         }
     }
@@ -140,12 +145,18 @@ fn requests_come_in_whole_however_they_arrive() {
         assert!(waiting.is_empty());
         assert_eq!(None, peer.connection.incomplete_since());
         assert_eq!(6, peer.seen.len(), "{:?}", peer.seen);
-        assert!(peer.seen[0].starts_with("Request(1, Ok(Head { method: Get, path: \"/a\""));
-        assert!(peer.seen[1].contains("framing: Length(5)") && peer.seen[1].ends_with("false)"));
-        assert_eq!("Body(3, [104, 101, 108], false)", peer.seen[2]);
-        assert_eq!("Body(3, [108, 111], true)", peer.seen[3]);
+        assert!(
+            peer.seen[0]
+                .starts_with("Request { stream: 1, head: Ok(Head { method: Get, path: \"/a\"")
+        );
+        assert!(
+            peer.seen[1].contains("framing: Length(5)")
+                && peer.seen[1].ends_with("is_complete: false }")
+        );
+        assert_eq!("Body { stream: 3, bytes: [104, 101, 108], is_complete: false }", peer.seen[2]);
+        assert_eq!("Body { stream: 3, bytes: [108, 111], is_complete: true }", peer.seen[3]);
         assert!(peer.seen[4].contains("method: Put"));
-        assert_eq!("Body(5, [], true)", peer.seen[5]);
+        assert_eq!("Body { stream: 5, bytes: [], is_complete: true }", peer.seen[5]);
     }
 }
 
@@ -291,7 +302,7 @@ fn it_is_idle_since_the_end_of_its_last_stream() {
     // A stream that is answered at once, one that is given up, and one that lasts.
     let out = &mut peer.out;
     peer.connection.next(&get(3), None, true, at(10), out).unwrap();
-    peer.connection.send_head(3, Some(200), &[], true, out);
+    peer.connection.send_head(3, &Reply::empty(), true, out);
     peer.now = at(20);
     peer.send(&other[0]).unwrap();
     assert_eq!(at(10), peer.connection.idle_since());
@@ -370,7 +381,7 @@ fn answers_are_as_long_as_the_client_allows() {
     peer.send(&[setting(4, 100), get(1), get(3)].concat()).unwrap();
     assert_eq!(vec![(SETTINGS, ACK, 0, 0)], peer.sent());
     assert_eq!(100, peer.connection.room(1));
-    peer.connection.send_head(1, Some(200), &[("date", b"today")], false, &mut peer.out);
+    peer.connection.send_head(1, &Reply::empty(), false, &mut peer.out);
     peer.connection.send_body(1, &[7; 100], false, &mut peer.out);
     let sent = peer.sent();
     assert_eq!((HEADERS, END_HEADERS, 1), (sent[0].0, sent[0].1, sent[0].2));
@@ -388,7 +399,7 @@ fn answers_are_as_long_as_the_client_allows() {
         peer.sent()
     );
     assert!(!peer.connection.is_idle());
-    peer.connection.send_head(3, Some(404), &[], true, &mut peer.out);
+    peer.connection.send_head(3, &Reply::empty(), true, &mut peer.out);
     assert!(peer.connection.is_idle());
     // All streams share the window of the connection: 65,535 bytes, of which 40,101 are used.
     peer.send(&[setting(4, 1 << 20), get(5)].concat()).unwrap();
@@ -407,18 +418,19 @@ fn a_client_without_a_table_hears_once_that_nothing_is_remembered() {
     peer.send(&[setting(1, 0), get(1), get(3)].concat()).unwrap();
     peer.sent();
     let mut first = Vec::new();
-    peer.connection.send_head(1, Some(200), &[], true, &mut first);
-    peer.connection.send_head(3, Some(200), &[], true, &mut peer.out);
-    assert_eq!([0x20, 0x88], first[HEADER..]);
-    assert_eq!([0x88], peer.out[HEADER..]);
+    peer.connection.send_head(1, &Reply::empty(), true, &mut first);
+    peer.connection.send_head(3, &Reply::empty(), true, &mut peer.out);
+    assert_eq!([0x20, 0x88], first[HEADER..HEADER + 2]);
+    assert_eq!(0x88, peer.out[HEADER]);
 }
 
 #[test]
 fn heads_that_are_too_long_for_a_frame_are_continued() {
     let mut peer = Peer::new();
     peer.send(&get(1)).unwrap();
-    let long = vec![b'a'; 40_000];
-    peer.connection.send_head(1, Some(301), &[("location", &long)], true, &mut peer.out);
+    let header = Some(("Location", "a".repeat(40_000)));
+    let reply = Reply { status: 301, header, ..Reply::empty() };
+    peer.connection.send_head(1, &reply, true, &mut peer.out);
     let out = peer.out.clone();
     let sent = peer.sent();
     let kinds: Vec<_> = sent.iter().map(|sent| (sent.0, sent.1)).collect();
@@ -430,7 +442,7 @@ fn heads_that_are_too_long_for_a_frame_are_continued() {
     }
     let mut lengths = Vec::new();
     Decoder::default().decode(&block, |_, value| lengths.push(value.len())).unwrap();
-    assert_eq!(vec![3, 40_000], lengths);
+    assert_eq!(vec![3, 40_000, 13, 1, 29], lengths);
 }
 
 #[test]
@@ -487,7 +499,7 @@ fn frames_that_ask_for_nothing_are_a_flood_at_some_point() {
     for stream in (1..20_000).step_by(2) {
         peer.send(&get(stream)).unwrap();
         let out = &mut peer.out;
-        peer.connection.send_head(stream, Some(200), &[], true, out);
+        peer.connection.send_head(stream, &Reply::empty(), true, out);
         peer.send(&frame(RST_STREAM, 0, stream, &[0; 4])).unwrap();
     }
     let found = peer.send(&frame(RST_STREAM, 0, 1, &[0; 4]).repeat(2001));
@@ -582,7 +594,7 @@ fn nothing_that_comes_in_makes_it_panic_or_answer_without_end() {
         assert!(peer.out.len() < 4096);
         for stream in [1, 3, 5, 7] {
             let room = peer.connection.room(stream).min(2000);
-            peer.connection.send_head(stream, Some(200), &[], false, &mut peer.out);
+            peer.connection.send_head(stream, &Reply::empty(), false, &mut peer.out);
             peer.connection.send_body(stream, &vec![0; room], true, &mut peer.out);
         }
         peer.sent();

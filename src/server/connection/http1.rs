@@ -11,10 +11,10 @@ use super::Http2;
 use super::{Connection, Inner, MAX_DISCARD, READ_TIMEOUT, Receiving, Stage, Step, Waiting};
 use crate::{
     http::{
-        Malformed, Method,
+        Frame, Malformed, Method,
         body::BodyReader,
         head::{self, Head},
-        reply::{Frame, Reply},
+        reply::Reply,
     },
     metrics::Event,
     server::{
@@ -53,16 +53,16 @@ impl Inner {
                 if self.input.is_empty() {
                     return Ok(Step::NeedsInput);
                 }
-                let step = reader.read(&self.input, |_| {});
+                let step = reader.read_all(&self.input, |_| {});
                 match step {
-                    Ok(step) if step.is_complete => {
-                        self.consume(step.consumed);
+                    Ok((consumed, true)) => {
+                        self.consume(consumed);
                         self.next_request(connection, server);
                         Ok(Step::Progress)
                     }
-                    Ok(step) if step.consumed as u64 <= *left => {
-                        *left -= step.consumed as u64;
-                        self.consume(step.consumed);
+                    Ok((consumed, false)) if consumed as u64 <= *left => {
+                        *left -= consumed as u64;
+                        self.consume(consumed);
                         Ok(Step::NeedsInput)
                     }
                     // The answer was given already and must not be lost; nothing after it can be
@@ -134,7 +134,7 @@ impl Inner {
             match head::skip_empty_lines(&self.input, &mut self.empty_lines) {
                 Ok(count) => self.consume(count),
                 Err(malformed) => {
-                    let path = head::seeming_path(head::seeming_target(&self.input));
+                    let path = head::seeming_path(&self.input);
                     self.refuse_malformed(malformed, path, server);
                     return Ok(Step::Progress);
                 }
@@ -149,7 +149,7 @@ impl Inner {
             Ok(Some(end)) => end,
             Ok(None) => return Ok(Step::NeedsInput),
             Err(malformed) => {
-                let path = head::seeming_path(head::seeming_target(&self.input));
+                let path = head::seeming_path(&self.input);
                 self.refuse_malformed(malformed, path, server);
                 return Ok(Step::Progress);
             }
@@ -157,8 +157,8 @@ impl Inner {
         let state = server.state();
         let kept = self.peer.as_ref().and_then(|peer| state.forwards_in(peer));
         let head = head::parse(&self.input[..end], kept).map_err(|malformed| {
-            let target = head::seeming_target(&self.input[..end]);
-            (malformed, head::seeming_path(target))
+            let path = head::seeming_path(&self.input[..end]);
+            (malformed, path)
         });
         self.consume(end);
         match head {
@@ -252,16 +252,16 @@ impl Inner {
         };
         let Receiving { reader, body, max_body, .. } = receiving.as_mut();
         let max_body = *max_body;
-        let step = reader.read(&self.input, |bytes| {
+        let step = reader.read_all(&self.input, |bytes| {
             let room = (max_body + 1).saturating_sub(body.len());
             let bytes = &bytes[..bytes.len().min(room)];
             body.extend_from_slice(bytes);
         });
         let is_too_long = body.len() > max_body;
         match step {
-            Ok(step) if !is_too_long => {
-                self.consume(step.consumed);
-                if !step.is_complete {
+            Ok((consumed, is_complete)) if !is_too_long => {
+                self.consume(consumed);
+                if !is_complete {
                     if self.is_eof {
                         self.fail_body();
                         return Ok(Step::Progress);

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     base::panics::survive,
-    http::{body::BodyReader, reply::Frame},
+    http::{Frame, body::BodyReader},
     io::poller::{Interest, Place},
     log::Cause,
     metrics::Event,

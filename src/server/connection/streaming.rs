@@ -15,7 +15,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{Connection, Inner, Stage, Step, Wait};
 use crate::{
-    http::reply::{Frame, LAST_CHUNK, Reply, chunk},
+    http::{Frame, LAST_CHUNK, put_chunk, reply::Reply},
     log::{Stream, Subscriber, Subscription},
     server::{Server, exchange::Exchange, peer::Peer, proxy::Forwarded},
 };
@@ -237,7 +237,7 @@ impl Inner {
             return Step::NeedsInput;
         };
         match streaming.is_chunked {
-            true => chunk(&block, &mut self.output),
+            true => put_chunk(&block, &mut self.output),
             false => self.output.extend_from_slice(&block),
         }
         Step::Progress

@@ -171,17 +171,17 @@ impl Http2 {
                 Err(code) => return (used, self.end(code, inner, server)),
             };
             match event {
-                Event::Request(id, head, is_complete) => {
+                Event::Request { stream: id, head, is_complete } => {
                     self.begin(id, head, is_complete, inner, connection, server);
                 }
-                Event::Body(id, bytes, is_complete) => {
+                Event::Body { stream: id, bytes, is_complete } => {
                     if let Some(at) = self.position(id) {
                         let stream = &mut self.streams[at];
                         stream.receive(bytes, is_complete);
                         self.advance(at, inner, connection, server);
                     }
                 }
-                Event::Reset(id) => {
+                Event::Reset { stream: id } => {
                     if let Some(at) = self.position(id) {
                         let stream = self.streams.remove(at);
                         self.held = self.held.saturating_sub(stream.held());
@@ -192,7 +192,7 @@ impl Http2 {
                     let malformed = Malformed::bad_request("malformed request");
                     inner.audit_malformed(malformed, path, server);
                 }
-                Event::Nothing => {}
+                Event::BadBody { .. } | Event::Nothing => {}
             }
         }
         if server.is_draining() {
@@ -229,8 +229,7 @@ impl Http2 {
         match admitted {
             Ok((head, Admission::Granted(exchange, max_body))) => {
                 if head.expects_continue && max_body > 0 {
-                    let out = &mut inner.output;
-                    self.protocol.send_head(id, Some(100), &[], false, out);
+                    self.protocol.go_ahead(id, &mut inner.output);
                 } else {
                     stream.wants_go_ahead = head.expects_continue;
                 }

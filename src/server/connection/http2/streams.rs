@@ -7,7 +7,7 @@ use rustls_pki_types::UnixTime;
 use crate::{
     http::{
         head::{Framing, Head},
-        reply::{Reply, with_date},
+        reply::Reply,
         two::{self, Code},
     },
     server::{
@@ -232,8 +232,7 @@ impl Stream {
                     return false;
                 }
                 if sending.has_trailers {
-                    let trailers: [(&str, &[u8]); 2] = [("status", b"200"), ("error", b"")];
-                    protocol.send_head(self.id, None, &trailers, true, &mut inner.output);
+                    protocol.send_trailers(self.id, &mut inner.output);
                 }
                 self.rest(inner);
                 true
@@ -340,35 +339,7 @@ impl Stream {
         protocol: &mut two::Connection,
         inner: &mut Inner,
     ) {
-        with_date(|date| {
-            let (mut fields, mut count) = ([("", &[][..]); 6], 0);
-            let mut add = |name, value| {
-                fields[count] = (name, value);
-                count += 1;
-            };
-            let length;
-            let header;
-            if let Some(content_type) = reply.content_type {
-                add("content-type", content_type.as_bytes());
-                if reply.status >= 400 {
-                    add("x-content-type-options", b"nosniff");
-                }
-            }
-            if let Some((name, value)) = &reply.header {
-                header = name.to_ascii_lowercase();
-                add(&header, value.as_bytes());
-            }
-            if reply.announces_trailers {
-                add("trailer", b"Status, Error");
-            }
-            if !reply.is_stream && !reply.is_open {
-                length = reply.body.len().to_string();
-                add("content-length", length.as_bytes());
-            }
-            add("date", date);
-            let status = Some(reply.status);
-            protocol.send_head(self.id, status, &fields[..count], is_all, &mut inner.output);
-        });
+        protocol.send_head(self.id, reply, is_all, &mut inner.output);
     }
 
     /// The answer is given: what is left of the body is dropped.

@@ -21,7 +21,7 @@ const MAX_SHOWN: usize = 100;
 const HTTPS_PORT: u16 = 443;
 
 /// Who answered, if `answer` has a head that no kes server sends.
-pub(super) fn behind<B>(answer: &Response<B>) -> Option<String> {
+pub(crate) fn behind<B>(answer: &Response<B>) -> Option<String> {
     let kind = header(answer, "content-type");
     let kind = kind.split(';').next().unwrap_or_default().trim();
     let is_known = matches!(
@@ -39,13 +39,13 @@ pub(super) fn behind<B>(answer: &Response<B>) -> Option<String> {
 }
 
 /// As [`behind`], for an answer with this JSON `content`, which is none of a kes server.
-pub(super) fn behind_json<B>(answer: &Response<B>, content: &[u8]) -> String {
+pub(crate) fn behind_json<B>(answer: &Response<B>, content: &[u8]) -> String {
     let content = String::from_utf8_lossy(content);
     told(answer, &format!("says {:?}", shown(content.trim())))
 }
 
 /// What a kes server says to a path that it does not know, and others say, too.
-pub(super) const NO_PAGE: &str = "404 page not found";
+pub(crate) const NO_PAGE: &str = "404 page not found";
 
 fn told<B>(answer: &Response<B>, what: &str) -> String {
     let server = header(answer, "server");
@@ -67,7 +67,7 @@ fn shown(text: &str) -> String {
 }
 
 /// What is at `server`, a URL, if it answers without TLS.
-pub(super) fn in_plain(server: &str) -> Option<String> {
+pub(crate) fn in_plain(server: &str) -> Option<String> {
     let said = listen(server).ok()?;
     // The head of a TLS record (RFC 8446 5.1).
     if matches!(said[..], [20..=23, 3, ..]) {
@@ -103,7 +103,7 @@ fn listen(server: &str) -> io::Result<Vec<u8>> {
 }
 
 /// Why nothing may listen at `server`, a URL, and what to check.
-pub(super) fn nobody(server: &str) -> String {
+pub(crate) fn nobody(server: &str) -> String {
     let (host, port) = place(server).unwrap_or_default();
     let named = match server.parse::<Uri>().map(|uri| uri.port_u16()) {
         Ok(None) => format!("port {port} (KES_SERVER names none; the usual one is 7373)"),

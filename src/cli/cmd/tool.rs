@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -14,61 +14,69 @@ use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType, SerialNumber,
 };
-use rustls_pki_types::{
-    CertificateDer, PrivatePkcs8KeyDer,
-    pem::{self, PemObject as _},
-};
+use rustls_pki_types::PrivatePkcs8KeyDer;
 
-use super::{
-    Args, Failure,
-    args::{Flag, Takes},
-    commands::JSON,
-    identity::is_identity,
-    is_terminal, print, stdin,
-};
 use crate::{
     base::{duration, secret::Secret},
-    identity::{self, Hash},
+    cli::{
+        args::{Args, Argument, Command, Flag, JSON, Kind, Takes, flag, value},
+        certificate::identity_in,
+        output::{Result, is_terminal, print},
+    },
+    identity::Hash,
     keystore::fs::sync_directory,
 };
 
-type Result<T> = std::result::Result<T, Failure>;
+pub(crate) const NEW: Command = Command {
+    path: &["tool", "identity", "new"],
+    aliases: &[&["identity", "new"]],
+    arguments: &[Argument::new("name", "name", Kind::Text).optional()],
+    summary: "Make a private key and a certificate",
+    flags: &[
+        value(&["key"], "file", "private key to write (default ./private.key)"),
+        value(&["cert"], "file", "certificate to write (default ./public.crt)"),
+        Flag {
+            names: &["time", "t"],
+            takes: Takes::Duration,
+            help: "how long it is valid (default 720h)",
+        },
+        value(&["ip"], "IP", "IP address of the holder; may be repeated"),
+        value(&["dns"], "name", "host name of the holder; may be repeated"),
+        flag(&["server"], "for a server, not for a client"),
+        flag(&["force", "f"], "overwrite existing files"),
+    ],
+    examples: &[
+        "kes tool identity new --key app.key --cert app.crt app",
+        "kes tool identity new --server --ip 10.0.0.5 --dns kes.example.com --key server.key --cert server.crt",
+    ],
+    run: new,
+    ..Command::NEW
+};
 
-#[rustfmt::skip]
-pub(super) const NEW_FLAGS: &[Flag] = &[
-    Flag { names: &["key"], takes: Takes::Value("file"), help: "private key to write (default ./private.key)" },
-    Flag { names: &["cert"], takes: Takes::Value("file"), help: "certificate to write (default ./public.crt)" },
-    Flag { names: &["time", "t"], takes: Takes::Duration, help: "how long it is valid (default 720h)" },
-    Flag { names: &["ip"], takes: Takes::Value("IP"), help: "IP address of the holder; may be repeated" },
-    Flag { names: &["dns"], takes: Takes::Value("name"), help: "host name of the holder; may be repeated" },
-    Flag { names: &["server"], takes: Takes::Bool, help: "for a server, not for a client" },
-    Flag { names: &["force", "f"], takes: Takes::Bool, help: "overwrite existing files" },
-];
-
-#[rustfmt::skip]
-pub(super) const OF_FLAGS: &[Flag] = &[
-    Flag { names: &["hash"], takes: Takes::Value("name"), help: "SHA-256 (default), SHA-384 or SHA-512" },
-    JSON,
-];
+pub(crate) const OF: Command = Command {
+    path: &["tool", "identity", "of"],
+    aliases: &[&["identity", "of"]],
+    arguments: &[Argument::new("certificate file", "certificate file", Kind::File).optional()],
+    summary: "Print the identity of a certificate",
+    details: "Without a file, or with '-', the certificate is read from standard input.",
+    flags: &[value(&["hash"], "name", "SHA-256 (default), SHA-384 or SHA-512"), JSON],
+    examples: &["kes tool identity of app.crt"],
+    run: of,
+    ..Command::NEW
+};
 
 /// A PKCS#8 private key of version 1 with an Ed25519 seed (RFC 8410 7) up to the seed. OpenSSL 3.0
 /// does not read version 2, which ring and rcgen would write.
 const ED25519_PKCS8: [u8; 16] =
     [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 
-/// `kes tool identity of [<file>]`
-pub(super) fn of(args: &Args) -> Result<()> {
+fn of(args: &Args) -> Result<()> {
     let hash = match args.value("hash") {
         None => Hash::Sha256,
         Some(name) => Hash::parse(name)
             .ok_or_else(|| format!("invalid --hash: {name:?}: use SHA-256, SHA-384 or SHA-512"))?,
     };
-    let identity = match args.positional.as_slice() {
-        [] => identity_in(None, hash)?,
-        [file] if file == "-" => identity_in(None, hash)?,
-        [file] => identity_in(Some(file), hash)?,
-        _ => return Err("too many arguments".into()),
-    };
+    let identity = identity_in(args.optional(0).filter(|file| *file != "-"), hash)?;
     print(&if args.is_set("json") {
         format!("{}\n", serde_json::json!({ "identity": identity }))
     } else if is_terminal() {
@@ -78,87 +86,9 @@ pub(super) fn of(args: &Args) -> Result<()> {
     })
 }
 
-/// The identity that `argument` is, or that of the certificate in the file of this name.
-pub(super) fn identity_or_file(argument: &str) -> Result<String> {
-    let is_file = argument.contains(['.', '/']) || Path::new(argument).is_file();
-    match is_file && !is_identity(argument) {
-        true => identity_in(Some(argument), Hash::Sha256),
-        false => Ok(argument.to_owned()),
-    }
-}
-
-/// The identity of the first certificate in a file or, without one, in standard input.
-fn identity_in(file: Option<&str>, hash: Hash) -> Result<String> {
-    let source = file.map_or("standard input".to_owned(), |file| format!("{file:?}"));
-    let failed =
-        |e: &dyn std::fmt::Display| format!("failed to read certificate from {source}: {e}");
-    // It may be a private key, by mistake.
-    let mut text = Vec::new();
-    match file {
-        Some(file) => File::open(file)
-            .map_err(|e| format!("failed to open {file:?}: {e}"))?
-            .read_to_end(&mut text),
-        None => stdin("certificate").read_to_end(&mut text),
-    }
-    .map_err(|e| failed(&e))?;
-    match CertificateDer::from_pem_slice(&text) {
-        Ok(der) => Ok(identity::with_hash(&der, hash).map_err(|e| failed(&e))?),
-        Err(pem::Error::NoItemsFound) => Err(format!(
-            "found no (non-CA) certificate in any PEM block: {source} {}",
-            instead_of_certificate(&text, file)
-        )
-        .into()),
-        Err(e) => Err(failed(&e).into()),
-    }
-}
-
-/// What `text`, which `file` has and which is no certificate, is instead, and what to give.
-fn instead_of_certificate(text: &[u8], file: Option<&str>) -> String {
-    let text = String::from_utf8_lossy(text);
-    let labels = text.lines().filter_map(|line| {
-        let label = line.trim().strip_prefix("-----BEGIN ")?;
-        label.strip_suffix("-----")
-    });
-    let labels: Vec<_> = labels.collect();
-    let has = |what: &str| labels.iter().any(|label| label.ends_with(what));
-    if has("PRIVATE KEY") {
-        let beside = file.and_then(certificate_beside).map_or_else(
-            || "the certificate that belongs to it".to_owned(),
-            |beside| format!("its certificate, such as {beside:?}"),
-        );
-        return format!("is a private key: give {beside}");
-    }
-    if has("CERTIFICATE REQUEST") {
-        return "is a request for a certificate: give the certificate that was issued for it"
-            .to_owned();
-    }
-    if has("PUBLIC KEY") {
-        return "is a public key: give the certificate that holds it".to_owned();
-    }
-    match labels.first() {
-        Some(label) => format!("is a PEM file of the type {label:?}: give a certificate"),
-        None if text.trim().is_empty() => "is empty: give a certificate as PEM text".to_owned(),
-        None => "is no PEM text, which begins with -----BEGIN CERTIFICATE-----".to_owned(),
-    }
-}
-
-/// The file beside that of a private key that has a certificate, by its name.
-fn certificate_beside(key: &str) -> Option<PathBuf> {
-    let key = Path::new(key);
-    let named = ["crt", "cert", "pem"].map(|extension| key.with_extension(extension));
-    let mut candidates = named.into_iter().chain([key.with_file_name("public.crt")]);
-    candidates.find(|file| CertificateDer::from_pem_file(file).is_ok())
-}
-
-/// `kes tool identity new [<name>]`
-pub(super) fn new(args: &Args) -> Result<()> {
-    let name = match args.positional.as_slice() {
-        [] => "",
-        [name] => name,
-        _ => return Err("too many arguments".into()),
-    };
-    let key_file = PathBuf::from(args.value("key").unwrap_or("./private.key"));
-    let cert_file = PathBuf::from(args.value("cert").unwrap_or("./public.crt"));
+fn new(args: &Args) -> Result<()> {
+    let file = |flag, default| PathBuf::from(args.value(flag).unwrap_or(default));
+    let (key_file, cert_file) = (file("key", "./private.key"), file("cert", "./public.crt"));
     if key_file == cert_file {
         return Err("private key and certificate can't be the same file".into());
     }
@@ -177,7 +107,7 @@ pub(super) fn new(args: &Args) -> Result<()> {
         let dns = dns.try_into().map_err(|_| format!("{dns:?} is not a valid host name"))?;
         names.push(SanType::DnsName(dns));
     }
-    let (key, cert) = generate(name, validity, names, args.is_set("server"))
+    let (key, cert) = generate(args.get(0), validity, names, args.is_set("server"))
         .map_err(|e| format!("failed to make a certificate: {e}"))?;
 
     let force = args.is_set("force");
@@ -230,18 +160,13 @@ fn generate(
     params.subject_alt_names = names;
     let cert = params.self_signed(&key)?;
 
-    let key_pem = format!(
-        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
-        STANDARD.encode(&pkcs8)
-    );
-    let mut cert_pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
-    let base64 = STANDARD.encode(cert.der());
-    for line in base64.as_bytes().chunks(64) {
-        cert_pem.push_str(&String::from_utf8_lossy(line));
-        cert_pem.push('\n');
-    }
-    cert_pem.push_str("-----END CERTIFICATE-----\n");
-    Ok((key_pem, cert_pem))
+    Ok((pem("PRIVATE KEY", &pkcs8), pem("CERTIFICATE", cert.der())))
+}
+
+/// `der` as PEM text (RFC 7468).
+fn pem(label: &str, der: &[u8]) -> String {
+    let lines = der.chunks(48).map(|line| STANDARD.encode(line) + "\n");
+    format!("-----BEGIN {label}-----\n{}-----END {label}-----\n", lines.collect::<String>())
 }
 
 /// A file that was written and can still be undone.

@@ -1,82 +1,26 @@
-//! Request heads: request line and headers, from bytes to a checked [`Head`].
+//! Heads of HTTP/1.1: where they end, and what they say.
 
-use std::{borrow::Cow, mem::MaybeUninit};
+use std::mem::MaybeUninit;
 
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_decode_str, percent_encode};
-
-use super::{Malformed, Method};
+use crate::http::{
+    request::{CONTINUE, Framing, Head, Malformed, Method},
+    target,
+};
 
 /// The longest request head, in bytes, including its final empty line.
 pub const MAX_HEAD: usize = 64 * 1024;
 
-/// Empty lines that may come before a request: clients of old send one after a body.
+/// Empty lines that may come before a request: old clients send one after a body.
 const MAX_EMPTY_LINES: u8 = 4;
 
 /// More header lines than this are refused.
 const MAX_HEADERS: usize = 100;
 
-/// What a client may expect, without case, and what it hears if it expects something else.
-pub(super) const CONTINUE: &[u8] = b"100-continue";
-pub(super) const UNSUPPORTED_EXPECTATION: Malformed =
-    Malformed { status: 417, reason: "unsupported expectation" };
-
-/// How the end of the body is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    /// There is no body.
-    None,
-    /// `Content-Length`, in bytes.
-    Length(u64),
-    /// `Transfer-Encoding: chunked`.
-    Chunked,
-}
-
-/// A request head that has one meaning only.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// The method.
-    pub method: Method,
-    /// The path, percent-decoded but not cleaned.
-    pub path: String,
-    /// What follows the first `?` of the target.
-    pub query: Option<String>,
-    /// HTTP/1.1 rather than HTTP/1.0.
-    pub is_http11: bool,
-    /// Whether the client wants the connection to go on after the answer.
-    pub keep_alive: bool,
-    /// How long the body is.
-    pub framing: Framing,
-    /// Whether the client waits for `100 Continue` before it sends the body.
-    pub expects_continue: bool,
-    /// The values of the header that the caller of [`parse`] wants kept.
-    pub kept: Vec<Vec<u8>>,
-}
-
-impl Head {
-    /// The head of a request of HTTP/2 or without headers; its connection goes on.
-    ///
-    /// # Errors
-    /// [`Malformed`] if `target` is no path, or not UTF-8 once it is decoded.
-    pub fn new(method: Method, target: &str) -> Result<Self, Malformed> {
-        let (path, query) = parse_target(target)?;
-        Ok(Self {
-            method,
-            path,
-            query,
-            is_http11: true,
-            keep_alive: true,
-            framing: Framing::None,
-            expects_continue: false,
-            kept: Vec::new(),
-        })
-    }
-}
-
-/// Counts the bytes of the empty lines that `input` begins with; they are no part of a request (RFC 9112
-/// 2.2). `lines` are those before this request.
+/// Counts the bytes of the empty lines that `input` begins with, which belong to no request (RFC 9112 2.2),
+/// and adds to `lines`, their number since the last request.
 ///
 /// # Errors
-/// [`Malformed`] if there are too many. A client that goes on like that wants no request.
+/// [`Malformed`] if there are too many.
 pub fn skip_empty_lines(input: &[u8], lines: &mut u8) -> Result<usize, Malformed> {
     let mut count = 0;
     while input[count..].starts_with(b"\r\n") {
@@ -89,15 +33,16 @@ pub fn skip_empty_lines(input: &[u8], lines: &mut u8) -> Result<usize, Malformed
     Ok(count)
 }
 
-/// Finds the end of the head in `input`, of which the first `*scanned` bytes were looked at before.
+/// Finds the end of the head that `input` begins with; an earlier call has searched the first `*scanned`
+/// bytes.
 ///
 /// Returns the length of the head with its final empty line, or `None` if more bytes are needed.
 ///
 /// # Errors
 /// [`Malformed`] for a line feed without carriage return, and for a head over [`MAX_HEAD`].
 pub fn find_end(input: &[u8], scanned: &mut usize) -> Result<Option<usize>, Malformed> {
-    // RFC 9112 2.2: a line ends with CR LF. Software in front of us may or may not take a bare LF
-    // for a line end; whoever can make the two disagree can smuggle a request, so neither may pass.
+    // RFC 9112 2.2: a line ends with CR LF. A proxy in front of the server may or may not take a bare LF
+    // for a line end, and a request can be smuggled where the two disagree.
     let start = *scanned;
     let limit = input.len().min(MAX_HEAD);
     for at in memchr::memchr_iter(b'\n', &input[start..limit]).map(|found| start + found) {
@@ -111,18 +56,18 @@ pub fn find_end(input: &[u8], scanned: &mut usize) -> Result<Option<usize>, Malf
     }
     *scanned = limit;
     if input.len() > MAX_HEAD {
-        return Err(Malformed { status: 431, reason: "request head over 64 KiB" });
+        return Err(Malformed::TOO_LONG);
     }
     Ok(None)
 }
 
-/// Parses one whole head, as [`find_end`] delimits it, and keeps the values of the header `kept`,
-/// its name without case.
+/// Parses one whole head, as [`find_end`] delimits it, and keeps the values of the header `kept`, whose name
+/// is compared without case.
 ///
 /// # Errors
-/// [`Malformed`] says what was wrong. Refused are all heads that two parsers could read differently
-/// (RFC 9112 6.3): several lengths, a length with chunked, transfer codings other than chunked,
-/// folded lines, several `Host` lines, a missing `Host` in HTTP/1.1.
+/// [`Malformed`] for each head that two parsers could read differently (RFC 9112 6.3): several lengths, a
+/// length with chunked, transfer codings other than chunked, folded lines, several `Host` lines, a missing
+/// `Host` in HTTP/1.1.
 pub fn parse(bytes: &[u8], kept: Option<&str>) -> Result<Head, Malformed> {
     let mut lines = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
@@ -150,21 +95,13 @@ pub fn parse(bytes: &[u8], kept: Option<&str>) -> Result<Head, Malformed> {
             head.kept.push(line.value.to_vec());
         }
         if line.name.eq_ignore_ascii_case("content-length") {
-            if head.framing != Framing::None {
-                return Err(Malformed::bad_request("more than one body length"));
-            }
-            head.framing = Framing::Length(parse_length(line.value)?);
+            set_once(&mut head.framing, || Ok(Framing::Length(parse_length(line.value)?)))?;
         } else if line.name.eq_ignore_ascii_case("transfer-encoding") {
-            if head.framing != Framing::None {
-                return Err(Malformed::bad_request("more than one body length"));
-            }
-            if !is_http11 {
-                return Err(Malformed::bad_request("transfer coding in HTTP/1.0"));
-            }
-            if !line.value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Malformed { status: 501, reason: "unsupported transfer coding" });
-            }
-            head.framing = Framing::Chunked;
+            set_once(&mut head.framing, || match line.value {
+                _ if !is_http11 => Err(Malformed::bad_request("transfer coding in HTTP/1.0")),
+                value if value.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+                _ => Err(Malformed { status: 501, reason: "unsupported transfer coding" }),
+            })?;
         } else if line.name.eq_ignore_ascii_case("connection") {
             for option in tokens(line.value) {
                 if option.eq_ignore_ascii_case("close") {
@@ -175,7 +112,7 @@ pub fn parse(bytes: &[u8], kept: Option<&str>) -> Result<Head, Malformed> {
             }
         } else if line.name.eq_ignore_ascii_case("expect") {
             if !line.value.eq_ignore_ascii_case(CONTINUE) {
-                return Err(UNSUPPORTED_EXPECTATION);
+                return Err(Malformed::EXPECTATION);
             }
             head.expects_continue = is_http11;
         } else if line.name.eq_ignore_ascii_case("host") {
@@ -191,6 +128,17 @@ pub fn parse(bytes: &[u8], kept: Option<&str>) -> Result<Head, Malformed> {
     Ok(head)
 }
 
+fn set_once(
+    framing: &mut Framing,
+    found: impl FnOnce() -> Result<Framing, Malformed>,
+) -> Result<(), Malformed> {
+    if *framing != Framing::None {
+        return Err(Malformed::bad_request("more than one body length"));
+    }
+    *framing = found()?;
+    Ok(())
+}
+
 fn tokens(value: &[u8]) -> impl Iterator<Item = &str> {
     std::str::from_utf8(value).unwrap_or_default().split(',').map(str::trim)
 }
@@ -204,105 +152,11 @@ fn parse_length(value: &[u8]) -> Result<u64, Malformed> {
     std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok()).ok_or(wrong)
 }
 
-/// Splits a request target in origin form or absolute form into decoded path and query.
-fn parse_target(target: &str) -> Result<(String, Option<String>), Malformed> {
-    let local = if target.starts_with('/') {
-        Cow::Borrowed(target)
-    } else {
-        match target.split_once("://") {
-            Some((scheme, rest))
-                if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") =>
-            {
-                let path = rest.find(['/', '?']).map_or("", |at| &rest[at..]);
-                if path.starts_with('/') {
-                    Cow::Borrowed(path)
-                } else {
-                    Cow::Owned(format!("/{path}"))
-                }
-            }
-            _ => return Err(Malformed::bad_request("malformed request target")),
-        }
-    };
-    let (path, query) = match local.split_once('?') {
-        Some((path, query)) => (path, Some(query.to_owned())),
-        None => (&*local, None),
-    };
-    Ok((decode(path)?, query))
-}
-
-fn decode(path: &str) -> Result<String, Malformed> {
-    if memchr::memchr(b'%', path.as_bytes()).is_none() {
-        return Ok(path.to_owned());
-    }
-    if !is_escaped_well(path.as_bytes()) {
-        return Err(Malformed::bad_request("invalid URL escape"));
-    }
-    match percent_decode_str(path).decode_utf8() {
-        Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err(Malformed::bad_request("request path is not UTF-8")),
-    }
-}
-
-/// What seems to be the target in the first line of a head that is malformed; empty if there is none.
-pub fn seeming_target(head: &[u8]) -> &[u8] {
+/// The path that the first line of a malformed head seems to name; empty if there is none.
+pub fn seeming_path(head: &[u8]) -> String {
     let end = memchr::memchr2(b'\r', b'\n', head).unwrap_or(head.len());
     let mut words = head[..end].split(|byte| *byte == b' ');
-    words.nth(1).unwrap_or_default()
-}
-
-/// The path that a malformed `target` seems to name, for the audit log: as it came, without query, at
-/// most 2 KiB of it, escaped where it is no visible ASCII.
-pub fn seeming_path(target: &[u8]) -> String {
-    const MAX: usize = 2048;
-    const UNSEEN: &AsciiSet = &CONTROLS.add(b' ');
-    let end = memchr::memchr(b'?', target).unwrap_or(target.len());
-    percent_encode(&target[..end.min(MAX)], UNSEEN).to_string()
-}
-
-/// Whether two hex digits follow every percent sign.
-fn is_escaped_well(text: &[u8]) -> bool {
-    let is_hex = |at: usize| text.get(at).is_some_and(u8::is_ascii_hexdigit);
-    text.iter().enumerate().all(|(at, byte)| *byte != b'%' || (is_hex(at + 1) && is_hex(at + 2)))
-}
-
-/// What `text`, escaped as in a query (`%XX`, `+` is a blank), stands for; `None` if it is not.
-pub fn unescape(text: &[u8]) -> Option<Vec<u8>> {
-    let blank = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };
-    let text: Vec<u8> = text.iter().map(blank).collect();
-    is_escaped_well(&text).then(|| percent_decode(&text).collect())
-}
-
-/// Whether [`clean`] would leave `path` as it is.
-pub fn is_clean(path: &str) -> bool {
-    let Some(rest) = path.strip_prefix('/') else {
-        return false;
-    };
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    (rest.is_empty() && path.len() == 1)
-        || rest.split('/').all(|part| !matches!(part, "" | "." | ".."))
-}
-
-/// The shortest path that means the same: without empty elements, `.` and `..`; a trailing slash stays.
-pub fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    let mut cleaned = String::with_capacity(path.len());
-    for part in &parts {
-        cleaned.push('/');
-        cleaned.push_str(part);
-    }
-    if cleaned.is_empty() || path.ends_with('/') {
-        cleaned.push('/');
-    }
-    cleaned
+    target::seeming_path(words.nth(1).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -323,14 +177,6 @@ mod tests {
             vec![b"a+%20".to_vec(), vec![], b"b".to_vec()],
             kept("\nX-Client-Cert:  a+%20 \nX-CLIENT-CERT:\nA: c\nx-client-cert: b")
         );
-    }
-
-    #[test]
-    fn escapes_of_queries_are_resolved() {
-        assert_eq!(Some(b"a b+\n\xff".to_vec()), unescape(b"a+b%2B%0a%FF"));
-        for text in [&b"%"[..], b"%1", b"%1g", b"a%%20"] {
-            assert_eq!(None, unescape(text));
-        }
     }
 
     #[test]
@@ -428,31 +274,5 @@ mod tests {
         assert!(!head("GET / HTTP/1.0").unwrap().keep_alive);
         assert!(head("GET / HTTP/1.0\nConnection: keep-alive").unwrap().keep_alive);
         assert!(!head("GET / HTTP/1.1\nHost: x\nConnection: TE, close").unwrap().keep_alive);
-    }
-
-    #[test]
-    fn clean_paths_are_known_without_cleaning_them() {
-        for path in [
-            "/", "//", "/a", "/a/", "/a//", "//a", "/.", "/a/./b", "/a/../b", "/..a/.b", "a", "*",
-            "",
-        ] {
-            assert_eq!(clean(path) == path, is_clean(path), "{path:?}");
-        }
-    }
-
-    #[test]
-    fn paths_are_cleaned_as_the_vectors_say() {
-        let text = include_str!("../../testdata/paths.json");
-        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
-        for case in vectors["last_element"].as_array().unwrap() {
-            let path = case["path"].as_str().unwrap();
-            if path.starts_with('/') {
-                let cleaned = clean(path);
-                assert_eq!(cleaned == path, is_clean(path), "{path}");
-                // The vectors give the form without trailing slash; routing keeps the slash.
-                let cleaned = if cleaned == "/" { "/" } else { cleaned.trim_end_matches('/') };
-                assert_eq!(case["cleaned"].as_str().unwrap(), cleaned);
-            }
-        }
     }
 }

@@ -4,18 +4,15 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{
-    Args, Failure,
-    args::{Flag, Takes},
-    arguments, client,
-    commands::{INSECURE, JSON},
-    identity, policy, print,
-    server::ROOT,
-    style::{Paint, Style, harmless},
-    tool,
-};
 use crate::{
-    base::glob,
+    base::glob::{self, Pattern},
+    cli::{
+        args::{Args, Argument, Command, INSECURE, JSON, Kind, value},
+        certificate::identity_or_file,
+        client::Client,
+        output::{Failure, Paint, Style, harmless, print},
+        settings::ROOT,
+    },
     config::{self, Flags, Origin, Severity},
     policy::{Policies, Policy, Verdict},
     server::{
@@ -24,25 +21,26 @@ use crate::{
     },
 };
 
-pub(super) const DETAILS: &str = "\
-With --config, the configuration file decides; otherwise the server is asked for the
-policy of the identity. A server does not tell who is root or a TLS proxy, a file does.
-In place of the identity, the file of its certificate will do.
-Exit codes: 0 allowed, 3 refused, 1 failed.";
-
 /// The exit code for a refused call.
 const REFUSED: u8 = 3;
 
-pub(super) const FLAGS: &[Flag] = &[
-    Flag {
-        names: &["config"],
-        takes: Takes::Value("file"),
-        help: "look into this configuration file",
-    },
-    ROOT,
-    INSECURE,
-    JSON,
-];
+pub(crate) const WHY: Command = Command {
+    path: &["policy", "why"],
+    arguments: &[
+        Argument::new("identity", "identity", Kind::Holder),
+        Argument::new("path", "path", Kind::Text),
+    ],
+    summary: "Tell whether an identity may call a path, and why",
+    details: "\
+With --config, the configuration file decides; otherwise the server is asked for the
+policy of the identity. A server does not tell who is root or a TLS proxy, a file does.
+In place of the identity, the file of its certificate will do.",
+    flags: &[value(&["config"], "file", "look into this configuration file"), ROOT, INSECURE, JSON],
+    exit_codes: &[(0, "allowed"), (REFUSED, "refused"), (1, "failed")],
+    examples: &["kes policy why --config config.yml \"$APP\" /v1/key/create/my-key"],
+    run,
+    ..Command::NEW
+};
 
 /// Where the policy is from, and thus where to change it.
 enum Source<'a> {
@@ -50,13 +48,12 @@ enum Source<'a> {
     Server,
 }
 
-/// `kes policy why <identity> <path>`
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let ([identity, path], _) = arguments(args, ["identity", "path"], 2)?;
+fn run(args: &Args) -> Result<(), Failure> {
+    let (identity, path) = (args.get(0), args.get(1));
     if !path.starts_with('/') {
         return Err(format!("invalid path {path:?}: it must start with '/'").into());
     }
-    let identity = &tool::identity_or_file(identity)?;
+    let identity = &identity_or_file(identity)?;
     let route = routes::find(path);
     // As the server asks the policy.
     let path = &*route.map_or(path.into(), |route| route.slashed(path));
@@ -108,19 +105,21 @@ fn from_file(file: &str, root: Option<&str>) -> Result<Policies, Failure> {
 
 /// The name of the policy of `identity`, and the policy.
 fn from_server(args: &Args, identity: &str) -> Result<(Option<String>, Option<Policy>), Failure> {
-    let client = client(args)?;
-    let assigned = identity::fetch(&client, &glob::escape(identity))
+    let client = Client::new(args)?;
+    let mut assigned = client
+        .identities(&glob::escape(identity))
         .map_err(|e| format!("failed to list identities: {e}"))?;
-    let Some(name) = assigned.get(identity) else {
+    let Some(name) = assigned.remove(identity) else {
         return Ok((None, None));
     };
     let failed = |e: String| format!("failed to fetch policy {name:?}: {e}");
-    let policy = match policy::fetch(&client, name) {
-        Ok(document) => Some(document.parsed().map_err(failed)?),
-        Err(e) if e == "policy does not exist" => None,
-        Err(e) => return Err(failed(e).into()),
+    let document = match client.policy(&name) {
+        Err(e) if e == "policy does not exist" => return Ok((Some(name), None)),
+        document => document.map_err(failed)?,
     };
-    Ok((Some(name.clone()), policy))
+    let parse = |path: &String| Pattern::parse(path).map_err(|e| failed(format!("{path:?}: {e}")));
+    let paths = document.paths.iter().map(parse).collect::<Result<_, _>>()?;
+    Ok((Some(name), Some(Policy { paths })))
 }
 
 /// What is asked about.

@@ -9,13 +9,11 @@ use std::{
 
 use serde_json::json;
 
-use super::{
-    Failure,
-    args::{Args, Flag, Takes},
-    commands::JSON,
-    print,
-};
 use crate::{
+    cli::{
+        args::{Args, Command, JSON, flag, value},
+        output::{Failure, print},
+    },
     config::{self, Finding, Flags, Origin, Severity, parse_address},
     tls::words::Hints,
     web::{
@@ -31,20 +29,29 @@ const GLANCE: Duration = Duration::from_secs(1);
 /// More than this is not read of an answer, in bytes.
 const MAX_ANSWER: u64 = 1024;
 
-pub(super) const DETAILS: &str = "\
+pub(crate) const HEALTHCHECK: Command = Command {
+    path: &["healthcheck"],
+    summary: "Ask the probe of a server whether it is healthy",
+    details: "\
 Without --live, the server must also be ready: its key store is available and it is not ending.
 Of the configuration file, which may be a newer one than the server's, only the field
-probe.address matters. Exit codes: 0 healthy, 1 not, or it is not clear whom to ask.";
+probe.address matters.",
+    flags: &[
+        value(&["config"], "file", "configuration file of the server, for its probe.address"),
+        value(&["probe"], "IP:port", "ask there"),
+        flag(&["live"], "ask only whether the server runs"),
+        JSON,
+    ],
+    exit_codes: &[(0, "healthy"), (1, "not, or it is not clear whom to ask")],
+    examples: &[
+        "kes healthcheck --config /etc/kes/config.yml",
+        "kes healthcheck --probe 127.0.0.1:7374 --live",
+    ],
+    run,
+    ..Command::NEW
+};
 
-#[rustfmt::skip]
-pub(super) const FLAGS: &[Flag] = &[
-    Flag { names: &["config"], takes: Takes::Value("file"), help: "configuration file of the server, for its probe.address" },
-    Flag { names: &["probe"], takes: Takes::Value("IP:port"), help: "ask there" },
-    Flag { names: &["live"], takes: Takes::Bool, help: "ask only whether the server runs" },
-    JSON,
-];
-
-pub(super) fn run(args: &Args) -> Result<(), Failure> {
+fn run(args: &Args) -> Result<(), Failure> {
     let address = address(args)?;
     let path = if args.is_set("live") { "live" } else { "ready" };
     let url = format!("http://{address}/{path}");
@@ -71,9 +78,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 /// Whom to ask, or why nobody knows.
 fn address(args: &Args) -> Result<SocketAddr, String> {
-    if !args.positional.is_empty() {
-        return Err("too many arguments".to_owned());
-    }
     let address = match (args.value("probe"), args.value("config")) {
         (Some(probe), _) => parse_address(probe).ok_or_else(|| {
             format!("invalid probe address: {probe:?}: write IP:PORT, or :PORT for this machine")

@@ -13,17 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Args, Failure,
-    args::{Flag, Takes},
-    commands::JSON,
-    complain, print,
-    style::{Paint, Style, harmless},
-};
 use crate::{
     base::{
         deadline::Deadline,
         glob::{Effort, Pattern},
+    },
+    cli::{
+        args::{Args, Argument, Command, JSON, Kind, flag, value},
+        output::{Failure, Paint, Result, Style, complain, harmless, print},
     },
     config::{self, Flags, KeyStoreConfig, Origin},
     crypto::{MasterKey, stored},
@@ -31,25 +28,33 @@ use crate::{
     server::lifecycle::open_key_store,
 };
 
-type Result<T> = std::result::Result<T, Failure>;
-
-#[rustfmt::skip]
-pub(super) const FLAGS: &[Flag] = &[
-    Flag { names: &["from"], takes: Takes::Value("file"), help: "configuration file with the key store to copy from" },
-    Flag { names: &["to"], takes: Takes::Value("file"), help: "configuration file with the key store to copy to" },
-    Flag { names: &["force", "f"], takes: Takes::Bool, help: "replace keys that are different at the target" },
-    Flag { names: &["merge"], takes: Takes::Bool, help: "leave keys that are different at the target as they are" },
-    Flag { names: &["quiet", "q"], takes: Takes::Bool, help: "print errors only" },
-    JSON,
-];
-
-pub(super) const DETAILS: &str = "\
+pub(crate) const MIGRATE: Command = Command {
+    path: &["tool", "migrate"],
+    aliases: &[&["migrate"]],
+    arguments: &[Argument::pattern(Kind::Text)],
+    summary: "Copy the keys of one key store into another",
+    details: "\
 The files are those of a server; only their key store section matters. Each key is
 read back and compared. A key that is the same at the target already is done, so a
 migration that was interrupted goes on when it is started again. A key that is
 different there ends the migration, unless --merge or --force says what to do. What
 is no key is left where it is. Servers should not create keys in the source
-meanwhile.";
+meanwhile.",
+    flags: &[
+        value(&["from"], "file", "configuration file with the key store to copy from"),
+        value(&["to"], "file", "configuration file with the key store to copy to"),
+        flag(&["force", "f"], "replace keys that are different at the target"),
+        flag(&["merge"], "leave keys that are different at the target as they are"),
+        flag(&["quiet", "q"], "print errors only"),
+        JSON,
+    ],
+    examples: &[
+        "kes tool migrate --from fs.yml --to vault.yml",
+        "kes tool migrate --from old.yml --to new.yml --merge 'my-*'",
+    ],
+    run: migrate,
+    ..Command::NEW
+};
 
 /// Keys that are copied at the same time.
 const THREADS: usize = 8;
@@ -92,8 +97,7 @@ struct Progress {
     is_over: AtomicBool,
 }
 
-/// `kes tool migrate --from <file> --to <file> [<pattern>]`
-pub(super) fn migrate(args: &Args) -> Result<()> {
+fn migrate(args: &Args) -> Result<()> {
     let clash = match (args.is_set("force"), args.is_set("merge")) {
         (true, true) => {
             return Err("-f or --force cannot be used together with --merge. They are mutually \
@@ -104,13 +108,7 @@ pub(super) fn migrate(args: &Args) -> Result<()> {
         (false, true) => Clash::Keep,
         (false, false) => Clash::Fail,
     };
-    let pattern = match args.positional.as_slice() {
-        [] => "*",
-        [pattern] => pattern,
-        _ => return Err("too many arguments".into()),
-    };
-    let pattern =
-        Pattern::parse(pattern).map_err(|e| format!("invalid pattern {pattern:?}: {e}"))?;
+    let pattern = Pattern::parse(args.pattern())?;
     let file = |flag, what| {
         args.value(flag).ok_or_else(|| {
             format!("no migration {what} specified. Use '--{flag}' to specify a config file")

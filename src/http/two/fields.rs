@@ -1,13 +1,13 @@
 //! The fields of a header block, checked (RFC 9113 8.2 and 8.3), and the request that they make.
 
-use super::{
-    MAX_HEADERS,
-    hpack::{Broken, Decoder, OVERHEAD},
-};
+use super::hpack::{Broken, Decoder, OVERHEAD};
 use crate::http::{
-    Malformed, Method, Refused,
-    head::{CONTINUE, Framing, Head, UNSUPPORTED_EXPECTATION, seeming_path},
+    request::{CONTINUE, Framing, Head, Malformed, Method, Refused},
+    target::seeming_path,
 };
+
+/// A header block as it is sent, and its fields as RFC 9113 6.5.2 counts them, in bytes.
+pub(super) const MAX_HEADERS: usize = 64 * 1024;
 
 /// A well-formed header block.
 #[derive(Default)]
@@ -17,7 +17,7 @@ pub(super) struct Fields {
     has_scheme: bool,
     authority: Option<String>,
     has_host: bool,
-    /// There are no pseudo-fields, as it must be behind a body.
+    /// There are no pseudo-fields, as in trailers.
     pub(super) is_trailer: bool,
     /// `Content-Length`.
     pub(super) length: Option<u64>,
@@ -28,8 +28,8 @@ pub(super) struct Fields {
     has_regular: bool,
 }
 
-/// Reads a header block, and keeps the values of the field `kept`. One that is malformed seems to be for
-/// the path that is returned instead.
+/// Reads a header block, and keeps the values of the field `kept`. If it is malformed: the path that it
+/// seems to be for.
 ///
 /// # Errors
 /// [`Broken`] if it can't be decoded.
@@ -50,7 +50,7 @@ pub(super) fn read(
 }
 
 impl Fields {
-    /// The fields, or the path that they seem to be for if something `is_wrong`.
+    /// The fields, or the path that they seem to be for if the block `is_wrong`.
     pub(super) fn unless(self, is_wrong: bool) -> Result<Self, String> {
         match is_wrong {
             false => Ok(self),
@@ -62,11 +62,11 @@ impl Fields {
         seeming_path(self.path.as_deref().unwrap_or_default().as_bytes())
     }
 
-    /// Takes up a field. `None` if that makes the block malformed.
+    /// Adds a field. `None` if that makes the block malformed.
     fn add(&mut self, name: &[u8], value: &[u8], kept: Option<&str>) -> Option<()> {
         self.size += name.len() + value.len() + OVERHEAD;
         if self.size > MAX_HEADERS {
-            // The request is refused; what more it says is of no interest.
+            // The request is refused, whatever else it says.
             return Some(());
         }
         let is_text = |byte: &u8| !matches!(byte, 0 | b'\r' | b'\n');
@@ -89,7 +89,7 @@ impl Fields {
             self.kept.push(value.to_vec());
         }
         match name {
-            // Fields of a connection have no place here (RFC 9113 8.2.2).
+            // RFC 9113 8.2.2: fields of the connection are malformed.
             b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding"
             | b"upgrade" => None,
             b"te" if !value.eq_ignore_ascii_case(b"trailers") => None,
@@ -106,7 +106,7 @@ impl Fields {
                 self.expects_more |= !value.eq_ignore_ascii_case(CONTINUE);
                 Some(())
             }
-            // What is in front of us may have decided by the other one (RFC 9113 8.3.1).
+            // A proxy in front of the server may have routed by the other one (RFC 9113 8.3.1).
             b"host" => {
                 let is_new = !std::mem::replace(&mut self.has_host, true);
                 let authority = self.authority.as_deref().map(str::as_bytes);
@@ -129,11 +129,10 @@ impl Fields {
         is_new.then_some(())
     }
 
-    /// The request, and the length of its body if that was announced. Its head may be refused all the
-    /// same: the path is that which it seems to be for.
+    /// The head of a request, or the reason to refuse it, and the length of its body if that was announced.
     ///
     /// # Errors
-    /// The same path, if it lacks something.
+    /// The path that it seems to be for, if it is malformed.
     pub(super) fn request(
         mut self,
         is_complete: bool,
@@ -143,11 +142,9 @@ impl Fields {
             return Err(self.seeming_path());
         }
         if self.size > MAX_HEADERS {
-            let refusal = Malformed { status: 431, reason: "request head over 64 KiB" };
-            return Ok((Err((refusal, self.seeming_path())), None));
+            return Ok((Err((Malformed::TOO_LONG, self.seeming_path())), None));
         }
-        // RFC 9113 8.3.1: the absolute form of HTTP/1.1 is none here, and what is in front of us may
-        // not know it.
+        // RFC 9113 8.3.1: a path is not in the absolute form of HTTP/1.1, which proxies may not expect.
         let is_path = |path: &String| path.starts_with('/') || path == "*";
         let (Some(method), true) = (self.method, self.has_scheme) else {
             return Err(self.seeming_path());
@@ -156,14 +153,12 @@ impl Fields {
             return Err(self.seeming_path());
         };
         if self.expects_more {
-            let refusal = (UNSUPPORTED_EXPECTATION, seeming_path(path.as_bytes()));
-            return Ok((Err(refusal), self.length));
+            return Ok((Err((Malformed::EXPECTATION, seeming_path(path.as_bytes()))), self.length));
         }
         let head = Head::new(method, &path).map(|head| Head {
             framing: match (is_complete, self.length) {
                 (true, _) => Framing::None,
                 (false, Some(length)) => Framing::Length(length),
-                // The end of the body is known some other way.
                 (false, None) => Framing::Chunked,
             },
             expects_continue: self.expects_continue && !is_complete,
@@ -175,7 +170,7 @@ impl Fields {
     }
 }
 
-/// Whether this is a token (RFC 9110 5.6.2).
+/// Whether `text` is a token (RFC 9110 5.6.2).
 fn is_token(text: &[u8]) -> bool {
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !text.is_empty() && text.iter().all(is_part)
@@ -185,7 +180,7 @@ fn is_token(text: &[u8]) -> bool {
 mod tests {
     use super::{super::hpack::put_field, *};
 
-    /// What becomes of a request with this method and these fields.
+    /// The outcome of a request with this method and these fields.
     fn fate(method: &str, more: &[(&str, &str)]) -> String {
         let mut block = Vec::new();
         let first = [(":method", method), (":scheme", "https"), (":path", "/a")];

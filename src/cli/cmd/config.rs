@@ -4,38 +4,41 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{
-    Args, Failure, print,
-    server::settings,
-    stdin,
-    style::{Paint, Style, harmless},
-};
 use crate::{
+    cli::{
+        args::{Args, Argument, Command, JSON, Kind, flag},
+        output::{Failure, Paint, Result, Style, harmless, print, stdin},
+        settings::{ADDR, AUTH, CERT, KEY, ROOT, settings},
+    },
     config::{self, Finding, Origin, Severity},
     server::{room, routes::ROUTES},
 };
 
-type Result<T> = std::result::Result<T, Failure>;
-
-pub(super) const DETAILS: &str = "\
-Finds what a server that is started with this file and these flags would refuse, and
-what it would take but is hardly meant. Nothing is changed. Exit codes: 0 if a server
-would start, 78 if not (with --strict: if there is anything to say). '-' reads the file
-from standard input.";
-
 /// The exit code for a wrong configuration: `EX_CONFIG` of sysexits.h.
 const EX_CONFIG: u8 = 78;
 
-/// `kes config check <file>`
-pub(super) fn check(args: &Args) -> Result<()> {
-    let file = match args.positional.as_slice() {
-        [] => return Err("no configuration file specified".into()),
-        [file] => file,
-        _ => return Err("too many arguments".into()),
-    };
+pub(crate) const CHECK: Command = Command {
+    path: &["config", "check"],
+    arguments: &[Argument::new("file", "configuration file", Kind::File)],
+    summary: "Look for errors and oddities in a configuration file",
+    details: "\
+Finds what a server that is started with this file and these flags would refuse, and
+what it would accept but is probably a mistake, such as a certificate with less than 30
+days and less than a third of its life left. '-' reads the file from standard input.",
+    flags: &[ADDR, ROOT, KEY, CERT, AUTH, flag(&["strict"], "warnings count as errors"), JSON],
+    exit_codes: &[
+        (0, "a server would start"),
+        (EX_CONFIG, "it would not (with --strict: there is anything to say)"),
+    ],
+    examples: &["kes config check --strict /etc/kes/config.yml"],
+    run: check,
+    ..Command::NEW
+};
+
+fn check(args: &Args) -> Result<()> {
     let flags = settings(args)?;
     let endpoints: Vec<_> = ROUTES.iter().map(|route| route.pattern).collect();
-    let (file, origin) = match file.as_str() {
+    let (file, origin) = match args.get(0) {
         "-" => {
             stdin("configuration file");
             ("<stdin>", Origin::Stdin)
@@ -46,10 +49,7 @@ pub(super) fn check(args: &Args) -> Result<()> {
         Err(error) => vec![error.finding],
         Ok(loaded) => room::check(loaded).with_files(None).findings(),
     };
-    let count = |severity| {
-        let same = findings.iter().filter(|found| found.severity == severity);
-        same.count()
-    };
+    let count = |severity| findings.iter().filter(|found| found.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     print(&match args.is_set("json") {
         true => as_json(file, &findings),

@@ -1,0 +1,88 @@
+//! `kes identity assign|list|forget`
+
+use crate::cli::{
+    args::{Args, Argument, CLIENT, Command, IDENTITY, Kind, POLICY, SILENT},
+    certificate::{identity_or_file, is_identity},
+    client::{Client, path},
+    output::{Result, print, print_lines, warn},
+};
+
+pub(crate) const ASSIGN: Command = Command {
+    path: &["identity", "assign"],
+    arguments: &[IDENTITY, Argument { name: "policy", what: "policy", ..POLICY }],
+    summary: "Assign an identity to a policy; it loses the one it had",
+    details: "\
+It lasts until the server ends; put assignments that should last longer into its
+configuration file.",
+    flags: SILENT,
+    examples: &["kes identity assign \"$APP\" my-app"],
+    run: assign,
+    ..Command::NEW
+};
+
+pub(crate) const LIST: Command = Command {
+    path: &["identity", "list"],
+    aliases: &[&["identity", "ls"]],
+    arguments: &[Argument::pattern(Kind::Identity)],
+    summary: "List identities with their policies",
+    flags: CLIENT,
+    examples: &["kes identity list"],
+    run: list,
+    ..Command::NEW
+};
+
+pub(crate) const FORGET: Command = Command {
+    path: &["identity", "forget"],
+    aliases: &[&["identity", "rm"]],
+    arguments: &[IDENTITY],
+    summary: "Remove the policy of an identity",
+    flags: SILENT,
+    examples: &[
+        "kes identity forget 736bf58626441e3e134a2daf2e6a8441b40e1abc0eac510878168c8aac9f2b0b",
+    ],
+    run: forget,
+    ..Command::NEW
+};
+
+fn assign(args: &Args) -> Result<()> {
+    let (identity, policy) = (args.get(0), args.get(1));
+    let assigned = Client::new(args)?.post(&path("identity/assign", &[policy, identity]), None);
+    assigned
+        .map_err(|e| format!("failed to assign identity {identity:?} to policy {policy:?}: {e}"))?;
+    doubt(identity);
+    Ok(())
+}
+
+fn list(args: &Args) -> Result<()> {
+    let pattern = args.pattern();
+    let assigned = Client::new(args)?
+        .identities(pattern)
+        .map_err(|e| format!("failed to list identities matching {pattern:?}: {e}"))?;
+    match args.wants_json() {
+        true => print(&serde_json::to_string(&assigned).unwrap_or_default()),
+        false => {
+            let line = |(identity, policy)| format!("  {identity} => {policy}");
+            print_lines("{\n", assigned.iter().map(line), "}\n")
+        }
+    }
+}
+
+fn forget(args: &Args) -> Result<()> {
+    let identity = args.get(0);
+    let forgotten = Client::new(args)?.delete(&path("identity/forget", &[identity]));
+    forgotten.map_err(|e| format!("failed to forget identity {identity:?}: {e}"))?;
+    doubt(identity);
+    Ok(())
+}
+
+/// Warns of an identity that no client can have, such as the file name of a certificate.
+fn doubt(identity: &str) {
+    if is_identity(identity) {
+        return;
+    }
+    let why = match identity_or_file(identity) {
+        Ok(meant) if meant != identity => format!("the certificate in that file has {meant}"),
+        _ => "they are 64 digits 0-9 a-f, see 'kes tool identity of'".to_owned(),
+    };
+    warn(&format!("no client has the identity {identity:?}: {why}"));
+}

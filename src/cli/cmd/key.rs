@@ -1,0 +1,282 @@
+//! `kes key ...`
+
+use std::io::Read as _;
+
+use base64::{DecodeError, Engine as _, engine::general_purpose::STANDARD};
+use serde::Deserialize;
+
+use crate::{
+    cli::{
+        args::{Args, Argument, CLIENT, Command, KEY, Kind, SILENT},
+        client::{Client, Error, path},
+        output::{Failure, Result, print, print_lines, stdin, warn},
+    },
+    crypto::KEY_SIZE,
+};
+
+/// The longest value that is read from standard input, in bytes.
+const MAX_STDIN: u64 = 2 << 20;
+
+const STDIN: &str =
+    "'-' reads the value from standard input, so that it is not seen in the list of processes.";
+
+const NEW_KEY: Argument = Argument::new("name", "key name", Kind::NewKey);
+const VALUE: Argument = Argument::new("key", "key", Kind::Text);
+const PLAINTEXT: Argument = Argument::new("plaintext", "plaintext", Kind::Text);
+const CIPHERTEXT: Argument = Argument::new("ciphertext", "ciphertext", Kind::Text);
+const CONTEXT: Argument = Argument::new("context", "context", Kind::Text).optional();
+
+pub(crate) const CREATE: Command = Command {
+    path: &["key", "create"],
+    arguments: &[NEW_KEY, VALUE.optional()],
+    summary: "Create a key, or import a given one",
+    details: STDIN,
+    flags: SILENT,
+    examples: &["kes key create my-key"],
+    run: create,
+    ..Command::NEW
+};
+
+pub(crate) const IMPORT: Command = Command {
+    path: &["key", "import"],
+    arguments: &[NEW_KEY, VALUE],
+    summary: "Import a key of 32 bytes in base64",
+    details: STDIN,
+    flags: SILENT,
+    examples: &["openssl rand -base64 32 | kes key import my-key -"],
+    run: import,
+    ..Command::NEW
+};
+
+pub(crate) const DELETE: Command = Command {
+    path: &["key", "delete"],
+    aliases: &[&["key", "rm"]],
+    arguments: &[KEY.repeated()],
+    summary: "Delete keys; everything sealed under them is lost",
+    details: "\
+A name is no pattern: 'my-*' is the key of that name. Each failure is reported, and the
+keys after it are deleted all the same.",
+    flags: SILENT,
+    examples: &["kes key delete my-key", "kes key delete test-1 test-2"],
+    run: delete,
+    ..Command::NEW
+};
+
+pub(crate) const LIST: Command = Command {
+    path: &["key", "list"],
+    aliases: &[&["key", "ls"]],
+    arguments: &[Argument::pattern(Kind::Key)],
+    summary: "List the keys that match a pattern",
+    flags: CLIENT,
+    examples: &["kes key list 'my-*'"],
+    run: list,
+    ..Command::NEW
+};
+
+pub(crate) const DERIVE: Command = Command {
+    path: &["key", "derive"],
+    aliases: &[&["key", "dek"]],
+    arguments: &[KEY, CONTEXT],
+    summary: "Make a data key, in plain and sealed",
+    details: "The context is base64; '-' reads it from standard input.",
+    flags: CLIENT,
+    examples: &["kes key derive my-key"],
+    run: derive,
+    ..Command::NEW
+};
+
+pub(crate) const ENCRYPT: Command = Command {
+    path: &["key", "encrypt"],
+    arguments: &[KEY, PLAINTEXT, CONTEXT],
+    summary: "Seal a small secret (all values in base64)",
+    details: STDIN,
+    flags: CLIENT,
+    examples: &["base64 -w0 secret.txt | kes key encrypt my-key -"],
+    run: encrypt,
+    ..Command::NEW
+};
+
+pub(crate) const DECRYPT: Command = Command {
+    path: &["key", "decrypt"],
+    arguments: &[KEY, CIPHERTEXT, CONTEXT],
+    summary: "Open a ciphertext (all values in base64)",
+    details: STDIN,
+    flags: CLIENT,
+    examples: &["kes key decrypt my-key - <ciphertext.txt"],
+    run: decrypt,
+    ..Command::NEW
+};
+
+fn create(args: &Args) -> Result<()> {
+    if args.optional(1).is_some() {
+        return import(args);
+    }
+    let name = args.get(0);
+    let created = Client::new(args)?.post(&path("key/create", &[name]), None);
+    created.map_err(|e| Failure::Plain(format!("Failed to create key {name:?}: {e}")))?;
+    Ok(())
+}
+
+fn import(args: &Args) -> Result<()> {
+    let name = args.get(0);
+    let body = body(&[("bytes", value(args, 1, "key")?)]);
+    let imported = Client::new(args)?.post(&path("key/import", &[name]), Some(&body));
+    imported.map_err(|e| format!("failed to import key {name:?}: {e}"))?;
+    Ok(())
+}
+
+fn delete(args: &Args) -> Result<()> {
+    let mut is_done = true;
+    let mut report = |failure: Failure| {
+        failure.tell();
+        is_done = false;
+    };
+    let mut names = Vec::new();
+    for name in &args.positional {
+        match KEY.check(name) {
+            Ok(()) => names.push(name),
+            Err(failure) => report(failure),
+        }
+    }
+    let client = if names.is_empty() { None } else { Some(Client::new(args)?) };
+    let mut is_reachable = true;
+    for (name, client) in names.iter().zip(client.iter().cycle()) {
+        let failed = |why: &str| format!("failed to delete key {name:?}: {why}").into();
+        if !is_reachable {
+            report(failed("not tried without a server"));
+            continue;
+        }
+        if name.contains(['*', '?', '[']) {
+            warn(&format!("{name:?} is taken for a name, not for a pattern"));
+        }
+        if let Err(e) = client.delete(&path("key/delete", &[name])) {
+            report(failed(&e.to_string()));
+            is_reachable = matches!(e, Error::Refused(..));
+        }
+    }
+    if is_done { Ok(()) } else { Err(Failure::Exit(1)) }
+}
+
+fn list(args: &Args) -> Result<()> {
+    let pattern = args.pattern();
+    let names = Client::new(args)?.keys(pattern);
+    let names = names.map_err(|why| format!("failed to list keys matching {pattern:?}: {why}"))?;
+    match args.wants_json() {
+        true => {
+            let line = |name| format!("{}\n", serde_json::json!({ "name": name }));
+            print(&names.into_iter().map(line).collect::<String>())
+        }
+        false => print_lines("", names, ""),
+    }
+}
+
+fn derive(args: &Args) -> Result<()> {
+    let members = [("context", value(args, 1, "context")?)];
+    let Answer { plaintext: Some(plaintext), ciphertext: Some(ciphertext) } =
+        ask(args, "generate", &members, "derive key")?
+    else {
+        return Err("failed to derive key: the server sent no key".into());
+    };
+    print(&match args.wants_json() {
+        true => format!("{{\"plaintext\":\"{plaintext}\",\"ciphertext\":\"{ciphertext}\"}}"),
+        false => format!("{{\n  plaintext : {plaintext}\n  ciphertext: {ciphertext}\n}}\n"),
+    })
+}
+
+fn encrypt(args: &Args) -> Result<()> {
+    only_one_from_stdin(args)?;
+    let plaintext = value(args, 1, "plaintext")?;
+    let members = [("plaintext", plaintext), ("context", value(args, 2, "context")?)];
+    match ask(args, "encrypt", &members, "encrypt plaintext")?.ciphertext {
+        Some(ciphertext) => show(args, "ciphertext", &ciphertext),
+        None => Err("failed to encrypt plaintext: the server sent no ciphertext".into()),
+    }
+}
+
+fn decrypt(args: &Args) -> Result<()> {
+    only_one_from_stdin(args)?;
+    let ciphertext = value(args, 1, "ciphertext")?;
+    let members = [("ciphertext", ciphertext), ("context", value(args, 2, "context")?)];
+    let answer = ask(args, "decrypt", &members, "decrypt ciphertext")?;
+    // An empty plaintext may come as `null`.
+    show(args, "plaintext", &answer.plaintext.unwrap_or_default())
+}
+
+/// The members that answers have.
+#[derive(Deserialize)]
+struct Answer {
+    plaintext: Option<String>,
+    ciphertext: Option<String>,
+}
+
+/// Asks an API of a key; `what` is what could not be done. Members of the answer are not empty.
+fn ask(args: &Args, api: &str, members: &[(&str, String)], what: &str) -> Result<Answer> {
+    let failed = |why: String| format!("failed to {what}: {why}");
+    let answer = Client::from_env(args.is_set("insecure"))
+        .and_then(|client| {
+            client.post(&path(&format!("key/{api}"), &[args.get(0)]), Some(&body(members)))
+        })
+        .map_err(|e| failed(e.to_string()))?;
+    let answer: Answer = serde_json::from_slice(&answer)
+        .map_err(|e| failed(format!("the server sent no valid answer: {e}")))?;
+    let checked = |member: Option<String>| {
+        let member = member.filter(|text| !text.is_empty());
+        // What goes to the terminal as it is must not hold more than base64.
+        let is_base64 = |c: u8| c.is_ascii_alphanumeric() || b"+/=".contains(&c);
+        match member.as_ref().is_none_or(|text| text.bytes().all(is_base64)) {
+            true => Ok(member),
+            false => Err(failed("the server sent no valid answer: not base64".to_owned())),
+        }
+    };
+    Ok(Answer { plaintext: checked(answer.plaintext)?, ciphertext: checked(answer.ciphertext)? })
+}
+
+fn show(args: &Args, label: &str, value: &str) -> Result<()> {
+    print(&match args.wants_json() {
+        true => format!("{{\"{label}\":\"{value}\"}}"),
+        false => format!("\n  {label}: {value}\n"),
+    })
+}
+
+/// A JSON object of base64 texts; an empty context is left out.
+fn body(members: &[(&str, String)]) -> Vec<u8> {
+    let members = members.iter().filter(|(name, value)| !value.is_empty() || *name != "context");
+    let members: Vec<_> = members.map(|(name, value)| format!("\"{name}\":\"{value}\"")).collect();
+    format!("{{{}}}", members.join(",")).into_bytes()
+}
+
+/// A second value would find standard input empty, and an empty context is a valid one.
+fn only_one_from_stdin(args: &Args) -> Result<()> {
+    match args.positional[1..].iter().filter(|arg| *arg == "-").count() {
+        0 | 1 => Ok(()),
+        _ => Err("only one value can be read from standard input".into()),
+    }
+}
+
+/// A base64 argument, checked; `-` stands for standard input. Empty if it is not there.
+fn value(args: &Args, at: usize, what: &str) -> Result<String> {
+    let mut text = match args.optional(at) {
+        None => return Ok(String::new()),
+        Some(text) => text.to_owned(),
+    };
+    if text == "-" {
+        text.clear();
+        let read = stdin(what).take(MAX_STDIN).read_to_string(&mut text);
+        read.map_err(|e| format!("failed to read {what} from standard input: {e}"))?;
+        text = text.trim().to_owned();
+    }
+    let invalid = |why: &str| Err(format!("invalid {what}: {why}").into());
+    if text.is_empty() && matches!(what, "key" | "ciphertext") {
+        return invalid("it is empty");
+    }
+    match STANDARD.decode(text.as_bytes()) {
+        Ok(key) if what == "key" && key.len() != KEY_SIZE => {
+            invalid(&format!("it has {} bytes, and must have {KEY_SIZE}", key.len()))
+        }
+        Ok(_) => Ok(text),
+        Err(DecodeError::InvalidByte(at, _)) => {
+            invalid(&format!("illegal base64 data at input byte {at}"))
+        }
+        Err(_) => invalid("not padded standard base64, as the command 'base64' prints it"),
+    }
+}

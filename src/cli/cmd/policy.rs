@@ -1,0 +1,167 @@
+//! `kes policy add|show|list|delete`
+
+use std::{fmt, fs::File, io::Read};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+
+use crate::{
+    base::glob::Pattern,
+    cli::{
+        args::{Args, Argument, CLIENT, Command, Kind, POLICY, SILENT},
+        client::{Client, Document, path},
+        output::{Result, print, print_lines, stdin},
+    },
+};
+
+/// The largest policy that a server takes, in bytes.
+const MAX_POLICY: u64 = 1 << 20;
+
+pub(crate) const ADD: Command = Command {
+    path: &["policy", "add"],
+    aliases: &[&["policy", "create"]],
+    arguments: &[POLICY, Argument::new("file", "file", Kind::File).optional()],
+    summary: "Create a policy, or replace its paths",
+    details: "\
+The policy is JSON: {\"paths\":[\"/v1/key/create/my-app-*\",...]}. Without a file, or with '-',
+it is read from standard input. It lasts until the server ends; put policies that should
+last longer into its configuration file.",
+    flags: SILENT,
+    examples: &["kes policy add my-app my-app.json"],
+    run: add,
+    ..Command::NEW
+};
+
+pub(crate) const SHOW: Command = Command {
+    path: &["policy", "show"],
+    arguments: &[POLICY],
+    summary: "Print the paths that a policy allows",
+    flags: CLIENT,
+    examples: &["kes policy show my-app"],
+    run: show,
+    ..Command::NEW
+};
+
+pub(crate) const LIST: Command = Command {
+    path: &["policy", "list"],
+    aliases: &[&["policy", "ls"]],
+    arguments: &[Argument::pattern(Kind::Policy)],
+    summary: "List the policies that match a pattern",
+    flags: CLIENT,
+    examples: &["kes policy list 'my-*'"],
+    run: list,
+    ..Command::NEW
+};
+
+pub(crate) const DELETE: Command = Command {
+    path: &["policy", "delete"],
+    aliases: &[&["policy", "rm"]],
+    arguments: &[POLICY],
+    summary: "Delete a policy and its assignments",
+    flags: SILENT,
+    examples: &["kes policy delete my-app"],
+    run: delete,
+    ..Command::NEW
+};
+
+fn add(args: &Args) -> Result<()> {
+    let name = args.get(0);
+    let policy = match args.optional(1) {
+        None | Some("-") => parse(stdin("policy"))
+            .map_err(|e| format!("failed to read policy file from standard input: {e}"))?,
+        Some(path) => {
+            let file = File::open(path).map_err(|e| format!("failed to open {path:?}: {e}"))?;
+            parse(file).map_err(|e| format!("failed to read policy file from {path:?}: {e}"))?
+        }
+    };
+    let failed = |e: &dyn fmt::Display| format!("failed to add policy {name:?}: {e}");
+    let body = serde_json::to_vec(&policy).map_err(|e| failed(&e))?;
+    let added = Client::new(args)?.post(&path("policy/write", &[name]), Some(&body));
+    added.map_err(|e| failed(&e))?;
+    Ok(())
+}
+
+fn show(args: &Args) -> Result<()> {
+    let name = args.get(0);
+    let policy = Client::new(args)?.policy(name);
+    let policy = policy.map_err(|e| format!("failed to fetch policy {name:?}: {e}"))?;
+    if args.wants_json() {
+        return print(&serde_json::to_string(&policy).unwrap_or_default());
+    }
+    let paths = policy.paths.iter().filter(|path| !path.is_empty());
+    print_lines("[\n", paths.map(|path| format!("  {path}")), "]\n\n")
+}
+
+fn list(args: &Args) -> Result<()> {
+    let pattern = args.pattern();
+    let names = Client::new(args)?
+        .policies(pattern)
+        .map_err(|why| format!("failed to list policies matching {pattern:?}: {why}"))?;
+    match args.wants_json() {
+        true => print(&format!("{}\n", serde_json::json!(names))),
+        false => print_lines("[\n", names.iter().map(|name| format!("  {name}")), "]\n"),
+    }
+}
+
+fn delete(args: &Args) -> Result<()> {
+    let name = args.get(0);
+    let deleted = Client::new(args)?.delete(&path("policy/delete", &[name]));
+    deleted.map_err(|e| format!("failed to delete policy {name:?}: {e}"))?;
+    Ok(())
+}
+
+/// Reads `{"paths":[...]}` as a server does, and says what is wrong with it.
+fn parse(from: impl Read) -> std::result::Result<Document, String> {
+    let mut text = Vec::new();
+    from.take(MAX_POLICY + 1).read_to_end(&mut text).map_err(|e| e.to_string())?;
+    if text.len() as u64 > MAX_POLICY {
+        return Err("larger than 1 MiB".to_owned());
+    }
+    let Members(members) = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+    let mut found = None;
+    for (member, value) in members {
+        if !member.eq_ignore_ascii_case("paths") {
+            return Err(format!("unknown member {member:?}: a policy is {{\"paths\":[...]}}"));
+        }
+        let paths: Option<Vec<String>> = serde_json::from_value(value)
+            .map_err(|e| format!("\"paths\" is no list of paths: {e}"))?;
+        if found.replace(paths.unwrap_or_default()).is_some() {
+            return Err("\"paths\" is there twice".to_owned());
+        }
+    }
+    let paths = found.unwrap_or_default();
+    for path in &paths {
+        Pattern::parse(path).map_err(|e| format!("{path:?}: {e}"))?;
+    }
+    Ok(Document { paths })
+}
+
+/// The members of a JSON object as it has them: a map would keep one of two with the same name.
+struct Members(Vec<(String, serde_json::Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        struct All;
+        impl<'de> Visitor<'de> for All {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        from.deserialize_map(All)
+    }
+}

@@ -1,0 +1,117 @@
+//! Finds the command in the table of all, runs it, and says what went wrong.
+
+use std::{ffi::OsString, process::ExitCode};
+
+use super::{
+    args::{Args, Command, flag_name},
+    help::{group_usage, unknown_command, usage},
+    output::{Failure, Result, complain, print},
+    table::{COMMANDS, VERSION},
+};
+
+/// Runs the command line with `args` (without the program's name).
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.collect();
+    match call(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell().into(),
+    }
+}
+
+fn call(args: &[OsString]) -> Result<()> {
+    let mut path: Vec<&str> = Vec::new();
+    loop {
+        let rest = &args[path.len()..];
+        match rest.first().map(|arg| arg.to_str().unwrap_or_default()) {
+            Some(word) if !word.starts_with('-') => {
+                path.push(word);
+                if let Some(command) = COMMANDS.find(&path) {
+                    return run_command(command, &path, &rest[1..]);
+                }
+                if COMMANDS.below(&path).next().is_none() {
+                    return match path.pop() {
+                        // 'kes key help'
+                        Some("help") => print(&group_usage(COMMANDS, &path)),
+                        _ => Err(unknown_command(COMMANDS, &[&path[..], &[word]].concat()).into()),
+                    };
+                }
+            }
+            Some("-h" | "--help" | "-help") => return print(&group_usage(COMMANDS, &path)),
+            Some("-v" | "--version" | "-version") if path.is_empty() => return print(VERSION),
+            Some("-u" | "--update" | "-update") if path.is_empty() => {
+                return Err(
+                    "kes does not update itself: install a new version from where you got \
+                            this one"
+                        .into(),
+                );
+            }
+            // `kes log --json` of newer versions.
+            Some(_) if path == ["log"] => {
+                let path = ["log", "trace"];
+                let command = COMMANDS.find(&path).expect("it is in the table");
+                return run_command(command, &path, rest);
+            }
+            Some(flag) => return Err(wrong_usage(&misplaced_flag(&path, flag), &path)),
+            None => {
+                complain(&group_usage(COMMANDS, &path));
+                return Err(Failure::Exit(if matches!(*path, ["key" | "log"]) { 2 } else { 1 }));
+            }
+        }
+    }
+}
+
+fn run_command(command: &Command, path: &[&str], args: &[OsString]) -> Result<()> {
+    let args = Args::parse(args, command.flags).map_err(|why| wrong_usage(&why, path))?;
+    if args.is_set("help") {
+        return print(&usage(command, path));
+    }
+    command.check(&args)?;
+    (command.run)(&args)
+}
+
+/// Says in one line what is wrong with the flags of the command or group `path`.
+fn wrong_usage(what: &str, path: &[&str]) -> Failure {
+    let end = if what.ends_with(['.', '?']) { "" } else { "." };
+    let name = [&["kes"], path].concat().join(" ");
+    Failure::from(format!("{what}{end} See '{name} --help'")).tell();
+    Failure::Exit(2)
+}
+
+/// What is wrong with `flag` right behind the words of the group `path`.
+fn misplaced_flag(path: &[&str], flag: &str) -> String {
+    let name = flag_name(flag).unwrap_or_default();
+    let name = name.split_once('=').map_or(name, |(name, _)| name);
+    let text = format!("flag provided but not defined: -{name}.");
+    let mut flags = COMMANDS.below(path).flat_map(|(_, command)| command.listed_flags());
+    match flags.any(|known| known.names.contains(&name)) {
+        true => text + " Flags stand after all words of the command.",
+        false => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_command_is_recognised_and_a_strange_one_is_not() {
+        let unknown_command = |path: &[&str]| unknown_command(COMMANDS, path);
+        assert_eq!(
+            "\"crate\" is not a kes key command. See 'kes key --help'\n\
+             Did you mean 'kes key create'?",
+            unknown_command(&["key", "crate"])
+        );
+        assert_eq!(
+            "\"derive\" is not a kes command. See 'kes --help'\nDid you mean 'kes key derive'?",
+            unknown_command(&["derive"])
+        );
+        assert_eq!(
+            "\"kye\" is not a kes command. See 'kes --help'\nDid you mean 'kes key'?",
+            unknown_command(&["kye"])
+        );
+        assert_eq!(
+            "\"enclave\" is not a kes command. See 'kes --help'",
+            unknown_command(&["enclave"])
+        );
+    }
+}

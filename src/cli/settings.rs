@@ -1,0 +1,32 @@
+//! The flags of a server that stand for fields of its configuration file.
+
+use super::{
+    args::{Args, Flag, value},
+    output::Result,
+};
+use crate::config::{Auth, Flags};
+
+pub(crate) const ADDR: Flag = value(&["addr"], "IP:port", "listen there (default 0.0.0.0:7373)");
+pub(crate) const ROOT: Flag = value(&["root"], "identity", "identity that may do everything");
+pub(crate) const KEY: Flag = value(&["key"], "file", "private key of the server");
+pub(crate) const CERT: Flag = value(&["cert"], "file", "certificate of the server");
+pub(crate) const AUTH: Flag =
+    value(&["auth"], "on|off", "demand trusted client certificates (default on)");
+
+pub(crate) fn settings(args: &Args) -> Result<Flags> {
+    let auth = match args.value("auth") {
+        None => Auth::On,
+        Some(value) if value.eq_ignore_ascii_case("on") => Auth::On,
+        Some(value) if value.eq_ignore_ascii_case("off") => Auth::Off,
+        Some(value) => {
+            return Err(format!("invalid option for --auth: {value:?}: use on or off").into());
+        }
+    };
+    Ok(Flags {
+        addr: args.value("addr").map(Into::into),
+        root: args.value("root").map(Into::into),
+        key: args.value("key").map(Into::into),
+        cert: args.value("cert").map(Into::into),
+        auth,
+    })
+}

@@ -1,0 +1,183 @@
+//! The table of commands, from which parsing, help, completion, the manual page and the reference in
+//! `docs/command-line.md` derive.
+
+use super::{
+    args::{Argument, Command, Kind, Table},
+    cmd::{config, healthcheck, identity, key, log, migrate, policy, server, tool, why},
+    completion, help, man,
+    output::print,
+};
+
+pub(crate) const VERSION: &str = concat!("kes version ", env!("CARGO_PKG_VERSION"), "\n");
+
+/// All commands, in the order of the help.
+pub(crate) static COMMANDS: Table = Table(&[
+    server::SERVER,
+    healthcheck::HEALTHCHECK,
+    config::CHECK,
+    key::CREATE,
+    key::IMPORT,
+    key::DELETE,
+    key::LIST,
+    key::DERIVE,
+    key::ENCRYPT,
+    key::DECRYPT,
+    policy::ADD,
+    policy::SHOW,
+    policy::LIST,
+    policy::DELETE,
+    why::WHY,
+    identity::ASSIGN,
+    identity::LIST,
+    identity::FORGET,
+    log::TRACE,
+    tool::NEW,
+    tool::OF,
+    migrate::MIGRATE,
+    // What derives from the table itself:
+    Command {
+        path: &["completion"],
+        arguments: &[
+            Argument::new("bash|zsh|fish", "shell", Kind::Text),
+            // `words` in place of the shell, and the words of a line: what the scripts ask.
+            Argument::new("", "", Kind::Text).optional().repeated(),
+        ],
+        summary: "Print the completion script of a shell",
+        details: completion::DETAILS,
+        examples: &[
+            "kes completion bash >/etc/bash_completion.d/kes",
+            "kes completion zsh >/usr/local/share/zsh/site-functions/_kes",
+            "kes completion fish >~/.config/fish/completions/kes.fish",
+        ],
+        run: |args| completion::run(args, COMMANDS),
+        ..Command::NEW
+    },
+    Command {
+        path: &["man"],
+        aliases: &[&["tool", "man"]],
+        summary: "Print the manual page",
+        examples: &["kes man | man -l -", "kes man >/usr/local/share/man/man1/kes.1"],
+        run: |_| print(&man::page(COMMANDS)),
+        ..Command::NEW
+    },
+    Command {
+        path: &["help"],
+        arguments: &[Argument::new("command", "command", Kind::Command).optional().repeated()],
+        summary: "Print the usage of a command, or the list of commands",
+        examples: &["kes help key derive"],
+        run: |args| help::run(args, COMMANDS),
+        ..Command::NEW
+    },
+    Command {
+        path: &["version"],
+        summary: "Print the version",
+        examples: &["kes version"],
+        run: |_| print(VERSION),
+        ..Command::NEW
+    },
+]);
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::OsString, fmt::Write as _, fs, path::Path};
+
+    use super::*;
+    use crate::cli::{
+        args::Args,
+        help::{called, exit_codes, option, synopsis},
+    };
+
+    #[test]
+    fn no_command_hides_another_and_no_flag_is_named_twice() {
+        let all: Vec<_> = COMMANDS.below(&[]).collect();
+        for (at, (path, command)) in all.iter().enumerate() {
+            for (other, _) in &all[at + 1..] {
+                assert!(!other.starts_with(path), "{other:?}");
+                assert!(!path.starts_with(other), "{other:?}");
+            }
+            let mut names: Vec<_> = command.flags.iter().flat_map(|flag| flag.names).collect();
+            names.sort();
+            let count = names.len();
+            names.dedup();
+            assert_eq!(count, names.len(), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_calls_it_rightly() {
+        for command in COMMANDS.0 {
+            assert!(!command.examples.is_empty(), "{:?}", command.path);
+            for example in command.examples {
+                let start = example.find("kes ").expect(example);
+                let call = example[start..].split(['|', '>', '<']).next().unwrap();
+                let words: Vec<_> = call.split_whitespace().skip(1).collect();
+                assert!(words.starts_with(command.path), "{example}");
+                let rest = &words[command.path.len()..];
+                let rest: Vec<_> = rest.iter().map(OsString::from).collect();
+                let args = Args::parse(&rest, command.flags).expect(example);
+                // The quotes are the shell's, and so are variables.
+                assert!(command.check(&args).is_ok(), "{example}");
+            }
+        }
+    }
+
+    #[test]
+    fn required_arguments_come_first_and_repeated_ones_last() {
+        for command in COMMANDS.0 {
+            let repeated = command.arguments.iter().map(|argument| argument.is_repeated);
+            assert!(repeated.clone().is_sorted() && repeated.filter(|is| *is).count() <= 1);
+            let is_optional = |argument: &Argument| argument.is_optional;
+            assert!(command.arguments.is_sorted_by_key(is_optional), "{:?}", command.path);
+        }
+    }
+
+    /// What stands between `<!-- commands -->` and `<!-- /commands -->` in `docs/command-line.md`.
+    fn reference() -> String {
+        let text = |text: &str| text.replace('*', "\\*").replace('<', "\\<");
+        let mut page = "| Command | |\n|---|---|\n".to_owned();
+        for command in COMMANDS.0 {
+            let name = called(command.path);
+            let anchor = name.replace(' ', "-");
+            let _ = writeln!(page, "| [`{name}`](#{anchor}) | {} |", text(command.summary));
+        }
+        for command in COMMANDS.0 {
+            let (name, usage) = (called(command.path), synopsis(command, command.path));
+            let _ =
+                writeln!(page, "\n### {name}\n\n```\n{usage}\n```\n\n{}.", text(command.summary));
+            if !command.details.is_empty() {
+                let _ = writeln!(page, "{}", text(command.details));
+            }
+            for alias in command.aliases {
+                let _ = writeln!(page, "Also called `{}`.", called(alias));
+            }
+            if !command.exit_codes.is_empty() {
+                let _ = writeln!(page, "{}", exit_codes(command));
+            }
+            if command.listed_flags().next().is_some() {
+                page.push_str("\n| Option | |\n|---|---|\n");
+            }
+            for flag in command.listed_flags() {
+                let option = option(flag).replace('|', "\\|");
+                let _ = writeln!(page, "| `{option}` | {} |", text(flag.help));
+            }
+            let _ = writeln!(page, "\n```\n{}\n```", command.examples.join("\n"));
+        }
+        page
+    }
+
+    /// With `KES_WRITE_DOCS` in the environment, the page is written anew.
+    #[test]
+    fn the_reference_in_the_documentation_is_this_table() {
+        const BEGIN: &str = "<!-- commands -->\n";
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/command-line.md");
+        let page = fs::read_to_string(&file).unwrap();
+        let (before, rest) = page.split_once(BEGIN).expect("a marker");
+        let (found, after) = rest.split_once("<!-- /commands -->").expect("a second marker");
+        if std::env::var_os("KES_WRITE_DOCS").is_some() {
+            let page = format!("{before}{BEGIN}{}<!-- /commands -->{after}", reference());
+            fs::write(&file, page).unwrap();
+        } else {
+            assert_eq!(reference(), found, "run 'KES_WRITE_DOCS=1 cargo test --lib reference'");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Requests, whatever version of HTTP they come in: heads, and the reasons to refuse them.
+
+use super::target;
+
+/// A request method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// `GET`
+    Get,
+    /// `HEAD`
+    Head,
+    /// `POST`
+    Post,
+    /// `PUT`
+    Put,
+    /// `DELETE`
+    Delete,
+    /// Any other token.
+    Other,
+}
+
+impl Method {
+    /// The method with this exact, case-sensitive name.
+    pub fn parse(name: &str) -> Self {
+        match name {
+            "GET" => Self::Get,
+            "HEAD" => Self::Head,
+            "POST" => Self::Post,
+            "PUT" => Self::Put,
+            "DELETE" => Self::Delete,
+            _ => Self::Other,
+        }
+    }
+
+    /// The name as it stands in a request.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+            Self::Other => "OTHER",
+        }
+    }
+}
+
+/// The reason to refuse a request, and how to answer it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// 400, 417, 431, 501 or 505.
+    pub status: u16,
+    /// What is wrong, for the client.
+    pub reason: &'static str,
+}
+
+impl Malformed {
+    /// An expectation other than `100-continue`.
+    pub(super) const EXPECTATION: Self = Self { status: 417, reason: "unsupported expectation" };
+    /// A head that is too long.
+    pub(super) const TOO_LONG: Self = Self { status: 431, reason: "request head over 64 KiB" };
+
+    /// Status 400 with `reason`.
+    pub const fn bad_request(reason: &'static str) -> Self {
+        Self { status: 400, reason }
+    }
+}
+
+/// The reason to refuse a request, and the path that it seems to be for.
+pub type Refused = (Malformed, String);
+
+/// The only value of `Expect` that the server supports, without case.
+pub(super) const CONTINUE: &[u8] = b"100-continue";
+
+/// How the end of a body is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// There is no body.
+    None,
+    /// `Content-Length`, in bytes.
+    Length(u64),
+    /// `Transfer-Encoding: chunked`, or the end of an HTTP/2 stream.
+    Chunked,
+}
+
+/// A request head with a single meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The method.
+    pub method: Method,
+    /// The path, percent-decoded but not cleaned.
+    pub path: String,
+    /// The part of the target behind the first `?`.
+    pub query: Option<String>,
+    /// HTTP/1.1 or later rather than HTTP/1.0.
+    pub is_http11: bool,
+    /// Whether the client keeps the connection open after the answer.
+    pub keep_alive: bool,
+    /// How the end of the body is known.
+    pub framing: Framing,
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// The values of the header to keep: all of them, in their order.
+    pub kept: Vec<Vec<u8>>,
+}
+
+impl Head {
+    /// The head of a request for `target` without body or further headers, on a connection that stays open.
+    ///
+    /// # Errors
+    /// [`Malformed`] if `target` is neither in origin form nor in absolute form, or its path is not UTF-8.
+    pub fn new(method: Method, target: &str) -> Result<Self, Malformed> {
+        let (path, query) = target::split(target).map_err(Malformed::bad_request)?;
+        Ok(Self {
+            method,
+            path,
+            query,
+            is_http11: true,
+            keep_alive: true,
+            framing: Framing::None,
+            expects_continue: false,
+            kept: Vec::new(),
+        })
+    }
+}

@@ -1,0 +1,228 @@
+//! A connection: its streams, the order of its frames, and how it ends.
+
+use std::{collections::VecDeque, time::Instant};
+
+use super::{
+    fields::MAX_HEADERS,
+    frame::*,
+    hpack::Decoder,
+    meter::{Kind, Meter},
+    stream::{State, Stream},
+    window::{self, Window},
+};
+use crate::http::event::{Code, Event};
+
+/// What a client sends first.
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Requests at the same time on one connection. Go clients open another one when that is not enough.
+pub(super) const MAX_STREAMS: usize = 250;
+/// Bytes of bodies that may be under way on a connection.
+pub(super) const CONNECTION_WINDOW: i64 = 1 << 20;
+/// The latest streams that the server reset: the client did not know that yet when it sent more frames.
+const MAX_RESETS: usize = 256;
+
+/// What has come in of the beginning of a connection (RFC 9113 3.4).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Less than the preface and a whole frame behind it.
+    Preface,
+    /// The first settings of the client.
+    Open,
+}
+
+/// A header block that is coming in.
+pub(super) struct Block {
+    pub(super) stream: u32,
+    pub(super) ends_stream: bool,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// One connection.
+pub struct Connection {
+    phase: Phase,
+    pub(super) decoder: Decoder,
+    pub(super) block: Option<Block>,
+    /// In the order of their numbers.
+    pub(super) streams: Vec<Stream>,
+    /// The highest number of a stream that was opened.
+    pub(super) last: u32,
+    resets: VecDeque<u32>,
+    /// What the server may send on all streams together, and the client.
+    pub(super) sending: Window,
+    pub(super) receiving: Window,
+    /// What the server may send on a new stream, in bytes.
+    pub(super) initial_window: i64,
+    /// The next header block must say that the server remembers no fields.
+    pub(super) must_forget: bool,
+    pub(super) is_ending: bool,
+    pub(super) meter: Meter,
+    now: Instant,
+    pub(super) since: Option<Instant>,
+    pub(super) idle_since: Instant,
+}
+
+impl Connection {
+    /// A connection that opens `now`; its first frames go to `out`.
+    pub fn new(now: Instant, out: &mut Vec<u8>) -> Self {
+        const MAX_CONCURRENT_STREAMS: u8 = 3;
+        const MAX_HEADER_LIST_SIZE: u8 = 6;
+        out.extend_from_slice(&header(12, SETTINGS, 0, 0));
+        for (setting, value) in
+            [(MAX_CONCURRENT_STREAMS, MAX_STREAMS), (MAX_HEADER_LIST_SIZE, MAX_HEADERS)]
+        {
+            out.extend_from_slice(&[0, setting]);
+            out.extend_from_slice(&(value as u32).to_be_bytes());
+        }
+        put_number(out, WINDOW_UPDATE, 0, (CONNECTION_WINDOW - window::DEFAULT) as u32);
+        Self {
+            phase: Phase::Preface,
+            decoder: Decoder::default(),
+            block: None,
+            streams: Vec::new(),
+            last: 0,
+            resets: VecDeque::new(),
+            sending: Window::new(window::DEFAULT),
+            receiving: Window::new(CONNECTION_WINDOW),
+            initial_window: window::DEFAULT,
+            must_forget: false,
+            is_ending: false,
+            meter: Meter::new(now),
+            now,
+            since: Some(now),
+            idle_since: now,
+        }
+    }
+
+    /// Takes the first frame of `input`, which came in until `now`, and returns how many bytes that was; 0
+    /// if it is not whole. The values of the header `kept` are kept. A new request is refused unless there
+    /// `has_room`. Answers of the protocol go to `out`.
+    ///
+    /// # Errors
+    /// Why the connection must end: [`end`](Self::end) reports that to the client.
+    pub fn next<'a>(
+        &mut self,
+        input: &'a [u8],
+        kept: Option<&str>,
+        has_room: bool,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, Event<'a>)> {
+        self.now = now;
+        if !self.is_idle() {
+            self.idle_since = now;
+        }
+        let start = if self.phase == Phase::Preface { PREFACE.len() } else { 0 };
+        let seen = input.len().min(start);
+        if input[..seen] != PREFACE[..seen] {
+            return Err(Code::Protocol);
+        }
+        let Some(frame) = input.get(start..).map(Frame::read).transpose()?.flatten() else {
+            if !input.is_empty() {
+                self.since.get_or_insert(now);
+            }
+            return Ok((0, Event::Nothing));
+        };
+        if self.phase == Phase::Preface && (frame.kind != SETTINGS || frame.has(ACK)) {
+            return Err(Code::Protocol);
+        }
+        self.phase = Phase::Open;
+        let event = self.handle(&frame, kept, has_room, out)?;
+        if self.block.is_none() {
+            self.since = None;
+        }
+        Ok((start + HEADER + frame.payload.len(), event))
+    }
+
+    /// When the first byte of what is incomplete came in: the preface, a frame, or a header block.
+    pub fn incomplete_since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// When the last stream ended, or the connection opened: no other frame makes it less idle. While
+    /// a stream is open: when [`next`](Self::next) was last called.
+    pub fn idle_since(&self) -> Instant {
+        self.idle_since
+    }
+
+    /// Whether the client knows that the connection ends.
+    pub fn is_ending(&self) -> bool {
+        self.is_ending
+    }
+
+    /// Whether no stream is open.
+    pub fn is_idle(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// Ends a stream because the client makes no room for its answer.
+    ///
+    /// # Errors
+    /// If there are too many of them: the connection must end.
+    pub fn give_up(&mut self, stream: u32, now: Instant, out: &mut Vec<u8>) -> Result<()> {
+        self.now = now;
+        self.count(Kind::Unread)?;
+        self.reset(stream, Code::Cancel, out);
+        Ok(())
+    }
+
+    /// Ends a stream.
+    pub fn reset(&mut self, stream: u32, code: Code, out: &mut Vec<u8>) {
+        if let Some(at) = self.position(stream) {
+            self.streams.remove(at);
+        }
+        if self.resets.len() == MAX_RESETS {
+            self.resets.pop_front();
+        }
+        self.resets.push_back(stream);
+        put_number(out, RST_STREAM, stream, code as u32);
+    }
+
+    /// Tells the client that the connection ends: after the streams that are open, if there is no
+    /// error. New ones are ignored from now on.
+    pub fn end(&mut self, code: Code, out: &mut Vec<u8>) {
+        if std::mem::replace(&mut self.is_ending, true) && code == Code::NoError {
+            return;
+        }
+        out.extend_from_slice(&header(8, GOAWAY, 0, 0));
+        out.extend_from_slice(&self.last.to_be_bytes());
+        out.extend_from_slice(&(code as u32).to_be_bytes());
+    }
+
+    /// Counts a frame, of which there may be only so many.
+    pub(super) fn count(&mut self, kind: Kind) -> Result<()> {
+        match self.meter.count(kind, self.now) {
+            true => Ok(()),
+            false => Err(Code::EnhanceYourCalm),
+        }
+    }
+
+    pub(super) fn position(&self, stream: u32) -> Option<usize> {
+        self.streams.binary_search_by_key(&stream, |stream| stream.id).ok()
+    }
+
+    /// Takes a stream to its next state; `None` closes it.
+    pub(super) fn pass(&mut self, at: usize, next: Option<State>) {
+        match next {
+            Some(state) => self.streams[at].state = state,
+            None => drop(self.streams.remove(at)),
+        }
+    }
+
+    /// Takes up a new stream.
+    pub(super) fn open(&mut self, stream: Stream) {
+        self.meter.request();
+        self.idle_since = self.now;
+        self.streams.push(stream);
+    }
+
+    /// Marks that a header block has begun to come in.
+    pub(super) fn begin_block(&mut self, block: Block) {
+        self.block = Some(block);
+        self.since.get_or_insert(self.now);
+    }
+
+    /// Whether the server has reset a stream lately.
+    pub(super) fn has_reset(&self, stream: u32) -> bool {
+        self.resets.contains(&stream)
+    }
+}
