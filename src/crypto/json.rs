@@ -100,15 +100,7 @@ where
 }
 
 /// A string or `null`, borrowed where possible.
-#[derive(Default)]
-pub(crate) struct Text<'a>(Cow<'a, str>);
-
-impl Text<'_> {
-    /// The text.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+struct Text<'a>(Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -8,7 +8,7 @@ pub mod json;
 mod key;
 pub mod stored;
 
-pub(crate) use json::{BASE64, Text};
+pub(crate) use json::BASE64;
 pub use key::{Algorithm, KEY_SIZE, MasterKey};
 
 #[cfg(test)]
