@@ -81,9 +81,7 @@ fn one_core_is_enough() {
 
 #[test]
 fn clients_that_wait_for_the_key_store_cost_no_time_until_all_are_answered_at_once() {
-    let Some(appliance) = Appliance::start() else {
-        return;
-    };
+    let appliance = Appliance::start();
     let server = Server::start(|config| {
         appliance.configure(config);
         config.audit = "off";
