@@ -6,6 +6,7 @@ use super::{
     args::{HELP, Table},
     help::{ENVIRONMENT, called, exit_codes, option, synopsis},
 };
+use crate::config;
 
 const DESCRIPTION: &str = "\
 kes is a key encryption server, which identifies its clients by their TLS certificates and lets them \
@@ -29,48 +30,6 @@ const CONFIGURATION: &str = "\
 The configuration file has no fixed place: 'kes server --config' names it. It is YAML; a value of the \
 form ${NAME} is taken from the environment, and refused if that is not set. 'kes config check' finds what is \
 wrong with the file.";
-
-const FIELDS: &[(&str, &str)] = &[
-    ("address", "IP and port to listen on (default 0.0.0.0:7373)"),
-    ("root", "identity that may do everything; 'disabled' for nobody"),
-    ("tls.key, tls.cert", "files of the server's private key and certificate chain"),
-    (
-        "tls.groups",
-        "key exchange groups that clients may choose from: X25519MLKEM768, X25519, P-256 and P-384 \
-         (default all)",
-    ),
-    (
-        "tls.proxy.identities, tls.proxy.header.cert",
-        "TLS proxies in front of the server, and the header with their client's certificate",
-    ),
-    (
-        "policy.<name>.paths, policy.<name>.identities",
-        "patterns of the API paths that the policy allows, and whom it is for",
-    ),
-    (
-        "cache.expiry.any, cache.expiry.unused",
-        "how long a key is cached after it was read, and after it was last used (default for ever)",
-    ),
-    (
-        "cache.expiry.offline",
-        "how long cached keys stay usable while the key store is not available; the server then also \
-         starts without its key store",
-    ),
-    ("log.error", "on (default) or off"),
-    ("log.audit", "off (default), on or required"),
-    ("probe.address", "IP and port to listen on for probes, without TLS"),
-    (
-        "limits.connections",
-        "open connections of clients at most (default one for each 256 KiB of memory)",
-    ),
-    ("keys[].name", "keys that are created at start if they are missing"),
-    ("keystore.fs.path", "directory of keys; without a key store, they live in memory"),
-    ("keystore.vault", "keys in HashiCorp Vault or OpenBao"),
-    (
-        "keystore.required",
-        "off: the server starts even if the key store can't be reached (default on)",
-    ),
-];
 
 const SIGNALS: &[(&str, &str)] = &[
     (
@@ -97,19 +56,16 @@ Metrics for Prometheus are at /v1/metrics: for clients that a policy allows to, 
 probe.address.";
 
 const EXIT_CODES: &[(&str, &str)] = &[
-    ("0", "Done; for 'kes healthcheck' healthy, for 'kes policy why' allowed."),
+    ("0", "Done."),
     (
         "1",
-        "Failed, and the reason is on standard error; also if arguments are missing, too many or \
-         wrong. For 'kes healthcheck' unhealthy.",
+        "Failed, and the reason is on standard error; also if arguments are missing, too many or wrong.",
     ),
     (
         "2",
-        "An unknown flag, one without its value, or a value that is none; 'kes key' or 'kes log' \
-         alone.",
+        "An unknown flag, a flag without its value, or a wrong value; 'kes key' or 'kes log' alone.",
     ),
-    ("3", "Refused ('kes policy why')."),
-    ("78", "A wrong configuration file ('kes config check')."),
+    ("others", "As the commands say."),
 ];
 
 // Writing to a `String` cannot fail, so results of that are dropped here.
@@ -154,7 +110,9 @@ pub(crate) fn page(table: Table) -> String {
     page.push_str(&definitions(ENVIRONMENT));
     page.push_str(&definitions(VARIABLES));
     let _ = write!(page, ".SH FILES\n{}\n", text(CONFIGURATION));
-    page.push_str(&definitions(FIELDS));
+    for (name, about) in config::documented() {
+        page.push_str(&definitions(&[(&name, &plain(about))]));
+    }
     page.push_str(".SH SIGNALS\n");
     page.push_str(&definitions(SIGNALS));
     let _ = write!(page, ".SH LOGS AND METRICS\n{}\n.PP\n{}\n", text(LOGS), text(METRICS));
@@ -168,6 +126,18 @@ fn definitions(all: &[(&str, &str)]) -> String {
     let define =
         |(term, what): &(&str, &str)| format!(".TP\n.B {}\n{}\n", escape(term), text(what));
     all.iter().map(define).collect()
+}
+
+/// Markdown without its code spans and links.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, link)) = rest.split_once("](") {
+        plain.push_str(before);
+        rest = link.split_once(')').map_or("", |(_, rest)| rest);
+    }
+    plain.push_str(rest);
+    plain.replace(['`', '['], "")
 }
 
 /// `text` as it stands inside a line: no character of it means anything to roff.

@@ -1,13 +1,11 @@
 //! `kes tool migrate`: copies the keys of one key store into another.
 
 use std::{
-    fmt::Write as _,
     fs,
-    io::{self, IsTerminal as _, Write as _},
     path::Path,
     sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -20,7 +18,7 @@ use crate::{
     },
     cli::{
         args::{Args, Argument, Command, JSON, Kind, flag, value},
-        output::{Failure, Paint, Result, Style, complain, harmless, print},
+        output::{Failure, Paint, Result, Style, complain, harmless, is_terminal, print, write},
     },
     config::{self, Flags, KeyStoreConfig, Origin},
     crypto::{MasterKey, stored},
@@ -78,31 +76,28 @@ enum Done {
     Same,
     /// Another key of this name was there, and is left alone.
     Kept,
-    /// What is stored is no key.
-    NoKey(stored::Error),
-    /// It was deleted meanwhile, or is only marked as deleted.
-    Gone,
+    /// It is not copied, because of this.
+    Left(String),
 }
 
 /// How far a migration is.
 #[derive(Default)]
 struct Progress {
-    copied: AtomicUsize,
-    same: AtomicUsize,
-    kept: AtomicUsize,
+    copied: usize,
+    same: usize,
+    kept: usize,
     /// What could not be copied, and why.
-    warnings: Mutex<Vec<String>>,
+    warnings: Vec<String>,
     /// Why the migration ends early: the key and the reason.
-    failure: Mutex<Option<(String, String)>>,
-    is_over: AtomicBool,
+    failure: Option<(String, String)>,
 }
 
 fn migrate(args: &Args) -> Result<()> {
     let clash = match (args.is_set("force"), args.is_set("merge")) {
         (true, true) => {
-            return Err("-f or --force cannot be used together with --merge. They are mutually \
-                 exclusive"
-                .into());
+            let why =
+                "-f or --force cannot be used together with --merge. They are mutually exclusive";
+            return Err(why.into());
         }
         (true, false) => Clash::Replace,
         (false, true) => Clash::Keep,
@@ -125,20 +120,18 @@ fn migrate(args: &Args) -> Result<()> {
         .list(Deadline::after(Instant::now(), TIMEOUT))
         .map_err(|e| format!("failed to list the keys to migrate: {e}"))?;
     let mut effort = Effort::for_names(names.len());
-    let progress = Progress::default();
-    let (mut found, mut keys) = (0, Vec::new());
-    for name in names {
-        if !pattern.matches(&name, &mut effort) {
-            continue;
-        }
-        found += 1;
+    let mut progress = Progress::default();
+    let mut keys = Vec::new();
+    for name in names.into_iter().filter(|name| pattern.matches(name, &mut effort)) {
         match KeyName::parse(&name) {
             Some(key) => keys.push(key),
             None => {
-                progress.warn(format!("{name:?} is left where it is: no key can have that name"))
+                let why = "is left where it is: no key can have that name";
+                progress.warnings.push(format!("{name:?} {why}"));
             }
         }
     }
+    let found = keys.len() + progress.warnings.len();
     keys.sort();
     if effort.is_exhausted() {
         return Err("pattern takes too long to match".into());
@@ -149,10 +142,10 @@ fn migrate(args: &Args) -> Result<()> {
         check_writable(target.as_ref())
             .map_err(|e| format!("{to:?}: no key can be created there: {e}"))?;
     }
-    let shows_progress =
-        !args.is_set("quiet") && !args.is_set("json") && io::stdout().is_terminal();
+    let progress = Mutex::new(progress);
+    let shows_progress = !args.is_set("quiet") && !args.is_set("json") && is_terminal();
     copy_all(&keys, source.as_ref(), target.as_ref(), clash, &progress, shows_progress);
-    report(args, &progress, found)
+    report(args, &progress.into_inner().unwrap_or_else(PoisonError::into_inner), found)
 }
 
 /// Copies `names` on a few threads; returns when all is done, or after the first failure.
@@ -161,30 +154,31 @@ fn copy_all(
     source: &dyn KeyStore,
     target: &dyn KeyStore,
     clash: Clash,
-    progress: &Progress,
+    progress: &Mutex<Progress>,
     shows_progress: bool,
 ) {
     let next = AtomicUsize::new(0);
+    let progress = || progress.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_over = || progress().failure.is_some();
+    let copy_some = || {
+        while !is_over()
+            && let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed))
+        {
+            let result = copy(name, source, target, clash);
+            progress().note(name.as_str(), result);
+        }
+    };
     thread::scope(|scope| {
-        let copiers: Vec<_> = (0..THREADS.min(names.len()))
-            .map(|_| {
-                scope.spawn(|| {
-                    while !progress.is_over.load(Ordering::Relaxed)
-                        && let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed))
-                    {
-                        progress.note(name, copy(name, source, target, clash));
-                    }
-                })
-            })
-            .collect();
+        let copiers: Vec<_> =
+            (0..THREADS.min(names.len())).map(|_| scope.spawn(copy_some)).collect();
         while shows_progress && !copiers.iter().all(thread::ScopedJoinHandle::is_finished) {
-            let _ = write!(io::stdout(), "\r\x1b[KMigrated keys: {}", progress.done());
-            let _ = io::stdout().flush();
+            let line = format!("\r\x1b[KMigrated keys: {}", progress().done());
+            let _ = write(line.as_bytes());
             thread::sleep(REDRAW);
         }
     });
     if shows_progress {
-        let _ = write!(io::stdout(), "\r\x1b[K");
+        let _ = write(b"\r\x1b[K");
     }
 }
 
@@ -198,11 +192,14 @@ fn copy(
     let deadline = || Deadline::after(Instant::now(), TIMEOUT);
     let value = match source.get(name, deadline()) {
         Ok(value) => value,
-        Err(keystore::Error::NotFound) => return Ok(Done::Gone),
+        Err(keystore::Error::NotFound) => {
+            let why = "is not copied: it is listed, but there is no key";
+            return Ok(Done::Left(why.to_owned()));
+        }
         Err(e) => return Err(e.to_string()),
     };
     if let Err(e) = stored::decode(value.expose()) {
-        return Ok(Done::NoKey(e));
+        return Ok(Done::Left(format!("is left where it is: {e}")));
     }
     match target.create(name, &value, deadline()) {
         Ok(()) => return Ok(Done::Copied),
@@ -249,58 +246,39 @@ fn check_writable(target: &dyn KeyStore) -> std::result::Result<(), String> {
 }
 
 impl Progress {
-    fn note(&self, name: &KeyName, result: std::result::Result<Done, String>) {
-        let count = |counter: &AtomicUsize| {
-            counter.fetch_add(1, Ordering::Relaxed);
-        };
+    fn note(&mut self, name: &str, result: std::result::Result<Done, String>) {
         match result {
-            Ok(Done::Copied) => count(&self.copied),
-            Ok(Done::Same) => count(&self.same),
-            Ok(Done::Kept) => count(&self.kept),
-            Ok(Done::Gone) => self.warn(format!(
-                "{:?} is not copied: it is listed, but there is no key",
-                name.as_str()
-            )),
-            Ok(Done::NoKey(e)) => {
-                self.warn(format!("{:?} is left where it is: {e}", name.as_str()))
-            }
+            Ok(Done::Copied) => self.copied += 1,
+            Ok(Done::Same) => self.same += 1,
+            Ok(Done::Kept) => self.kept += 1,
+            Ok(Done::Left(why)) => self.warnings.push(format!("{name:?} {why}")),
             Err(why) => {
-                self.is_over.store(true, Ordering::Relaxed);
-                let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-                failure.get_or_insert_with(|| (name.as_str().to_owned(), why));
+                self.failure.get_or_insert_with(|| (name.to_owned(), why));
             }
         }
     }
 
-    fn warn(&self, text: String) {
-        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        warnings.push(text);
-    }
-
     /// The keys that are at the target now.
     fn done(&self) -> usize {
-        self.copied.load(Ordering::Relaxed) + self.same.load(Ordering::Relaxed)
+        self.copied + self.same
     }
 }
 
 /// Says what was done.
 fn report(args: &Args, progress: &Progress, found: usize) -> Result<()> {
-    let failure = progress.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let warnings =
-        std::mem::take(&mut *progress.warnings.lock().unwrap_or_else(PoisonError::into_inner));
-    for warning in &warnings {
+    let Progress { copied, same, kept, warnings, failure } = progress;
+    for warning in warnings {
         complain(&format!("Warning: {}\n", harmless(warning)));
     }
-    if let Some((name, why)) = &failure {
+    if let Some((name, why)) = failure {
         complain(&format!("Failed to migrate {name:?}: Error: {}\n", harmless(why)));
     }
-    let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
     if args.is_set("json") {
         let counts = serde_json::json!({
             "found": found,
-            "migrated": count(&progress.copied),
-            "same": count(&progress.same),
-            "kept": count(&progress.kept),
+            "migrated": copied,
+            "same": same,
+            "kept": kept,
             "not_copied": warnings.len(),
             "ok": failure.is_none(),
         });
@@ -311,16 +289,15 @@ fn report(args: &Args, progress: &Progress, found: usize) -> Result<()> {
             None => style.paint(Paint::Green, "[ OK ]"),
             Some(_) => style.paint(Paint::Red, "[ FAIL ]"),
         };
-        let mut line = format!("Migrated keys: {} {end}", progress.done());
-        for (number, what) in [
-            (count(&progress.same), "there already"),
-            (count(&progress.kept), "different at the target and kept there"),
-        ] {
-            if number > 0 {
-                let _ = write!(line, "\n  {number} {what}");
+        let mut text = format!("Migrated keys: {} {end}\n", progress.done());
+        for (number, what) in
+            [(same, "there already"), (kept, "different at the target and kept there")]
+        {
+            if *number > 0 {
+                text += &format!("  {number} {what}\n");
             }
         }
-        print(&format!("{line}\n"))?;
+        print(&text)?;
     }
     match failure.is_some() || !warnings.is_empty() {
         true => Err(Failure::Exit(1)),
@@ -362,9 +339,9 @@ fn is_same(a: &KeyStoreConfig, b: &KeyStoreConfig) -> bool {
 }
 
 /// Opens the source; nothing is created there.
-fn open_source(config: &KeyStoreConfig) -> Result<std::sync::Arc<dyn KeyStore>> {
+fn open_source(config: &KeyStoreConfig) -> Result<Arc<dyn KeyStore>> {
     Ok(match config {
-        KeyStoreConfig::Fs { path } => std::sync::Arc::new(Fs::open_for_reading(path)?),
+        KeyStoreConfig::Fs { path } => Arc::new(Fs::open_for_reading(path)?),
         config => open_key_store(config, Start::Required, true)?,
     })
 }

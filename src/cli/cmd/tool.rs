@@ -14,6 +14,10 @@ use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType, SerialNumber,
 };
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
 use crate::{
@@ -21,7 +25,7 @@ use crate::{
     cli::{
         args::{Args, Argument, Command, Flag, JSON, Kind, Takes, flag, value},
         certificate::identity_in,
-        output::{Result, is_terminal, print},
+        output::{Failure, Result, is_terminal, print},
     },
     identity::Hash,
     keystore::fs::sync_directory,
@@ -111,16 +115,10 @@ fn new(args: &Args) -> Result<()> {
         .map_err(|e| format!("failed to make a certificate: {e}"))?;
 
     let force = args.is_set("force");
-    let key_written = write(&key_file, "private key", key.as_bytes(), force)?;
-    match write(&cert_file, "certificate", cert.as_bytes(), force) {
-        Ok(cert_written) => cert_written.keep(),
-        Err(failure) => {
-            key_written.take_back();
-            return Err(failure);
-        }
-    }
-    key_written.keep();
-    Ok(())
+    let mut key = Draft::new(&key_file, "private key", key.as_bytes(), force)?;
+    let mut cert = Draft::new(&cert_file, "certificate", cert.as_bytes(), force)?;
+    key.place(force)?;
+    cert.place(force).inspect_err(|_| key.take_back())
 }
 
 /// A private key and a self-signed certificate, both PEM.
@@ -169,81 +167,79 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}-----END {label}-----\n", lines.collect::<String>())
 }
 
-/// A file that was written and can still be undone.
-struct Written {
-    path: PathBuf,
-    /// What stood there before.
-    backup: Option<PathBuf>,
+/// A file that is complete, but not in its place yet. Dropped, only the file in its place is left.
+struct Draft<'a> {
+    path: &'a Path,
+    what: &'static str,
+    /// The draft or, after it took the place of a file, that file.
+    temp: PathBuf,
+    has_replaced: bool,
 }
 
-impl Written {
-    fn keep(self) {
-        if let Some(backup) = self.backup {
-            // A private key that was replaced does not come back after a power failure.
-            let _ = fs::remove_file(backup).and_then(|()| sync_folder(&self.path));
+impl<'a> Draft<'a> {
+    /// Writes a file of mode 0600 beside `path`, where no file may be unless `force` is set.
+    fn new(path: &'a Path, what: &'static str, content: &[u8], force: bool) -> Result<Self> {
+        let mut temp = path.as_os_str().to_owned();
+        temp.push(format!(".{}.new", std::process::id()));
+        let draft = Self { path, what, temp: temp.into(), has_replaced: false };
+        if !force && path.symlink_metadata().is_ok() {
+            return Err(draft.failed(&io::ErrorKind::AlreadyExists.into()));
         }
+        let written = new_file(&draft.temp).and_then(|mut file| {
+            file.write_all(content)?;
+            file.sync_all()
+        });
+        written.map_err(|e| draft.failed(&e))?;
+        Ok(draft)
     }
 
-    fn take_back(self) {
-        let _ = match self.backup {
-            Some(backup) => fs::rename(backup, self.path),
-            None => fs::remove_file(self.path),
+    fn place(&mut self, force: bool) -> Result<()> {
+        self.has_replaced = force && self.rename(RenameFlags::EXCHANGE).is_ok();
+        let placed = match (self.has_replaced, force) {
+            (true, _) => Ok(()),
+            (false, true) => fs::rename(&self.temp, self.path),
+            (false, false) => match self.rename(RenameFlags::NOREPLACE) {
+                // Some file systems can't: there, a crash may leave an empty file.
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    new_file(self.path).and_then(|_| fs::rename(&self.temp, self.path))
+                }
+                renamed => renamed.map_err(io::Error::from),
+            },
+        };
+        placed.map_err(|e| self.failed(&e))?;
+        sync_folder(self.path).map_err(|e| {
+            self.take_back();
+            self.failed(&e)
+        })
+    }
+
+    /// Undoes [`Self::place`].
+    fn take_back(&mut self) {
+        let _ = match self.has_replaced {
+            true => self.rename(RenameFlags::EXCHANGE).map_err(io::Error::from),
+            false => fs::remove_file(self.path),
         };
     }
+
+    fn rename(&self, flags: RenameFlags) -> rustix::io::Result<()> {
+        renameat_with(CWD, &self.temp, CWD, self.path, flags)
+    }
+
+    fn failed(&self, e: &io::Error) -> Failure {
+        let Self { path, what, .. } = self;
+        match e.kind() {
+            io::ErrorKind::AlreadyExists => {
+                format!("{what} {path:?} already exists: Use --force to overwrite it").into()
+            }
+            _ => format!("failed to create {what} {path:?}: {e}").into(),
+        }
+    }
 }
 
-/// Writes a file of mode 0600 as a whole or not at all.
-fn write(path: &Path, what: &str, content: &[u8], force: bool) -> Result<Written> {
-    let failed = |e: io::Error| format!("failed to create {what} {path:?}: {e}");
-    let exists = || format!("{what} {path:?} already exists: Use --force to overwrite it");
-    let beside = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{}.{suffix}", std::process::id()));
-        PathBuf::from(name)
-    };
-    if !force && path.symlink_metadata().is_ok() {
-        return Err(exists().into());
-    }
-    let temp = beside("new");
-    let result = new_file(&temp).and_then(|mut file| {
-        file.write_all(content)?;
-        file.sync_all()?;
-        let mut backup = None;
-        if force && path.is_file() {
-            let saved = beside("old");
-            // Some file systems know no hard links.
-            fs::hard_link(path, &saved).or_else(|_| {
-                io::copy(&mut File::open(path)?, &mut new_file(&saved)?).map(|_| ())
-            })?;
-            backup = Some(saved);
-        }
-        match force {
-            true => fs::rename(&temp, path)
-                .inspect_err(|_| drop(backup.as_ref().map(fs::remove_file)))?,
-            false => match fs::hard_link(&temp, path) {
-                // Without hard links, a crash may leave an empty file: a rename alone would replace
-                // a file that came into being meanwhile.
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                    new_file(path)?;
-                    fs::rename(&temp, path).inspect_err(|_| drop(fs::remove_file(path)))?;
-                }
-                linked => linked.and_then(|()| fs::remove_file(&temp))?,
-            },
-        }
-        let written = Written { path: path.to_owned(), backup };
-        match sync_folder(path) {
-            Ok(()) => Ok(written),
-            Err(e) => {
-                written.take_back();
-                Err(e)
-            }
-        }
-    });
-    let _ = fs::remove_file(&temp);
-    match result {
-        Ok(written) => Ok(written),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(exists().into()),
-        Err(e) => Err(failed(e).into()),
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        // A private key that was replaced does not come back after a power failure.
+        let _ = fs::remove_file(&self.temp).and_then(|()| sync_folder(self.path));
     }
 }
 
