@@ -79,11 +79,67 @@ fn every_dependency_has_a_reason_in_the_documentation() {
         .skip_while(|line| *line != "[dependencies]")
         .skip(1)
         .take_while(|line| !line.is_empty());
+    let table: Vec<&str> = page
+        .lines()
+        .skip_while(|line| !line.starts_with("| Crate | For |"))
+        .take_while(|line| line.starts_with('|'))
+        .collect();
     for line in dependencies {
-        let name = line.split_whitespace().next().unwrap();
-        assert!(
-            page.contains(&format!("`{name}`")),
-            "docs/architecture.md gives no reason for {name}"
-        );
+        let name = format!("`{}`", line.split_whitespace().next().unwrap());
+        let has_reason = table.iter().any(|row| row.split('|').nth(1).unwrap().contains(&name));
+        assert!(has_reason, "docs/architecture.md gives no reason for {name}");
     }
+}
+
+/// All pages, with their names.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    [root.to_owned(), root.join("docs")]
+        .iter()
+        .flat_map(|folder| fs::read_dir(folder).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .map(|path| path.strip_prefix(root).unwrap().to_str().unwrap().to_owned())
+        .map(|name| (name.clone(), text_of(&name)))
+        .collect()
+}
+
+/// The headings of a page, as links name them.
+fn anchors(page: &str) -> Vec<String> {
+    let name = |heading: &str| {
+        let kept = |c: &char| c.is_alphanumeric() || [' ', '-', '_'].contains(c);
+        heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
+    };
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    headings.map(|line| name(line.trim_start_matches('#').trim())).collect()
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let pages = pages();
+    for (name, text) in &pages {
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let folder = Path::new(name).parent().unwrap();
+            let target = match file.strip_prefix("../") {
+                _ if file.is_empty() => name.clone(),
+                Some(above) => above.to_owned(),
+                None => folder.join(file).to_str().unwrap().to_owned(),
+            };
+            let page = pages.iter().find(|(name, _)| *name == target);
+            let leads = match page {
+                Some((_, page)) => anchor.is_empty() || anchors(page).iter().any(|it| it == anchor),
+                None => Path::new(env!("CARGO_MANIFEST_DIR")).join(&target).exists(),
+            };
+            assert!(leads, "{name}: the link {link} leads nowhere");
+        }
+    }
+}
+
+#[test]
+fn the_readme_fits_on_250_lines() {
+    assert!(text_of("README.md").lines().count() <= 250);
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The five minutes of the README, word for word: only the port, the build and the ciphertext that a
-# person would paste are filled in.
+# The five minutes of the README, word for word: the test fills in only the port, the build and the
+# ciphertext that a person would paste. Then the examples of configuration in all pages.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need curl
@@ -33,3 +33,17 @@ step 'they run'
 # shellcheck source=/dev/null
 . ./commands >answers
 equal 'plaintexts in the answers' 2 "$(grep -o '"plaintext":"[^"]\{44\}"' answers | wc -l)"
+
+step 'examples of configuration are accepted'
+# Each indented block that begins with a section of the file.
+awk '/^    /{text = text substr($0, 5) "\n"; next} {flush()} END {flush()}
+    function flush() { if (text ~ /^(policy|tls|keystore|probe|log):\n/) printf "%s", text >("example-" ++n ".yml"); text = "" }' \
+    "$REPO/README.md" "$REPO"/docs/*.md
+equal 'examples' 4 "$(find . -name 'example-*.yml' | wc -l)"
+sed -i 's|/etc/kes/.*\.crt|server.crt|' example-*.yml
+MY_APP_IDENTITY="$(kes tool identity of root.crt | tr 0-9a-f 1-9a-f0)"
+export MY_APP_IDENTITY REFRESH_TOKEN=token
+for example in example-*.yml; do
+    kes config check --root disabled --key server.key --cert server.crt "$example" >findings 2>&1 ||
+        fail "$example: $(cat "$example" findings)"
+done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The commands of the page on Vault and OpenBao, word for word, against a real OpenBao: only
-# the port and the certificates, which an earlier page makes, are filled in.
+# The commands of the page on Vault and OpenBao, word for word, against a real OpenBao: the test fills in
+# only the port, and the certificates of the five minutes.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
 need curl
@@ -14,7 +14,7 @@ identity() { kes tool identity new --key "$1.key" --cert "$1.crt" "${@:2}" "$1";
 identity server --server --ip 127.0.0.1
 identity root
 
-awk '/^## /{exit} /^    /' "$REPO/docs/vault.md" | sed \
+awk '/^## /{inside = ($0 == "## Setting up")} inside && /^    /' "$REPO/docs/vault.md" | sed \
     -e 's/^    //' \
     -e "s/7373/$PORT/g" \
     -e 's/^kes server .*/& >out.log 2>err.log \& SERVER=$!; listens/' >commands

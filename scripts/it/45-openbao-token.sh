@@ -13,6 +13,18 @@ bao_setup
 clients() { python3 "$REPO/tests/tools/clients.py" --url "$URL" --ca server.crt --cert root.crt --key-file root.key "$@"; }
 number() { sed -n "s/.*\"$1\": \([0-9.]*\).*/\1/p"; }
 
+# stacks_are_large_enough: of the threads, for TLS. What was ever used of each, in KiB, is 256 KiB (or one
+# page more) right behind a guard page.
+stacks_are_large_enough() {
+    local used stacks
+    used="$(awk '/^[0-9a-f]+-[0-9a-f]+ /{guarded = guard; guard = ($2 == "---p")} /^Size:/{size = $2}
+        /^Rss:/{if (guarded && size >= 256 && size <= 264) print $2}' "/proc/$SERVER/smaps" | sort -n)"
+    stacks="$(wc -w <<<"$used")" used="$(tail -n 1 <<<"$used")"
+    [ "$stacks" -ge 10 ] || fail "only $stacks stacks were found"
+    echo "  at most ${used:-?} of 256 KiB of a stack were used"
+    [ "${used:-0}" -le 192 ] || fail "$used KiB of a stack were used"
+}
+
 for maximum in 0 10; do
     step "tokens of 6 s, maximum $maximum s"
     bao_token_ttl 6 "$maximum"
@@ -25,6 +37,7 @@ for maximum in 0 10; do
     printf '  %s\n' "$(cat load.json)"
     equal 'failed requests' 0 "$(number errors <load.json)"
     [ ! -s err.log ] || fail 'something is in the error log'
+    stacks_are_large_enough
     stop
     sed -i '/^cache:/d' kes.yml
 done

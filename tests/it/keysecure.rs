@@ -1,17 +1,18 @@
-//! Keys in KeySecure: the real server with an appliance that `tests/tools/keysecure.py` simulates,
-//! over TLS.
+//! Keys in KeySecure: the real server with an appliance that
+//! `common/keysecure.rs` simulates, over TLS.
 
 use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
+    os::unix::fs::DirBuilderExt as _,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
 use crate::common::{
     Appliance, Authority, Identity, OpenSsl, Profile, Server, appliance::TOKEN, base64,
-    server::Refusal, wait_for,
+    server::Refusal, stored_key, wait_for,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -44,9 +45,7 @@ fn list(server: &Server) -> Vec<String> {
 
 #[test]
 fn keys_live_on_the_appliance() {
-    let Some(appliance) = Appliance::start() else {
-        return;
-    };
+    let appliance = Appliance::start();
     let server = Server::start(|config| {
         config.key_store = appliance.settings_with("tenant", TOKEN, "ca.crt");
     });
@@ -61,7 +60,7 @@ fn keys_live_on_the_appliance() {
     let data_key = root.post("/v1/key/generate/a", "{}");
     let sealed = json!({ "ciphertext": base64(data_key.bytes("ciphertext")) }).to_string();
     assert_eq!(vec!["a", "b \u{e9} %2F", "c"], list(&server));
-    assert_eq!(3, appliance.count("secrets_by_domain/tenant"));
+    assert_eq!(3, appliance.simulator.secrets("tenant"));
     assert_eq!(0, appliance.count("not_json_type"));
     assert_eq!(1, appliance.count("calls/token"));
     drop(server);
@@ -89,36 +88,87 @@ fn keys_live_on_the_appliance() {
 }
 
 #[test]
+fn a_key_lives_and_moves_by_the_commands() {
+    let appliance = Appliance::start();
+    let server = Server::start(|config| {
+        config.key_store = appliance.settings_with("tenant", "\"${REFRESH_TOKEN}\"", "ca.crt");
+        config.environment.push(("REFRESH_TOKEN".to_owned(), TOKEN.to_owned()));
+        config.is_quiet = false;
+    });
+    let endpoint = format!("https://127.0.0.1:{}", appliance.port);
+    for text in [
+        format!("Authenticating to Gemalto KeySecure '{endpoint}'"),
+        format!("Gemalto KeySecure: {endpoint}"),
+    ] {
+        assert!(server.stdout().contains(&text), "not {text:?}: {}", server.stdout());
+    }
+    let run = |arguments: &[&str]| {
+        let output = server.kes(arguments);
+        let [out, err] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+        assert_eq!(Some(0), output.status.code(), "{arguments:?}: {err}");
+        out
+    };
+    run(&["key", "create", "-k", "my-key"]);
+    let again = server.kes(&["key", "create", "-k", "my-key"]);
+    assert_eq!(Some(1), again.status.code());
+    assert!(String::from_utf8_lossy(&again.stderr).contains("key does already exist"));
+    let sealed: Value = serde_json::from_str(&run(&["key", "derive", "-k", "my-key"])).unwrap();
+    let sealed = sealed["ciphertext"].as_str().unwrap();
+    assert!(run(&["key", "decrypt", "-k", "my-key", sealed]).contains("plaintext"));
+    is(200, create(&server, "other"));
+    assert!(run(&["key", "list", "-k"]).contains("my-key"));
+    assert_eq!(2, appliance.simulator.secrets("tenant"));
+    for _ in 0..2 {
+        run(&["key", "delete", "-k", "other"]);
+    }
+
+    // Keys of a directory move to the appliance, and back.
+    let old = server.file("old");
+    fs::DirBuilder::new().mode(0o700).create(&old).unwrap();
+    for (name, byte) in [("old-1", 1), ("old-2", 2)] {
+        fs::write(old.join(name), stored_key(&[byte; 32])).unwrap();
+    }
+    let [fs_yml, config_yml] = ["fs.yml", "config.yml"].map(|name| server.file(name));
+    fs::write(&fs_yml, format!("keystore: {{fs: {{path: {old:?}}}}}")).unwrap();
+    let [fs_yml, config_yml] = [&fs_yml, &config_yml].map(|path| path.to_str().unwrap());
+    let told = run(&["tool", "migrate", "--from", fs_yml, "--to", config_yml]);
+    assert!(told.contains("Migrated keys: 2"), "{told}");
+    assert_eq!(stored_key(&[1; 32]), appliance.simulator.material("tenant", "old-1"));
+    run(&["key", "derive", "-k", "old-2"]);
+    let told = run(&["tool", "migrate", "--from", config_yml, "--to", fs_yml]);
+    assert!(told.contains("2 there already"), "{told}");
+    let mut names: Vec<_> =
+        fs::read_dir(&old).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(["my-key", "old-1", "old-2"], *names);
+
+    let logs = server.stdout() + &server.stderr();
+    assert!(!logs.contains(TOKEN) && !logs.contains("panic"), "{logs}");
+    for jwt in appliance.simulator.jwts() {
+        assert!(!logs.contains(jwt.rsplit('.').next().unwrap()), "{logs}");
+    }
+}
+
+#[test]
 fn lists_of_any_length_are_complete() {
-    let Some(mut appliance) = Appliance::start() else {
-        return;
-    };
-    appliance.kill();
+    let mut appliance = Appliance::start();
     let mut expected = Vec::new();
-    let mut state = fs::File::options().append(true).open(appliance.file("state")).unwrap();
-    let mut add = |name: &str| {
-        let secret = json!({ "id": name, "name": name, "dataType": "seed", "material": "m" });
-        let change = json!({ "do": "create", "domain": "", "secret": secret });
-        writeln!(state, "{change}").unwrap();
-    };
-    appliance.spawn();
     let server = appliance.server();
     for (count, pages) in [(0, 1), (1, 1), (200, 1), (201, 2), (450, 3)] {
         appliance.kill();
         for number in expected.len()..count {
             expected.push(format!("key-{number}"));
-            add(&format!("key-{number}"));
+            appliance.simulator.add(&format!("key-{number}"));
         }
         appliance.spawn();
         assert_eq!(expected, list(&server));
         assert_eq!(pages, appliance.count("calls/list"), "{count}");
     }
     // Names that no key has are those of others.
-    appliance.kill();
-    add("../etc");
-    add("a\nb");
-    add("..");
-    appliance.spawn();
+    for name in ["../etc", "a\nb", ".."] {
+        appliance.simulator.add(name);
+    }
     assert_eq!(expected, list(&server));
 
     appliance.turn(json!({ "wrong_skip": 1 }));
@@ -151,9 +201,7 @@ fn lists_of_any_length_are_complete() {
 
 #[test]
 fn failures_are_repeated_where_that_may_help() {
-    let Some(appliance) = Appliance::start() else {
-        return;
-    };
+    let appliance = Appliance::start();
     let server = appliance.server();
     let mut number = 0;
     let mut fresh = || {
@@ -241,9 +289,7 @@ fn failures_are_repeated_where_that_may_help() {
 
 #[test]
 fn only_the_appliance_itself_says_that_a_key_is_not_there_or_is_there_already() {
-    let Some(appliance) = Appliance::start() else {
-        return;
-    };
+    let appliance = Appliance::start();
     let server = appliance.server();
     let restart = || Server::start(|config| appliance.configure(config));
     is(200, create(&server, "kept"));
@@ -284,9 +330,7 @@ fn only_the_appliance_itself_says_that_a_key_is_not_there_or_is_there_already() 
 
 #[test]
 fn no_redirect_of_the_appliance_is_followed() {
-    let Some(appliance) = Appliance::start() else {
-        return;
-    };
+    let appliance = Appliance::start();
     let server = appliance.server();
     is(200, create(&server, "a"));
     let server = Server::start(|config| appliance.configure(config));
@@ -315,9 +359,7 @@ fn no_redirect_of_the_appliance_is_followed() {
 
 #[test]
 fn a_server_that_can_not_log_in_does_not_start() {
-    let Some(appliance) = Appliance::start() else {
-        return;
-    };
+    let appliance = Appliance::start();
     let begin = "Error: failed to connect to Gemalto KeySecure: ";
     let says = |refusal: Refusal, text: &str| {
         assert_eq!(Some(1), refusal.code, "{refusal:?}");
@@ -388,9 +430,7 @@ fn an_appliance_whose_certificate_is_itself_trusted_is_used() {
     let Some(openssl) = OpenSsl::find() else {
         return;
     };
-    let Some(mut appliance) = Appliance::start() else {
-        return;
-    };
+    let mut appliance = Appliance::start();
     const SUBJECT: &str = "-subj /CN=appliance -addext subjectAltName=IP:127.0.0.1";
     let mut show = |own: &Identity, trusted: &Identity| {
         appliance.kill();
@@ -441,9 +481,7 @@ fn an_appliance_whose_certificate_is_itself_trusted_is_used() {
 
 #[test]
 fn a_server_may_start_before_the_appliance_does() {
-    let Some(mut appliance) = Appliance::start() else {
-        return;
-    };
+    let mut appliance = Appliance::start();
     appliance.kill();
     let server = Server::start(|config| {
         config.key_store = format!("required: off, {}", appliance.settings());
@@ -459,9 +497,7 @@ fn a_server_may_start_before_the_appliance_does() {
 
 #[test]
 fn a_key_that_can_not_be_created_yet_is_told_of_once_and_holds_up_no_look_at_the_appliance() {
-    let Some(appliance) = Appliance::start() else {
-        return;
-    };
+    let appliance = Appliance::start();
     let fault = |mut what: Value| {
         what["count"] = Value::Null;
         what["method"] = json!("POST");
@@ -545,9 +581,7 @@ impl Load {
 
 #[test]
 fn tokens_are_renewed_before_they_expire() {
-    let Some(appliance) = Appliance::start() else {
-        return;
-    };
+    let appliance = Appliance::start();
     appliance.turn(json!({ "duration": 2 }));
     let server = appliance.server();
     let requests = Load::run(&server, || std::thread::sleep(Duration::from_secs(8)));
@@ -581,9 +615,7 @@ fn tokens_are_renewed_before_they_expire() {
 
 #[test]
 fn a_reload_lets_a_login_that_was_refused_come_at_once() {
-    let Some(appliance) = Appliance::start() else {
-        return;
-    };
+    let appliance = Appliance::start();
     let settings = appliance.settings().replace("retry: 1s", "retry: 2m");
     appliance.turn(json!({ "refuse_token": true }));
     let server = Server::start(|config| config.key_store = format!("required: off, {settings}"));
@@ -604,9 +636,7 @@ fn a_reload_lets_a_login_that_was_refused_come_at_once() {
 
 #[test]
 fn revoked_tokens_are_replaced_under_load() {
-    let Some(appliance) = Appliance::start() else {
-        return;
-    };
+    let appliance = Appliance::start();
     let server = appliance.server();
     let requests = Load::run(&server, || {
         for _ in 0..3 {
@@ -630,9 +660,7 @@ fn revoked_tokens_are_replaced_under_load() {
 
 #[test]
 fn no_key_is_lost_when_both_sides_are_killed() {
-    let Some(mut appliance) = Appliance::start() else {
-        return;
-    };
+    let mut appliance = Appliance::start();
     let mut acknowledged = Vec::new();
     for round in 0..4 {
         let mut server = appliance.server();
@@ -678,9 +706,7 @@ fn no_key_is_lost_when_both_sides_are_killed() {
 
 #[test]
 fn an_appliance_that_comes_back_is_used_again() {
-    let Some(mut appliance) = Appliance::start() else {
-        return;
-    };
+    let mut appliance = Appliance::start();
     let mut probe = None;
     let server = Server::start(|config| {
         appliance.configure(config);
@@ -714,9 +740,7 @@ fn an_appliance_that_comes_back_is_used_again() {
 
 #[test]
 fn a_silent_appliance_holds_up_nothing_else() {
-    let Some(appliance) = Appliance::start() else {
-        return;
-    };
+    let appliance = Appliance::start();
     let server = appliance.server();
     for name in ["cached", "slow", "other"] {
         is(200, create(&server, name));

@@ -1,42 +1,31 @@
-//! A KeySecure appliance that `tests/tools/keysecure.py` simulates, over TLS.
+//! A KeySecure appliance over TLS, with an authority of its own, and servers that keep keys on it.
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::Duration,
+use std::{fs, path::PathBuf, sync::Arc};
+
+use rustls::{
+    ServerConfig,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    sign::{CertifiedKey, SingleCertAndKey},
+    version::{TLS12, TLS13},
 };
-
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::{Authority, Config, Profile, Server, TempDir, server::Refusal, wait_for};
+use super::{Authority, Config, Profile, Server, TempDir, keysecure::Simulator, server::Refusal};
 
 pub const TOKEN: &str = "refresh-token-of-the-tests";
 
 /// A simulated appliance; it ends with the test.
 pub struct Appliance {
-    child: Child,
+    pub simulator: Simulator,
     pub port: u16,
-    pub control_port: u16,
     /// The newest TLS that it speaks.
     pub tls: &'static str,
     directory: TempDir,
 }
 
 impl Appliance {
-    /// `None`, after saying so, where there is no Python.
-    pub fn start() -> Option<Self> {
-        let python = Command::new("python3")
-            .args(["-c", "import sys; sys.exit(sys.version_info < (3, 10))"])
-            .status();
-        if !python.is_ok_and(|status| status.success()) {
-            assert_ne!(Ok("true"), std::env::var("CI").as_deref(), "python3 is missing");
-            eprintln!("skipped: python3 is missing, or older than 3.10");
-            return None;
-        }
+    pub fn start() -> Self {
         let directory = TempDir::new();
         let authority = Authority::new("appliance");
         let server = authority.issue("appliance", &Profile::server());
@@ -44,90 +33,50 @@ impl Appliance {
         write("ca.crt", authority.identity.certificate_pem()).unwrap();
         write("server.crt", server.certificate_pem()).unwrap();
         write("server.key", server.key_pem()).unwrap();
-        let mut appliance = Self {
-            child: Command::new("true").spawn().unwrap(),
-            port: 0,
-            control_port: 0,
-            tls: "1.3",
-            directory,
-        };
+        let simulator = Simulator::new(vec![(TOKEN, ""), (TOKEN, "tenant")]);
+        let mut appliance = Self { simulator, port: 0, tls: "1.3", directory };
         appliance.spawn();
-        Some(appliance)
+        appliance
     }
 
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// Starts the process, on the ports that it had.
+    /// Starts it, on the port that it had, with the certificate that is in its files.
     pub fn spawn(&mut self) {
-        let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/keysecure.py");
-        let token = format!("{TOKEN}=tenant");
-        self.child = Command::new("python3")
-            .arg(tool)
-            .arg("--until-eof")
-            .args(["--token", TOKEN, "--token", &token, "--tls", self.tls])
-            .args(["--port", &self.port.to_string()])
-            .args(["--control-port", &self.control_port.to_string()])
-            .arg("--cert")
-            .arg(self.file("server.crt"))
-            .arg("--key")
-            .arg(self.file("server.key"))
-            .arg("--state")
-            .arg(self.file("state"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let stdout = self.child.stdout.as_mut().unwrap();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
-        let ports: Value = serde_json::from_str(&line).unwrap();
-        let port = |name: &str| u16::try_from(ports[name].as_u64().unwrap()).unwrap();
-        (self.port, self.control_port) = (port("port"), port("control_port"));
+        let chain = CertificateDer::pem_file_iter(self.file("server.crt")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(self.file("server.key")).unwrap();
+        let versions: &[_] = if self.tls == "1.2" { &[&TLS12] } else { &[&TLS12, &TLS13] };
+        // Also a certificate that rustls would not show by itself.
+        let own = CertifiedKey::new(
+            chain.map(Result::unwrap).collect(),
+            ring::sign::any_supported_type(&key).unwrap(),
+        );
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
+        self.port = self.simulator.start(Arc::new(config));
     }
 
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    /// Ends it in the middle of whatever it does; its data stay.
+    pub fn kill(&self) {
+        self.simulator.kill();
     }
 
-    /// Lets it do nothing until it is told to go on: whoever asks it waits.
+    /// Lets nothing move until [`Appliance::go_on`].
     pub fn pause(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::STOP).unwrap();
-        // A thread may still be in the middle of an answer.
-        let stopped = wait_for(Duration::from_secs(10), || self.is_stopped().then_some(()));
-        assert!(stopped.is_some(), "the appliance does not stop");
-    }
-
-    /// Whether each of its threads has stopped.
-    fn is_stopped(&self) -> bool {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
-        let state = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat"));
-        tasks
-            .filter_map(|task| state(task.unwrap()).ok())
-            .all(|state| state.rsplit(") ").next().is_some_and(|state| state.starts_with('T')))
+        self.simulator.pause();
     }
 
     pub fn go_on(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
-    }
-
-    pub fn control(&self, method: &str, path: &str, body: &Value) -> Value {
-        let mut socket = TcpStream::connect(("127.0.0.1", self.control_port)).unwrap();
-        let body = body.to_string();
-        let length = body.len();
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
-        write!(socket, "{head}Content-Length: {length}\r\n\r\n{body}").unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 200 "), "{answer}");
-        serde_json::from_str(body).unwrap()
+        self.simulator.go_on();
     }
 
     pub fn turn(&self, knobs: Value) {
-        self.control("POST", "/", &knobs);
+        self.simulator.turn(knobs);
     }
 
     /// Lets `fault` happen to the next calls.
@@ -136,10 +85,8 @@ impl Appliance {
     }
 
     /// A counter, such as `calls/token`.
-    pub fn count(&self, pointer: &str) -> u64 {
-        let report = self.control("GET", "/", &json!({}));
-        let found = report.pointer(&format!("/{pointer}")).unwrap().as_u64();
-        found.unwrap()
+    pub fn count(&self, name: &str) -> u64 {
+        self.simulator.count(name)
     }
 
     /// What stands under `keys` in the configuration.
@@ -172,7 +119,6 @@ impl Appliance {
 
 impl Drop for Appliance {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }

@@ -10,6 +10,7 @@ pub mod crowd;
 pub mod hpack;
 pub mod http2;
 pub mod inside;
+pub mod keysecure;
 pub mod openssl;
 pub mod server;
 pub mod site;

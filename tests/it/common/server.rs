@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU8, Ordering},
     time::{Duration, Instant},
 };
@@ -25,6 +25,8 @@ pub struct Config {
     pub root_identity: Identity,
     /// The text after `root:`.
     pub root: String,
+    /// Whether the server prints nothing at its start.
+    pub is_quiet: bool,
     /// Arguments after `server --config <file> -q`.
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
@@ -60,6 +62,7 @@ impl Config {
         Self {
             root: root_identity.id.clone(),
             root_identity,
+            is_quiet: true,
             arguments: Vec::new(),
             environment: Vec::new(),
             certificate: server.certificate_pem(),
@@ -166,6 +169,7 @@ pub struct Server {
     pub address: SocketAddr,
     pub certificate: Identity,
     pub root_identity: Identity,
+    environment: Vec<(String, String)>,
     child: Child,
     directory: TempDir,
 }
@@ -196,7 +200,9 @@ impl Server {
             let child = spawn(&config, address);
             let root_identity = config.root_identity.clone();
             let certificate = config.server_identity.clone();
-            let mut server = Self { address, certificate, root_identity, child, directory };
+            let environment = config.environment.clone();
+            let mut server =
+                Self { address, certificate, root_identity, environment, child, directory };
             match server.wait() {
                 Ok(()) => return Ok(server),
                 // Somebody else got the port between our look and the server's bind.
@@ -258,6 +264,21 @@ impl Server {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Runs a command of root's, in the environment that the server has.
+    pub fn kes(&self, arguments: &[&str]) -> Output {
+        let [key, certificate] = ["root.key", "root.crt"].map(|name| self.file(name));
+        write_private(&key, &self.root_identity.key_pem());
+        fs::write(&certificate, self.root_identity.certificate_pem()).unwrap();
+        Command::new(program())
+            .args(arguments)
+            .envs(self.environment.iter().cloned())
+            .env("KES_SERVER", format!("https://{}", self.address))
+            .env("KES_CLIENT_KEY", key)
+            .env("KES_CLIENT_CERT", certificate)
+            .output()
+            .unwrap()
     }
 
     /// The names in the key directory, sorted.
@@ -413,7 +434,10 @@ fn spawn(config: &Config, address: SocketAddr) -> Child {
     let file = config.file("config.yml", &config.yaml(address));
     let output = |name| File::create(config.directory.join(name)).unwrap();
     let mut command = Command::new(program());
-    command.arg("server").arg("--config").arg(file).args(["--auth", config.auth, "-q"]);
+    command.arg("server").arg("--config").arg(file).args(["--auth", config.auth]);
+    if config.is_quiet {
+        command.arg("-q");
+    }
     command.args(&config.arguments);
     command
         .env_remove("SSL_CERT_FILE")
