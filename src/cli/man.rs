@@ -1,9 +1,7 @@
 //! `kes man`: the manual page, from the table of commands, in the macros of `man(7)`.
 
-use std::fmt::Write as _;
-
 use super::{
-    args::{HELP, Table},
+    args::{Command, HELP, Table},
     help::{ENVIRONMENT, called, exit_codes, option, synopsis},
 };
 use crate::config;
@@ -68,63 +66,54 @@ const EXIT_CODES: &[(&str, &str)] = &[
     ("others", "As the commands say."),
 ];
 
-// Writing to a `String` cannot fail, so results of that are dropped here.
 pub(crate) fn page(table: Table) -> String {
-    let version = env!("CARGO_PKG_VERSION");
-    let mut page = format!(
-        ".TH KES 1 \"\" \"kes {}\" \"User Commands\"\n.SH NAME\nkes \\- key encryption service\n",
-        escape(version)
-    );
-    page.push_str(".SH SYNOPSIS\n.B kes\n.I command\n.RI [ options ]\n.RI [ arguments ]\n");
-    let _ = write!(page, ".SH DESCRIPTION\n{}\n", text(DESCRIPTION));
-    page.push_str(".SH COMMANDS\n");
-    for command in table.0 {
-        let _ = writeln!(page, ".SS \"{}\"", escape(&synopsis(command, command.path)));
-        let _ = writeln!(page, "{}.", text(command.summary));
-        if !command.details.is_empty() {
-            let _ = writeln!(page, ".PP\n{}", text(command.details));
-        }
-        if !command.exit_codes.is_empty() {
-            let _ = writeln!(page, ".PP\n{}", text(&exit_codes(command)));
-        }
-        let others: Vec<_> = command.aliases.iter().map(|path| called(path)).collect();
-        if !others.is_empty() {
-            let _ = writeln!(page, ".PP\nAlso called: {}.", text(&others.join(", ")));
-        }
-        for flag in command.listed_flags() {
-            let _ = writeln!(page, ".TP\n.B {}\n{}", escape(&option(flag)), text(flag.help));
-        }
-        page.push_str(".PP\nFor example:\n.PP\n.nf\n.RS\n");
-        for example in command.examples {
-            let _ = writeln!(page, "{}", text(example));
-        }
-        page.push_str(".RE\n.fi\n");
-    }
-    page.push_str(".SH OPTIONS\nFlags may stand before or after arguments.\n");
     let options = [
         (&*option(&HELP), "after any command, print its usage"),
         ("-v, --version", "print the version"),
     ];
-    page.push_str(&definitions(&options));
-    page.push_str(".SH ENVIRONMENT\n");
-    page.push_str(&definitions(ENVIRONMENT));
-    page.push_str(&definitions(VARIABLES));
-    let _ = write!(page, ".SH FILES\n{}\n", text(CONFIGURATION));
-    for (name, about) in config::documented() {
-        page.push_str(&definitions(&[(&name, &plain(about))]));
+    let fields = config::documented();
+    let fields = fields.map(|(name, about)| definitions(&[(&name, &plain(about))]));
+    let parts = [
+        ("NAME", "kes \\- key encryption service\n".to_owned()),
+        ("SYNOPSIS", ".B kes\n.I command\n.RI [ options ]\n.RI [ arguments ]\n".to_owned()),
+        ("DESCRIPTION", text(DESCRIPTION)),
+        ("COMMANDS", table.0.iter().map(command).collect()),
+        ("OPTIONS", text("Flags may stand before or after arguments.") + &definitions(&options)),
+        ("ENVIRONMENT", definitions(ENVIRONMENT) + &definitions(VARIABLES)),
+        ("FILES", text(CONFIGURATION) + &fields.collect::<String>()),
+        ("SIGNALS", definitions(SIGNALS)),
+        ("LOGS AND METRICS", text(LOGS) + ".PP\n" + &text(METRICS)),
+        ("EXIT STATUS", definitions(EXIT_CODES)),
+    ];
+    let version = escape(env!("CARGO_PKG_VERSION"));
+    let parts = parts.map(|(title, part)| format!(".SH {title}\n{part}")).concat();
+    format!(".TH KES 1 \"\" \"kes {version}\" \"User Commands\"\n{parts}")
+}
+
+fn command(command: &Command) -> String {
+    let mut part = format!(".SS \"{}\"\n", escape(&synopsis(command, command.path)));
+    part += &text(&format!("{}.", command.summary));
+    let mut paragraphs = vec![command.details.to_owned()];
+    if !command.exit_codes.is_empty() {
+        paragraphs.push(exit_codes(command));
     }
-    page.push_str(".SH SIGNALS\n");
-    page.push_str(&definitions(SIGNALS));
-    let _ = write!(page, ".SH LOGS AND METRICS\n{}\n.PP\n{}\n", text(LOGS), text(METRICS));
-    page.push_str(".SH EXIT STATUS\n");
-    page.push_str(&definitions(EXIT_CODES));
-    page
+    if !command.aliases.is_empty() {
+        let others: Vec<_> = command.aliases.iter().map(|path| called(path)).collect();
+        paragraphs.push(format!("Also called: {}.", others.join(", ")));
+    }
+    for paragraph in paragraphs.iter().filter(|paragraph| !paragraph.is_empty()) {
+        part += &format!(".PP\n{}", text(paragraph));
+    }
+    for flag in command.listed_flags() {
+        part += &definitions(&[(&option(flag), flag.help)]);
+    }
+    let examples = text(&command.examples.join("\n"));
+    part + &format!(".PP\nFor example:\n.PP\n.nf\n.RS\n{examples}.RE\n.fi\n")
 }
 
 /// Terms and what they mean.
 fn definitions(all: &[(&str, &str)]) -> String {
-    let define =
-        |(term, what): &(&str, &str)| format!(".TP\n.B {}\n{}\n", escape(term), text(what));
+    let define = |(term, what): &(&str, &str)| format!(".TP\n.B {}\n{}", escape(term), text(what));
     all.iter().map(define).collect()
 }
 
@@ -142,30 +131,22 @@ fn plain(text: &str) -> String {
 
 /// `text` as it stands inside a line: no character of it means anything to roff.
 fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        match c {
-            '\\' => escaped.push_str("\\e"),
-            '-' => escaped.push_str("\\-"),
-            '\'' => escaped.push_str("\\(aq"),
-            '"' => escaped.push_str("\\(dq"),
-            '~' => escaped.push_str("\\(ti"),
-            '^' => escaped.push_str("\\(ha"),
-            '`' => escaped.push_str("\\(ga"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
+    const NAMED: &[(char, &str)] = &[
+        ('-', "\\-"),
+        ('\'', "\\(aq"),
+        ('"', "\\(dq"),
+        ('~', "\\(ti"),
+        ('^', "\\(ha"),
+        ('`', "\\(ga"),
+    ];
+    let text = text.replace('\\', "\\e");
+    NAMED.iter().fold(text, |text, (c, name)| text.replace(*c, name))
 }
 
 /// `text` as lines of their own; none of them can be taken for a request.
 fn text(text: &str) -> String {
-    let line = |line: &str| match line.starts_with('.') {
-        true => format!("\\&{}", escape(line)),
-        false => escape(line),
-    };
-    let lines: Vec<_> = text.lines().map(line).collect();
-    lines.join("\n")
+    let start = |line: &str| if line.starts_with('.') { "\\&" } else { "" };
+    text.lines().map(|line| format!("{}{}\n", start(line), escape(line))).collect()
 }
 
 #[cfg(test)]
@@ -175,7 +156,7 @@ mod tests {
 
     #[test]
     fn what_means_something_to_roff_is_escaped() {
-        assert_eq!("a \\-k \\(aqb\\(aq \\en\n\\&.TH\n\\(aqx", text("a -k 'b' \\n\n.TH\n'x"));
+        assert_eq!("a \\-k \\(aqb\\(aq \\en\n\\&.TH\n\\(aqx\n", text("a -k 'b' \\n\n.TH\n'x"));
     }
 
     #[test]

@@ -10,7 +10,6 @@ mod help;
 mod man;
 mod nearest;
 mod output;
-mod proxy;
 mod run;
 mod settings;
 mod stranger;

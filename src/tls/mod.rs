@@ -3,6 +3,7 @@
 mod client;
 mod group;
 mod hybrid;
+pub mod self_signed;
 mod server;
 mod verify;
 pub mod words;

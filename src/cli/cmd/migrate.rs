@@ -1,15 +1,6 @@
 //! `kes tool migrate`: copies the keys of one key store into another.
 
-use std::{
-    fs,
-    path::Path,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, sync::Arc, time::Instant};
 
 use crate::{
     base::{
@@ -21,8 +12,11 @@ use crate::{
         output::{Failure, Paint, Result, Style, complain, harmless, is_terminal, print, write},
     },
     config::{self, Flags, KeyStoreConfig, Origin},
-    crypto::{MasterKey, stored},
-    keystore::{self, KeyName, KeyStore, Start, fs::Fs},
+    keystore::{
+        KeyName, KeyStore, Start,
+        copy::{Clash, Migration, Progress, TIMEOUT},
+        fs::Fs,
+    },
     server::lifecycle::open_key_store,
 };
 
@@ -53,44 +47,6 @@ meanwhile.",
     run: migrate,
     ..Command::NEW
 };
-
-/// Keys that are copied at the same time.
-const THREADS: usize = 8;
-/// One step with one key may take this time.
-const TIMEOUT: Duration = Duration::from_secs(60);
-/// The progress is drawn anew after this time.
-const REDRAW: Duration = Duration::from_millis(100);
-
-/// What to do with a key that is different at the target.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Clash {
-    Fail,
-    Keep,
-    Replace,
-}
-
-/// What was done with a key.
-enum Done {
-    Copied,
-    /// It was there already.
-    Same,
-    /// Another key of this name was there, and is left alone.
-    Kept,
-    /// It is not copied, because of this.
-    Left(String),
-}
-
-/// How far a migration is.
-#[derive(Default)]
-struct Progress {
-    copied: usize,
-    same: usize,
-    kept: usize,
-    /// What could not be copied, and why.
-    warnings: Vec<String>,
-    /// Why the migration ends early: the key and the reason.
-    failure: Option<(String, String)>,
-}
 
 fn migrate(args: &Args) -> Result<()> {
     let clash = match (args.is_set("force"), args.is_set("merge")) {
@@ -137,131 +93,22 @@ fn migrate(args: &Args) -> Result<()> {
         return Err("pattern takes too long to match".into());
     }
 
+    let migration = Migration { source: source.as_ref(), target: target.as_ref(), clash };
     if clash == Clash::Replace {
         // Before anything is deleted there.
-        check_writable(target.as_ref())
-            .map_err(|e| format!("{to:?}: no key can be created there: {e}"))?;
+        let check = migration.check_writable();
+        check.map_err(|e| format!("{to:?}: no key can be created there: {e}"))?;
     }
-    let progress = Mutex::new(progress);
     let shows_progress = !args.is_set("quiet") && !args.is_set("json") && is_terminal();
-    copy_all(&keys, source.as_ref(), target.as_ref(), clash, &progress, shows_progress);
-    report(args, &progress.into_inner().unwrap_or_else(PoisonError::into_inner), found)
-}
-
-/// Copies `names` on a few threads; returns when all is done, or after the first failure.
-fn copy_all(
-    names: &[KeyName],
-    source: &dyn KeyStore,
-    target: &dyn KeyStore,
-    clash: Clash,
-    progress: &Mutex<Progress>,
-    shows_progress: bool,
-) {
-    let next = AtomicUsize::new(0);
-    let progress = || progress.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_over = || progress().failure.is_some();
-    let copy_some = || {
-        while !is_over()
-            && let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed))
-        {
-            let result = copy(name, source, target, clash);
-            progress().note(name.as_str(), result);
+    let show = |text: &str| {
+        if shows_progress {
+            let _ = write(format!("\r\x1b[K{text}").as_bytes());
         }
     };
-    thread::scope(|scope| {
-        let copiers: Vec<_> =
-            (0..THREADS.min(names.len())).map(|_| scope.spawn(copy_some)).collect();
-        while shows_progress && !copiers.iter().all(thread::ScopedJoinHandle::is_finished) {
-            let line = format!("\r\x1b[KMigrated keys: {}", progress().done());
-            let _ = write(line.as_bytes());
-            thread::sleep(REDRAW);
-        }
-    });
-    if shows_progress {
-        let _ = write(b"\r\x1b[K");
-    }
-}
-
-/// Copies one key; creating it includes reading it back.
-fn copy(
-    name: &KeyName,
-    source: &dyn KeyStore,
-    target: &dyn KeyStore,
-    clash: Clash,
-) -> std::result::Result<Done, String> {
-    let deadline = || Deadline::after(Instant::now(), TIMEOUT);
-    let value = match source.get(name, deadline()) {
-        Ok(value) => value,
-        Err(keystore::Error::NotFound) => {
-            let why = "is not copied: it is listed, but there is no key";
-            return Ok(Done::Left(why.to_owned()));
-        }
-        Err(e) => return Err(e.to_string()),
-    };
-    if let Err(e) = stored::decode(value.expose()) {
-        return Ok(Done::Left(format!("is left where it is: {e}")));
-    }
-    match target.create(name, &value, deadline()) {
-        Ok(()) => return Ok(Done::Copied),
-        Err(keystore::Error::Exists) => {}
-        Err(e) => return Err(e.to_string()),
-    }
-    let found = target.get(name, deadline()).map_err(|e| e.to_string())?;
-    match clash {
-        _ if found == value => Ok(Done::Same),
-        Clash::Keep => Ok(Done::Kept),
-        Clash::Fail => {
-            Err("another key of this name exists at the target: use --merge to keep it, \
-             or --force to replace it"
-                .to_owned())
-        }
-        Clash::Replace => {
-            target
-                .delete(name, deadline())
-                .map_err(|e| format!("{e} (the target has its old key)"))?;
-            let Err(e) = target.create(name, &value, deadline()) else {
-                return Ok(Done::Copied);
-            };
-            // Nothing is lost: it is put back as it was.
-            match target.create(name, &found, deadline()) {
-                Ok(()) => Err(format!("{e} (the target has its old key again)")),
-                Err(why) => Err(format!(
-                    "{e} (the target has neither key now, and its old one can't be put back: {why})"
-                )),
-            }
-        }
-    }
-}
-
-/// Checks that keys can be created, read and deleted, with one of a name that nobody has.
-fn check_writable(target: &dyn KeyStore) -> std::result::Result<(), String> {
-    let deadline = || Deadline::after(Instant::now(), TIMEOUT);
-    let number = getrandom::u64().map_err(|e| e.to_string())?;
-    let name = KeyName::parse(&format!("kes-migrate-{number:016x}"));
-    let name = name.ok_or("no name")?;
-    let key = MasterKey::generate().map_err(|e| e.to_string())?;
-    let created = target.create(&name, &stored::encode(&key), deadline());
-    let deleted = target.delete(&name, deadline());
-    created.and(deleted).map_err(|e| e.to_string())
-}
-
-impl Progress {
-    fn note(&mut self, name: &str, result: std::result::Result<Done, String>) {
-        match result {
-            Ok(Done::Copied) => self.copied += 1,
-            Ok(Done::Same) => self.same += 1,
-            Ok(Done::Kept) => self.kept += 1,
-            Ok(Done::Left(why)) => self.warnings.push(format!("{name:?} {why}")),
-            Err(why) => {
-                self.failure.get_or_insert_with(|| (name.to_owned(), why));
-            }
-        }
-    }
-
-    /// The keys that are at the target now.
-    fn done(&self) -> usize {
-        self.copied + self.same
-    }
+    let draw = |progress: &Progress| show(&format!("Migrated keys: {}", progress.done()));
+    let progress = migration.run(&keys, progress, draw);
+    show("");
+    report(args, &progress, found)
 }
 
 /// Says what was done.

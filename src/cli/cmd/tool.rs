@@ -3,25 +3,17 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber,
-};
 use rustix::{
     fs::{CWD, RenameFlags, renameat_with},
     io::Errno,
 };
-use rustls_pki_types::PrivatePkcs8KeyDer;
 
 use crate::{
-    base::{duration, secret::Secret},
+    base::duration,
     cli::{
         args::{Args, Argument, Command, Flag, JSON, Kind, Takes, flag, value},
         certificate::identity_in,
@@ -29,6 +21,7 @@ use crate::{
     },
     identity::Hash,
     keystore::fs::sync_directory,
+    tls::self_signed::{self, Holder},
 };
 
 pub(crate) const NEW: Command = Command {
@@ -69,11 +62,6 @@ pub(crate) const OF: Command = Command {
     ..Command::NEW
 };
 
-/// A PKCS#8 private key of version 1 with an Ed25519 seed (RFC 8410 7) up to the seed. OpenSSL 3.0
-/// does not read version 2, which ring and rcgen would write.
-const ED25519_PKCS8: [u8; 16] =
-    [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-
 fn of(args: &Args) -> Result<()> {
     let hash = match args.value("hash") {
         None => Hash::Sha256,
@@ -102,16 +90,14 @@ fn new(args: &Args) -> Result<()> {
     if validity.is_zero() {
         return Err("invalid value for --time: the certificate would expire at once".into());
     }
-    let mut names = Vec::new();
+    let mut holder = Holder::new(args.get(0), args.is_set("server"));
     for ip in args.values("ip") {
-        let ip: IpAddr = ip.parse().map_err(|_| format!("{ip:?} is not a valid IP address"))?;
-        names.push(SanType::IpAddress(ip));
+        holder.add_ip(ip).ok_or_else(|| format!("{ip:?} is not a valid IP address"))?;
     }
     for dns in args.values("dns") {
-        let dns = dns.try_into().map_err(|_| format!("{dns:?} is not a valid host name"))?;
-        names.push(SanType::DnsName(dns));
+        holder.add_dns(dns).ok_or_else(|| format!("{dns:?} is not a valid host name"))?;
     }
-    let (key, cert) = generate(args.get(0), validity, names, args.is_set("server"))
+    let (key, cert) = self_signed::generate(holder, validity)
         .map_err(|e| format!("failed to make a certificate: {e}"))?;
 
     let force = args.is_set("force");
@@ -119,52 +105,6 @@ fn new(args: &Args) -> Result<()> {
     let mut cert = Draft::new(&cert_file, "certificate", cert.as_bytes(), force)?;
     key.place(force)?;
     cert.place(force).inspect_err(|_| key.take_back())
-}
-
-/// A private key and a self-signed certificate, both PEM.
-fn generate(
-    name: &str,
-    validity: Duration,
-    names: Vec<SanType>,
-    is_server: bool,
-) -> std::result::Result<(String, String), Box<dyn std::error::Error>> {
-    let seed = Secret::random(32)?;
-    let pkcs8 = [&ED25519_PKCS8[..], seed.expose()].concat();
-    let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(pkcs8.as_slice()))?;
-
-    let mut serial = [0; 16];
-    getrandom::fill(&mut serial)?;
-    let mut params = CertificateParams::default();
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
-    params.distinguished_name = DistinguishedName::new();
-    if !name.is_empty() {
-        params.distinguished_name.push(DnType::CommonName, name);
-    }
-    // Certificates count in whole seconds.
-    let now = Duration::from_secs(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
-    params.not_before = (UNIX_EPOCH + now).into();
-    let end = UNIX_EPOCH.checked_add(now + validity).ok_or("the validity is too long")?;
-    // The last moment that an X.509 certificate can name is in the year 9999.
-    if now + validity > Duration::from_secs(253_402_300_799) {
-        return Err("the validity is too long".into());
-    }
-    params.not_after = end.into();
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![match is_server {
-        true => ExtendedKeyUsagePurpose::ServerAuth,
-        false => ExtendedKeyUsagePurpose::ClientAuth,
-    }];
-    params.subject_alt_names = names;
-    let cert = params.self_signed(&key)?;
-
-    Ok((pem("PRIVATE KEY", &pkcs8), pem("CERTIFICATE", cert.der())))
-}
-
-/// `der` as PEM text (RFC 7468).
-fn pem(label: &str, der: &[u8]) -> String {
-    let lines = der.chunks(48).map(|line| STANDARD.encode(line) + "\n");
-    format!("-----BEGIN {label}-----\n{}-----END {label}-----\n", lines.collect::<String>())
 }
 
 /// A file that is complete, but not in its place yet. Dropped, only the file in its place is left.
