@@ -51,7 +51,7 @@ run() {
     eval "$1"
 }
 
-# A port that nobody answers on; 7373 if that is free.
+# A free port; 7373 if possible.
 port=7373
 while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((20000 + RANDOM % 12000)); done
 

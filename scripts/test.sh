@@ -5,8 +5,8 @@
 #   scripts/test.sh              all of it
 #   scripts/test.sh 03 09        only the shell tests whose names start so, after the build
 #
-# With CI=true what is missing is installed where that is allowed, and a test that cannot be run
-# fails. Elsewhere it says so and is counted as skipped.
+# With CI=true, missing programs are installed where that is allowed, and a test that cannot be run fails.
+# Elsewhere it says so and is counted as skipped.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 began=$SECONDS failed_steps=()
@@ -23,7 +23,7 @@ run() {
     fi
 }
 
-# provide PROGRAM [PACKAGE]: installs what is missing, in CI and as root. False if it stays missing.
+# provide PROGRAM [PACKAGE]: installs it if it is missing, in CI and as root. False if it stays missing.
 apt_is_fresh=
 provide() {
     command -v "$1" >/dev/null && return

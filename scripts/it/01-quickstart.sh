@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The quickstart does what it says, on its own.
+# The quickstart runs from start to end without help.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need curl openssl

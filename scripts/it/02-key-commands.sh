@@ -84,7 +84,7 @@ for name in one two three; do kes key create "$name"; done
 fails 1 "Error: invalid key name \"a/b\": it contains '/'" kes key rm one a/b two three
 equal 'names after several were deleted' 2 "$(kes key list | wc -l)"
 
-step 'what the environment must hold'
+step 'variables of the environment'
 fails 1 "Error: no TLS client certificate. Environment variable 'KES_CLIENT_CERT' is not set" env -u KES_CLIENT_CERT "$KES" key list
 fails 1 "'KES_CLIENT_CERT' is empty" env KES_CLIENT_CERT= "$KES" key list
 fails 1 "Error: no TLS private key. Environment variable 'KES_CLIENT_KEY' is not set" env -u KES_CLIENT_KEY "$KES" key list
@@ -104,7 +104,7 @@ as stranger
 fails 1 'prohibited by policy' kes key derive my-key
 as root
 
-step 'tool identity new keeps what is there'
+step 'tool identity new keeps existing files'
 before="$(cat root.key)"
 fails 1 'already exists: Use --force to overwrite it' kes tool identity new --key root.key --cert other.crt
 fails 1 'Error: certificate "root.crt" already exists: Use --force to overwrite it' kes tool identity new --key other.key --cert root.crt

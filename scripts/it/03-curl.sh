@@ -52,7 +52,7 @@ is 400 '{"message":"ciphertext is not authentic"}'
 api POST /v1/key/decrypt/imported --data "{\"ciphertext\":\"$(printf '{' | base64_line)\"}"
 is 400 '{"message":"ciphertext is not authentic"}'
 
-step 'list, with trailers that nobody asked for'
+step 'list, with unrequested trailers'
 api GET '/v1/key/list/*'; is 200
 equal 'content type of lists' 'application/x-ndjson' "$(header Content-Type)"
 equal 'keys' '{"Name":"imported"} {"Name":"my-key"} {"Name":"put-key"}' "$(sort body | tr '\n' ' ' | sed 's/ $//')"

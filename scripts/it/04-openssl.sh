@@ -37,13 +37,13 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-521 -nodes -keyout p52
 talk 'GET /version' -cert p521.crt -key p521.key && fail 'it was accepted'
 within 2 grep -q "tls: client didn't provide a certificate: .*P-521" err.log || fail 'P-521 is not explained'
 
-step 'plain HTTP is told apart'
+step 'plain HTTP is recognised'
 curl --silent --output /dev/null "http://127.0.0.1:$PORT/version" && fail 'it was answered'
 within 2 grep -q 'client does not speak TLS: does it use http:// instead of https://?' err.log || fail 'the error log does not say so'
 talk 'GET /version' -tls1_2 -cert root.crt -key root.key && fail 'TLS 1.2 was accepted'
 within 2 grep -q 'client is not compatible: it does not offer TLS 1.3' err.log || fail 'TLS 1.2 is not explained'
 
-step 'a resumed session is still who it was'
+step 'a resumed session keeps its identity'
 talk 'GET /v1/key/list/*' -cert root.crt -key root.key -sess_out session || fail "$(tail -n 3 talk.out)"
 grep -q '^HTTP/1.1 200' talk.out || fail 'root may list'
 [ -s session ] || fail 'there was no ticket'
@@ -55,7 +55,7 @@ talk 'GET /v1/key/list/*' -cert stranger.crt -key stranger.key -sess_out other
 grep -q '^HTTP/1.1 403' talk.out || fail 'a stranger may not list'
 talk 'GET /v1/key/list/*' -sess_in other -cert root.crt -key root.key
 grep -q '^Reused, TLSv1.3' talk.out || fail 'the session was not resumed'
-grep -q '^HTTP/1.1 403' talk.out || fail 'another certificate changed who a resumed session is'
+grep -q '^HTTP/1.1 403' talk.out || fail 'another certificate changed the identity of a resumed session'
 
 step 'a restart forgets all sessions'
 stop
@@ -77,7 +77,7 @@ talk 'GET /version' -alpn http/1.1 -cert root.crt -key root.key || fail "$(tail 
 grep -q 'ALPN protocol: http/1.1' talk.out || fail 'http/1.1 was not chosen'
 stop
 
-# shows FILE PART: what openssl says about a certificate, as one line with single blanks.
+# shows FILE PART: openssl's text of a certificate, as one line with single blanks.
 shows() {
     contains "$(openssl x509 -in "$1" -noout -text | tr -s ' \n' ' ')" "$2" || fail "$1 does not show '$2'"
 }
@@ -118,7 +118,7 @@ for name in ed25519 p256 p384 rsa; do
     equal 'from stdin' "$(spki_hash "$name" sha256)" "$(kes tool identity of - <"$name.crt")"
 done
 
-step 'a server certificate as guides make it, CA:TRUE, is trusted by who has it'
+step 'a server certificate as guides make it, CA:TRUE, is trusted by clients that have it'
 cp server.key was.key; cp server.crt was.crt
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout server.key -out server.crt -days 2 \
     -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1,DNS:localhost 2>/dev/null

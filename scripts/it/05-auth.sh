@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Who may connect with --auth on: clients of an authority that the system trusts, with certificates
-# for clients, within their time. With --auth off, anybody with a certificate; policies still apply.
+# With --auth on, only clients of an authority that the system trusts may connect, with valid client
+# certificates. With --auth off, any certificate will do; policies still apply.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need openssl
@@ -97,11 +97,11 @@ SERVER=$!
 within 10 grep -q '^Auth: *on' banner || [ -s err.log ] || fail 'the banner does not say so'
 kill_now
 
-step 'on: nobody is trusted'
+step 'on: no client is trusted'
 : >nobody.pem
 fails 1 'no trusted certificate authority found' env SSL_CERT_FILE="$WORK/nobody.pem" "$KES" server --config kes.yml --auth on
 
-step 'off: anybody may connect, and policies still apply'
+step 'off: all may connect, and policies still apply'
 start --auth off
 for name in app plain web late early other root itself double old older oldest; do connects "$name"; done
 as root
@@ -114,5 +114,5 @@ step 'off: but not without proof of the key'
 curl --silent --output /dev/null --cacert server.crt "$URL/version" && fail 'no certificate was needed'
 stop
 
-step 'what is neither on nor off'
+step 'a value that is neither on nor off'
 fails 1 'invalid option for --auth: "maybe"' "$KES" server --config kes.yml --auth maybe

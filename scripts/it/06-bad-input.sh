@@ -46,7 +46,7 @@ refuses 'syntax error in pattern'
 with_line 'keys: [{name: a/b}]'
 refuses 'failed to create key "a/b"'
 
-step 'configuration: what is missing'
+step 'configuration: missing fields'
 with '/^root:/d'
 refuses 'no root identity has been specified'
 with '/^  key:/d'

@@ -20,7 +20,7 @@ for signal in TERM INT; do
     equal 'exit code' 0 "$code"
 done
 
-step 'nobody listens afterwards'
+step 'the port is closed afterwards'
 ! (exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null || fail 'the port is still open'
 
 step 'a request that has arrived is answered'

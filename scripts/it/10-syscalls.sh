@@ -4,7 +4,8 @@
 #
 # strace counts the calls of each thread on its own. A thread that stores keys makes the same calls
 # for every create, so the N-th to the (N+k)-th call, for k calls in a create, visit each of them;
-# N is past what the main thread needs to start. Killed means: before the call is carried out.
+# N lies behind the calls that the main thread needs to start. The server is killed before the call is
+# carried out.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need strace
@@ -53,7 +54,7 @@ wc -l <trace >lines
 create 24
 equal 'keys created' 24 "$(wc -l <created)"
 untrace
-# The thread that made the most links; what it did between two links is one create.
+# The thread that made the most links: its calls between two links are one create.
 awk -v started="$(cat lines)" '
     /resumed>/ { next }
     { match($0, /[a-z_0-9]+\(/); name = substr($0, RSTART, RLENGTH - 1) }

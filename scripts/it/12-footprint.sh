@@ -15,7 +15,7 @@ at_most $((5000 * 1000)) "$size" 'bytes of the binary'
 step 'static: it runs with no library at hand'
 if ldd "$KES" 2>/dev/null | grep -q '=>'; then fail 'it is linked dynamically'; fi
 
-# Connecting is cheaper than curl; the client's own start would be most of what is measured.
+# Connecting is cheaper than curl, whose own start would dominate the measurement.
 begin=$(date +%s%N)
 "$KES" server --config kes.yml --auth off --quiet >>out.log 2>>err.log &
 SERVER=$!

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A reader of the audit log that does not keep up holds up no request, and the loss is told.
+# A reader of the audit log that falls behind holds up no request, and the error log reports the loss.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 scene

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A key store that hangs: whoever needs it is told in time, whoever does not notices nothing, and
-# when it goes on everything works again. Meanwhile a connection is idle until it is closed.
+# A key store hangs: requests that need it are answered in time, others notice nothing, and once it goes
+# on everything works again. Beside that, a connection stays idle until it is closed.
 #
 # strace holds each call that opens a file, which only the key store threads make by now.
 # shellcheck source=scripts/it/lib.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# kill -HUP takes up a changed configuration, a broken one changes nothing, and a renewed certificate
-# is served without a signal.
+# kill -HUP applies a changed configuration, a broken one changes nothing, and a renewed certificate is
+# served without a signal.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need openssl
@@ -32,7 +32,7 @@ equal 'status without a signal' 403 "$(status '/v1/key/list/*')"
 reload 'the configuration is reloaded'
 equal 'status after' 200 "$(status '/v1/key/list/*')"
 
-step 'a broken file changes nothing and is told with its place'
+step 'a broken file changes nothing and is logged with its place'
 cp kes.yml good.yml
 sed 's|/v1/key/list/\*|/v1/key/list/[|' good.yml >kes.yml
 reload 'failed to reload the configuration, everything stays as it was'
@@ -61,7 +61,7 @@ done
 chmod 600 server.key
 chmod 700 keys
 
-step 'what was made by calls outlives a reload'
+step 'policies and assignments of the API outlive a reload'
 as root
 equal 'status of a write' 200 "$(ask --output /dev/null --write-out '%{http_code}' \
     --data '{"paths":["/v1/key/list/*"]}' "$URL/v1/policy/write/made")"

@@ -50,7 +50,7 @@ block = b"\x82\x87\x00\x01x\x7f" + bytes([(62000 - 127) % 128 + 128, (62000 - 12
 block += b"a" * 61999
 parts = [block[at:at + 16384] for at in range(0, len(block), 16384)]
 frames = [frame(1 if at == 0 else 9, 1, part) for at, part in enumerate(parts)]
-# What makes a connection idle, and what it sends then.
+# How a connection becomes idle, and what it sends then.
 protocols = {
     "http/1.1": (b"", b"GET / HTTP/1.1\r\nX: " + b"a" * 65000),
     "h2": (
@@ -95,7 +95,7 @@ if group $((64 << 20)); then
     [ "$code" -ne 0 ] || fail 'one more is served'
     [ "$(metric kes_connections_refused)" -ge 1 ] || fail 'it is not counted'
     within 5 grep -q 'refused a connection: all 256 connections (limits.connections) are in use' err.log ||
-        fail 'the log does not tell'
+        fail 'the log does not report it'
     used="$(cat "$GROUP/memory.current" "$GROUP/memory.usage_in_bytes" 2>/dev/null || true)"
     step "the group uses $((used >> 10)) KiB, the server $(sed -n 's/^VmRSS:[^0-9]*//p' "/proc/$SERVER/status")"
 
@@ -107,7 +107,7 @@ if group $((64 << 20)); then
     leave
     GROUP=
 else
-    step 'no control group can be made here: what memory allows is left out'
+    step 'no control group can be made here: the limit by memory is left out'
 fi
 
 step 'files bound it, too'

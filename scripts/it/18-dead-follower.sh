@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A client that follows a log and vanishes without a word, as one does that loses its power or its
-# network, is let go within two minutes: whether there is nothing to tell it or a line now and then.
+# A client that follows a log and vanishes silently, as when it loses power or network, is disconnected
+# within two minutes, whether there is nothing to send to it or a line now and then.
 #
 # The client lives in a network of its own, from which its address is taken.
 # shellcheck source=scripts/it/lib.sh
@@ -53,7 +53,7 @@ api GET /version; is 200   # a line that never arrives
 sleep 60
 equal 'followers after a minute' 2 "$(subscribers)"
 
-step 'and are let go'
+step 'and are disconnected'
 # Each look is a line for the one that follows the audit log.
 look() { sleep 2; are_subscribed 0; }
 until look; do [ $(($(date +%s) - gone)) -lt 150 ] || fail "$(subscribers) still follow after 150 s"; done

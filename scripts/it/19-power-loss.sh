@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The power fails after each system call, and what no fsync has covered is lost in every combination:
-# each key is as it was or as it was to be, and what was answered 200 is there. The disk is a model
-# (tests/tools/crash_model.py) into which the calls of the real binary are replayed.
+# The power fails after each system call, and everything that no fsync has covered is lost, in every
+# combination: each key is in its old state or its new one, and a key answered with 200 is there. The disk
+# is a model (tests/tools/crash_model.py) into which the calls of the real binary are replayed.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need strace python3
@@ -46,7 +46,7 @@ asks() {
         --ca server.crt --cert root.crt --key-file root.key "$@"
 }
 
-# promised PATH...: what the program that has just ended leaves is a promise.
+# promised PATH...: the files that the program has just left are a promise.
 promised() { model note --root disk --promises promises "$TRACES" "$@"; }
 
 # survives KIND...: each promise is kept. Without the fsyncs of these kinds it would not be.
@@ -113,7 +113,7 @@ done
 
 # unsynced FAULT: keys are created until one appears whose directory is not synced; it is k$KEY.
 unsynced() {
-    # Past what the start needs, each second fsync of a thread is that of the directory.
+    # After those of the start, each second fsync of a thread is for the directory.
     local start answer=200
     disk
     serve

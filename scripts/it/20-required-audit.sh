@@ -26,7 +26,7 @@ ask_many() {
 }
 
 answered() { grep -c "^$1 " answers || true; }
-# The lines in file $1 that tell of status $2.
+# The number of lines in file $1 with status $2.
 told() { grep -c "^{\"time\":.*generate/my-key\".*\"code\":$2,\"time\":[0-9]*}}\$" "$1" || true; }
 longest_wait() { cut -d ' ' -f 2 answers | sort -g | tail -n 1; }
 
@@ -41,7 +41,7 @@ refused() {
     is 503 '{"message":"audit log is not available"}'
 }
 
-# ready_is STATUS TEXT: whether that is what /ready answers.
+# ready_is STATUS TEXT: whether /ready answers that.
 ready_is() { [ "$(curl --silent --max-time 5 --write-out '%{http_code}' "$PROBE/ready")" = "$2"$'\n'"$1" ]; }
 ready() { ready_is 200 ok; }
 not_ready() { ready_is 503 'audit log is not available'; }
@@ -95,16 +95,16 @@ within 3 grep -q 'failed to write to stdout: nobody reads it' err.log || fail 't
 not_ready || fail 'the server says that it is ready'
 equal 'requests that are counted as refused' $(($(answered 503) + 2)) "$(counted)"
 
-step 'who follows the log sees what became of each request'
+step 'a follower of the log sees the outcome of each request'
 stream_told() { [ "$(told stream.log 200) $(told stream.log 503)" = "$(answered 200) $(answered 503)" ]; }
-within 5 stream_told || fail "answered $(answered 200) times 200 and $(answered 503) times 503, the stream tells of $(told stream.log 200) and $(told stream.log 503)"
+within 5 stream_told || fail "answered $(answered 200) times 200 and $(answered 503) times 503, the stream has $(told stream.log 200) and $(told stream.log 503)"
 
 step 'every answer with a key has its line in the pipe'
 freeze
 timeout 2 cat <&9 >pipe.log || true
 equal 'lines of answers with keys' "$(answered 200)" "$(told pipe.log 200)"
 
-step 'when somebody reads again the service resumes, and the log tells of all who were refused'
+step 'once the pipe is read again the service resumes, and the log has all refused requests'
 cat <&9 >>pipe.log &
 reader=$!
 thaw
@@ -113,7 +113,7 @@ within 5 resumed || fail 'the service does not resume'
 within 3 grep -q 'stdout can be written to again' err.log || fail 'the error log does not tell'
 within 3 ready || fail 'the server is not ready again'
 all_told() { [ "$(told pipe.log 503)" -ge "$(answered 503)" ]; }
-within 5 all_told || fail "$(answered 503) requests were refused, the log tells of $(told pipe.log 503)"
+within 5 all_told || fail "$(answered 503) requests were refused, the log has $(told pipe.log 503)"
 
 step 'stdout is a pipe whose reader has gone'
 kill "$reader"; wait "$reader" 2>/dev/null || true
@@ -127,7 +127,7 @@ kill -0 "$SERVER" || fail 'the server has ended'
 api GET /version; is 200
 not_ready || fail 'the server says that it is ready'
 
-step 'and comes back: the server is ready although nobody asked it for keys'
+step 'and comes back: the server is ready without a request for keys'
 cat audit.pipe >>pipe.log &
 reader=$!
 within 5 ready || fail 'the server is not ready again'
@@ -167,9 +167,9 @@ if mount -t tmpfs -o size=64k,mode=700 kes-it disk 2>/dev/null; then
     equal 'answers with keys' 50 "$(answered 200)"
     stop
     tr -d '\000' <disk/audit.log >>disk.log
-    # One line was cut off by the end of the disk; what follows stands on a fresh line.
+    # The end of the disk cut one line off; the next begins on a fresh line.
     equal 'lines that are no events' 1 "$(grep -cvE '^\{.*\}\}$' disk.log)"
-    [ "$(told disk.log 503)" -gt 100 ] || fail 'the log does not tell of those who were refused'
+    [ "$(told disk.log 503)" -gt 100 ] || fail 'the log lacks the refused requests'
     umount disk
     mounted=
 else

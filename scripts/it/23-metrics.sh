@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# The metrics page as Prometheus' own client library reads it, compared with what was sent.
+# The metrics page as Prometheus' own client library reads it, compared with the requests sent.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need python3
 scene
 
-# The parser of the library takes what Prometheus takes, and is stricter about what it leaves open.
+# The library's parser reads everything that Prometheus reads, and is stricter where the format is open.
 { python3 -m venv venv && venv/bin/pip install --quiet --disable-pip-version-check prometheus-client==0.22.1; } >pip.log 2>&1 ||
     skip "prometheus-client can't be installed: $(tail -n 1 pip.log)"
 cat >parse.py <<'EOF_PY'
@@ -38,17 +38,17 @@ page() {
     api GET /v1/metrics; is 200
     venv/bin/python parse.py body >"$1" || fail "the page can't be parsed: $BODY"
 }
-# added SAMPLE: what was added to it from the page `before` to the page `after`.
+# added SAMPLE: its growth from the page `before` to the page `after`.
 added() { awk -v name="$1" '$1 == name { if (FNR == NR) before = $2; else print $2 - before }' before after; }
 gained() { equal "$1" "$2" "$(added "$1")"; }
 
-step 'the page is what Prometheus takes'
+step 'Prometheus can read the page'
 start
 page before
 equal 'content type' 'text/plain; version=0.0.4; charset=utf-8' "$(header Content-Type)"
 step "$(wc -l <before) samples"
 
-step 'it counts what was sent'
+step 'it counts the requests sent'
 api POST /v1/key/create/my-key; is 200
 ask --data '{}' --output /dev/null --write-out '%{http_code}\n' "$URL/v1/key/generate/my-key?[1-200]" | sort | uniq -c >answers
 equal 'answers' '200 200' "$(sed 's/^ *//' answers)"

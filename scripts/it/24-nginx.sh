@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A real nginx in front as TLS proxy, with certificates on both sides: clients behind it are who
-# their own certificate says, direct clients still are, and nobody but the proxy speaks for others.
+# A real nginx in front as TLS proxy, with certificates on both sides: clients behind it are identified by
+# their own certificates, and so are direct clients; only the proxy speaks for others.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need openssl nginx
@@ -77,7 +77,7 @@ NGINX=$!
 is_nginx_up() { curl --silent --output /dev/null --cacert server.crt "$PROXIED/"; }
 within 10 is_nginx_up || fail "nginx does not answer: $(cat nginx.log)"
 
-step 'clients behind nginx are who their certificate says'
+step 'clients behind nginx are identified by their certificates'
 through root
 api POST /v1/key/create/my-key; is 200; audited root
 through app

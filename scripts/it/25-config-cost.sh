@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# A configuration file of 1 MiB takes little time and memory, whatever is in it, and little is said
-# about it.
+# A configuration file of 1 MiB takes little time and memory and few messages, whatever it contains.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need python3
@@ -83,7 +82,7 @@ for variables in '$A' '${' '${A}' '$'; do
     costs 78 'log.error'
 done
 
-step 'aliases that repeat what is large, or themselves'
+step 'aliases that repeat large values, or themselves'
 many "${FS}policy: {p: {paths: [/version], identities: [&a <x*400000>, " '*a,' ']}}\n'
 costs 78 'aliases repeat too many values'
 many "${FS}policy: {p: {paths: [/version], identities: [&a <x*31>, " '*a,' ']}}\n'

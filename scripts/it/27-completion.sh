@@ -22,7 +22,7 @@ shows() { screen | grep -qF -- "$1"; }
 # types TEXT: and presses Tab.
 types() { tmux send-keys -t shell C-u && tmux send-keys -t shell -l "$1" && tmux send-keys -t shell Tab; }
 
-# completes TEXT LINE: the line becomes this one, with whatever the shell puts after it.
+# completes TEXT LINE: the line becomes this one; the shell may add to it.
 completes() {
     types "$1"
     within 10 shows "> $2" || { screen >&2; fail "$SHELL_NAME: '$1' does not become '$2'"; }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The manual page: what renders it finds nothing to complain about, and it has every command.
+# The manual page: the tools that render it report no fault, and it has every command.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

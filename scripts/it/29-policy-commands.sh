@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `kes policy` and `kes identity`: what they print to programs and to people, and what goes wrong.
+# `kes policy` and `kes identity`: output for programs and for people, and errors.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need script
@@ -9,7 +9,7 @@ export SSL_CERT_FILE="$WORK/server.crt"
 identity app; identity other
 APP="$(identity_of app)" OTHER="$(identity_of other)"
 
-# to_person TEXT COMMAND...: what the command prints on a terminal, as it is.
+# to_person TEXT COMMAND...: the command prints exactly this on a terminal.
 to_person() {
     local expected="$1" found; shift
     found="$(script --quiet --return --command "$(printf '%q ' "$@")" /dev/null </dev/null | tr -d '\r'; echo .)" ||
@@ -17,7 +17,7 @@ to_person() {
     equal "output of '$*' on a terminal" "$expected" "${found%.}"
 }
 
-# at_terminal INPUT COMMAND...: what a person sees who starts the command and types INPUT, Enter and Ctrl-D.
+# at_terminal INPUT COMMAND...: the screen after a person has typed INPUT, Enter and Ctrl-D.
 at_terminal() {
     local input="$1"; shift
     printf '%s\n' "$input" | script --quiet --return --command "$(printf '%q ' "$@")" /dev/null | tr -d '\r'
@@ -102,7 +102,7 @@ fails 1 "Error: failed to assign identity \"$APP\" to policy \"none\": policy do
 fails 1 "Error: failed to assign identity \"$ROOT\" to policy \"app\": identity is root" kes identity assign "$ROOT" app
 fails 1 "Error: failed to forget identity \"$ROOT\": identity is root" kes identity forget "$ROOT"
 
-step 'what is wrong is told before a server is asked'
+step 'errors are reported before a server is asked'
 export -n KES_SERVER
 unset KES_SERVER
 for command in 'policy add' 'policy show' 'policy delete'; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `kes log trace`: lines for programs; for people, views that fill a real terminal (tmux), compared
-# with the screens in tests/screens, and a terminal that is given back whatever ends the view.
+# with the screens in tests/screens, and a terminal that is restored however the view ends.
 #
 #   UPDATE=1   writes tests/screens anew
 # shellcheck source=scripts/it/lib.sh
@@ -38,7 +38,7 @@ grep -qE '^\{"message":"[0-9]{4}/[0-9]{2}/[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2} .*
 kill "$TRACE"; wait "$TRACE" 2>/dev/null || true
 
 step 'metrics'
-# Lines are all that a file can take, whatever --json says.
+# A file gets lines, with or without --json.
 "$KES" log trace --json=false --type metric --rate 100ms >metric.log &
 TRACE=$!
 within 10 eval '[ "$(wc -l <metric.log)" -ge 3 ]' || fail 'no metrics come'
@@ -53,7 +53,7 @@ wait $!
 contains "$printed" '/v1/log/audit/trace' || fail "printed '$printed'"
 equal 'errors' '' "$(cat errors)"
 
-step 'what goes wrong'
+step 'errors'
 fails 1 'Error: invalid log type --type: "all"' kes log trace --type all
 fails 2 'invalid value "x" for flag -rate: invalid duration "x"; use a number with a unit' kes log trace --rate x
 fails 1 'Error: too many arguments' kes log trace x
@@ -72,7 +72,7 @@ grep -q '^Error: error log closed with: ' closed.err || fail "says '$(cat closed
 
 # ── For people ─────────────────────────────────────────────────────────────────────────────────
 
-# view WIDTH HEIGHT FLAGS: a shell in a terminal that runs the command and then tells its state.
+# view WIDTH HEIGHT FLAGS: a shell in a terminal that runs the command and then prints its state.
 view() {
     local width="$1" height="$2"; shift 2
     tmux kill-server 2>/dev/null || true

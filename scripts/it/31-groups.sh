@@ -6,13 +6,13 @@
 need go openssl python3
 scene
 GROUPS_PROGRAM="$WORK/groups"
-# Only the standard library; X25519MLKEM768 and what is asked of it came with Go 1.26.
+# Only the standard library; the parts of X25519MLKEM768 that are used came with Go 1.26.
 GOTOOLCHAIN=local GOWORK=off GOFLAGS='' go build -o "$GROUPS_PROGRAM" "$REPO/scripts/bench/go-groups/main.go" 2>go.log ||
     skip "$(go version) can't build scripts/bench/go-groups: $(head -n 2 go.log)"
 GO_SERVER=
 at_exit() { if [ -n "$GO_SERVER" ]; then kill -9 "$GO_SERVER" 2>/dev/null || true; fi; }
 
-# go_client [GROUP...]: what Go says about a full and a resumed handshake.
+# go_client [GROUP...]: Go's report on a full and a resumed handshake.
 go_client() { "$GROUPS_PROGRAM" client "127.0.0.1:$PORT" server.crt root.crt root.key "$@"; }
 
 # counted NAME: handshakes of this group or kind.
@@ -112,7 +112,7 @@ within 2 grep -q 'none of the key exchange groups in tls.groups' err.log || fail
 kill_now   # to end it in peace, curl would have to know the hybrid
 
 step 'the command line with a server of Go'
-# with GROUP TRIPS [KNOWN...]: what Go says about a connection of kes, if it knows these groups.
+# with GROUP TRIPS [KNOWN...]: Go's report on a connection of kes, if Go knows these groups.
 with() {
     local group="$1" trips="$2"; shift 2
     rm -f go.in go.out && mkfifo go.in

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A redirect takes no secret elsewhere: a standby of OpenBao may send to the same path and query at
-# another server, and whatever else stands there sends in vain. The command line follows nobody.
+# another server; other redirects are not followed. The command line follows none.
 # tests/it/keysecure.rs has the same for KeySecure.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Between kes and OpenBao, writes are swallowed, delayed, doubled and lose their answers, and reads are
-# stale: no create is answered 200 unless the key is there, and what a data key was made with stays. A
+# stale: no create is answered 200 unless the key is there, and no key that made a data key is lost. A
 # key that takes long to create holds up no other.
 #
 #   NAMES   how many keys for each kind of fault; scripts/soak takes more
@@ -24,7 +24,7 @@ create_all() {
         --request POST --output /dev/null --write-out "%{http_code} $1N\n" "$URL/v1/key/create/$1N" >"$1.created" || true
 }
 
-# all_there PREFIX VERSION: whatever was answered 200 is in OpenBao, and works.
+# all_there PREFIX VERSION: each key answered with 200 is in OpenBao, and works.
 all_there() {
     local status name
     while read -r status name; do
@@ -131,7 +131,7 @@ create() {
 }
 slow_is_written() { [ "$(bao_fault_count delay)" = 1 ]; }
 create slow >first & FIRST=$!
-within 10 slow_is_written || fail 'nobody writes the slow key'
+within 10 slow_is_written || fail 'the slow key is not written'
 RIVALS=()
 for number in $(seq 11); do create slow >"rival.$number" & RIVALS+=($!); done
 all_wait() { api GET /v1/metrics && grep -q '^kes_keystore_queue 12$' body; }

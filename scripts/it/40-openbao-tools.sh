@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests of the Vault key store stand on: a real OpenBao that is started, sealed, killed and
+# The tools of the tests of the Vault key store: a real OpenBao that is started, sealed, killed and
 # paused, and a proxy in front of it that loses and doubles requests.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -15,7 +15,7 @@ contains "$(bao status)" 'Sealed                  false' || fail 'it is sealed'
 ROLE_ID="$(bao_role_id)" SECRET_ID="$(bao_secret_id)"
 TOKEN="$(bao_login "$ROLE_ID" "$SECRET_ID")"
 [ -n "$TOKEN" ] || fail 'no token'
-BAO_AS="$TOKEN"   # what follows is done with the rights of kes
+BAO_AS="$TOKEN"   # from here on with the rights of kes
 
 # life_cycle NAME: on both versions.
 life_cycle() {
@@ -79,7 +79,7 @@ unanswered() {
         --output /dev/null "$@" "$BAO_VIA$path" || code=$?
     equal "curl's exit code" "$expected" "$code"
 }
-# really: what OpenBao itself says about the path.
+# really: OpenBao's own answer for the path.
 really() { BAO_VIA='' bao_api GET "$1"; }
 # counted NAME: that fault has happened once more.
 declare -A COUNTED=()

@@ -8,7 +8,7 @@ scene
 bao_start
 bao_setup
 
-# transit: kes.yml encrypts what it stores.
+# transit: with kes.yml, stored keys are encrypted.
 transit() { sed -i 's/^  vault:$/  vault:\n    transit: { key: kes }/' kes.yml; }
 
 # logged TEXT: the error log says so, soon.
@@ -17,7 +17,7 @@ logged() { within 5 grep -qF -- "$1" err.log || fail "the error log does not say
 # starts_not CODE TEXT: `kes server` ends with it.
 starts_not() { fails "$1" "$2" kes server --config kes.yml --auth off; }
 
-# decrypts NAME: what generate gives is given back by decrypt.
+# decrypts NAME: decrypt returns the data key that generate made.
 decrypts() {
     api POST "/v1/key/generate/$1" --data '{}'; is 200
     local plaintext ciphertext
@@ -60,7 +60,7 @@ for version in 1 2; do
     done
 done
 
-step 'the stored value is that of a file, or a ciphertext of transit'
+step 'the stored value is the content of a key file, or a ciphertext of transit'
 bao_keystore 1 p; start; kes key create -k plain; stop
 bao_api GET /v1/kv/p/plain; is 200
 contains "$BODY" '"plain":"{\"bytes\":\"' || fail "stored: $BODY"
@@ -73,7 +73,7 @@ logged 'the value is encrypted by transit: set vault.transit'
 stop
 
 step 'others write versions of a key: the first one stays the key, until Vault does not keep it'
-# overwrite COUNT: as somebody who may.
+# overwrite COUNT: with the right to.
 overwrite() { for _ in $(seq "$1"); do bao_api PUT /v1/kv2/data/p/over --data '{"data":{"over":"x"}}'; is 200; done; }
 bao_keystore 2 p; start
 kes key create -k over
@@ -96,7 +96,7 @@ kes key create -k over
 decrypts over
 stop
 
-step 'what keeps the server from starting'
+step 'errors that keep the server from starting'
 bao_keystore 1; sed -i 's/      secret: .*/      secret: wrong/' kes.yml
 starts_not 1 'invalid role or secret ID: check vault.approle.id, .secret and .engine'
 bao_keystore 1; sed -i 's/      id: .*/      id: wrong/' kes.yml
@@ -141,7 +141,7 @@ stop
 
 step 'a policy that lets keys be overwritten is warned of at start, on version 1 only'
 warned() { [ "$(grep -c 'WARNING: keys can be lost: the policy of the role grants \\"update\\" on \\"kv/a/b/\*\\"' err.log || true)" = "$1" ]; }
-# looked: the server is up, and has had the time to log what it found at start.
+# looked: the server is up, and has had time to log its findings at start.
 looked() { kes key delete -k nothing; sleep 1.5; }
 may_overwrite="${BAO_POLICY//\"create\", /\"create\", \"update\", }"
 bao_keystore 1 /a//b/; : >err.log

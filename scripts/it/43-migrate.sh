@@ -57,7 +57,7 @@ start
 api POST /v1/key/generate/key-1 --data '{}'; is 200
 stop
 
-step 'a different key at the target is left alone unless told otherwise'
+step 'a different key at the target is left alone by default'
 cp -r source other
 printf '{"bytes":"%s"}' "$(random_base64 32)" >other/key-1
 config other "$WORK/other"
@@ -79,11 +79,11 @@ kes tool migrate --quiet --force --from other.yml --to vault.yml key-1
 bao_api GET '/v1/kv2/metadata/from-fs?list=true'; is 200
 if contains "$BODY" kes-migrate; then fail 'a probe is left'; fi
 
-step 'what is listed and is no key is named'
+step 'a listed value that is no key is named'
 bao_api DELETE /v1/kv2/data/from-fs/key-2; is 204   # as root: marked as deleted only
 fails 1 'Warning: "key-2" is not copied: it is listed, but there is no key' kes tool migrate --from vault.yml --to back.yml key-2
 
-step 'what is no key stays where it is, and is named'
+step 'a value that is no key stays where it is, and is named'
 echo 'not a key' >other/notes
 fails 1 'Warning: "notes" is left where it is' kes tool migrate --from other.yml --to back.yml
 [ ! -e back/notes ] || fail 'it was copied'

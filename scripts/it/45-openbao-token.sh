@@ -62,7 +62,7 @@ for number in 1 2 3; do
 done
 stop
 
-step 'refused logins do not lock out others who share the role'
+step 'refused logins do not lock out other users of the role'
 bao_keystore 2
 : >err.log
 start

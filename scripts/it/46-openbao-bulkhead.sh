@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A key store that hangs holds up whoever needs it, and nobody else: OpenBao is paused, 100 clients ask
+# A key store that hangs holds up the requests that need it, and no others: OpenBao is paused, 100 clients ask
 # for keys that are not cached, 8 for one that is.
 #
 #   BENCH_TOOL   measures the latency of the 8 (scripts/soak); without it only errors are counted

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Three servers on one OpenBao, and clients that race to create the same keys while the servers are
-# killed and started again in turn: each name is created once, and what any server seals every other
+# killed and started again in turn: each name is created once, and data that any server seals every other
 # opens, during the race, afterwards, and after the caches have expired.
 #
 #   NAMES, CLIENTS   how many; scripts/soak takes 2000 and 8
@@ -31,7 +31,7 @@ serve() {
 }
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# churn: kills the servers in turn, until told to stop.
+# churn: kills the servers in turn until it is stopped.
 churn() {
     local port turn=0
     trap - EXIT

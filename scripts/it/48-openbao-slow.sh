@@ -26,7 +26,7 @@ create() {
 logged() { within 5 grep -qF -- "key \\\"$1\\\": failed to create the key in Vault: $2" err.log || fail "the error log does not say '$2'"; }
 works() { api POST "/v1/key/generate/$1" --data '{}'; is 200; }
 
-step 'the question what the token may do has no answer: the server starts, and asks once'
+step 'Vault does not tell the rights of the token: the server starts, and asks once'
 bao_faults '{"hang":{"probability":1,"method":"POST"}}'
 start
 create unasked '{"hang":{"probability":1,"method":"POST"}}'; is 200
@@ -54,7 +54,7 @@ create late-write '{"delay":{"next":1,"method":"PUT","seconds":5.5}}'; is 200
 equal 'writes' 1 "$WRITES"
 works late-write
 
-step 'what can not be done ends soon, and the error log says why'
+step 'an impossible create ends soon, and the error log says why'
 create refused-writes '{"status":{"probability":1,"method":"PUT"}}'; is 502
 equal 'writes' 3 "$WRITES"
 [ "$TOOK" -lt 12000 ] || fail "it took $TOOK ms"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Which certificates of OpenBao are trusted: one that is itself in vault.tls.ca, as guides make it, and
-# what the server says about others, and about an OpenBao that wants a certificate of its clients.
+# Which certificates of OpenBao are trusted: one that is itself in vault.tls.ca, as guides make it; and the
+# messages about others, and about an OpenBao that demands client certificates.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=scripts/it/bao.sh

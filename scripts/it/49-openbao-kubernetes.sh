@@ -9,7 +9,7 @@ scene
 bao_start
 bao_setup
 
-# jwt SERIAL: a token of the account, as Kubernetes writes them; its signature is looked at by nobody.
+# jwt SERIAL: a token of the account, as Kubernetes writes them; its signature is never checked.
 part() { base64 | tr -d '=\n' | tr '/+' '_-'; }
 jwt() {
     printf '%s.%s.%s' "$(printf '{"alg":"RS256","kid":"x"}' | part)" \

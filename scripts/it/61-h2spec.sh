@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# HTTP/2 and HPACK as the RFCs have them: what h2spec checks, its strict cases too.
+# HTTP/2 and HPACK as the RFCs have them: the checks of h2spec, including the strict ones.
 #
 # h2spec shows no client certificate, so it talks through a tunnel that does. It is a Go program that
 # is built here, and kept in KES_TOOLS or target/tools.

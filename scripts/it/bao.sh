@@ -19,7 +19,7 @@
 #   BAO_PID        process of the server, empty if there is none
 #   BAO_PROXY_URL  where fault_proxy.py listens, after bao_proxy
 #
-# What bao_setup makes: KV version 1 at kv/ and version 2 at kv2/, transit at transit/ with the key
+# bao_setup makes KV version 1 at kv/ and version 2 at kv2/, transit at transit/ with the key
 # `kes`, AppRole at approle/ with the role `kes`, and the policy `kes` in BAO_POLICY.
 #
 # The real answers of OpenBao that a client of it must know are in testdata/openbao.
@@ -62,7 +62,7 @@ bao_start() {
         bao_authority
         mkdir bao-data
     fi
-    # Two ports, one of them for a cluster that nobody joins. Somebody may be faster than we are.
+    # Two ports, one of them for a cluster without members. Another process may take a free port first.
     local tries=0
     until bao_launch "$first"; do
         tries=$((tries + 1))
@@ -133,7 +133,7 @@ bao_stop() {
     BAO_PID=
 }
 
-# bao_kill: the end of the process in the middle of whatever it does.
+# bao_kill: ends the process at once.
 bao_kill() {
     kill -9 "$BAO_PID"
     wait "$BAO_PID" 2>/dev/null || true
@@ -173,7 +173,7 @@ member_of_list() { sed -n "s/.*\"$1\":\[\"\([^\"]*\)\".*/\1/p"; }
 
 # ── Setup ──────────────────────────────────────────────────────────────────────────────────────
 
-# What the product needs, and nothing else.
+# The rights that kes needs, and no others.
 BAO_POLICY='
 path "kv/*"           { capabilities = ["create", "read", "delete", "list"] }
 path "kv"             { capabilities = ["list"] }
@@ -198,7 +198,7 @@ bao_setup() {
 }
 bao_kv2_is_ready() { bao_api GET /v1/kv2/config; [ "$STATUS" = 200 ]; }
 
-# bao_policy TEXT: what the role's tokens may do from now on, existing ones included.
+# bao_policy TEXT: sets the rights of the role's tokens, including existing ones.
 bao_policy() {
     local text="${1//\"/\\\"}"
     bao_api PUT /v1/sys/policies/acl/kes --data "{\"policy\":\"${text//$'\n'/\\n}\"}"; is 204

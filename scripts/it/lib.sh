@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What every shell test starts from: a temporary folder, a free port, certificates, a server, and
-# the few words the tests are written in. Knows nothing of any particular test.
+# The start of every shell test: a temporary folder, a free port, certificates, a server, and the few
+# words the tests are written in. Knows nothing of any particular test.
 #
 #   KES       the binary under test; built if not set
 #   CI=true   a test that cannot be run fails instead of being skipped
@@ -11,7 +11,7 @@ KES="${KES:-$("$REPO/scripts/build" | tail -n 1)}"
 WORK="$(mktemp -d "${TMPDIR:-/tmp}/kes-it.XXXXXX")"
 SERVER=            # process id of the running server
 STATUS='' BODY=''  # of the last answer
-CLIENT=root        # who asks: $CLIENT.key and $CLIENT.crt
+CLIENT=root        # the client that asks: $CLIENT.key and $CLIENT.crt
 unset KES_SERVER KES_CLIENT_KEY KES_CLIENT_CERT HTTPS_PROXY https_proxy ALL_PROXY all_proxy
 unset SSL_CERT_FILE SSL_CERT_DIR
 export NO_PROXY='*' no_proxy='*' LC_ALL=C
@@ -29,10 +29,10 @@ trap 'exit 130' INT TERM
 
 # ── Words about the test itself ────────────────────────────────────────────────────────────────
 
-# step TEXT: what is shown next.
+# step TEXT: announces the next step.
 step() { printf '  %s\n' "$*"; }
 
-# fail TEXT: ends the test, with what the server said last.
+# fail TEXT: ends the test, with the server's last lines.
 fail() {
     local frame=1
     while [ "${BASH_SOURCE[frame]}" = "${BASH_SOURCE[0]}" ]; do frame=$((frame + 1)); done
@@ -44,7 +44,7 @@ fail() {
     exit 1
 }
 
-# skip TEXT: the test needs what this machine does not have.
+# skip TEXT: this machine lacks something that the test needs.
 skip() {
     echo "SKIPPED: $*" >&2
     [ "${CI-}" = true ] && exit 1
@@ -200,7 +200,7 @@ stop() {
     equal 'exit code after SIGTERM' 0 "$code"
 }
 
-# freeze: stops the server for a while; returns when each thread has done what it was in the middle of.
+# freeze: stops the server for a while; returns when each thread has stopped.
 freeze() {
     kill -STOP "$SERVER"
     within 10 is_frozen || fail 'the server does not stop'
@@ -238,7 +238,7 @@ race() {
         --write-out '%{http_code}\n' "$URL$2?[1-$1]" 2>/dev/null | sort | uniq -c | sed 's/^ *//' | paste -sd , | sed 's/,/, /g'
 }
 
-# is STATUS [BODY]: what the last request was answered.
+# is STATUS [BODY]: the last answer was that.
 is() {
     [ "$STATUS" = "$1" ] || fail "answered $STATUS '$BODY' instead of $1"
     if [ $# -gt 1 ] && [ "$BODY" != "$2" ]; then fail "answered '$BODY' instead of '$2'"; fi

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Error, KeyName, KeyStore};
+use super::store::{Error, KeyName, KeyStore};
 use crate::base::{deadline::Deadline, secret::Secret};
 
 /// A key store in memory. Lists in the order of the names.
@@ -61,7 +61,8 @@ impl KeyStore for Mem {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::contract, *};
+    use super::*;
+    use crate::keystore::store::tests::contract;
 
     #[test]
     fn the_contract_of_a_key_store_holds() {

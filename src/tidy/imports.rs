@@ -26,7 +26,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Folders whose files still import in circles, such as `server` or `server/connection`.
-const NOT_YET: &[&str] = &["config", "server"];
+const NOT_YET: &[&str] = &["server"];
 
 /// `crate::a::b` as `["a", "b"]`.
 type Module = Vec<String>;

@@ -10,7 +10,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::{Anchors, provider};
+use super::{group::provider, verify::Anchors};
 
 /// TLS as a client speaks it: 1.2 and 1.3, with this certificate if there is one. Without `trust`,
 /// nothing about the server is checked.

@@ -1,6 +1,11 @@
-//! The key exchange groups that are spoken here, and the names that people write for them.
+//! The key exchange groups that are spoken here, and the names that they have.
 
-use rustls::crypto::{SupportedKxGroup, ring::kx_group};
+use std::sync::Arc;
+
+use rustls::crypto::{
+    CryptoProvider, SupportedKxGroup,
+    ring::{default_provider, kx_group},
+};
 
 use super::hybrid::X25519MlKem768;
 
@@ -41,7 +46,7 @@ impl Group {
     }
 
     /// What carries it out.
-    pub(super) fn exchange(self) -> &'static dyn SupportedKxGroup {
+    fn exchange(self) -> &'static dyn SupportedKxGroup {
         match self {
             Self::X25519MlKem768 => &X25519MlKem768,
             Self::X25519 => kx_group::X25519,
@@ -54,6 +59,19 @@ impl Group {
     pub fn of(exchange: &dyn SupportedKxGroup) -> Option<Self> {
         Self::ALL.into_iter().find(|group| group.exchange().name() == exchange.name())
     }
+}
+
+/// The cryptography behind all TLS in this program, with all groups.
+pub fn provider() -> Arc<CryptoProvider> {
+    provider_with(&Group::ALL)
+}
+
+/// The same with some groups.
+pub(crate) fn provider_with(groups: &[Group]) -> Arc<CryptoProvider> {
+    Arc::new(CryptoProvider {
+        kx_groups: groups.iter().map(|group| group.exchange()).collect(),
+        ..default_provider()
+    })
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //! one of X25519 and ML-KEM-768 does, so that a recording is of no use to a later quantum computer.
 //!
 //! Shares and secrets are those of draft-ietf-tls-ecdhe-mlkem: the part of ML-KEM first, then that
-//! of X25519. X25519 is ring's, ML-KEM that of the crate `ml-kem`, through a package of our own. Knows nothing of certificates.
+//! of X25519. X25519 is ring's, ML-KEM comes from the crate `ml-kem`,
+//! through a package of our own.
 
 use kes_ml_kem_768::{CIPHERTEXT, KEY, PrivateKey, SECRET, SEED, Secret, encapsulate};
 use rustls::{
@@ -23,7 +24,7 @@ const INVALID: Error = Error::PeerMisbehaved(PeerMisbehaved::InvalidKeyShare);
 
 /// The group. A server only encapsulates, a client only decapsulates.
 #[derive(Debug)]
-pub(super) struct X25519MlKem768;
+pub(crate) struct X25519MlKem768;
 
 impl SupportedKxGroup for X25519MlKem768 {
     /// The client's first half.

@@ -15,7 +15,11 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
 
-use super::{Anchors, Error, Group, Refusal, provider, provider_with};
+use super::{
+    certificate::Error,
+    group::{Group, provider, provider_with},
+    verify::{Anchors, Refusal},
+};
 use crate::identity;
 
 /// Which client certificates are accepted.
@@ -126,6 +130,7 @@ impl ClientCertVerifier for ClientTrust {
         self.algorithms.supported_schemes()
     }
 }
+
 /// TLS as the server speaks it: 1.3 only, client certificate required, stateless session tickets.
 /// Of `groups`, a client gets the one that it likes best.
 ///

@@ -4,19 +4,20 @@
 //! (`openssl req -x509` calls all it makes one), or if an authority there issued it, directly or
 //! through others. Its validity and its usage count in both cases. Knows nothing of handshakes.
 
-use std::{collections::HashSet, fmt, sync::Arc};
+use std::{collections::HashSet, fmt, fs, path::Path, sync::Arc};
 
 use ring::digest;
 use rustls::{
     CertificateError, Error as TlsError, OtherError,
     crypto::{WebPkiSupportedAlgorithms, ring::default_provider},
 };
-use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime, pem::PemObject as _};
 use webpki::{
     EndEntityCert, Error as PkiError, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter,
     RawPublicKeyEntity, anchor_from_trusted_cert, spki_for_anchor,
 };
 
+use super::certificate::{Error, pem_reason};
 use crate::identity::{self, End};
 
 /// Why a certificate is refused, where rustls has no word for it.
@@ -106,6 +107,45 @@ impl Anchors {
         (Self::new(&found.certs), why.unwrap_or_default())
     }
 
+    /// Trusts the certificates in the PEM file at `path`, or in all files of the directory there.
+    ///
+    /// # Errors
+    /// [`Error::Authorities`] names the file and what is wrong with it.
+    pub fn of_files(path: &Path) -> Result<Self, Error> {
+        let fail = |path: &Path, why: String| Error::Authorities(path.to_owned(), why);
+        let mut files = vec![path.to_owned()];
+        if path.is_dir() {
+            files = fs::read_dir(path)
+                .and_then(|entries| {
+                    entries
+                        .map(|entry| entry.map(|entry| entry.path()))
+                        .collect::<Result<Vec<_>, _>>()
+                })
+                .map_err(|e| fail(path, e.to_string()))?;
+            files.retain(|file| file.is_file());
+            files.sort();
+        }
+        let mut found = Vec::new();
+        for file in &files {
+            let text = fs::read(file).map_err(|e| fail(file, e.to_string()))?;
+            let before = found.len();
+            for certificate in CertificateDer::pem_slice_iter(&text) {
+                found.push(certificate.map_err(|e| fail(file, pem_reason(&e)))?);
+            }
+            if found.len() == before {
+                return Err(fail(file, "no PEM block of type CERTIFICATE".to_owned()));
+            }
+        }
+        if found.is_empty() {
+            return Err(fail(path, "the directory has no files".to_owned()));
+        }
+        let anchors = Self::new(&found);
+        match anchors.is_empty() {
+            true => Err(fail(path, "no certificate in it can be read".to_owned())),
+            false => Ok(anchors),
+        }
+    }
+
     /// Whether nobody is trusted.
     pub fn is_empty(&self) -> bool {
         self.certificates.is_empty()
@@ -115,7 +155,7 @@ impl Anchors {
     ///
     /// # Errors
     /// Why it is not.
-    pub(super) fn verify_client(
+    pub(crate) fn verify_client(
         &self,
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
@@ -132,7 +172,7 @@ impl Anchors {
     ///
     /// # Errors
     /// Why it is not.
-    pub(super) fn verify_server(
+    pub(crate) fn verify_server(
         &self,
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
@@ -246,8 +286,8 @@ fn check_trusted(end: End, leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(
 }
 
 fn check_validity(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
-    let (start, end) = identity::valid_between(leaf).map_err(|_| CertificateError::BadEncoding)?;
-    match now.as_secs() {
+    let [start, end] = identity::valid_between(leaf).map_err(|_| CertificateError::BadEncoding)?;
+    match now {
         now if now < start => Err(CertificateError::NotValidYet),
         now if now > end => Err(CertificateError::Expired),
         _ => Ok(()),
@@ -263,7 +303,7 @@ fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
 #[allow(deprecated)]
 const WRONG_USAGE: PkiError = PkiError::RequiredEkuNotFound;
 
-/// What the extended key usage of a certificate must allow: this end or any usage (`auth.md` 2).
+/// What the extended key usage of a certificate must allow: this end or any usage.
 /// rustls' own verifiers do not take the latter.
 struct Usage(End);
 

@@ -284,7 +284,11 @@ fn a_wrong_key_store_is_not_said_to_be_none() {
             "keystore: { vault: { endpoint: 'https://v' } }",
             "kes.yml:3:20: error: keystore.vault: failed to connect to Vault",
         ),
-        ("keystore:\n  fss: { path: keys }", "kes.yml:4:3: error: keystore: unknown field"),
+        (
+            "keystore:\n  fss: { path: keys }",
+            "kes.yml:4:3: error: keystore: unknown field `fss`, expected one of `required`, `fs`, \
+             `vault`, `gemalto`, `generic`, `aws`, `gcp` (did you mean `fs`?)",
+        ),
     ] {
         let (code, lines) = scene.check(&format!("root: _\n{TLS}{section}\n"), &[]);
         assert_eq!((78, 1), (code, lines.len()), "{lines:#?}");

@@ -57,7 +57,7 @@ def clients(options, work):
     def run(number):
         try:
             work(number, Client(options, options.url[number % len(options.url)]))
-        except Exception as error:  # told below, not lost in a thread
+        except Exception as error:  # reported below, not lost in a thread
             failures.append(repr(error))
 
     threads = [threading.Thread(target=run, args=(n,)) for n in range(options.clients)]
@@ -125,8 +125,8 @@ def summary(statuses, times):
 
 
 def race(options):
-    """Every client creates every name once with an answer, at whatever server answers. In the end a
-    name that was answered 200 must have been so once; what was cut off may have been done."""
+    """Every client creates every name once with an answer, at any server that answers. In the end each
+    name must have been answered 200 at most once; a create that was cut off may have taken effect."""
     answers = collections.defaultdict(list)
     lock, seed = threading.Lock(), options.seed
     start = threading.Barrier(options.clients)
@@ -145,7 +145,7 @@ def race(options):
                     answers[name].append(status)
                 if status in (200, 400):
                     break
-                # Nobody there, or the key store did not tell: somebody else may know.
+                # The server is down, or its key store did not answer: another server may know.
                 turn += 1
                 time.sleep(0.02)
             if pick.random() < 0.25:
@@ -165,7 +165,7 @@ def race(options):
         "answers": dict(sorted(collections.Counter(
             str(status) for statuses in answers.values() for status in statuses).items())),
         "created_once": oks.count(1),
-        # The answer of the one who has created it was cut off.
+        # The create took effect, but its answer was cut off.
         "created_unheard": oks.count(0),
         "created_twice": sum(1 for count in oks if count > 1),
         "data_keys": len(sealed),
@@ -173,7 +173,7 @@ def race(options):
 
 
 def agree(options):
-    """What was sealed during a race, and what each server seals now, is opened by each server."""
+    """Each server opens ciphertexts of the race, and new ones of every other server."""
     counts, lock = collections.Counter(), threading.Lock()
     sealed = json.load(open(options.sealed)) if options.sealed else []
     names = iter(range(options.names))

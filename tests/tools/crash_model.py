@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What is left of a folder after a power failure, in the worst case that POSIX allows.
+"""The state of a folder after a power failure, in the worst case that POSIX allows.
 
     crash_model.py strace --trace TRACE COMMAND...            runs COMMAND and records its system calls
     crash_model.py ask OPTIONS 'create NAME' 'delete NAME'... sends requests and notes what each answer promises
@@ -43,10 +43,10 @@ UNKNOWN = ["creat", "truncate", "pwrite64", "pwritev", "pwritev2", "fallocate", 
            "splice", "openat2", "close_range", "fchdir", "symlink", "symlinkat", "mknod", "mknodat", "io_uring_setup"]
 TRACED = sorted({*CHANGES, *SYNCS, *DESCRIPTORS, *SENDS, *UNKNOWN})
 
-# What may be left over until it is noted as gone: the temporary files of a key store, and those of
+# Files that may be left over until they are noted as gone: the temporary files of a key store, and those of
 # `kes tool identity new`.
 LEFTOVERS = ["*\\tmp-*", "*.new", "*.old"]
-# More combinations of one file's effects than 2 to the power of this are not tried one by one.
+# Beyond 2 to the power of this, combinations of one file's effects are not tried one by one.
 MOST_EFFECTS = 12
 
 
@@ -83,7 +83,7 @@ class File:
             elif what == "grow":
                 content.extend(bytes(max(0, at - len(content))))
             else:
-                data = data[:max(0, len(content) - at)]   # what lies past the end is not there
+                data = data[:max(0, len(content) - at)]   # nothing lies past the end
                 content[at:at + len(data)] = data
         return bytes(content)
 
@@ -105,7 +105,7 @@ class File:
 
 
 class Folder:
-    """For each name what it stood for, (when, node or None): the first is durable, the last is now."""
+    """The history of each name, (when, node or None): the first is durable, the last is now."""
 
     def __init__(self, above=None):
         self.above, self.entries = above, {}
@@ -228,7 +228,7 @@ class Replay:
         return self
 
     def start(self, call):
-        """What others may see before the call ends: that it sends, or that a number is free again."""
+        """Effects that others may see before the call ends: data sent, or a descriptor free again."""
         if call.name in SENDS and (port := self.table.get(self.number(call))) and isinstance(port, int):
             self.keep(lambda promise: promise.get("port") == port and promise["after"] <= float(call.time), call)
         elif call.name in SYNCS:
@@ -354,7 +354,7 @@ class Replay:
     # ── Promises ───────────────────────────────────────────────────────────────────────────────
 
     def keep(self, is_due, call):
-        """From now on, what is due must be kept."""
+        """From now on, all promises that are due must hold."""
         due = [promise for promise in self.waiting if is_due(promise)]
         self.waiting = [promise for promise in self.waiting if not is_due(promise)]
         for promise in due:
@@ -364,7 +364,7 @@ class Replay:
             self.look(call)
 
     def look(self, call):
-        """The power fails: each file must hold what it may."""
+        """The power fails: each file must be in an allowed state."""
         self.points += 1
         names = {"/".join(names) for names, node in self.disk.all() if isinstance(node, File)}
         for path in sorted(names | set(self.promised)):
@@ -448,7 +448,7 @@ def ask(options):
         verb, name = request.split()
         method = {"delete": "DELETE", "status": "GET"}.get(verb, "POST")
         bodies = {"generate": {}, "import": {"bytes": "A" * 43 + "="}}
-        # What a new connection sends is not taken for an answer.
+        # The first bytes of a new connection are not taken for an answer.
         client.ask("GET", "/version")
         port = client.connection.sock.getsockname()[1] if client.connection else 0
         after = time.time()

@@ -55,7 +55,7 @@ TIMEOUT = 120
 
 
 class State:
-    """What is to go wrong, and what did."""
+    """The faults to inject, and those that were."""
 
     def __init__(self, seed, prefixes):
         self.lock = threading.Lock()
@@ -223,7 +223,7 @@ class Proxy(BaseHTTPRequestHandler):
                 return body
 
     def remember(self):
-        """What a GET of this path is answered before it is written, for `stale`."""
+        """The answer of a GET of this path before the write, for `stale`."""
         headers = [(k, v) for k, v in self.headers.items() if k.lower().startswith('x-vault-')]
         status, got, body = self.forward('GET', b'', headers)
         if status not in (200, 404):  # not allowed to read: then nothing is known
@@ -252,8 +252,8 @@ class Proxy(BaseHTTPRequestHandler):
                 got = [(k, v) for k, v in answer.getheaders() if k.lower() not in HOP_BY_HOP]
                 return answer.status, got, answer.read()
             except (http.client.RemoteDisconnected, ConnectionError) as error:
-                # An idle connection that the upstream has closed meanwhile is nobody's fault, but
-                # only what changes nothing may be sent again.
+                # The upstream may close an idle connection; only requests that change nothing are
+                # sent again.
                 self.upstream.close()
                 self.upstream = None
                 if not reused or method != 'GET':

@@ -26,7 +26,7 @@ type step struct {
 	run  func(*session)
 }
 
-// session is what the steps share: a client that is root, one that is nobody, and names of their own.
+// session is shared by the steps: a client that is root, one without rights, and names of their own.
 type session struct {
 	server       *server
 	proto        string // what every answer must have been sent with
@@ -212,7 +212,7 @@ func (s *session) try(ctx context.Context, c *client, method, path string, body 
 }
 
 // is fails the step unless the answer has this status, and the error text that goes with it; with
-// 200 the text is that of the body, and "*" any body.
+// 200 the text is the body, and "*" any body.
 func (a answer) is(status int, text string) answer {
 	want := text
 	if status != http.StatusOK && text != "*" {
@@ -241,7 +241,7 @@ func (a answer) decode(into any) {
 	}
 }
 
-// dataKey is what generate, encrypt and decrypt talk in; []byte is base64 in JSON.
+// dataKey is the body of generate, encrypt and decrypt; []byte is base64 in JSON.
 type dataKey struct {
 	Plaintext  []byte `json:"plaintext,omitempty"`
 	Ciphertext []byte `json:"ciphertext,omitempty"`

@@ -116,19 +116,19 @@ func (s *server) newClient(config *tls.Config) (*http.Client, error) {
 	switch s.proto {
 	case protoH2:
 	case protoHTTP1:
-		// What net/http documents for "no HTTP/2". It keeps two idle connections per host then, so
+		// As net/http documents "no HTTP/2". It keeps two idle connections per host then, so
 		// more callers than that keep dialling.
 		transport.ForceAttemptHTTP2 = false
 		transport.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
 	default:
 		return nil, fmt.Errorf("-proto: %q is neither %s nor %s", s.proto, protoH2, protoHTTP1)
 	}
-	// A redirected POST becomes a GET, so whatever is redirected is to be seen, not followed.
+	// A redirected POST becomes a GET, so redirects are shown, not followed.
 	refuse := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &http.Client{Transport: transport, CheckRedirect: refuse}, nil
 }
 
-// handshakes counts what the transport does behind the requests' backs.
+// handshakes counts the transport's own connections and handshakes.
 type handshakes struct {
 	begun, done, resumed, failed atomic.Int64
 }
@@ -160,7 +160,7 @@ func (h *handshakes) watch(ctx context.Context) context.Context {
 	})
 }
 
-// negotiates tells which protocol the server chose for one request, in the words of -proto.
+// negotiates returns the protocol that the server chose for one request, in the words of -proto.
 func negotiates(ctx context.Context, client *http.Client, url string) (string, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

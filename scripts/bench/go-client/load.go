@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// plan is what to ask, how often, by how many.
+// plan says what to request, how often, and by how many callers.
 type plan struct {
 	server         server
 	op, key        string
@@ -116,7 +116,7 @@ func (p *plan) run() (figures, error) {
 	if err != nil {
 		return result, err
 	}
-	// What is prepared leaves no connections behind.
+	// The preparation leaves no connections behind.
 	prepared, err := p.server.newClient(config.Clone())
 	if err != nil {
 		return result, err
@@ -157,7 +157,7 @@ func (p *plan) run() (figures, error) {
 	return result, nil
 }
 
-// prepare makes the keys that are missing, and what decrypt needs.
+// prepare makes the keys that are missing, and the ciphertexts for decrypt.
 func (p *plan) prepare() error {
 	if p.op == "version" {
 		return nil
@@ -299,7 +299,7 @@ const (
 // settling is how much longer a warm-up may take.
 const settling = 10 * time.Second
 
-// measure fills in the figures, and tells how many requests were sent, the warm-up included.
+// measure fills in the figures, and returns the number of requests, including the warm-up.
 func (p *plan) measure(result *figures) (sent int64, err error) {
 	var phase atomic.Int32
 	var turns, measured, failures atomic.Int64
@@ -390,7 +390,7 @@ func (p *plan) measure(result *figures) (sent int64, err error) {
 	return turns.Load(), nil
 }
 
-// count fills in what the latencies of all requests, in nanoseconds, tell.
+// count fills in the figures about the latencies of all requests, in nanoseconds.
 func (f *figures) count(latencies []int64, elapsed time.Duration) {
 	sort.Slice(latencies, func(a, b int) bool { return latencies[a] < latencies[b] })
 	f.Requests = len(latencies)
@@ -398,7 +398,7 @@ func (f *figures) count(latencies []int64, elapsed time.Duration) {
 	f.P50, f.P99, f.P999 = quantile(latencies, 0.5), quantile(latencies, 0.99), quantile(latencies, 0.999)
 }
 
-// each is what to divide by for a figure of each request.
+// each is the divisor for figures per request.
 func (f *figures) each() float64 {
 	if f.Requests == 0 {
 		return 1
@@ -406,7 +406,7 @@ func (f *figures) each() float64 {
 	return float64(f.Requests)
 }
 
-// used fills in what the server needed for these requests.
+// used fills in the server's resources for these requests.
 func (f *figures) used(pid int, used used) {
 	if pid != 0 {
 		cpu := float64(used.cpu.Nanoseconds()) / 1e3 / f.each()

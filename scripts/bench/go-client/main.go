@@ -11,7 +11,7 @@ import (
 	"os"
 )
 
-// A command is a row here: its name, what it is for, and the function behind it.
+// A command is a row here: its name, its purpose, and its function.
 type command struct {
 	name, summary string
 	run           func(args []string) error

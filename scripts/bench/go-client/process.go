@@ -10,33 +10,33 @@ import (
 	"time"
 )
 
-// meter reads what the kernel knows of the server's process.
+// meter reads the kernel's figures on the server's process.
 type meter struct {
 	pid   int
 	began times
 }
 
-// used is what a process took while it was watched.
+// used is the resources that a process took while it was watched.
 type used struct {
 	cpu     time.Duration
 	kernel  float64 // the share of it in the kernel
 	peakKiB int64
 }
 
-// times is what all threads took: nanoseconds, and steps of 10 ms in user mode and in the kernel,
+// times is the CPU time of all threads: nanoseconds, and steps of 10 ms in user mode and in the kernel,
 // which are good for their ratio.
 type times struct {
 	total        time.Duration
 	user, kernel int64
 }
 
-// startMeter begins to watch; a pid of 0 is nobody.
+// startMeter begins to watch; with a pid of 0, nothing.
 func startMeter(pid int) (*meter, error) {
 	if pid == 0 {
 		return &meter{}, nil
 	}
 	// The highest memory is that since the start of the process unless it is set back. Only its
-	// owner may do that; for anybody else it stays what it was.
+	// owner may do that; otherwise it stays as it was.
 	_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)
 	cpu, err := cpuTime(pid)
 	return &meter{pid, cpu}, err
@@ -89,7 +89,7 @@ func cpuTime(pid int) (total times, err error) {
 	return total, err
 }
 
-// memoryKiB is VmHWM, the most it had, or VmRSS, what it has.
+// memoryKiB is VmHWM, the peak, or VmRSS, the present size.
 func memoryKiB(pid int, name string) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

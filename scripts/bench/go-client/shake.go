@@ -175,7 +175,7 @@ func (p *shakes) hold(config *tls.Config) (halfway, error) {
 				stopped <- err
 			}
 		}()
-		// One at a time: what several need at once to compute is not theirs to keep.
+		// One at a time: memory that concurrent handshakes compute in is not part of a connection.
 		if err := <-stopped; err != nil {
 			return result, err
 		}

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// steps are what api does, in this order: each API in turn, then what goes wrong, then traffic.
+// steps are the steps of api, in this order: each API in turn, then errors, then traffic.
 var steps = []step{
 	{"version", version},
 	{"keys are created once", keyCreate},
@@ -89,7 +89,7 @@ func keyGenerate(s *session) {
 func keyEncrypt(s *session) {
 	name := s.create("encrypt")
 	// The largest that fits into the limit of 512 KiB as base64 is many frames and more than the
-	// window of a stream that nobody opens.
+	// window of a stream that is never opened.
 	for _, size := range []int{0, 1, 1000, 16384, 65536, 390_000} {
 		plaintext := randomBytes(size)
 		sealed := s.key(s.root, "encrypt", name, dataKey{Plaintext: plaintext})

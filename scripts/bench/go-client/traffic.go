@@ -173,7 +173,7 @@ func errorStream(s *session) {
 	})
 }
 
-// together runs the same in many goroutines, and fails the step with what failed first.
+// together runs the same in many goroutines, and fails the step with the first failure.
 func together(callers int, run func(caller int)) {
 	var all sync.WaitGroup
 	failures := make(chan any, callers)
@@ -226,7 +226,7 @@ func cancelledRequests(s *session) {
 		case 0:
 			s.sendHalf(name)
 		case 1:
-			// Whole requests that nobody waits for.
+			// Whole requests whose answers are not awaited.
 			for turn := 0; turn < 20; turn++ {
 				ctx, cancel := context.WithTimeout(context.Background(), time.Duration(turn)*100*time.Microsecond)
 				_, _ = s.try(ctx, s.root, post, "/v1/key/generate/"+name, strings.NewReader("{}"))
@@ -250,7 +250,7 @@ func (s *session) sendHalf(name string) {
 		_, _ = io.WriteString(writer, `{"context":"`) // fails if nobody reads any more
 		time.Sleep(100 * time.Millisecond)
 		cancel()
-		// Over HTTP/1.1 net/http waits for whoever writes the body.
+		// Over HTTP/1.1 net/http waits for the writer of the body.
 		writer.CloseWithError(context.Canceled)
 	}()
 	got, err := s.try(ctx, s.root, post, "/v1/key/generate/"+name, body)

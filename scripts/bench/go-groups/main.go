@@ -1,4 +1,4 @@
-// Groups tells which key exchange group Go's TLS agrees on with kes, and whether that took another
+// Groups prints the key exchange group that Go's TLS agrees on with kes, and whether that took another
 // round trip:
 //
 //	groups client ADDRESS CA CERT KEY [GROUP...]   a full handshake, and one that resumes it

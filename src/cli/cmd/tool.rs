@@ -64,7 +64,7 @@ pub(crate) const OF: Command = Command {
 
 fn of(args: &Args) -> Result<()> {
     let hash = match args.value("hash") {
-        None => Hash::Sha256,
+        None => Hash::SHA256,
         Some(name) => Hash::parse(name)
             .ok_or_else(|| format!("invalid --hash: {name:?}: use SHA-256, SHA-384 or SHA-512"))?,
     };

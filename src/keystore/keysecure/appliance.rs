@@ -1,21 +1,23 @@
-//! The way to the appliance: calls, logins, and what it says.
+//! Requests to the appliance, logins, and what refusals mean.
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::json;
 
-use super::{MAX_ANSWER, Settings};
 use crate::{
     base::{deadline::Deadline, secret::Secret},
-    crypto::Text,
     keystore::{
-        Error,
-        remote::{Answer, Call, NoAnswer, Remote, clean, json},
+        remote::{self, Answer, Call, Failed, Remote, clean},
+        store::Error,
         token::{Authority, Lease, NoLease, Refusal, Token},
     },
+    tls,
+    tls::words::Hints,
 };
 
 const TOKENS: &str = "/api/v1/auth/tokens";
@@ -24,65 +26,62 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// No token is believed to last longer.
 const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// What logging in and using the appliance have in common.
-pub(super) struct Appliance {
-    pub(super) remote: Remote,
-    pub(super) settings: Settings,
+/// How to reach and use KeySecure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// An http or https URL without credentials and trailing slash.
+    pub endpoint: String,
+    /// The refresh token.
+    pub token: Secret,
+    /// The domain; the root domain if empty.
+    pub domain: String,
+    /// The time between login attempts; 5 s by default. Never zero.
+    pub retry: Duration,
+    /// A file or a directory of PEM files to trust instead of the system's authorities.
+    pub ca: Option<PathBuf>,
 }
 
-/// Why something was not done.
-pub(super) enum Failed {
-    /// There is no token to ask with.
-    NoToken(Error),
-    NoAnswer(NoAnswer),
-    Other(String),
-}
-
-impl Failed {
-    /// The reason inside, for where the rest says what everybody knows.
-    pub(super) fn into_reason(self) -> Box<dyn std::error::Error + Send + Sync> {
-        match self {
-            Self::NoToken(e) => e.into(),
-            Self::NoAnswer(e) => e.into(),
-            Self::Other(why) => why.into(),
-        }
-    }
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        Self::NoToken(error)
-    }
+/// An appliance, or a cluster of them.
+pub(crate) struct Appliance {
+    pub(crate) remote: Remote,
+    pub(crate) settings: Settings,
 }
 
 impl Appliance {
-    pub(super) fn ask(
+    pub(crate) fn new(settings: &Settings) -> Result<Self, tls::Error> {
+        let remote = Remote::new(remote::Settings {
+            endpoint: &settings.endpoint,
+            client_cert: None,
+            ca: settings.ca.as_deref(),
+            hints: Hints {
+                trust: "gemalto.keysecure.tls.ca",
+                endpoint: "the endpoint",
+                certificate: "gemalto.keysecure has no field for one, so let it do without",
+                or_skip: "",
+            },
+            pause: 200..1000,
+            has_standbys: false,
+            may_pass: |answer| answer.status >= 500,
+        })?;
+        Ok(Self { remote, settings: settings.clone() })
+    }
+
+    pub(crate) fn ask(
         &self,
-        method: &'static str,
-        path: &str,
+        call: Call<'_>,
         token: Option<&Token>,
-        body: Option<&Secret>,
-        limit: u64,
         deadline: Deadline,
     ) -> Result<Answer, Failed> {
         let header = token.map(|token| ("Authorization", token.text()));
-        let call = Call { method, path, headers: header.as_slice(), body, is_repeatable: true };
+        let call = Call { headers: header.as_slice(), ..call };
         let deadline = deadline.min(Deadline::after(Instant::now(), CALL_TIMEOUT));
-        let answer = self.remote.call(call, limit, deadline);
-        answer.map_err(Failed::NoAnswer)
+        self.remote.call(call, deadline).map_err(Failed::NoAnswer)
     }
 
     /// What the appliance said, unless it repeats a part of `secret`, and what to check. `right` is
     /// what the user must be allowed to do.
-    pub(super) fn refusal(
-        &self,
-        method: &str,
-        path: &str,
-        answer: &Answer,
-        right: &str,
-        secret: Option<&Secret>,
-    ) -> Failed {
-        let is_login = path == TOKENS;
+    pub(crate) fn refusal(&self, answer: &Answer, right: &str, secret: Option<&Secret>) -> Failed {
+        let is_login = answer.path == TOKENS;
         let domain = match self.settings.domain.as_str() {
             "" => "the root domain".to_owned(),
             domain => format!("domain {domain:?}"),
@@ -106,65 +105,46 @@ impl Appliance {
             500.. => "look at the state and the logs of the appliance".to_owned(),
             _ => "is it a KeySecure or CipherTrust appliance?".to_owned(),
         };
-        let said = match said(answer) {
-            said if said.is_empty() => String::new(),
-            said if secret.is_some_and(|secret| holds_part(&said, secret)) => {
-                ": a text that repeats what is secret".to_owned()
-            }
-            said => format!(": {said}"),
-        };
-        Failed::Other(format!(
-            "{method} {}: status {}{said}: {hint}",
-            self.remote.url(path),
-            answer.status
-        ))
-    }
-
-    pub(super) fn unusable(&self, method: &str, path: &str, why: &str) -> Failed {
-        Failed::Other(format!("{method} {}: {why}", self.remote.url(path)))
+        let mut said = said(answer);
+        if secret.is_some_and(|secret| holds_part(&said, secret)) {
+            said = "a text that repeats what is secret".to_owned();
+        }
+        answer.refusal(&said, &hint)
     }
 
     fn log_in(&self, deadline: Deadline) -> Result<Lease, (Failed, Refusal)> {
-        let answer = self.ask_to_log_in(deadline);
-        let answer = answer.map_err(|failed| (failed, Refusal::No))?;
+        let answer = self.ask_to_log_in(deadline).map_err(|failed| (failed, Refusal::No))?;
         if answer.status != 200 {
-            let token = Some(&self.settings.token);
-            let failed = self.refusal("POST", TOKENS, &answer, "log in", token);
             let refusal = match is_refused(answer.status) {
                 true => Refusal::Yes,
                 false => Refusal::No,
             };
-            return Err((failed, refusal));
+            return Err((self.refusal(&answer, "log in", Some(&self.settings.token)), refusal));
         }
-        lease(&answer).map_err(|why| (self.unusable("POST", TOKENS, &why), Refusal::No))
+        lease(&answer).map_err(|failed| (failed, Refusal::No))
     }
 
     /// Sends the refresh token.
     fn ask_to_log_in(&self, deadline: Deadline) -> Result<Answer, Failed> {
-        #[derive(Serialize)]
-        struct Request<'a> {
-            grant_type: &'static str,
-            refresh_token: &'a str,
-            domain: &'a str,
-        }
         let Settings { token, domain, .. } = &self.settings;
-        let refresh_token = str::from_utf8(token.expose())
+        let token = str::from_utf8(token.expose())
             .map_err(|_| Failed::Other("the refresh token is not text".to_owned()))?;
-        let request = Request { grant_type: "refresh_token", refresh_token, domain };
-        let body = json(&request).map_err(Failed::Other)?;
-        self.ask("POST", TOKENS, None, Some(&body), MAX_ANSWER, deadline)
+        let body = remote::json(&json!({
+            "grant_type": "refresh_token", "refresh_token": token, "domain": domain
+        }));
+        self.ask(Call::new("POST", TOKENS).with(&body), None, deadline)
     }
 }
 
 impl Authority for Arc<Appliance> {
     fn login(&self, deadline: Deadline) -> Result<Lease, NoLease> {
         self.log_in(deadline).map_err(|(failed, refusal)| NoLease {
-            error: Error::during("renew auth token")(failed.into_reason()),
+            error: failed.during("renew auth token"),
             refusal,
         })
     }
 
-    /// There is no renewal: a new token is had with the same refresh token.
+    /// There is no renewal: the same refresh token gives a new token.
     fn renew(&self, _: &Token, deadline: Deadline) -> Result<Lease, Error> {
         self.login(deadline).map_err(|denied| denied.error)
     }
@@ -175,35 +155,35 @@ fn is_refused(status: u16) -> bool {
     [400, 401, 403, 422].contains(&status)
 }
 
-/// Reads the answer to a login. The secret of the lease is what the header `Authorization` holds.
-fn lease(answer: &Answer) -> Result<Lease, String> {
+/// Reads the answer to a login. The secret of the lease is the value of the header `Authorization`.
+fn lease(answer: &Answer) -> Result<Lease, Failed> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
-    struct Login<'a> {
-        #[serde(borrow)]
-        jwt: Text<'a>,
-        #[serde(borrow)]
-        token_type: Text<'a>,
+    struct Login {
+        jwt: Option<String>,
+        token_type: Option<String>,
         duration: i64,
     }
-    let login: Login<'_> = answer.json()?;
-    let jwt = login.jwt.as_str();
+    let Login { jwt, token_type, duration } = answer.json()?;
+    let jwt = jwt.unwrap_or_default();
+    let token_type = token_type.unwrap_or_default();
+    let fail = |why: &str| Err(answer.unusable(why));
     if jwt.is_empty() {
-        return Err("server response does not contain an auth token".to_owned());
+        return fail("server response does not contain an auth token");
     }
-    if login.token_type.as_str() != "Bearer" {
-        let found = clean(login.token_type.as_str());
+    if token_type != "Bearer" {
+        let found = clean(&token_type);
         let is_short = found.len() <= 40 && (found.is_empty() || !jwt.contains(&found));
         let found = if is_short { found.as_str() } else { "..." };
-        return Err(format!("unexpected auth token type '{found}'"));
+        return fail(&format!("unexpected auth token type '{found}'"));
     }
-    if login.duration <= 0 {
-        return Err(format!("invalid auth token expiry '{}'", login.duration));
+    if duration <= 0 {
+        return fail(&format!("invalid auth token expiry '{duration}'"));
     }
     if !jwt.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("the auth token has characters that no header can hold".to_owned());
+        return fail("the auth token has characters that no header can hold");
     }
-    let lifetime = Duration::from_secs(login.duration.unsigned_abs());
+    let lifetime = Duration::from_secs(duration.unsigned_abs());
     Ok(Lease {
         token: Some(Secret::new(format!("Bearer {jwt}").into_bytes())),
         lifetime: Some(lifetime.min(MAX_LIFETIME)),
@@ -211,7 +191,7 @@ fn lease(answer: &Answer) -> Result<Lease, String> {
     })
 }
 
-/// An error of the appliance (`backends.md` 3.3).
+/// An error of the appliance.
 #[derive(Deserialize)]
 struct Said {
     #[serde(rename = "codeDesc")]
@@ -219,20 +199,20 @@ struct Said {
     code: i64,
 }
 
-/// Whether the appliance itself answers with `status`: what stands in front of it may do so as well,
-/// without knowing anything about secrets.
-pub(super) fn says(answer: &Answer, status: u16) -> bool {
+/// Whether the appliance itself answers with `status`: something in front of it may do so as well, but
+/// knows nothing of secrets.
+pub(crate) fn says(answer: &Answer, status: u16) -> bool {
     answer.status == status && answer.json::<Said>().is_ok()
 }
 
-/// What the appliance, or a proxy before it, says in an answer that is an error.
+/// What the appliance, or a proxy in front of it, says in an answer that is an error.
 fn said(answer: &Answer) -> String {
     if answer.status < 300 {
         return String::new();
     }
     match answer.json::<Said>() {
         Ok(Said { text, code }) => format!("{} ({code})", clean(&text)),
-        Err(_) => clean(&String::from_utf8_lossy(answer.body.expose())),
+        Err(_) => answer.text(),
     }
 }
 
@@ -248,24 +228,20 @@ fn holds_part(text: &str, secret: &Secret) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::super::remote::MAX_SAID, *};
-
-    fn answer(status: u16, body: &str) -> Answer {
-        Answer { status, body: Secret::new(body.as_bytes().to_vec()), is_repeat: false }
-    }
+    use super::*;
 
     #[test]
     fn a_login_gives_a_token_for_a_while() {
-        let found = lease(&answer(
+        let found = lease(&Answer::fake(
             200,
             r#"{"jwt":"a.b.c","token_type":"Bearer","duration":300,"client_id":"x"}"#,
         ))
         .unwrap();
-        assert_eq!(b"Bearer a.b.c", found.token.unwrap().expose());
+        assert_eq!(b"Bearer a.b.c", found.token.as_ref().unwrap().expose());
         assert_eq!(Some(Duration::from_secs(300)), found.lifetime);
         assert!(!found.is_renewable);
         let longest = format!(r#"{{"jwt":"a","token_type":"Bearer","duration":{}}}"#, i64::MAX);
-        let found = lease(&answer(200, &longest)).unwrap();
+        let found = lease(&Answer::fake(200, &longest)).unwrap();
         assert_eq!(Some(MAX_LIFETIME), found.lifetime);
     }
 
@@ -300,7 +276,9 @@ mod tests {
             ("<html>", not_json),
             ("", not_json),
         ] {
-            let found = lease(&answer(200, body)).unwrap_err();
+            let found = lease(&Answer::fake(200, body)).unwrap_err();
+            let Failed::Other(found) = found else { panic!("{found:?}") };
+            let found = found.strip_prefix("GET https://example.com/: ").unwrap();
             assert!(found.starts_with(why), "{body}: {found}");
         }
     }
@@ -308,24 +286,24 @@ mod tests {
     #[test]
     fn what_an_appliance_says_is_one_short_line() {
         let json = r#"{"code":11,"codeDesc":"NCERRConflict: Resource\n already\u0007 exists"}"#;
-        assert_eq!("NCERRConflict: Resource already exists (11)", said(&answer(409, json)));
-        assert_eq!("401 Unauthorized", said(&answer(401, "\r\n 401\tUnauthorized\n\n")));
+        assert_eq!("NCERRConflict: Resource already exists (11)", said(&Answer::fake(409, json)));
+        assert_eq!("401 Unauthorized", said(&Answer::fake(401, "\r\n 401\tUnauthorized\n\n")));
         assert_eq!(
             r#"{"code":1}"#,
-            said(&answer(400, r#"{"code":1}"#)),
+            said(&Answer::fake(400, r#"{"code":1}"#)),
             "it is no error of the appliance"
         );
-        let long = said(&answer(502, &"\u{e9}".repeat(1000)));
-        assert_eq!("\u{e9}".repeat(MAX_SAID) + "...", long);
-        assert_eq!("", said(&answer(200, "a value")), "it may be a value");
-        assert_eq!("", said(&answer(503, "")));
+        let long = said(&Answer::fake(502, &"\u{e9}".repeat(1000)));
+        assert_eq!("\u{e9}".repeat(200) + "...", long);
+        assert_eq!("", said(&Answer::fake(200, "a value")), "it may be a value");
+        assert_eq!("", said(&Answer::fake(503, "")));
     }
 
     #[test]
     fn only_the_appliance_itself_says_that_there_is_no_secret() {
         let own = r#"{"code":6,"codeDesc":"NCERRResourceNotFound: Resource not found"}"#;
-        assert!(says(&answer(404, own), 404));
-        assert!(!says(&answer(409, own), 404));
+        assert!(says(&Answer::fake(404, own), 404));
+        assert!(!says(&Answer::fake(409, own), 404));
         for other in [
             "",
             "404 page not found\n",
@@ -339,7 +317,7 @@ mod tests {
             r#"{"code":404,"message":"no route"}"#,
             r#"{"code":6,"codeDesc":"NCERRResourceNotFound: Resource not f"#,
         ] {
-            assert!(!says(&answer(404, other), 404), "{other}");
+            assert!(!says(&Answer::fake(404, other), 404), "{other}");
         }
     }
 

@@ -1,6 +1,11 @@
 //! The life of tokens, without a clock.
 
-use super::{life::*, *};
+use std::time::{Duration, Instant};
+
+use super::{
+    life::{Life, Step},
+    *,
+};
 use crate::base::secret::Secret;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -178,12 +183,12 @@ fn a_login_that_succeeds_or_somebody_who_looks_after_it_lets_the_next_come_at_on
     };
     let mut life = refused_often();
     life.logged_in(lease(0), start, start);
-    assert_eq!(None, life.pause(start));
+    assert_eq!(None, life.backoff.pause(start));
     assert_eq!(5 * SECOND, life.login_failed(Counted, start));
 
     let mut life = refused_often();
     life.retry();
-    assert_eq!(None, life.pause(start));
+    assert_eq!(None, life.backoff.pause(start));
     assert_eq!(5 * SECOND, life.login_failed(Yes, start));
     life.retry();
     // Each look is one login that the key store counts, not two.

@@ -1,18 +1,11 @@
-//! What is written to Vault and what it answers.
+//! What the answers of Vault mean.
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{
-    base::secret::Secret,
-    keystore::{
-        KeyName,
-        remote::{Answer, clean, escape},
-    },
-};
+use crate::keystore::remote::{Answer, Failed, clean};
 
 /// What an answer to a read holds.
-pub(super) enum Members {
+pub(crate) enum Members {
     Found(Map<String, Value>),
     Missing,
     /// There is a version, which is marked as deleted or destroyed.
@@ -21,7 +14,7 @@ pub(super) enum Members {
 }
 
 impl Members {
-    pub(super) fn of_v1(answer: &Answer) -> Result<Self, String> {
+    pub(crate) fn of_v1(answer: &Answer) -> Result<Self, Failed> {
         if is_absent(answer) {
             return Ok(Self::Missing);
         }
@@ -30,11 +23,11 @@ impl Members {
         }
         match take(&mut answer.json()?, "/data") {
             Value::Object(members) => Ok(Self::Found(members)),
-            _ => Err(NO_DATA.to_owned()),
+            _ => Err(answer.unusable(NO_DATA)),
         }
     }
 
-    pub(super) fn of_v2(answer: &Answer) -> Result<Self, String> {
+    pub(crate) fn of_v2(answer: &Answer) -> Result<Self, Failed> {
         if ![200, 404].contains(&answer.status) || is_misplaced(answer) {
             return Ok(Self::Refused);
         }
@@ -48,46 +41,41 @@ impl Members {
             (_, true) => Ok(Self::Deleted),
             _ if is_absent(answer) => Ok(Self::Missing),
             _ if answer.status == 404 => Ok(Self::Refused),
-            _ if data.is_object() => {
-                Err("the engine is not KV version 2: set vault.version to v1".to_owned())
-            }
-            _ => Err(NO_DATA.to_owned()),
+            _ if data.is_object() => Err(answer.unusable(NOT_VERSION_2)),
+            _ => Err(answer.unusable(NO_DATA)),
         }
     }
 }
 
 /// The version that an answer to a read on version 2 is about, be it deleted or not.
-pub(super) fn version(answer: &Answer) -> Option<u64> {
+pub(crate) fn version(answer: &Answer) -> Option<u64> {
     let json: Value = answer.json().ok()?;
     json.pointer("/data/metadata/version")?.as_u64()
 }
 
 /// The value at `pointer` (RFC 6901), or null.
-pub(super) fn take(json: &mut Value, pointer: &str) -> Value {
+pub(crate) fn take(json: &mut Value, pointer: &str) -> Value {
     json.pointer_mut(pointer).map_or(Value::Null, Value::take)
 }
 
 const NO_DATA: &str = "the answer has no data";
+pub(crate) const NOT_VERSION_2: &str = "the engine is not KV version 2: set vault.version to v1";
 
-/// Whether Vault says that there is nothing of this name. A 404 alone does not: whatever stands in
-/// front of Vault may answer so.
-pub(super) fn is_absent(answer: &Answer) -> bool {
+/// Whether Vault says that there is nothing of this name. A 404 alone may come from something in front
+/// of Vault.
+pub(crate) fn is_absent(answer: &Answer) -> bool {
     if answer.status != 404 || is_misplaced(answer) {
         return false;
     }
-    match answer.json::<Value>() {
-        Ok(json) => {
-            let is_empty = |errors: &Value| errors.as_array().is_some_and(Vec::is_empty);
-            json.get("errors").is_some_and(is_empty)
-                || (json.get("errors").is_none() && json.get("data").is_some())
-        }
-        Err(_) => false,
-    }
+    answer.json::<Value>().is_ok_and(|json| match json.get("errors") {
+        Some(errors) => errors.as_array().is_some_and(Vec::is_empty),
+        None => json.get("data").is_some(),
+    })
 }
 
-/// Whether Vault says that it has deleted the key: without a word, or with warnings. Whatever stands in
-/// front of Vault may answer 200, with a page to log in for example.
-pub(super) fn is_deleted(answer: &Answer) -> bool {
+/// Whether Vault says that it has deleted the key: without a word, or with warnings. A 200 alone may be a
+/// login page of something in front of Vault.
+pub(crate) fn is_deleted(answer: &Answer) -> bool {
     match answer.status {
         204 => true,
         200 => (answer.json::<Value>()).is_ok_and(|json| json.get("request_id").is_some()),
@@ -104,7 +92,7 @@ fn is_misplaced(answer: &Answer) -> bool {
 
 /// What lets a token overwrite a secret, in an answer about its capabilities: `update`, or that it is a
 /// root token. `None` also if Vault does not tell.
-pub(super) fn overwriting(answer: &Answer) -> Option<&'static str> {
+pub(crate) fn overwriting(answer: &Answer) -> Option<&'static str> {
     let json: Value = answer.json().ok().filter(|_| answer.status == 200)?;
     let granted = json.pointer("/data/capabilities")?.as_array()?;
     let rights = ["update", "root"];
@@ -112,7 +100,7 @@ pub(super) fn overwriting(answer: &Answer) -> Option<&'static str> {
 }
 
 /// What Vault says in an answer that is an error; `None` if it is no answer of Vault.
-pub(super) fn said(answer: &Answer) -> Option<String> {
+pub(crate) fn said(answer: &Answer) -> Option<String> {
     let json: Value = answer.json().ok()?;
     let texts = json.get("errors")?.as_array()?.iter();
     let texts: Vec<_> = texts
@@ -121,34 +109,6 @@ pub(super) fn said(answer: &Answer) -> Option<String> {
         .map(|text| text.trim_start_matches("1 error occurred: ").to_owned())
         .collect();
     Some(clean(&texts.join("; ")))
-}
-
-/// `text` as a path: each part escaped, empty ones left out.
-pub(super) fn path(text: &str) -> String {
-    let parts = text.split('/').filter(|part| !part.is_empty());
-    parts.map(escape).collect::<Vec<_>>().join("/")
-}
-
-#[derive(Serialize)]
-pub(super) struct Versioned<'a> {
-    pub(super) options: Options,
-    pub(super) data: Member<'a>,
-}
-
-#[derive(Serialize)]
-pub(super) struct Options {
-    pub(super) cas: u32,
-}
-
-/// `{"<name>":"<value>"}`
-pub(super) struct Member<'a>(pub(super) &'a KeyName, pub(super) &'a Secret);
-
-impl Serialize for Member<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let text = str::from_utf8(self.1.expose())
-            .map_err(|_| serde::ser::Error::custom("the value is not text"))?;
-        serializer.collect_map([(self.0.as_str(), text)])
-    }
 }
 
 #[cfg(test)]
@@ -160,11 +120,7 @@ mod tests {
         let path = format!("{}/testdata/openbao/{name}.json", env!("CARGO_MANIFEST_DIR"));
         let json: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
         let status = json["status"].as_u64().unwrap();
-        answer(status as u16, json["body"].as_str().unwrap())
-    }
-
-    fn answer(status: u16, body: &str) -> Answer {
-        Answer { status, body: Secret::new(body.as_bytes().to_vec()), is_repeat: false }
+        Answer::fake(status as u16, json["body"].as_str().unwrap())
     }
 
     #[test]
@@ -200,7 +156,7 @@ mod tests {
             "null",
             "{\"errors\":[\"x\"]}",
         ] {
-            let answer = answer(404, body);
+            let answer = Answer::fake(404, body);
             assert!(!is_absent(&answer), "{body}");
             assert!(matches!(Members::of_v1(&answer), Ok(Members::Refused)), "{body}");
             assert!(matches!(Members::of_v2(&answer), Ok(Members::Refused)), "{body}");
@@ -217,7 +173,7 @@ mod tests {
         for body in
             ["", "<html>", "{}", r#"{"data":null}"#, r#"{"data":{"capabilities":"update"}}"#]
         {
-            assert_eq!(None, overwriting(&answer(200, body)), "{body}");
+            assert_eq!(None, overwriting(&Answer::fake(200, body)), "{body}");
         }
     }
 
@@ -228,10 +184,10 @@ mod tests {
         }
         assert!(is_deleted(&recorded("kv1-get-missing")));
         let warned = r#"{"request_id":"x","data":null,"warnings":["w"]}"#;
-        assert!(is_deleted(&answer(200, warned)));
+        assert!(is_deleted(&Answer::fake(200, warned)));
         assert!(!is_deleted(&recorded("missing-mount-get-root")));
         for body in ["", "<html>log in</html>", "{}", "[]", r#"{"data":null}"#] {
-            assert!(!is_deleted(&answer(200, body)), "{body}");
+            assert!(!is_deleted(&Answer::fake(200, body)), "{body}");
         }
     }
 
@@ -240,8 +196,8 @@ mod tests {
         for body in
             ["", "{", "[]", "null", "1", "{\"data\":1}", "{\"data\":null}", "{\"data\":[1]}"]
         {
-            assert!(Members::of_v1(&answer(200, body)).is_err(), "{body}");
-            assert!(Members::of_v2(&answer(200, body)).is_err(), "{body}");
+            assert!(Members::of_v1(&Answer::fake(200, body)).is_err(), "{body}");
+            assert!(Members::of_v2(&Answer::fake(200, body)).is_err(), "{body}");
         }
     }
 }

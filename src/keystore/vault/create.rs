@@ -1,40 +1,39 @@
 //! Creating keys: never over another one, and not before what was written is read back.
 
-use std::time::{Duration, Instant};
-
-use super::{
-    MAX_ANSWER, Vault, Version,
-    answer::{Member, Options, Versioned},
-    site::Failed,
+use std::{
+    sync::PoisonError,
+    time::{Duration, Instant},
 };
+
+use serde_json::json;
+
+use super::{answer::NOT_VERSION_2, engine::Engine, settings::Version};
 use crate::{
     base::{deadline::Deadline, secret::Secret},
     keystore::{
-        KeyName,
-        remote::{Answer, json},
+        remote::{self, Call, Failed},
+        store::KeyName,
     },
 };
 
-/// A value that was written is looked for as long as this: standby servers lag a little.
-const MAX_LAG: Duration = Duration::from_secs(2);
 /// On version 1, another server that was about to write the same key has most likely written it after
 /// this time.
 const SETTLE: Duration = Duration::from_millis(50);
 /// On version 1, a look that finds no key allows a write that is done this long after the look began: a
 /// third of what a request may take, of which a slow Vault may need half for each answer.
 const MAX_LOOK_AGE: Duration = Duration::from_secs(5);
-/// On version 1, so many writes are tried, each after a look of its own.
+/// Writes that are tried on version 1, each after a look of its own.
 const MAX_TRIES: u32 = 3;
 
-impl Vault {
+impl Engine {
     /// Creates `name` with the text `stored`. False if the name is taken.
-    pub(super) fn create_stored(
+    pub(crate) fn create_stored(
         &self,
         name: &KeyName,
         stored: &Secret,
         deadline: Deadline,
     ) -> Result<bool, Failed> {
-        match self.site.settings.version {
+        match self.version() {
             Version::V1 => self.create_v1(name, stored, deadline),
             Version::V2 => self.create_v2(name, stored, deadline),
         }
@@ -50,17 +49,18 @@ impl Vault {
             return Ok(false);
         }
         let path = self.location(name);
-        let body = json(&Versioned { options: Options { cas: 0 }, data: Member(name, stored) })
-            .map_err(Failed::Other)?;
-        // Only the first write can succeed, so it may be repeated: whoever has won is seen in the end.
-        let mut answer = self.write(&path, &body, true, deadline)?;
+        let data = json!({ name.as_str(): text(stored)? });
+        let body = remote::json(&json!({ "options": { "cas": 0 }, "data": data }));
+        let put = Call::new("PUT", &path).with(&body);
+        // Only the first write can succeed, so it may be repeated: the read shows which one did.
+        let mut answer = self.ask_once(put, deadline)?;
         if answer.status == 403 {
             // Without the right to `update`, this also says that the key was created meanwhile.
             if let Some(found) = self.read(name, deadline)? {
                 return Ok(found == *stored);
             }
             self.check_not_trimmed(name, deadline)?;
-            answer = self.ask("PUT", &path, Some(&body), MAX_ANSWER, deadline)?;
+            answer = self.ask(put, deadline)?;
         }
         match answer.status {
             200 => {}
@@ -68,11 +68,8 @@ impl Vault {
                 Some(found) => return Ok(found == *stored),
                 None => self.check_not_trimmed(name, deadline)?,
             },
-            204 => {
-                let why = "the engine is not KV version 2: set vault.version to v1";
-                return Err(self.site.unusable("PUT", &path, why));
-            }
-            _ => return Err(self.site.refusal("PUT", &path, &answer, "create")),
+            204 => return Err(answer.unusable(NOT_VERSION_2)),
+            _ => return Err(self.refusal(&answer, "create")),
         }
         self.read_back(name, stored, deadline)
     }
@@ -86,10 +83,10 @@ impl Vault {
         stored: &Secret,
         deadline: Deadline,
     ) -> Result<bool, Failed> {
-        let busy = || Failed::Other("the same key was being created all the time".to_owned());
-        let _turn = self.creating.enter(name, deadline).ok_or_else(busy)?;
+        let _turn = Turn::enter(self, name, deadline)?;
         let path = self.location(name);
-        let body = json(&Member(name, stored)).map_err(Failed::Other)?;
+        let body = remote::json(&json!({ name.as_str(): text(stored)? }));
+        let put = Call::new("PUT", &path).with(&body).once();
         let (mut tries_left, mut may_be_ours) = (MAX_TRIES, false);
         let mut failed: Option<Failed> = None;
         loop {
@@ -107,20 +104,20 @@ impl Vault {
             tries_left -= 1;
             let allowed = deadline.min(Deadline::after(looked_at, MAX_LOOK_AGE));
             if allowed.has_passed(Instant::now()) {
-                let why = format!(
-                    "it took {:.1} s to answer that there is no such key, which must be written within \
-                     {} s of the question",
+                failed = Some(Failed::Other(format!(
+                    "GET {}: it took {:.1} s to answer that there is no such key, which must be \
+                     written within {} s of the question",
+                    self.cluster.remote.url(&path),
                     looked_at.elapsed().as_secs_f64(),
                     MAX_LOOK_AGE.as_secs()
-                );
-                failed = Some(self.site.unusable("GET", &path, &why));
+                )));
                 continue;
             }
             may_be_ours = true;
-            let e = match self.write(&path, &body, false, allowed) {
+            let e = match self.ask_once(put, allowed) {
                 Ok(answer) if [200, 204].contains(&answer.status) => break,
                 Ok(answer) => {
-                    let e = self.site.refusal("PUT", &path, &answer, "create");
+                    let e = self.refusal(&answer, "create");
                     match answer.status {
                         // The key was created meanwhile, the token is of no use any more, which
                         // reading mends, or nothing may be created.
@@ -140,7 +137,7 @@ impl Vault {
                 Err(e) => e,
             };
             // Whether it was done or not is seen in the next round.
-            if !self.site.remote.pause(deadline) {
+            if !self.cluster.remote.pause(deadline) {
                 return Err(e);
             }
             failed = Some(e);
@@ -150,38 +147,116 @@ impl Vault {
         self.read_back(name, stored, deadline)
     }
 
-    /// Reads back what was written. Standby servers may need a moment to know it.
     fn read_back(
         &self,
         name: &KeyName,
         stored: &Secret,
         deadline: Deadline,
     ) -> Result<bool, Failed> {
-        let until = Instant::now() + MAX_LAG;
-        loop {
-            match self.read(name, deadline)? {
-                Some(found) => return Ok(found == *stored),
-                None if Instant::now() >= until => {
-                    return Err(Failed::Other(
-                        "Vault has accepted the key but does not have it".to_owned(),
-                    ));
-                }
-                None => std::thread::sleep(Duration::from_millis(100)),
-            }
+        let read = || self.read(name, deadline);
+        Ok(remote::read_back("Vault has accepted the key", read)? == *stored)
+    }
+}
+
+fn text(value: &Secret) -> Result<&str, Failed> {
+    let text = str::from_utf8(value.expose());
+    text.map_err(|_| Failed::Other("the value is not text".to_owned()))
+}
+
+/// The right of one thread to create a key of this name. The server lets one request of a name through;
+/// threads that create the keys of the configuration come on their own.
+struct Turn<'a>(&'a Engine, &'a KeyName);
+
+impl<'a> Turn<'a> {
+    /// Waits until no other thread creates `name`.
+    fn enter(engine: &'a Engine, name: &'a KeyName, deadline: Deadline) -> Result<Self, Failed> {
+        let (names, left) = &engine.creating;
+        let names = names.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = deadline.remaining(Instant::now());
+        let waited = left.wait_timeout_while(names, wait, |names| names.contains(name));
+        let (mut names, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        match names.insert(name.clone()) {
+            true => Ok(Self(engine, name)),
+            false => Err(Failed::Other("the same key was being created all the time".to_owned())),
         }
     }
+}
 
-    /// Writes with the token at hand: whether it was done is seen by whoever looks afterwards.
-    fn write(
-        &self,
-        path: &str,
-        body: &Secret,
-        is_repeatable: bool,
-        deadline: Deadline,
-    ) -> Result<Answer, Failed> {
-        let token = self.keeper.token(deadline)?;
-        let site = &self.site;
-        let (token, body) = (Some(&*token), Some(body));
-        site.ask("PUT", path, token, body, is_repeatable, MAX_ANSWER, deadline)
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let (names, left) = &self.0.creating;
+        names.lock().unwrap_or_else(PoisonError::into_inner).remove(self.1);
+        left.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+    };
+
+    use super::*;
+    use crate::keystore::vault::settings::{Login, Settings};
+
+    fn engine() -> Engine {
+        Engine::new(&Settings {
+            endpoint: "http://127.0.0.1:1".to_owned(),
+            engine: "kv".to_owned(),
+            version: Version::V1,
+            namespace: String::new(),
+            prefix: String::new(),
+            transit: None,
+            login: Login::AppRole {
+                engine: "approle".to_owned(),
+                id: "id".to_owned(),
+                secret: Secret::new(Vec::new()),
+            },
+            login_namespace: None,
+            retry: Duration::from_secs(5),
+            client_cert: None,
+            ca: None,
+            ping: Duration::from_secs(10),
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn one_thread_at_a_time_creates_a_key_and_others_create_other_keys() {
+        let engine = engine();
+        let deadline = Deadline::after(Instant::now(), Duration::from_secs(60));
+        let name = |name| KeyName::parse(name).unwrap();
+        let (slow, other) = (name("slow"), name("other"));
+        let turn = Turn::enter(&engine, &slow, deadline).unwrap();
+        let inside = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            let waiting: Vec<_> = (0..3)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let _turn = Turn::enter(&engine, &slow, deadline).unwrap();
+                        assert_eq!(0, inside.fetch_add(1, Ordering::SeqCst), "two at once");
+                        thread::sleep(Duration::from_millis(20));
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                    })
+                })
+                .collect();
+            assert!(Turn::enter(&engine, &other, deadline).is_ok());
+            thread::sleep(Duration::from_millis(50));
+            assert!(waiting.iter().all(|thread| !thread.is_finished()));
+            drop(turn);
+        });
+        assert!(Turn::enter(&engine, &slow, deadline).is_ok());
+    }
+
+    #[test]
+    fn no_thread_waits_past_the_deadline() {
+        let engine = engine();
+        let name = KeyName::parse("a").unwrap();
+        let at_once = Deadline::after(Instant::now(), Duration::ZERO);
+        let turn = Turn::enter(&engine, &name, at_once).unwrap();
+        assert!(Turn::enter(&engine, &name, at_once).is_err());
+        drop(turn);
+        assert!(Turn::enter(&engine, &name, at_once).is_ok());
     }
 }

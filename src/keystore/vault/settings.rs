@@ -2,8 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::answer::path;
-use crate::{base::secret::Secret, keystore::ClientCert};
+use crate::{base::secret::Secret, keystore::store::ClientCert, web::escape};
 
 /// How to reach and use Vault.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,4 +98,10 @@ pub enum Jwt {
     /// A file that holds it; Kubernetes replaces its content now and then. Errors do not repeat the
     /// path: what begins with a slash may be a token after all.
     File(PathBuf),
+}
+
+/// `text` as a path: each part escaped, empty ones left out.
+pub(crate) fn path(text: &str) -> String {
+    let parts = text.split('/').filter(|part| !part.is_empty());
+    parts.map(escape::segment).collect::<Vec<_>>().join("/")
 }

@@ -1,82 +1,72 @@
-//! Values that the transit engine of Vault encrypts before they are stored (`backends.md` 2.5).
+//! Values that the transit engine of Vault encrypts before they are stored.
 
 use base64::Engine as _;
-use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
-    MAX_ANSWER, Transit, Vault,
-    answer::{path, take},
-    site::Failed,
+    answer::take,
+    engine::Engine,
+    settings::{Transit, path},
 };
 use crate::{
     base::{deadline::Deadline, secret::Secret},
     crypto::BASE64,
-    keystore::remote::{escape, json},
+    keystore::remote::{self, Call, Failed},
+    web::escape,
 };
 
-/// Where transit begins a ciphertext.
+/// How ciphertexts of transit begin.
 const WRAPPED: &str = "vault:v";
 
-impl Vault {
+impl Engine {
     /// The text to store for `value`.
-    pub(super) fn wrap(&self, value: &Secret, deadline: Deadline) -> Result<Secret, Failed> {
-        #[derive(Serialize)]
-        struct Plain<'a> {
-            plaintext: &'a str,
-        }
-        let Some(Transit { engine, key }) = &self.site.settings.transit else {
+    pub(crate) fn wrap(&self, value: &Secret, deadline: Deadline) -> Result<Secret, Failed> {
+        let Some(transit) = &self.cluster.settings.transit else {
             return Ok(value.clone());
         };
-        let url = format!("/v1/{}/encrypt/{}", path(engine), escape(key));
-        let plaintext = BASE64.encode(value.expose());
-        let body = json(&Plain { plaintext: &plaintext }).map_err(Failed::Other)?;
-        let answer = self.ask("POST", &url, Some(&body), MAX_ANSWER, deadline)?;
-        if answer.status != 200 {
-            return Err(self.site.refusal("POST", &url, &answer, "update"));
-        }
-        let json = answer.json::<Value>();
-        let mut json = json.map_err(|why| self.site.unusable("POST", &url, &why))?;
-        let text = match take(&mut json, "/data/ciphertext") {
-            Value::String(text) => text,
-            _ => String::new(),
-        };
-        if !text.starts_with(WRAPPED) {
-            let why = "the answer is no ciphertext of transit";
-            return Err(self.site.unusable("POST", &url, why));
-        }
-        Ok(Secret::new(text.into_bytes()))
+        let body = json!({ "plaintext": BASE64.encode(value.expose()) });
+        self.transform(transit, "encrypt", body, deadline, |data| {
+            let text = take(data, "/ciphertext");
+            let text = text.as_str().filter(|text| text.starts_with(WRAPPED));
+            let text = text.ok_or("the answer is no ciphertext of transit")?;
+            Ok(Secret::new(text.as_bytes().to_vec()))
+        })
     }
 
     /// The value that is stored as `text`.
-    pub(super) fn unwrap(&self, text: Secret, deadline: Deadline) -> Result<Secret, Failed> {
-        #[derive(Serialize)]
-        struct Wrapped<'a> {
-            ciphertext: &'a str,
-        }
+    pub(crate) fn unwrap(&self, text: Secret, deadline: Deadline) -> Result<Secret, Failed> {
         if !text.expose().starts_with(WRAPPED.as_bytes()) {
             return Ok(text);
         }
-        let Some(Transit { engine, key }) = &self.site.settings.transit else {
-            return Err(Failed::Other(
-                "the value is encrypted by transit: set vault.transit".to_owned(),
-            ));
+        let Some(transit) = &self.cluster.settings.transit else {
+            let why = "the value is encrypted by transit: set vault.transit";
+            return Err(Failed::Other(why.to_owned()));
         };
-        let url = format!("/v1/{}/decrypt/{}", path(engine), escape(key));
-        let ciphertext = String::from_utf8_lossy(text.expose());
-        let body = json(&Wrapped { ciphertext: &ciphertext }).map_err(Failed::Other)?;
-        let answer = self.ask("POST", &url, Some(&body), MAX_ANSWER, deadline)?;
+        let body = json!({ "ciphertext": String::from_utf8_lossy(text.expose()) });
+        self.transform(transit, "decrypt", body, deadline, |data| {
+            let Value::String(plaintext) = take(data, "/plaintext") else {
+                return Err("the answer has no plaintext");
+            };
+            let value = BASE64.decode(plaintext).map_err(|_| "the plaintext is not base64")?;
+            Ok(Secret::new(value))
+        })
+    }
+
+    /// Has transit encrypt or decrypt what `body` holds; `read` takes the result from its `data`.
+    fn transform(
+        &self,
+        Transit { engine, key }: &Transit,
+        what: &str,
+        body: Value,
+        deadline: Deadline,
+        read: impl FnOnce(&mut Value) -> Result<Secret, &'static str>,
+    ) -> Result<Secret, Failed> {
+        let path = format!("/v1/{}/{what}/{}", path(engine), escape::segment(key));
+        let body = remote::json(&body);
+        let answer = self.ask(Call::new("POST", &path).with(&body), deadline)?;
         if answer.status != 200 {
-            return Err(self.site.refusal("POST", &url, &answer, "update"));
+            return Err(self.refusal(&answer, "update"));
         }
-        let unusable = |why: &str| self.site.unusable("POST", &url, why);
-        let mut json: Value = answer.json().map_err(|why| unusable(&why))?;
-        let Value::String(plaintext) = take(&mut json, "/data/plaintext") else {
-            return Err(unusable("the answer has no plaintext"));
-        };
-        BASE64
-            .decode(plaintext.as_bytes())
-            .map(Secret::new)
-            .map_err(|_| unusable("the plaintext is not base64"))
+        read(&mut take(&mut answer.json()?, "/data")).map_err(|why| answer.unusable(why))
     }
 }

@@ -1,4 +1,4 @@
-//! The words of a command line: `--name value` pairs, and what follows `--`.
+//! The words of a command line: `--name value` pairs, and the words after `--`.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -38,7 +38,7 @@ impl Args {
         self.options.get(name).map(String::as_str)
     }
 
-    /// An option as a number, or what it is without the option.
+    /// An option as a number, or its default.
     pub(crate) fn number<T: FromStr>(&self, name: &str, default: T) -> Result<T> {
         match self.find(name) {
             Some(text) => text.parse().map_err(|_| format!("--{name}: bad number {text:?}").into()),

@@ -51,13 +51,13 @@ impl Connection {
         }
     }
 
-    /// Queues a request and sends what the socket takes.
+    /// Queues a request and sends as much as the socket takes.
     pub(crate) fn send(&mut self, request: &[u8]) -> Result<()> {
         self.tls.writer().write_all(request)?;
         self.flush()
     }
 
-    /// Reads what is there; the status of the answer once it is complete. For non-blocking sockets.
+    /// Reads the bytes that are there; the status of the answer once it is complete. For non-blocking sockets.
     pub(crate) fn step(&mut self) -> Result<Option<u16>> {
         match self.read() {
             Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
@@ -71,7 +71,7 @@ impl Connection {
         Ok(Some(status))
     }
 
-    /// What was received since the last answer. For non-blocking sockets.
+    /// The bytes received since the last answer. For non-blocking sockets.
     pub(crate) fn receive(&mut self) -> Result<Vec<u8>> {
         match self.read() {
             Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),

@@ -103,7 +103,7 @@ fn work(shared: &Shared) {
 }
 
 impl Connection {
-    /// One read, then whatever it made possible, then one write. `false` ends the connection.
+    /// One read, then all steps that it allows, then one write. `false` ends the connection.
     fn step(&mut self, answer: &[u8], scratch: &mut [u8]) -> bool {
         match self.tls.read_tls(&mut self.stream) {
             Ok(0) => return false,

@@ -13,7 +13,7 @@ pub(crate) fn status(answer: &[u8]) -> u16 {
     code.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).unwrap_or(0)
 }
 
-/// What follows the head of a complete message.
+/// The part after the head of a complete message.
 pub(crate) fn body(message: &[u8]) -> &[u8] {
     let head = message.windows(4).position(|four| four == b"\r\n\r\n");
     head.map_or(&[], |at| &message[at + 4..])

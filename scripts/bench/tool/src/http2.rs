@@ -22,7 +22,7 @@ use crate::{Result, tls};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is held.
+/// The connections held.
 pub(crate) struct Http2 {
     runtime: Runtime,
     uri: String,

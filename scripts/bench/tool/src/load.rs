@@ -66,7 +66,7 @@ pub(crate) fn pid(args: &Args) -> Result<Option<u32>> {
     args.find("pid").map(|pid| pid.parse().map_err(|_| "--pid is not a number".into())).transpose()
 }
 
-/// What to send, over how many connections, for how long.
+/// The request, the number of connections, and the duration.
 pub(crate) struct Plan {
     addr: SocketAddr,
     /// One per connection, so that each keeps its own tickets.
@@ -80,7 +80,7 @@ pub(crate) struct Plan {
     window: Duration,
 }
 
-/// What came of a [`Plan`].
+/// The result of a [`Plan`].
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     /// Nanoseconds, of requests answered with 200; sorted.

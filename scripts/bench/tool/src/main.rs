@@ -19,11 +19,11 @@ use std::process::ExitCode;
 
 use args::Args;
 
-/// Whatever stops a subcommand; its text goes to stderr.
+/// An error that stops a subcommand; its text goes to stderr.
 type Error = Box<dyn std::error::Error + Send + Sync>;
 type Result<T> = std::result::Result<T, Error>;
 
-/// One subcommand: its name, what it needs, and the function behind it.
+/// One subcommand: its name, its options, and its function.
 type Command = (&'static str, &'static str, fn(&Args) -> Result<()>);
 
 const COMMANDS: &[Command] = &[

@@ -1,4 +1,4 @@
-//! What the kernel knows about a process: CPU time, memory, threads, and how long it takes to start.
+//! The kernel's figures on a process: CPU time, memory, threads, and the time it takes to start.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -58,7 +58,7 @@ pub(crate) fn peak_kib(pid: u32) -> Result<u64> {
     status(pid, "VmHWM:")
 }
 
-/// Sets the peak back to what is resident now.
+/// Sets the peak back to the present resident size.
 pub(crate) fn forget_peak(pid: u32) {
     // Only the owner of the process may. For others the peak stays that since the start.
     let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");

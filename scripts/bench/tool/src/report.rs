@@ -20,7 +20,7 @@ const MOST_IDLE: [(&str, u64); 2] = [("HTTP/1.1", 10_000), ("HTTP/2", 12_000)];
 /// A resumed handshake may cost this share of a full one.
 const MOST_RESUMED: f64 = 0.8;
 
-/// Prints what is in `--results`; with `--json` also writes the figures there.
+/// Prints the figures in `--results`; with `--json` also writes the figures there.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let text = fs::read_to_string(args.text("results")?)?;
     let lines: Vec<Value> = text.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?;
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What makes two runs comparable, once they are of one server.
+/// The settings that two runs of one server must share to be comparable.
 const SETTING: [&str; 4] = ["client", "op", "connections", "keys"];
 
 fn same(names: &[&str], a: &Value, b: &Value) -> bool {
@@ -197,7 +197,7 @@ fn table(rows: &[Value]) -> String {
     text + "\nCPU, handshakes and misses are per request, resumed is a share of the handshakes.\n"
 }
 
-/// What two servers are compared by.
+/// The figures that two servers are compared by.
 const COMPARED: [(&str, &str); 6] = [
     ("CPU", "cpu_us"),
     ("kernel", "kernel_us"),
@@ -263,7 +263,7 @@ fn ratio_table(ratios: &[Value]) -> String {
     text + "\n"
 }
 
-/// Ours of one operation, by the clients that `is_client` accepts.
+/// Our figures of one operation, by the clients that `is_client` accepts.
 fn ours<'a>(
     runs: &[&'a Value],
     is_client: impl Fn(&str) -> bool,
@@ -282,7 +282,7 @@ fn ours<'a>(
 }
 
 /// How many times the CPU that `other` gives for each of `runs` these took. That is of the same round,
-/// one beside the other: what slows the machine for a while slows both.
+/// one beside the other: a busy machine slows both.
 fn times(runs: &[&Value], other: impl Fn(&Value) -> Option<f64>) -> Option<f64> {
     median(&sorted(runs.iter().filter_map(|run| Some(run["cpu_us"].as_f64()? / other(run)?))))
 }
@@ -294,7 +294,7 @@ fn beside(runs: &[&Value], run: &Value) -> Option<f64> {
 
 fn checks(lines: &[Value]) -> Vec<Value> {
     let runs: Vec<&Value> = loads(lines).collect();
-    // What was run and has no figure holds nothing.
+    // A run without a figure misses its target.
     let figure = |runs: &[&Value], name: &str| {
         median(&sorted(runs.iter().filter_map(|run| run[name].as_f64()))).unwrap_or(f64::NAN)
     };

@@ -1,4 +1,4 @@
-//! What subscribers of the audit stream cost those who send requests, and what they get to see.
+//! The cost of subscribers of the audit stream for other requests, and the events that they see.
 //!
 //! Requests are sent at a fixed rate, in turns without and with subscribers, some of which never
 //! read. Every connection uses a key of its own, so an event of a key is that of a known request.
@@ -96,7 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What the requests took, and the 99th percentile of each turn: their median tells more than that
+/// The latencies of the requests, and the 99th percentile of each turn: their median is steadier than that
 /// of all requests on a machine where something else goes on now and then.
 #[derive(Default)]
 struct Latencies {
@@ -213,7 +213,7 @@ impl Follower {
         self.input.extend_from_slice(&bytes);
         let end = self.input.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         for line in self.input[..end].split(|byte| *byte == b'\n') {
-            // The lines between the events are those of the transfer coding.
+            // The lines between the events belong to the transfer coding.
             let text = std::str::from_utf8(line)?;
             if let Some((_, rest)) = text.split_once("/v1/key/generate/s") {
                 let digits = rest.split('"').next().unwrap_or("");
@@ -241,7 +241,7 @@ fn follow(mut followers: Vec<Follower>, count: usize, is_done: &AtomicBool) -> R
         for event in &events {
             let number = event.data;
             followers[number.u64() as usize].read()?;
-            // Real subscribers are elsewhere and take no time from those who send requests.
+            // Real subscribers run elsewhere and take no time from the clients.
             std::thread::yield_now();
         }
         if !events.is_empty() || !is_done.load(Ordering::Relaxed) {

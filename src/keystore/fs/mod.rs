@@ -1,0 +1,202 @@
+//! Keys as files of one directory: file name = key name, content = stored value.
+//!
+//! A key appears under its name at once and whole: it is written to a temporary file, which is then
+//! linked to the name. The name of a temporary file starts with a backslash, which no key name may
+//! contain. Its maker holds a lock (`flock`) on it, so that one without a lock is known to be left
+//! over from a crash and goes when the directory is opened next.
+//!
+//! A key is on the disk, under its name, before it is reported as created or used: it keeps its
+//! temporary name until its own is synced, so that a key with two names is synced by its readers.
+//! `scripts/it/19-power-loss.sh` checks that against every order in which a disk may write.
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io::{self, Write as _},
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use rustix::{
+    fs::{AtFlags, Mode, OFlags},
+    io::Errno,
+};
+
+use super::store::{Error, KeyName, KeyStore, MAX_VALUE};
+use crate::base::{deadline::Deadline, secret::Secret};
+pub use file::sync_directory;
+use file::{Temp, Unfit, read, remove_if_left, sync_way_to};
+
+/// A directory of keys. Other servers may use the same one at the same time.
+///
+/// Deadlines are not kept: what the operating system does to local files can't be interrupted.
+#[derive(Debug)]
+pub struct Fs {
+    path: PathBuf,
+    /// Whether the way from the root of the file system to the directory is durable.
+    is_anchored: AtomicBool,
+    /// Whether a file can have two names, and so a key show that it may not be durable yet.
+    has_links: bool,
+}
+
+impl Fs {
+    /// Opens the directory `path`, which is created with its parents (mode 0700) if missing, and
+    /// removes what a crash has left in it.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if it can't be created, is not a directory, or if files in it can't
+    /// be created, listed and removed.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let given = path.as_ref();
+        let during = || format!("open key store {given:?}");
+        let path = std::path::absolute(given).map_err(Error::during(during()))?;
+        match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => {}
+            Ok(_) => return Err(Error::during("open key store")(Unfit::NotADirectory(path))),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                std::fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&path)
+                    .map_err(Error::during(format!("create directory {given:?}")))?;
+            }
+            Err(err) => return Err(Error::during(during())(err)),
+        }
+
+        let mut store = Self::at(path);
+        let directory = store.directory().map_err(Error::during(during()))?;
+        // A disk that can't sync takes no new keys, but there may be some to read.
+        let _ = store.anchor(&directory);
+        store.remove_leftovers(&directory).map_err(Error::during(during()))?;
+        // Tells at the start, not at the first key, that there are no rights or no space.
+        store.has_links = Temp::create(&directory)
+            .and_then(|temp| temp.can_be_linked())
+            .map_err(Error::during(format!("create a file in {given:?}")))?;
+        Ok(store)
+    }
+
+    /// Opens the directory `path`, which must be there, to read from it: nothing in it is changed.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if it is not there or not a directory.
+    pub fn open_for_reading(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let during = format!("open key store {path:?}");
+        let path = std::path::absolute(path).map_err(Error::during(during.clone()))?;
+        let store = Self::at(path);
+        store.directory().map_err(Error::during(during))?;
+        Ok(store)
+    }
+
+    fn at(path: PathBuf) -> Self {
+        Self { path, is_anchored: AtomicBool::new(false), has_links: true }
+    }
+
+    /// Makes the way to the directory durable, once: if a part of it is lost, so is every key.
+    fn anchor(&self, directory: &OwnedFd) -> io::Result<()> {
+        if !self.is_anchored.load(Relaxed) {
+            sync_way_to(directory)?;
+            self.is_anchored.store(true, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Opens the directory anew for one operation, which then can't be led astray by renames, while
+    /// the next one finds what has been mounted since.
+    fn directory(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::open(&self.path, flags, Mode::empty())?)
+    }
+
+    /// `verb` and the path of a key: what an error says was being done.
+    fn during(&self, verb: &str, name: &KeyName) -> String {
+        format!("{verb} {:?}", self.path.join(name.as_str()))
+    }
+
+    fn remove_leftovers(&self, directory: &OwnedFd) -> io::Result<()> {
+        for entry in std::fs::read_dir(&self.path)? {
+            remove_if_left(directory, &entry?.file_name());
+        }
+        Ok(())
+    }
+}
+
+impl KeyStore for Fs {
+    fn create(&self, name: &KeyName, value: &Secret, _: Deadline) -> Result<(), Error> {
+        let during = |err| Error::during(self.during("create", name))(err);
+        if value.len() > MAX_VALUE {
+            return Err(during(Unfit::TooLarge.into()));
+        }
+        let directory = self.directory().map_err(during)?;
+        self.anchor(&directory).map_err(during)?;
+        let mut temp = Temp::create(&directory).map_err(during)?;
+        temp.file.write_all(value.expose()).map_err(during)?;
+        temp.file.sync_all().map_err(during)?;
+
+        match temp.link(name) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Err(Error::Exists),
+            Err(err) => return Err(during(err.into())),
+        }
+        temp.finish(name, value).map_err(during)
+    }
+
+    fn get(&self, name: &KeyName, _: Deadline) -> Result<Secret, Error> {
+        let during = |err: io::Error| match err.kind() {
+            io::ErrorKind::NotFound => Error::NotFound,
+            _ => Error::during(self.during("read", name))(err),
+        };
+        // A directory that is gone must not look like a key that is not there.
+        let directory = self.directory().map_err(Error::during(self.during("read", name)))?;
+        let (value, stat) = read(&directory, name).map_err(during)?;
+        // If its maker has not synced it, or could not, a power failure would take the key away from
+        // what is sealed with it now.
+        if stat.st_nlink > 1 || !self.has_links {
+            sync_directory(&directory).map_err(during)?;
+        }
+        Ok(value)
+    }
+
+    fn delete(&self, name: &KeyName, _: Deadline) -> Result<(), Error> {
+        let during = |err| Error::during(self.during("delete", name))(err);
+        let directory = self.directory().map_err(during)?;
+        match rustix::fs::unlinkat(&directory, name.as_str(), AtFlags::empty()) {
+            // A delete that found the key may have crashed before it was durable.
+            Ok(()) | Err(Errno::NOENT) => sync_directory(&directory).map_err(during),
+            Err(err) => Err(during(err.into())),
+        }
+    }
+
+    fn list(&self, _: Deadline) -> Result<Vec<String>, Error> {
+        let during = |err| Error::during(format!("list {:?}", self.path))(err);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(during)? {
+            let entry = entry.map_err(during)?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            if KeyName::parse(&name).is_none() {
+                continue;
+            }
+            match entry.file_type() {
+                Ok(file_type) if file_type.is_file() => names.push(name),
+                Ok(_) => {}
+                // Deleted since the directory was read.
+                Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+                Err(err) => return Err(during(err)),
+            }
+        }
+        Ok(names)
+    }
+
+    fn status(&self, _: Deadline) -> Result<(), Error> {
+        self.directory().map(drop).map_err(Error::during(format!("open {:?}", self.path)))
+    }
+
+    fn describe(&self) -> String {
+        format!("Filesystem: {}", self.path.display())
+    }
+}

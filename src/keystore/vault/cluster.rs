@@ -1,0 +1,235 @@
+//! Requests to the servers of a Vault cluster, logins, and what refusals mean.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    answer::{said, take},
+    settings::{Jwt, Login, Settings, path},
+};
+use crate::{
+    base::{deadline::Deadline, secret::Secret},
+    keystore::{
+        remote::{self, Answer, Call, Failed, Remote},
+        store::Error,
+        token::{Authority, Lease, NoLease, Refusal, Token},
+    },
+    tls,
+    tls::words::Hints,
+};
+
+/// No token is believed to last longer.
+const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A Vault cluster.
+pub(crate) struct Cluster {
+    pub(crate) remote: Remote,
+    pub(crate) settings: Settings,
+    /// Vault has said that it is sealed.
+    pub(crate) is_sealed: AtomicBool,
+}
+
+impl Cluster {
+    pub(crate) fn new(settings: &Settings) -> Result<Self, tls::Error> {
+        let client_cert = settings.client_cert.as_ref();
+        let remote = Remote::new(remote::Settings {
+            endpoint: &settings.endpoint,
+            client_cert: client_cert.map(|pair| (pair.cert.as_path(), pair.key.as_path())),
+            ca: settings.ca.as_deref(),
+            hints: Hints {
+                trust: "vault.tls.ca",
+                endpoint: "the endpoint",
+                certificate: "check vault.tls.cert and vault.tls.key",
+                or_skip: "",
+            },
+            pause: 1000..1500,
+            has_standbys: true,
+            may_pass: |answer| answer.may_pass() && !answer.says("sealed"),
+        })?;
+        Ok(Self { remote, settings: settings.clone(), is_sealed: AtomicBool::new(false) })
+    }
+
+    /// Sends `call` with the headers of Vault.
+    pub(crate) fn ask(
+        &self,
+        call: Call<'_>,
+        token: Option<&Token>,
+        deadline: Deadline,
+    ) -> Result<Answer, Failed> {
+        let namespace = match token {
+            None => (self.settings.login_namespace.as_deref()).unwrap_or(&self.settings.namespace),
+            Some(_) => &self.settings.namespace,
+        };
+        let mut headers = vec![("X-Vault-Request", "true")];
+        if !namespace.is_empty() && namespace != "/" {
+            headers.push(("X-Vault-Namespace", namespace));
+        }
+        if let Some(token) = token {
+            headers.push(("X-Vault-Token", token.text()));
+        }
+        let answer = self.remote.call(Call { headers: &headers, ..call }, deadline);
+        let answer = answer.map_err(Failed::NoAnswer)?;
+        if answer.status == 503 && said(&answer).is_some_and(|text| text.contains("sealed")) {
+            self.is_sealed.store(true, Relaxed);
+            return Err(Error::Sealed.into());
+        }
+        Ok(answer)
+    }
+
+    /// What Vault said, and what to check. `capability` is what the policy has to grant.
+    pub(crate) fn refusal(&self, answer: &Answer, capability: &str) -> Failed {
+        let said = said(answer);
+        let has = |word: &str| answer.says(word);
+        let namespace = match self.settings.namespace.as_str() {
+            "" => String::new(),
+            namespace => format!(", and is {namespace:?} the right vault.namespace?"),
+        };
+        let hint = if said.is_none() {
+            "this is no answer of Vault; check vault.endpoint, and what stands in front of it"
+                .into()
+        } else if has("no handler for route") || has("route entry not found") {
+            format!(
+                "nothing is mounted there; check vault.engine and vault.transit.engine{namespace}"
+            )
+        } else if has("namespace not found") {
+            "check vault.namespace, and that of the login".into()
+        } else if has("versioned K/V secrets engine") {
+            "the engine is KV version 2; set vault.version to v2".into()
+        } else if answer.status == 403 {
+            let path = answer.path.trim_start_matches("/v1/").split('?').next();
+            let path = path.unwrap_or_default();
+            let directory = path.rsplit_once('/').map_or(path, |(directory, _)| directory);
+            let place = match capability {
+                "update" => path.to_owned(),
+                _ => format!("{directory}/*"),
+            };
+            format!(
+                "does the policy of the role grant {capability:?} on {place:?}, and is the engine \
+                 there?{namespace}"
+            )
+        } else {
+            String::new()
+        };
+        // A 2xx answer may hold a value.
+        let said = match said {
+            None if answer.status >= 300 => answer.text(),
+            said => said.unwrap_or_default(),
+        };
+        answer.refusal(&said, &hint)
+    }
+
+    /// Reads the answer to a login or a renewal.
+    fn lease(&self, answer: &Answer) -> Result<Lease, Failed> {
+        if let Some(said) = said(answer)
+            && [400, 401, 403].contains(&answer.status)
+        {
+            // The policy has no say here.
+            let hint = match (&self.settings.login, answer.path.ends_with("renew-self")) {
+                (Login::AppRole { .. }, true) => {
+                    "the token was revoked or has reached its maximum, or its role or secret id \
+                     is gone, which the login will tell"
+                }
+                (Login::Kubernetes { .. }, true) => {
+                    "before it renews, Vault asks Kubernetes again about the service account token \
+                     of the last login, which has expired or was replaced; the login takes the \
+                     present one"
+                }
+                (Login::AppRole { .. }, false) => {
+                    "check vault.approle.id, .secret and .engine; too many failed logins lock a \
+                     role for a while"
+                }
+                (Login::Kubernetes { jwt: Jwt::Token(jwt), .. }, false)
+                    if jwt.expose().contains(&b'/') =>
+                {
+                    "check vault.kubernetes.role, .jwt and .engine; there is no file that is called \
+                     like .jwt, so it was taken for the token itself"
+                }
+                (Login::Kubernetes { .. }, false) => {
+                    "check vault.kubernetes.role, .jwt and .engine"
+                }
+            };
+            return Err(answer.refusal(&said, hint));
+        }
+        if answer.status != 200 {
+            return Err(self.refusal(answer, "update"));
+        }
+        let mut auth = take(&mut answer.json()?, "/auth");
+        let lifetime = auth["lease_duration"].as_u64().unwrap_or(0);
+        Ok(Lease {
+            token: match take(&mut auth, "/client_token") {
+                Value::String(token) => Some(Secret::new(token.into_bytes())),
+                _ => None,
+            },
+            lifetime: (lifetime > 0).then(|| Duration::from_secs(lifetime).min(MAX_LIFETIME)),
+            is_renewable: auth["renewable"].as_bool().unwrap_or(false),
+        })
+    }
+
+    fn log_in(&self, deadline: Deadline) -> Result<Lease, (Failed, Refusal)> {
+        let answer = self.ask_to_log_in(deadline).map_err(|failed| (failed, Refusal::No))?;
+        let lease = self.lease(&answer).map_err(|failed| (failed, self.refusal_in(&answer)))?;
+        match lease.token.as_ref().is_none_or(Secret::is_empty) {
+            true => Err((answer.unusable("the answer has no auth token"), Refusal::No)),
+            false => Ok(lease),
+        }
+    }
+
+    /// What the answer to a login says about the credentials. Wrong ones of AppRole are a 400, which
+    /// is counted; a role that is locked, or a method that is not there, is a 403.
+    fn refusal_in(&self, answer: &Answer) -> Refusal {
+        match answer.status {
+            400 | 401 | 403 if said(answer).is_none() => Refusal::No,
+            400 if matches!(self.settings.login, Login::AppRole { .. }) => Refusal::Counted,
+            400 | 401 | 403 => Refusal::Yes,
+            _ => Refusal::No,
+        }
+    }
+
+    /// Sends the credentials.
+    fn ask_to_log_in(&self, deadline: Deadline) -> Result<Answer, Failed> {
+        let text = |secret: &Secret| String::from_utf8_lossy(secret.expose()).into_owned();
+        let (engine, body) = match &self.settings.login {
+            Login::AppRole { engine, id, secret } => {
+                (engine, json!({ "role_id": id, "secret_id": text(secret) }))
+            }
+            Login::Kubernetes { engine, role, jwt } => {
+                let jwt = match jwt {
+                    Jwt::Token(token) => text(token),
+                    Jwt::File(file) => std::fs::read_to_string(file).map_err(|e| {
+                        Failed::Other(format!(
+                            "failed to read the file of vault.kubernetes.jwt: {e}: what begins with \
+                             /, ./ or ../ is a path, anything else a token unless there is such a file"
+                        ))
+                    })?,
+                };
+                (engine, json!({ "role": role, "jwt": jwt.trim() }))
+            }
+        };
+        let path = format!("/v1/auth/{}/login", path(engine));
+        self.ask(Call::new("PUT", &path).with(&remote::json(&body)), None, deadline)
+    }
+}
+
+impl Authority for Arc<Cluster> {
+    fn login(&self, deadline: Deadline) -> Result<Lease, NoLease> {
+        self.log_in(deadline).map_err(|(failed, refusal)| NoLease {
+            error: failed.during("log in to Vault"),
+            refusal,
+        })
+    }
+
+    fn renew(&self, token: &Token, deadline: Deadline) -> Result<Lease, Error> {
+        // An increment of zero is the one of the role.
+        let body = Secret::new(b"{\"increment\":0}".to_vec());
+        let call = Call::new("PUT", "/v1/auth/token/renew-self").with(&body);
+        let answer = self.ask(call, Some(token), deadline);
+        answer.and_then(|answer| self.lease(&answer)).map_err(|e| e.during("ask Vault"))
+    }
+}

@@ -1,0 +1,184 @@
+//! Certificates and private keys in files, and what may be wrong with them.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    Error as TlsError,
+    sign::{CertifiedKey, SigningKey},
+};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer, UnixTime,
+    pem::{self, PemObject as _},
+};
+use webpki::EndEntityCert;
+
+use super::group::provider;
+use crate::{base::secret, identity};
+
+/// What is wrong with the server's certificate or the trusted certificate authorities.
+#[derive(Debug)]
+pub enum Error {
+    /// The file can't be read.
+    Unreadable(PathBuf, &'static str, io::Error),
+    /// The file holds no usable PEM block of the wanted kind.
+    Unusable(PathBuf, &'static str, String),
+    /// The private key does not belong to the certificate.
+    Mismatch(PathBuf, PathBuf),
+    /// The certificate is not valid now.
+    Expired(PathBuf),
+    /// No certificate authority is trusted, so no client could ever connect.
+    NoRoots(String),
+    /// The file or directory of trusted authorities can't be used.
+    Authorities(PathBuf, String),
+    /// rustls refuses the combination.
+    Tls(TlsError),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(path, what, source) => {
+                write!(f, "failed to read {what} file {path:?}: {source}")
+            }
+            Self::Unusable(path, what, why) => write!(f, "invalid {what} file {path:?}: {why}"),
+            Self::Mismatch(cert, key) => write!(
+                f,
+                "private key {key:?} does not belong to certificate {cert:?}: their public keys differ"
+            ),
+            Self::Expired(path) => {
+                write!(f, "certificate {path:?} has expired: make or request a new one")
+            }
+            Self::NoRoots(why) => write!(
+                f,
+                "no trusted certificate authority found, so no client could connect{why}: install CA \
+                 certificates, set SSL_CERT_FILE or SSL_CERT_DIR, or start with --auth off"
+            ),
+            Self::Authorities(path, why) => {
+                write!(f, "invalid certificate authorities {path:?}: {why}")
+            }
+            Self::Tls(source) => write!(f, "failed to set up TLS: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unreadable(_, _, source) => Some(source),
+            Self::Tls(source) => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// Checks that the certificate that was read from the file `cert` has not expired at `now`.
+///
+/// # Errors
+/// [`Error::Expired`]
+pub fn check_expiry(certified: &CertifiedKey, cert: &Path, now: UnixTime) -> Result<(), Error> {
+    match expiry(certified).as_secs() < now.as_secs() {
+        true => Err(Error::Expired(cert.to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// When a certificate that [`load_certificate`] returned expires.
+pub fn expiry(certified: &CertifiedKey) -> UnixTime {
+    certified
+        .cert
+        .first()
+        .and_then(|leaf| identity::not_after(leaf).ok())
+        .expect("the certificate was read when it was loaded")
+}
+
+const CERT: &str = "certificate";
+const KEY: &str = "private key";
+
+/// Reads the PEM certificate chain of a server and its private key, and checks that they belong
+/// together and that clients can read the certificate.
+///
+/// # Errors
+/// [`Error`] names the file and what is wrong with it.
+pub fn load_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Error> {
+    let certified = load_client_certificate(cert, key)?;
+    let leaf = certified.end_entity_cert().map_err(Error::Tls)?;
+    let why = match EndEntityCert::try_from(leaf) {
+        Ok(_) => return Ok(certified),
+        Err(webpki::Error::UnsupportedCertVersion) => {
+            "it is of X.509 version 1; make one of version 3"
+        }
+        Err(_) => "it breaks a rule, or has a critical extension that clients can't know",
+    };
+    Err(Error::Unusable(cert.to_owned(), CERT, why.to_owned()))
+}
+
+/// Reads the PEM certificate chain of a client and its private key, and checks that they belong
+/// together.
+///
+/// # Errors
+/// [`Error`] names the file and what is wrong with it.
+pub fn load_client_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Error> {
+    let text = std::fs::read(cert).map_err(|e| Error::Unreadable(cert.to_owned(), CERT, e))?;
+    let unusable = |why| Error::Unusable(cert.to_owned(), CERT, why);
+    let chain = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| unusable(pem_reason(&e)))?;
+    let Some(leaf) = chain.first() else {
+        return Err(unusable("no PEM block of type CERTIFICATE".to_owned()));
+    };
+    identity::not_after(leaf).map_err(|e| unusable(e.to_string()))?;
+    let public_key = identity::public_key(leaf).map_err(|e| unusable(e.to_string()))?;
+    let signing_key = secret::on_wiped_stack(|| load_private_key(key, cert, leaf))?;
+    if (signing_key.public_key()).is_some_and(|own| *own != *public_key) {
+        return Err(Error::Mismatch(cert.to_owned(), key.to_owned()));
+    }
+    Ok(Arc::new(CertifiedKey::new(chain, signing_key)))
+}
+
+/// Reads the PEM private key of the certificate `leaf`, which comes from the file `cert`.
+fn load_private_key(
+    key: &Path,
+    cert: &Path,
+    leaf: &CertificateDer<'_>,
+) -> Result<Arc<dyn SigningKey>, Error> {
+    let text = std::fs::read(key).map_err(|e| Error::Unreadable(key.to_owned(), KEY, e))?;
+    let private_key = PrivateKeyDer::from_pem_slice(&text).map_err(|e| {
+        let why = match e {
+            _ if contains(&text, b"ENCRYPTED") => {
+                "the key is protected by a password, which is not supported".to_owned()
+            }
+            pem::Error::NoItemsFound => {
+                "no PEM block of type PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY".to_owned()
+            }
+            e => pem_reason(&e),
+        };
+        Error::Unusable(key.to_owned(), KEY, why)
+    })?;
+    provider().key_provider.load_private_key(private_key).map_err(|_| {
+        let mut why =
+            "not a key of type Ed25519, P-256, P-384 or RSA (at least 2048 bits)".to_owned();
+        if let Some(kind) = identity::key_kind(leaf) {
+            why = format!("{why}; the one in certificate {cert:?} is of type {kind}");
+        }
+        Error::Unusable(key.to_owned(), KEY, why)
+    })
+}
+
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|part| part == word)
+}
+
+/// Why a text is no PEM, in words.
+pub(crate) fn pem_reason(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a PEM block has no end line".to_owned(),
+        pem::Error::IllegalSectionStart { .. } => "a PEM block has a broken start line".to_owned(),
+        pem::Error::Base64Decode(_) => "a PEM block is not valid base64".to_owned(),
+        pem::Error::NoItemsFound => "no PEM block of the expected type".to_owned(),
+        _ => "a PEM block is too large".to_owned(),
+    }
+}
