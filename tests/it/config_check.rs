@@ -654,7 +654,7 @@ fn the_check_and_the_start_of_a_server_find_the_same() {
         let line = said.lines().find(|line| line.contains(message));
         let line = line.unwrap_or_else(|| panic!("{message} is not in {said}"));
         assert!(line.starts_with(start), "{line}");
-        // The place is that of the check, if there is one.
+        // The place comes from the check, if there is one.
         let place: Vec<_> = found.split(": ").next().unwrap().split(':').collect();
         if let [file, row, column] = place.as_slice() {
             let place = format!("({file} line {row} column {column}, field {field}");
