@@ -32,6 +32,44 @@ const FS: &str = "keystore.fs.path";
 const VAULT: &str = "keystore.vault.endpoint";
 const KEY_SECURE: &str = "keystore.gemalto.keysecure.endpoint";
 
+/// A key store that a file can select.
+struct Store {
+    /// The field that selects it.
+    field: &'static str,
+    /// The section with its fields.
+    section: &'static str,
+    name: &'static str,
+    /// What stands behind "and" where two are selected.
+    as_second: &'static str,
+    /// Reads its settings, and notes what is wrong with them.
+    read: fn(&mut Reader<'_>) -> Option<KeyStoreConfig>,
+}
+
+/// The key stores. A new one is a row here.
+const STORES: [Store; 3] = [
+    Store {
+        field: FS,
+        section: "keystore.fs",
+        name: "FS",
+        as_second: "FS path",
+        read: |reader| Some(KeyStoreConfig::Fs { path: reader.source.filled(FS)?.into() }),
+    },
+    Store {
+        field: VAULT,
+        section: "keystore.vault",
+        name: "Hashicorp Vault",
+        as_second: "Hashicorp Vault endpoint",
+        read: |reader| reader.vault(),
+    },
+    Store {
+        field: KEY_SECURE,
+        section: "keystore.gemalto",
+        name: "Gemalto KeySecure",
+        as_second: "Gemalto KeySecure endpoint are",
+        read: |reader| reader.key_secure(),
+    },
+];
+
 impl Reader<'_> {
     /// The key store, and whether the server needs it to start. In the place of one that is wrong is
     /// that in memory.
@@ -57,26 +95,23 @@ impl Reader<'_> {
             );
             return None;
         }
-        let (field, both) = match (filled(FS), filled(VAULT), filled(KEY_SECURE)) {
-            (None, None, None) => {
+        let mut found = STORES.iter().filter(|store| filled(store.field).is_some());
+        match (found.next(), found.next()) {
+            (None, _) => {
                 self.in_memory();
-                return None;
+                None
             }
-            (Some(path), None, None) => return Some(KeyStoreConfig::Fs { path: path.into() }),
-            (None, Some(_), None) => return self.vault(),
-            (None, None, Some(_)) => return self.key_secure(),
-            (Some(_), Some(_), _) => (VAULT, "FS and Hashicorp Vault endpoint"),
-            (Some(_), None, Some(_)) => (KEY_SECURE, "FS and Gemalto KeySecure endpoint are"),
-            (None, Some(_), Some(_)) => {
-                (KEY_SECURE, "Hashicorp Vault and Gemalto KeySecure endpoint are")
+            (Some(store), None) => (store.read)(self),
+            (Some(one), Some(other)) => {
+                let message = format!(
+                    "ambiguous configuration: {} and {} specified at the same time",
+                    one.name, other.as_second
+                );
+                let advice = "keep the one key store that holds the keys";
+                self.findings.refuse(self.source.at(other.field), message, advice);
+                None
             }
-        };
-        self.findings.refuse(
-            self.source.at(field),
-            format_args!("ambiguous configuration: {both} specified at the same time"),
-            "keep the one key store that holds the keys",
-        );
-        None
+        }
     }
 
     /// The key store in memory is an error if the section is there, if only its name. Templates list
@@ -92,11 +127,8 @@ impl Reader<'_> {
             }
             return;
         }
-        let stores = ["keystore.fs", "keystore.vault", "keystore.gemalto"]
-            .into_iter()
-            .zip([FS, VAULT, KEY_SECURE]);
-        let mut stores = stores.filter(|(store, _)| self.source.find(store).is_some());
-        let field = stores.next().map_or(FS, |(_, field)| field);
+        let mut stores = STORES.iter().filter(|store| self.source.find(store.section).is_some());
+        let field = stores.next().map_or(FS, |store| store.field);
         // What there is of it has a place.
         let parents = field.rmatch_indices('.').map(|(end, _)| &field[..end]);
         let mut parts = std::iter::once(field).chain(parents);

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     cache::Expiry,
-    keystore::{KeyName, Start, keysecure, vault},
+    keystore::{self, KeyName, Start, keysecure, vault},
     log,
     policy::Policies,
     tls::Group,
@@ -150,4 +150,16 @@ pub enum KeyStoreConfig {
     Vault(Box<vault::Settings>),
     /// In Gemalto KeySecure, now Thales CipherTrust.
     KeySecure(Box<keysecure::Settings>),
+}
+
+impl KeyStoreConfig {
+    /// What all key stores have in common.
+    pub fn settings(&self) -> &dyn keystore::Settings {
+        match self {
+            Self::Memory => &keystore::mem::Settings,
+            Self::Fs { path } => path,
+            Self::Vault(settings) => settings.as_ref(),
+            Self::KeySecure(settings) => settings.as_ref(),
+        }
+    }
 }
