@@ -5,6 +5,9 @@
 #   scripts/test.sh              all of it
 #   scripts/test.sh 03 09        only the shell tests whose names start so, after the build
 #
+#   KES    tests this binary instead of building one
+#   JOBS   how many shell tests run at the same time (two for each core)
+#
 # With CI=true, missing programs are installed where that is allowed, and a test that cannot be run fails.
 # Elsewhere it says so and is counted as skipped.
 set -uo pipefail
@@ -23,16 +26,22 @@ run() {
     fi
 }
 
-# provide PROGRAM [PACKAGE]: installs it if it is missing, in CI and as root. False if it stays missing.
-apt_is_fresh=
+# provide PROGRAM[:PACKAGE]...: installs missing ones, in CI and as root.
 provide() {
-    command -v "$1" >/dev/null && return
-    if [ "${CI-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        [ -n "$apt_is_fresh" ] || apt-get update -qq
-        apt_is_fresh=yes
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${2:-$1}" >/dev/null
+    local program packages=()
+    for program; do
+        command -v "${program%%:*}" >/dev/null || packages+=("${program#*:}")
+    done
+    python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)   # for scripts/openbao
+    if [ ${#packages[@]} -gt 0 ] && [ "${CI-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
     fi
-    command -v "$1" >/dev/null
+    for program; do
+        program="${program%%:*}"
+        command -v "$program" >/dev/null ||
+            echo "$program is not installed: tests that need it are skipped, or fail in CI" >&2
+    done
 }
 
 # component NAME COMMAND...: a part of the toolchain, which a minimal installation lacks.
@@ -55,104 +64,133 @@ bench_linted() { cargo clippy --locked --manifest-path scripts/bench/tool/Cargo.
 # Without the network.
 go_checked() {
     command -v go >/dev/null || { echo 'Go is missing' >&2; [ "${CI-}" != true ]; return; }
-    local unformatted
-    unformatted="$(cd scripts/bench/go-client && gofmt -l .)" || return
+    local folder unformatted
+    unformatted="$(gofmt -l scripts/bench tests/tools)" || return
     [ -z "$unformatted" ] || { echo "gofmt would change: $unformatted" >&2; return 1; }
-    (export GOPROXY=off GOTOOLCHAIN=local && cd scripts/bench/go-client && go vet ./...)
+    for folder in scripts/bench/go-client tests/tools; do
+        (cd "$folder" && GOPROXY=off GOTOOLCHAIN=local go vet ./...) || return
+    done
 }
 documented() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items --quiet; }
 # The tests that need OpenBao are skipped without it, except in CI.
 openbao() {
-    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then provide python3-venv || true; fi
     if BAO="$(scripts/openbao | tail -n 1)" && [ -x "$BAO" ]; then export BAO; return; fi
     unset BAO
     echo 'OpenBao cannot be had: tests that need it are skipped, or fail in CI' >&2
     [ "${CI-}" != true ]
 }
-built() { KES="$(scripts/build | tail -n 1)" && [ -x "$KES" ] && export KES; }
 
 command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs" >&2; exit 1; }
-# Programs, with their packages where those are called otherwise.
-for package in curl openssl strace nginx:nginx-light python3 go:golang-go \
-    tmux zsh fish groff:groff-base mandoc; do
-    program="${package%%:*}"
-    provide "$program" "${package#*:}" || echo "$program is not installed: tests that need it are skipped, or fail in CI" >&2
-done
+provide curl openssl strace nginx:nginx-light python3 go:golang-go tmux zsh fish groff:groff-base mandoc
 
-if [ $# -eq 0 ]; then
-    run 'format' formatted
-    run 'lints' linted
-    run 'tests' cargo test --locked --quiet --no-fail-fast
-    run 'documentation' documented
-    if [ -e scripts/bench/tool/Cargo.toml ]; then run 'lints of the benchmark' bench_linted; fi
-    run 'client in Go' go_checked
-fi
-run 'static release' built
-run 'OpenBao' openbao
-
-passed=0 failed=0 skipped=0
-# report NAME CODE SECONDS
-report() {
-    case "$2" in
-        0) passed=$((passed + 1)); printf '   %s: ok, %d s\n' "$1" "$3" ;;
-        77) skipped=$((skipped + 1)); printf '   %s: skipped\n' "$1" ;;
-        *) failed=$((failed + 1)); printf '   %s: FAILED with %d, %d s\n' "$1" "$2" "$3" ;;
-    esac
-}
-# shell_test NAME [HOW]: its output; how long it took is left in a file.
-shell_test() {
-    local start=$SECONDS code=0
-    "${2:-limited}" "scripts/it/$1.sh" || code=$?
-    echo $((SECONDS - start)) >"$results/$1.seconds"
-    return "$code"
-}
-limited() { timeout 300 "$1"; }
-# beside FILE: as `limited`, but a signal ends the test, too.
-beside() {
-    timeout 300 "$1" &
-    # shellcheck disable=SC2064  # the process is that of now
-    trap "kill $! 2>/dev/null; exit 130" TERM
-    wait $!
-}
-
-# These wait most of the time, so they run beside those that follow and are reported in the end.
-readonly PATIENT=' 15-slow-store 18-dead-follower 22-memory 39-openbao-faults 51-keysecure '
+# The release takes a core for a minute, so it is built while the tests, which wait now and then, run.
 results="$(mktemp -d)"
-declare -A patient=()
+declare -A running=() slots=()   # process of a shell test -> its name, and the ports it takes
 finish() {
-    if [ ${#patient[@]} -gt 0 ]; then kill "${patient[@]}" 2>/dev/null; wait "${patient[@]}"; fi
+    local pids=("${!running[@]}" ${building:+"$building"})
+    if [ ${#pids[@]} -gt 0 ]; then kill "${pids[@]}" 2>/dev/null; wait "${pids[@]}" 2>/dev/null; fi
     rm -rf "$results"
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
-for file in scripts/it/[0-9]*.sh; do
-    name="$(basename "$file" .sh)" wanted=
-    [ $# -gt 0 ] || wanted=yes
-    for start in "$@"; do
-        case "$name" in "$start"*) wanted=yes ;; esac
-    done
-    [ -n "$wanted" ] || continue
-    if [ -z "${KES-}" ]; then
-        failed=$((failed + 1))   # there is nothing to test
-    elif [[ $PATIENT = *" $name "* ]]; then
-        shell_test "$name" beside >"$results/$name.output" 2>&1 &
-        patient[$name]=$!
-    else
-        printf '\n── %s\n' "$name"
+building=
+if [ -z "${KES-}" ]; then
+    scripts/build >"$results/build" 2>"$results/build.log" &
+    building=$!
+fi
+built() {
+    local code=0
+    [ -n "$building" ] || return 0
+    wait "$building" || code=$?
+    building=
+    cat "$results/build.log"
+    [ "$code" -eq 0 ] && KES="$(tail -n 1 "$results/build")" && [ -x "$KES" ] && export KES
+}
+
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 4))}"   # they wait more than they work
+if [ $# -eq 0 ]; then
+    run 'format' formatted
+    run 'tests' cargo test --locked --quiet --no-fail-fast --workspace
+    run 'lints' linted
+    run 'documentation' documented
+    run 'lints of the benchmark' bench_linted
+    run 'programs in Go' go_checked
+fi
+run 'static release' built
+run 'OpenBao' openbao
+
+# ── Shell tests, several at a time ─────────────────────────────────────────────────────────────
+
+# These take longest, so they begin first. Most of the time they wait.
+readonly LONG=(18-dead-follower 15-slow-store 39-openbao-faults 48-openbao-slow 41-openbao
+    22-memory 47-openbao-cluster 45-openbao-token 38-redirects 46-openbao-bulkhead)
+# These measure, so nothing runs beside them.
+readonly ALONE=(12-footprint 25-config-cost)
+at_once="${JOBS:-$(($(nproc) * 2))}"
+
+passed=0 failed=0 skipped=0
+# begin NAME: in the background; its output and how long it took go to files.
+begin() {
+    local start=$SECONDS slot=0
+    while is_in "$slot" "${slots[@]}"; do slot=$((slot + 1)); done
+    (
+        trap 'kill $! 2>/dev/null; exit 130' TERM
+        SLOT="$slot" timeout 300 "scripts/it/$1.sh" >"$results/$1.output" 2>&1 &
         code=0
-        shell_test "$name" || code=$?
-        report "$name" "$code" "$(cat "$results/$name.seconds")"
-    fi
-done
-for name in $PATIENT; do
-    [ -n "${patient[$name]-}" ] || continue
-    code=0
-    wait "${patient[$name]}" || code=$?
+        wait $! || code=$?
+        echo $((SECONDS - start)) >"$results/$1.seconds"
+        exit "$code"
+    ) &
+    running[$!]="$1" slots[$!]=$slot
+}
+# await: until one of them has ended; reports it.
+await() {
+    local pid code=0 name seconds
+    wait -n -p pid "${!running[@]}" || code=$?
+    name="${running[$pid]}"
+    unset "running[$pid]" "slots[$pid]"
+    seconds="$(cat "$results/$name.seconds")"
     printf '\n── %s\n' "$name"
     cat "$results/$name.output"
-    report "$name" "$code" "$(cat "$results/$name.seconds")"
+    case "$code" in
+        0) passed=$((passed + 1)); printf '   %s: ok, %d s\n' "$name" "$seconds" ;;
+        77) skipped=$((skipped + 1)); printf '   %s: skipped\n' "$name" ;;
+        *) failed=$((failed + 1)); printf '   %s: FAILED with %d, %d s\n' "$name" "$code" "$seconds" ;;
+    esac
+}
+
+# is_in WORD WORDS...
+is_in() {
+    local word="$1" other; shift
+    for other; do [ "$word" != "$other" ] || return 0; done
+    return 1
+}
+# wanted NAME STARTS...
+wanted() {
+    local name="$1" start; shift
+    [ $# -gt 0 ] || return 0
+    for start; do [[ $name != "$start"* ]] || return 0; done
+    return 1
+}
+names=()
+for file in scripts/it/[0-9]*.sh; do
+    name="$(basename "$file" .sh)"
+    if wanted "$name" "$@"; then names+=("$name"); fi
 done
-patient=()
+ordered=()
+for name in "${LONG[@]}"; do if is_in "$name" "${names[@]}"; then ordered+=("$name"); fi; done
+for name in "${names[@]}"; do if ! is_in "$name" "${LONG[@]}" "${ALONE[@]}"; then ordered+=("$name"); fi; done
+if [ -z "${KES-}" ]; then
+    failed=${#names[@]} ordered=() names=()   # there is nothing to test
+fi
+for name in "${ordered[@]}"; do
+    while [ ${#running[@]} -ge "$at_once" ]; do await; done
+    begin "$name"
+done
+while [ ${#running[@]} -gt 0 ]; do await; done
+for name in "${names[@]}"; do
+    if is_in "$name" "${ALONE[@]}"; then begin "$name"; await; fi
+done
 
 printf '\nall of it took %d s\n' $((SECONDS - began))
 if [ ${#failed_steps[@]} -gt 0 ]; then printf 'FAILED: %s\n' "${failed_steps[@]}"; fi

@@ -1,10 +1,8 @@
-//! Who a certificate is: the SHA-256 of its public key (`auth.md` 1), and what else must be known of
-//! a certificate.
+//! Certificates: the identity of one, which is the SHA-256 of its public key, and its other properties.
 
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::Duration,
 };
 
 use ring::digest;
@@ -21,7 +19,7 @@ use x509_cert::{
     },
     name::Name,
     spki::AlgorithmIdentifierRef,
-    time::Validity,
+    time::{Time, Validity},
 };
 
 /// A certificate that can't be read.
@@ -41,23 +39,19 @@ impl std::error::Error for Error {
 }
 
 /// A hash function for identities. Servers use SHA-256 only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hash {
-    /// SHA-256
-    Sha256,
-    /// SHA-384
-    Sha384,
-    /// SHA-512
-    Sha512,
-}
+#[derive(Clone, Copy)]
+pub struct Hash(&'static digest::Algorithm);
 
 impl Hash {
-    /// The hash with this name; with or without hyphen, in any case.
+    /// The hash function of servers.
+    pub const SHA256: Self = Self(&digest::SHA256);
+
+    /// The hash function with this name; with or without hyphen, in any case.
     pub fn parse(name: &str) -> Option<Self> {
         match name.to_ascii_uppercase().replace('-', "").as_str() {
-            "SHA256" => Some(Self::Sha256),
-            "SHA384" => Some(Self::Sha384),
-            "SHA512" => Some(Self::Sha512),
+            "SHA256" => Some(Self::SHA256),
+            "SHA384" => Some(Self(&digest::SHA384)),
+            "SHA512" => Some(Self(&digest::SHA512)),
             _ => None,
         }
     }
@@ -68,7 +62,7 @@ impl Hash {
 /// # Errors
 /// [`Error`] if `der` is no certificate.
 pub fn of_certificate(der: &[u8]) -> Result<String, Error> {
-    with_hash(der, Hash::Sha256)
+    with_hash(der, Hash::SHA256)
 }
 
 /// As [`of_certificate`], with another hash function.
@@ -77,15 +71,10 @@ pub fn of_certificate(der: &[u8]) -> Result<String, Error> {
 /// [`Error`] if `der` is no certificate.
 pub fn with_hash(der: &[u8], hash: Hash) -> Result<String, Error> {
     let key = parts(der).map_err(Error)?.public_key;
-    let algorithm = match hash {
-        Hash::Sha256 => &digest::SHA256,
-        Hash::Sha384 => &digest::SHA384,
-        Hash::Sha512 => &digest::SHA512,
-    };
-    Ok(hex(digest::digest(algorithm, key).as_ref()))
+    Ok(hex(digest::digest(hash.0, key).as_ref()))
 }
 
-/// The public key of a DER certificate: its `SubjectPublicKeyInfo` as it stands there.
+/// The `SubjectPublicKeyInfo` of a DER certificate.
 ///
 /// # Errors
 /// [`Error`] if `der` is no certificate.
@@ -93,7 +82,7 @@ pub fn public_key(der: &[u8]) -> Result<&[u8], Error> {
     Ok(parts(der).map_err(Error)?.public_key)
 }
 
-/// The kind of key in a DER certificate, as people call it.
+/// The common name for the kind of key in a DER certificate.
 pub fn key_kind(der: &[u8]) -> Option<&'static str> {
     let mut key = SliceReader::new(content(public_key(der).ok()?, Tag::Sequence).ok()?).ok()?;
     let algorithm = AlgorithmIdentifierRef::decode(&mut key).ok()?;
@@ -113,50 +102,26 @@ pub fn key_kind(der: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// When a DER certificate expires.
+/// The moment when a DER certificate expires.
 ///
 /// # Errors
 /// [`Error`] if `der` is no certificate.
 pub fn not_after(der: &[u8]) -> Result<UnixTime, Error> {
-    let validity = validity(der)?;
-    let end = validity.not_after.to_unix_duration().as_secs();
-    Ok(UnixTime::since_unix_epoch(Duration::from_secs(end)))
+    valid_between(der).map(|[_, end]| end)
 }
 
-/// When a DER certificate begins to be valid.
+/// The first and the last moment at which a DER certificate is valid.
 ///
 /// # Errors
 /// [`Error`] if `der` is no certificate.
-pub fn not_before(der: &[u8]) -> Result<UnixTime, Error> {
-    let start = validity(der)?.not_before.to_unix_duration();
-    Ok(UnixTime::since_unix_epoch(start))
+pub fn valid_between(der: &[u8]) -> Result<[UnixTime; 2], Error> {
+    let validity =
+        parts(der).and_then(|parts| Validity::from_der(parts.validity)).map_err(Error)?;
+    let unix = |time: Time| UnixTime::since_unix_epoch(time.to_unix_duration());
+    Ok([unix(validity.not_before), unix(validity.not_after)])
 }
 
-/// For how long a DER certificate is valid, from its first moment to its last.
-///
-/// # Errors
-/// [`Error`] if `der` is no certificate.
-pub fn lifetime(der: &[u8]) -> Result<Duration, Error> {
-    let Validity { not_before, not_after } = validity(der)?;
-    let end = not_after.to_unix_duration();
-    Ok(end.saturating_sub(not_before.to_unix_duration()))
-}
-
-/// The first and the last moment of a DER certificate, in seconds since 1970.
-///
-/// # Errors
-/// [`Error`] if `der` is no certificate.
-pub fn valid_between(der: &[u8]) -> Result<(u64, u64), Error> {
-    let Validity { not_before, not_after } = validity(der)?;
-    let seconds = |time: x509_cert::time::Time| time.to_unix_duration().as_secs();
-    Ok((seconds(not_before), seconds(not_after)))
-}
-
-fn validity(der: &[u8]) -> Result<Validity, Error> {
-    parts(der).and_then(|parts| Validity::from_der(parts.validity)).map_err(Error)
-}
-
-/// Whom a DER certificate names, such as `CN=app` (RFC 4514).
+/// The subject of a DER certificate, such as `CN=app` (RFC 4514).
 ///
 /// # Errors
 /// [`Error`] if `der` is no certificate.
@@ -165,18 +130,18 @@ pub fn subject(der: &[u8]) -> Result<String, Error> {
     Ok(subject.map_err(Error)?.to_string())
 }
 
-/// Whether a DER certificate is that of a certificate authority.
+/// Whether a DER certificate says that it belongs to a certificate authority.
 pub fn is_ca(der: &[u8]) -> bool {
     matches!(extension::<BasicConstraints>(der), Ok(Some(constraints)) if constraints.ca)
 }
 
-/// Whether a DER certificate is of X.509 version 1, which has no extensions that say what it is for.
+/// Whether a DER certificate is of X.509 version 1, which has no extensions.
 pub fn is_version_1(der: &[u8]) -> bool {
     parts(der).is_ok_and(|parts| parts.is_version_1)
 }
 
-/// Whether a DER certificate, if it is trusted, vouches for others: it says that it is an authority's,
-/// or is of version 1, which can't say so (RFC 5280 6.1.4 k and n).
+/// Whether a DER certificate, if it is trusted, may issue others: it belongs to an authority, or is of
+/// version 1, which can't say so (RFC 5280 6.1.4 k and n).
 pub fn may_issue(der: &[u8]) -> bool {
     is_version_1(der)
         || is_ca(der)
@@ -184,8 +149,8 @@ pub fn may_issue(der: &[u8]) -> bool {
                 .is_ok_and(|usage| usage.is_none_or(|usage| usage.key_cert_sign()))
 }
 
-/// Whether `other`, of the certificates that came with `chain[0]`, only completes the chain. One of an
-/// authority does, and one of version 1 that issued another.
+/// Whether `other`, which came along with `chain[0]`, only completes the chain, as the certificate of an
+/// authority does, or one of version 1 that issued another.
 pub fn completes(other: &[u8], chain: &[impl AsRef<[u8]>]) -> bool {
     if is_ca(other) {
         return true;
@@ -203,14 +168,13 @@ pub fn completes(other: &[u8], chain: &[impl AsRef<[u8]>]) -> bool {
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
 pub enum End {
-    /// The one that asks.
     Client,
-    /// The one that answers.
     Server,
 }
 
-/// Whether the extended key usage of a DER certificate, if it has any, allows it to be that of `end`.
+/// Whether the extended key usage of a DER certificate, if it has any, allows its use by `end`.
 pub fn has_usage_of(end: End, der: &[u8]) -> bool {
     // RFC 5280 4.2.1.12
     const ANY: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
@@ -223,8 +187,8 @@ pub fn has_usage_of(end: End, der: &[u8]) -> bool {
     })
 }
 
-/// Whether the key usage of a DER certificate, if it has any, allows it in a handshake at all, as
-/// OpenSSL has it: one that is only for issuing certificates does not.
+/// Whether the key usage of a DER certificate, if it has any, allows handshakes as OpenSSL understands it:
+/// a usage for issuing certificates alone does not.
 pub fn has_usage_of_handshakes(der: &[u8]) -> bool {
     extension::<KeyUsage>(der).is_ok_and(|usage| {
         usage.is_none_or(|usage| {
@@ -233,8 +197,8 @@ pub fn has_usage_of_handshakes(der: &[u8]) -> bool {
     })
 }
 
-/// The host names and addresses in a DER certificate (subjectAltName), for messages: those of
-/// unexpected characters are left out.
+/// The host names and addresses in a DER certificate (subjectAltName), for messages: without names that
+/// have unexpected characters.
 pub fn hosts(der: &[u8]) -> Vec<String> {
     let names = extension::<SubjectAltName>(der).ok().flatten();
     let host = |name: GeneralName| match name {
@@ -253,7 +217,7 @@ pub fn hosts(der: &[u8]) -> Vec<String> {
     names.map_or(Vec::new(), |names| names.0.into_iter().filter_map(host).collect())
 }
 
-/// What the issuer of a certificate signed, and how.
+/// The signed part of a certificate, and its signature.
 pub struct Signed<'a> {
     /// The name of the issuer, without tag and length.
     pub issuer: &'a [u8],
@@ -265,10 +229,10 @@ pub struct Signed<'a> {
     pub signature: &'a [u8],
 }
 
-/// What the issuer of a DER certificate signed, and how.
+/// The signed part of a DER certificate, and its signature.
 ///
 /// # Errors
-/// [`Error`] if `der` is no certificate, or says two things about the algorithm (RFC 5280 4.1.1.2).
+/// [`Error`] if `der` is no certificate, or names two signature algorithms (RFC 5280 4.1.1.2).
 pub fn signed(der: &[u8]) -> Result<Signed<'_>, Error> {
     let read = || {
         let parts = parts(der)?;
@@ -287,7 +251,7 @@ pub fn signed(der: &[u8]) -> Result<Signed<'_>, Error> {
     read().map_err(Error)
 }
 
-/// An extension of a DER certificate, if it is there.
+/// An extension of a DER certificate, if it has that.
 fn extension<T: AssociatedOid + for<'a> Decode<'a>>(der: &[u8]) -> der::Result<Option<T>> {
     let Some(extensions) = parts(der)?.extensions else {
         return Ok(None);
@@ -297,12 +261,12 @@ fn extension<T: AssociatedOid + for<'a> Decode<'a>>(der: &[u8]) -> der::Result<O
     found.map(|found| T::from_der(found.extn_value.as_bytes())).transpose()
 }
 
-/// Parts of a certificate, each a whole DER element as it stands there.
+/// Parts of a certificate, each a whole DER element.
 struct Parts<'a> {
     is_version_1: bool,
     /// All but the signature.
     signed: &'a [u8],
-    /// Of the signature, inside and outside of what is signed.
+    /// The signature algorithm, inside and outside of the signed part.
     algorithms: [&'a [u8]; 2],
     issuer: &'a [u8],
     validity: &'a [u8],
@@ -314,8 +278,8 @@ struct Parts<'a> {
 
 /// Finds the parts of a certificate (RFC 5280 4.1).
 ///
-/// Elements that nobody asks for are skipped unread: TLS accepts names and serial numbers that a
-/// full parser refuses, and a client must not lose its identity over them.
+/// Other elements are skipped unread: TLS accepts names and serial numbers that a full parser refuses, and
+/// a client must not lose its identity over them.
 fn parts(der: &[u8]) -> der::Result<Parts<'_>> {
     let mut certificate = SliceReader::new(content(der, Tag::Sequence)?)?;
     let signed = certificate.tlv_bytes()?;
@@ -357,7 +321,7 @@ fn parts(der: &[u8]) -> der::Result<Parts<'_>> {
     })
 }
 
-/// What is inside `element`, which must have this tag and nothing behind it.
+/// The content of `element`, which must have this tag and nothing behind it.
 fn content(element: &[u8], tag: Tag) -> der::Result<&[u8]> {
     let mut reader = SliceReader::new(element)?;
     let header = reader.peek_header()?;
@@ -390,9 +354,10 @@ mod tests {
             let pem = case["certificate_pem"].as_str().unwrap();
             let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
             assert_eq!(case["identity"], of_certificate(&der).unwrap());
-            assert_eq!(case["sha384"], with_hash(&der, Hash::Sha384).unwrap());
-            assert_eq!(case["sha512"], with_hash(&der, Hash::Sha512).unwrap());
-            assert!(not_after(&der).unwrap() > UnixTime::since_unix_epoch(Duration::from_secs(1)));
+            assert_eq!(case["sha384"], with_hash(&der, Hash::parse("sha-384").unwrap()).unwrap());
+            assert_eq!(case["sha512"], with_hash(&der, Hash::parse("SHA512").unwrap()).unwrap());
+            let [start, end] = valid_between(&der).unwrap();
+            assert!(start < end && end == not_after(&der).unwrap() && end.as_secs() > 1);
             assert!(is_ca(&der), "{}", case["name"]);
         }
     }

@@ -143,3 +143,24 @@ fn links_between_pages_lead_somewhere() {
 fn the_readme_fits_on_250_lines() {
     assert!(text_of("README.md").lines().count() <= 250);
 }
+
+#[test]
+fn the_path_of_a_key_names_files_and_functions_that_exist() {
+    if !Path::new(env!("CARGO_MANIFEST_DIR")).join("src/io").exists() {
+        return; // The page describes sockets in a folder of their own, which come next.
+    }
+    let page = text_of("docs/architecture.md");
+    let section = page.split("## The path of a key's name").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let is_hop = |line: &&str| line.starts_with(|c: char| c.is_ascii_digit());
+    let hops: Vec<_> = section.lines().filter(is_hop).collect();
+    assert!(hops.len() > 20);
+    for hop in hops {
+        let [_, file, _, function, ..] = hop.split('`').collect::<Vec<_>>()[..] else {
+            panic!("no file and function: {hop}");
+        };
+        let text = text_of(&format!("src/{file}"));
+        let is_there = [format!("fn {function}("), format!("fn {function}<")];
+        assert!(is_there.iter().any(|it| text.contains(it)), "src/{file} has no {function}");
+    }
+}

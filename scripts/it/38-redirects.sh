@@ -4,7 +4,7 @@
 # tests/it/keysecure.rs has the same for KeySecure.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
-need python3
+need go
 
 # Two proxies whose certificates are trusted: the endpoint, which redirects, and another server.
 scene

@@ -6,17 +6,13 @@
 #   NAMES   how many keys for each kind of fault; scripts/soak takes more
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
-need python3
+need go
 
 NAMES="${NAMES:-8}"
 scene
 bao_start
 bao_setup
 bao_proxy
-clients() {
-    python3 "$REPO/tests/tools/clients.py" --url "$URL" --ca server.crt --cert root.crt --key-file root.key --clients 4 "$@"
-}
-number() { sed -n "s/.*\"$1\": *\([0-9.]*\).*/\1/p"; }
 
 # create_all PREFIX: NAMES creates, four at a time; statuses go to PREFIX.created.
 create_all() {

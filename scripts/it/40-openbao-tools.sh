@@ -5,7 +5,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=scripts/it/bao.sh
 . "$REPO/scripts/it/bao.sh"
-need curl openssl python3
+need curl openssl go
 
 step 'OpenBao starts, and kes may log in'
 bao_start

@@ -4,14 +4,12 @@
 # other, and credentials that are refused.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
-need python3
+build_go_client
 
 SECONDS_OF_LOAD="${SECONDS_OF_LOAD:-8}"
 scene
 bao_start
 bao_setup
-clients() { python3 "$REPO/tests/tools/clients.py" --url "$URL" --ca server.crt --cert root.crt --key-file root.key "$@"; }
-number() { sed -n "s/.*\"$1\": \([0-9.]*\).*/\1/p"; }
 
 # stacks_are_large_enough: of the threads, for TLS. What was ever used of each, in KiB, is 256 KiB (or one
 # page more) right behind a guard page.
@@ -33,9 +31,9 @@ for maximum in 0 10; do
     start
     kes key create -k "k-$maximum"
     : >err.log
-    clients load --key "k-$maximum" --seconds "$SECONDS_OF_LOAD" >load.json
+    go_client load -proto http1 -each -name "k-$maximum" -seconds "$SECONDS_OF_LOAD" >load.json
     printf '  %s\n' "$(cat load.json)"
-    equal 'failed requests' 0 "$(number errors <load.json)"
+    equal 'failed requests' 0 "$(figure errors <load.json)"
     [ ! -s err.log ] || fail 'something is in the error log'
     stacks_are_large_enough
     stop

@@ -6,7 +6,7 @@
 #   NAMES, CLIENTS   how many; scripts/soak takes 2000 and 8
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
-need python3
+build_go_client
 
 NAMES="${NAMES:-200}" CLIENTS="${CLIENTS:-8}"
 declare -A PIDS=()
@@ -16,13 +16,11 @@ scene
 bao_start
 bao_setup
 PORTS=("$PORT" "$(free_port)" "$(free_port)")
-URLS=()
-for port in "${PORTS[@]}"; do URLS+=(--url "https://127.0.0.1:$port"); done
+SERVERS="$(printf ',127.0.0.1:%s' "${PORTS[@]}")"
 clients() {
-    python3 "$REPO/tests/tools/clients.py" "${URLS[@]}" --ca server.crt --cert root.crt --key-file root.key \
-        --clients "$CLIENTS" "$@"
+    local command="$1"; shift
+    go_client "$command" -addrs "${SERVERS#,}" -callers "$CLIENTS" -names "$NAMES" -sealed sealed.json "$@"
 }
-number() { sed -n "s/.*\"$1\": *\([0-9.]*\).*/\1/p"; }
 
 # serve PORT: a server there.
 serve() {
@@ -59,19 +57,19 @@ race() {
     ) 2>>err.log &
     CHURN=$!
     for port in "${PORTS[@]}"; do within 20 listens "$port" || fail 'a server does not start'; done
-    clients race --names "$NAMES" --prefix "$prefix" --seed "$RANDOM" --sealed sealed.json >race.json
+    clients race -prefix "$prefix" -seed "$RANDOM" >race.json
     cat race.json
     touch stop
     wait "$CHURN" || true
     printf '  %s servers killed\n' "$(cat kills)"
     [ "$(cat kills)" -gt 2 ] || fail 'hardly a server was killed'
     for port in "${PORTS[@]}"; do serve "$port"; within 20 listens "$port" || fail 'a server does not start'; done
-    equal 'names' "$NAMES" "$(number names <race.json)"
-    equal 'data keys that were lost' 0 "$(clients agree --names "$NAMES" --prefix "$prefix" --sealed sealed.json | tee agree.json | number lost)"
+    equal 'names' "$NAMES" "$(figure names <race.json)"
+    equal 'data keys that were lost' 0 "$(clients agree -prefix "$prefix" | tee agree.json | figure lost)"
     cat agree.json
     sleep 2.5
-    clients agree --names "$NAMES" --prefix "$prefix" --sealed sealed.json >agree.json
-    equal 'data keys that were lost after the caches have expired' 0 "$(number lost <agree.json)"
+    clients agree -prefix "$prefix" >agree.json
+    equal 'data keys that were lost after the caches have expired' 0 "$(figure lost <agree.json)"
     for port in "${PORTS[@]}"; do kill -TERM "${PIDS[$port]}"; wait "${PIDS[$port]}"; done
     PIDS=()
 }
@@ -79,16 +77,16 @@ race() {
 step "KV version 2: $NAMES names, $CLIENTS clients, 3 servers"
 bao_keystore 2
 race v2-
-equal 'names that were created twice' 0 "$(number created_twice <race.json)"
+equal 'names that were created twice' 0 "$(figure created_twice <race.json)"
 
 step 'KV version 1, with a policy without update'
 bao_keystore 1
 race v1-
-equal 'names that were created twice' 0 "$(number created_twice <race.json)"
+equal 'names that were created twice' 0 "$(figure created_twice <race.json)"
 
 step 'KV version 1, with a policy that allows to overwrite: how often a key is lost'
 bao_policy "${BAO_POLICY//\"create\", /\"create\", \"update\", }"
 bao_keystore 1
 sed -i 's/    prefix: .*/    prefix: window/' kes.yml
 race v1u-
-printf '  created twice: %s of %s names\n' "$(number created_twice <race.json)" "$NAMES"
+printf '  created twice: %s of %s names\n' "$(figure created_twice <race.json)" "$NAMES"

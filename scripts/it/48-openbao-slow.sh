@@ -3,7 +3,7 @@
 # created with few requests, or the error log says why not.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
-need python3
+need go
 
 scene
 bao_start

@@ -3,7 +3,7 @@
 # that Kubernetes replaces. The Kubernetes API is a program that knows one account.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
-need python3
+build_go tests/tools stand-in
 
 scene
 bao_start
@@ -18,7 +18,7 @@ jwt() {
 }
 jwt 1 >token
 
-python3 "$REPO/tests/tools/token_review.py" --ports review.port --token token --namespace apps --account kes &
+./stand-in token-review --port review.port --token token --namespace apps --account kes &
 REVIEW=$!
 at_exit() { kill "$REVIEW" 2>/dev/null || true; bao_at_exit; }
 within 10 test -s review.port || fail 'the Kubernetes API does not start'

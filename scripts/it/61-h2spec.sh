@@ -11,7 +11,7 @@ readonly KNOWN='http2/6.9.1 3 the answer is out before the second frame: a strea
 readonly CASES=146   # of this version, so that none is left out unseen
 readonly VERSION=2.2.1
 
-need go python3 flock
+need go flock
 
 TOOLS="${KES_TOOLS:-$REPO/target/tools}"
 H2SPEC="$TOOLS/h2spec-$VERSION/h2spec"
@@ -43,15 +43,9 @@ MODULE
 
 # failures REPORT: section and number of each case that failed, as h2spec's report in XML has them.
 failures() {
-    python3 - "$1" <<'PYTHON'
-import sys
-import xml.etree.ElementTree as xml
-
-for suite in xml.parse(sys.argv[1]).getroot().iter("testsuite"):
-    for number, case in enumerate(suite.iter("testcase"), 1):
-        if case.find("failure") is not None or case.find("error") is not None:
-            print(suite.get("package"), number, case.get("classname"))
-PYTHON
+    sed 's/" /"\n/g; s/>/\n&/g' "$1" | awk -F '"' '
+        /<testsuite /{number = 0} /<testcase /{number++} /^package=/{package = $2} /^classname=/{name = $2}
+        /<failure|<error/{print package, number, name}'
 }
 
 step 'h2spec is there'
@@ -62,7 +56,8 @@ start
 if ! ask --http2 "$URL/version" --output /dev/null --write-out '%{http_version}' | grep -qx 2; then
     skip 'this server, or this curl, speaks no HTTP/2'
 fi
-python3 "$REPO/tests/tools/tls_tunnel.py" "$PORT" root.crt root.key server.crt >tunnel.port 2>tunnel.log &
+build_go tests/tools stand-in
+./stand-in tunnel --to "127.0.0.1:$PORT" --cert root.crt --key root.key --ca server.crt --port tunnel.port 2>tunnel.log &
 tunnel=$!
 within 10 test -s tunnel.port || fail "the tunnel does not start: $(cat tunnel.log)"
 

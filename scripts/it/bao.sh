@@ -9,7 +9,7 @@
 #   bao_api METHOD PATH [CURL ARGUMENTS]   sets STATUS and BODY; as root, or with the token BAO_AS
 #   bao_role_id   bao_secret_id   bao_token_ttl SECONDS [MAXIMUM]   bao_revoke_tokens
 #   bao_keystore [V1|V2 [PREFIX]]          the configuration of kes for it
-#   bao_proxy [FLAGS]     fault_proxy.py in front of it; bao_faults JSON; bao_fault_count NAME
+#   bao_proxy [FLAGS]     a proxy (tests/tools/faults.go) in front of it; bao_faults JSON; bao_fault_count NAME
 #   bao_asked METHOD      how many requests for keys the proxy got
 #
 #   BAO            the server's binary; fetched by scripts/openbao if not set
@@ -17,7 +17,7 @@
 #   BAO_CA         certificate of the authority, for BAO_URL and BAO_PROXY_URL
 #   BAO_ROOT       the root token, known after bao_start
 #   BAO_PID        process of the server, empty if there is none
-#   BAO_PROXY_URL  where fault_proxy.py listens, after bao_proxy
+#   BAO_PROXY_URL  where that proxy listens, after bao_proxy
 #
 # bao_setup makes KV version 1 at kv/ and version 2 at kv2/, transit at transit/ with the key
 # `kes`, AppRole at approle/ with the role `kes`, and the policy `kes` in BAO_POLICY.
@@ -252,12 +252,12 @@ YAML
 
 # ── Faults ─────────────────────────────────────────────────────────────────────────────────────
 
-# bao_proxy [FLAGS]: starts fault_proxy.py, for the keys alone unless the flags say otherwise.
+# bao_proxy [FLAGS]: starts the proxy, for the keys alone unless the flags say otherwise.
 bao_proxy() {
-    need python3
+    [ -x stand-in ] || build_go tests/tools stand-in
     if [ $# -eq 0 ]; then set -- --prefix /v1/kv/ --prefix /v1/kv2/; fi
-    : >proxy.ports
-    python3 "$REPO/tests/tools/fault_proxy.py" --cert bao.crt --key bao.key --upstream "$BAO_URL" \
+    rm -f proxy.ports
+    ./stand-in faults --cert bao.crt --key bao.key --upstream "$BAO_URL" \
         --upstream-ca "$BAO_CA" --ports proxy.ports "$@" 2>>proxy.log &
     BAO_PROXY_PID=$!
     within 10 test -s proxy.ports || fail "the proxy does not start: $(cat proxy.log)"
@@ -276,12 +276,12 @@ bao_faults() {
 
 # bao_fault_count NAME: how often this fault has happened.
 bao_fault_count() {
-    curl --silent --max-time 10 "$BAO_CONTROL_URL/__faults" | sed -n "s/.*\"injected\": {[^}]*\"$1\": \([0-9]*\).*/\1/p"
+    curl --silent --max-time 10 "$BAO_CONTROL_URL/__faults" | sed -n "s/.*\"injected\":{[^}]*\"$1\":\([0-9]*\).*/\1/p"
 }
 
 # bao_asked METHOD: how many requests with it came in below the prefixes of the proxy.
 bao_asked() {
     local count
-    count="$(curl --silent --max-time 10 "$BAO_CONTROL_URL/__faults" | sed -n "s/.*\"below\": {[^}]*\"$1\": \([0-9]*\).*/\1/p")"
+    count="$(curl --silent --max-time 10 "$BAO_CONTROL_URL/__faults" | sed -n "s/.*\"below\":{[^}]*\"$1\":\([0-9]*\).*/\1/p")"
     echo "${count:-0}"
 }

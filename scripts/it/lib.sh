@@ -4,6 +4,7 @@
 #
 #   KES       the binary under test; built if not set
 #   CI=true   a test that cannot be run fails instead of being skipped
+#   SLOT      a number that no other test has which runs at the same time
 set -euo pipefail
 
 REPO="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
@@ -103,6 +104,21 @@ base64_line() { base64 | tr -d '\n'; }
 # random_base64 BYTES
 random_base64() { head -c "$1" /dev/urandom | base64_line; }
 
+# build_go FOLDER NAME: a program without modules. Nothing is downloaded, no other version of Go either.
+build_go() {
+    need go
+    (cd "$REPO/$1" && GOPROXY=off GOTOOLCHAIN=local go build -o "$WORK/$2" .) || fail "$1 does not build"
+}
+
+# go_client COMMAND FLAGS: as $CLIENT, after `build_go_client`.
+build_go_client() { build_go scripts/bench/go-client go-client; }
+go_client() {
+    local command="$1"; shift
+    timeout 280 ./go-client "$command" -addr "127.0.0.1:$PORT" -ca server.crt -cert "$CLIENT.crt" -key "$CLIENT.key" "$@"
+}
+# figure NAME: that number of the line of JSON on stdin.
+figure() { sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p"; }
+
 # hex FILE
 hex() { od -An -v -tx1 "$1" | tr -d ' \n'; }
 
@@ -143,10 +159,11 @@ as() {
     export KES_CLIENT_KEY="$WORK/$1.key" KES_CLIENT_CERT="$WORK/$1.crt"
 }
 
+# free_port: of a range that tests which run at the same time do not share.
 free_port() {
     local port
     while :; do
-        port=$((20000 + RANDOM % 12000))
+        port=$((20000 + ${SLOT:-0} % 12 * 1000 + RANDOM % 1000))
         if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then echo "$port"; return; fi
     done
 }

@@ -1,4 +1,4 @@
-//! The time of day, as cheap as a request may have it.
+//! The time of day, cheap enough for each request.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,13 +10,13 @@ pub fn wall() -> SystemTime {
     UNIX_EPOCH + since_epoch()
 }
 
-/// The same, as certificates want it.
+/// The same, for the validity of certificates.
 pub fn unix() -> UnixTime {
     UnixTime::since_unix_epoch(since_epoch())
 }
 
 fn since_epoch() -> Duration {
-    // Kept by the kernel at each tick; a precise clock costs ten times as much to read.
+    // The kernel updates it at each tick; reading a precise clock costs ten times as much.
     let now = clock_gettime(ClockId::RealtimeCoarse);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     let nanos = u32::try_from(now.tv_nsec).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! A point in time by which something must be done.
 //!
-//! Every function takes `now`, so whatever depends on time can be tested without waiting.
+//! Every function takes `now`, so that tests need not wait.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! Durations as configuration files and flags write them: `1h30m`, `250ms`, `0`.
 //!
 //! The syntax, the error texts and the canonical form are those of Go's `time.ParseDuration` and
-//! `Duration.String`, because that is what existing files were written for.
+//! `Duration.String`, for which existing files were written.
 
 use std::{fmt, time::Duration};
 
@@ -23,45 +23,37 @@ const UNITS: [(&str, u64); 8] = [
     ("h", 3600 * SECOND),
 ];
 
-/// Why a text is not a duration.
+/// A text that is no duration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Error {
-    /// Not a sequence of numbers with units, or out of range (about 292 years).
-    Invalid {
-        /// The whole text.
-        text: String,
-    },
-    /// A number without a unit.
-    MissingUnit {
-        /// The whole text.
-        text: String,
-    },
-    /// A unit other than `ns`, `us`, `µs`, `ms`, `s`, `m`, `h`.
-    UnknownUnit {
-        /// What stands where the unit should.
-        unit: String,
-        /// The whole text.
-        text: String,
-    },
-    /// A duration below zero where only a length of time makes sense.
-    Negative {
-        /// The whole text.
-        text: String,
-    },
+pub struct Error {
+    text: String,
+    /// The mistake in it.
+    pub mistake: Mistake,
+}
+
+/// Why a text is no duration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mistake {
+    /// It is no sequence of numbers with units, or out of range (about 292 years).
+    Invalid,
+    /// A number has no unit.
+    MissingUnit,
+    /// This is none of the units `ns`, `us`, `µs`, `ms`, `s`, `m`, `h`.
+    UnknownUnit(String),
+    /// It is below zero, where only a length of time makes sense.
+    Negative,
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Invalid { text } => write!(f, "time: invalid duration {}", quote(text)),
-            Self::MissingUnit { text } => {
-                write!(f, "time: missing unit in duration {}", quote(text))
+        let text = quote(&self.text);
+        match &self.mistake {
+            Mistake::Invalid => write!(f, "time: invalid duration {text}"),
+            Mistake::MissingUnit => write!(f, "time: missing unit in duration {text}"),
+            Mistake::UnknownUnit(unit) => {
+                write!(f, "time: unknown unit {} in duration {text}", quote(unit))
             }
-            Self::UnknownUnit { unit, text } => {
-                let (unit, text) = (quote(unit), quote(text));
-                write!(f, "time: unknown unit {unit} in duration {text}")
-            }
-            Self::Negative { text } => write!(f, "time: negative duration {}", quote(text)),
+            Mistake::Negative => write!(f, "time: negative duration {text}"),
         }
     }
 }
@@ -73,7 +65,8 @@ impl std::error::Error for Error {}
 /// # Errors
 /// If `text` is no duration or does not fit in an `i64`.
 pub fn parse(text: &str) -> Result<i64, Error> {
-    let invalid = || Error::Invalid { text: text.into() };
+    let wrong = |mistake| Error { text: text.into(), mistake };
+    let invalid = || wrong(Mistake::Invalid);
     let negative = text.starts_with('-');
     let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
     if rest == "0" {
@@ -96,13 +89,13 @@ pub fn parse(text: &str) -> Result<i64, Error> {
         let end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
         let (unit, after) = after.split_at(end);
         if unit.is_empty() {
-            return Err(Error::MissingUnit { text: text.into() });
+            return Err(wrong(Mistake::MissingUnit));
         }
-        let unit = nanoseconds_of(unit)
-            .ok_or_else(|| Error::UnknownUnit { unit: unit.into(), text: text.into() })?;
+        let known = UNITS.iter().find(|(name, _)| *name == unit);
+        let (_, unit) = known.ok_or_else(|| wrong(Mistake::UnknownUnit(unit.into())))?;
         total = number(whole)
-            .and_then(|whole| whole.checked_mul(unit))
-            .and_then(|whole| whole.checked_add(part_of(fraction, unit)))
+            .and_then(|whole| whole.checked_mul(*unit))
+            .and_then(|whole| whole.checked_add(part_of(fraction, *unit)))
             .and_then(|part| total.checked_add(part))
             .filter(|total| *total <= LIMIT)
             .ok_or_else(invalid)?;
@@ -118,12 +111,12 @@ pub fn parse(text: &str) -> Result<i64, Error> {
 /// The length of time that `text` stands for.
 ///
 /// # Errors
-/// As [`parse`], and [`Error::Negative`] below zero.
+/// As [`parse`], and [`Mistake::Negative`] below zero.
 pub fn parse_non_negative(text: &str) -> Result<Duration, Error> {
     let nanoseconds = parse(text)?;
     u64::try_from(nanoseconds)
         .map(Duration::from_nanos)
-        .map_err(|_| Error::Negative { text: text.into() })
+        .map_err(|_| Error { text: text.into(), mistake: Mistake::Negative })
 }
 
 /// The canonical text of `ns` nanoseconds: `1h30m0s`, `1.5s`, `100ms`, `0s`.
@@ -147,7 +140,7 @@ pub fn format(ns: i64) -> String {
     }
 }
 
-/// `text` cut after its leading decimal digits.
+/// Splits `text` after its leading decimal digits.
 fn split_digits(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
@@ -161,13 +154,8 @@ fn number(digits: &str) -> Option<u64> {
     digits.parse().ok().filter(|value| *value <= LIMIT)
 }
 
-fn nanoseconds_of(unit: &str) -> Option<u64> {
-    UNITS.iter().find(|(name, _)| *name == unit).map(|(_, nanoseconds)| *nanoseconds)
-}
-
-/// The nanoseconds of `0.<digits>` units. Digits beyond what a `u64` holds count for nothing.
-///
-/// Computed in floating point as Go does, so that the last nanosecond comes out the same.
+/// The nanoseconds of `0.<digits>` units, without digits that are too fine for a `u64`. Computed in
+/// floating point as in Go, so that the last nanosecond is the same.
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn part_of(digits: &str, unit: u64) -> u64 {
     let mut value: u64 = 0;
@@ -244,8 +232,10 @@ mod tests {
             "9223372036854775.808us",
             "2562047h47m16.854775808s",
         ] {
-            let text = text.to_owned();
-            assert_eq!(Err(Error::Invalid { text: text.clone() }), parse(&text));
+            assert_eq!(
+                Err(Error { text: text.to_owned(), mistake: Mistake::Invalid }),
+                parse(text)
+            );
         }
     }
 

@@ -13,7 +13,7 @@ pub struct Pattern {
     elements: Box<[Element]>,
 }
 
-/// What one part of a pattern matches.
+/// One part of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Element {
     /// This character.
@@ -34,8 +34,8 @@ struct Class {
     ranges: Vec<(char, char)>,
 }
 
-/// How many steps matching may take. Each character that is looked at is one, and each range of a
-/// class: patterns and names come from outside, and some pairs take their product.
+/// The number of steps that matching may take: one for each character, and one for each range of a class.
+/// Patterns and names come from outside, and some pairs take their product.
 #[derive(Debug)]
 pub struct Effort(u64);
 
@@ -43,22 +43,22 @@ impl Effort {
     /// For all patterns and one name: some milliseconds.
     pub const ONE_NAME: Self = Self(2_000_000);
 
-    /// So many steps, each of them a few nanoseconds.
+    /// A number of steps, each of them a few nanoseconds.
     pub const fn of(steps: u64) -> Self {
         Self(steps)
     }
 
-    /// For one pattern and so many names: some milliseconds, and plenty for each of them.
+    /// For one pattern and `count` names: some milliseconds, and plenty for each name.
     pub fn for_names(count: usize) -> Self {
         Self(10_000_000 + 1000 * count as u64)
     }
 
-    /// Whether it was not enough, so that what was found says nothing.
+    /// Whether it was too little, so that the result means nothing.
     pub fn is_exhausted(&self) -> bool {
         self.0 == 0
     }
 
-    /// `false` if there is no effort left for so many steps.
+    /// Takes `steps`. `false` if there are none left.
     fn take(&mut self, steps: u64) -> bool {
         self.0 = self.0.saturating_sub(steps);
         self.0 > 0
@@ -70,9 +70,9 @@ impl Effort {
 pub enum SyntaxError {
     /// The `]` of a class is missing.
     OpenClass,
-    /// This character, `-` or `]`, stands in a class where one of its characters should.
+    /// A class has this character, `-` or `]`, in the place of one of its own.
     InClass(char),
-    /// A backslash has nothing behind it.
+    /// Nothing follows a backslash.
     Backslash,
 }
 
@@ -114,7 +114,7 @@ impl Pattern {
         self.walk(name, effort, |_| {})
     }
 
-    /// How many bytes of `name`, from its start, a beginning of the pattern covers, as far as
+    /// The length of the longest start of `name`, in bytes, that a start of the pattern covers, as far as
     /// `effort` goes.
     pub fn reach(&self, name: &str, effort: &mut Effort) -> usize {
         let mut left = name.len();
@@ -122,12 +122,13 @@ impl Pattern {
         name.len() - left
     }
 
-    /// Matches `name`; tells `on_step` what of it is left after each character that fits.
+    /// Matches `name`, and shows `on_step` the rest of it after each character that fits.
     fn walk(&self, name: &str, effort: &mut Effort, mut on_step: impl FnMut(&str)) -> bool {
         let mut elements = &self.elements[..];
         let mut rest = name.chars();
-        // Where to go on if what follows the latest `*` does not fit: one character further. Earlier
-        // ones need no second try, so the work stays bounded by pattern length times name length.
+        // The elements behind the latest `*`, and the place in the name to try them at next, one character
+        // further each time. Earlier ones need no second try, so the work is bounded by the length of the
+        // pattern times that of the name.
         let mut retry: Option<(&[Element], Chars<'_>)> = None;
         loop {
             let steps = match elements.first() {
@@ -167,11 +168,10 @@ impl Pattern {
         }
     }
 
-    /// Whether some name is covered by both patterns; `true` also if it takes more than `effort` to
-    /// find out.
+    /// Whether both patterns cover some name; `true` also if finding out takes more than `effort`.
     pub fn overlaps(&self, other: &Self, effort: &mut Effort) -> bool {
         let (ours, theirs) = (&self.elements, &other.elements);
-        // `reached[j]`: some text is covered by our elements so far and by their first `j`.
+        // `reached[j]`: our elements so far and their first `j` cover some text.
         let mut reached = vec![false; theirs.len() + 1];
         let mut next = reached.clone();
         reached[0] = true;
@@ -253,7 +253,7 @@ impl Class {
         self.negated != ranges.any(|(from, to)| (*from..=*to).contains(&c))
     }
 
-    /// The characters at which ranges of what is in it begin.
+    /// The characters at which the ranges of its characters begin.
     fn begins(&self) -> impl Iterator<Item = char> {
         let begin = |(from, to): &(char, char)| match self.negated {
             true => (*to..=char::MAX).nth(1),
@@ -271,7 +271,7 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 
 /// The pattern that matches `name` and nothing else.
 ///
-/// It has classes where backslashes would do, because YAML and JSON want those escaped once more.
+/// It has classes instead of backslashes, which YAML and JSON would want escaped once more.
 pub fn escape(name: &str) -> String {
     let mut pattern = String::with_capacity(name.len());
     for c in name.chars() {
@@ -282,11 +282,6 @@ pub fn escape(name: &str) -> String {
         }
     }
     pattern
-}
-
-/// Whether `pattern` can be matched at all.
-pub fn is_well_formed(pattern: &str) -> bool {
-    Pattern::parse(pattern).is_ok()
 }
 
 /// Reads a class after its `[`.
@@ -330,7 +325,7 @@ mod tests {
             let matched = case["match"].as_bool().unwrap();
             assert_eq!(matched, matches(pattern, name), "{pattern:?} {name:?}");
             let malformed = case["bad_pattern_error"].as_bool().unwrap();
-            assert_eq!(malformed, !is_well_formed(pattern), "{pattern:?}");
+            assert_eq!(malformed, Pattern::parse(pattern).is_err(), "{pattern:?}");
         }
     }
 
@@ -339,7 +334,7 @@ mod tests {
         for case in test_data()["policy_pattern_validation"].as_array().unwrap() {
             let pattern = case["pattern"].as_str().unwrap();
             let accepted = case["accepted_as_policy_pattern"].as_bool().unwrap();
-            assert_eq!(accepted, is_well_formed(pattern), "{pattern:?}");
+            assert_eq!(accepted, Pattern::parse(pattern).is_ok(), "{pattern:?}");
         }
     }
 

@@ -1,9 +1,10 @@
-//! What knows nothing of keys or HTTP.
+//! Basics that know nothing of keys or HTTP.
 
 pub mod clock;
 pub mod deadline;
 pub mod duration;
 pub mod glob;
 pub mod name;
+pub mod nearest;
 pub mod panics;
 pub mod secret;

@@ -1,11 +1,11 @@
-//! The rule for names of keys and policies: what is safe as one element of a path and as a file name.
+//! The rule for names of keys and policies: they are safe as one element of a path and as file names.
 
 use std::fmt;
 
-/// The longest name, in bytes: what every file system takes as a file name.
+/// The longest name, in bytes: all file systems support file names of this length.
 pub const MAX: usize = 255;
 
-/// Why a text can't be a name. Displayed as what follows "it ".
+/// Why a text can't be a name, displayed so that it can follow "it ".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsafe {
     /// It has no characters.

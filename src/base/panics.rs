@@ -1,8 +1,8 @@
-//! A bug ends what it happened in, and never a thread.
+//! Panics: a bug ends one request or task, never a thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs `action`; `None` if it panicked, which the panic hook has logged by then.
+/// Runs `action`; `None` if it panicked. The panic hook has logged that by then.
 pub fn survive<T>(action: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(action)).ok()
 }

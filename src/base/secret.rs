@@ -9,26 +9,26 @@ use std::{alloc::System, fmt};
 use subtle::ConstantTimeEq;
 use zeroizing_alloc::ZeroAlloc;
 
-/// Wipes what is freed, so that no buffer leaves a secret behind: not one that grew, and not those
-/// inside rustls, ureq or serde_json. What lives on the stack has to be wiped by its owner.
+/// Wipes freed memory, so that no buffer leaves a secret behind, not even one that grew or that is inside
+/// rustls, ureq or serde_json. Secrets on the stack are wiped by their owners.
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
-/// Bytes of the stack that [`on_wiped_stack`] wipes: more than sealing and opening need.
+/// Bytes of the stack that [`on_wiped_stack`] wipes: more than sealing and opening use.
 const STACK: usize = 8 * 1024;
 
-/// Runs `work` and wipes the stack that it has used. Libraries leave copies there: HMAC of its key,
-/// AES-GCM of the last blocks of a plaintext.
+/// Runs `work` and wipes its stack, where libraries leave copies: HMAC of its key, AES-GCM of the last
+/// blocks of a plaintext.
 #[inline(never)]
 pub fn on_wiped_stack<T>(work: impl FnOnce() -> T) -> T {
-    // Not inlined, so that both begin at the same place of the stack.
+    // Not inlined, so that both begin at the same place in the stack.
     #[inline(never)]
     fn run<T>(work: impl FnOnce() -> T) -> T {
         work()
     }
     #[inline(never)]
     fn wipe() {
-        // Mutable, so that it is no constant elsewhere.
+        // Mutable, since a constant would live elsewhere.
         std::hint::black_box(&mut [0_u8; STACK]);
     }
     let result = run(work);
@@ -37,7 +37,7 @@ pub fn on_wiped_stack<T>(work: impl FnOnce() -> T) -> T {
 }
 
 /// Secret bytes of any length.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
@@ -46,11 +46,11 @@ impl Secret {
         Self(bytes)
     }
 
-    /// `len` random bytes from the operating system, asked for now: a stock of them would hold the
-    /// secrets of later requests, and hand them out again in a copy of a virtual machine.
+    /// `len` fresh random bytes from the operating system. A stock of them would hold the secrets of later
+    /// requests, and a copy of a virtual machine would hand them out again.
     ///
     /// # Errors
-    /// If the system has no randomness to give.
+    /// If the system provides no randomness.
     pub fn random(len: usize) -> Result<Self, getrandom::Error> {
         let mut bytes = vec![0; len];
         getrandom::fill(&mut bytes)?;

@@ -8,10 +8,8 @@ use std::{ffi::OsString, fmt::Write as _};
 
 use lexopt::{Arg, Parser};
 
-use super::{
-    nearest::nearest,
-    output::{Failure, is_terminal},
-};
+use super::output::{Failure, is_terminal};
+use crate::base::nearest::nearest;
 use crate::base::{duration, glob::Pattern, name};
 
 /// A command: a row of the table.

@@ -24,7 +24,7 @@ pub(crate) fn is_identity(text: &str) -> bool {
 pub(crate) fn identity_or_file(argument: &str) -> Result<String> {
     let is_file = argument.contains(['.', '/']) || Path::new(argument).is_file();
     match is_file && !is_identity(argument) {
-        true => identity_in(Some(argument), Hash::Sha256),
+        true => identity_in(Some(argument), Hash::SHA256),
         false => Ok(argument.to_owned()),
     }
 }

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use super::{
     args::{Args, Command, Flag, HELP, Path, Table, Takes},
-    nearest::nearest,
     output::{Result, print},
 };
+use crate::base::nearest::nearest;
 
 /// What the program is.
 const WHAT: &str = "\

@@ -8,7 +8,6 @@ mod cmd;
 mod completion;
 mod help;
 mod man;
-mod nearest;
 mod output;
 mod proxy;
 mod run;

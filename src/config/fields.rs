@@ -19,7 +19,7 @@ pub(super) struct Field {
     unset: &'static str,
     /// The flag that wins over it, such as `--root`; may be empty.
     pub(super) flag: &'static str,
-    /// The words for a wrong value, which stands in the place of `{}`.
+    /// The words for a wrong value, which stands in the place of `{}`, or for a missing one.
     pub(super) wrong: &'static str,
     /// What would be right.
     pub(super) advice: &'static str,
@@ -91,9 +91,12 @@ pub(super) const FIELDS: &[Field] = &[
         .default("0.0.0.0:7373").flag("--addr")
         .check("invalid server address: \"{}\"", "write IP, IP:PORT, :PORT or [IPv6]:PORT, such as 0.0.0.0:7373"),
     field("root", "identity", "the identity that may do everything. Any text that is no identity, such as `disabled`, switches it off")
-        .unset("required").flag("--root"),
-    field("tls.key", "file", "private key of the server (PEM; Ed25519, P-256, P-384 or RSA)").unset("required").flag("--key"),
-    field("tls.cert", "file", "certificate chain of the server (PEM)").unset("required").flag("--cert"),
+        .unset("required").flag("--root")
+        .check("no root identity has been specified", "set \"root\" in the file or use --root; \"disabled\" means no root"),
+    field("tls.key", "file", "private key of the server (PEM; Ed25519, P-256, P-384 or RSA)").unset("required").flag("--key")
+        .check("no private key file has been specified", "set \"tls.key\" in the file or use --key"),
+    field("tls.cert", "file", "certificate chain of the server (PEM)").unset("required").flag("--cert")
+        .check("no certificate file has been specified", "set \"tls.cert\" in the file or use --cert"),
     field("tls.groups[]", "groups", "key exchange groups that clients may choose from: some of `X25519MLKEM768`, `X25519`, `P-256`, `P-384`, see [below](#key-exchange)")
         .unset("all of them").ours().check("unknown key exchange group: \"{}\"", "use X25519MLKEM768, X25519, P-256 and P-384"),
     field("tls.proxy.identities[]", "identities", "the [TLS proxies](#tls-proxies), which speak for other clients").unset("no proxies"),
@@ -126,7 +129,8 @@ pub(super) const FIELDS: &[Field] = &[
     field("keystore.vault.namespace", "namespace", "namespace of the engine").check(NAMESPACE, ONE_LINE),
     field("keystore.vault.prefix", "path", "path of the keys inside the engine").unset("its top"),
     field("keystore.vault.transit.engine", "path", "where the transit engine is mounted").default("transit").ours(),
-    field("keystore.vault.transit.key", "text", "key of the transit engine that encrypts values before they are stored").unset("values are not encrypted").ours(),
+    field("keystore.vault.transit.key", "text", "key of the transit engine that encrypts values before they are stored").unset("values are not encrypted").ours()
+        .check("invalid vault keystore: invalid transit config: no key name specified", "set the key, or leave out \"transit\""),
     field("keystore.vault.approle.engine", "path", "where AppRole is mounted").default("approle"),
     field("keystore.vault.approle.namespace", "namespace", "namespace to log in to; `/` is none").unset("that of the engine").ours().check(NAMESPACE, ONE_LINE),
     field("keystore.vault.approle.id", "text", "role ID"),
@@ -142,7 +146,8 @@ pub(super) const FIELDS: &[Field] = &[
     field("keystore.vault.tls.ca", "file", "authorities to trust: a PEM file, or a directory of such files").unset("those of the system"),
     field("keystore.vault.status.ping", "duration", "time between looks at the status of Vault").default("10s"),
     field("keystore.gemalto.keysecure.endpoint", "URL", "keys are in [KeySecure or CipherTrust](keysecure.md)").check("invalid Gemalto KeySecure endpoint", "write a URL without credentials, such as https://127.0.0.1:8200"),
-    field("keystore.gemalto.keysecure.credentials.token", "secret", "refresh token"),
+    field("keystore.gemalto.keysecure.credentials.token", "secret", "refresh token").unset("required")
+        .check("failed to connect to Gemalto KeySecure: no refresh token has been specified", "set \"credentials.token\" to the refresh token"),
     field("keystore.gemalto.keysecure.credentials.domain", "text", "domain").unset("the root domain"),
     field("keystore.gemalto.keysecure.credentials.retry", "duration", "time between attempts to log in").default(RETRY),
     field("keystore.gemalto.keysecure.tls.ca", "file", "authorities to trust: a PEM file, or a directory of such files").unset("those of the system"),

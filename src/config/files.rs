@@ -86,8 +86,7 @@ impl Look<'_> {
         if tls_key.as_os_str().is_empty() || tls_cert.as_os_str().is_empty() {
             return None; // an error already
         }
-        self.at_key("tls.key", tls_key);
-        let certificate = self.pair("", "tls.cert", tls_cert, "tls.key", tls_key)?;
+        let certificate = self.pair("", "tls", tls_cert, tls_key)?;
         if let Err(e) = tls::check_expiry(&certificate, tls_cert, self.now) {
             // The certificate that is in use can only be kept; other settings must not wait for it.
             match in_use.is_some_and(|in_use| in_use.cert == certificate.cert) {
@@ -113,15 +112,17 @@ impl Look<'_> {
         Some(Material { certificate, trust, tls })
     }
 
-    /// Reads a certificate and its key; `None` after an error, which begins with `during`.
+    /// Reads a certificate and its key, which are in fields of `section`; `None` after an error, which
+    /// begins with `during`.
     fn pair(
         &mut self,
         during: &str,
-        cert_field: &str,
+        section: &str,
         cert: &Path,
-        key_field: &str,
         key: &Path,
     ) -> Option<Arc<CertifiedKey>> {
+        let (cert_field, key_field) = (format!("{section}.cert"), format!("{section}.key"));
+        self.at_key(&key_field, key);
         let error = match tls::load_certificate(cert, key) {
             Ok(certified) => return Some(certified),
             Err(error) => error,
@@ -130,11 +131,11 @@ impl Look<'_> {
             &error,
             tls::Error::Unreadable(_, "private key", _) | tls::Error::Unusable(_, "private key", _)
         );
-        let field = if is_about_key { key_field } else { cert_field };
-        self.refuse(field, format!("{during}{error}"), "");
+        let field = if is_about_key { &key_field } else { &cert_field };
+        self.refuse(field, format_args!("{during}{error}"), "");
         if let (false, Err(e)) = (is_about_key, fs::read(key)) {
             let error = tls::Error::Unreadable(key.to_owned(), "private key", e);
-            self.refuse(key_field, format!("{during}{error}"), "");
+            self.refuse(&key_field, format_args!("{during}{error}"), "");
         }
         None
     }
@@ -162,7 +163,7 @@ impl Look<'_> {
                 0 => "the certificate".to_owned(),
                 number => format!("certificate {} of the chain", number + 1),
             };
-            let (Ok(start), Ok(end)) = (identity::not_before(der), identity::not_after(der)) else {
+            let Ok([start, end]) = identity::valid_between(der) else {
                 continue;
             };
             if start > self.now {
@@ -170,10 +171,10 @@ impl Look<'_> {
                 let advice = "look at the clock of this machine, or wait";
                 self.warn(field, message, advice);
             }
-            let third = identity::lifetime(der).unwrap_or_default() / 3;
+            let third = end.as_secs().saturating_sub(start.as_secs()) / 3;
             let message = match end.as_secs().checked_sub(self.now.as_secs()) {
                 None => format!("{which} has expired"),
-                Some(left) if left < SOON.min(third).as_secs() => match left / DAY {
+                Some(left) if left < SOON.as_secs().min(third) => match left / DAY {
                     0 => format!("{which} expires within a day"),
                     1 => format!("{which} expires in 1 day"),
                     days => format!("{which} expires in {days} days"),
@@ -192,12 +193,9 @@ impl Look<'_> {
                 let ca = settings.ca.as_deref();
                 self.at_authorities(TO_VAULT, "keystore.vault.tls.ca", ca);
                 if let Some(ClientCert { key, cert }) = &settings.client_cert {
-                    let (key_field, cert_field) =
-                        ("keystore.vault.tls.key", "keystore.vault.tls.cert");
-                    self.at_key(key_field, key);
-                    let pair = self.pair(TO_VAULT, cert_field, cert, key_field, key);
-                    if let Some(certified) = pair {
-                        self.at_validity(cert_field, &certified, 0);
+                    let section = "keystore.vault.tls";
+                    if let Some(certified) = self.pair(TO_VAULT, section, cert, key) {
+                        self.at_validity("keystore.vault.tls.cert", &certified, 0);
                     }
                 }
                 if let vault::Login::Kubernetes { jwt, .. } = &settings.login {

@@ -3,7 +3,11 @@
 //! Every message says what is wrong, where (file, line, column and field, or flag), and what would
 //! be right. None repeats the value of a field that may hold a secret.
 
-use std::{borrow::Cow, fmt, path::PathBuf};
+use std::{
+    borrow::Cow,
+    fmt,
+    path::{Path, PathBuf},
+};
 
 /// Beyond so many errors the others are only counted.
 const MAX_ERRORS: usize = 100;
@@ -92,30 +96,31 @@ impl At {
 }
 
 impl Finding {
-    /// The line about a warning for people who see a server start.
-    pub(super) fn note(&self, file: Option<&PathBuf>) -> String {
-        let Self { message, advice, .. } = self;
-        let advice = if advice.is_empty() { String::new() } else { format!(": {advice}") };
-        let place = match (file, self.position) {
-            (Some(_), Some(_)) => format!(" ({})", self.place(file)),
-            _ => String::new(),
-        };
-        format!("Warning: {message}{advice}{place}")
-    }
-
-    /// Such as `kes.yml line 3 column 5, field root`, or `flag --root`.
-    fn place(&self, file: Option<&PathBuf>) -> String {
-        if self.field.starts_with("--") {
-            return format!("flag {}", self.field);
-        }
+    /// What a server says at its start, or after a reload. `file` is the configuration file.
+    pub(super) fn sentence(&self, file: Option<&Path>) -> String {
+        let Self { severity, position, field, message, advice, subject } = self;
         let mut place = file.map_or_else(String::new, |file| file.display().to_string());
-        if let Some(Position { line, column }) = self.position {
+        if let Some(Position { line, column }) = position {
             place += &format!(" line {line} column {column}");
         }
-        if !self.field.is_empty() {
-            place += &format!(", field {}", self.field);
+        if field.starts_with("--") {
+            place = format!("flag {field}");
+        } else if !field.is_empty() {
+            place += &format!(", field {field}");
         }
-        place
+        let colon = if advice.is_empty() { "" } else { ": " };
+        match (severity, subject) {
+            (Severity::Warning, _) if position.is_none() => {
+                format!("Warning: {message}{colon}{advice}")
+            }
+            (Severity::Warning, _) => format!("Warning: {message}{colon}{advice} ({place})"),
+            (_, Subject::Text) => format!("failed to read config file: {place}: {message}"),
+            (_, Subject::Unreadable) => {
+                format!("failed to read config file: {message} ({place}{colon}{advice})")
+            }
+            (_, Subject::Outside) if position.is_none() => format!("{message}{colon}{advice}"),
+            _ => format!("{message} ({place}{colon}{advice})"),
+        }
     }
 }
 
@@ -136,25 +141,14 @@ impl Error {
         reason: impl fmt::Display,
     ) -> Self {
         let mut findings = Findings::default();
-        findings.refuse_text(position, reason);
+        findings.refuse_text(position, reason, "");
         Self { file, finding: findings.found.remove(0) }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Finding { message, advice, subject, position, .. } = &self.finding;
-        let place = self.finding.place(self.file.as_ref());
-        if matches!(subject, Subject::Text | Subject::Unreadable) {
-            f.write_str("failed to read config file: ")?;
-        }
-        match (subject, position) {
-            (Subject::Text, _) => write!(f, "{place}: {message}"),
-            (Subject::Outside, None) if advice.is_empty() => f.write_str(message),
-            (Subject::Outside, None) => write!(f, "{message}: {advice}"),
-            _ if advice.is_empty() => write!(f, "{message} ({place})"),
-            _ => write!(f, "{message} ({place}: {advice})"),
-        }
+        f.write_str(&self.finding.sentence(self.file.as_deref()))
     }
 }
 
@@ -166,7 +160,7 @@ pub(super) struct Findings {
     found: Vec<Finding>,
     /// How many there are of each severity, with those that are only counted.
     errors: usize,
-    warnings: usize,
+    pub(super) warnings: usize,
     /// No field of the file is unknown, of the wrong kind, or empty by mistake. Otherwise what is
     /// missing may be in the part that can't be read.
     pub(super) is_whole: bool,
@@ -215,9 +209,14 @@ impl Findings {
     }
 
     /// The text of the file, or a part of it, is not what can be read.
-    pub(super) fn refuse_text(&mut self, position: Option<Position>, reason: impl fmt::Display) {
+    pub(super) fn refuse_text(
+        &mut self,
+        position: Option<Position>,
+        reason: impl fmt::Display,
+        advice: &str,
+    ) {
         self.is_whole = false;
-        self.add((Severity::Error, Subject::Text), At::new("", position), reason, "");
+        self.add((Severity::Error, Subject::Text), At::new("", position), reason, advice);
     }
 
     /// Something is allowed, but probably a mistake.
@@ -252,16 +251,6 @@ impl Findings {
         }
         findings.sort_by_key(|found| (found.position, found.severity));
         findings
-    }
-
-    /// The first `most` warnings in the order of the file, and how many more there are.
-    pub(super) fn warnings(&self, most: usize) -> (Vec<&Finding>, usize) {
-        let is_warning = |found: &&Finding| found.severity == Severity::Warning;
-        let mut warnings: Vec<_> = self.found.iter().filter(is_warning).collect();
-        warnings.sort_by_key(|found| found.position);
-        warnings.truncate(most);
-        let more = self.warnings - warnings.len();
-        (warnings, more)
     }
 }
 

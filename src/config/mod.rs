@@ -35,14 +35,13 @@ pub use fields::reference;
 pub use files::Material;
 pub use findings::{Error, Finding, Position, Severity};
 pub use settings::parse_address;
-pub use types::{
-    Auth, Cache, Config, DEFAULT_ADDRESS, DEFAULT_PORT, Flags, KeyStoreConfig, MAX_FILE, Proxy,
-};
+pub use types::{Auth, Config, Flags, KeyStoreConfig, Proxy};
 
 use self::{
     expand::Env,
     findings::Findings,
     source::{Reader, Source},
+    types::MAX_FILE,
 };
 use crate::base::glob::Pattern;
 
@@ -71,15 +70,6 @@ pub struct Loaded {
     material: Option<Material>,
     /// Where the file ends.
     end: Position,
-}
-
-impl fmt::Debug for Loaded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Loaded")
-            .field("config", &self.config)
-            .field("findings", &self.findings)
-            .finish_non_exhaustive()
-    }
 }
 
 /// Loads the settings as a server with these `flags` would, which win over the file. `endpoints` are
@@ -168,14 +158,15 @@ impl Loaded {
 
     /// What looks wrong, one line each, for people who see a server start.
     fn notes(&self) -> Vec<String> {
-        let path = self.source.path.as_ref();
-        let (warnings, more) = self.findings.warnings(MAX_NOTES);
-        let mut notes: Vec<_> = warnings.iter().map(|warning| warning.note(path)).collect();
-        if let (1.., Some(path)) = (more, path) {
-            let path = path.display();
-            notes.push(format!("Warning: {more} more warnings: see 'kes config check {path}'"));
-        }
-        notes
+        let path = self.source.path.as_deref();
+        let mut warnings = self.findings();
+        warnings.retain(|found| found.severity == Severity::Warning);
+        let notes = warnings.iter().take(MAX_NOTES).map(|warning| warning.sentence(path));
+        let more = self.findings.warnings.saturating_sub(MAX_NOTES);
+        let more = path.filter(|_| more > 0).map(|path| {
+            format!("Warning: {more} more warnings: see 'kes config check {}'", path.display())
+        });
+        notes.chain(more).collect()
     }
 }
 

@@ -3,17 +3,18 @@
 
 use std::{
     collections::HashSet,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use super::{
     findings::{At, cut},
     source::Reader,
     tree::Value,
-    types::{Cache, Config, DEFAULT_ADDRESS, DEFAULT_PORT, KeyStoreConfig, Proxy},
+    types::{Config, DEFAULT_PORT, KeyStoreConfig, Proxy},
 };
 use crate::{
     base::glob::Pattern,
+    cache::Expiry,
     keystore::{KeyName, Start},
     log::{self, AuditMode},
     tls::Group,
@@ -31,20 +32,12 @@ impl Reader<'_> {
     pub(super) fn config(&mut self, endpoints: &[Pattern]) -> Config {
         let address = self.get("address", parse_address);
         let root = self.root();
-        let tls_key = self.required(
-            "tls.key",
-            "no private key file has been specified",
-            "set \"tls.key\" in the file or use --key",
-        );
-        let tls_cert = self.required(
-            "tls.cert",
-            "no certificate file has been specified",
-            "set \"tls.cert\" in the file or use --cert",
-        );
+        let tls_key = self.required("tls.key").unwrap_or_default();
+        let tls_cert = self.required("tls.cert").unwrap_or_default();
         let tls_groups = self.groups();
         let proxy = self.proxy(&root);
         let policies = self.policies(&root, &proxy, endpoints);
-        let cache = Cache {
+        let cache = Expiry {
             any: self.duration("cache.expiry.any"),
             unused: self.duration("cache.expiry.unused"),
             offline: self.duration("cache.expiry.offline"),
@@ -80,21 +73,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The text of a field that flag or file must fill in.
-    fn required(&mut self, path: &str, message: &str, advice: &str) -> String {
-        let text = self.source.text(path);
-        if text.is_empty() {
-            self.findings.miss(self.source.at_missing(path), message, advice);
-        }
-        text
-    }
-
     fn root(&mut self) -> String {
-        let root = self.required(
-            "root",
-            "no root identity has been specified",
-            "set \"root\" in the file or use --root; \"disabled\" means no root",
-        );
+        let root = self.required("root").unwrap_or_default();
         let at = self.source.at("root");
         if at.position.is_some() {
             self.check_identity(at, &root, ", or \"disabled\" for no root");
@@ -222,7 +202,7 @@ impl Reader<'_> {
         keys
     }
 
-    fn check_cache(&mut self, cache: &Cache, key_store: &KeyStoreConfig) {
+    fn check_cache(&mut self, cache: &Expiry, key_store: &KeyStoreConfig) {
         if let (Some(any), Some(unused)) = (cache.any, cache.unused)
             && unused > any
         {
@@ -256,7 +236,7 @@ pub fn parse_address(text: &str) -> Option<SocketAddr> {
         return Some(SocketAddr::new(IpAddr::V6(ip.parse().ok()?), DEFAULT_PORT));
     }
     let port = parse_number(text.strip_prefix(':')?)?;
-    Some(SocketAddr::new(DEFAULT_ADDRESS.ip(), port))
+    Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
 }
 
 /// Whether nobody can listen on both. Port 0 is another one every time.

@@ -1,7 +1,7 @@
 //! Whether a file keeps to the table of `fields`: no field but those, each once and of the right kind,
 //! and none empty because a variable is not set. What values mean is none of its business.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, fmt};
 
 use super::{
     fields::{Field, Shape, shape},
@@ -10,6 +10,10 @@ use super::{
     tree::{Entry, Node, Value},
     types::Format,
 };
+use crate::base::nearest::nearest;
+
+/// The longest field that it is said of which one it may be meant to be.
+const MAX_NAME: usize = 40;
 
 /// Looks at all of `source`.
 pub(super) fn check(source: &Source, findings: &mut Findings) {
@@ -54,7 +58,7 @@ impl Walk<'_> {
             (_, Shape::Map(_)) => "a map of fields",
         };
         let found = node.kind();
-        self.refuse(name, node.position, format_args!("expected {expected}, found {found}"));
+        self.refuse(name, node.position, format_args!("expected {expected}, found {found}"), "");
     }
 
     fn walk_map(&mut self, entries: &[Entry], known: &[&str], path: &str, name: &mut String) {
@@ -78,7 +82,7 @@ impl Walk<'_> {
             if !seen.insert(own) {
                 let own = cut(own);
                 let reason = format_args!("field `{own}` appears twice; keep one of them");
-                self.refuse(name, entry.position, reason);
+                self.refuse(name, entry.position, reason, "");
                 continue;
             }
             if !name.is_empty() {
@@ -90,11 +94,16 @@ impl Walk<'_> {
         }
     }
 
+    /// Says which name may be meant, and which there are.
     fn unknown(&mut self, entry: &Entry, known: &[&str], path: &str, name: &str) {
         let spelled = |known: &&str| match path {
             "" => format!("`{}`", self.source.spelled(known)),
             _ => format!("`{known}`"),
         };
+        let meant = Some(&*entry.name).filter(|name| name.len() <= MAX_NAME);
+        let meant = meant.and_then(|name| nearest(name, known.iter().copied()));
+        let advice =
+            meant.map_or_else(String::new, |name| format!("did you mean {}?", spelled(&name)));
         let known: Vec<_> = known.iter().map(spelled).collect();
         let expected = match known.as_slice() {
             [one] => one.clone(),
@@ -103,12 +112,13 @@ impl Walk<'_> {
         };
         let unknown = cut(&entry.name);
         let reason = format_args!("unknown field `{unknown}`, expected {expected}");
-        self.refuse(name, entry.position, reason);
+        self.refuse(name, entry.position, reason, &advice);
     }
 
-    fn refuse(&mut self, name: &str, position: Position, reason: std::fmt::Arguments<'_>) {
+    fn refuse(&mut self, name: &str, position: Position, reason: fmt::Arguments<'_>, advice: &str) {
         let separator = if name.is_empty() { "" } else { ": " };
-        self.findings.refuse_text(Some(position), format_args!("{name}{separator}{reason}"));
+        let reason = format_args!("{name}{separator}{reason}");
+        self.findings.refuse_text(Some(position), reason, advice);
     }
 
     /// Says which variables in `text` are not set, or stay what they are, without a word of the value:

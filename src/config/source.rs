@@ -33,7 +33,7 @@ impl Source {
     ) -> Self {
         let (mut file, fault) = tree::parse(text);
         if let Some(fault) = fault {
-            findings.refuse_text(Some(fault.position), fault.reason);
+            findings.refuse_text(Some(fault.position), fault.reason, "");
         }
         let format = format(&file, findings).unwrap_or_else(|| {
             findings.is_whole = false;
@@ -121,7 +121,7 @@ impl Source {
 fn format(file: &Node, findings: &mut Findings) -> Option<Format> {
     if !matches!(file.value, Value::Null | Value::Map(_)) {
         let reason = "expected a map of fields such as \"root: disabled\"";
-        findings.refuse_text(Some(file.position), reason);
+        findings.refuse_text(Some(file.position), reason, "");
         return None;
     }
     for field in ["admin", "version"] {
@@ -172,6 +172,16 @@ impl Reader<'_> {
         Some(field.default).filter(|default| !default.is_empty()).and_then(parse)
     }
 
+    /// The text of a field that flag or file must fill in.
+    pub(super) fn required(&mut self, path: &str) -> Option<String> {
+        let text = self.source.filled(path);
+        if text.is_none() {
+            let Field { wrong, advice, .. } = field_at(path);
+            self.findings.miss(self.source.at_missing(path), wrong, advice);
+        }
+        text
+    }
+
     /// Notes that `text` is not what the field holds.
     pub(super) fn refuse(&mut self, path: &str, at: At, text: &str) {
         let field = field_at(path);
@@ -191,8 +201,8 @@ impl Reader<'_> {
                 Ok(duration) if duration.is_zero() => {}
                 Ok(duration) => return Some(duration),
                 Err(error) => {
-                    let advice = match error {
-                        duration::Error::Negative { .. } => "write 0 or more, such as 5m",
+                    let advice = match error.mistake {
+                        duration::Mistake::Negative => "write 0 or more, such as 5m",
                         _ => "write numbers with units, such as 30s, 5m or 1h30m",
                     };
                     let kind = (Severity::Error, Subject::Unreadable);

@@ -21,53 +21,26 @@ use crate::{
     },
 };
 
-/// The key stores that are known by name only, with the field that selects each.
-const NAMED_ONLY: [(&str, &str); 3] = [
-    ("keystore.generic.endpoint", "a generic plugin"),
-    ("keystore.aws.secretsmanager.endpoint", "AWS Secrets Manager"),
-    ("keystore.gcp.secretmanager.project_id", "GCP Secret Manager"),
-];
+/// A kind of key store, which a field (path or endpoint) selects that is filled in.
+struct Store {
+    field: &'static str,
+    name: &'static str,
+    /// Reads its settings. Without it, the key store is known by name only.
+    read: Option<fn(&mut Reader<'_>) -> Option<KeyStoreConfig>>,
+}
 
 const FS: &str = "keystore.fs.path";
 const VAULT: &str = "keystore.vault.endpoint";
 const KEY_SECURE: &str = "keystore.gemalto.keysecure.endpoint";
 
-/// A key store that a file can select.
-struct Store {
-    /// The field that selects it.
-    field: &'static str,
-    /// The section with its fields.
-    section: &'static str,
-    name: &'static str,
-    /// What stands behind "and" where two are selected.
-    as_second: &'static str,
-    /// Reads its settings, and notes what is wrong with them.
-    read: fn(&mut Reader<'_>) -> Option<KeyStoreConfig>,
-}
-
-/// The key stores. A new one is a row here.
-const STORES: [Store; 3] = [
-    Store {
-        field: FS,
-        section: "keystore.fs",
-        name: "FS",
-        as_second: "FS path",
-        read: |reader| Some(KeyStoreConfig::Fs { path: reader.source.filled(FS)?.into() }),
-    },
-    Store {
-        field: VAULT,
-        section: "keystore.vault",
-        name: "Hashicorp Vault",
-        as_second: "Hashicorp Vault endpoint",
-        read: |reader| reader.vault(),
-    },
-    Store {
-        field: KEY_SECURE,
-        section: "keystore.gemalto",
-        name: "Gemalto KeySecure",
-        as_second: "Gemalto KeySecure endpoint are",
-        read: |reader| reader.key_secure(),
-    },
+#[rustfmt::skip] // a row is a line
+const STORES: &[Store] = &[
+    Store { field: FS, name: "FS", read: Some(|reader| reader.fs()) },
+    Store { field: VAULT, name: "Hashicorp Vault", read: Some(|reader| reader.vault()) },
+    Store { field: KEY_SECURE, name: "Gemalto KeySecure", read: Some(|reader| reader.key_secure()) },
+    Store { field: "keystore.generic.endpoint", name: "a generic plugin", read: None },
+    Store { field: "keystore.aws.secretsmanager.endpoint", name: "AWS Secrets Manager", read: None },
+    Store { field: "keystore.gcp.secretmanager.project_id", name: "GCP Secret Manager", read: None },
 ];
 
 impl Reader<'_> {
@@ -81,37 +54,32 @@ impl Reader<'_> {
         (self.selected().unwrap_or_default(), start)
     }
 
-    /// The key store whose telling field (path or endpoint) is filled in.
     fn selected(&mut self) -> Option<KeyStoreConfig> {
-        let filled = |field| self.source.filled(field);
-        if let Some((field, name)) =
-            NAMED_ONLY.into_iter().find(|(field, _)| filled(field).is_some())
-        {
+        let is_set = |store: &&Store| self.source.is_set(store.field);
+        let stores: Vec<_> = STORES.iter().filter(is_set).collect();
+        if let Some(Store { field, name, .. }) = stores.iter().find(|store| store.read.is_none()) {
             let message = format_args!("{name} is not supported as key store");
-            self.findings.refuse(
-                self.source.at(field),
-                message,
-                "use fs, vault or gemalto.keysecure",
-            );
+            let advice = "use fs, vault or gemalto.keysecure";
+            self.findings.refuse(self.source.at(field), message, advice);
             return None;
         }
-        let mut found = STORES.iter().filter(|store| filled(store.field).is_some());
-        match (found.next(), found.next()) {
-            (None, _) => {
-                self.in_memory();
-                None
-            }
-            (Some(store), None) => (store.read)(self),
-            (Some(one), Some(other)) => {
-                let message = format!(
-                    "ambiguous configuration: {} and {} specified at the same time",
-                    one.name, other.as_second
+        match stores.as_slice() {
+            [] => self.in_memory(),
+            [store] => return store.read.and_then(|read| read(self)),
+            [first, second, ..] => {
+                let are = if second.field == VAULT { "" } else { " are" };
+                let (first, field, second) = (first.name, second.field, second.name);
+                self.findings.refuse(
+                    self.source.at(field),
+                    format_args!(
+                        "ambiguous configuration: {first} and {second} endpoint{are} specified at the \
+                         same time"
+                    ),
+                    "keep the one key store that holds the keys",
                 );
-                let advice = "keep the one key store that holds the keys";
-                self.findings.refuse(self.source.at(other.field), message, advice);
-                None
             }
         }
+        None
     }
 
     /// The key store in memory is an error if the section is there, if only its name. Templates list
@@ -127,18 +95,24 @@ impl Reader<'_> {
             }
             return;
         }
-        let mut stores = STORES.iter().filter(|store| self.source.find(store.section).is_some());
-        let field = stores.next().map_or(FS, |store| store.field);
-        // What there is of it has a place.
-        let parents = field.rmatch_indices('.').map(|(end, _)| &field[..end]);
-        let mut parts = std::iter::once(field).chain(parents);
-        let position = parts.find_map(|part| self.source.at(part).position);
+        let is_there = |store: &&Store| {
+            let end = store.field.match_indices('.').nth(1).map_or(0, |(end, _)| end);
+            store.read.is_some() && self.source.find(&store.field[..end]).is_some()
+        };
+        let field = STORES.iter().find(is_there).map_or(FS, |store| store.field);
+        // What there is of the way to the field has a place.
+        let mut way = std::iter::successors(Some(field), |part| Some(part.rsplit_once('.')?.0));
+        let position = way.find_map(|part| self.source.at(part).position);
         self.findings.miss(
             At::new(self.source.spelled(field), position),
             "no key store: a section is there but says not where",
             "fill in the field, or that of another key store, or leave out the section for an \
              in-memory key store",
         );
+    }
+
+    fn fs(&mut self) -> Option<KeyStoreConfig> {
+        Some(KeyStoreConfig::Fs { path: self.source.text(FS).into() })
     }
 
     fn vault(&mut self) -> Option<KeyStoreConfig> {
@@ -169,51 +143,43 @@ impl Reader<'_> {
     }
 
     fn transit(&mut self) -> Option<Transit> {
-        let engine = "keystore.vault.transit.engine";
-        let key = self.source.filled("keystore.vault.transit.key");
-        if key.is_none() && self.source.is_set(engine) {
-            self.findings.miss(
-                self.source.at("keystore.vault.transit.key"),
-                "invalid vault keystore: invalid transit config: no key name specified",
-                "set the key, or leave out \"transit\"",
-            );
-        }
+        let (engine, key) = ("keystore.vault.transit.engine", "keystore.vault.transit.key");
+        let is_meant = self.source.is_set(engine) || self.source.is_set(key);
+        let key = if is_meant { self.required(key) } else { None };
         Some(Transit { engine: self.source.text(engine), key: key? })
     }
 
     /// How to log in to Vault, and the part of the section that says so.
     fn login(&mut self) -> Option<(Login, &'static str)> {
-        let text = |field| self.source.text(field);
-        let secret = |field| Secret::new(text(field).into_bytes());
-        let id = text("keystore.vault.approle.id");
-        let approle_secret = secret("keystore.vault.approle.secret");
-        let role = text("keystore.vault.kubernetes.role");
-        let jwt = secret("keystore.vault.kubernetes.jwt");
-        let has_approle = !id.is_empty() || !approle_secret.is_empty();
-        let has_kubernetes = !role.is_empty() || !jwt.is_empty();
-        if has_approle && has_kubernetes {
-            self.findings.refuse(
-                self.source.at("keystore.vault"),
+        let filled = |field| self.source.filled(&format!("keystore.vault.{field}"));
+        let engine = |method| self.source.text(&format!("keystore.vault.{method}.engine"));
+        let (id, secret) = (filled("approle.id"), filled("approle.secret"));
+        let (role, jwt) = (filled("kubernetes.role"), filled("kubernetes.jwt"));
+        let has_both = (id.is_some() || secret.is_some()) && (role.is_some() || jwt.is_some());
+        let at = self.source.at("keystore.vault");
+        match (id, secret, role, jwt) {
+            _ if has_both => self.findings.refuse(
+                at,
                 "invalid configuration: Vault AppRole and Kubernetes credentials are specified at \
                  the same time",
                 "keep either \"approle\" or \"kubernetes\"",
-            );
-            return None;
+            ),
+            (Some(id), Some(secret), ..) => {
+                let secret = Secret::new(secret.into_bytes());
+                return Some((Login::AppRole { engine: engine("approle"), id, secret }, "approle"));
+            }
+            (_, _, Some(role), Some(jwt)) => {
+                let jwt = token_or_file(Secret::new(jwt.into_bytes()));
+                let engine = engine("kubernetes");
+                return Some((Login::Kubernetes { engine, role, jwt }, "kubernetes"));
+            }
+            _ => self.findings.miss(
+                at,
+                "failed to connect to Vault: vault: no or empty authentication credentials \
+                 specified",
+                "set \"id\" and \"secret\" of \"approle\", or \"role\" and \"jwt\" of \"kubernetes\"",
+            ),
         }
-        if !id.is_empty() && !approle_secret.is_empty() {
-            let engine = text("keystore.vault.approle.engine");
-            return Some((Login::AppRole { engine, id, secret: approle_secret }, "approle"));
-        }
-        if !role.is_empty() && !jwt.is_empty() {
-            let engine = text("keystore.vault.kubernetes.engine");
-            let jwt = token_or_file(jwt);
-            return Some((Login::Kubernetes { engine, role, jwt }, "kubernetes"));
-        }
-        self.findings.miss(
-            self.source.at("keystore.vault"),
-            "failed to connect to Vault: vault: no or empty authentication credentials specified",
-            "set \"id\" and \"secret\" of \"approle\", or \"role\" and \"jwt\" of \"kubernetes\"",
-        );
         None
     }
 
@@ -233,19 +199,10 @@ impl Reader<'_> {
 
     fn key_secure(&mut self) -> Option<KeyStoreConfig> {
         let endpoint = self.endpoint(KEY_SECURE, "Gemalto KeySecure", ["api", "v1"]);
-        let field = "keystore.gemalto.keysecure.credentials.token";
-        let token = Secret::new(self.source.text(field).into_bytes());
-        if token.is_empty() {
-            self.findings.miss(
-                self.source.at(field),
-                "failed to connect to Gemalto KeySecure: no refresh token has been specified",
-                "set \"credentials.token\" to the refresh token",
-            );
-            return None;
-        }
+        let token = self.required("keystore.gemalto.keysecure.credentials.token")?;
         Some(KeyStoreConfig::KeySecure(Box::new(keysecure::Settings {
             endpoint: endpoint?,
-            token,
+            token: Secret::new(token.into_bytes()),
             domain: self.source.text("keystore.gemalto.keysecure.credentials.domain"),
             retry: self.time("keystore.gemalto.keysecure.credentials.retry"),
             ca: self.source.filled("keystore.gemalto.keysecure.tls.ca").map(PathBuf::from),

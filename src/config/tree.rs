@@ -385,10 +385,8 @@ fn refused(error: &ScanError) -> Fault {
             "text after the closing quote; put all of the value inside the quotes"
         }
         E::UnclosedFlowCollection { open } => {
-            return fault(
-                *error.marker(),
-                &format!("the \"{open}\" that opens here is never closed"),
-            );
+            let reason = format!("the \"{open}\" that opens here is never closed");
+            return fault(*error.marker(), &reason);
         }
         E::MisplacedFlowCollectionEnd | E::MismatchedFlowCollectionEnd { .. } => {
             "a closing bracket that does not belong to the last opening one"
@@ -408,17 +406,13 @@ fn refused(error: &ScanError) -> Fault {
             "a control character; remove it"
         }
         E::UnexpectedCharacter { character } => {
-            return fault(
-                *error.marker(),
-                &format!("no value starts with \"{character}\"; put quotes around it"),
-            );
+            let reason = format!("no value starts with \"{character}\"; put quotes around it");
+            return fault(*error.marker(), &reason);
         }
         E::UnknownAnchor => "unknown anchor; put quotes around a value that starts with \"*\"",
         E::RecursionLimitExceeded => TOO_DEEP,
-        E::UnknownQuotedScalarEscape => {
-            "an unknown escape; write \"\\\\\" for a backslash, or use single quotes"
-        }
-        E::InvalidQuotedScalarHexEscape
+        E::UnknownQuotedScalarEscape
+        | E::InvalidQuotedScalarHexEscape
         | E::InvalidLowSurrogateHexEscape
         | E::InvalidLowSurrogate
         | E::MissingLowSurrogate

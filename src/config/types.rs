@@ -1,10 +1,6 @@
 //! The settings, in types that can't hold a bad value.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{
     cache::Expiry,
@@ -14,15 +10,11 @@ use crate::{
     tls::Group,
 };
 
-/// Where the server listens unless told otherwise: port 7373 on all addresses.
-pub const DEFAULT_ADDRESS: SocketAddr =
-    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, DEFAULT_PORT));
-
 /// The port of an address without one.
-pub const DEFAULT_PORT: u16 = 7373;
+pub(super) const DEFAULT_PORT: u16 = 7373;
 
 /// The largest configuration file that is read, in bytes.
-pub const MAX_FILE: u64 = 1 << 20;
+pub(super) const MAX_FILE: u64 = 1 << 20;
 
 /// All settings of the server.
 #[derive(Clone, Debug)]
@@ -43,8 +35,8 @@ pub struct Config {
     pub proxy: Proxy,
     /// Who may call what.
     pub policies: Policies,
-    /// How long keys stay cached.
-    pub cache: Cache,
+    /// How long keys stay cached; no time is zero.
+    pub cache: Expiry,
     /// What is logged.
     pub log: log::Settings,
     /// Where to listen for probes; not where clients do.
@@ -115,24 +107,6 @@ pub struct Proxy {
     pub identities: Vec<String>,
     /// The header with the client's certificate.
     pub header_cert: Option<String>,
-}
-
-/// How long keys stay cached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Cache {
-    /// All keys are dropped every such period; `None` is never. Never zero.
-    pub any: Option<Duration>,
-    /// A key that was not used for so long is dropped; `None` is never. Never zero.
-    pub unused: Option<Duration>,
-    /// Keys stay usable for so long while the key store is not available; `None` is as always. Never
-    /// zero.
-    pub offline: Option<Duration>,
-}
-
-impl From<Cache> for Expiry {
-    fn from(Cache { any, unused, offline }: Cache) -> Self {
-        Self { any, unused, offline }
-    }
 }
 
 /// Where keys are stored.

@@ -1,14 +1,16 @@
-//! What a master key makes of a plaintext, and back.
+//! Seals plaintexts with master keys, and opens the ciphertexts.
 //!
-//! Writes C1, the JSON of KES 0.14, and reads C1 to C4 (`formats.md` 2 and 3).
+//! Writes C1, the JSON of KES 0.14, and reads C1 to C4.
 
 use std::{borrow::Cow, fmt};
 
 use base64::Engine;
 use kes_aead::Cipher;
-use serde::Deserialize;
 
-use super::{Algorithm, BASE64, MasterKey, Members, Text, key::IV_SIZE, read_members};
+use super::{
+    json::{self, BASE64},
+    key::{Algorithm, IV_SIZE, MasterKey},
+};
 use crate::base::secret::{self, Secret};
 
 /// Size of the nonce of both AEADs, in bytes.
@@ -20,7 +22,7 @@ const TAG_SIZE: usize = kes_aead::TAG;
 /// Why a plaintext can't be sealed.
 #[derive(Debug)]
 pub enum SealError {
-    /// The system has no randomness to give.
+    /// The system provides no randomness.
     Entropy(getrandom::Error),
     /// The plaintext or the context is longer than the AEAD takes (64 GiB).
     TooLong,
@@ -53,7 +55,7 @@ pub enum OpenError {
     UnsupportedAlgorithm,
     /// A JSON ciphertext with a nonce of this many bytes instead of 12.
     NonceSize(usize),
-    /// Not made with this key and context, changed on the way, or no ciphertext at all.
+    /// Sealed with another key or context, changed on the way, or no ciphertext at all.
     NotAuthentic,
 }
 
@@ -73,11 +75,11 @@ impl std::error::Error for OpenError {}
 /// Seals `plaintext` under a key derived from `key` and a fresh 16-byte IV.
 ///
 /// Returns the JSON that KES 0.14 writes (C1): `aead`, `iv`, `nonce` (12 bytes) and `bytes`, in
-/// padded base64. `context` is authenticated but not stored; opening needs it again. A key that is
-/// good for any algorithm seals with AES-256.
+/// padded base64. `context` is authenticated but not stored; opening needs it again. A key for any
+/// algorithm seals with AES-256.
 ///
 /// # Errors
-/// [`SealError::Entropy`] if the system has no randomness to give.
+/// [`SealError::Entropy`] if the system provides no randomness.
 pub fn seal(key: &MasterKey, plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>, SealError> {
     let mut random = [0; IV_SIZE + NONCE_SIZE];
     getrandom::fill(&mut random).map_err(SealError::Entropy)?;
@@ -87,16 +89,16 @@ pub fn seal(key: &MasterKey, plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>
     Ok(to_json(algorithm, &iv, &nonce, &sealed))
 }
 
-/// Opens what any KES has sealed with `key` and `context`.
+/// Opens a ciphertext of any version of KES.
 ///
-/// A key that is good for any algorithm goes by the name in the ciphertext; where there is none
-/// (C4) AES-256 is tried first. A name that contradicts the key fails.
+/// With a key for any algorithm the ciphertext names it; where it does not (C4), AES-256 is tried first.
+/// A name that contradicts the key fails.
 ///
 /// # Errors
-/// [`OpenError::NotAuthentic`], or for JSON what KES 0.14 finds wrong with it first.
+/// [`OpenError::NotAuthentic`], or for JSON the first mistake that KES 0.14 reports.
 pub fn open(key: &MasterKey, ciphertext: &[u8], context: &[u8]) -> Result<Secret, OpenError> {
-    // A concatenation (C4) may begin like any other format by chance, so whatever does not parse
-    // as the format it begins like is one.
+    // A concatenation (C4) may begin like another format by chance, so input that does not parse as that
+    // format is taken for one.
     let parsed = match ciphertext.trim_ascii_start().first() {
         Some(b'{') => from_json(ciphertext)?,
         _ if ciphertext.first() == Some(&0x95) => from_msgpack(ciphertext),
@@ -111,23 +113,17 @@ pub fn open(key: &MasterKey, ciphertext: &[u8], context: &[u8]) -> Result<Secret
         (Some(algorithm), _) | (None, Some(algorithm)) => (algorithm, None),
         (None, None) => (Algorithm::Aes256, Some(Algorithm::ChaCha20)),
     };
-    match (second, sealed.bytes) {
-        (None, bytes) => {
-            open_raw(key, first, &sealed.iv, &sealed.nonce, bytes.into_owned(), context)
-        }
-        (Some(second), bytes) => {
-            let open = |algorithm| {
-                let bytes = bytes.to_vec();
-                open_raw(key, algorithm, &sealed.iv, &sealed.nonce, bytes, context)
-            };
-            open(first).or_else(|_| open(second))
-        }
+    let Sealed { iv, nonce, bytes, .. } = sealed;
+    let open = |algorithm, bytes| open_raw(key, algorithm, &iv, &nonce, bytes, context);
+    match second {
+        None => open(first, bytes.into_owned()),
+        Some(second) => open(first, bytes.to_vec()).or_else(|_| open(second, bytes.into_owned())),
     }
 }
 
 /// The parts of a ciphertext, whatever its format.
 struct Sealed<'a> {
-    /// What the ciphertext says it was sealed with.
+    /// The algorithm that the ciphertext names.
     algorithm: Option<Algorithm>,
     iv: [u8; IV_SIZE],
     nonce: [u8; NONCE_SIZE],
@@ -155,56 +151,25 @@ fn to_json(
     format!(r#"{{"aead":"{name}","iv":"{iv}","nonce":"{nonce}","bytes":"{bytes}"}}"#).into_bytes()
 }
 
-/// The JSON members of C1 and C2. The `id` of C2 is ignored, as by KES 0.14.
-#[derive(Default)]
-struct Json<'a> {
-    aead: Text<'a>,
-    iv: Text<'a>,
-    nonce: Text<'a>,
-    bytes: Text<'a>,
-}
-
-impl<'a> Members<'a> for Json<'a> {
-    const NAMES: &'static [&'static str] = &["aead", "iv", "nonce", "bytes"];
-
-    fn member(&mut self, index: usize) -> &mut Text<'a> {
-        match index {
-            0 => &mut self.aead,
-            1 => &mut self.iv,
-            2 => &mut self.nonce,
-            _ => &mut self.bytes,
-        }
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Json<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read_members(deserializer)
-    }
-}
-
-/// Reads C1 or C2; `None` if `ciphertext` is neither.
+/// Reads C1 or C2, whose `id` is ignored as by KES 0.14; `None` if `ciphertext` is neither.
 ///
 /// # Errors
-/// What KES 0.14 finds wrong, in its order: IV size, algorithm, nonce size.
+/// The first mistake in the order of KES 0.14: IV size, algorithm, nonce size.
 fn from_json(ciphertext: &[u8]) -> Result<Option<Sealed<'static>>, OpenError> {
-    let Ok(json) = serde_json::from_slice::<Json<'_>>(ciphertext) else {
+    let read = || {
+        let names = ["aead", "iv", "nonce", "bytes"];
+        let ([aead, iv, nonce, bytes], is_all) = json::texts(ciphertext, names)?;
+        let (iv, nonce) = (array_from_base64(&iv)?, array_from_base64(&nonce)?);
+        let bytes = BASE64.decode(bytes.as_bytes()).ok()?;
+        is_all.then_some((aead, iv, nonce, bytes))
+    };
+    let Some((aead, iv, nonce, bytes)) = read() else {
         return Ok(None);
     };
-    let Some(iv) = array_from_base64(json.iv.as_str()) else {
-        return Ok(None);
-    };
-    let Some(nonce) = array_from_base64(json.nonce.as_str()) else {
-        return Ok(None);
-    };
-    let Ok(bytes) = BASE64.decode(json.bytes.as_str()) else {
-        return Ok(None);
-    };
-
     let iv = iv.map_err(OpenError::IvSize)?;
     let algorithm = [Algorithm::Aes256, Algorithm::ChaCha20]
         .into_iter()
-        .find(|algorithm| json_name(*algorithm) == json.aead.as_str())
+        .find(|algorithm| json_name(*algorithm) == aead)
         .ok_or(OpenError::UnsupportedAlgorithm)?;
     let nonce = nonce.map_err(OpenError::NonceSize)?;
     Ok(Some(Sealed { algorithm: Some(algorithm), iv, nonce, bytes: bytes.into() }))
@@ -212,7 +177,7 @@ fn from_json(ciphertext: &[u8]) -> Result<Option<Sealed<'static>>, OpenError> {
 
 /// The `N` bytes of `text`, or how many there are instead; `None` if it is not base64.
 fn array_from_base64<const N: usize>(text: &str) -> Option<Result<[u8; N], usize>> {
-    // What has the right size fits, with the room base64 wants for whole groups of three.
+    // Room for the right size, rounded up to the whole groups of three that the decoder asks for.
     let mut room = [0; 24];
     let bytes = match BASE64.decode_slice(text, &mut room) {
         Ok(len) => Cow::Borrowed(&room[..len]),
@@ -254,7 +219,6 @@ fn from_concatenation(ciphertext: &[u8]) -> Option<Sealed<'_>> {
     Some(Sealed { algorithm: None, iv, nonce, bytes: bytes.into() })
 }
 
-/// Takes the IV and the nonce apart.
 fn split_iv(both: &[u8; IV_SIZE + NONCE_SIZE]) -> ([u8; IV_SIZE], [u8; NONCE_SIZE]) {
     let (mut iv, mut nonce) = ([0; IV_SIZE], [0; NONCE_SIZE]);
     iv.copy_from_slice(&both[..IV_SIZE]);

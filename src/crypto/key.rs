@@ -1,4 +1,4 @@
-//! The master key: 32 secret bytes, what they may be used for, and the keys derived from them.
+//! The master key: 32 secret bytes, their algorithm, and the keys derived from them.
 
 use std::{fmt, sync::OnceLock};
 
@@ -15,7 +15,7 @@ pub const KEY_SIZE: usize = 32;
 /// Size of the random input of a key derivation, in bytes.
 pub(super) const IV_SIZE: usize = 16;
 
-/// How a master key encrypts (`formats.md` 2).
+/// How a master key encrypts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// HMAC-SHA-256 derives the message key, AES-256-GCM encrypts.
@@ -25,7 +25,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// The algorithm that a stored key means by `name`. An empty name is none and is not asked for.
+    /// The algorithm with this name in a stored key.
     pub(super) fn from_stored_name(name: &str) -> Option<Self> {
         match name {
             "AES256" | "AES256-GCM_SHA256" => Some(Self::Aes256),
@@ -49,16 +49,15 @@ pub struct MasterKey {
 }
 
 impl MasterKey {
-    /// A new random key, good for any algorithm.
+    /// A new random key for any algorithm.
     ///
     /// # Errors
-    /// If the system has no randomness to give.
+    /// If the system provides no randomness.
     pub fn generate() -> Result<Self, getrandom::Error> {
         Secret::random(KEY_SIZE).map(Self::generic)
     }
 
-    /// The key with these bytes, good for any algorithm; `None` unless there are exactly
-    /// [`KEY_SIZE`] of them.
+    /// The key with these bytes for any algorithm; `None` unless there are exactly [`KEY_SIZE`] of them.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         (bytes.len() == KEY_SIZE).then(|| Self::generic(Secret::new(bytes.to_vec())))
     }
@@ -79,18 +78,17 @@ impl MasterKey {
         self.algorithm
     }
 
-    /// When the key was made (RFC 3339), if its stored value says so.
+    /// The time when the key was made (RFC 3339), if its stored value has it.
     pub fn created_at(&self) -> Option<&str> {
         self.created_at.as_deref()
     }
 
-    /// The identity that made the key, if its stored value says so.
+    /// The identity that made the key, if its stored value has it.
     pub fn created_by(&self) -> Option<&str> {
         self.created_by.as_deref()
     }
 
-    /// HMAC-SHA-256 of `message` under the HMAC key that is stored beside the key; `None` if there
-    /// is no such key.
+    /// HMAC-SHA-256 of `message` under the HMAC key that is stored beside the key, if there is one.
     pub fn hmac(&self, message: &[u8]) -> Option<[u8; 32]> {
         let key = self.hmac_key.as_ref()?;
         let mut mac = keyed(key.expose());
@@ -98,8 +96,8 @@ impl MasterKey {
         Some(mac.finalize().into_bytes().into())
     }
 
-    /// The key of the one message that was sealed with `iv`: HMAC-SHA-256 of `iv` under the master
-    /// key, or HChaCha20 of both (draft-irtf-cfrg-xchacha 2.2).
+    /// The key of the message with this `iv`: HMAC-SHA-256 of `iv` under the master key, or HChaCha20
+    /// of both (draft-irtf-cfrg-xchacha 2.2).
     pub(super) fn message_key(
         &self,
         algorithm: Algorithm,

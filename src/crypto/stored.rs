@@ -1,17 +1,19 @@
-//! How a master key looks in a key store.
+//! Master keys as key stores hold them.
 //!
-//! Writes K1, the 56 bytes of KES 0.14, and reads K1 to K4 (`formats.md` 1).
+//! Writes K1, the 56 bytes of KES 0.14, and reads K1 to K4.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use base64::Engine;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
-use serde::Deserialize;
 
-use super::{Algorithm, BASE64, KEY_SIZE, MasterKey, Members, Text, read_members};
+use super::{
+    json::{self, BASE64},
+    key::{Algorithm, KEY_SIZE, MasterKey},
+};
 use crate::base::secret::Secret;
 
-/// Why a stored value is no master key. Never tells any of its content.
+/// Why a stored value is no master key. Shows nothing of its content.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Error {
     /// The value is neither a JSON object nor a protobuf message in base64.
@@ -38,18 +40,15 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The stored value of `key`: `{"bytes":"<base64>"}` (K1), which every KES can read.
-///
-/// Says nothing of the algorithm, the HMAC key or who made the key when.
+/// The stored value of `key`: `{"bytes":"<base64>"}` (K1), which every version of KES can read. It loses the
+/// algorithm, the HMAC key and the origin of the key.
 pub fn encode(key: &MasterKey) -> Secret {
     let text = BASE64.encode(key.bytes.expose());
     Secret::new(format!(r#"{{"bytes":"{text}"}}"#).into_bytes())
 }
 
-/// Reads a stored value of any generation.
-///
-/// JSON (K1-K3) is read as KES 0.14 does: whatever follows the first value is ignored, member names
-/// match in any case. Everything else is taken for K4.
+/// Reads a stored value of any generation: a JSON object (K1 to K3), behind which anything is ignored as in
+/// KES 0.14, or else K4.
 ///
 /// # Errors
 /// [`Error`] if the value can't be used as a key.
@@ -62,46 +61,20 @@ pub fn decode(value: &[u8]) -> Result<MasterKey, Error> {
     }
 }
 
-/// The JSON members of K1 to K3. `version` is always `v1` and tells nothing.
-#[derive(Default)]
-struct Json<'a> {
-    bytes: Text<'a>,
-    algorithm: Text<'a>,
-    created_at: Text<'a>,
-    created_by: Text<'a>,
-}
-
-impl<'a> Members<'a> for Json<'a> {
-    const NAMES: &'static [&'static str] = &["bytes", "algorithm", "created_at", "created_by"];
-
-    fn member(&mut self, index: usize) -> &mut Text<'a> {
-        match index {
-            0 => &mut self.bytes,
-            1 => &mut self.algorithm,
-            2 => &mut self.created_at,
-            _ => &mut self.created_by,
-        }
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Json<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        read_members(deserializer)
-    }
-}
-
+/// Reads K1 to K3. The member `version` is always `v1` and ignored.
 fn decode_json(value: &[u8]) -> Result<MasterKey, Error> {
-    // Not `from_slice`, which would refuse what follows the first value.
-    let mut deserializer = serde_json::Deserializer::from_slice(value);
-    let json = Json::deserialize(&mut deserializer).map_err(|_| Error::Syntax)?;
-
-    let bytes = from_base64(json.bytes.as_str().as_bytes())?;
+    let names = ["bytes", "algorithm", "created_at", "created_by"];
+    let ([bytes, algorithm, created_at, created_by], _) =
+        json::texts(value, names).ok_or(Error::Syntax)?;
+    let bytes = from_base64(bytes.as_bytes())?;
     let mut key = MasterKey::from_bytes(&bytes).ok_or(Error::KeySize(bytes.len()))?;
-    if let Some(name) = json.algorithm.non_empty() {
-        key.algorithm = Some(Algorithm::from_stored_name(name).ok_or(Error::UnknownAlgorithm)?);
+    if !algorithm.is_empty() {
+        key.algorithm =
+            Some(Algorithm::from_stored_name(&algorithm).ok_or(Error::UnknownAlgorithm)?);
     }
-    key.created_at = json.created_at.non_empty().map(str::to_owned);
-    key.created_by = json.created_by.non_empty().map(str::to_owned);
+    let non_empty = |text: Cow<'_, str>| Some(text.into_owned()).filter(|text| !text.is_empty());
+    key.created_at = non_empty(created_at);
+    key.created_by = non_empty(created_by);
     Ok(key)
 }
 

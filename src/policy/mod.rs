@@ -1,8 +1,8 @@
-//! Who may call which path: the root identity, policies, and the identities assigned to them.
+//! Access control: the root identity, policies, and the identities assigned to them.
 //!
-//! A policy is a list of patterns over the request path; what none of them matches is denied. Knows
-//! nothing of certificates, HTTP or configuration files, but which policies and assignments come
-//! from one: the others live as long as the process and outlast a reload.
+//! A policy is a list of patterns over the request path, and denies paths that none of them matches.
+//! Policies and assignments come from the configuration file, or from calls: the latter outlast a reload, but
+//! not the process. Knows nothing of certificates or HTTP.
 
 mod why;
 
@@ -15,7 +15,7 @@ use std::{
 pub use self::why::Verdict;
 use crate::base::glob::{Effort, Pattern, SyntaxError};
 
-/// What the identities assigned to it may call.
+/// The paths that its identities may call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// A path that one of these matches is allowed; all others are denied.
@@ -23,8 +23,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Whether the policy allows a request to `path` (decoded, without query). What takes too much
-    /// effort to match is not allowed.
+    /// Whether the policy allows a request to `path` (decoded, without query). A path that takes too much
+    /// effort to match is denied.
     pub fn allows(&self, path: &str) -> bool {
         self.find(path).is_some()
     }
@@ -37,8 +37,8 @@ impl Policy {
     }
 }
 
-/// All policies and who they apply to. A clone can be changed and put in place of the original; it
-/// shares all texts and policies with it.
+/// All policies and the identities assigned to them. A clone shares all texts and policies with the
+/// original, so that it can be changed and put in its place.
 #[derive(Clone, Debug, Default)]
 pub struct Policies {
     root: Arc<str>,
@@ -48,7 +48,7 @@ pub struct Policies {
     assigned: HashMap<Arc<str>, Sourced<str>>,
 }
 
-/// Something, and where it comes from.
+/// A value and its source.
 #[derive(Debug)]
 struct Sourced<T: ?Sized> {
     value: Arc<T>,
@@ -61,7 +61,7 @@ impl<T: ?Sized> Clone for Sourced<T> {
     }
 }
 
-/// Where a policy or an assignment comes from.
+/// The source of a policy or an assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     /// The configuration file.
@@ -71,9 +71,8 @@ enum Source {
 }
 
 impl Policies {
-    /// Starts with no policies but the rule that `root` may do everything.
-    ///
-    /// `proxies` are the TLS proxies, which may not have a policy.
+    /// Begins with no policies: `root` may do everything, and `proxies`, the TLS proxies, can't have a
+    /// policy.
     pub fn builder(root: &str, proxies: &[String]) -> Builder {
         Builder(Self {
             root: root.into(),
@@ -82,9 +81,8 @@ impl Policies {
         })
     }
 
-    /// Whether `identity` may send a request to `path` (`auth.md` 5).
-    ///
-    /// Root may do everything; an empty or unknown identity, or one whose policy is gone, nothing.
+    /// Whether `identity` may send a request to `path`: root always, an empty or unknown identity never, nor
+    /// one whose policy is gone.
     pub fn allows(&self, identity: &str, path: &str) -> bool {
         if identity.is_empty() {
             return false;
@@ -132,7 +130,7 @@ impl Policies {
         self.assigned.iter().map(|(identity, policy)| (&**identity, &*policy.value))
     }
 
-    /// Creates the policy called `name`, or replaces it. Who is assigned to it stays so.
+    /// Creates the policy called `name`, or replaces it. Its assignments stay.
     pub fn write(&mut self, name: &str, policy: Policy) {
         let policy = Sourced { value: Arc::new(policy), source: Source::Call };
         self.policies.insert(name.into(), policy);
@@ -144,10 +142,10 @@ impl Policies {
         self.assigned.retain(|_, policy| *policy.value != *name);
     }
 
-    /// Assigns `identity` to `policy` on behalf of `caller`, instead of the one that it had.
+    /// Assigns `identity` to `policy` on behalf of `caller`, in place of any other policy.
     ///
     /// # Errors
-    /// [`Refusal`], in the order of its variants (`auth.md` 5).
+    /// The first [`Refusal`] that applies, in the order of its variants.
     pub fn assign(&mut self, identity: &str, policy: &str, caller: &str) -> Result<(), Refusal> {
         self.check_assignable(identity)?;
         if self.is_proxy(identity) {
@@ -164,7 +162,7 @@ impl Policies {
         Ok(())
     }
 
-    /// Takes the policy away from `identity`, if it has one.
+    /// Ends the assignment of `identity`, if it has one.
     ///
     /// # Errors
     /// [`Refusal::NoIdentity`] or [`Refusal::Root`].
@@ -182,9 +180,9 @@ impl Policies {
         }
     }
 
-    /// Takes over what calls have made of `before`, for a reload: policies that this does not
-    /// define, and assignments of identities that have none here, are no root or proxy, and whose
-    /// policy is still there.
+    /// Takes the policies and assignments that calls made over from `before`, for a reload: policies that
+    /// the file does not define, and assignments of identities that it does not mention, if their policy
+    /// still exists.
     pub fn keep_calls_of(&mut self, before: &Self) {
         for (name, policy) in &before.policies {
             if policy.source == Source::Call && !self.policies.contains_key(name) {
@@ -204,7 +202,7 @@ impl Policies {
     }
 }
 
-/// Why an identity is not assigned or forgotten.
+/// Why an identity can't be assigned or forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The identity is empty.
@@ -213,28 +211,26 @@ pub enum Refusal {
     Root,
     /// The identity is a TLS proxy, which acts for others and has no rights of its own.
     Proxy,
-    /// The identity is the caller, who can't give itself other rights.
+    /// The identity is the caller, which can't change its own rights.
     Caller,
     /// There is no such policy.
     NoPolicy,
 }
 
-/// Puts [`Policies`] together under the rules for configuration files, one step at a time so that
-/// the caller knows which entry a refusal is about.
+/// Builds [`Policies`] by the rules for configuration files, entry by entry, so that the caller knows which
+/// one is refused.
 #[derive(Debug)]
 pub struct Builder(Policies);
 
 impl Builder {
-    /// Adds a policy, which others may share. One of the same name stays as it is.
+    /// Adds a policy, unless there is one of this name.
     pub fn define(&mut self, name: &Arc<str>, policy: Arc<Policy>) {
-        self.0
-            .policies
-            .entry(name.clone())
-            .or_insert(Sourced { value: policy, source: Source::File });
+        let policy = Sourced { value: policy, source: Source::File };
+        self.0.policies.entry(name.clone()).or_insert(policy);
     }
 
-    /// Assigns `identity` to `policy`, whose name all that belongs to it shares: it may be long. The
-    /// empty identity is ignored.
+    /// Assigns `identity` to `policy`, whose name is shared since it may be long. The empty identity is
+    /// ignored.
     ///
     /// # Errors
     /// [`Error::Assigned`] if it is root or has a policy, [`Error::Proxy`] if it is a TLS proxy.
@@ -265,21 +261,21 @@ impl Builder {
 pub enum Error {
     /// A pattern is malformed.
     Pattern {
-        /// The policy it is in.
+        /// The name of the policy.
         policy: Arc<str>,
-        /// What is wrong with it.
+        /// The mistake.
         source: SyntaxError,
     },
     /// The identity is root or has a policy already.
     Assigned {
-        /// The policy it should get.
+        /// The name of the policy.
         policy: Arc<str>,
         /// The identity.
         identity: String,
     },
     /// The identity is a TLS proxy, which acts for others and has no rights of its own.
     Proxy {
-        /// The policy it should get.
+        /// The name of the policy.
         policy: Arc<str>,
         /// The identity.
         identity: String,
@@ -300,15 +296,6 @@ impl fmt::Display for Error {
             Self::Proxy { policy, identity } => {
                 write!(f, "cannot assign policy \"{policy}\" to TLS proxy \"{identity}\"")
             }
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Pattern { source, .. } => Some(source),
-            Self::Assigned { .. } | Self::Proxy { .. } => None,
         }
     }
 }

@@ -1,13 +1,13 @@
-//! Why an identity may or may not call a path, in words that say what to change.
+//! The reason why an identity may or may not call a path, for the error log and `kes policy why`.
 //!
-//! Decides as [`Policies::allows`] does, and slower: for the error log and `kes policy why`.
+//! Decides like [`Policies::allows`], but slower.
 
 use std::fmt;
 
 use super::{Policies, Policy};
 use crate::base::glob::Effort;
 
-/// Whether a call is allowed, and what decides it. Displayed as one line.
+/// Whether a call is allowed, and why. Displayed as one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict<'a> {
     /// Allowed: root may do everything.
@@ -99,7 +99,7 @@ impl Policy {
         if let Some(pattern) = self.find(path) {
             return Verdict::Allowed { policy: name, pattern: pattern.as_str() };
         }
-        // The last of equals wins in `max_by_key`, so they are looked at from the end.
+        // `max_by_key` takes the last of equals, and the first is wanted.
         let mut effort = Effort::ONE_NAME;
         let paths = self.paths.iter().rev();
         let nearest = paths.max_by_key(|pattern| pattern.reach(path, &mut effort));

@@ -1,7 +1,5 @@
 //! The key API: create, import, delete, generate, encrypt, decrypt, list.
 
-use std::{borrow::Cow, fmt};
-
 use super::{
     Call, Outcome, Server,
     failure::{Failure, Task},
@@ -9,16 +7,12 @@ use super::{
 };
 use crate::{
     base::{deadline::Deadline, secret::Secret},
-    crypto::{BASE64, MasterKey, Text, ciphertext, stored},
+    crypto::{BASE64, MasterKey, ciphertext, json, stored},
     http::reply::Reply,
     keystore::KeyName,
     log::Cause,
 };
 use base64::Engine as _;
-use serde::{
-    Deserializer,
-    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
-};
 
 /// The length of a data key, in bytes.
 const DATA_KEY: usize = 32;
@@ -40,7 +34,7 @@ pub(super) fn create(call: &Call<'_>) -> Result<Outcome, Failure> {
 /// `POST /v1/key/import/<name>`
 pub(super) fn import(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
-    let [bytes] = members(call.body, ["bytes"])?;
+    let [bytes] = json::secrets(call.body, ["bytes"]).ok_or(Failure::InvalidJson)?;
     let key = MasterKey::from_bytes(bytes.expose()).ok_or(Failure::InvalidKey)?;
     Ok(Outcome::change(name, Task::Create, move |server, name, deadline| {
         store(server, name, &key, deadline)
@@ -79,7 +73,7 @@ pub(super) fn delete(call: &Call<'_>) -> Result<Outcome, Failure> {
 /// `POST /v1/key/generate/<name>`
 pub(super) fn generate(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
-    let context = members(call.body, ["context"])?;
+    let context = json::secrets(call.body, ["context"]).ok_or(Failure::InvalidJson)?;
     Ok(Outcome::key(name, context, |key, [context]| {
         let data_key = Secret::random(DATA_KEY).map_err(|_| NO_RANDOMNESS)?;
         let sealed = seal(key, &data_key, &context)?;
@@ -90,7 +84,7 @@ pub(super) fn generate(call: &Call<'_>) -> Result<Outcome, Failure> {
 /// `POST /v1/key/encrypt/<name>`
 pub(super) fn encrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
-    let secrets = members(call.body, ["plaintext", "context"])?;
+    let secrets = json::secrets(call.body, ["plaintext", "context"]).ok_or(Failure::InvalidJson)?;
     Ok(Outcome::key(name, secrets, |key, [plaintext, context]| {
         Ok(object(&[("ciphertext", &seal(key, &plaintext, &context)?)]))
     }))
@@ -99,7 +93,8 @@ pub(super) fn encrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
 /// `POST /v1/key/decrypt/<name>`
 pub(super) fn decrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.key_name()?;
-    let secrets = members(call.body, ["ciphertext", "context"])?;
+    let secrets =
+        json::secrets(call.body, ["ciphertext", "context"]).ok_or(Failure::InvalidJson)?;
     Ok(Outcome::key(name, secrets, |key, [sealed, context]| {
         let plaintext = ciphertext::open(key, sealed.expose(), context.expose())
             .map_err(Failure::Ciphertext)?;
@@ -146,108 +141,4 @@ fn object(members: &[(&str, &[u8])]) -> Reply {
     }
     json.push_str("}\n");
     Reply::json(json.into_bytes())
-}
-
-/// The binary members `names` of the first JSON object in `body`, decoded from base64.
-///
-/// As the clients of the original are used to: names are matched without case, unknown members and
-/// whatever follows the object are ignored, missing members and `null` are empty, line breaks inside
-/// base64 are skipped (`api.md` 1.3).
-fn members<const N: usize>(body: &[u8], names: [&str; N]) -> Result<[Secret; N], Failure> {
-    let mut json = serde_json::Deserializer::from_slice(body);
-    Members(names).deserialize(&mut json).map_err(|_| Failure::InvalidJson)
-}
-
-/// Reads the members with these names into an array in the same order.
-struct Members<'a, const N: usize>([&'a str; N]);
-
-impl<'de, const N: usize> DeserializeSeed<'de> for Members<'_, N> {
-    type Value = [Secret; N];
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
-    type Value = [Secret; N];
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(std::array::from_fn(|_| Secret::new(Vec::new())))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = std::array::from_fn(|_| Secret::new(Vec::new()));
-        while let Some(member) = map.next_key::<Text<'de>>()? {
-            match self.0.iter().position(|name| name.eq_ignore_ascii_case(member.as_str())) {
-                Some(at) => {
-                    let text = map.next_value::<Text<'de>>()?;
-                    found[at] =
-                        decode(text.as_str()).ok_or_else(|| A::Error::custom("invalid base64"))?;
-                }
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(found)
-    }
-}
-
-fn decode(text: &str) -> Option<Secret> {
-    let text = match memchr::memchr2(b'\r', b'\n', text.as_bytes()) {
-        Some(_) => Cow::Owned(text.replace(['\r', '\n'], "")),
-        None => Cow::Borrowed(text),
-    };
-    BASE64.decode(text.as_bytes()).map(Secret::new).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn texts(body: &str) -> Option<Vec<Vec<u8>>> {
-        let members = members(body.as_bytes(), ["plaintext", "context"]).ok()?;
-        Some(members.iter().map(|member| member.expose().to_vec()).collect())
-    }
-
-    #[test]
-    fn bodies_are_read_as_the_clients_write_them() {
-        let ab = Some(vec![b"a".to_vec(), b"b".to_vec()]);
-        assert_eq!(ab, texts(r#"{"plaintext":"YQ==","context":"Yg=="}"#));
-        assert_eq!(ab, texts(r#"{"PlainText":"YQ==","CONTEXT":"Yg==","x":[{"y":1}]} trailing"#));
-        assert_eq!(ab, texts(r#"{"plaintext":"Y\nQ=\r=","context":"Yg=="}"#));
-        // Go ignores what is left over in the last character.
-        assert_eq!(ab, texts(r#"{"plaintext":"YR==","context":"Yh=="}"#));
-        let empty = Some(vec![vec![], vec![]]);
-        assert_eq!(empty, texts("{}"));
-        assert_eq!(empty, texts("null"));
-        assert_eq!(empty, texts(r#"{"plaintext":null}"#));
-    }
-
-    #[test]
-    fn bodies_that_are_not_json_of_the_right_shape_are_refused() {
-        for body in [
-            "",
-            " ",
-            "{",
-            "[]",
-            "1",
-            "\"a\"",
-            r#"{"plaintext":1}"#,
-            r#"{"plaintext":["YQ=="]}"#,
-            r#"{"plaintext":{"a":1}}"#,
-            r#"{"plaintext":true}"#,
-            r#"{"plaintext":"YQ"}"#,
-            r#"{"plaintext":"!"}"#,
-            r#"{"plaintext":"YQ==""#,
-            "{\"plaintext\":\"\u{e9}\"}",
-        ] {
-            assert_eq!(None, texts(body), "{body:?} was taken");
-        }
-    }
 }

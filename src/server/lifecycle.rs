@@ -179,7 +179,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     log_panics(log);
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     let limits = Limits { workers, connections: room::connections(config.connections) };
-    let expiry = config.cache.into();
+    let expiry = config.cache;
     let (server, threads) =
         Server::start(listeners, limits, state, expiry, store, log).map_err(Error::System)?;
     wanted::start(&server, missing_keys).map_err(Error::System)?;

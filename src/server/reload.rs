@@ -136,7 +136,7 @@ impl Reloader {
             };
             Ok::<(), Infallible>(())
         });
-        server.cache.set_expiry(config.cache.into());
+        server.cache.set_expiry(config.cache);
         server.log.configure(config.log);
         server.set_max_connections(room::connections(config.connections));
         notes.extend(self.needs_restart(&config));

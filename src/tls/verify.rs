@@ -286,8 +286,8 @@ fn check_trusted(end: End, leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(
 }
 
 fn check_validity(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
-    let (start, end) = identity::valid_between(leaf).map_err(|_| CertificateError::BadEncoding)?;
-    match now.as_secs() {
+    let [start, end] = identity::valid_between(leaf).map_err(|_| CertificateError::BadEncoding)?;
+    match now {
         now if now < start => Err(CertificateError::NotValidYet),
         now if now > end => Err(CertificateError::Expired),
         _ => Ok(()),

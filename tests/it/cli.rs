@@ -294,7 +294,7 @@ fn help_is_what_the_flag_prints() {
     assert!(out(&off).starts_with("kes version "), "{}", out(&off));
 }
 
-/// No variable names a certificate, so what is told here is told before a server could be asked.
+/// No variable names a certificate, so these errors are reported before a server could be asked.
 #[test]
 fn impossible_names_and_patterns_are_refused_with_the_reason() {
     let folder = Folder::new("names");

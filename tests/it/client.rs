@@ -263,7 +263,7 @@ fn several_keys_are_deleted_whatever_becomes_of_the_others() {
     );
     assert_eq!("d\n", list(&scene));
 
-    // Somebody who may delete one of them only.
+    // A client that may delete only one of them.
     let root = scene.env.clone();
     let new = ["tool", "identity", "new", "--key=app.key", "--cert=app.crt"];
     scene.ok(&new);

@@ -284,7 +284,11 @@ fn a_wrong_key_store_is_not_said_to_be_none() {
             "keystore: { vault: { endpoint: 'https://v' } }",
             "kes.yml:3:20: error: keystore.vault: failed to connect to Vault",
         ),
-        ("keystore:\n  fss: { path: keys }", "kes.yml:4:3: error: keystore: unknown field"),
+        (
+            "keystore:\n  fss: { path: keys }",
+            "kes.yml:4:3: error: keystore: unknown field `fss`, expected one of `required`, `fs`, \
+             `vault`, `gemalto`, `generic`, `aws`, `gcp` (did you mean `fs`?)",
+        ),
     ] {
         let (code, lines) = scene.check(&format!("root: _\n{TLS}{section}\n"), &[]);
         assert_eq!((78, 1), (code, lines.len()), "{lines:#?}");
@@ -650,7 +654,7 @@ fn the_check_and_the_start_of_a_server_find_the_same() {
         let line = said.lines().find(|line| line.contains(message));
         let line = line.unwrap_or_else(|| panic!("{message} is not in {said}"));
         assert!(line.starts_with(start), "{line}");
-        // The place is that of the check, if there is one.
+        // The place comes from the check, if there is one.
         let place: Vec<_> = found.split(": ").next().unwrap().split(':').collect();
         if let [file, row, column] = place.as_slice() {
             let place = format!("({file} line {row} column {column}, field {field}");

@@ -393,7 +393,7 @@ fn broken_chunks_end_the_connection() {
             head(&format!("POST {path} HTTP/1.1\nHost: kes\nTransfer-Encoding: chunked")) + body
         };
         assert_eq!(400, is_refused(&server, bytes("/v1/key/encrypt/my-key")), "{body:?}");
-        // A body that nobody reads must not hide a request either.
+        // An unread body must not hide a request either.
         let mut connection = server.root().connect();
         connection.send([bytes("/v1/key/create/my-key").as_bytes(), SMUGGLED].concat());
         assert_eq!(400, connection.response().status);
@@ -414,7 +414,7 @@ fn a_broken_body_does_not_take_back_answers_that_were_given() {
     assert!(connection.is_closed());
 }
 
-/// Sends all of `bytes`, a request with a large body that nobody wants, and gets the answer. A
+/// Sends all of `bytes`, a request with a large unwanted body, and gets the answer. A
 /// connection that is reset while the client is still sending may take the answer along.
 fn is_answered_after_all_is_sent(bytes: &[u8]) {
     let server = start();

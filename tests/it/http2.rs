@@ -401,7 +401,7 @@ fn a_client_that_waits_for_it_gets_the_go_ahead() {
     }
     http2.send(frame(kind::DATA, END_STREAM, stream, b"{}"));
     http2.answer(stream).is_json_success();
-    // Whoever is refused gets none.
+    // A refused request gets none.
     let stream = http2.stream();
     http2.send(frame(kind::HEADERS, END_HEADERS, stream, block("/nowhere")));
     assert_eq!(404, http2.status(stream).unwrap());
@@ -543,7 +543,7 @@ fn a_proxy_speaks_for_another_client_in_each_stream() {
 }
 
 /// What came in of bodies that are given up while the connection holds all that it may was never the
-/// client's to send again, so that after a megabyte nobody could send anything.
+/// client's to send again, so that after a megabyte no stream could send anything.
 #[test]
 fn bodies_that_are_given_up_leave_the_window_of_the_connection_whole() {
     let server = start(|_| {});

@@ -1,4 +1,4 @@
-//! Clients of HTTP/2 that are up to no good: each is sent away while honest ones are served, and
+//! Hostile clients of HTTP/2: each is disconnected while honest ones are served, and
 //! costs the server neither memory nor lines of its log.
 
 use std::time::{Duration, Instant};
@@ -16,9 +16,9 @@ use crate::common::{
 };
 
 const GENERATE: &str = "/v1/key/generate/my-key";
-/// What an attack may make the server hold, in KiB. It had served nobody before.
+/// The memory that an attack may make a fresh server hold, in KiB.
 const MEMORY: u64 = 32 * 1024;
-/// What a client may send before it is sent away, in bytes, and for how long if it does not look.
+/// A client may send this before it is disconnected, in bytes, and for how long if it does not look.
 const ENOUGH: usize = 24 << 20;
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -45,7 +45,7 @@ impl Scene {
         self.server.root()
     }
 
-    /// Asserts that nobody noticed anything: `floods` were counted.
+    /// Asserts that no other client noticed anything: `floods` were counted.
     #[track_caller]
     fn goes_on(self, what: &str, floods: u64) {
         let before = self.crowd.served();
@@ -85,18 +85,18 @@ fn attack(
         sent += batch.len();
         let is_sent = http2.try_send(&batch).is_ok();
         batch.clear();
-        // Whoever does not read is told to stop by a write that fails.
+        // A client that does not read learns of its end by a write that fails.
         if !is_sent || (is_reading && !http2.catch_up()) || http2.goaway.is_some() {
             break;
         }
-        // Whoever has been sent away and goes on is listened to for a moment.
+        // A disconnected client that goes on is listened to for a moment.
         let is_enough = match is_reading {
             true => sent > ENOUGH,
             false => began.elapsed() > PATIENCE,
         };
         assert!(!is_enough, "{what}: the server takes everything");
     }
-    // A connection that is cut off may lose the GOAWAY on the way, which is nobody's fault.
+    // A connection that is cut off may lose the GOAWAY on the way.
     let _ = http2.end();
     http2.goaway
 }

@@ -47,7 +47,7 @@ fn a_hundred_requests_at_once_are_all_answered() {
     let bytes: Vec<_> =
         streams.iter().flat_map(|&stream| request(stream, "POST", GENERATE, b"{}")).collect();
     http2.send(bytes);
-    // Whoever is asked for last.
+    // The last one requested.
     for &stream in streams.iter().rev() {
         http2.answer(stream).is_json_success();
     }
@@ -101,7 +101,7 @@ fn a_key_store_that_hangs_holds_up_nobody_else() {
     http2.request("POST", "/v1/key/generate/coldest", "{}").is_json_success();
     assert!(!http2.is_answered(given_up), "nobody wants it any more");
 
-    // 4 creates, 121 of the warm key, 1 of the cold one, 2 that nobody waited for, 1 of those again.
+    // 4 creates, 121 of the warm key, 1 of the cold one, 2 whose clients left, 1 of those again.
     let events = server.audit(129);
     assert_eq!(129, events.len());
     assert_eq!([200], *told(&events, "/v1/key/generate/cold"));
@@ -227,7 +227,7 @@ fn a_change_that_is_not_done_when_the_server_ends_has_its_audit_line() {
     let appliance = Appliance::start();
     let mut server = appliance.server();
     appliance.pause();
-    // Two of one name: one is under way, one waits. And one that nobody waits for.
+    // Two of one name: one is under way, one waits. And one whose client leaves.
     let mut http2 = Http2::open(&server.root());
     let path = "/v1/key/create/my-key";
     http2.ask("POST", path, "");
@@ -303,7 +303,7 @@ fn subscribers_and_requests_share_a_connection() {
     // Each sees itself and those who came after it.
     assert_eq!([53, 52], seen.each_ref().map(Vec::len));
     assert!(seen[0].ends_with(&seen[1]));
-    // Whoever leaves is not missed.
+    // A client that leaves is not missed.
     http2.send(reset(second, CANCEL));
     http2.request("POST", GENERATE, "{}").is_json_success();
     http2.lines_until(first, GENERATE).unwrap();
@@ -431,7 +431,7 @@ fn keys_wait_for_their_audit_line_and_others_go_on() {
     let mut cut = Http2::open(&server.root());
     cut.ask("POST", GENERATE, "{}");
     drop(cut);
-    // Somebody reads again.
+    // The client reads again.
     let mut text = String::new();
     let resumed = wait_for(PATIENCE, || {
         read_available(&mut pipe, &mut text);

@@ -318,7 +318,7 @@ fn failed_handshakes_neither_fill_the_log_nor_hide_anything_else() {
     let (text, what) = ("TLS handshake error from 127.0.0.1:", "TLS handshakes failed");
     server.limits_errors(3000, text, what, 10, begin);
     assert_eq!(3000, server.metric("kes_tls_handshake_failed"));
-    // What was left out last is told at the end.
+    // The last lines left out are counted at the end.
     fail_handshakes(&server, 500);
     let counted = wait_for(Duration::from_secs(20), || {
         (server.metric("kes_tls_handshake_failed") == 3500).then_some(())

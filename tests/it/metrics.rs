@@ -330,7 +330,7 @@ fn log_streams_are_active_while_they_are_open_and_their_events_are_counted() {
     assert!(sent >= 5.0, "{sent}");
     drop(streams);
     let closed = wait_for(Duration::from_secs(10), || {
-        // What goes out finds out who has left.
+        // A write shows which clients have left.
         root.get("/version");
         let page = Page::of(&root);
         (page.get("kes_log_subscribers") == 0.0).then_some(page)

@@ -610,7 +610,7 @@ fn during<T>(action: impl FnOnce() -> T) -> During<T> {
     During { from, until: Instant::now(), what }
 }
 
-/// Sets the flag when it is dropped, in a panic too: whoever waits for it must not wait for ever.
+/// Sets the flag when it is dropped, even in a panic: a thread that waits for it must not wait for ever.
 struct SetOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {

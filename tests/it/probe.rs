@@ -387,7 +387,7 @@ fn idle_probes_make_room_for_others_within_seconds() {
         let _ = socket.write_all(b"GET /live HTTP/1.1\r\nHost: kes\r\n\r\n");
         matches!(socket.read(&mut [0; 4096]), Ok(1..)).then_some(socket)
     };
-    // Whoever has looked whether the server is up may not be gone yet.
+    // The client that checked that the server is up may not be gone yet.
     let idle = (0..32).map(|_| wait_for(PATIENCE, answered).expect("an answer"));
     let _idle: Vec<_> = idle.collect();
     let began = Instant::now();

@@ -8,7 +8,7 @@ use crate::common::{Server, base64, client::request, wait_for};
 use rustix::process::Signal;
 
 /// A key that another server deleted stayed in the cache; after a new create of the same name, data
-/// was sealed under the old key, which nobody had any more.
+/// was sealed under the old key, which was gone.
 #[test]
 fn a_created_key_takes_the_place_of_a_cached_one() {
     let server = Server::start(|_| {});

@@ -137,7 +137,7 @@ fn logs_are_switched_on_and_off() {
     reload(&server, DONE);
     root.get("/version").is_json_success();
     assert_eq!(2, server.audit(2).len());
-    // Without an error log nobody hears that the reload is done, but it shows.
+    // Without an error log nothing announces the end of the reload, but its effect shows.
     edit(&server, "error: on, audit: required", "error: off, audit: off");
     server.signal(Signal::HUP);
     let is_off = wait_for(PATIENCE, || {
@@ -274,7 +274,7 @@ fn a_key_that_is_made_anew_replaces_the_one_in_the_cache() {
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text + "keys: [{name: my-key}]\n").unwrap();
     reload(&server, DONE);
-    // What the old one seals from now on, nobody could open when it has left the cache.
+    // Ciphertexts of the old one from now on could not be opened once it has left the cache.
     ask("/v1/key/decrypt/my-key", &sealed(&old)).is_failure(400, "ciphertext is not authentic");
     let new = ask("/v1/key/generate/my-key", &json!({})).json();
     let opened = ask("/v1/key/decrypt/my-key", &sealed(&new)).json();
@@ -545,7 +545,7 @@ fn a_thousand_reloads_fail_no_request_and_leave_nothing_behind() {
     assert_eq!(Some(0), server.wait_for_exit().code());
 }
 
-/// Sets the flag when it is dropped, in a panic too: whoever waits for it must not wait for ever.
+/// Sets the flag when it is dropped, even in a panic: a thread that waits for it must not wait for ever.
 struct SetOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {

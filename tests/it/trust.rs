@@ -588,7 +588,7 @@ fn certificates_of_version_1_are_refused_out_of_their_time_or_without_a_trusted_
     server.logs_error(
         "it is of X.509 version 1, so the certificate that issued it must itself be in",
     );
-    // Signed with what nobody should trust any more.
+    // Signed with an algorithm that should not be trusted any more.
     openssl.request("f", "-subj /CN=f");
     openssl
         .run("x509 -req -in f.csr -CA ca.crt -CAkey ca.key -set_serial 9 -days 2 -sha1 -out f.crt");

@@ -27,6 +27,7 @@ type plan struct {
 	label          string
 	round          int
 	client         *http.Client      // for what is prepared, and asked at the end
+	isThere        bool              // the keys need not be made
 	each           bool              // each caller has a transport of its own, and so one connection
 	clients        []*http.Client    // those of the callers
 	sealed         map[string][]byte // bodies for decrypt, by key
@@ -70,6 +71,7 @@ func runLoad(args []string) error {
 	set.IntVar(&p.callers, "callers", 8, "`number` of concurrent callers, who share one transport")
 	set.BoolVar(&p.each, "each", false, "a transport for each caller, so that each keeps one connection")
 	set.StringVar(&p.key, "name", "bench", "`name` of the key, which is made if it is missing")
+	set.BoolVar(&p.isThere, "there", false, "the key is there, so it is not made first")
 	set.IntVar(&p.keys, "keys", 1, "`number` of keys NAME-0, NAME-1, ... to use in turn; 1 is the key NAME alone")
 	set.Float64Var(&seconds, "seconds", 2, "length of the measured window")
 	set.Float64Var(&warmup, "warmup", 0.5, "`seconds` of the same before that, or longer if the connections are not made by then; only its errors count")
@@ -195,7 +197,9 @@ func (p *plan) prepare() error {
 
 func (p *plan) prepareKey(name string) ([]byte, error) {
 	ctx := context.Background()
-	if status, text, err := p.post(ctx, p.client, "create/"+name, nil); err != nil {
+	if p.isThere {
+		// Nothing to make.
+	} else if status, text, err := p.post(ctx, p.client, "create/"+name, nil); err != nil {
 		return nil, err
 	} else if status != http.StatusOK && !strings.Contains(string(text), "key does already exist") {
 		return nil, fmt.Errorf("create %s: %d %s", name, status, text)

@@ -20,6 +20,9 @@ type command struct {
 var commands = []command{
 	{"api", "calls all of the API and checks each answer; the server must run with --auth off, the certificate be root's", runAPI},
 	{"load", "asks for data keys with many callers at once and prints one line of JSON", runLoad},
+	{"once", "asks for a data key for each of many callers at the same time and prints one line of JSON", runOnce},
+	{"race", "lets many callers create the same keys on several servers and prints one line of JSON", runRace},
+	{"agree", "looks whether what each of several servers has sealed is opened by each, and prints one line of JSON", runAgree},
 	{"shake", "makes handshakes with many callers at once and prints one line of JSON", runShake},
 }
 

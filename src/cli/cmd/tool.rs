@@ -72,7 +72,7 @@ const ED25519_PKCS8: [u8; 16] =
 
 fn of(args: &Args) -> Result<()> {
     let hash = match args.value("hash") {
-        None => Hash::Sha256,
+        None => Hash::SHA256,
         Some(name) => Hash::parse(name)
             .ok_or_else(|| format!("invalid --hash: {name:?}: use SHA-256, SHA-384 or SHA-512"))?,
     };

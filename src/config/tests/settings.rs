@@ -8,6 +8,7 @@ use std::{
 
 use super::*;
 use crate::{
+    cache::Expiry,
     config::fields::FIELDS,
     keystore::KeyName,
     log::{AuditMode, Settings},
@@ -25,7 +26,7 @@ fn without_a_file_flags_and_defaults_are_all() {
     assert_eq!(Auth::On, config.auth);
     assert_eq!(Proxy::default(), config.proxy);
     assert_eq!(0, config.policies.iter().count());
-    assert_eq!(Cache::default(), config.cache);
+    assert_eq!(Expiry::default(), config.cache);
     let (error, audit) = (true, AuditMode::Off);
     assert_eq!(Settings { audit, error }, config.log);
     assert!(config.keys.is_empty());
@@ -339,7 +340,7 @@ fn wrong_durations_are_named_with_their_place() {
         &error("cache: { expiry: { unused: -5s } }"),
         "failed to read config file: time: negative duration \"-5s\" (kes.yml line 1 column 28, ",
     );
-    assert_eq!(Cache::default(), load("cache: { expiry: { any: 0, unused: 0s } }").cache);
+    assert_eq!(Expiry::default(), load("cache: { expiry: { any: 0, unused: 0s } }").cache);
 }
 
 #[test]

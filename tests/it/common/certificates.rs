@@ -16,7 +16,7 @@ use super::base64;
 pub struct Identity {
     pub chain: Vec<CertificateDer<'static>>,
     key: Vec<u8>,
-    /// What the server calls whoever shows this.
+    /// The server's identity for a client with this certificate.
     pub id: String,
 }
 

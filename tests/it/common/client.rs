@@ -1,4 +1,4 @@
-//! A client that sends exactly the bytes it is told to, over real TLS.
+//! A client that sends exactly the given bytes, over real TLS.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -24,7 +24,7 @@ use super::Identity;
 /// No answer of a test takes longer than this.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Accepts the one certificate of the test's own server: whoever else took the port is refused.
+/// Accepts the one certificate of the test's own server: another server on its port is refused.
 #[derive(Debug)]
 struct Pinned(CertificateDer<'static>);
 

@@ -1,4 +1,4 @@
-//! A client of HTTP/2 (RFC 9113) that sends exactly the frames it is told to, over real TLS.
+//! A client of HTTP/2 (RFC 9113) that sends exactly the given frames, over real TLS.
 
 use std::{
     collections::BTreeMap,
@@ -224,7 +224,7 @@ impl Http2 {
             while self.room(stream) < part.len() as i64 && !self.has_status(stream) {
                 self.read().unwrap();
             }
-            // Whoever is refused need not go on.
+            // A refused client need not go on.
             if self.has_status(stream) {
                 break;
             }

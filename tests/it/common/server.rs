@@ -98,7 +98,7 @@ impl Config {
         }
     }
 
-    /// Adds a probe listener, on an address that nobody else has.
+    /// Adds a probe listener, on an address of its own.
     pub fn probe(&mut self) -> SocketAddr {
         static COUNT: AtomicU8 = AtomicU8::new(1);
         let [.., high, low] = std::process::id().to_be_bytes();
@@ -205,7 +205,7 @@ impl Server {
                 Self { address, certificate, root_identity, environment, child, directory };
             match server.wait() {
                 Ok(()) => return Ok(server),
-                // Somebody else got the port between our look and the server's bind.
+                // Another process took the port between our look and the server's bind.
                 Err(refusal) if config.address.is_empty() && refusal.stderr.contains("in use") => {}
                 Err(refusal) => return Err(refusal),
             }

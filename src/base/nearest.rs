@@ -1,7 +1,7 @@
 //! Which word a mistyped one may be meant to be.
 
 /// The one of `known` that `word` may be meant to be: it starts like that, or is nearly the same.
-pub(crate) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let letters = |word: &str| {
         let mut letters: Vec<char> = word.chars().collect();
         letters.sort_unstable();
