@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Error, KeyName, KeyStore};
+use super::store::{Error, KeyName, KeyStore};
 use crate::{
     base::deadline::Deadline,
     crypto::{MasterKey, stored},

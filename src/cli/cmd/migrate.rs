@@ -1,6 +1,6 @@
 //! `kes tool migrate`: copies the keys of one key store into another.
 
-use std::{fs, path::Path, sync::Arc, time::Instant};
+use std::{path::Path, time::Instant};
 
 use crate::{
     base::{
@@ -13,11 +13,9 @@ use crate::{
     },
     config::{self, Flags, KeyStoreConfig, Origin},
     keystore::{
-        KeyName, KeyStore, Start,
+        KeyName, Start,
         copy::{Clash, Migration, Progress, TIMEOUT},
-        fs::Fs,
     },
-    server::lifecycle::open_key_store,
 };
 
 pub(crate) const MIGRATE: Command = Command {
@@ -67,11 +65,11 @@ fn migrate(args: &Args) -> Result<()> {
     };
     let (from, to) = (file("from", "source")?, file("to", "target")?);
     let (source_config, target_config) = (key_store_of(from)?, key_store_of(to)?);
-    if is_same(&source_config, &target_config) {
+    if source_config.settings().place() == target_config.settings().place() {
         return Err(format!("{from:?} and {to:?} have the same key store").into());
     }
-    let source = open_source(&source_config)?;
-    let target = open_key_store(&target_config, Start::Required, true)?;
+    let source = source_config.settings().open_for_reading()?;
+    let target = target_config.settings().open(Start::Required)?;
     let names = source
         .list(Deadline::after(Instant::now(), TIMEOUT))
         .map_err(|e| format!("failed to list the keys to migrate: {e}"))?;
@@ -168,27 +166,4 @@ fn key_store_of(file: &str) -> Result<KeyStoreConfig> {
         }
         key_store => Ok(key_store),
     }
-}
-
-/// Whether the keys of both are the same.
-fn is_same(a: &KeyStoreConfig, b: &KeyStoreConfig) -> bool {
-    match (a, b) {
-        (KeyStoreConfig::Fs { path: a }, KeyStoreConfig::Fs { path: b }) => {
-            let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-            real(a) == real(b)
-        }
-        (KeyStoreConfig::Vault(a), KeyStoreConfig::Vault(b)) => a.is_same_place(b),
-        (KeyStoreConfig::KeySecure(a), KeyStoreConfig::KeySecure(b)) => {
-            (&a.endpoint, &a.domain) == (&b.endpoint, &b.domain)
-        }
-        _ => false,
-    }
-}
-
-/// Opens the source; nothing is created there.
-fn open_source(config: &KeyStoreConfig) -> Result<Arc<dyn KeyStore>> {
-    Ok(match config {
-        KeyStoreConfig::Fs { path } => Arc::new(Fs::open_for_reading(path)?),
-        config => open_key_store(config, Start::Required, true)?,
-    })
 }
