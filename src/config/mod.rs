@@ -31,7 +31,7 @@ use std::{
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
-pub use fields::reference;
+pub use fields::{documented, reference};
 pub use files::Material;
 pub use findings::{Error, Finding, Position, Severity};
 pub use settings::{Config, parse_address};

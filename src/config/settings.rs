@@ -249,8 +249,7 @@ impl Reader<'_> {
                 "write a shorter time",
             );
         }
-        let is_remote =
-            matches!(key_store, KeyStoreConfig::Vault(_) | KeyStoreConfig::KeySecure(_));
+        let is_remote = key_store.settings().is_remote();
         if is_remote && cache.any.is_none() && self.findings.is_whole {
             self.findings.warn(
                 self.source.at("cache.expiry.any"),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::keystore::{keysecure, vault};
+use crate::keystore::{self, keysecure, vault};
 
 /// The port of an address without one.
 pub(super) const DEFAULT_PORT: u16 = 7373;
@@ -83,4 +83,16 @@ pub enum KeyStoreConfig {
     Vault(Box<vault::Settings>),
     /// In Gemalto KeySecure, now Thales CipherTrust.
     KeySecure(Box<keysecure::Settings>),
+}
+
+impl KeyStoreConfig {
+    /// What all key stores have in common.
+    pub fn settings(&self) -> &dyn keystore::Settings {
+        match self {
+            Self::Memory => &keystore::mem::Settings,
+            Self::Fs { path } => path,
+            Self::Vault(settings) => settings.as_ref(),
+            Self::KeySecure(settings) => settings.as_ref(),
+        }
+    }
 }

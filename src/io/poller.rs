@@ -383,3 +383,6 @@ fn usable_cores() -> Option<Vec<usize>> {
     let set = sched_getaffinity(None).ok()?;
     Some((0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect())
 }
+
+#[cfg(test)]
+mod tests;

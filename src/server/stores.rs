@@ -8,7 +8,7 @@ use std::{
 use super::options::Error;
 use crate::{
     config::KeyStoreConfig,
-    keystore::{self, KeyStore, Start, fs::Fs, keysecure::KeySecure, mem::Mem, vault::Vault},
+    keystore::{KeyStore, Start},
 };
 
 /// Prints to stdout, if that is open.
@@ -26,35 +26,12 @@ pub fn open(
     start: Start,
     quiet: bool,
 ) -> Result<Arc<dyn KeyStore>, Error> {
-    match config {
-        KeyStoreConfig::Memory => Ok(Arc::new(Mem::default())),
-        KeyStoreConfig::Fs { path } => {
-            let is_new = !path.exists();
-            let what = is_new.then(|| format!("Creating directory '{}'", path.display()));
-            opened(what, quiet, || Ok(Arc::new(Fs::open(path)?)))
-        }
-        KeyStoreConfig::Vault(settings) => {
-            let what = format!("Authenticating to Hashicorp Vault '{}'", settings.endpoint);
-            opened(Some(what), quiet, || Ok(Arc::new(Vault::open(settings, start)?)))
-        }
-        KeyStoreConfig::KeySecure(settings) => {
-            let what = format!("Authenticating to Gemalto KeySecure '{}'", settings.endpoint);
-            opened(Some(what), quiet, || Ok(Arc::new(KeySecure::open(settings, start)?)))
-        }
-    }
-}
-
-/// Prints `what` while `open` runs.
-fn opened(
-    what: Option<String>,
-    quiet: bool,
-    open: impl FnOnce() -> Result<Arc<dyn KeyStore>, keystore::Error>,
-) -> Result<Arc<dyn KeyStore>, Error> {
-    let what = what.filter(|_| !quiet);
+    let settings = config.settings();
+    let what = settings.opening().filter(|_| !quiet);
     if let Some(what) = &what {
         tell(&format!("{what} ... "));
     }
-    let store = open();
+    let store = settings.open(start);
     if what.is_some() {
         // On a terminal the line is erased, elsewhere it is ended.
         tell(match io::stdout().is_terminal() {
