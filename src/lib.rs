@@ -2,7 +2,7 @@
 //!
 //! Modules stand in layers and import from lower layers only (`tidy` checks it):
 //! `base`; `crypto`, `identity`, `tls`; `web`; `policy`, `keystore`; `cache`, `http`, `log`, `metrics`;
-//! `config`; `server`; `cli`.
+//! `config`; `io`; `server`; `cli`.
 
 pub mod base;
 pub mod cache;
@@ -11,6 +11,7 @@ pub mod config;
 pub mod crypto;
 pub mod http;
 pub mod identity;
+pub(crate) mod io;
 pub mod keystore;
 pub mod log;
 pub mod metrics;

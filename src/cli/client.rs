@@ -16,12 +16,12 @@ use ureq::{
     http::{Response, Uri},
 };
 
-use super::{args::Args, output, proxy, stranger};
+use super::{args::Args, output, stranger};
 use crate::{
     tls::{self, Anchors, words::Hints},
     web::{
         agent::{self, Agent, Call, Options},
-        errors, escape,
+        errors, escape, proxy,
     },
 };
 

@@ -1,11 +1,10 @@
 //! `kes man`: the manual page, from the table of commands, in the macros of `man(7)`.
 
-use std::fmt::Write as _;
-
 use super::{
-    args::{HELP, Table},
+    args::{Command, HELP, Table},
     help::{ENVIRONMENT, called, exit_codes, option, synopsis},
 };
+use crate::config;
 
 const DESCRIPTION: &str = "\
 kes is a key encryption server, which identifies its clients by their TLS certificates and lets them \
@@ -29,48 +28,6 @@ const CONFIGURATION: &str = "\
 The configuration file has no fixed place: 'kes server --config' names it. It is YAML; a value of the \
 form ${NAME} is taken from the environment, and refused if that is not set. 'kes config check' finds what is \
 wrong with the file.";
-
-const FIELDS: &[(&str, &str)] = &[
-    ("address", "IP and port to listen on (default 0.0.0.0:7373)"),
-    ("root", "identity that may do everything; 'disabled' for nobody"),
-    ("tls.key, tls.cert", "files of the server's private key and certificate chain"),
-    (
-        "tls.groups",
-        "key exchange groups that clients may choose from: X25519MLKEM768, X25519, P-256 and P-384 \
-         (default all)",
-    ),
-    (
-        "tls.proxy.identities, tls.proxy.header.cert",
-        "TLS proxies in front of the server, and the header with their client's certificate",
-    ),
-    (
-        "policy.<name>.paths, policy.<name>.identities",
-        "patterns of the API paths that the policy allows, and whom it is for",
-    ),
-    (
-        "cache.expiry.any, cache.expiry.unused",
-        "how long a key is cached after it was read, and after it was last used (default for ever)",
-    ),
-    (
-        "cache.expiry.offline",
-        "how long cached keys stay usable while the key store is not available; the server then also \
-         starts without its key store",
-    ),
-    ("log.error", "on (default) or off"),
-    ("log.audit", "off (default), on or required"),
-    ("probe.address", "IP and port to listen on for probes, without TLS"),
-    (
-        "limits.connections",
-        "open connections of clients at most (default one for each 256 KiB of memory)",
-    ),
-    ("keys[].name", "keys that are created at start if they are missing"),
-    ("keystore.fs.path", "directory of keys; without a key store, they live in memory"),
-    ("keystore.vault", "keys in HashiCorp Vault or OpenBao"),
-    (
-        "keystore.required",
-        "off: the server starts even if the key store can't be reached (default on)",
-    ),
-];
 
 const SIGNALS: &[(&str, &str)] = &[
     (
@@ -97,105 +54,99 @@ Metrics for Prometheus are at /v1/metrics: for clients that a policy allows to, 
 probe.address.";
 
 const EXIT_CODES: &[(&str, &str)] = &[
-    ("0", "Done; for 'kes healthcheck' healthy, for 'kes policy why' allowed."),
+    ("0", "Done."),
     (
         "1",
-        "Failed, and the reason is on standard error; also if arguments are missing, too many or \
-         wrong. For 'kes healthcheck' unhealthy.",
+        "Failed, and the reason is on standard error; also if arguments are missing, too many or wrong.",
     ),
     (
         "2",
-        "An unknown flag, one without its value, or a value that is none; 'kes key' or 'kes log' \
-         alone.",
+        "An unknown flag, a flag without its value, or a wrong value; 'kes key' or 'kes log' alone.",
     ),
-    ("3", "Refused ('kes policy why')."),
-    ("78", "A wrong configuration file ('kes config check')."),
+    ("others", "As the commands say."),
 ];
 
-// Writing to a `String` cannot fail, so results of that are dropped here.
 pub(crate) fn page(table: Table) -> String {
-    let version = env!("CARGO_PKG_VERSION");
-    let mut page = format!(
-        ".TH KES 1 \"\" \"kes {}\" \"User Commands\"\n.SH NAME\nkes \\- key encryption service\n",
-        escape(version)
-    );
-    page.push_str(".SH SYNOPSIS\n.B kes\n.I command\n.RI [ options ]\n.RI [ arguments ]\n");
-    let _ = write!(page, ".SH DESCRIPTION\n{}\n", text(DESCRIPTION));
-    page.push_str(".SH COMMANDS\n");
-    for command in table.0 {
-        let _ = writeln!(page, ".SS \"{}\"", escape(&synopsis(command, command.path)));
-        let _ = writeln!(page, "{}.", text(command.summary));
-        if !command.details.is_empty() {
-            let _ = writeln!(page, ".PP\n{}", text(command.details));
-        }
-        if !command.exit_codes.is_empty() {
-            let _ = writeln!(page, ".PP\n{}", text(&exit_codes(command)));
-        }
-        let others: Vec<_> = command.aliases.iter().map(|path| called(path)).collect();
-        if !others.is_empty() {
-            let _ = writeln!(page, ".PP\nAlso called: {}.", text(&others.join(", ")));
-        }
-        for flag in command.listed_flags() {
-            let _ = writeln!(page, ".TP\n.B {}\n{}", escape(&option(flag)), text(flag.help));
-        }
-        page.push_str(".PP\nFor example:\n.PP\n.nf\n.RS\n");
-        for example in command.examples {
-            let _ = writeln!(page, "{}", text(example));
-        }
-        page.push_str(".RE\n.fi\n");
-    }
-    page.push_str(".SH OPTIONS\nFlags may stand before or after arguments.\n");
     let options = [
         (&*option(&HELP), "after any command, print its usage"),
         ("-v, --version", "print the version"),
     ];
-    page.push_str(&definitions(&options));
-    page.push_str(".SH ENVIRONMENT\n");
-    page.push_str(&definitions(ENVIRONMENT));
-    page.push_str(&definitions(VARIABLES));
-    let _ = write!(page, ".SH FILES\n{}\n", text(CONFIGURATION));
-    page.push_str(&definitions(FIELDS));
-    page.push_str(".SH SIGNALS\n");
-    page.push_str(&definitions(SIGNALS));
-    let _ = write!(page, ".SH LOGS AND METRICS\n{}\n.PP\n{}\n", text(LOGS), text(METRICS));
-    page.push_str(".SH EXIT STATUS\n");
-    page.push_str(&definitions(EXIT_CODES));
-    page
+    let fields = config::documented();
+    let fields = fields.map(|(name, about)| definitions(&[(&name, &plain(about))]));
+    let parts = [
+        ("NAME", "kes \\- key encryption service\n".to_owned()),
+        ("SYNOPSIS", ".B kes\n.I command\n.RI [ options ]\n.RI [ arguments ]\n".to_owned()),
+        ("DESCRIPTION", text(DESCRIPTION)),
+        ("COMMANDS", table.0.iter().map(command).collect()),
+        ("OPTIONS", text("Flags may stand before or after arguments.") + &definitions(&options)),
+        ("ENVIRONMENT", definitions(ENVIRONMENT) + &definitions(VARIABLES)),
+        ("FILES", text(CONFIGURATION) + &fields.collect::<String>()),
+        ("SIGNALS", definitions(SIGNALS)),
+        ("LOGS AND METRICS", text(LOGS) + ".PP\n" + &text(METRICS)),
+        ("EXIT STATUS", definitions(EXIT_CODES)),
+    ];
+    let version = escape(env!("CARGO_PKG_VERSION"));
+    let parts = parts.map(|(title, part)| format!(".SH {title}\n{part}")).concat();
+    format!(".TH KES 1 \"\" \"kes {version}\" \"User Commands\"\n{parts}")
+}
+
+fn command(command: &Command) -> String {
+    let mut part = format!(".SS \"{}\"\n", escape(&synopsis(command, command.path)));
+    part += &text(&format!("{}.", command.summary));
+    let mut paragraphs = vec![command.details.to_owned()];
+    if !command.exit_codes.is_empty() {
+        paragraphs.push(exit_codes(command));
+    }
+    if !command.aliases.is_empty() {
+        let others: Vec<_> = command.aliases.iter().map(|path| called(path)).collect();
+        paragraphs.push(format!("Also called: {}.", others.join(", ")));
+    }
+    for paragraph in paragraphs.iter().filter(|paragraph| !paragraph.is_empty()) {
+        part += &format!(".PP\n{}", text(paragraph));
+    }
+    for flag in command.listed_flags() {
+        part += &definitions(&[(&option(flag), flag.help)]);
+    }
+    let examples = text(&command.examples.join("\n"));
+    part + &format!(".PP\nFor example:\n.PP\n.nf\n.RS\n{examples}.RE\n.fi\n")
 }
 
 /// Terms and what they mean.
 fn definitions(all: &[(&str, &str)]) -> String {
-    let define =
-        |(term, what): &(&str, &str)| format!(".TP\n.B {}\n{}\n", escape(term), text(what));
+    let define = |(term, what): &(&str, &str)| format!(".TP\n.B {}\n{}", escape(term), text(what));
     all.iter().map(define).collect()
+}
+
+/// Markdown without its code spans and links.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, link)) = rest.split_once("](") {
+        plain.push_str(before);
+        rest = link.split_once(')').map_or("", |(_, rest)| rest);
+    }
+    plain.push_str(rest);
+    plain.replace(['`', '['], "")
 }
 
 /// `text` as it stands inside a line: no character of it means anything to roff.
 fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        match c {
-            '\\' => escaped.push_str("\\e"),
-            '-' => escaped.push_str("\\-"),
-            '\'' => escaped.push_str("\\(aq"),
-            '"' => escaped.push_str("\\(dq"),
-            '~' => escaped.push_str("\\(ti"),
-            '^' => escaped.push_str("\\(ha"),
-            '`' => escaped.push_str("\\(ga"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
+    const NAMED: &[(char, &str)] = &[
+        ('-', "\\-"),
+        ('\'', "\\(aq"),
+        ('"', "\\(dq"),
+        ('~', "\\(ti"),
+        ('^', "\\(ha"),
+        ('`', "\\(ga"),
+    ];
+    let text = text.replace('\\', "\\e");
+    NAMED.iter().fold(text, |text, (c, name)| text.replace(*c, name))
 }
 
 /// `text` as lines of their own; none of them can be taken for a request.
 fn text(text: &str) -> String {
-    let line = |line: &str| match line.starts_with('.') {
-        true => format!("\\&{}", escape(line)),
-        false => escape(line),
-    };
-    let lines: Vec<_> = text.lines().map(line).collect();
-    lines.join("\n")
+    let start = |line: &str| if line.starts_with('.') { "\\&" } else { "" };
+    text.lines().map(|line| format!("{}{}\n", start(line), escape(line))).collect()
 }
 
 #[cfg(test)]
@@ -205,7 +156,7 @@ mod tests {
 
     #[test]
     fn what_means_something_to_roff_is_escaped() {
-        assert_eq!("a \\-k \\(aqb\\(aq \\en\n\\&.TH\n\\(aqx", text("a -k 'b' \\n\n.TH\n'x"));
+        assert_eq!("a \\-k \\(aqb\\(aq \\en\n\\&.TH\n\\(aqx\n", text("a -k 'b' \\n\n.TH\n'x"));
     }
 
     #[test]

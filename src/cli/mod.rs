@@ -9,7 +9,6 @@ mod completion;
 mod help;
 mod man;
 mod output;
-mod proxy;
 mod run;
 mod settings;
 mod stranger;

@@ -1,10 +1,11 @@
-//! The flags of a server that stand for fields of its configuration file.
+//! What commands need of a server's configuration file: the flags that stand for fields of it, and its
+//! errors.
 
 use super::{
     args::{Args, Flag, value},
     output::Result,
 };
-use crate::config::{Auth, Flags};
+use crate::config::{Auth, Finding, Flags, Severity};
 
 pub(crate) const ADDR: Flag = value(&["addr"], "IP:port", "listen there (default 0.0.0.0:7373)");
 pub(crate) const ROOT: Flag = value(&["root"], "identity", "identity that may do everything");
@@ -28,5 +29,14 @@ pub(crate) fn settings(args: &Args) -> Result<Flags> {
         key: args.value("key").map(Into::into),
         cert: args.value("cert").map(Into::into),
         auth,
+    })
+}
+
+/// The first error about one of the fields that start so, or about the file as a whole.
+pub(crate) fn first_error<'a>(findings: &'a [Finding], starts: &[&str]) -> Option<&'a Finding> {
+    findings.iter().find(|found| {
+        let field = &found.field;
+        let is_meant = field.is_empty() || starts.iter().any(|start| field.starts_with(start));
+        found.severity == Severity::Error && is_meant
     })
 }

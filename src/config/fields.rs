@@ -201,6 +201,12 @@ pub(super) fn shape(path: &str, format: Format) -> Shape {
     Shape::Map(names)
 }
 
+/// The names of the fields, and what each is for, in Markdown.
+pub fn documented() -> impl Iterator<Item = (String, &'static str)> {
+    let ours = FIELDS.iter().filter(|field| !field.is_foreign());
+    ours.map(|field| (field.path.replace('*', "<name>"), field.about))
+}
+
 /// The table of the reference, in Markdown.
 pub fn reference() -> String {
     let mut table = "| Field | Kind | Default | Meaning |\n|---|---|---|---|\n".to_owned();

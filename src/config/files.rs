@@ -14,8 +14,9 @@ use rustls_pki_types::UnixTime;
 
 use super::{
     findings::{Findings, Severity, Subject},
+    settings::Config,
     source::Source,
-    types::{Auth, Config, KeyStoreConfig},
+    types::{Auth, KeyStoreConfig},
 };
 use crate::{
     identity::{self, End},
@@ -264,7 +265,7 @@ impl Look<'_> {
                 }
             }
             Err(e) => {
-                // The server may run as somebody else, who has the right.
+                // The server may run as another user, who has the right.
                 let message = format!("can't look at {path:?}: {e}");
                 self.warn(field, message, "");
             }

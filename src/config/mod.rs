@@ -31,11 +31,11 @@ use std::{
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
-pub use fields::reference;
+pub use fields::{documented, reference};
 pub use files::Material;
 pub use findings::{Error, Finding, Position, Severity};
-pub use settings::parse_address;
-pub use types::{Auth, Config, Flags, KeyStoreConfig, Proxy};
+pub use settings::{Config, parse_address};
+pub use types::{Auth, Flags, KeyStoreConfig, Proxy};
 
 use self::{
     expand::Env,
@@ -45,7 +45,7 @@ use self::{
 };
 use crate::base::glob::Pattern;
 
-/// The most warnings that a server tells at its start or after a reload.
+/// A server prints this many warnings at most, at its start and after a reload.
 const MAX_NOTES: usize = 20;
 
 /// What editors on other systems put in front of UTF-8 text.
@@ -156,7 +156,7 @@ impl Loaded {
         Ok((config, material.expect("files that can't be used are an error"), notes))
     }
 
-    /// What looks wrong, one line each, for people who see a server start.
+    /// The warnings, one line each, for the error log.
     fn notes(&self) -> Vec<String> {
         let path = self.source.path.as_deref();
         let mut warnings = self.findings();

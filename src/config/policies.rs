@@ -1,4 +1,4 @@
-//! The policies of a file: who may call what, and what of that is wrong or probably a mistake.
+//! The policies of a file, and what in them is wrong or probably a mistake.
 //!
 //! Names and paths are taken as they are, without environment variables. Lists that policies share
 //! through an alias are read once.

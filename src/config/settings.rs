@@ -4,23 +4,60 @@
 use std::{
     collections::HashSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
 };
 
 use super::{
     findings::{At, cut},
     source::Reader,
     tree::Value,
-    types::{Config, DEFAULT_PORT, KeyStoreConfig, Proxy},
+    types::{Auth, DEFAULT_PORT, KeyStoreConfig, Proxy},
 };
 use crate::{
     base::glob::Pattern,
     cache::Expiry,
     keystore::{KeyName, Start},
     log::{self, AuditMode},
+    policy::Policies,
     tls::Group,
 };
 
-/// What people write where an identity is expected and nobody is meant.
+/// All settings of the server.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// The identity that may do everything; never empty. Text that is no identity disables root.
+    pub root: String,
+    /// The file with the private key.
+    pub tls_key: PathBuf,
+    /// The file with the certificate chain.
+    pub tls_cert: PathBuf,
+    /// The key exchange groups that clients may choose from; never empty, none of them twice.
+    pub tls_groups: Vec<Group>,
+    /// Whether client certificates are verified.
+    pub auth: Auth,
+    /// The TLS proxies in front of the server.
+    pub proxy: Proxy,
+    /// Which identities may call which APIs.
+    pub policies: Policies,
+    /// How long keys stay cached; no time is zero.
+    pub cache: Expiry,
+    /// What is logged.
+    pub log: log::Settings,
+    /// Where to listen for probes; not where clients do.
+    pub probe: Option<SocketAddr>,
+    /// Open connections of clients at most, never zero; `None` is as many as there is memory for.
+    pub connections: Option<usize>,
+    /// The keys that are created at start if they don't exist.
+    pub keys: Vec<KeyName>,
+    /// Where keys are stored.
+    pub key_store: KeyStoreConfig,
+    /// Whether the server needs the key store to start.
+    pub key_store_start: Start,
+}
+
+/// Words in the place of an identity that mean no one.
 const NOBODY: [&str; 9] = ["_", "-", "disabled", "disable", "none", "nobody", "no", "off", "false"];
 
 /// The header of the templates, which is there whether there are TLS proxies or not.
@@ -82,7 +119,7 @@ impl Reader<'_> {
         root
     }
 
-    /// Warns of what is neither an identity nor a word that stands for nobody.
+    /// Warns of text that is neither an identity nor one of [`NOBODY`].
     pub(super) fn check_identity(&mut self, at: At, identity: &str, or: &str) {
         let is_hex = |c| matches!(c, b'0'..=b'9' | b'a'..=b'f');
         let is_identity = identity.len() == 64 && identity.bytes().all(is_hex);
@@ -212,8 +249,7 @@ impl Reader<'_> {
                 "write a shorter time",
             );
         }
-        let is_remote =
-            matches!(key_store, KeyStoreConfig::Vault(_) | KeyStoreConfig::KeySecure(_));
+        let is_remote = key_store.settings().is_remote();
         if is_remote && cache.any.is_none() && self.findings.is_whole {
             self.findings.warn(
                 self.source.at("cache.expiry.any"),
@@ -240,7 +276,7 @@ pub fn parse_address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
 }
 
-/// Whether nobody can listen on both. Port 0 is another one every time.
+/// Whether two listeners on these addresses would collide. Port 0 is a new port every time.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let is_same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() == b.port() && a.port() != 0 && is_same_ip

@@ -1,5 +1,5 @@
 //! Whether a file keeps to the table of `fields`: no field but those, each once and of the right kind,
-//! and none empty because a variable is not set. What values mean is none of its business.
+//! and none empty because a variable is not set. Knows nothing of what values mean.
 
 use std::{collections::HashSet, fmt};
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::base::nearest::nearest;
 
-/// The longest field that it is said of which one it may be meant to be.
+/// Longer names than this, in bytes, are not compared with those of the table.
 const MAX_NAME: usize = 40;
 
 /// Looks at all of `source`.
@@ -94,7 +94,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Says which name may be meant, and which there are.
+    /// Names the nearest field, and all that there are.
     fn unknown(&mut self, entry: &Entry, known: &[&str], path: &str, name: &str) {
         let spelled = |known: &&str| match path {
             "" => format!("`{}`", self.source.spelled(known)),
@@ -121,8 +121,8 @@ impl Walk<'_> {
         self.findings.refuse_text(Some(position), reason, advice);
     }
 
-    /// Says which variables in `text` are not set, or stay what they are, without a word of the value:
-    /// it may be a secret.
+    /// Finds variables in `text` that are not set, or not replaced. Does not repeat the value, which may
+    /// be a secret.
     fn variables(&mut self, field: &Field, text: &str, at: At) {
         if !text.contains('$') || self.source.flags.get(field.flag).is_some() {
             return;

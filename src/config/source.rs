@@ -212,4 +212,9 @@ impl Reader<'_> {
         }
         duration::parse_non_negative(field.default).ok()
     }
+
+    /// As [`Reader::duration`], of a field with a default.
+    pub(super) fn time(&mut self, field: &str) -> Duration {
+        self.duration(field).expect("the defaults of the table are right")
+    }
 }

@@ -4,7 +4,6 @@ use std::{
     net::Ipv6Addr,
     num::NonZero,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use super::{
@@ -246,11 +245,6 @@ impl Reader<'_> {
             is_line.then(|| text.to_owned())
         };
         self.read(field, parse).unwrap_or_default()
-    }
-
-    /// A time that has a default.
-    fn time(&mut self, field: &str) -> Duration {
-        self.duration(field).expect("the defaults of the table are right")
     }
 }
 

@@ -1,55 +1,14 @@
-//! The settings, in types that can't hold a bad value.
+//! What the settings are made of, and the flags that win over a file.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
-use crate::{
-    cache::Expiry,
-    keystore::{KeyName, Start, keysecure, vault},
-    log,
-    policy::Policies,
-    tls::Group,
-};
+use crate::keystore::{self, keysecure, vault};
 
 /// The port of an address without one.
 pub(super) const DEFAULT_PORT: u16 = 7373;
 
 /// The largest configuration file that is read, in bytes.
 pub(super) const MAX_FILE: u64 = 1 << 20;
-
-/// All settings of the server.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Where to listen.
-    pub address: SocketAddr,
-    /// The identity that may do everything; never empty. Text that is no identity disables root.
-    pub root: String,
-    /// The file with the private key.
-    pub tls_key: PathBuf,
-    /// The file with the certificate chain.
-    pub tls_cert: PathBuf,
-    /// The key exchange groups that clients may choose from; never empty, none of them twice.
-    pub tls_groups: Vec<Group>,
-    /// Whether client certificates are verified.
-    pub auth: Auth,
-    /// The TLS proxies in front of the server.
-    pub proxy: Proxy,
-    /// Who may call what.
-    pub policies: Policies,
-    /// How long keys stay cached; no time is zero.
-    pub cache: Expiry,
-    /// What is logged.
-    pub log: log::Settings,
-    /// Where to listen for probes; not where clients do.
-    pub probe: Option<SocketAddr>,
-    /// Open connections of clients at most, never zero; `None` is as many as there is memory for.
-    pub connections: Option<usize>,
-    /// The keys that are created at start if they don't exist.
-    pub keys: Vec<KeyName>,
-    /// Where keys are stored.
-    pub key_store: KeyStoreConfig,
-    /// Whether the server needs the key store to start.
-    pub key_store_start: Start,
-}
 
 /// How a file is laid out. Both have a `root`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,4 +83,16 @@ pub enum KeyStoreConfig {
     Vault(Box<vault::Settings>),
     /// In Gemalto KeySecure, now Thales CipherTrust.
     KeySecure(Box<keysecure::Settings>),
+}
+
+impl KeyStoreConfig {
+    /// What all key stores have in common.
+    pub fn settings(&self) -> &dyn keystore::Settings {
+        match self {
+            Self::Memory => &keystore::mem::Settings,
+            Self::Fs { path } => path,
+            Self::Vault(settings) => settings.as_ref(),
+            Self::KeySecure(settings) => settings.as_ref(),
+        }
+    }
 }

@@ -147,8 +147,8 @@ impl Engine {
         }
     }
 
-    /// Ends the connection after the requests that are under way. The client is told: at once in HTTP/2,
-    /// with the next head of an answer in HTTP/1.1.
+    /// Ends the connection after the requests that are under way. HTTP/2 tells the client at once, HTTP/1.1
+    /// with the next head of an answer.
     pub fn end(&mut self, code: Code, out: &mut Vec<u8>) {
         match self {
             Self::One(one) => one.end(),

@@ -1,4 +1,4 @@
-//! What an engine reports: the requests of a client, piece by piece.
+//! The events of an engine: the requests of a client, piece by piece.
 
 use super::request::{Head, Refused};
 

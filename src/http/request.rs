@@ -50,7 +50,7 @@ impl Method {
 pub struct Malformed {
     /// 400, 417, 431, 501 or 505.
     pub status: u16,
-    /// What is wrong, for the client.
+    /// The mistake, for the client.
     pub reason: &'static str,
 }
 

@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::store::{Error, KeyName, KeyStore};
+use super::store::{self, Error, KeyName, KeyStore, Start};
 use crate::base::{deadline::Deadline, secret::Secret};
 
 /// A key store in memory. Lists in the order of the names.
@@ -23,6 +23,28 @@ impl Mem {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<KeyName, Secret>> {
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// There is nothing to set.
+#[derive(Debug)]
+pub struct Settings;
+
+impl store::Settings for Settings {
+    fn open(&self, _: Start) -> Result<Arc<dyn KeyStore>, Error> {
+        Ok(Arc::new(Mem::default()))
+    }
+
+    fn opening(&self) -> Option<String> {
+        None
+    }
+
+    fn place(&self) -> Option<String> {
+        None
+    }
+
+    fn is_remote(&self) -> bool {
+        false
     }
 }
 

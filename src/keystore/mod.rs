@@ -3,6 +3,7 @@
 //! A key store creates (never overwrites), reads, deletes and lists values by name. It knows nothing of
 //! HTTP requests, policies, caching or what the values mean.
 
+pub mod copy;
 pub mod fs;
 pub mod keysecure;
 pub mod mem;
@@ -11,4 +12,4 @@ mod store;
 mod token;
 pub mod vault;
 
-pub use store::{ClientCert, Error, KeyName, KeyStore, MAX_VALUE, Notices, Start};
+pub use store::{ClientCert, Error, KeyName, KeyStore, MAX_VALUE, Notices, Settings, Start};

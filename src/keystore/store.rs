@@ -143,6 +143,33 @@ pub trait KeyStore: Send + Sync {
     fn retry(&self) {}
 }
 
+/// The settings of a key store, as the configuration has them.
+pub trait Settings {
+    /// Opens the key store.
+    ///
+    /// # Errors
+    /// Why it can't be used; with [`Start::Optional`] only if it never will.
+    fn open(&self, start: Start) -> Result<Arc<dyn KeyStore>, Error>;
+
+    /// Opens it to read from it: nothing is created there.
+    ///
+    /// # Errors
+    /// As [`Settings::open`].
+    fn open_for_reading(&self) -> Result<Arc<dyn KeyStore>, Error> {
+        self.open(Start::Required)
+    }
+
+    /// What opening it does that takes a while or changes something, such as
+    /// `Creating directory '/keys'`.
+    fn opening(&self) -> Option<String>;
+
+    /// Where the keys are: two key stores with the same text have the same keys. `None`: nowhere.
+    fn place(&self) -> Option<String>;
+
+    /// Whether it is a server of its own, which others change, too.
+    fn is_remote(&self) -> bool;
+}
+
 /// What happens in the background, until the error log asks.
 #[derive(Default)]
 pub struct Notices(Mutex<VecDeque<String>>);

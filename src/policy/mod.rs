@@ -111,7 +111,7 @@ impl Policies {
     }
 
     /// The policy that `identity` is assigned to.
-    pub fn policy_of(&self, identity: &str) -> Option<&Arc<Policy>> {
+    fn policy_of(&self, identity: &str) -> Option<&Arc<Policy>> {
         self.get(self.policy_name_of(identity)?)
     }
 

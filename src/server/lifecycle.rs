@@ -27,9 +27,7 @@ use crate::{
     base::deadline::Deadline,
     config::{self, Config, Flags, KeyStoreConfig, Loaded, Origin},
     crypto::{MasterKey, stored},
-    keystore::{
-        self, KeyName, KeyStore, Start, fs::Fs, keysecure::KeySecure, mem::Mem, vault::Vault,
-    },
+    keystore::{self, KeyName, KeyStore, Start},
     log::{AuditMode, Cause, Log},
     tls,
 };
@@ -241,35 +239,12 @@ pub(crate) fn open_key_store(
     start: Start,
     quiet: bool,
 ) -> Result<Arc<dyn KeyStore>, Error> {
-    match config {
-        KeyStoreConfig::Memory => Ok(Arc::new(Mem::default())),
-        KeyStoreConfig::Fs { path } => {
-            let is_new = !path.exists();
-            let what = is_new.then(|| format!("Creating directory '{}'", path.display()));
-            opened(what, quiet, || Ok(Arc::new(Fs::open(path)?)))
-        }
-        KeyStoreConfig::Vault(settings) => {
-            let what = format!("Authenticating to Hashicorp Vault '{}'", settings.endpoint);
-            opened(Some(what), quiet, || Ok(Arc::new(Vault::open(settings, start)?)))
-        }
-        KeyStoreConfig::KeySecure(settings) => {
-            let what = format!("Authenticating to Gemalto KeySecure '{}'", settings.endpoint);
-            opened(Some(what), quiet, || Ok(Arc::new(KeySecure::open(settings, start)?)))
-        }
-    }
-}
-
-/// Says what is being done while `open` does it.
-fn opened(
-    what: Option<String>,
-    quiet: bool,
-    open: impl FnOnce() -> Result<Arc<dyn KeyStore>, keystore::Error>,
-) -> Result<Arc<dyn KeyStore>, Error> {
-    let what = what.filter(|_| !quiet);
+    let settings = config.settings();
+    let what = settings.opening().filter(|_| !quiet);
     if let Some(what) = &what {
         tell(&format!("{what} ... "));
     }
-    let store = open();
+    let store = settings.open(start);
     if what.is_some() {
         // On a terminal the line is erased, elsewhere it is ended.
         tell(match io::stdout().is_terminal() {

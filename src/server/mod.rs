@@ -1,4 +1,4 @@
-//! The server: a listener, one epoll, a few workers, key store threads, and what they share.
+//! The server: a listener, a few workers, key store threads, and what they share.
 
 mod acceptor;
 pub mod advice;
@@ -28,12 +28,10 @@ mod state;
 mod status;
 mod trace;
 mod wanted;
-mod worker;
 
 use std::{
     io,
     net::TcpListener,
-    os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -43,24 +41,25 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use rustix::event::{EventfdFlags, epoll, eventfd};
 
 pub use self::state::State;
 use self::{
     acceptor::{Acceptor, Service},
     blocking::Pool,
     changes::Changes,
-    connection::{Address, Connection, Wait},
+    connection::{Address, Connection},
     counted::Counted,
     pipeline::{Call, Outcome},
     probe::Health,
     registry::Registry,
 };
 use crate::{
+    base::panics::survive,
     cache::{Cache, Expiry},
     crypto::MasterKey,
+    io::poller::{Driver, Poller},
     keystore::KeyStore,
-    log::{Cause, Log},
+    log::Log,
     metrics::Metrics,
 };
 
@@ -87,8 +86,7 @@ pub struct Limits {
 /// A running server.
 pub struct Server {
     me: Weak<Server>,
-    epoll: OwnedFd,
-    stop: OwnedFd,
+    poller: Poller,
     started: Instant,
     is_draining: AtomicBool,
     /// Open connections of clients at most; can change at any time.
@@ -135,16 +133,14 @@ impl Server {
         store: Arc<dyn KeyStore>,
         log: &'static Log,
     ) -> io::Result<(Arc<Self>, Threads)> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let poller = Poller::new(limits.workers)?;
         let pool = Pool::start(KEY_STORE_THREADS, KEY_STORE_QUEUE)?;
         // Lives as long as the process, so that no request has to count references to the counters.
         let metrics: &'static Metrics =
             Box::leak(Box::new(Metrics::new(limits.workers + KEY_STORE_THREADS)));
         let server = Arc::new_cyclic(|me| Self {
             me: me.clone(),
-            epoll,
-            stop,
+            poller,
             started: Instant::now(),
             is_draining: AtomicBool::new(false),
             max_connections: AtomicUsize::new(limits.connections),
@@ -159,16 +155,17 @@ impl Server {
             cache: Cache::new(CACHE_CAPACITY, expiry),
             store: Arc::new(Counted::new(store, metrics)),
         });
-        // Level-triggered and never read: once written, every worker sees it.
-        let token = epoll::EventData::new_u64(worker::STOP);
-        epoll::add(&server.epoll, &server.stop, token, epoll::EventFlags::IN)?;
         let workers = (0..limits.workers)
             .map(|number| {
                 let server = server.clone();
                 std::thread::Builder::new()
                     .name(format!("worker-{number}"))
                     .stack_size(WORKER_STACK)
-                    .spawn(move || worker::run(&server))
+                    .spawn(move || {
+                        if let Err(e) = server.poller.run(number, &*server) {
+                            server.log_error(&format!("a worker has to stop: {e}"));
+                        }
+                    })
             })
             .collect::<io::Result<Vec<_>>>()?;
         background::start(&server, listeners.probe.is_some())?;
@@ -208,7 +205,7 @@ impl Server {
             probe.stop();
         }
         self.registry.for_each(|connection| connection.drain(self, true));
-        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
+        self.poller.stop();
         // A worker that is still busy ends with the process.
         let until = Instant::now() + WORKER_PATIENCE;
         while Instant::now() < until && !threads.workers.iter().all(JoinHandle::is_finished) {
@@ -259,27 +256,18 @@ impl Server {
     fn log_error(&self, message: &str) {
         self.log.error(message);
     }
+}
 
-    fn watch(&self, connection: &Connection, socket: impl AsFd) -> io::Result<()> {
-        let token = epoll::EventData::new_u64(connection.token);
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ONESHOT;
-        Ok(epoll::add(&self.epoll, socket, token, flags)?)
+impl Driver for Server {
+    fn drive(&self, token: u64) {
+        if let Some(connection) = self.registry.get(token) {
+            survive(|| connection.drive(self));
+        }
     }
 
-    /// Asks epoll for the one event that `wait` names. Called with the connection locked.
-    fn arm(&self, connection: &Connection, socket: impl AsFd, wait: Wait) {
-        let wanted = match wait {
-            Wait::Writable => epoll::EventFlags::OUT,
-            _ => epoll::EventFlags::IN | epoll::EventFlags::RDHUP,
-        };
-        let token = epoll::EventData::new_u64(connection.token);
-        if let Err(e) =
-            epoll::modify(&self.epoll, socket, token, wanted | epoll::EventFlags::ONESHOT)
-        {
-            // The sweeper ends the connection at its deadline.
-            self.log.error_from_outside(Cause::Connection, || {
-                format!("failed to watch a connection: {e}")
-            });
+    fn hand_over(&self, token: u64, worker: usize) {
+        if let Some(connection) = self.registry.get(token) {
+            survive(|| connection.hand_over(self, worker));
         }
     }
 }

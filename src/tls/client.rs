@@ -19,13 +19,8 @@ pub fn client_config(
     certificate: Option<Arc<CertifiedKey>>,
 ) -> Arc<ClientConfig> {
     let provider = provider();
-    let verifier: Arc<dyn ServerCertVerifier> = match trust {
-        Some(anchors) => Arc::new(ServerTrust {
-            anchors,
-            algorithms: provider.signature_verification_algorithms,
-        }),
-        None => Arc::new(AnyServer),
-    };
+    let algorithms = provider.signature_verification_algorithms;
+    let verifier = Arc::new(ServerTrust { anchors: trust, algorithms });
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(rustls::ALL_VERSIONS)
         .expect("there are suites and groups for all versions")
@@ -42,7 +37,8 @@ pub fn client_config(
 /// Accepts the servers whose certificates are trusted and for their host.
 #[derive(Debug)]
 struct ServerTrust {
-    anchors: Anchors,
+    /// `None`: any server (`-k`), also one with a kind of key that can't be checked.
+    anchors: Option<Anchors>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -55,7 +51,9 @@ impl ServerCertVerifier for ServerTrust {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        self.anchors.verify_server(leaf, others, name, now)?;
+        if let Some(anchors) = &self.anchors {
+            anchors.verify_server(leaf, others, name, now)?;
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -65,7 +63,10 @@ impl ServerCertVerifier for ServerTrust {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls12_signature(message, cert, signature, &self.algorithms)
+        match self.anchors {
+            Some(_) => verify_tls12_signature(message, cert, signature, &self.algorithms),
+            None => Ok(HandshakeSignatureValid::assertion()),
+        }
     }
 
     fn verify_tls13_signature(
@@ -74,50 +75,17 @@ impl ServerCertVerifier for ServerTrust {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        verify_tls13_signature(message, cert, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
-/// Accepts any server (`-k`), also one with a kind of key that could not be checked.
-#[derive(Debug)]
-struct AnyServer;
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        Ok(HandshakeSignatureValid::assertion())
+        match self.anchors {
+            Some(_) => verify_tls13_signature(message, cert, signature, &self.algorithms),
+            None => Ok(HandshakeSignatureValid::assertion()),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         use SignatureScheme::*;
+        if self.anchors.is_some() {
+            return self.algorithms.supported_schemes();
+        }
         vec![
             ECDSA_NISTP256_SHA256,
             ECDSA_NISTP384_SHA384,

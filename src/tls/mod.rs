@@ -4,6 +4,7 @@ mod certificate;
 mod client;
 mod group;
 mod hybrid;
+pub mod self_signed;
 mod server;
 mod verify;
 pub mod words;

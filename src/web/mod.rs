@@ -3,5 +3,6 @@
 pub mod agent;
 pub mod errors;
 pub mod escape;
+pub mod proxy;
 pub mod resolver;
 mod transport;

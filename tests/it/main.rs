@@ -32,5 +32,6 @@ mod regression;
 mod reload;
 mod secrets;
 mod trust;
+mod turns;
 mod vectors;
 mod words;

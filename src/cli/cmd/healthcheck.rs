@@ -12,9 +12,10 @@ use serde_json::json;
 use crate::{
     cli::{
         args::{Args, Command, JSON, flag, value},
-        output::{Failure, print},
+        output::{Failure, harmless, print},
+        settings::first_error,
     },
-    config::{self, Finding, Flags, Origin, Severity, parse_address},
+    config::{self, Flags, Origin, parse_address},
     tls::words::Hints,
     web::{
         agent::{self, Agent, Call, Options},
@@ -57,26 +58,23 @@ fn run(args: &Args) -> Result<(), Failure> {
     let url = format!("http://{address}/{path}");
     let (status, text) = ask(&url).map_err(|e| match speaks_tls(address) {
         true => format!("unhealthy: {address} speaks TLS, so it is not the address of the probe"),
-        false => format!("unhealthy: {url} does not answer: {}", one_line(&e)),
+        false => format!("unhealthy: {url} does not answer: {}", harmless(e.trim())),
     })?;
-    let text = one_line(&text);
+    let says = text.trim().replace(char::is_control, " ");
+    let is_healthy = status == 200;
     if args.is_set("json") {
-        let answer =
-            json!({ "healthy": status == 200, "url": url, "status": status, "says": text });
+        let answer = json!({ "healthy": is_healthy, "url": url, "status": status, "says": says });
         print(&format!("{answer}\n"))?;
-        return match status {
-            200 => Ok(()),
-            _ => Err(Failure::Exit(1)),
-        };
+        return if is_healthy { Ok(()) } else { Err(Failure::Exit(1)) };
     }
     match status {
-        200 => print(&format!("healthy: {url} says {text}\n")),
-        503 => Err(format!("unhealthy: {url} says {text}").into()),
+        200 => print(&format!("healthy: {url} says {says}\n")),
+        503 => Err(format!("unhealthy: {url} says {says}").into()),
         _ => Err(format!("unhealthy: {url} answers with status {status}").into()),
     }
 }
 
-/// Whom to ask, or why nobody knows.
+/// The address to ask, or why there is none.
 fn address(args: &Args) -> Result<SocketAddr, String> {
     let address = match (args.value("probe"), args.value("config")) {
         (Some(probe), _) => parse_address(probe).ok_or_else(|| {
@@ -84,12 +82,10 @@ fn address(args: &Args) -> Result<SocketAddr, String> {
         })?,
         (None, Some(file)) => configured(Path::new(file))?,
         (None, None) => {
-            return Err(
-                "no probe address: use --config with the server's file, or --probe".to_owned()
-            );
+            return Err("no probe address: use --config with the server's file, or --probe".into());
         }
     };
-    // Who listens everywhere also listens here.
+    // A probe on all addresses is also on this machine's own.
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -105,11 +101,7 @@ fn configured(file: &Path) -> Result<SocketAddr, String> {
     if let Some(address) = loaded.config().probe {
         return Ok(address);
     }
-    let is_why = |found: &&Finding| {
-        found.severity == Severity::Error
-            && (found.field.is_empty() || found.field.starts_with("probe"))
-    };
-    let why = match loaded.findings().iter().find(is_why) {
+    let why = match first_error(&loaded.findings(), &["probe"]) {
         Some(found) => {
             let line = found.position.map_or(0, |at| at.line);
             format!(": line {line}: {}", found.message)
@@ -136,19 +128,14 @@ fn ask(url: &str) -> Result<(u16, String), String> {
     Ok((answer.status().as_u16(), String::from_utf8_lossy(&text).into_owned()))
 }
 
-/// Whether what was sent to `address` in plain is answered with a TLS alert.
+/// Whether `address` answers plain text with a TLS alert.
 fn speaks_tls(address: SocketAddr) -> bool {
-    let ask = || -> io::Result<[u8; 2]> {
+    let mut start = [0; 2];
+    let mut ask = || -> io::Result<()> {
         let mut stream = TcpStream::connect_timeout(&address, GLANCE)?;
         stream.set_read_timeout(Some(GLANCE))?;
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-        let mut start = [0; 2];
-        stream.read_exact(&mut start)?;
-        Ok(start)
+        stream.read_exact(&mut start)
     };
-    ask().is_ok_and(|start| start == [0x15, 3])
-}
-
-fn one_line(text: &str) -> String {
-    text.trim().replace(char::is_control, " ")
+    ask().is_ok() && start == [0x15, 3]
 }

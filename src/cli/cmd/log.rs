@@ -2,7 +2,7 @@
 //! fills the screen for people.
 
 use std::{
-    io::{self, BufRead as _, BufReader, Read},
+    io::{BufRead, BufReader, Read as _},
     thread,
     time::{Duration, SystemTime},
 };
@@ -15,7 +15,7 @@ use crate::{
         output::{Failure, Result, enough, harmless, is_terminal, write},
         trace::{
             metrics::Sample,
-            screen::{self, Message, Sender},
+            screen::{self, Message},
             view::{Kind, View},
         },
     },
@@ -70,96 +70,74 @@ fn run(args: &Args) -> Result<()> {
         .max(MIN_RATE);
     let client = Client::new(args)?;
     let source: Source = match kind {
-        Kind::Metric => Source::Metrics(client, rate),
+        Kind::Metric => Box::new(move |take| metrics(&client, rate, take)),
         kind => {
+            let name = kind.name();
             let stream = client
-                .stream(&format!("/v1/log/{}/trace", kind.name()))
-                .map_err(|e| format!("failed to connect to {} log: {e}", kind.name()))?;
-            Source::Log(kind, Box::new(BufReader::new(stream)))
+                .stream(&format!("/v1/log/{name}/trace"))
+                .map_err(|e| format!("failed to connect to {name} log: {e}"))?;
+            Box::new(move |take| {
+                let why = lines(BufReader::new(stream), take)?;
+                Err(format!("{name} log closed with: {why}").into())
+            })
         }
     };
     // Only a terminal can show a table.
     match args.wants_json() || !is_terminal() {
-        true => source.each(&mut |item| print(&item)),
+        true => source(&mut print),
         false => on_screen(kind, source),
     }
 }
 
-/// Where events come from.
-enum Source {
-    Log(Kind, Box<BufReader<dyn Read + Send>>),
-    Metrics(Client, Duration),
-}
+/// Hands all there is to show to a function, until that fails; says why there is no more.
+type Source = Box<dyn FnOnce(Take<'_>) -> Result<()> + Send>;
+type Take<'a> = &'a mut dyn FnMut(Message) -> Result<()>;
 
-/// What comes from there.
-enum Item {
-    /// A line with its end, as it was received.
-    Line(Vec<u8>),
-    Sample(Sample),
-}
-
-impl Source {
-    /// Hands all items to `take` until that says that it is enough.
-    ///
-    /// # Errors
-    /// Why there are no more. A log never ends by itself.
-    fn each(self, take: &mut dyn FnMut(Item) -> io::Result<()>) -> Result<()> {
-        match self {
-            Self::Log(kind, mut stream) => loop {
-                let mut line = Vec::new();
-                let reason = match (&mut stream).take(MAX_LINE).read_until(b'\n', &mut line) {
-                    Ok(0) => "<nil>".to_owned(),
-                    Ok(_) => match take(Item::Line(line)) {
-                        Ok(()) => continue,
-                        Err(e) => return enough(&e),
-                    },
-                    Err(e) => e.to_string(),
-                };
-                return Err(format!("{} log closed with: {reason}", kind.name()).into());
-            },
-            Self::Metrics(client, rate) => loop {
-                let answer = client.get("/v1/metrics")?;
-                let sample = Sample::parse(&String::from_utf8_lossy(&answer))?;
-                if let Err(e) = take(Item::Sample(sample)) {
-                    return enough(&e);
-                }
-                thread::sleep(rate);
-            },
+/// Why a log that never ends by itself ended.
+fn lines(mut stream: impl BufRead, take: Take<'_>) -> Result<String> {
+    loop {
+        let mut line = Vec::new();
+        match (&mut stream).take(MAX_LINE).read_until(b'\n', &mut line) {
+            Ok(0) => return Ok("<nil>".to_owned()),
+            Ok(_) => take(Message::Line(line, SystemTime::now()))?,
+            Err(e) => return Ok(e.to_string()),
         }
+    }
+}
+
+fn metrics(client: &Client, rate: Duration, take: Take<'_>) -> Result<()> {
+    loop {
+        let answer = client.get("/v1/metrics")?;
+        take(Message::Sample(Sample::parse(&String::from_utf8_lossy(&answer))?))?;
+        thread::sleep(rate);
     }
 }
 
 /// Prints one item as JSON.
-fn print(item: &Item) -> io::Result<()> {
-    match item {
+fn print(item: Message) -> Result<()> {
+    let written = match item {
         // A server may send what it likes; a terminal takes some of that as commands.
-        Item::Line(line) if is_terminal() => {
-            let line = String::from_utf8_lossy(line);
+        Message::Line(line, _) if is_terminal() => {
+            let line = String::from_utf8_lossy(&line);
             write(format!("{}\n", harmless(line.trim_end_matches('\n'))).as_bytes())
         }
-        Item::Line(line) => write(line),
-        Item::Sample(sample) => write(format!("{}\n", sample.as_json()).as_bytes()),
-    }
+        Message::Line(line, _) => write(&line),
+        Message::Sample(sample) => write(format!("{}\n", sample.as_json()).as_bytes()),
+        _ => Ok(()),
+    };
+    // A reader that went away has seen enough.
+    written.map_err(|e| enough(&e).err().unwrap_or(Failure::Exit(0)))
 }
 
 /// Shows everything in a table until the user has seen enough.
 fn on_screen(kind: Kind, source: Source) -> Result<()> {
     let zone = tz::TimeZone::local().unwrap_or_else(|_| tz::TimeZone::utc());
-    let view = View::new(kind, zone);
-    let feed = move |sender: Sender| {
-        let ended = source.each(&mut |item| {
-            let now = SystemTime::now();
-            let message = match item {
-                Item::Line(line) => Message::Line(line, now),
-                Item::Sample(sample) => Message::Sample(sample),
-            };
-            sender.send(message).map_err(|_| io::ErrorKind::BrokenPipe.into())
-        });
+    screen::run(View::new(kind, zone), move |sender| {
+        let ended = source(&mut |item| sender.send(item).map_err(|_| Failure::Exit(0)));
         let reason = match ended {
             Err(Failure::Message(reason) | Failure::Plain(reason)) => reason,
             Ok(()) | Err(Failure::Exit(_)) => String::new(),
         };
         let _ = sender.send(Message::End(reason));
-    };
-    screen::run(view, feed)
+    })
 }

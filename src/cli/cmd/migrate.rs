@@ -1,17 +1,6 @@
 //! `kes tool migrate`: copies the keys of one key store into another.
 
-use std::{
-    fmt::Write as _,
-    fs,
-    io::{self, IsTerminal as _, Write as _},
-    path::Path,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    thread,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Instant};
 
 use crate::{
     base::{
@@ -20,12 +9,13 @@ use crate::{
     },
     cli::{
         args::{Args, Argument, Command, JSON, Kind, flag, value},
-        output::{Failure, Paint, Result, Style, complain, harmless, print},
+        output::{Failure, Paint, Result, Style, complain, harmless, is_terminal, print, write},
     },
     config::{self, Flags, KeyStoreConfig, Origin},
-    crypto::{MasterKey, stored},
-    keystore::{self, KeyName, KeyStore, Start, fs::Fs},
-    server::lifecycle::open_key_store,
+    keystore::{
+        KeyName, Start,
+        copy::{Clash, Migration, Progress, TIMEOUT},
+    },
 };
 
 pub(crate) const MIGRATE: Command = Command {
@@ -56,53 +46,12 @@ meanwhile.",
     ..Command::NEW
 };
 
-/// Keys that are copied at the same time.
-const THREADS: usize = 8;
-/// One step with one key may take this time.
-const TIMEOUT: Duration = Duration::from_secs(60);
-/// The progress is drawn anew after this time.
-const REDRAW: Duration = Duration::from_millis(100);
-
-/// What to do with a key that is different at the target.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Clash {
-    Fail,
-    Keep,
-    Replace,
-}
-
-/// What was done with a key.
-enum Done {
-    Copied,
-    /// It was there already.
-    Same,
-    /// Another key of this name was there, and is left alone.
-    Kept,
-    /// What is stored is no key.
-    NoKey(stored::Error),
-    /// It was deleted meanwhile, or is only marked as deleted.
-    Gone,
-}
-
-/// How far a migration is.
-#[derive(Default)]
-struct Progress {
-    copied: AtomicUsize,
-    same: AtomicUsize,
-    kept: AtomicUsize,
-    /// What could not be copied, and why.
-    warnings: Mutex<Vec<String>>,
-    /// Why the migration ends early: the key and the reason.
-    failure: Mutex<Option<(String, String)>>,
-    is_over: AtomicBool,
-}
-
 fn migrate(args: &Args) -> Result<()> {
     let clash = match (args.is_set("force"), args.is_set("merge")) {
         (true, true) => {
-            return Err("-f or --force cannot be used together with --merge. They are mutually \
-                 exclusive"
-                .into());
+            let why =
+                "-f or --force cannot be used together with --merge. They are mutually exclusive";
+            return Err(why.into());
         }
         (true, false) => Clash::Replace,
         (false, true) => Clash::Keep,
@@ -116,191 +65,65 @@ fn migrate(args: &Args) -> Result<()> {
     };
     let (from, to) = (file("from", "source")?, file("to", "target")?);
     let (source_config, target_config) = (key_store_of(from)?, key_store_of(to)?);
-    if is_same(&source_config, &target_config) {
+    if source_config.settings().place() == target_config.settings().place() {
         return Err(format!("{from:?} and {to:?} have the same key store").into());
     }
-    let source = open_source(&source_config)?;
-    let target = open_key_store(&target_config, Start::Required, true)?;
+    let source = source_config.settings().open_for_reading()?;
+    let target = target_config.settings().open(Start::Required)?;
     let names = source
         .list(Deadline::after(Instant::now(), TIMEOUT))
         .map_err(|e| format!("failed to list the keys to migrate: {e}"))?;
     let mut effort = Effort::for_names(names.len());
-    let progress = Progress::default();
-    let (mut found, mut keys) = (0, Vec::new());
-    for name in names {
-        if !pattern.matches(&name, &mut effort) {
-            continue;
-        }
-        found += 1;
+    let mut progress = Progress::default();
+    let mut keys = Vec::new();
+    for name in names.into_iter().filter(|name| pattern.matches(name, &mut effort)) {
         match KeyName::parse(&name) {
             Some(key) => keys.push(key),
             None => {
-                progress.warn(format!("{name:?} is left where it is: no key can have that name"))
+                let why = "is left where it is: no key can have that name";
+                progress.warnings.push(format!("{name:?} {why}"));
             }
         }
     }
+    let found = keys.len() + progress.warnings.len();
     keys.sort();
     if effort.is_exhausted() {
         return Err("pattern takes too long to match".into());
     }
 
+    let migration = Migration { source: source.as_ref(), target: target.as_ref(), clash };
     if clash == Clash::Replace {
         // Before anything is deleted there.
-        check_writable(target.as_ref())
-            .map_err(|e| format!("{to:?}: no key can be created there: {e}"))?;
+        let check = migration.check_writable();
+        check.map_err(|e| format!("{to:?}: no key can be created there: {e}"))?;
     }
-    let shows_progress =
-        !args.is_set("quiet") && !args.is_set("json") && io::stdout().is_terminal();
-    copy_all(&keys, source.as_ref(), target.as_ref(), clash, &progress, shows_progress);
-    report(args, &progress, found)
-}
-
-/// Copies `names` on a few threads; returns when all is done, or after the first failure.
-fn copy_all(
-    names: &[KeyName],
-    source: &dyn KeyStore,
-    target: &dyn KeyStore,
-    clash: Clash,
-    progress: &Progress,
-    shows_progress: bool,
-) {
-    let next = AtomicUsize::new(0);
-    thread::scope(|scope| {
-        let copiers: Vec<_> = (0..THREADS.min(names.len()))
-            .map(|_| {
-                scope.spawn(|| {
-                    while !progress.is_over.load(Ordering::Relaxed)
-                        && let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed))
-                    {
-                        progress.note(name, copy(name, source, target, clash));
-                    }
-                })
-            })
-            .collect();
-        while shows_progress && !copiers.iter().all(thread::ScopedJoinHandle::is_finished) {
-            let _ = write!(io::stdout(), "\r\x1b[KMigrated keys: {}", progress.done());
-            let _ = io::stdout().flush();
-            thread::sleep(REDRAW);
+    let shows_progress = !args.is_set("quiet") && !args.is_set("json") && is_terminal();
+    let show = |text: &str| {
+        if shows_progress {
+            let _ = write(format!("\r\x1b[K{text}").as_bytes());
         }
-    });
-    if shows_progress {
-        let _ = write!(io::stdout(), "\r\x1b[K");
-    }
-}
-
-/// Copies one key; creating it includes reading it back.
-fn copy(
-    name: &KeyName,
-    source: &dyn KeyStore,
-    target: &dyn KeyStore,
-    clash: Clash,
-) -> std::result::Result<Done, String> {
-    let deadline = || Deadline::after(Instant::now(), TIMEOUT);
-    let value = match source.get(name, deadline()) {
-        Ok(value) => value,
-        Err(keystore::Error::NotFound) => return Ok(Done::Gone),
-        Err(e) => return Err(e.to_string()),
     };
-    if let Err(e) = stored::decode(value.expose()) {
-        return Ok(Done::NoKey(e));
-    }
-    match target.create(name, &value, deadline()) {
-        Ok(()) => return Ok(Done::Copied),
-        Err(keystore::Error::Exists) => {}
-        Err(e) => return Err(e.to_string()),
-    }
-    let found = target.get(name, deadline()).map_err(|e| e.to_string())?;
-    match clash {
-        _ if found == value => Ok(Done::Same),
-        Clash::Keep => Ok(Done::Kept),
-        Clash::Fail => {
-            Err("another key of this name exists at the target: use --merge to keep it, \
-             or --force to replace it"
-                .to_owned())
-        }
-        Clash::Replace => {
-            target
-                .delete(name, deadline())
-                .map_err(|e| format!("{e} (the target has its old key)"))?;
-            let Err(e) = target.create(name, &value, deadline()) else {
-                return Ok(Done::Copied);
-            };
-            // Nothing is lost: it is put back as it was.
-            match target.create(name, &found, deadline()) {
-                Ok(()) => Err(format!("{e} (the target has its old key again)")),
-                Err(why) => Err(format!(
-                    "{e} (the target has neither key now, and its old one can't be put back: {why})"
-                )),
-            }
-        }
-    }
-}
-
-/// Checks that keys can be created, read and deleted, with one of a name that nobody has.
-fn check_writable(target: &dyn KeyStore) -> std::result::Result<(), String> {
-    let deadline = || Deadline::after(Instant::now(), TIMEOUT);
-    let number = getrandom::u64().map_err(|e| e.to_string())?;
-    let name = KeyName::parse(&format!("kes-migrate-{number:016x}"));
-    let name = name.ok_or("no name")?;
-    let key = MasterKey::generate().map_err(|e| e.to_string())?;
-    let created = target.create(&name, &stored::encode(&key), deadline());
-    let deleted = target.delete(&name, deadline());
-    created.and(deleted).map_err(|e| e.to_string())
-}
-
-impl Progress {
-    fn note(&self, name: &KeyName, result: std::result::Result<Done, String>) {
-        let count = |counter: &AtomicUsize| {
-            counter.fetch_add(1, Ordering::Relaxed);
-        };
-        match result {
-            Ok(Done::Copied) => count(&self.copied),
-            Ok(Done::Same) => count(&self.same),
-            Ok(Done::Kept) => count(&self.kept),
-            Ok(Done::Gone) => self.warn(format!(
-                "{:?} is not copied: it is listed, but there is no key",
-                name.as_str()
-            )),
-            Ok(Done::NoKey(e)) => {
-                self.warn(format!("{:?} is left where it is: {e}", name.as_str()))
-            }
-            Err(why) => {
-                self.is_over.store(true, Ordering::Relaxed);
-                let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-                failure.get_or_insert_with(|| (name.as_str().to_owned(), why));
-            }
-        }
-    }
-
-    fn warn(&self, text: String) {
-        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        warnings.push(text);
-    }
-
-    /// The keys that are at the target now.
-    fn done(&self) -> usize {
-        self.copied.load(Ordering::Relaxed) + self.same.load(Ordering::Relaxed)
-    }
+    let draw = |progress: &Progress| show(&format!("Migrated keys: {}", progress.done()));
+    let progress = migration.run(&keys, progress, draw);
+    show("");
+    report(args, &progress, found)
 }
 
 /// Says what was done.
 fn report(args: &Args, progress: &Progress, found: usize) -> Result<()> {
-    let failure = progress.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let warnings =
-        std::mem::take(&mut *progress.warnings.lock().unwrap_or_else(PoisonError::into_inner));
-    for warning in &warnings {
+    let Progress { copied, same, kept, warnings, failure } = progress;
+    for warning in warnings {
         complain(&format!("Warning: {}\n", harmless(warning)));
     }
-    if let Some((name, why)) = &failure {
+    if let Some((name, why)) = failure {
         complain(&format!("Failed to migrate {name:?}: Error: {}\n", harmless(why)));
     }
-    let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
     if args.is_set("json") {
         let counts = serde_json::json!({
             "found": found,
-            "migrated": count(&progress.copied),
-            "same": count(&progress.same),
-            "kept": count(&progress.kept),
+            "migrated": copied,
+            "same": same,
+            "kept": kept,
             "not_copied": warnings.len(),
             "ok": failure.is_none(),
         });
@@ -311,16 +134,15 @@ fn report(args: &Args, progress: &Progress, found: usize) -> Result<()> {
             None => style.paint(Paint::Green, "[ OK ]"),
             Some(_) => style.paint(Paint::Red, "[ FAIL ]"),
         };
-        let mut line = format!("Migrated keys: {} {end}", progress.done());
-        for (number, what) in [
-            (count(&progress.same), "there already"),
-            (count(&progress.kept), "different at the target and kept there"),
-        ] {
-            if number > 0 {
-                let _ = write!(line, "\n  {number} {what}");
+        let mut text = format!("Migrated keys: {} {end}\n", progress.done());
+        for (number, what) in
+            [(same, "there already"), (kept, "different at the target and kept there")]
+        {
+            if *number > 0 {
+                text += &format!("  {number} {what}\n");
             }
         }
-        print(&format!("{line}\n"))?;
+        print(&text)?;
     }
     match failure.is_some() || !warnings.is_empty() {
         true => Err(Failure::Exit(1)),
@@ -344,27 +166,4 @@ fn key_store_of(file: &str) -> Result<KeyStoreConfig> {
         }
         key_store => Ok(key_store),
     }
-}
-
-/// Whether the keys of both are the same.
-fn is_same(a: &KeyStoreConfig, b: &KeyStoreConfig) -> bool {
-    match (a, b) {
-        (KeyStoreConfig::Fs { path: a }, KeyStoreConfig::Fs { path: b }) => {
-            let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-            real(a) == real(b)
-        }
-        (KeyStoreConfig::Vault(a), KeyStoreConfig::Vault(b)) => a.is_same_place(b),
-        (KeyStoreConfig::KeySecure(a), KeyStoreConfig::KeySecure(b)) => {
-            (&a.endpoint, &a.domain) == (&b.endpoint, &b.domain)
-        }
-        _ => false,
-    }
-}
-
-/// Opens the source; nothing is created there.
-fn open_source(config: &KeyStoreConfig) -> Result<std::sync::Arc<dyn KeyStore>> {
-    Ok(match config {
-        KeyStoreConfig::Fs { path } => std::sync::Arc::new(Fs::open_for_reading(path)?),
-        config => open_key_store(config, Start::Required, true)?,
-    })
 }

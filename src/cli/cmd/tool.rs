@@ -3,28 +3,25 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    net::IpAddr,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber,
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
 };
-use rustls_pki_types::PrivatePkcs8KeyDer;
 
 use crate::{
-    base::{duration, secret::Secret},
+    base::duration,
     cli::{
         args::{Args, Argument, Command, Flag, JSON, Kind, Takes, flag, value},
         certificate::identity_in,
-        output::{Result, is_terminal, print},
+        output::{Failure, Result, is_terminal, print},
     },
     identity::Hash,
     keystore::fs::sync_directory,
+    tls::self_signed::{self, Holder},
 };
 
 pub(crate) const NEW: Command = Command {
@@ -65,11 +62,6 @@ pub(crate) const OF: Command = Command {
     ..Command::NEW
 };
 
-/// A PKCS#8 private key of version 1 with an Ed25519 seed (RFC 8410 7) up to the seed. OpenSSL 3.0
-/// does not read version 2, which ring and rcgen would write.
-const ED25519_PKCS8: [u8; 16] =
-    [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-
 fn of(args: &Args) -> Result<()> {
     let hash = match args.value("hash") {
         None => Hash::SHA256,
@@ -98,152 +90,96 @@ fn new(args: &Args) -> Result<()> {
     if validity.is_zero() {
         return Err("invalid value for --time: the certificate would expire at once".into());
     }
-    let mut names = Vec::new();
+    let mut holder = Holder::new(args.get(0), args.is_set("server"));
     for ip in args.values("ip") {
-        let ip: IpAddr = ip.parse().map_err(|_| format!("{ip:?} is not a valid IP address"))?;
-        names.push(SanType::IpAddress(ip));
+        holder.add_ip(ip).ok_or_else(|| format!("{ip:?} is not a valid IP address"))?;
     }
     for dns in args.values("dns") {
-        let dns = dns.try_into().map_err(|_| format!("{dns:?} is not a valid host name"))?;
-        names.push(SanType::DnsName(dns));
+        holder.add_dns(dns).ok_or_else(|| format!("{dns:?} is not a valid host name"))?;
     }
-    let (key, cert) = generate(args.get(0), validity, names, args.is_set("server"))
+    let (key, cert) = self_signed::generate(holder, validity)
         .map_err(|e| format!("failed to make a certificate: {e}"))?;
 
     let force = args.is_set("force");
-    let key_written = write(&key_file, "private key", key.as_bytes(), force)?;
-    match write(&cert_file, "certificate", cert.as_bytes(), force) {
-        Ok(cert_written) => cert_written.keep(),
-        Err(failure) => {
-            key_written.take_back();
-            return Err(failure);
+    let mut key = Draft::new(&key_file, "private key", key.as_bytes(), force)?;
+    let mut cert = Draft::new(&cert_file, "certificate", cert.as_bytes(), force)?;
+    key.place(force)?;
+    cert.place(force).inspect_err(|_| key.take_back())
+}
+
+/// A file that is complete, but not in its place yet. Dropped, only the file in its place is left.
+struct Draft<'a> {
+    path: &'a Path,
+    what: &'static str,
+    /// The draft or, after it took the place of a file, that file.
+    temp: PathBuf,
+    has_replaced: bool,
+}
+
+impl<'a> Draft<'a> {
+    /// Writes a file of mode 0600 beside `path`, where no file may be unless `force` is set.
+    fn new(path: &'a Path, what: &'static str, content: &[u8], force: bool) -> Result<Self> {
+        let mut temp = path.as_os_str().to_owned();
+        temp.push(format!(".{}.new", std::process::id()));
+        let draft = Self { path, what, temp: temp.into(), has_replaced: false };
+        if !force && path.symlink_metadata().is_ok() {
+            return Err(draft.failed(&io::ErrorKind::AlreadyExists.into()));
         }
-    }
-    key_written.keep();
-    Ok(())
-}
-
-/// A private key and a self-signed certificate, both PEM.
-fn generate(
-    name: &str,
-    validity: Duration,
-    names: Vec<SanType>,
-    is_server: bool,
-) -> std::result::Result<(String, String), Box<dyn std::error::Error>> {
-    let seed = Secret::random(32)?;
-    let pkcs8 = [&ED25519_PKCS8[..], seed.expose()].concat();
-    let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(pkcs8.as_slice()))?;
-
-    let mut serial = [0; 16];
-    getrandom::fill(&mut serial)?;
-    let mut params = CertificateParams::default();
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
-    params.distinguished_name = DistinguishedName::new();
-    if !name.is_empty() {
-        params.distinguished_name.push(DnType::CommonName, name);
-    }
-    // Certificates count in whole seconds.
-    let now = Duration::from_secs(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
-    params.not_before = (UNIX_EPOCH + now).into();
-    let end = UNIX_EPOCH.checked_add(now + validity).ok_or("the validity is too long")?;
-    // The last moment that an X.509 certificate can name is in the year 9999.
-    if now + validity > Duration::from_secs(253_402_300_799) {
-        return Err("the validity is too long".into());
-    }
-    params.not_after = end.into();
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![match is_server {
-        true => ExtendedKeyUsagePurpose::ServerAuth,
-        false => ExtendedKeyUsagePurpose::ClientAuth,
-    }];
-    params.subject_alt_names = names;
-    let cert = params.self_signed(&key)?;
-
-    Ok((pem("PRIVATE KEY", &pkcs8), pem("CERTIFICATE", cert.der())))
-}
-
-/// `der` as PEM text (RFC 7468).
-fn pem(label: &str, der: &[u8]) -> String {
-    let lines = der.chunks(48).map(|line| STANDARD.encode(line) + "\n");
-    format!("-----BEGIN {label}-----\n{}-----END {label}-----\n", lines.collect::<String>())
-}
-
-/// A file that was written and can still be undone.
-struct Written {
-    path: PathBuf,
-    /// What stood there before.
-    backup: Option<PathBuf>,
-}
-
-impl Written {
-    fn keep(self) {
-        if let Some(backup) = self.backup {
-            // A private key that was replaced does not come back after a power failure.
-            let _ = fs::remove_file(backup).and_then(|()| sync_folder(&self.path));
-        }
+        let written = new_file(&draft.temp).and_then(|mut file| {
+            file.write_all(content)?;
+            file.sync_all()
+        });
+        written.map_err(|e| draft.failed(&e))?;
+        Ok(draft)
     }
 
-    fn take_back(self) {
-        let _ = match self.backup {
-            Some(backup) => fs::rename(backup, self.path),
-            None => fs::remove_file(self.path),
+    fn place(&mut self, force: bool) -> Result<()> {
+        self.has_replaced = force && self.rename(RenameFlags::EXCHANGE).is_ok();
+        let placed = match (self.has_replaced, force) {
+            (true, _) => Ok(()),
+            (false, true) => fs::rename(&self.temp, self.path),
+            (false, false) => match self.rename(RenameFlags::NOREPLACE) {
+                // Some file systems can't: there, a crash may leave an empty file.
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    new_file(self.path).and_then(|_| fs::rename(&self.temp, self.path))
+                }
+                renamed => renamed.map_err(io::Error::from),
+            },
+        };
+        placed.map_err(|e| self.failed(&e))?;
+        sync_folder(self.path).map_err(|e| {
+            self.take_back();
+            self.failed(&e)
+        })
+    }
+
+    /// Undoes [`Self::place`].
+    fn take_back(&mut self) {
+        let _ = match self.has_replaced {
+            true => self.rename(RenameFlags::EXCHANGE).map_err(io::Error::from),
+            false => fs::remove_file(self.path),
         };
     }
+
+    fn rename(&self, flags: RenameFlags) -> rustix::io::Result<()> {
+        renameat_with(CWD, &self.temp, CWD, self.path, flags)
+    }
+
+    fn failed(&self, e: &io::Error) -> Failure {
+        let Self { path, what, .. } = self;
+        match e.kind() {
+            io::ErrorKind::AlreadyExists => {
+                format!("{what} {path:?} already exists: Use --force to overwrite it").into()
+            }
+            _ => format!("failed to create {what} {path:?}: {e}").into(),
+        }
+    }
 }
 
-/// Writes a file of mode 0600 as a whole or not at all.
-fn write(path: &Path, what: &str, content: &[u8], force: bool) -> Result<Written> {
-    let failed = |e: io::Error| format!("failed to create {what} {path:?}: {e}");
-    let exists = || format!("{what} {path:?} already exists: Use --force to overwrite it");
-    let beside = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{}.{suffix}", std::process::id()));
-        PathBuf::from(name)
-    };
-    if !force && path.symlink_metadata().is_ok() {
-        return Err(exists().into());
-    }
-    let temp = beside("new");
-    let result = new_file(&temp).and_then(|mut file| {
-        file.write_all(content)?;
-        file.sync_all()?;
-        let mut backup = None;
-        if force && path.is_file() {
-            let saved = beside("old");
-            // Some file systems know no hard links.
-            fs::hard_link(path, &saved).or_else(|_| {
-                io::copy(&mut File::open(path)?, &mut new_file(&saved)?).map(|_| ())
-            })?;
-            backup = Some(saved);
-        }
-        match force {
-            true => fs::rename(&temp, path)
-                .inspect_err(|_| drop(backup.as_ref().map(fs::remove_file)))?,
-            false => match fs::hard_link(&temp, path) {
-                // Without hard links, a crash may leave an empty file: a rename alone would replace
-                // a file that came into being meanwhile.
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                    new_file(path)?;
-                    fs::rename(&temp, path).inspect_err(|_| drop(fs::remove_file(path)))?;
-                }
-                linked => linked.and_then(|()| fs::remove_file(&temp))?,
-            },
-        }
-        let written = Written { path: path.to_owned(), backup };
-        match sync_folder(path) {
-            Ok(()) => Ok(written),
-            Err(e) => {
-                written.take_back();
-                Err(e)
-            }
-        }
-    });
-    let _ = fs::remove_file(&temp);
-    match result {
-        Ok(written) => Ok(written),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(exists().into()),
-        Err(e) => Err(failed(e).into()),
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        // A private key that was replaced does not come back after a power failure.
+        let _ = fs::remove_file(&self.temp).and_then(|()| sync_folder(self.path));
     }
 }
 

@@ -11,9 +11,9 @@ use crate::{
         certificate::identity_or_file,
         client::Client,
         output::{Failure, Paint, Style, harmless, print},
-        settings::ROOT,
+        settings::{ROOT, first_error},
     },
-    config::{self, Flags, Origin, Severity},
+    config::{self, Flags, Origin},
     policy::{Policies, Policy, Verdict},
     server::{
         advice::{Advice, quoted},
@@ -86,13 +86,8 @@ fn run(args: &Args) -> Result<(), Failure> {
 fn from_file(file: &str, root: Option<&str>) -> Result<Policies, Failure> {
     let flags = Flags { root: root.map(Into::into), ..Flags::default() };
     let loaded = config::load(Origin::File(Path::new(file)), &flags, &[])?;
-    let is_about_policies = |field: &str| {
-        field.is_empty() || ["policy", "tls.proxy"].iter().any(|start| field.starts_with(start))
-    };
     let findings = loaded.findings();
-    let wrong = findings
-        .iter()
-        .find(|found| found.severity == Severity::Error && is_about_policies(&found.field));
+    let wrong = first_error(&findings, &["policy", "tls.proxy"]);
     match wrong {
         None => Ok(loaded.config().policies.clone()),
         Some(found) => {
@@ -199,19 +194,15 @@ impl Call<'_> {
         verdict: Option<&Verdict<'_>>,
         advice: Advice,
     ) -> String {
-        let (policy, pattern, nearest, add) = match verdict {
-            Some(Verdict::Allowed { policy, pattern }) => {
-                (Some(*policy), Some(*pattern), None, None)
-            }
-            Some(Verdict::PolicyGone { policy }) => (Some(*policy), None, None, None),
-            Some(Verdict::Refused { policy, nearest }) => {
-                let add = match advice {
-                    Advice::Add(pattern) => Some(pattern),
-                    Advice::Mend(_) => None,
-                };
-                (Some(*policy), None, *nearest, add)
-            }
-            _ => (None, None, None, None),
+        let (policy, pattern, nearest) = match verdict {
+            Some(Verdict::Allowed { policy, pattern }) => (Some(*policy), Some(*pattern), None),
+            Some(Verdict::Refused { policy, nearest }) => (Some(*policy), None, *nearest),
+            Some(Verdict::PolicyGone { policy }) => (Some(*policy), None, None),
+            _ => (None, None, None),
+        };
+        let add = match (verdict, advice) {
+            (Some(Verdict::Refused { .. }), Advice::Add(pattern)) => Some(pattern),
+            _ => None,
         };
         let answer = json!({
             "allowed": is_allowed,

@@ -41,16 +41,16 @@ impl Sample {
             };
             let count = value as u64; // a cast of what is no count saturates
             match name {
-                "kes_http_request_success" => sample.success += count,
-                "kes_http_request_error" => sample.error += count,
-                "kes_http_request_failure" => sample.failure += count,
-                "kes_http_request_active" => sample.active += count,
+                "kes_http_request_success" => add(&mut sample.success, count),
+                "kes_http_request_error" => add(&mut sample.error, count),
+                "kes_http_request_failure" => add(&mut sample.failure, count),
+                "kes_http_request_active" => add(&mut sample.active, count),
                 "kes_system_up_time" => sample.up_time = nanoseconds(value.floor()),
                 "kes_http_response_time_bucket" => {
                     let bound = bound(labels).filter(|bound| bound.is_finite());
                     if let Some(bound) = bound {
                         let bucket = nanoseconds(bound).to_string();
-                        *sample.response_time.entry(bucket).or_default() += count;
+                        add(sample.response_time.entry(bucket).or_default(), count);
                     }
                 }
                 _ => continue,
@@ -81,24 +81,22 @@ impl Sample {
 
 /// Name, labels and value in `name{labels} value`.
 fn split(line: &str) -> Option<(&str, &str, f64)> {
-    let (name, labels, rest) = match line.split_once('{') {
-        Some((name, rest)) => {
-            let (labels, rest) = rest.rsplit_once('}')?;
-            (name, labels, rest)
-        }
-        None => {
-            let (name, rest) = line.split_once(' ')?;
-            (name, "", rest)
-        }
+    let (name, rest) = line.split_once(['{', ' '])?;
+    let (labels, rest) = match line[name.len()..].starts_with('{') {
+        true => rest.rsplit_once('}')?,
+        false => ("", rest),
     };
-    let value = rest.split_whitespace().next()?.parse().ok()?;
-    Some((name, labels, value))
+    Some((name, labels, rest.split_whitespace().next()?.parse().ok()?))
 }
 
 /// The number in `le="0.01"`.
 fn bound(labels: &str) -> Option<f64> {
     let (_, rest) = labels.split_once("le=\"")?;
     rest.split('"').next()?.parse().ok()
+}
+
+fn add(sum: &mut u64, count: u64) {
+    *sum = sum.saturating_add(count);
 }
 
 fn nanoseconds(seconds: f64) -> u64 {
@@ -153,7 +151,8 @@ nonsense
     #[test]
     fn odd_numbers_do_no_harm() {
         let text = "kes_http_request_success NaN\nkes_http_request_error -1\n\
-                    kes_system_up_time +Inf\nkes_http_request_failure 1e300\n";
+                    kes_system_up_time +Inf\nkes_http_request_failure 1e300\n\
+                    kes_http_request_failure 1e300\n";
         let sample = Sample::parse(text).unwrap();
         assert_eq!((0, 0, u64::MAX), (sample.success, sample.error, sample.failure));
     }

@@ -2,11 +2,11 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal as _, Read as _, Write as _},
-    os::fd::{AsFd, OwnedFd},
+    io::{self, IsTerminal as _, Read as _},
+    os::fd::AsFd as _,
     panic,
     sync::{
-        Arc, Mutex, PoisonError,
+        Mutex, PoisonError,
         mpsc::{self, Receiver, SyncSender},
     },
     thread,
@@ -29,14 +29,14 @@ use super::{
     metrics::Sample,
     view::{Size, View},
 };
-use crate::cli::output::{Failure, Style, print};
+use crate::cli::output::{Failure, Result, Style, print, write};
 
 /// Other screen, no cursor, no line wrapping.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
 /// All of that back.
 const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 
-/// Messages that may wait to be shown; whoever feeds faster than a terminal draws has to wait.
+/// Messages that may wait to be shown; a feed that is faster than the terminal has to wait.
 const QUEUE: usize = 128;
 /// What follows a lone Esc within this time belongs to it: it was another key.
 const ESCAPE_TIMEOUT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
@@ -55,31 +55,32 @@ pub(crate) enum Message {
     Killed(i32),
 }
 
-/// Where messages go.
-pub(crate) type Sender = SyncSender<Message>;
+/// The terminal that keys come from, if there is one, and its modes before we changed them; none while
+/// the screen is not ours.
+static BEFORE: Mutex<Option<Option<(File, Termios)>>> = Mutex::new(None);
 
 /// Shows `view` until its user or a signal ends it. `feed` runs in a thread of its own and sends
 /// what there is to show.
 ///
 /// # Errors
 /// Why `feed` came to an end, or what is wrong with the terminal.
-pub(crate) fn run(view: View, feed: impl FnOnce(Sender) + Send + 'static) -> Result<(), Failure> {
+pub(crate) fn run(
+    mut view: View,
+    feed: impl FnOnce(SyncSender<Message>) + Send + 'static,
+) -> Result<()> {
     let (sender, messages) = mpsc::sync_channel(QUEUE);
-    let failed = |e: io::Error| Failure::from(format!("failed to use the terminal: {e}"));
-    watch_signals(sender.clone()).map_err(failed)?;
-    let screen = Screen::enter().map_err(failed)?;
-    if let Some(keyboard) = &screen.keyboard {
-        watch_keys(keyboard, sender.clone()).map_err(failed)?;
-    }
-    thread::Builder::new().name("trace".to_owned()).spawn(move || feed(sender)).map_err(failed)?;
+    let start = || -> io::Result<()> {
+        watch_signals(sender.clone())?;
+        enter(sender.clone())?;
+        spawn("trace", move || feed(sender))
+    };
     let style = Style::of_stdout();
-    let (view, ended) = show(view, &messages, style);
-    drop(screen);
+    let ended = start().map(|()| show(&mut view, &messages, style));
+    give_back();
+    let ended = ended.map_err(|e| format!("failed to use the terminal: {e}"))?;
 
     // So that it can still be looked at.
-    let mut last = view.lines(size(), style).join("\n");
-    last.push('\n');
-    print(&last)?;
+    print(&(view.lines(size(), style).join("\n") + "\n"))?;
     match ended {
         Message::Killed(signal) => {
             let _ = signal_hook::low_level::emulate_default_handler(signal);
@@ -90,26 +91,27 @@ pub(crate) fn run(view: View, feed: impl FnOnce(Sender) + Send + 'static) -> Res
     }
 }
 
-/// Draws whenever something happens, once for all that happened meanwhile.
-fn show(mut view: View, messages: &Receiver<Message>, style: Style) -> (View, Message) {
-    draw(&view, style);
+/// Draws whenever something happens, once for all that happened meanwhile; returns what ended it.
+fn show(view: &mut View, messages: &Receiver<Message>, style: Style) -> Message {
+    draw(view, style);
     while let Ok(first) = messages.recv() {
         for message in std::iter::once(first).chain(messages.try_iter().take(QUEUE)) {
             match message {
                 Message::Line(line, now) => view.add(&line, now),
                 Message::Sample(sample) => view.set(sample),
                 Message::Resized => {}
-                end => return (view, end),
+                end => return end,
             }
         }
-        draw(&view, style);
+        draw(view, style);
     }
     // Only if all senders panicked.
-    (view, Message::End("internal error".to_owned()))
+    Message::End("internal error".to_owned())
 }
 
+/// If the terminal is gone, its signal is on the way.
 fn draw(view: &View, style: Style) {
-    write(&frame(&view.lines(size(), style)));
+    let _ = write(frame(&view.lines(size(), style)).as_bytes());
 }
 
 /// What draws `lines` over what is there; to clear the screen first would flicker.
@@ -125,12 +127,6 @@ fn frame(lines: &[String]) -> String {
     format!("\x1b[H{others}\x1b[J{last}")
 }
 
-/// If the terminal is gone, its signal is on the way.
-fn write(text: &str) {
-    let mut out = io::stdout();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
 fn size() -> Size {
     match tcgetwinsize(io::stdout()) {
         Ok(size) if size.ws_col > 0 && size.ws_row > 0 => {
@@ -140,94 +136,63 @@ fn size() -> Size {
     }
 }
 
-/// A terminal that shows our screen; dropped, it is as it was.
-struct Screen {
-    /// The terminal that keys come from, if there is one.
-    keyboard: Option<OwnedFd>,
-    /// How to give it back; done once.
-    restore: Arc<Mutex<Option<Restore>>>,
+/// Takes the screen and the terminal that the user types on.
+fn enter(sender: SyncSender<Message>) -> io::Result<()> {
+    let keyboard = match io::stdin().is_terminal() {
+        true => Some(File::from(io::stdin().as_fd().try_clone_to_owned()?)),
+        false => File::open("/dev/tty").ok(),
+    };
+    let mut before = None;
+    if let Some(keyboard) = keyboard {
+        let modes = tcgetattr(&keyboard)?;
+        let mut ours = modes.clone();
+        // Keys come one by one and unseen. Ctrl-C is a key as well, and Ctrl-Z means nothing:
+        // it would leave the terminal to a shell in this state.
+        ours.local_modes
+            .remove(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG | LocalModes::IEXTEN);
+        ours.input_modes.remove(InputModes::IXON | InputModes::ICRNL);
+        ours.special_codes[SpecialCodeIndex::VMIN] = 1;
+        ours.special_codes[SpecialCodeIndex::VTIME] = 0;
+        tcsetattr(&keyboard, OptionalActions::Now, &ours)?;
+        before = Some((keyboard.try_clone()?, modes));
+        spawn("keys", move || watch_keys(keyboard, &sender))?;
+    }
+    *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+    // A panic of any thread shows its reason on the normal screen.
+    let tell = panic::take_hook();
+    panic::set_hook(Box::new(move |reason| {
+        give_back();
+        tell(reason);
+    }));
+    write(ENTER.as_bytes())
 }
 
-/// What was changed.
-struct Restore(Option<(OwnedFd, Termios)>);
-
-impl Restore {
-    fn restore(self) {
-        write(LEAVE);
-        if let Some((keyboard, modes)) = self.0 {
+/// Leaves the terminal as it was before [`enter`].
+fn give_back() {
+    if let Some(keyboard) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let _ = write(LEAVE.as_bytes());
+        if let Some((keyboard, modes)) = keyboard {
             let _ = tcsetattr(&keyboard, OptionalActions::Now, &modes);
         }
     }
 }
 
-impl Screen {
-    fn enter() -> io::Result<Self> {
-        let keyboard = keyboard();
-        let mut before = None;
-        if let Some(keyboard) = &keyboard {
-            let modes = tcgetattr(keyboard)?;
-            let mut ours = modes.clone();
-            // Keys come one by one and unseen. Ctrl-C is a key as well, and Ctrl-Z means nothing:
-            // it would leave the terminal to a shell in this state.
-            ours.local_modes.remove(
-                LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG | LocalModes::IEXTEN,
-            );
-            ours.input_modes.remove(InputModes::IXON | InputModes::ICRNL);
-            ours.special_codes[SpecialCodeIndex::VMIN] = 1;
-            ours.special_codes[SpecialCodeIndex::VTIME] = 0;
-            tcsetattr(keyboard, OptionalActions::Now, &ours)?;
-            before = Some((keyboard.try_clone()?, modes));
+/// Starts a thread that ends with the process.
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
+}
+
+fn watch_keys(mut keyboard: File, sender: &SyncSender<Message>) {
+    let mut keys = [0; 64];
+    while let Ok(count @ 1..) = keyboard.read(&mut keys) {
+        let more_follows = || {
+            let mut ready = [PollFd::new(&keyboard, PollFlags::IN)];
+            poll(&mut ready, Some(&ESCAPE_TIMEOUT)).is_ok_and(|count| count > 0)
+        };
+        if wants_to_quit(&keys[..count], more_follows) {
+            let _ = sender.send(Message::Quit);
         }
-        let screen = Self { keyboard, restore: Arc::new(Mutex::new(Some(Restore(before)))) };
-        // A panic of any thread tells its reason on the normal screen.
-        let restore = screen.restore.clone();
-        let tell = panic::take_hook();
-        panic::set_hook(Box::new(move |reason| {
-            give_back(&restore);
-            tell(reason);
-        }));
-        write(ENTER);
-        Ok(screen)
     }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        give_back(&self.restore);
-    }
-}
-
-fn give_back(restore: &Mutex<Option<Restore>>) {
-    let restore = restore.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(restore) = restore {
-        restore.restore();
-    }
-}
-
-/// The terminal that the user types on.
-fn keyboard() -> Option<OwnedFd> {
-    match io::stdin().is_terminal() {
-        true => io::stdin().as_fd().try_clone_to_owned().ok(),
-        false => File::open("/dev/tty").ok().map(OwnedFd::from),
-    }
-}
-
-/// Sends what keys and signals mean. The threads end with the process.
-fn watch_keys(keyboard: &OwnedFd, sender: Sender) -> io::Result<()> {
-    let mut keyboard = File::from(keyboard.try_clone()?);
-    let watch = move || {
-        let mut keys = [0; 64];
-        while let Ok(count @ 1..) = keyboard.read(&mut keys) {
-            let more_follows = || {
-                let mut ready = [PollFd::new(&keyboard, PollFlags::IN)];
-                poll(&mut ready, Some(&ESCAPE_TIMEOUT)).is_ok_and(|count| count > 0)
-            };
-            if wants_to_quit(&keys[..count], more_follows) {
-                let _ = sender.send(Message::Quit);
-            }
-        }
-    };
-    thread::Builder::new().name("keys".to_owned()).spawn(watch).map(drop)
 }
 
 /// Ctrl-C anywhere, and Esc by itself: other keys send texts that begin with it.
@@ -235,9 +200,9 @@ fn wants_to_quit(keys: &[u8], more_follows: impl FnOnce() -> bool) -> bool {
     keys.contains(&3) || (keys == [0x1b] && !more_follows())
 }
 
-fn watch_signals(sender: Sender) -> io::Result<()> {
+fn watch_signals(sender: SyncSender<Message>) -> io::Result<()> {
     let mut signals = Signals::new([SIGWINCH, SIGINT, SIGTERM, SIGHUP])?;
-    let watch = move || {
+    spawn("signals", move || {
         for signal in signals.forever() {
             let _ = sender.send(match signal {
                 SIGWINCH => Message::Resized,
@@ -245,8 +210,7 @@ fn watch_signals(sender: Sender) -> io::Result<()> {
                 signal => Message::Killed(signal),
             });
         }
-    };
-    thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop)
+    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::{
     metrics::Sample,
@@ -131,15 +131,11 @@ impl View {
             .map(|(title, _)| Column { title, share: 10, least: 3, align: Align::Center })
             .collect();
         let mut before = 0;
-        let counts: Vec<_> = BUCKETS
-            .iter()
-            .map(|(_, bound)| {
-                let count = self.sample.within(Duration::from_millis(*bound));
-                let in_bucket = count.saturating_sub(before);
-                before = count.max(before);
-                Cell::new(in_bucket.to_string())
-            })
-            .collect();
+        let in_bucket = |(_, bound): &(&str, u64)| {
+            let count = self.sample.within(Duration::from_millis(*bound)).max(before);
+            Cell::new((count - std::mem::replace(&mut before, count)).to_string())
+        };
+        let counts: Vec<_> = BUCKETS.iter().map(in_bucket).collect();
         let mut lines = table::lines(&columns, [&counts[..]].into_iter(), size.width, style);
         let Sample { success, error, failure, active, .. } = self.sample;
         let all = success.saturating_add(error).saturating_add(failure).max(1);
@@ -153,12 +149,7 @@ impl View {
             ("UpTime", duration::format(up_time)),
         ] {
             let line: String = format!("  {label:<9}{value}").chars().take(size.width).collect();
-            lines.push(match line.split_once(label) {
-                Some((blanks, rest)) => {
-                    format!("{blanks}{}{rest}", style.paint(Paint::Bold, label))
-                }
-                None => line,
-            });
+            lines.push(line.replacen(label, &style.paint(Paint::Bold, label), 1));
         }
         lines.truncate(size.height);
         lines
@@ -177,46 +168,26 @@ impl View {
 
 /// A row of the audit view. A line that is no audit event is shown as it is.
 fn audit_row(line: &[u8]) -> Vec<Cell> {
-    #[derive(Deserialize)]
-    struct Event {
-        time: String,
-        request: Request,
-        response: Response,
-    }
-    #[derive(Deserialize)]
-    struct Request {
-        path: String,
-        #[serde(default)]
-        identity: String,
-    }
-    #[derive(Deserialize)]
-    struct Response {
-        code: u16,
-        time: u64,
-    }
-    let Ok(event) = serde_json::from_slice::<Event>(line) else {
+    let event: Value = serde_json::from_slice(line).unwrap_or_default();
+    let row = || {
+        let (request, response) = (&event["request"], &event["response"]);
+        let code = u16::try_from(response["code"].as_u64()?).ok()?;
+        let paint = if code == 200 { Paint::Green } else { Paint::Red };
+        let text = format!("{code} {}", reason_phrase(code)).trim_end().to_owned();
+        // `2021-05-03T10:00:00Z`: the server's clock, as it has it.
+        let clock = event["time"].as_str()?.split(['T', 't']).nth(1).unwrap_or_default();
+        Some(vec![
+            Cell::new(clock.chars().take(8).collect::<String>()),
+            Cell::new(request["identity"].as_str().unwrap_or_default()),
+            Cell { text, paint: Some(paint) },
+            Cell::new(request["path"].as_str()?),
+            Cell::new(short(response["time"].as_u64()?)),
+        ])
+    };
+    row().unwrap_or_else(|| {
         let line = String::from_utf8_lossy(line);
-        let line = line.trim_end();
-        return ["", "", "", line, ""].into_iter().map(Cell::new).collect();
-    };
-    // `2021-05-03T10:00:00Z`: the server's clock, as it has it.
-    let clock = event.time.split(['T', 't']).nth(1).unwrap_or_default();
-    let clock: String = clock.chars().take(8).collect();
-    let code = event.response.code;
-    let status = Cell {
-        text: format!("{code} {}", reason_phrase(code)).trim_end().to_owned(),
-        paint: Some(match code {
-            200 => Paint::Green,
-            _ => Paint::Red,
-        }),
-    };
-    vec![
-        Cell::new(clock),
-        Cell::new(event.request.identity),
-        status,
-        Cell::new(event.request.path),
-        Cell::new(short(event.response.time)),
-    ]
+        ["", "", "", line.trim_end(), ""].into_iter().map(Cell::new).collect()
+    })
 }
 
 fn reason_phrase(code: u16) -> &'static str {
@@ -236,17 +207,12 @@ fn short(ns: u64) -> String {
 
 /// A row of the error view; `now` is for messages without date.
 fn error_row(line: &[u8], now: impl FnOnce() -> String) -> Vec<Cell> {
-    #[derive(Deserialize)]
-    struct Event {
-        message: String,
-    }
-    let message = match serde_json::from_slice::<Event>(line) {
-        Ok(event) => event.message,
-        Err(_) => String::from_utf8_lossy(line).into_owned(),
-    };
-    let (time, text) = match split_date(&message) {
+    let event: Value = serde_json::from_slice(line).unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let message = event["message"].as_str().unwrap_or(&line);
+    let (time, text) = match split_date(message) {
         Some((time, text)) => (time.to_owned(), text),
-        None => (now(), message.as_str()),
+        None => (now(), message),
     };
     let text = text.trim_end().replace(['\n', '\r'], " ");
     vec![Cell::new(time), Cell::new(short_identities(&text))]

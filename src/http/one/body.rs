@@ -17,7 +17,7 @@ pub enum BodyReader {
     Chunked(Chunked),
 }
 
-/// What [`BodyReader::read`] found.
+/// One step of [`BodyReader::read`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Step<'a> {
     /// The bytes of the input that are used up; at least one, if there are any.

@@ -78,7 +78,7 @@ impl Peer {
         self.input = rest.to_vec();
     }
 
-    /// What was sent since the last call, without the date.
+    /// The bytes sent since the last call, without the date.
     fn sent(&mut self) -> String {
         let sent = String::from_utf8(std::mem::take(&mut self.out)).unwrap();
         let is_date = |line: &&str| line.starts_with("Date: ") && line.ends_with(" GMT\r\n");

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::http::event::{Code, Event};
 
-/// What a client sends first.
+/// The first bytes of each client.
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Requests at the same time on one connection. Go clients open another one when that is not enough.
 pub(super) const MAX_STREAMS: usize = 250;
@@ -21,7 +21,7 @@ pub(super) const CONNECTION_WINDOW: i64 = 1 << 20;
 /// The latest streams that the server reset: the client did not know that yet when it sent more frames.
 const MAX_RESETS: usize = 256;
 
-/// What has come in of the beginning of a connection (RFC 9113 3.4).
+/// How far the beginning of a connection has come in (RFC 9113 3.4).
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Less than the preface and a whole frame behind it.
@@ -47,10 +47,11 @@ pub struct Connection {
     /// The highest number of a stream that was opened.
     pub(super) last: u32,
     resets: VecDeque<u32>,
-    /// What the server may send on all streams together, and the client.
+    /// Bytes that the server may send on all streams together.
     pub(super) sending: Window,
+    /// Bytes that the client may send on all streams together.
     pub(super) receiving: Window,
-    /// What the server may send on a new stream, in bytes.
+    /// The window of the server on a new stream, in bytes.
     pub(super) initial_window: i64,
     /// The next header block must say that the server remembers no fields.
     pub(super) must_forget: bool,

@@ -9,7 +9,7 @@ use super::huffman;
 
 /// The largest dynamic table of a client (RFC 9113 6.5.2: the default), in bytes as the RFC counts them.
 pub(super) const MAX_TABLE: usize = 4096;
-/// What each field counts besides its bytes (RFC 7541 4.1).
+/// The size of each field besides its bytes (RFC 7541 4.1).
 pub(super) const OVERHEAD: usize = 32;
 
 /// Indices of names in the static table.

@@ -22,7 +22,7 @@ const LONGEST: usize = 30;
 /// Codes up to this length, which are those of nearly all text, are found with one look.
 const SHORT: u32 = 8;
 
-/// What the code is, made from the lengths.
+/// The code, computed from the lengths.
 struct Code {
     /// The symbol and the length of what begins with these bits; length 0 if that is longer.
     short: [(u8, u8); 1 << SHORT],
@@ -97,7 +97,7 @@ pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> Option<()> {
         bits <<= length;
         has -= length;
     }
-    // What is left must be the beginning of the end of string: less than a byte of ones.
+    // The rest must be the beginning of the end of string: less than a byte of ones.
     let is_padding = has < 8 && (has == 0 || bits >> (64 - has) == (1 << has) - 1);
     is_padding.then_some(())
 }

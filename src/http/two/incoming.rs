@@ -1,4 +1,4 @@
-//! What the frames of a client do to a connection.
+//! The frames of a client, and their effects on a connection.
 
 use super::{
     connection::{Block, CONNECTION_WINDOW, Connection, MAX_STREAMS},

@@ -71,8 +71,8 @@ impl Meter {
         self.allow(|allowance| allowance.per_request);
     }
 
-    /// So many bytes of a body were sent: the client will make room for as many again, on the stream
-    /// and on the connection. Go does so for every 4 KiB, others for every frame.
+    /// Allows for the frames with which a client makes room again after `bytes` of a body were sent, on the
+    /// stream and on the connection: Go sends them for every 4 KiB, others for every frame.
     pub(super) fn sent(&mut self, bytes: usize) {
         let left = &mut self.left[Kind::Other as usize];
         *left = left.saturating_add(2 + u32::try_from(bytes / 2048).unwrap_or(u32::MAX / 2));
@@ -89,7 +89,7 @@ impl Meter {
 
     fn allow(&mut self, more: impl Fn(&Allowance) -> u32) {
         for (left, allowance) in self.left.iter_mut().zip(&ALLOWANCES) {
-            // What was allowed beyond the burst, for bytes that were sent, stays allowed.
+            // An allowance beyond the burst, for bytes that were sent, stays.
             let more = left.saturating_add(more(allowance));
             *left = more.min(allowance.burst).max(*left);
         }

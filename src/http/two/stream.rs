@@ -50,8 +50,9 @@ impl State {
 pub(super) struct Stream {
     pub(super) id: u32,
     pub(super) state: State,
-    /// What the server may send, and the client.
+    /// Bytes that the server may send.
     pub(super) sending: Window,
+    /// Bytes that the client may send.
     pub(super) receiving: Window,
     /// The rest of the body, if its length was announced, in bytes.
     pub(super) left: Option<u64>,

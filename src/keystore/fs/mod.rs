@@ -17,7 +17,10 @@ use std::{
     io::{self, Write as _},
     os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use rustix::{
@@ -25,7 +28,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::store::{Error, KeyName, KeyStore, MAX_VALUE};
+use super::store::{Error, KeyName, KeyStore, MAX_VALUE, Settings, Start};
 use crate::base::{deadline::Deadline, secret::Secret};
 pub use file::sync_directory;
 use file::{Temp, Unfit, read, remove_if_left, sync_way_to};
@@ -121,6 +124,30 @@ impl Fs {
             remove_if_left(directory, &entry?.file_name());
         }
         Ok(())
+    }
+}
+
+/// The directory is all there is to set.
+impl Settings for PathBuf {
+    fn open(&self, _: Start) -> Result<Arc<dyn KeyStore>, Error> {
+        Ok(Arc::new(Fs::open(self)?))
+    }
+
+    fn open_for_reading(&self) -> Result<Arc<dyn KeyStore>, Error> {
+        Ok(Arc::new(Fs::open_for_reading(self)?))
+    }
+
+    fn opening(&self) -> Option<String> {
+        (!self.exists()).then(|| format!("Creating directory '{}'", self.display()))
+    }
+
+    fn place(&self) -> Option<String> {
+        let real = std::fs::canonicalize(self).unwrap_or_else(|_| self.clone());
+        Some(format!("directory {real:?}"))
+    }
+
+    fn is_remote(&self) -> bool {
+        false
     }
 }
 

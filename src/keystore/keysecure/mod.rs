@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{
     remote::{self, Answer, Call, Failed},
-    store::{Error, KeyName, KeyStore, MAX_VALUE, Notices, Start},
+    store::{self, Error, KeyName, KeyStore, MAX_VALUE, Notices, Start},
     token::{Blame, Keeper, Rules},
 };
 use crate::{
@@ -195,6 +195,24 @@ impl KeySecure {
 /// What was being done to the key `name`.
 fn during(verb: &str, name: &KeyName) -> String {
     format!("{verb} key {:?} in KeySecure", name.as_str())
+}
+
+impl store::Settings for Settings {
+    fn open(&self, start: Start) -> Result<Arc<dyn KeyStore>, Error> {
+        Ok(Arc::new(KeySecure::open(self, start)?))
+    }
+
+    fn opening(&self) -> Option<String> {
+        Some(format!("Authenticating to Gemalto KeySecure '{}'", self.endpoint))
+    }
+
+    fn place(&self) -> Option<String> {
+        Some(format!("KeySecure {:?}", (&self.endpoint, &self.domain)))
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
 }
 
 impl KeyStore for KeySecure {

@@ -11,7 +11,7 @@ mod settings;
 mod transit;
 
 use std::{
-    sync::atomic::Ordering::Relaxed,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::{
     remote::{Call, Failed},
-    store::{Error, KeyName, KeyStore, Start},
+    store::{self, Error, KeyName, KeyStore, Start},
 };
 use crate::{
     base::{deadline::Deadline, secret::Secret},
@@ -27,6 +27,7 @@ use crate::{
 };
 use answer::{is_absent, is_deleted, take};
 use engine::Engine;
+use settings::path;
 pub use settings::{Jwt, Login, Settings, Transit, Version};
 
 /// The largest list of names, in bytes.
@@ -78,6 +79,27 @@ impl Vault {
             true => Err(Error::Sealed),
             false => work().map_err(|failed| failed.during(format!("{what} in Vault"))),
         }
+    }
+}
+
+impl store::Settings for Settings {
+    fn open(&self, start: Start) -> Result<Arc<dyn KeyStore>, Error> {
+        Ok(Arc::new(Vault::open(self, start)?))
+    }
+
+    fn opening(&self) -> Option<String> {
+        Some(format!("Authenticating to Hashicorp Vault '{}'", self.endpoint))
+    }
+
+    fn place(&self) -> Option<String> {
+        let endpoint = self.endpoint.to_ascii_lowercase();
+        let namespace = self.namespace.trim_matches('/');
+        let (engine, prefix) = (path(&self.engine), path(&self.prefix));
+        Some(format!("Vault {:?}", (endpoint, namespace, engine, prefix)))
+    }
+
+    fn is_remote(&self) -> bool {
+        true
     }
 }
 

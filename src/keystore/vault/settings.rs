@@ -33,21 +33,6 @@ pub struct Settings {
     pub ping: Duration,
 }
 
-impl Settings {
-    /// Whether both have their keys in the same place.
-    pub fn is_same_place(&self, other: &Self) -> bool {
-        let place = |settings: &Self| {
-            (
-                settings.endpoint.to_ascii_lowercase(),
-                settings.namespace.trim_matches('/').to_owned(),
-                path(&settings.engine),
-                path(&settings.prefix),
-            )
-        };
-        place(self) == place(other)
-    }
-}
-
 /// The version of the key-value engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Version {

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Connection, Inner, Stage, WRITE_TIMEOUT, Wait};
+use super::{Connection, Inner, Stage, WRITE_TIMEOUT};
 use crate::{
     base::clock,
     http::{Malformed, head::Head},
@@ -39,7 +39,7 @@ impl Address {
                 if matches!(inner.stage, Stage::Waiting(_)) && !inner.is_stalled {
                     connection.set_deadline(server, Instant::now() + WRITE_TIMEOUT);
                 }
-                server.arm(&connection, &inner.socket, Wait::Writable);
+                inner.wake(server);
             }
         });
     }

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     base::panics::survive,
     http::{Frame, body::BodyReader},
+    io::poller::{Interest, Place},
     log::Cause,
     metrics::Event,
     tls::words,
@@ -49,16 +50,14 @@ const MAX_OUTPUT: usize = 64 * 1024;
 /// Reads and requests in one turn, so that a busy connection does not keep a worker for itself.
 const TURN: u32 = 64;
 
-/// What a connection waits for after a turn.
+/// How a connection goes on after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wait {
-    /// Bytes from the client.
-    Readable,
-    /// Room for bytes to the client.
-    Writable,
-    /// An answer from a key store thread.
-    Reply,
-    /// Nothing: it is over.
+enum Wait {
+    /// When there is something new: see [`Inner::interest`].
+    Event,
+    /// When the others have had their turns.
+    Turn,
+    /// It is over.
     Closed,
 }
 
@@ -78,6 +77,8 @@ pub(super) struct Connection {
 
 struct Inner {
     socket: TcpStream,
+    /// With the worker that it has from its registration to its end.
+    place: Option<Place>,
     transport: Transport,
     peer: Option<Peer>,
     /// The certificate that a TLS proxy forwarded last.
@@ -163,6 +164,7 @@ impl Connection {
             deadline: AtomicU64::new(deadline),
             inner: Mutex::new(Inner {
                 socket,
+                place: None,
                 transport,
                 peer: None,
                 forwarded: None,
@@ -197,7 +199,7 @@ impl Connection {
     ) -> Option<T> {
         let done = survive(|| action(inner));
         if done.is_none() {
-            let _ = inner.socket.shutdown(std::net::Shutdown::Both);
+            inner.leave(server);
             server.registry.remove(self.token);
             // Requests are audited as they are dropped.
             inner.stage = Stage::Closed;
@@ -228,19 +230,56 @@ impl Connection {
         })
     }
 
-    /// Lets epoll watch the socket for the first time.
+    /// Gives the socket to a worker.
     pub(super) fn register(&self, server: &Server) -> io::Result<()> {
         let refused = Err(io::ErrorKind::NotConnected.into());
-        self.with(server, |inner| server.watch(self, &inner.socket)).unwrap_or(refused)
+        let register = |inner: &mut Inner| {
+            inner.place = Some(server.poller.register(self.token, &inner.socket)?);
+            Ok(())
+        };
+        self.with(server, register).unwrap_or(refused)
     }
 
-    /// Does what can be done now and arms the socket for what comes next.
+    /// Does what can be done now.
     pub(super) fn drive(self: &Arc<Self>, server: &Server) {
         self.with(server, |inner| {
-            if !matches!(inner.stage, Stage::Closed) {
-                self.take_turn(inner, server);
+            if matches!(inner.stage, Stage::Closed) {
+                return;
             }
+            if let Some(place) = &mut inner.place {
+                server.poller.begin_turn(place);
+            }
+            self.take_turn(inner, server);
+            let Inner { place, socket, .. } = inner;
+            let moved = place.as_mut().map(|place| server.poller.end_turn(place, socket));
+            self.check_watched(moved, server);
         });
+    }
+
+    /// Moves to another worker, unless one is busy with it.
+    pub(super) fn hand_over(&self, server: &Server, worker: usize) {
+        if let Ok(mut inner) = self.inner.try_lock() {
+            let Inner { place, socket, .. } = &mut *inner;
+            let moved = place.as_mut().map(|place| server.poller.hand_over(place, socket, worker));
+            self.check_watched(moved, server);
+        }
+    }
+
+    /// Tells the worker what the connection waits for.
+    fn watch(&self, inner: &mut Inner, server: &Server) {
+        let interest = inner.interest();
+        let Inner { place, socket, .. } = inner;
+        let set = place.as_mut().map(|place| server.poller.set_interest(place, socket, interest));
+        self.check_watched(set, server);
+    }
+
+    fn check_watched(&self, result: Option<io::Result<()>>, server: &Server) {
+        if let Some(Err(e)) = result {
+            // The sweeper ends the connection at its deadline.
+            server.log.error_from_outside(Cause::Connection, || {
+                format!("failed to watch a connection: {e}")
+            });
+        }
     }
 
     fn take_turn(self: &Arc<Self>, inner: &mut Inner, server: &Server) {
@@ -251,8 +290,11 @@ impl Connection {
     fn settle(&self, inner: &mut Inner, server: &Server, wait: Wait) {
         match wait {
             Wait::Closed => self.close(inner, server),
-            Wait::Reply => {}
-            Wait::Readable | Wait::Writable => server.arm(self, &inner.socket, wait),
+            Wait::Event => self.watch(inner, server),
+            Wait::Turn => {
+                self.watch(inner, server);
+                inner.wake(server);
+            }
         }
     }
 
@@ -268,7 +310,7 @@ impl Connection {
             _ => {}
         }
         inner.input = Vec::new();
-        let _ = inner.socket.shutdown(std::net::Shutdown::Both);
+        inner.leave(server);
         server.registry.remove(self.token);
     }
 
@@ -289,7 +331,7 @@ impl Connection {
             Stage::Waiting(waiting) if !inner.is_stalled && !waiting.pending.is_answered() => {
                 waiting.pending.expire();
                 self.set_deadline(server, now + WRITE_TIMEOUT);
-                server.arm(self, &inner.socket, Wait::Writable);
+                inner.wake(server);
             }
             Stage::Http2(http2) if inner.is_stalled && now < http2.stalled_until => {
                 inner.check_http2(self, server, now);
@@ -342,7 +384,7 @@ impl Connection {
         };
         if matches!(inner.stage, Stage::Http2(_)) && !at_once {
             // A worker tells the client.
-            inner.wake(self, server);
+            inner.wake(server);
             return;
         }
         if at_once {
@@ -373,6 +415,25 @@ impl Connection {
 }
 
 impl Inner {
+    /// What the connection waits for.
+    fn interest(&self) -> Interest {
+        match &self.stage {
+            _ if self.is_stalled => Interest::Write,
+            // An answer of the key store: nothing that the client sends can be taken before.
+            Stage::Waiting(_) => Interest::Wake,
+            Stage::Http2(_) if self.is_eof => Interest::Wake,
+            _ => Interest::Read,
+        }
+    }
+
+    /// Ends the socket's time with its worker, and the connection.
+    fn leave(&mut self, server: &Server) {
+        if let Some(place) = self.place.take() {
+            server.poller.leave(place, &self.socket);
+        }
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+
     /// Whether it is between two requests and owes no answer.
     fn is_idle(&self) -> bool {
         let owes_nothing = match &self.stage {
@@ -402,7 +463,7 @@ impl Inner {
             let had_output = self.transport.wants_write() || self.taken < self.output.len();
             if !self.flush()? {
                 self.stall(connection, server);
-                return Ok(Wait::Writable);
+                return Ok(Wait::Event);
             }
             if std::mem::take(&mut self.is_stalled) {
                 self.restore_deadline(connection, server);
@@ -413,13 +474,13 @@ impl Inner {
             }
             match step {
                 Step::Progress => continue,
-                Step::NeedsReply => return Ok(Wait::Reply),
+                Step::NeedsReply => return Ok(Wait::Event),
                 Step::NeedsInput => {}
             }
             if self.is_eof {
                 // Who has closed its own side only still hears what it waits for.
                 if matches!(&self.stage, Stage::Http2(http2) if http2.is_waiting()) {
-                    return Ok(Wait::Reply);
+                    return Ok(Wait::Event);
                 }
                 return Ok(Wait::Closed);
             }
@@ -428,8 +489,7 @@ impl Inner {
                 return Ok(self.rest(connection, server));
             }
         }
-        // The turn is over but the work is not: the socket is writable, so another turn comes soon.
-        Ok(Wait::Writable)
+        Ok(Wait::Turn)
     }
 
     /// Gives back what an idle connection does not need.
@@ -440,7 +500,7 @@ impl Inner {
                 return self.hang_up(connection, server);
             }
         }
-        Wait::Readable
+        Wait::Event
     }
 
     /// Says goodbye and waits a moment for the client to do the same: closing a socket with unread
@@ -457,7 +517,7 @@ impl Inner {
         }
         self.stage = Stage::Linger;
         connection.set_deadline(server, self.now + LINGER_TIMEOUT);
-        Wait::Readable
+        Wait::Event
     }
 
     /// Drops what still comes in until the client closes its side.
@@ -467,12 +527,12 @@ impl Inner {
             match self.socket.read(&mut dropped) {
                 Ok(0) => return Wait::Closed,
                 Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Wait::Readable,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Wait::Event,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Wait::Closed,
             }
         }
-        Wait::Readable
+        Wait::Event
     }
 
     /// The socket takes no more for now.

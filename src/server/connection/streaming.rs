@@ -131,7 +131,7 @@ impl Subscriber for Receiver {
             connection.with(&server, |inner| {
                 if let Stage::Http2(http2) = &mut inner.stage {
                     http2.end_stream(self.request, is_complete);
-                    inner.wake(&connection, &server);
+                    inner.wake(&server);
                     return;
                 }
                 match is_complete {
@@ -166,7 +166,7 @@ impl Connection {
             if !has_room {
                 http2.end_stream(request, false);
             }
-            inner.wake(self, server);
+            inner.wake(server);
             return has_room;
         }
         let Stage::Streaming(streaming) = &mut inner.stage else {
@@ -182,7 +182,7 @@ impl Connection {
                 Ok(true) => {}
                 Ok(false) => {
                     inner.stall(self, server);
-                    server.arm(self, &inner.socket, Wait::Writable);
+                    self.watch(inner, server);
                 }
                 Err(_) => {
                     self.close(inner, server);

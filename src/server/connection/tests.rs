@@ -19,6 +19,7 @@ fn pair() -> (Inner, TcpStream) {
     socket.set_nonblocking(true).unwrap();
     let inner = Inner {
         socket,
+        place: None,
         transport: Transport::plain(),
         peer: None,
         forwarded: None,

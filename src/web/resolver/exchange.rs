@@ -18,18 +18,18 @@ use crate::base::deadline::Deadline;
 
 /// How long to wait for the second answer after the first: some servers are silent about what they
 /// don't know.
-pub(super) const SECOND_WAIT: Duration = Duration::from_secs(1);
+pub(crate) const SECOND_WAIT: Duration = Duration::from_secs(1);
 
 /// A question, and its answer once there is one.
-pub(super) struct Asked {
-    pub(super) question: Question,
-    pub(super) answer: Option<io::Result<Answer>>,
+pub(crate) struct Asked {
+    pub(crate) question: Question,
+    pub(crate) answer: Option<io::Result<Answer>>,
 }
 
 impl Asked {
     /// Whether there is no such name. The answer about IPv6 addresses does not count, since some servers
     /// deny names that have IPv4 ones only (RFC 4074).
-    pub(super) fn is_denied(&self) -> bool {
+    pub(crate) fn is_denied(&self) -> bool {
         self.question.kind == Kind::Four && matches!(self.answer, Some(Ok(Answer::NoSuchName)))
     }
 }
@@ -37,7 +37,7 @@ impl Asked {
 /// Asks `server`. What has no answer afterwards got none in time.
 ///
 /// `is_plain` says that the server does not know EDNS. It is set when the server shows that.
-pub(super) fn ask(
+pub(crate) fn ask(
     server: SocketAddr,
     asked: &mut [Asked],
     uses_tcp: bool,

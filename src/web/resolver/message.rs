@@ -4,10 +4,10 @@
 use std::{io, net::IpAddr};
 
 /// The most bytes of an answer over UDP: what crosses any network in one piece.
-pub(super) const MAX_DATAGRAM: usize = 1232;
+pub(crate) const MAX_DATAGRAM: usize = 1232;
 
 /// Size of the head of a message, in bytes.
-pub(super) const HEAD: usize = 12;
+pub(crate) const HEAD: usize = 12;
 
 /// The record that announces [`MAX_DATAGRAM`]: no name, type OPT, the size, version and flags 0, no
 /// data.
@@ -19,7 +19,7 @@ const OPT: u16 = 41;
 
 /// A type of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// IPv4 addresses, `A`.
     Four = 1,
     /// IPv6 addresses, `AAAA`.
@@ -27,7 +27,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Four => "IPv4",
             Self::Six => "IPv6",
@@ -37,14 +37,14 @@ impl Kind {
 
 /// A question for the addresses of one kind.
 #[derive(Debug)]
-pub(super) struct Question {
-    pub(super) kind: Kind,
+pub(crate) struct Question {
+    pub(crate) kind: Kind,
     message: Vec<u8>,
 }
 
 /// What a name server says.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// The addresses, if there are any.
     Addresses(Vec<IpAddr>),
     NoSuchName,
@@ -56,7 +56,7 @@ pub(super) enum Answer {
 
 impl Question {
     /// The question with this number; `None` if there can be no such name.
-    pub(super) fn new(id: [u8; 2], name: &str, kind: Kind) -> Option<Self> {
+    pub(crate) fn new(id: [u8; 2], name: &str, kind: Kind) -> Option<Self> {
         let mut message = id.to_vec();
         message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]); // recursion is desired; one question
         for label in name.split('.') {
@@ -74,12 +74,12 @@ impl Question {
     }
 
     /// The message that asks it.
-    pub(super) fn plain(&self) -> &[u8] {
+    pub(crate) fn plain(&self) -> &[u8] {
         &self.message
     }
 
     /// The message that asks it, and allows a longer answer than the 512 bytes of RFC 1035.
-    pub(super) fn with_edns(&self) -> Vec<u8> {
+    pub(crate) fn with_edns(&self) -> Vec<u8> {
         let mut message = [self.message.as_slice(), &EDNS].concat();
         message[HEAD - 1] = 1; // one additional record
         message
@@ -87,12 +87,12 @@ impl Question {
 
     /// What `message` says, and whether its sender knows EDNS; `None` if it answers something else.
     ///
-    /// A name server that is asked to recurse follows aliases itself, so whatever name the addresses
-    /// have, they are those of the name that was asked for.
+    /// A recursive name server follows aliases itself, so all addresses in its answer belong to the name
+    /// that was asked for.
     ///
     /// # Errors
     /// `InvalidData` if it is malformed.
-    pub(super) fn read(&self, message: &[u8]) -> Option<(io::Result<Answer>, bool)> {
+    pub(crate) fn read(&self, message: &[u8]) -> Option<(io::Result<Answer>, bool)> {
         let head = message.get(..HEAD)?;
         let code = head[3] & 15;
         if head[..2] != self.message[..2] || head[2] & 0x80 == 0 {
@@ -100,7 +100,7 @@ impl Question {
         }
         let count = |at: usize| usize::from(u16::from_be_bytes([head[at], head[at + 1]]));
         let (questions, answers, others) = (count(4), count(6), count(8) + count(10));
-        // Whoever can't read the question can't repeat it.
+        // A server that can't read the question can't repeat it.
         if questions == 0 && ![0, 3].contains(&code) {
             return Some((Ok(Answer::Failed(code)), false));
         }
@@ -160,6 +160,6 @@ fn address(kind: u16, data: &[u8]) -> Option<IpAddr> {
     }
 }
 
-pub(super) fn malformed() -> io::Error {
+pub(crate) fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the name server's answer is malformed")
 }

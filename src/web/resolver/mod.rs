@@ -2,9 +2,8 @@
 //!
 //! The C library's lookup is no good in a static program: it would load more of itself at run time,
 //! in exactly its own version, wait for as long as it likes, and is 120 KB. This one reads the same
-//! two files, `/etc/hosts` and `/etc/resolv.conf`, and keeps to a deadline. It asks for no proof: who
-//! answers proves in TLS who it is. Knows nothing of what the addresses
-//! are for.
+//! two files, `/etc/hosts` and `/etc/resolv.conf`, and keeps to a deadline. Answers are not authenticated:
+//! servers prove in TLS who they are.
 
 mod exchange;
 mod message;
@@ -27,6 +26,7 @@ use ureq::{
     unversioned::{resolver::ResolvedSocketAddrs, transport::NextTimeout},
 };
 
+pub use self::search::Error;
 use self::{search::Memory, settings::Settings};
 use crate::base::deadline::Deadline;
 
@@ -38,17 +38,6 @@ const MAX_ADDRESSES: usize = 16;
 
 /// What is known of the system's name servers.
 static MEMORY: Memory = Memory::new();
-
-/// Why there is no address.
-#[derive(Debug)]
-pub enum Error {
-    /// There is no host of this name.
-    NotFound,
-    /// No name server told in time.
-    Timeout,
-    /// Name servers can't be asked, or answer that they can't tell.
-    Unavailable(io::Error),
-}
 
 /// Where names are looked up.
 #[derive(Clone, Debug)]

@@ -8,25 +8,35 @@ use std::{
 };
 
 use super::{
-    Error,
     exchange::{Asked, SECOND_WAIT, ask},
     message::{Answer, Kind, Question},
     settings::{MAX_SERVERS, Settings},
 };
 use crate::base::deadline::Deadline;
 
+/// Why there is no address.
+#[derive(Debug)]
+pub enum Error {
+    /// There is no host of this name.
+    NotFound,
+    /// No name server has answered in time.
+    Timeout,
+    /// Name servers can't be asked, or answer that they can't tell.
+    Unavailable(io::Error),
+}
+
 /// What is known of the name servers, by their numbers in the settings.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// The one to begin with: it gave an address last. One that is dead costs its time once, not with
     /// each lookup.
-    pub(super) first: AtomicUsize,
+    pub(crate) first: AtomicUsize,
     /// Those that do not know EDNS.
     is_plain: [AtomicBool; MAX_SERVERS],
 }
 
 impl Memory {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             first: AtomicUsize::new(0),
             is_plain: [const { AtomicBool::new(false) }; MAX_SERVERS],
@@ -37,7 +47,7 @@ impl Memory {
 impl Settings {
     /// The addresses of `host`. If the server that is asked first is not the first of all and does not
     /// know the name, those before it may.
-    pub(super) fn find(
+    pub(crate) fn find(
         &self,
         host: &str,
         memory: &Memory,

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Instant};
 
 use self::streams::{State, Stream};
 use super::{
-    Connection, IDLE_TIMEOUT, Inner, MAX_OUTPUT, READ_TIMEOUT, Stage, Step, WRITE_TIMEOUT, Wait,
+    Connection, IDLE_TIMEOUT, Inner, MAX_OUTPUT, READ_TIMEOUT, Stage, Step, WRITE_TIMEOUT,
     streaming::Streaming,
 };
 use crate::{
@@ -343,9 +343,9 @@ impl Inner {
     }
 
     /// Lets a worker see what was left for it, unless the socket has to take something first.
-    pub(super) fn wake(&self, connection: &Connection, server: &Server) {
-        if !self.is_stalled {
-            server.arm(connection, &self.socket, Wait::Writable);
+    pub(super) fn wake(&mut self, server: &Server) {
+        if let Some(place) = self.place.as_mut().filter(|_| !self.is_stalled) {
+            server.poller.wake(place);
         }
     }
 

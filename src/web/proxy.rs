@@ -8,7 +8,7 @@ use ureq::{Proxy, ProxyProtocol, http::Uri};
 ///
 /// # Errors
 /// What is wrong with `HTTPS_PROXY`, which may hold a password and is not shown.
-pub(crate) fn from_env(server: &Uri) -> Result<Option<Proxy>, &'static str> {
+pub fn from_env(server: &Uri) -> Result<Option<Proxy>, &'static str> {
     let first_of = |names: [&str; 2]| {
         let mut values = names.into_iter().filter_map(|name| env::var(name).ok());
         values.find(|value| !value.is_empty())

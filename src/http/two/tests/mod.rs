@@ -1,7 +1,10 @@
+mod floods;
+mod windows;
+
 use std::time::{Duration, Instant};
 
 use super::{
-    connection::{CONNECTION_WINDOW, MAX_STREAMS, PREFACE},
+    connection::PREFACE,
     frame::*,
     hpack::{self, Decoder},
     *,
@@ -161,7 +164,7 @@ fn requests_come_in_whole_however_they_arrive() {
 }
 
 #[test]
-fn what_no_client_may_send_ends_the_connection() {
+fn frames_that_no_client_may_send_end_the_connection() {
     let priority = [0, 0, 0, 0, 1];
     for (wrong, code) in [
         (frame(HEADERS, END_HEADERS, 0, &block("GET", &[])), Code::Protocol),
@@ -321,98 +324,6 @@ fn it_is_idle_since_the_end_of_its_last_stream() {
 }
 
 #[test]
-fn bodies_are_what_their_length_says_and_fit_into_their_windows() {
-    let data = |stream, size: usize, flags| frame(DATA, flags, stream, &vec![b'x'; size]);
-    for (length, parts) in [("3", vec![4]), ("3", vec![2, 2]), ("3", vec![2]), ("3", vec![0])] {
-        let mut peer = Peer::new();
-        peer.send(&post(1, &[("content-length", length)])).unwrap();
-        for (at, size) in parts.iter().enumerate() {
-            let flags = if at + 1 == parts.len() { END_STREAM } else { 0 };
-            peer.send(&data(1, *size, flags)).unwrap();
-        }
-        assert_eq!(Code::Protocol as u32, peer.reset(1), "{parts:?}");
-        assert_eq!(Some(&"1 reset".to_owned()), peer.seen.last());
-        // What was still under way is ignored, what is new is not.
-        peer.send(&data(1, 1, 0)).unwrap();
-        peer.send(&get(3)).unwrap();
-    }
-    let mut peer = Peer::new();
-    peer.send(&[post(1, &[]), data(1, 16_384, 0).repeat(3)].concat()).unwrap();
-    peer.send(&[data(1, 16_383, 0), data(1, 0, 0)].concat()).unwrap();
-    assert!(peer.sent().is_empty());
-    // Half of the window that was used up is given back at once, not byte by byte.
-    peer.connection.release(1, 32_000, &mut peer.out);
-    assert!(peer.sent().is_empty());
-    peer.connection.release(1, 1000, &mut peer.out);
-    assert_eq!(33_000, number(&peer.out[9..]));
-    peer.send(&[data(1, 16_384, 0).repeat(2), data(1, 232, 0)].concat()).unwrap();
-    let sent = peer.out.len();
-    peer.send(&data(1, 1, 0)).unwrap();
-    peer.out.drain(..sent);
-    assert_eq!(Code::FlowControl as u32, peer.reset(1));
-}
-
-#[test]
-fn streams_whose_bodies_have_to_wait_do_not_keep_others_from_sending() {
-    let mut peer = Peer::new();
-    let (mut sent, mut room) = (0, CONNECTION_WINDOW);
-    for stream in (1..=199).step_by(2) {
-        peer.send(&post(stream, &[])).unwrap();
-        for size in [16_384, 16_384, 16_384, 16_383] {
-            assert!(sent + size <= room, "stream {stream} has no room");
-            peer.send(&frame(DATA, 0, stream, &vec![b'x'; size as usize])).unwrap();
-            sent += size;
-            for update in peer.out.drain(..).as_slice().chunks(HEADER + 4) {
-                assert_eq!((WINDOW_UPDATE, 0), (update[3], number(&update[5..9])));
-                room += i64::from(number(&update[HEADER..]));
-            }
-        }
-    }
-    // And what comes on streams that are reset is no loss.
-    for stream in (1..=199).step_by(2) {
-        peer.connection.reset(stream, Code::NoError, &mut Vec::new());
-    }
-    assert!(room - sent > CONNECTION_WINDOW / 2);
-}
-
-#[test]
-fn answers_are_as_long_as_the_client_allows() {
-    let mut peer = Peer::new();
-    peer.send(&[setting(4, 100), get(1), get(3)].concat()).unwrap();
-    assert_eq!(vec![(SETTINGS, ACK, 0, 0)], peer.sent());
-    assert_eq!(100, peer.connection.room(1));
-    peer.connection.send_head(1, &Reply::empty(), false, &mut peer.out);
-    peer.connection.send_body(1, &[7; 100], false, &mut peer.out);
-    let sent = peer.sent();
-    assert_eq!((HEADERS, END_HEADERS, 1), (sent[0].0, sent[0].1, sent[0].2));
-    assert_eq!((DATA, 0, 1, 100), sent[1]);
-    assert_eq!(0, peer.connection.room(1));
-    // A smaller window than was used up already.
-    peer.send(&[setting(4, 10), update(1, 89)].concat()).unwrap();
-    assert_eq!((0, 10), (peer.connection.room(1), peer.connection.room(3)));
-    peer.send(&update(1, 40_002)).unwrap();
-    assert_eq!(40_001, peer.connection.room(1));
-    peer.sent();
-    peer.connection.send_body(1, &[7; 40_001], true, &mut peer.out);
-    assert_eq!(
-        vec![(DATA, 0, 1, 16_384), (DATA, 0, 1, 16_384), (DATA, END_STREAM, 1, 7233)],
-        peer.sent()
-    );
-    assert!(!peer.connection.is_idle());
-    peer.connection.send_head(3, &Reply::empty(), true, &mut peer.out);
-    assert!(peer.connection.is_idle());
-    // All streams share the window of the connection: 65,535 bytes, of which 40,101 are used.
-    peer.send(&[setting(4, 1 << 20), get(5)].concat()).unwrap();
-    assert_eq!(25_434, peer.connection.room(5));
-    peer.send(&[update(0, 1000), update(5, 0x7fff_ffff)].concat()).unwrap();
-    assert_eq!(Some(&"5 reset".to_owned()), peer.seen.last());
-    assert_eq!(0, peer.connection.room(5));
-    // A window that overflows because of a setting ends the connection.
-    peer.send(&[get(7), update(7, 0x7fff_ffff - (1 << 20))].concat()).unwrap();
-    assert_eq!(Err(Code::FlowControl), peer.send(&setting(4, (1 << 20) + 1)));
-}
-
-#[test]
 fn a_client_without_a_table_hears_once_that_nothing_is_remembered() {
     let mut peer = Peer::new();
     peer.send(&[setting(1, 0), get(1), get(3)].concat()).unwrap();
@@ -443,160 +354,4 @@ fn heads_that_are_too_long_for_a_frame_are_continued() {
     let mut lengths = Vec::new();
     Decoder::default().decode(&block, |_, value| lengths.push(value.len())).unwrap();
     assert_eq!(vec![3, 40_000, 13, 1, 29], lengths);
-}
-
-#[test]
-fn streams_beyond_the_limit_are_refused_and_the_others_go_on() {
-    let mut peer = Peer::new();
-    for stream in (1..).step_by(2).take(MAX_STREAMS) {
-        peer.send(&get(stream)).unwrap();
-    }
-    assert!(peer.sent().is_empty());
-    let next = 2 * MAX_STREAMS as u32 + 1;
-    peer.send(&get(next)).unwrap();
-    assert_eq!(Code::RefusedStream as u32, peer.reset(next));
-    peer.send(&frame(RST_STREAM, 0, 1, &[0; 4])).unwrap();
-    peer.send(&get(next + 2)).unwrap();
-    assert!(peer.sent().is_empty());
-    assert_eq!(MAX_STREAMS + 2, peer.seen.len());
-    // After the goodbye nothing is opened, and nothing is wrong.
-    peer.connection.end(Code::NoError, &mut peer.out);
-    peer.send(&[post(next + 4, &[]), frame(DATA, END_STREAM, next + 4, b"x")].concat()).unwrap();
-    assert_eq!(MAX_STREAMS + 2, peer.seen.len());
-}
-
-#[test]
-fn frames_that_ask_for_nothing_are_a_flood_at_some_point() {
-    let many = [
-        frame(PING, 0, 0, &[0; 8]),
-        frame(PING, ACK, 0, &[0; 8]),
-        frame(SETTINGS, 0, 0, &[]),
-        frame(SETTINGS, ACK, 0, &[]),
-        frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]),
-        frame(99, 0, 0, b"what"),
-        update(0, 1),
-        frame(DATA, 0, 1, &[]),
-        frame(GOAWAY, 0, 0, &[0; 8]),
-        [get(1), get(1)].concat(),
-    ];
-    for (at, flood) in many.iter().enumerate() {
-        let mut peer = Peer::new();
-        peer.send(&post(1, &[])).unwrap();
-        let found = peer.send(&flood.repeat(2001));
-        assert_eq!(Err(Code::EnhanceYourCalm), found, "{at}");
-        assert!(peer.out.len() < 20_000);
-    }
-    let mut peer = Peer::new();
-    let mut found = Ok(());
-    for stream in (1..3000).step_by(2) {
-        let reset = [get(stream), frame(RST_STREAM, 0, stream, &[0; 4])].concat();
-        found = found.and_then(|()| peer.send(&reset));
-    }
-    assert_eq!(Err(Code::EnhanceYourCalm), found);
-    assert!(peer.seen.len() < 1100);
-    // Those that had their answer do not count: each request pays for some.
-    let mut peer = Peer::new();
-    for stream in (1..20_000).step_by(2) {
-        peer.send(&get(stream)).unwrap();
-        let out = &mut peer.out;
-        peer.connection.send_head(stream, &Reply::empty(), true, out);
-        peer.send(&frame(RST_STREAM, 0, stream, &[0; 4])).unwrap();
-    }
-    let found = peer.send(&frame(RST_STREAM, 0, 1, &[0; 4]).repeat(2001));
-    assert_eq!(Err(Code::EnhanceYourCalm), found);
-    let mut peer = Peer::new();
-    peer.send(&frame(HEADERS, 0, 1, &[])).unwrap();
-    let found = peer.send(&frame(CONTINUATION, 0, 1, &[]).repeat(65));
-    assert_eq!(Err(Code::EnhanceYourCalm), found);
-}
-
-#[test]
-fn whoever_takes_much_may_make_room_for_it_in_small_steps() {
-    let mut peer = Peer::new();
-    let window = setting(4, 4 << 20);
-    peer.send(&[window, get(1), update(0, 1 << 30)].concat()).unwrap();
-    // 80 MB, and as a client in Go makes room: for every 4 KiB, here and there.
-    let room = [update(0, 4096), update(1, 4096)].concat();
-    for _ in 0..20 {
-        let body = vec![7; 4 << 20];
-        peer.connection.send_body(1, &body, false, &mut peer.out);
-        peer.send(&room.repeat(1024)).unwrap();
-    }
-    // What was allowed for is used up: more is for nothing.
-    let found = peer.send(&update(0, 1).repeat(30_000));
-    assert_eq!(Err(Code::EnhanceYourCalm), found);
-}
-
-#[test]
-fn whoever_has_its_requests_reset_all_the_time_is_as_bad_as_one_who_resets_them() {
-    for wrong in [
-        |stream| update(stream, 0),
-        |stream| update(stream, 0x7fff_ffff),
-        |stream| frame(DATA, END_STREAM, stream, b"abc"),
-        |stream| frame(PRIORITY, 0, stream, &[0]),
-        |stream| frame(HEADERS, END_HEADERS, stream, &block("GET", &[])),
-    ] {
-        let mut peer = Peer::new();
-        let mut found = Ok(());
-        for stream in (1..3000).step_by(2) {
-            let bytes = [post(stream, &[("content-length", "2")]), wrong(stream)].concat();
-            found = found.and_then(|()| peer.send(&bytes));
-        }
-        assert_eq!(Err(Code::EnhanceYourCalm), found);
-        assert!(peer.seen.len() < 1100, "{}", peer.seen.len());
-    }
-}
-
-#[test]
-fn nothing_that_comes_in_makes_it_panic_or_answer_without_end() {
-    let valid = [
-        setting(4, 1000),
-        get(1),
-        post(3, &[("content-length", "5")]),
-        frame(DATA, END_STREAM, 3, b"hello"),
-        update(0, 100),
-        frame(PING, 0, 0, &[0; 8]),
-        frame(
-            HEADERS,
-            PADDED | HAS_PRIORITY | END_HEADERS,
-            5,
-            &[&[1, 0, 0, 0, 3, 9], &block("PUT", &[])[..], &[0]].concat(),
-        ),
-        frame(RST_STREAM, 0, 5, &[0; 4]),
-        frame(HEADERS, 0, 7, &block("GET", &[])),
-        frame(CONTINUATION, END_HEADERS, 7, &[0x40, 1, b'a', 1, b'b']),
-    ]
-    .concat();
-    let mut random = 1_u64;
-    let mut next = |below: usize| {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        (random % below as u64) as usize
-    };
-    for _ in 0..20_000 {
-        let mut bytes = valid.clone();
-        for _ in 0..1 + next(6) {
-            let at = next(bytes.len());
-            match next(4) {
-                0 => bytes[at] ^= 1 << next(8),
-                1 => bytes[at] = next(256) as u8,
-                2 => drop(bytes.drain(at..(at + 1 + next(20)).min(bytes.len() - 1).max(at))),
-                _ => {
-                    let copy = bytes[at..(at + next(40)).min(bytes.len())].to_vec();
-                    let to = next(bytes.len());
-                    bytes.splice(to..to, copy);
-                }
-            }
-        }
-        let mut peer = Peer::new();
-        let _ = peer.send(&bytes);
-        assert!(peer.out.len() < 4096);
-        for stream in [1, 3, 5, 7] {
-            let room = peer.connection.room(stream).min(2000);
-            peer.connection.send_head(stream, &Reply::empty(), false, &mut peer.out);
-            peer.connection.send_body(stream, &vec![0; room], true, &mut peer.out);
-        }
-        peer.sent();
-    }
 }

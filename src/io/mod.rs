@@ -1,0 +1,3 @@
+//! Sockets and turns. Knows neither HTTP nor keys.
+
+pub(crate) mod poller;

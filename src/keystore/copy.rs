@@ -1,0 +1,183 @@
+//! Copies keys from one key store to another.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::store::{Error, KeyName, KeyStore};
+use crate::{
+    base::deadline::Deadline,
+    crypto::{MasterKey, stored},
+};
+
+/// Keys that are copied at the same time.
+const THREADS: usize = 8;
+/// One step with one key may take this time.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+/// The time between two reports of the progress.
+const REPORT: Duration = Duration::from_millis(100);
+
+/// What to do with a key that is different at the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clash {
+    /// Stop.
+    Fail,
+    /// Leave it.
+    Keep,
+    /// Delete it and create the other.
+    Replace,
+}
+
+/// How far a migration is.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Keys created at the target.
+    pub copied: usize,
+    /// Keys that were there already.
+    pub same: usize,
+    /// Keys that are different at the target, and left alone.
+    pub kept: usize,
+    /// What is not copied, and why.
+    pub warnings: Vec<String>,
+    /// Why the migration ends early: the key and the reason.
+    pub failure: Option<(String, String)>,
+}
+
+/// Where keys come from and go to.
+pub struct Migration<'a> {
+    /// Only read.
+    pub source: &'a dyn KeyStore,
+    /// Keys are created there.
+    pub target: &'a dyn KeyStore,
+    /// For keys that are different at the target.
+    pub clash: Clash,
+}
+
+/// What was done with a key.
+enum Done {
+    Copied,
+    Same,
+    Kept,
+    /// It is not copied, because of this.
+    Left(String),
+}
+
+impl Progress {
+    /// The keys that are at the target now.
+    pub fn done(&self) -> usize {
+        self.copied + self.same
+    }
+
+    fn note(&mut self, name: &str, result: Result<Done, String>) {
+        match result {
+            Ok(Done::Copied) => self.copied += 1,
+            Ok(Done::Same) => self.same += 1,
+            Ok(Done::Kept) => self.kept += 1,
+            Ok(Done::Left(why)) => self.warnings.push(format!("{name:?} {why}")),
+            Err(why) => {
+                self.failure.get_or_insert_with(|| (name.to_owned(), why));
+            }
+        }
+    }
+}
+
+impl Migration<'_> {
+    /// Copies `names` on a few threads, and calls `report` now and then; returns when all is done, or
+    /// after the first failure.
+    pub fn run(
+        &self,
+        names: &[KeyName],
+        progress: Progress,
+        report: impl Fn(&Progress),
+    ) -> Progress {
+        let next = AtomicUsize::new(0);
+        let all = Mutex::new(progress);
+        let progress = || all.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over = || progress().failure.is_some();
+        let reporter = thread::current();
+        let copy_some = || {
+            while !is_over()
+                && let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed))
+            {
+                let result = self.copy(name);
+                progress().note(name.as_str(), result);
+            }
+            reporter.unpark();
+        };
+        thread::scope(|scope| {
+            let copiers: Vec<_> =
+                (0..THREADS.min(names.len())).map(|_| scope.spawn(copy_some)).collect();
+            while !copiers.iter().all(thread::ScopedJoinHandle::is_finished) {
+                report(&progress());
+                thread::park_timeout(REPORT); // a copier that ends wakes it
+            }
+        });
+        all.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Copies one key; creating it includes reading it back.
+    fn copy(&self, name: &KeyName) -> Result<Done, String> {
+        let Self { source, target, clash } = self;
+        let value = match source.get(name, deadline()) {
+            Ok(value) => value,
+            Err(Error::NotFound) => {
+                let why = "is not copied: it is listed, but there is no key";
+                return Ok(Done::Left(why.to_owned()));
+            }
+            Err(e) => return Err(e.to_string()),
+        };
+        if let Err(e) = stored::decode(value.expose()) {
+            return Ok(Done::Left(format!("is left where it is: {e}")));
+        }
+        match target.create(name, &value, deadline()) {
+            Ok(()) => return Ok(Done::Copied),
+            Err(Error::Exists) => {}
+            Err(e) => return Err(e.to_string()),
+        }
+        let found = target.get(name, deadline()).map_err(|e| e.to_string())?;
+        match clash {
+            _ if found == value => return Ok(Done::Same),
+            Clash::Keep => return Ok(Done::Kept),
+            Clash::Fail => {
+                return Err("another key of this name exists at the target: use --merge to keep \
+                            it, or --force to replace it"
+                    .to_owned());
+            }
+            Clash::Replace => {}
+        }
+        let deleted = target.delete(name, deadline());
+        deleted.map_err(|e| format!("{e} (the target has its old key)"))?;
+        let Err(e) = target.create(name, &value, deadline()) else {
+            return Ok(Done::Copied);
+        };
+        // Nothing is lost: it is put back as it was.
+        Err(match target.create(name, &found, deadline()) {
+            Ok(()) => format!("{e} (the target has its old key again)"),
+            Err(why) => format!(
+                "{e} (the target has neither key now, and its old one can't be put back: {why})"
+            ),
+        })
+    }
+
+    /// Checks that keys can be created, read and deleted at the target, with one of an unused name.
+    ///
+    /// # Errors
+    /// What failed.
+    pub fn check_writable(&self) -> Result<(), String> {
+        let number = getrandom::u64().map_err(|e| e.to_string())?;
+        let name = KeyName::parse(&format!("kes-migrate-{number:016x}")).ok_or("no name")?;
+        let key = MasterKey::generate().map_err(|e| e.to_string())?;
+        let created = self.target.create(&name, &stored::encode(&key), deadline());
+        let deleted = self.target.delete(&name, deadline());
+        created.and(deleted).map_err(|e| e.to_string())
+    }
+}
+
+fn deadline() -> Deadline {
+    Deadline::after(Instant::now(), TIMEOUT)
+}
