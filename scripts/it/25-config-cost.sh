@@ -2,31 +2,27 @@
 # A configuration file of 1 MiB takes little time and memory and few messages, whatever it contains.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+need python3
 scene
 readonly SIZE=$((1 << 20)) MEMORY=$((200 << 10))
 
 # many HEAD BODY TAIL: HEAD, then BODY until the file is full, with its number for each '#', then TAIL.
 # <x*9> is nine times x.
 many() {
-    HEAD="$1" BODY="$2" TAIL="$3" awk -v size="$SIZE" 'BEGIN {
-        head = ENVIRON["HEAD"]; body = ENVIRON["BODY"]; tail = ENVIRON["TAIL"]
-        gsub(/\\n/, "\n", head); gsub(/\\n/, "\n", body); gsub(/\\n/, "\n", tail)
-        while (match(head, /<.\*[0-9]+>/)) {
-            printf "%s", substr(head, 1, RSTART - 1); size -= RSTART - 1
-            letter = substr(head, RSTART + 1, 1)
-            times = substr(head, RSTART + 3, RLENGTH - 4) + 0; size -= times
-            head = substr(head, RSTART + RLENGTH)
-            while (times-- > 0) printf "%s", letter
-        }
-        printf "%s", head
-        size -= length(head) + length(tail)
-        for (number = 1; ; number++) {
-            text = body; gsub(/#/, number, text)
-            if (length(text) > size) break
-            printf "%s", text; size -= length(text)
-        }
-        printf "%s", tail
-    }' >kes.yml
+    python3 - "$SIZE" "$@" >kes.yml <<'PYTHON'
+import re, sys
+size = int(sys.argv[1])
+head, body, tail = (text.replace("\\n", "\n") for text in sys.argv[2:])
+head = re.sub(r"<(.)\*(\d+)>", lambda times: times[1] * int(times[2]), head)
+parts, left = [head], size - len(head) - len(tail)
+while True:
+    text = body.replace("#", str(len(parts)))
+    left -= len(text)
+    if left < 0:
+        break
+    parts.append(text)
+print("".join(parts) + tail, end="")
+PYTHON
 }
 
 # costs EXPECTED TEXT: the check exits with EXPECTED, says TEXT, and stays within memory, time and 1 MB
