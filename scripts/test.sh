@@ -107,7 +107,7 @@ built() {
     [ "$code" -eq 0 ] && KES="$(tail -n 1 "$results/build")" && [ -x "$KES" ] && export KES
 }
 
-export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 4))}"   # they wait more than they work
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 3))}"   # they wait more than they work
 if [ $# -eq 0 ]; then
     run 'format' formatted
     run 'tests' cargo test --locked --quiet --no-fail-fast --workspace

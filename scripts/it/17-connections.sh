@@ -4,7 +4,7 @@
 # is free again a moment later. It never takes more than it may open files.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-need python3
+build_go tests/tools stand-in
 scene
 PROBE="127.0.0.1:$(free_port)"
 printf 'probe:\n  address: %s\n' "$PROBE" >>kes.yml
@@ -36,44 +36,6 @@ at_exit() {
     leave
 }
 
-# Connects so many clients, over HTTP/1.1 and HTTP/2 in turn, then lets each send most of the largest head,
-# and holds them.
-cat >crowd.py <<'PYTHON'
-import socket, ssl, sys, time
-address, count = ("127.0.0.1", int(sys.argv[1])), int(sys.argv[2])
-
-def frame(kind, stream, payload):
-    return len(payload).to_bytes(3, "big") + bytes([kind, 0]) + stream.to_bytes(4, "big") + payload
-
-# A field "x" with a value of 62,000 bytes, as HPACK has it; its last byte is missing.
-block = b"\x82\x87\x00\x01x\x7f" + bytes([(62000 - 127) % 128 + 128, (62000 - 127) // 128 % 128 + 128, 3])
-block += b"a" * 61999
-parts = [block[at:at + 16384] for at in range(0, len(block), 16384)]
-frames = [frame(1 if at == 0 else 9, 1, part) for at, part in enumerate(parts)]
-# How a connection becomes idle, and what it sends then.
-protocols = {
-    "http/1.1": (b"", b"GET / HTTP/1.1\r\nX: " + b"a" * 65000),
-    "h2": (
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, b""),
-        b"".join(frames) + frame(9, 1, b"a" * 16384)[:16000],
-    ),
-}
-clients = []
-for number in range(count):
-    protocol = list(protocols)[number % 2]
-    hello, head = protocols[protocol]
-    context = ssl._create_unverified_context()
-    context.load_cert_chain("root.crt", "root.key")
-    context.set_alpn_protocols([protocol])
-    client = context.wrap_socket(socket.create_connection(address))
-    client.sendall(hello)
-    clients.append((client, head))
-for client, head in clients:
-    client.sendall(head)
-print("sent", flush=True)
-time.sleep(30)
-PYTHON
-
 if group $((64 << 20)); then
     step 'in 64 MiB there is room for 256 connections'
     real="$KES"
@@ -86,9 +48,9 @@ if group $((64 << 20)); then
     within 5 is_metric kes_connections_open 0 || fail 'a connection stays'
 
     step 'all of them with a head of 64 KB that never ends'
-    python3 crowd.py "$PORT" 256 >crowd.out &
+    ./stand-in crowd --to "127.0.0.1:$PORT" --cert root.crt --key root.key --count 256 >crowd.out 2>crowd.err &
     crowd=$!
-    within 30 grep -q sent crowd.out || fail 'they can not all be made'
+    within 30 grep -q sent crowd.out || fail "they can not all be made: $(cat crowd.err)"
     equal 'open connections' 256 "$(metric kes_connections_open)"
     code=0
     ask --output /dev/null "$URL/version" 2>/dev/null || code=$?

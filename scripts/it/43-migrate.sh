@@ -3,7 +3,6 @@
 # in the middle of it.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
-need python3
 
 KEYS="${KEYS:-400}"
 scene
@@ -11,15 +10,14 @@ bao_start
 bao_setup
 
 # Keys of all kinds that a directory may hold: with and without a line end, with blanks, of K2.
-python3 - "$KEYS" <<'PY'
-import base64, os, sys
-os.mkdir("source", 0o700)
-for number in range(int(sys.argv[1])):
-    key = base64.b64encode(os.urandom(32)).decode()
-    text = ['{"bytes":"%s"}', '{"bytes":"%s"}\n', '{ "bytes" : "%s",\n  "algorithm": "AES256-GCM_SHA256" }'][number % 3] % key
-    name = f"key-{number}" if number % 10 else f"kä y {number}"
-    open(f"source/{name}", "w").write(text)
-PY
+mkdir -m 700 source
+texts=('{"bytes":"%s"}' '{"bytes":"%s"}\n' '{ "bytes" : "%s",\n  "algorithm": "AES256-GCM_SHA256" }')
+for ((number = 0; number < KEYS; number++)); do
+    name="key-$number"
+    [ $((number % 10)) -ne 0 ] || name="kä y $number"
+    # shellcheck disable=SC2059  # the text is the format
+    printf "${texts[number % 3]}" "$(random_base64 32)" >"source/$name"
+done
 
 config() { printf 'keystore: { fs: { path: %s } }\n' "$2" >"$1.yml"; }
 config source "$WORK/source"
