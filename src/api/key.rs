@@ -78,8 +78,8 @@ pub fn generate(call: &Call<'_>) -> Result<Outcome, Failure> {
     let [context] = json::secrets(call.body, ["context"]).ok_or(Failure::InvalidJson)?;
     let secrets = [Secret::new(Vec::new()), context];
     let then = |key: &MasterKey, [_, context]: &[Secret; 2]| {
-        let data_key = Secret::random(DATA_KEY).map_err(|_| NO_RANDOMNESS)?;
-        let sealed = seal(key, &data_key, context)?;
+        let (data_key, sealed) =
+            ciphertext::seal_fresh(key, DATA_KEY, context.expose()).map_err(|_| NO_RANDOMNESS)?;
         Ok(object(&[("plaintext", data_key.expose()), ("ciphertext", &sealed)]))
     };
     Ok(Outcome::Key(name, KeyUse { secrets, then }))

@@ -83,7 +83,32 @@ impl std::error::Error for OpenError {}
 pub fn seal(key: &MasterKey, plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>, SealError> {
     let mut random = [0; IV_SIZE + NONCE_SIZE];
     getrandom::fill(&mut random).map_err(SealError::Entropy)?;
-    let (iv, nonce) = split_iv(&random);
+    seal_with(key, &random, plaintext, context)
+}
+
+/// Seals `len` fresh random bytes as [`seal`] does, and returns them with the ciphertext.
+///
+/// # Errors
+/// [`SealError::Entropy`] if the system provides no randomness.
+pub fn seal_fresh(
+    key: &MasterKey,
+    len: usize,
+    context: &[u8],
+) -> Result<(Secret, Vec<u8>), SealError> {
+    // One system call for all that is random.
+    let random = Secret::random(IV_SIZE + NONCE_SIZE + len).map_err(SealError::Entropy)?;
+    let (random, plaintext) = random.expose().split_first_chunk().expect("it is longer");
+    Ok((Secret::new(plaintext.to_vec()), seal_with(key, random, plaintext, context)?))
+}
+
+/// Seals with the IV and the nonce in `random`.
+fn seal_with(
+    key: &MasterKey,
+    random: &[u8; IV_SIZE + NONCE_SIZE],
+    plaintext: &[u8],
+    context: &[u8],
+) -> Result<Vec<u8>, SealError> {
+    let (iv, nonce) = split_iv(random);
     let algorithm = key.algorithm().unwrap_or(Algorithm::Aes256);
     let sealed = seal_raw(key, algorithm, &iv, &nonce, plaintext, context)?;
     Ok(to_json(algorithm, &iv, &nonce, &sealed))

@@ -1,12 +1,11 @@
 //! Sockets that are ready, brought to the worker that owns them.
 //!
 //! Each worker has an epoll of its own, level-triggered: a socket stays in it and nothing is re-armed.
-//! Where a core has exactly one worker, a socket follows its packets to the worker of the core that they
-//! arrive on, since a request that stays on one core costs half. Knows tokens and sockets only; the
+//! A socket follows its packets to the worker that runs on the core where they arrive, since a request
+//! that stays on one core costs less. Knows tokens and sockets only; the
 //! [`Driver`] knows whose they are.
 
 use std::{
-    collections::HashMap,
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{
@@ -19,13 +18,13 @@ use std::{
 use rustix::{
     event::{EventfdFlags, epoll, eventfd},
     net::sockopt,
-    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+    thread::sched_getcpu,
 };
 
 /// Sockets that a worker takes off its epoll at a time.
 const EVENTS: usize = 64;
 /// Turns of a socket after which its worker looks where its packets arrive.
-const LOOK: u8 = 16;
+const LOOK: u8 = 2;
 /// A worker that has had no rest for this time hands ready sockets to one that sleeps. Sooner, moving
 /// them would cost more than it brings.
 const OVERLOAD: Duration = Duration::from_millis(5);
@@ -104,8 +103,8 @@ impl Place {
 /// The epolls of all workers.
 pub(crate) struct Poller {
     workers: Vec<Worker>,
-    /// The worker of each core; empty if workers are not bound to cores.
-    cores: HashMap<usize, usize>,
+    /// Sockets follow their packets.
+    follows: bool,
     is_stopping: AtomicBool,
 }
 
@@ -113,7 +112,8 @@ pub(crate) struct Poller {
 #[repr(align(128))]
 struct Worker {
     epoll: OwnedFd,
-    core: Option<usize>,
+    /// Where it ran last.
+    core: AtomicUsize,
     wakeup: OwnedFd,
     /// Connections to drive though their sockets may not be ready.
     woken: Mutex<Vec<u64>>,
@@ -132,16 +132,14 @@ enum Load {
 }
 
 impl Poller {
-    /// An epoll for each of `workers`. They are bound to cores if this process may use exactly as many.
+    /// An epoll for each of `workers`.
     ///
     /// # Errors
     /// If the system refuses descriptors.
     pub(crate) fn new(workers: usize) -> io::Result<Self> {
-        let cores = usable_cores().filter(|cores| cores.len() == workers).unwrap_or_default();
-        let workers = (0..workers).map(|number| Worker::new(cores.get(number).copied()));
         Ok(Self {
-            workers: workers.collect::<io::Result<_>>()?,
-            cores: cores.into_iter().enumerate().map(|(number, core)| (core, number)).collect(),
+            workers: (0..workers).map(|_| Worker::new()).collect::<io::Result<_>>()?,
+            follows: workers > 1,
             is_stopping: AtomicBool::new(false),
         })
     }
@@ -152,7 +150,6 @@ impl Poller {
     /// If the system refuses to wait for events.
     pub(crate) fn run(&self, number: usize, driver: &impl Driver) -> io::Result<()> {
         let worker = &self.workers[number];
-        worker.bind();
         let none =
             epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
         let mut events = [none; EVENTS];
@@ -161,6 +158,7 @@ impl Poller {
         loop {
             let asked = Instant::now();
             worker.set_load(Load::Asleep);
+            worker.core.store(sched_getcpu(), Ordering::Relaxed);
             let count = match epoll::wait(&worker.epoll, &mut events[..], None) {
                 Ok(count) => count,
                 Err(rustix::io::Errno::INTR) => 0,
@@ -280,17 +278,22 @@ impl Poller {
         watch: &mut Watch,
         socket: impl AsFd,
     ) -> io::Result<()> {
-        if watch.turns < LOOK || self.cores.is_empty() {
+        if watch.turns < LOOK || !self.follows {
             watch.turns = LOOK.min(watch.turns + 1);
             return Ok(());
         }
         watch.turns = 0;
-        let core = sockopt::socket_incoming_cpu(&socket).ok();
-        match core.and_then(|core| self.cores.get(&(core as usize))) {
-            Some(&worker) if self.workers[worker].load() != Load::Overloaded => {
-                self.hand_over(place, watch, socket, worker)
-            }
-            _ => Ok(()),
+        let Ok(core) = sockopt::socket_incoming_cpu(&socket) else { return Ok(()) };
+        let is_there = |worker: &Worker| {
+            worker.core.load(Ordering::Relaxed) == core as usize
+                && worker.load() != Load::Overloaded
+        };
+        if is_there(&self.workers[place.worker()]) {
+            return Ok(());
+        }
+        match self.workers.iter().position(is_there) {
+            Some(worker) => self.hand_over(place, watch, socket, worker),
+            None => Ok(()),
         }
     }
 
@@ -333,7 +336,7 @@ impl Poller {
 }
 
 impl Worker {
-    fn new(core: Option<usize>) -> io::Result<Self> {
+    fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wakeup = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         // Edge-triggered, so that nobody has to read it.
@@ -341,22 +344,12 @@ impl Worker {
         epoll::add(&epoll, &wakeup, epoll::EventData::new_u64(WAKE), flags)?;
         Ok(Self {
             epoll,
-            core,
+            core: AtomicUsize::new(usize::MAX),
             wakeup,
             woken: Mutex::default(),
             connections: AtomicUsize::new(0),
             load: AtomicU8::new(Load::Awake as u8),
         })
-    }
-
-    /// Binds this thread to the worker's core. Where that is refused, or the core goes away, the thread
-    /// runs anywhere, and does all the same.
-    fn bind(&self) {
-        if let Some(core) = self.core {
-            let mut cores = CpuSet::new();
-            cores.set(core);
-            let _ = sched_setaffinity(None, &cores);
-        }
     }
 
     fn woken(&self) -> std::sync::MutexGuard<'_, Vec<u64>> {
@@ -376,12 +369,6 @@ impl Worker {
         let all = [Load::Asleep, Load::Awake, Load::Overloaded];
         all.into_iter().find(|&known| known as u8 == load).unwrap_or(Load::Awake)
     }
-}
-
-/// The cores that this process may use, if the system says.
-fn usable_cores() -> Option<Vec<usize>> {
-    let set = sched_getaffinity(None).ok()?;
-    Some((0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect())
 }
 
 #[cfg(test)]
