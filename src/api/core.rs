@@ -10,7 +10,6 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::{
     changes::Changes,
-    counted::Counted,
     failure::{Failure, Task},
     health::Health,
     slot::Waiter,
@@ -23,7 +22,7 @@ use crate::{
     crypto::{MasterKey, stored},
     keystore::{self, KeyName, KeyStore},
     log::{Cause, Log},
-    metrics::Metrics,
+    metrics::{Event, Metrics, Outcome},
 };
 
 const KEY_STORE_THREADS: usize = 8;
@@ -48,7 +47,7 @@ pub struct Core {
     /// Held from reading the state to replacing it, so that no change is lost.
     writer: Mutex<()>,
     /// The key store.
-    pub store: Counted,
+    pub store: Arc<dyn KeyStore>,
     /// Keys that were read lately.
     pub cache: Cache<Arc<MasterKey>, Waiter<Fetched>>,
     /// The key store threads.
@@ -83,7 +82,7 @@ impl Core {
         Ok(Box::leak(Box::new(Self {
             state: ArcSwap::from_pointee(state),
             writer: Mutex::default(),
-            store: Counted::new(store, metrics),
+            store,
             cache: Cache::new(CACHE_CAPACITY, expiry),
             changes: Changes::new(threads.clone(), log),
             threads,
@@ -115,10 +114,7 @@ impl Core {
 
     /// Reads a key from the key store.
     pub fn fetch(&self, name: &KeyName, deadline: Deadline) -> Fetched {
-        let value = self
-            .store
-            .get(name, deadline)
-            .map_err(|e| self.key_store_failure(&e, Task::Access, Some(name)))?;
+        let value = self.called(self.store.get(name, deadline), Task::Access, Some(name))?;
         let key = stored::decode(value.expose()).map_err(|e| {
             self.log.error_from_outside(Cause::Failure, || {
                 format!("the stored value of key {:?} is no key: {e}", name.as_str())
@@ -128,14 +124,30 @@ impl Core {
         Ok(Arc::new(key))
     }
 
-    /// The failure that a client gets for `error`; the cause goes to the error log.
-    pub fn key_store_failure(
+    /// Counts how a call of the key store ended.
+    pub fn count<T>(&self, result: &Result<T, keystore::Error>) {
+        use keystore::Error::{Exists, NotFound, Sealed, Unavailable};
+        self.metrics.count(Event::KeyStore(match result {
+            Ok(_) => Outcome::Success,
+            Err(Exists | NotFound) => Outcome::Error,
+            Err(Sealed | Unavailable { .. }) => Outcome::Failure,
+        }));
+    }
+
+    /// Counts a call of the key store that did `task`, and turns its error into the failure that the
+    /// client gets; the cause goes to the error log.
+    pub fn called<T>(
         &self,
-        error: &keystore::Error,
+        result: Result<T, keystore::Error>,
         task: Task,
         name: Option<&KeyName>,
-    ) -> Failure {
-        let failure = Failure::from_key_store(error, task);
+    ) -> Result<T, Failure> {
+        self.count(&result);
+        let error = match result {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        let failure = Failure::from_key_store(&error, task);
         if matches!(failure, Failure::Sealed) {
             self.health.hurry();
         }
@@ -145,6 +157,6 @@ impl Core {
                 None => error.to_string(),
             });
         }
-        failure
+        Err(failure)
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     base::{deadline::Deadline, secret::Secret},
     crypto::{BASE64, MasterKey, ciphertext, json, stored},
     http::reply::Reply,
-    keystore::{KeyName, KeyStore as _},
+    keystore::KeyName,
     log::Cause,
 };
 
@@ -55,7 +55,7 @@ fn store(
     // Another server may have deleted an older key of this name, which the cache still holds. It must
     // not seal anything from now on.
     core.cache.remove(name);
-    created.map_err(|e| core.key_store_failure(&e, Task::Create, Some(name)))?;
+    core.called(created, Task::Create, Some(name))?;
     Ok(Reply::empty())
 }
 
@@ -67,7 +67,7 @@ pub fn delete(call: &Call<'_>) -> Result<Outcome, Failure> {
         let deleted = core.store.delete(name, deadline);
         // Once more: a request may have fetched the key between the two lines above.
         core.cache.remove(name);
-        deleted.map_err(|e| core.key_store_failure(&e, Task::Delete, Some(name)))?;
+        core.called(deleted, Task::Delete, Some(name))?;
         Ok(Reply::empty())
     }))
 }
@@ -112,8 +112,7 @@ pub fn decrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
 pub fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
     let (core, pattern) = (call.core, call.pattern());
     Ok(Outcome::Names(Box::new(move |deadline| {
-        let names =
-            core.store.list(deadline).map_err(|e| core.key_store_failure(&e, Task::List, None))?;
+        let names = core.called(core.store.list(deadline), Task::List, None)?;
         let size = names.iter().map(|name| LINE.len() + name.len()).sum();
         core.list_size.store(size, Ordering::Relaxed);
         let mut lines = Vec::new();

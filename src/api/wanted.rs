@@ -20,14 +20,20 @@ const RETRY: Duration = Duration::from_secs(5);
 /// A key must be there within this time.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Creates the key `name` if there is none.
+/// Creates the key `name` if there is none; `count` sees how the call ended.
 ///
 /// # Errors
 /// Why that is not possible.
-pub fn create(name: &KeyName, store: &dyn KeyStore) -> Result<(), String> {
+pub fn create(
+    name: &KeyName,
+    store: &dyn KeyStore,
+    count: impl FnOnce(&Result<(), keystore::Error>),
+) -> Result<(), String> {
     let key = MasterKey::generate().map_err(|e| e.to_string())?;
     let deadline = Deadline::after(Instant::now(), TIMEOUT);
-    match store.create(name, &stored::encode(&key), deadline) {
+    let created = store.create(name, &stored::encode(&key), deadline);
+    count(&created);
+    match created {
         Ok(()) | Err(keystore::Error::Exists) => Ok(()),
         Err(e) => Err(e.to_string()),
     }
@@ -40,7 +46,7 @@ impl Core {
     /// # Errors
     /// Why that is not possible.
     pub fn create_key(&self, name: &KeyName) -> Result<(), String> {
-        let created = create(name, &self.store);
+        let created = create(name, &*self.store, |created| self.count(created));
         self.cache.remove(name);
         created
     }

@@ -226,13 +226,12 @@ impl Log {
 
     /// Events of a stream that subscribers were sent, each counted for each of them.
     pub fn events(&self, stream: Stream) -> u64 {
-        self.shared.counts.events(stream).load(Ordering::Relaxed)
+        self.shared.counts.events[stream as usize].load(Ordering::Relaxed)
     }
 
     /// Subscribers at the moment.
     pub fn subscribers(&self) -> usize {
-        let counts = &self.shared.counts;
-        counts.audit.load(Ordering::Relaxed) + counts.error.load(Ordering::Relaxed)
+        self.shared.counts.subscribers.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
     /// Subscribers that were sent away because they did not keep up.

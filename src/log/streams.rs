@@ -46,35 +46,19 @@ pub trait Subscriber: Send {
     fn end(&self, is_complete: bool);
 }
 
-/// How many subscribers there are and were.
+/// How many subscribers and events each stream has.
 #[derive(Default)]
 pub(super) struct Counts {
-    pub(super) audit: AtomicUsize,
-    pub(super) error: AtomicUsize,
+    pub(super) subscribers: [AtomicUsize; 2],
+    /// Events that were sent, each as often as there were subscribers.
+    pub(super) events: [AtomicU64; 2],
     pub(super) dropped: AtomicU64,
-    audit_events: AtomicU64,
-    error_events: AtomicU64,
 }
 
 impl Counts {
-    /// Whether anybody follows.
+    /// Whether `stream` has subscribers.
     pub(super) fn has(&self, stream: Stream) -> bool {
-        self.of(stream).load(Ordering::Relaxed) > 0
-    }
-
-    /// Events that were sent, each as often as there were subscribers.
-    pub(super) fn events(&self, stream: Stream) -> &AtomicU64 {
-        match stream {
-            Stream::Audit => &self.audit_events,
-            Stream::Error => &self.error_events,
-        }
-    }
-
-    fn of(&self, stream: Stream) -> &AtomicUsize {
-        match stream {
-            Stream::Audit => &self.audit,
-            Stream::Error => &self.error,
-        }
+        self.subscribers[stream as usize].load(Ordering::Relaxed) > 0
     }
 }
 
@@ -86,14 +70,14 @@ pub struct Subscription {
 
 impl Subscription {
     pub(super) fn new(stream: Stream, counts: &Arc<Counts>) -> Self {
-        counts.of(stream).fetch_add(1, Ordering::Relaxed);
+        counts.subscribers[stream as usize].fetch_add(1, Ordering::Relaxed);
         Self { stream, counts: counts.clone() }
     }
 
     /// Counts the events in `lines`, which the subscriber is sent.
     pub fn count_events(&self, lines: &[u8]) {
         let events = memchr::memchr_iter(b'\n', lines).count() as u64;
-        self.counts.events(self.stream).fetch_add(events, Ordering::Relaxed);
+        self.counts.events[self.stream as usize].fetch_add(events, Ordering::Relaxed);
     }
 
     /// Counts a subscriber that is sent away because it does not keep up.
@@ -104,7 +88,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.counts.of(self.stream).fetch_sub(1, Ordering::Relaxed);
+        self.counts.subscribers[self.stream as usize].fetch_sub(1, Ordering::Relaxed);
     }
 }
 

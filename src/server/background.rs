@@ -11,7 +11,6 @@ use crate::{
     api::core::Core,
     base::{deadline::Deadline, panics::survive},
     io::Sockets,
-    keystore::KeyStore as _,
 };
 
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -26,7 +26,6 @@ use crate::{
     api::{core::Core, state::State},
     base::panics::survive,
     config::Config,
-    keystore::KeyStore as _,
     tls,
 };
 
