@@ -23,7 +23,7 @@ const MAX_PARKED: usize = 128;
 
 type Result<T> = std::result::Result<T, Failure>;
 /// Changes a key before the deadline.
-pub type Job = Box<dyn FnOnce(Deadline) -> Result<Reply> + Send>;
+pub type Job = Box<dyn FnOnce(&KeyName, Deadline) -> Result<Reply> + Send>;
 
 /// The exchange of a change. Its job and its deadline can both answer it: the first one does.
 ///
@@ -132,7 +132,7 @@ impl Changes {
         self.threads.submit(permit, move || {
             let result = match party.claim.is_answered() || deadline.has_passed(Instant::now()) {
                 true => Err(Failure::Timeout),
-                false => guarded(|| job(deadline)),
+                false => guarded(|| job(&name, deadline)),
             };
             // Creates that wait fail, too: their clients could have sent them at this moment.
             let is_taken =

@@ -22,7 +22,7 @@ use super::{
     slot::Slot,
     threads::guarded,
 };
-use crate::{cache::Lookup, http::reply::Reply, keystore::KeyName};
+use crate::{cache::Lookup, crypto::MasterKey, http::reply::Reply, keystore::KeyName};
 
 /// The log decides about a held answer in less time than this.
 const HOLD_TIMEOUT: Duration = Duration::from_secs(3);
@@ -107,13 +107,13 @@ impl Running {
                 None => self.stage = Stage::Names(exchange, size, slot),
                 Some(result) => self.finish(exchange, result, waker),
             },
-            Stage::Line(exchange, reply, slot) => match slot.take() {
-                None => self.stage = Stage::Line(exchange, reply, slot),
-                Some(true) => self.stage = Stage::Done(exchange.answer(Ok(reply))),
-                Some(false) => {
-                    self.stage = Stage::Done(exchange.answer(Err(Failure::NotAudited)));
+            Stage::Line(exchange, reply, slot) => {
+                self.stage = match slot.take() {
+                    None => Stage::Line(exchange, reply, slot),
+                    Some(true) => Stage::Done(exchange.answer(Ok(reply))),
+                    Some(false) => Stage::Done(exchange.answer(Err(Failure::NotAudited))),
                 }
-            },
+            }
             Stage::Change(claim, slot) => match slot.take() {
                 None => self.stage = Stage::Change(claim, slot),
                 Some(reply) => self.stage = Stage::Done(reply),
@@ -149,11 +149,8 @@ impl Running {
         match &self.stage {
             Stage::Key(_, then, _) => then.secrets.iter().map(|secret| secret.len()).sum(),
             Stage::Names(_, size, slot) => {
-                let size_of = |result: &Result<Reply>| match result {
-                    Ok(reply) => reply.body.capacity(),
-                    Err(_) => 0,
-                };
-                slot.look(size_of).unwrap_or(*size)
+                let size_of = |reply: &Reply| reply.body.capacity();
+                slot.look(|result| result.as_ref().map_or(0, size_of)).unwrap_or(*size)
             }
             Stage::Line(_, reply, _) => reply.body.capacity(),
             _ => 0,
@@ -198,36 +195,29 @@ impl Running {
     ) {
         // The cache knows seconds; when the request came is near enough.
         let now = exchange.arrived;
-        let found = match core.cache.get(name, now) {
-            Some(key) => Ok(key),
-            None => match core.threads.reserve() {
-                None => Err(Failure::Overloaded),
-                Some(permit) => {
-                    let (slot, waiter) = Slot::new(waker());
-                    match core.cache.get_or_wait(name, waiter, now) {
-                        Lookup::Hit(key, _) => Ok(key),
-                        Lookup::Waiting => {
-                            self.stage = Stage::Key(exchange, then, slot);
-                            return;
-                        }
-                        Lookup::Fetch(ticket) => {
-                            let deadline = exchange.deadline.earlier(HEAD_START);
-                            core.threads.submit(permit, move || {
-                                let key = guarded(|| core.fetch(ticket.name(), deadline));
-                                let found = key.as_ref().ok().map(Arc::clone);
-                                for waiter in core.cache.complete(ticket, found, Instant::now()) {
-                                    waiter.deliver(key.clone());
-                                }
-                            });
-                            self.stage = Stage::Key(exchange, then, slot);
-                            return;
-                        }
-                    }
-                }
-            },
+        let use_key = |key: &MasterKey| (then.then)(key, &then.secrets);
+        if let Some(key) = core.cache.get(name, now) {
+            return self.finish(exchange, use_key(&key), waker);
+        }
+        let Some(permit) = core.threads.reserve() else {
+            return self.finish(exchange, Err(Failure::Overloaded), waker);
         };
-        let result = found.and_then(|key| (then.then)(&key, &then.secrets));
-        self.finish(exchange, result, waker);
+        let (slot, waiter) = Slot::new(waker());
+        match core.cache.get_or_wait(name, waiter, now) {
+            Lookup::Hit(key, _) => return self.finish(exchange, use_key(&key), waker),
+            Lookup::Waiting => {}
+            Lookup::Fetch(ticket) => {
+                let deadline = exchange.deadline.earlier(HEAD_START);
+                core.threads.submit(permit, move || {
+                    let key = guarded(|| core.fetch(ticket.name(), deadline));
+                    let found = key.as_ref().ok().map(Arc::clone);
+                    for waiter in core.cache.complete(ticket, found, Instant::now()) {
+                        waiter.deliver(key.clone());
+                    }
+                });
+            }
+        }
+        self.stage = Stage::Key(exchange, then, slot);
     }
 
     fn list(&mut self, core: &'static Core, exchange: Exchange, job: Job, waker: NewWaker<'_>) {

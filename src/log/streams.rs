@@ -34,12 +34,12 @@ pub enum Stream {
     Error,
 }
 
-/// Somebody who follows a stream. Nothing here may wait for the client at the other end.
+/// The log's end of a stream. None of these may wait for the client.
 pub trait Subscriber: Send {
-    /// Takes whole lines. `false` if the subscriber has gone or must go.
+    /// Takes whole lines. `false` removes the subscriber.
     fn publish(&self, lines: &Arc<[u8]>) -> bool;
 
-    /// Whether anybody is there.
+    /// Whether the client is still there.
     fn is_open(&self) -> bool;
 
     /// There will be no more lines; if not `is_complete`, some that should have come are missing.
@@ -80,7 +80,7 @@ impl Subscription {
         self.counts.events[self.stream as usize].fetch_add(events, Ordering::Relaxed);
     }
 
-    /// Counts a subscriber that is sent away because it does not keep up.
+    /// Counts the subscriber as disconnected because it does not keep up.
     pub fn count_drop(&self) {
         self.counts.dropped.fetch_add(1, Ordering::Relaxed);
     }
@@ -96,9 +96,9 @@ impl Drop for Subscription {
 pub(super) enum Feed {
     /// Show these lines.
     Lines(Stream, String),
-    /// Add a subscriber, who sees what comes from now on.
+    /// Add a subscriber, which sees later lines.
     Subscribe(Stream, Box<dyn Subscriber>),
-    /// Events are lost: send the subscribers away, so that they know.
+    /// Events are lost: disconnect the subscribers, so that they notice.
     Gap(Stream),
     /// There will be no more events.
     End,
@@ -126,8 +126,8 @@ impl Message for Feed {
 
 /// Feeds subscribers until the inbox is closed and empty, on a thread of its own.
 pub(super) fn run(inbox: &Inbox<Feed>) {
-    // Fifty subscribers are a burst of fifty writes; a request that comes meanwhile is not to wait
-    // for them. On Linux this is the priority of the thread.
+    // Fifty subscribers cause a burst of fifty writes, which must not delay requests. On Linux, this is
+    // the priority of the thread.
     let _ = rustix::process::nice(NICENESS);
     let mut streams = [FanOut::default(), FanOut::default()];
     let mut batch = VecDeque::new();

@@ -39,7 +39,6 @@ pub fn start(core: &'static Core, sockets: &Arc<Sockets>, has_probe: bool) -> io
 /// Asks the key store for its status, which takes as long as the key store does. The error log hears of
 /// changes, and the cache whether the key store is available.
 fn ask_key_store(core: &Core, now: Instant) {
-    core.health.asks();
     let status = core.store.status(Deadline::after(now, STATUS_TIMEOUT));
     let [before, unfit_since] = core.health.note(status.is_ok(), now);
     core.cache.set_offline(unfit_since);
