@@ -30,18 +30,17 @@ const KEY_STORE_THREADS: usize = 8;
 const KEY_STORE_QUEUE: usize = 1024;
 /// Keys that the cache holds at most.
 const CACHE_CAPACITY: usize = 16 * 1024;
-/// What a list is taken to come to before the first one was made, in bytes.
+/// The assumed size of a list before the first one, in bytes.
 const UNKNOWN_LIST: usize = 4 << 20;
 
-/// The key store has to answer this long before the client's time is over, so that the client gets the
-/// reason rather than a timeout.
+/// The key store must answer this long before the request's deadline, so that the client gets the reason
+/// rather than a timeout.
 pub const HEAD_START: Duration = Duration::from_millis(500);
 
 /// A key from the key store.
 pub type Fetched = Result<Arc<MasterKey>, Failure>;
 
-/// What all requests share. It lives as long as the process, so that no request counts references to
-/// it.
+/// What all requests share. Lives as long as the process, so that no request counts references.
 pub struct Core {
     state: ArcSwap<State>,
     /// Held from reading the state to replacing it, so that no change is lost.
@@ -93,8 +92,8 @@ impl Core {
         })))
     }
 
-    /// The state that a request works with from start to finish. Not kept beyond it: what a reload has
-    /// replaced, such as a private key, goes when its last request has ended.
+    /// The state that a request works with from start to finish, and not beyond: a private key that a
+    /// reload has replaced goes with the last request that uses it.
     pub fn state(&self) -> Guard<Arc<State>> {
         self.state.load()
     }

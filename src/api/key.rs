@@ -55,8 +55,7 @@ fn store(
     deadline: Deadline,
 ) -> Result<Reply, Failure> {
     let created = core.store.create(name, &stored::encode(key), deadline);
-    // Another server may have deleted an older key of this name, which the cache still holds. It must
-    // not seal anything from now on.
+    // An older key of this name, which another server has deleted, must not stay in the cache.
     core.cache.remove(name);
     core.called(created, Task::Create, Some(name))?;
     Ok(Reply::empty())

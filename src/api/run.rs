@@ -1,9 +1,8 @@
 //! An admitted request, from its handler to its answer.
 //!
-//! All that a request holds while it waits is in its [`Running`]; the cache, the key store threads and
-//! the log have a [`Waiter`](super::slot::Waiter) only, so a request that goes away takes its secrets
-//! along. The one exception is a change of a key: its job shares the exchange, and audits the result
-//! even if the client has gone.
+//! A waiting request is owned by its [`Running`]; the cache, the key store threads and the log have a
+//! [`Waiter`](super::slot::Waiter) only, so the secrets of a request go when it does. Only a change of a
+//! key outlives its request ([`changes`](super::changes)).
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -34,9 +33,7 @@ type NewWaker<'a> = &'a dyn Fn() -> Waker;
 pub struct Running {
     /// When it has waited long enough.
     pub deadline: Instant,
-    /// The answer may be a key, or something sealed under one. Such answers must not leave before their
-    /// audit line is written, where audit is required; ciphertexts and names are treated alike, since
-    /// that is easy to know and to check.
+    /// The answer may be a key, a ciphertext or a name: it waits for its audit line if audit is required.
     has_keys: bool,
     stage: Stage,
 }
@@ -129,7 +126,7 @@ impl Running {
         }
     }
 
-    /// Its time is over: unless its answer is there or on its way, the answer is that it took too long.
+    /// Ends the wait: the answer is a timeout unless another is there or on its way.
     pub fn expire(&mut self) {
         match &self.stage {
             Stage::Key(_, _, slot) => drop(slot.put(Err(Failure::Timeout))),
@@ -259,8 +256,8 @@ impl Running {
     }
 }
 
-/// A request that ends while it waits has failed, even if its answer has come: no client gets it. A
-/// change is answered by its job.
+/// A request that ends while it waits has failed, even if its answer has come. A change is answered by
+/// its job.
 impl Drop for Running {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::Over) {

@@ -1,5 +1,4 @@
-//! Keys that the configuration asks for. Those that could not be created at the start are created as
-//! soon as the key store can, on a thread of their own.
+//! Keys that the configuration asks for. A thread creates those that could not be created at the start.
 
 use std::{
     io,
@@ -40,8 +39,8 @@ pub fn create(
 }
 
 impl Core {
-    /// Creates the key `name` if there is none. The cache may still hold an older key of this name that
-    /// another server has deleted: it must not seal anything from now on.
+    /// Creates the key `name` if there is none. An older key of this name, which another server has
+    /// deleted, must not stay in the cache.
     ///
     /// # Errors
     /// Why that is not possible.
@@ -52,7 +51,7 @@ impl Core {
     }
 }
 
-/// A key that is missing, and what the error log was told about it.
+/// A missing key, and the last line that was logged about it.
 struct Missing {
     name: KeyName,
     complaint: Option<String>,
