@@ -1,9 +1,8 @@
 //! Keys fetched lately, so that a busy key costs the key store one read, not one per request.
 //!
-//! An entry leaves when it is too old (`any`), unused (`unused`) or the least recently used of a
-//! full cache. Who asks for a key that is being fetched is parked behind that fetch instead of
-//! starting another or blocking a thread. Knows nothing of policies, HTTP or which key store is
-//! behind it.
+//! An entry leaves when it is too old (`any`), unused (`unused`) or the least recently used of a full
+//! cache. A request for a key that is being fetched waits behind that fetch, without a thread. Knows
+//! nothing of policies, HTTP or which key store is behind it.
 
 use std::{
     collections::HashMap,
@@ -29,8 +28,7 @@ pub struct Expiry {
     pub offline: Option<Duration>,
 }
 
-/// A cache of values `V` (cheap to clone, such as an `Arc`) for waiters `W` (whatever it takes to
-/// answer a request later).
+/// A cache of values `V` (cheap to clone, such as an `Arc`) for waiters `W`, which get a value later.
 ///
 /// Nothing blocks, and all but [`expire`](Self::expire) takes constant time. Clones share the
 /// entries.
@@ -41,7 +39,7 @@ pub struct Cache<V, W> {
 struct Shared<V, W> {
     /// Entries and fetches. Held for a few steps on maps, never across I/O, and never while a
     /// waiter is dropped, which might answer a request.
-    state: Mutex<State<V, W>>,
+    state: Mutex<Entries<V, W>>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -51,7 +49,7 @@ struct Shared<V, W> {
 pub enum Lookup<V, W> {
     /// The value; here is the waiter back.
     Hit(V, W),
-    /// Somebody is fetching the value; the waiter is parked behind them.
+    /// The value is being fetched; the waiter is parked behind that.
     Waiting,
     /// The caller must fetch the value and [`complete`](Cache::complete) the ticket; the waiter is
     /// parked behind it like any other.
@@ -60,9 +58,8 @@ pub enum Lookup<V, W> {
 
 /// The duty to fetch one key.
 ///
-/// Dropped without [`Cache::complete`], as in a panic, it ends the fetch: the next to ask fetches
-/// anew, and the waiters parked behind it are dropped. A waiter that must not go unanswered has to
-/// answer when dropped.
+/// Dropped without [`Cache::complete`], as in a panic, it ends the fetch and drops its waiters; the next
+/// lookup fetches anew.
 #[must_use = "dropping a ticket drops its waiters"]
 pub struct Ticket<V, W> {
     shared: Arc<Shared<V, W>>,
@@ -75,7 +72,7 @@ impl<V: Clone, W> Cache<V, W> {
     /// An empty cache for at most `capacity` entries; zero is a cache that keeps nothing, but
     /// still lets one fetch serve all that wait for it.
     pub fn new(capacity: usize, expiry: Expiry) -> Self {
-        let state = State {
+        let state = Entries {
             capacity,
             expiry,
             offline_since: None,
@@ -142,8 +139,8 @@ impl<V: Clone, W> Cache<V, W> {
         waiters
     }
 
-    /// Forgets `name`. A fetch that is under way still serves those who wait for it now, but leaves
-    /// nothing behind, and who asks from now on starts a new one.
+    /// Forgets `name`. A fetch that is under way still serves its waiters, but leaves no entry, and the
+    /// next lookup starts a new one.
     pub fn remove(&self, name: &KeyName) {
         let mut state = self.shared.lock();
         if let Some(fetch) = state.fetches.remove(name) {
@@ -232,7 +229,7 @@ impl<V, W> fmt::Debug for Ticket<V, W> {
 }
 
 impl<V, W> Shared<V, W> {
-    fn lock(&self) -> MutexGuard<'_, State<V, W>> {
+    fn lock(&self) -> MutexGuard<'_, Entries<V, W>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -240,7 +237,7 @@ impl<V, W> Shared<V, W> {
 /// The place of no entry.
 const NONE: usize = usize::MAX;
 
-struct State<V, W> {
+struct Entries<V, W> {
     capacity: usize,
     expiry: Expiry,
     /// Since when the key store is not available, if it is not.
@@ -273,7 +270,7 @@ struct Fetch<W> {
     waiters: Vec<W>,
 }
 
-impl<V, W> State<V, W> {
+impl<V, W> Entries<V, W> {
     fn get(&mut self, name: &KeyName, now: Instant) -> Option<V>
     where
         V: Clone,

@@ -1,10 +1,6 @@
 //! A call as its handler sees it, and what the handler asks for.
 
-use super::{
-    changes::Change,
-    core::Core,
-    failure::{Failure, Task},
-};
+use super::{changes::Change, core::Core, failure::Failure};
 use crate::{
     base::{
         deadline::Deadline,
@@ -111,16 +107,4 @@ pub struct KeyUse {
     pub secrets: [Secret; 2],
     /// Makes the answer.
     pub then: fn(&MasterKey, &[Secret; 2]) -> Result<Reply>,
-}
-
-impl Outcome {
-    /// Change the key `name`: create or delete it, as `task` says.
-    pub fn change(
-        name: KeyName,
-        task: Task,
-        job: impl FnOnce(&KeyName, Deadline) -> Result<Reply> + Send + 'static,
-    ) -> Self {
-        let key = name.clone();
-        Self::Change(Change { name, task, job: Box::new(move |deadline| job(&key, deadline)) })
-    }
 }

@@ -1,8 +1,7 @@
-//! Changes of keys: one at a time for each name, in the order in which they came. A change that waits
-//! for its turn takes no thread.
+//! Changes of keys: one at a time for each name, in their order. A change that waits takes no thread.
 //!
-//! A change is carried out even if its client goes away. Its job audits the result, so it shares the
-//! [`Exchange`] with the request that waits.
+//! A change is carried out even if its client goes away: its job shares the [`Exchange`] with the request
+//! that waits, and audits the result.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -23,11 +22,10 @@ const MAX_PARKED: usize = 128;
 
 type Result<T> = std::result::Result<T, Failure>;
 /// Changes a key before the deadline.
-pub type Job = Box<dyn FnOnce(Deadline) -> Result<Reply> + Send>;
+pub type Job = Box<dyn FnOnce(&KeyName, Deadline) -> Result<Reply> + Send>;
 
-/// The exchange of a change. Its job and its deadline can both answer it: the first one does.
-///
-/// The answer holds nothing secret, so it need not wait for its audit line.
+/// The exchange of a change, which its job or its deadline answers, whichever comes first. The answer
+/// holds nothing secret, so it need not wait for its audit line.
 #[derive(Clone)]
 pub struct Claim(Arc<Mutex<Option<Exchange>>>);
 
@@ -102,8 +100,7 @@ impl Changes {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries `change` out before `deadline`, as soon as it is its turn. `false` if too many changes of
-    /// its key wait.
+    /// Carries out `change` when its turn comes. `false` if too many changes of its key wait.
     pub fn submit(
         &'static self,
         change: Change,
@@ -132,9 +129,9 @@ impl Changes {
         self.threads.submit(permit, move || {
             let result = match party.claim.is_answered() || deadline.has_passed(Instant::now()) {
                 true => Err(Failure::Timeout),
-                false => guarded(|| job(deadline)),
+                false => guarded(|| job(&name, deadline)),
             };
-            // Creates that wait fail, too: their clients could have sent them at this moment.
+            // Creates that wait fail, too, as if they had been sent now.
             let is_taken =
                 task == Task::Create && matches!(result, Ok(_) | Err(Failure::KeyExists));
             let (settled, next) = self.leave(&name, is_taken);
@@ -174,8 +171,8 @@ impl Changes {
             Some(reply) => party.waiter.deliver(reply),
             None if is_done => {
                 let done = if task == Task::Delete { "deleted" } else { "created" };
-                // Not limited: a slow key store makes other requests fail, too, and their lines must not
-                // hide this one. There are at most as many as slow threads.
+                // Not limited, so that lines about other requests do not hide it. There are at most as
+                // many as threads.
                 self.log.error(&format!(
                     "key {:?} was {done} after its client had been answered 503: the key store took \
                      too long",

@@ -10,7 +10,6 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::{
     changes::Changes,
-    counted::Counted,
     failure::{Failure, Task},
     health::Health,
     slot::Waiter,
@@ -23,7 +22,7 @@ use crate::{
     crypto::{MasterKey, stored},
     keystore::{self, KeyName, KeyStore},
     log::{Cause, Log},
-    metrics::Metrics,
+    metrics::{Event, Metrics, Outcome},
 };
 
 const KEY_STORE_THREADS: usize = 8;
@@ -31,24 +30,23 @@ const KEY_STORE_THREADS: usize = 8;
 const KEY_STORE_QUEUE: usize = 1024;
 /// Keys that the cache holds at most.
 const CACHE_CAPACITY: usize = 16 * 1024;
-/// What a list is taken to come to before the first one was made, in bytes.
+/// The assumed size of a list before the first one, in bytes.
 const UNKNOWN_LIST: usize = 4 << 20;
 
-/// The key store has to answer this long before the client's time is over, so that the client gets the
-/// reason rather than a timeout.
+/// The key store must answer this long before the request's deadline, so that the client gets the reason
+/// rather than a timeout.
 pub const HEAD_START: Duration = Duration::from_millis(500);
 
 /// A key from the key store.
 pub type Fetched = Result<Arc<MasterKey>, Failure>;
 
-/// What all requests share. It lives as long as the process, so that no request counts references to
-/// it.
+/// What all requests share. Lives as long as the process, so that no request counts references.
 pub struct Core {
     state: ArcSwap<State>,
     /// Held from reading the state to replacing it, so that no change is lost.
     writer: Mutex<()>,
     /// The key store.
-    pub store: Counted,
+    pub store: Arc<dyn KeyStore>,
     /// Keys that were read lately.
     pub cache: Cache<Arc<MasterKey>, Waiter<Fetched>>,
     /// The key store threads.
@@ -83,7 +81,7 @@ impl Core {
         Ok(Box::leak(Box::new(Self {
             state: ArcSwap::from_pointee(state),
             writer: Mutex::default(),
-            store: Counted::new(store, metrics),
+            store,
             cache: Cache::new(CACHE_CAPACITY, expiry),
             changes: Changes::new(threads.clone(), log),
             threads,
@@ -94,8 +92,8 @@ impl Core {
         })))
     }
 
-    /// The state that a request works with from start to finish. Not kept beyond it: what a reload has
-    /// replaced, such as a private key, goes when its last request has ended.
+    /// The state that a request works with from start to finish, and not beyond: a private key that a
+    /// reload has replaced goes with the last request that uses it.
     pub fn state(&self) -> Guard<Arc<State>> {
         self.state.load()
     }
@@ -115,10 +113,7 @@ impl Core {
 
     /// Reads a key from the key store.
     pub fn fetch(&self, name: &KeyName, deadline: Deadline) -> Fetched {
-        let value = self
-            .store
-            .get(name, deadline)
-            .map_err(|e| self.key_store_failure(&e, Task::Access, Some(name)))?;
+        let value = self.called(self.store.get(name, deadline), Task::Access, Some(name))?;
         let key = stored::decode(value.expose()).map_err(|e| {
             self.log.error_from_outside(Cause::Failure, || {
                 format!("the stored value of key {:?} is no key: {e}", name.as_str())
@@ -128,14 +123,30 @@ impl Core {
         Ok(Arc::new(key))
     }
 
-    /// The failure that a client gets for `error`; the cause goes to the error log.
-    pub fn key_store_failure(
+    /// Counts how a call of the key store ended.
+    pub fn count<T>(&self, result: &Result<T, keystore::Error>) {
+        use keystore::Error::{Exists, NotFound, Sealed, Unavailable};
+        self.metrics.count(Event::KeyStore(match result {
+            Ok(_) => Outcome::Success,
+            Err(Exists | NotFound) => Outcome::Error,
+            Err(Sealed | Unavailable { .. }) => Outcome::Failure,
+        }));
+    }
+
+    /// Counts a call of the key store that did `task`, and turns its error into the failure that the
+    /// client gets; the cause goes to the error log.
+    pub fn called<T>(
         &self,
-        error: &keystore::Error,
+        result: Result<T, keystore::Error>,
         task: Task,
         name: Option<&KeyName>,
-    ) -> Failure {
-        let failure = Failure::from_key_store(error, task);
+    ) -> Result<T, Failure> {
+        self.count(&result);
+        let error = match result {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        let failure = Failure::from_key_store(&error, task);
         if matches!(failure, Failure::Sealed) {
             self.health.hurry();
         }
@@ -145,6 +156,6 @@ impl Core {
                 None => error.to_string(),
             });
         }
-        failure
+        Err(failure)
     }
 }

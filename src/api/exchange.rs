@@ -73,14 +73,6 @@ impl Exchange {
     fn record(&mut self, status: u16) {
         self.is_answered = true;
         let took = self.arrived.elapsed();
-        self.count(status, took);
-        if self.log.audits() && !std::mem::replace(&mut self.is_audited, true) {
-            let event = self.event(status, took);
-            self.log.audit(event);
-        }
-    }
-
-    fn count(&self, status: u16, took: Duration) {
         if let Some(metrics) = self.metrics {
             let outcome = match status {
                 ..400 => Outcome::Success,
@@ -88,6 +80,10 @@ impl Exchange {
                 500.. => Outcome::Failure,
             };
             metrics.request_ends(outcome, took);
+        }
+        if self.log.audits() && !std::mem::replace(&mut self.is_audited, true) {
+            let event = self.event(status, took);
+            self.log.audit(event);
         }
     }
 
@@ -110,8 +106,7 @@ impl Exchange {
     /// Hands the audit event over ahead of the answer; `waiter` gets whether its line is written.
     /// `false` if the log can't take it.
     pub fn hold(&mut self, waiter: Waiter<bool>) -> bool {
-        let took = self.arrived.elapsed();
-        let event = self.event(200, took);
+        let event = self.event(200, self.arrived.elapsed());
         match self.log.hold(event, move |is_written| waiter.deliver(is_written)) {
             Ok(()) => self.is_audited = true,
             Err(event) => self.path = event.path,
@@ -121,10 +116,9 @@ impl Exchange {
 
     /// Answers the request by making `subscriber` one.
     pub fn subscribe(mut self, stream: Stream, subscriber: Box<dyn Subscriber>) -> Subscription {
-        (self.is_answered, self.is_audited) = (true, true);
-        let took = self.arrived.elapsed();
-        self.count(200, took);
-        let event = self.event(200, took);
+        let event = self.event(200, self.arrived.elapsed());
+        self.is_audited = true;
+        self.record(200);
         self.log.subscribe(stream, subscriber, event)
     }
 }

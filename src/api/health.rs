@@ -79,11 +79,11 @@ impl Health {
         is_watched: bool,
         now: Instant,
     ) -> bool {
+        let is_urgent = self.is_urgent.swap(false, Ordering::Relaxed);
         let Some(status) = *self.status() else {
             return true;
         };
-        let is_urgent =
-            status.unfit_since.is_some() || is_watched || self.is_urgent.load(Ordering::Relaxed);
+        let is_urgent = is_urgent || is_watched || status.unfit_since.is_some();
         let interval = match ping {
             _ if is_urgent => Duration::ZERO,
             ping if has_probe => ping.unwrap_or(INTERVAL).min(INTERVAL),
@@ -100,10 +100,5 @@ impl Health {
         let unfit_since = (!is_fit).then(|| before.unwrap_or(now));
         *status = Some(Status { at: Instant::now(), unfit_since });
         [before, unfit_since]
-    }
-
-    /// The key store is about to be asked.
-    pub fn asks(&self) {
-        self.is_urgent.store(false, Ordering::Relaxed);
     }
 }

@@ -6,6 +6,7 @@ use base64::Engine as _;
 
 use super::{
     call::{Call, KeyUse, Outcome, select},
+    changes::{Change, Job},
     core::Core,
     failure::{Failure, Task},
 };
@@ -13,7 +14,7 @@ use crate::{
     base::{deadline::Deadline, secret::Secret},
     crypto::{BASE64, MasterKey, ciphertext, json, stored},
     http::reply::Reply,
-    keystore::{KeyName, KeyStore as _},
+    keystore::KeyName,
     log::Cause,
 };
 
@@ -25,7 +26,7 @@ const NO_RANDOMNESS: Failure = Failure::Internal("failed to generate random byte
 /// `POST /v1/key/create/<name>`
 pub fn create(call: &Call<'_>) -> Result<Outcome, Failure> {
     let core = call.core;
-    Ok(Outcome::change(call.key_name()?, Task::Create, |name, deadline| {
+    let job: Job = Box::new(|name, deadline| {
         let key = MasterKey::generate().map_err(|e| {
             core.log.error_from_outside(Cause::Failure, || {
                 format!("failed to create key {:?}: {e}", name.as_str())
@@ -33,7 +34,8 @@ pub fn create(call: &Call<'_>) -> Result<Outcome, Failure> {
             Failure::Internal("failed to generate a random key")
         })?;
         store(core, name, &key, deadline)
-    }))
+    });
+    Ok(Outcome::Change(Change { name: call.key_name()?, task: Task::Create, job }))
 }
 
 /// `POST /v1/key/import/<name>`
@@ -41,7 +43,8 @@ pub fn import(call: &Call<'_>) -> Result<Outcome, Failure> {
     let (core, name) = (call.core, call.key_name()?);
     let [bytes] = json::secrets(call.body, ["bytes"]).ok_or(Failure::InvalidJson)?;
     let key = MasterKey::from_bytes(bytes.expose()).ok_or(Failure::InvalidKey)?;
-    Ok(Outcome::change(name, Task::Create, move |name, deadline| store(core, name, &key, deadline)))
+    let job: Job = Box::new(move |name, deadline| store(core, name, &key, deadline));
+    Ok(Outcome::Change(Change { name, task: Task::Create, job }))
 }
 
 /// Nothing is cached here: a key that is not durable yet must not encrypt anything.
@@ -52,24 +55,24 @@ fn store(
     deadline: Deadline,
 ) -> Result<Reply, Failure> {
     let created = core.store.create(name, &stored::encode(key), deadline);
-    // Another server may have deleted an older key of this name, which the cache still holds. It must
-    // not seal anything from now on.
+    // An older key of this name, which another server has deleted, must not stay in the cache.
     core.cache.remove(name);
-    created.map_err(|e| core.key_store_failure(&e, Task::Create, Some(name)))?;
+    core.called(created, Task::Create, Some(name))?;
     Ok(Reply::empty())
 }
 
 /// `DELETE /v1/key/delete/<name>`
 pub fn delete(call: &Call<'_>) -> Result<Outcome, Failure> {
     let core = call.core;
-    Ok(Outcome::change(call.key_name()?, Task::Delete, |name, deadline| {
+    let job: Job = Box::new(|name, deadline| {
         core.cache.remove(name);
         let deleted = core.store.delete(name, deadline);
         // Once more: a request may have fetched the key between the two lines above.
         core.cache.remove(name);
-        deleted.map_err(|e| core.key_store_failure(&e, Task::Delete, Some(name)))?;
+        core.called(deleted, Task::Delete, Some(name))?;
         Ok(Reply::empty())
-    }))
+    });
+    Ok(Outcome::Change(Change { name: call.key_name()?, task: Task::Delete, job }))
 }
 
 /// `POST /v1/key/generate/<name>`
@@ -112,8 +115,7 @@ pub fn decrypt(call: &Call<'_>) -> Result<Outcome, Failure> {
 pub fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
     let (core, pattern) = (call.core, call.pattern());
     Ok(Outcome::Names(Box::new(move |deadline| {
-        let names =
-            core.store.list(deadline).map_err(|e| core.key_store_failure(&e, Task::List, None))?;
+        let names = core.called(core.store.list(deadline), Task::List, None)?;
         let size = names.iter().map(|name| LINE.len() + name.len()).sum();
         core.list_size.store(size, Ordering::Relaxed);
         let mut lines = Vec::new();

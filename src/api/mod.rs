@@ -6,7 +6,6 @@
 pub mod call;
 pub mod changes;
 pub mod core;
-pub mod counted;
 pub mod exchange;
 pub mod failure;
 pub mod follow;

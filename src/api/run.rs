@@ -1,9 +1,8 @@
 //! An admitted request, from its handler to its answer.
 //!
-//! All that a request holds while it waits is in its [`Running`]; the cache, the key store threads and
-//! the log have a [`Waiter`](super::slot::Waiter) only, so a request that goes away takes its secrets
-//! along. The one exception is a change of a key: its job shares the exchange, and audits the result
-//! even if the client has gone.
+//! A waiting request is owned by its [`Running`]; the cache, the key store threads and the log have a
+//! [`Waiter`](super::slot::Waiter) only, so the secrets of a request go when it does. Only a change of a
+//! key outlives its request ([`changes`](super::changes)).
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -22,7 +21,7 @@ use super::{
     slot::Slot,
     threads::guarded,
 };
-use crate::{cache::Lookup, http::reply::Reply, keystore::KeyName};
+use crate::{cache::Lookup, crypto::MasterKey, http::reply::Reply, keystore::KeyName};
 
 /// The log decides about a held answer in less time than this.
 const HOLD_TIMEOUT: Duration = Duration::from_secs(3);
@@ -34,9 +33,7 @@ type NewWaker<'a> = &'a dyn Fn() -> Waker;
 pub struct Running {
     /// When it has waited long enough.
     pub deadline: Instant,
-    /// The answer may be a key, or something sealed under one. Such answers must not leave before their
-    /// audit line is written, where audit is required; ciphertexts and names are treated alike, since
-    /// that is easy to know and to check.
+    /// The answer may be a key, a ciphertext or a name: it waits for its audit line if audit is required.
     has_keys: bool,
     stage: Stage,
 }
@@ -107,13 +104,13 @@ impl Running {
                 None => self.stage = Stage::Names(exchange, size, slot),
                 Some(result) => self.finish(exchange, result, waker),
             },
-            Stage::Line(exchange, reply, slot) => match slot.take() {
-                None => self.stage = Stage::Line(exchange, reply, slot),
-                Some(true) => self.stage = Stage::Done(exchange.answer(Ok(reply))),
-                Some(false) => {
-                    self.stage = Stage::Done(exchange.answer(Err(Failure::NotAudited)));
+            Stage::Line(exchange, reply, slot) => {
+                self.stage = match slot.take() {
+                    None => Stage::Line(exchange, reply, slot),
+                    Some(true) => Stage::Done(exchange.answer(Ok(reply))),
+                    Some(false) => Stage::Done(exchange.answer(Err(Failure::NotAudited))),
                 }
-            },
+            }
             Stage::Change(claim, slot) => match slot.take() {
                 None => self.stage = Stage::Change(claim, slot),
                 Some(reply) => self.stage = Stage::Done(reply),
@@ -129,7 +126,7 @@ impl Running {
         }
     }
 
-    /// Its time is over: unless its answer is there or on its way, the answer is that it took too long.
+    /// Ends the wait: the answer is a timeout unless another is there or on its way.
     pub fn expire(&mut self) {
         match &self.stage {
             Stage::Key(_, _, slot) => drop(slot.put(Err(Failure::Timeout))),
@@ -149,11 +146,8 @@ impl Running {
         match &self.stage {
             Stage::Key(_, then, _) => then.secrets.iter().map(|secret| secret.len()).sum(),
             Stage::Names(_, size, slot) => {
-                let size_of = |result: &Result<Reply>| match result {
-                    Ok(reply) => reply.body.capacity(),
-                    Err(_) => 0,
-                };
-                slot.look(size_of).unwrap_or(*size)
+                let size_of = |reply: &Reply| reply.body.capacity();
+                slot.look(|result| result.as_ref().map_or(0, size_of)).unwrap_or(*size)
             }
             Stage::Line(_, reply, _) => reply.body.capacity(),
             _ => 0,
@@ -198,36 +192,29 @@ impl Running {
     ) {
         // The cache knows seconds; when the request came is near enough.
         let now = exchange.arrived;
-        let found = match core.cache.get(name, now) {
-            Some(key) => Ok(key),
-            None => match core.threads.reserve() {
-                None => Err(Failure::Overloaded),
-                Some(permit) => {
-                    let (slot, waiter) = Slot::new(waker());
-                    match core.cache.get_or_wait(name, waiter, now) {
-                        Lookup::Hit(key, _) => Ok(key),
-                        Lookup::Waiting => {
-                            self.stage = Stage::Key(exchange, then, slot);
-                            return;
-                        }
-                        Lookup::Fetch(ticket) => {
-                            let deadline = exchange.deadline.earlier(HEAD_START);
-                            core.threads.submit(permit, move || {
-                                let key = guarded(|| core.fetch(ticket.name(), deadline));
-                                let found = key.as_ref().ok().map(Arc::clone);
-                                for waiter in core.cache.complete(ticket, found, Instant::now()) {
-                                    waiter.deliver(key.clone());
-                                }
-                            });
-                            self.stage = Stage::Key(exchange, then, slot);
-                            return;
-                        }
-                    }
-                }
-            },
+        let use_key = |key: &MasterKey| (then.then)(key, &then.secrets);
+        if let Some(key) = core.cache.get(name, now) {
+            return self.finish(exchange, use_key(&key), waker);
+        }
+        let Some(permit) = core.threads.reserve() else {
+            return self.finish(exchange, Err(Failure::Overloaded), waker);
         };
-        let result = found.and_then(|key| (then.then)(&key, &then.secrets));
-        self.finish(exchange, result, waker);
+        let (slot, waiter) = Slot::new(waker());
+        match core.cache.get_or_wait(name, waiter, now) {
+            Lookup::Hit(key, _) => return self.finish(exchange, use_key(&key), waker),
+            Lookup::Waiting => {}
+            Lookup::Fetch(ticket) => {
+                let deadline = exchange.deadline.earlier(HEAD_START);
+                core.threads.submit(permit, move || {
+                    let key = guarded(|| core.fetch(ticket.name(), deadline));
+                    let found = key.as_ref().ok().map(Arc::clone);
+                    for waiter in core.cache.complete(ticket, found, Instant::now()) {
+                        waiter.deliver(key.clone());
+                    }
+                });
+            }
+        }
+        self.stage = Stage::Key(exchange, then, slot);
     }
 
     fn list(&mut self, core: &'static Core, exchange: Exchange, job: Job, waker: NewWaker<'_>) {
@@ -269,8 +256,8 @@ impl Running {
     }
 }
 
-/// A request that ends while it waits has failed, even if its answer has come: no client gets it. A
-/// change is answered by its job.
+/// A request that ends while it waits has failed, even if its answer has come. A change is answered by
+/// its job.
 impl Drop for Running {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::Over) {

@@ -1,7 +1,7 @@
 //! The place where a request that waits finds what it waits for.
 //!
-//! The request owns the [`Slot`]. The cache, the key store threads and the log hold a [`Waiter`], which
-//! keeps nothing of the request alive: what comes for a request that has gone is dropped at once.
+//! The request owns the [`Slot`]. A [`Waiter`] keeps nothing of the request alive: a value for a request
+//! that has gone is dropped at once.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -44,7 +44,7 @@ impl<T> Slot<T> {
 impl<T> Waiter<T> {
     /// Hands `value` over, unless the request has gone or its time is over.
     pub fn deliver(self, value: T) {
-        // The owner may take a lock when it is woken, so that of the slot is not held here.
+        // Waking may take a lock, so the lock of the slot is not held meanwhile.
         if self.slot.upgrade().is_some_and(|slot| put(&slot, value)) {
             self.waker.wake();
         }

@@ -1,7 +1,7 @@
 //! The key store threads: a fixed number, in front of them a bounded queue.
 //!
-//! All calls that may block run here, so that a key store that hangs fills these threads and their
-//! queue, and nothing else.
+//! All calls that may block run here, so that a key store that hangs fills only these threads and their
+//! queue.
 
 use std::{
     io,
@@ -80,7 +80,6 @@ fn run(jobs: &Mutex<Receiver<Job>>) {
     loop {
         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((permit, job)) = next else { return };
-        // Jobs answer their requests themselves; the thread goes on whatever they do.
         survive(job);
         drop(permit);
     }

@@ -1,5 +1,4 @@
-//! Keys that the configuration asks for. Those that could not be created at the start are created as
-//! soon as the key store can, on a thread of their own.
+//! Keys that the configuration asks for. A thread creates those that could not be created at the start.
 
 use std::{
     io,
@@ -20,33 +19,39 @@ const RETRY: Duration = Duration::from_secs(5);
 /// A key must be there within this time.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Creates the key `name` if there is none.
+/// Creates the key `name` if there is none; `count` sees how the call ended.
 ///
 /// # Errors
 /// Why that is not possible.
-pub fn create(name: &KeyName, store: &dyn KeyStore) -> Result<(), String> {
+pub fn create(
+    name: &KeyName,
+    store: &dyn KeyStore,
+    count: impl FnOnce(&Result<(), keystore::Error>),
+) -> Result<(), String> {
     let key = MasterKey::generate().map_err(|e| e.to_string())?;
     let deadline = Deadline::after(Instant::now(), TIMEOUT);
-    match store.create(name, &stored::encode(&key), deadline) {
+    let created = store.create(name, &stored::encode(&key), deadline);
+    count(&created);
+    match created {
         Ok(()) | Err(keystore::Error::Exists) => Ok(()),
         Err(e) => Err(e.to_string()),
     }
 }
 
 impl Core {
-    /// Creates the key `name` if there is none. The cache may still hold an older key of this name that
-    /// another server has deleted: it must not seal anything from now on.
+    /// Creates the key `name` if there is none. An older key of this name, which another server has
+    /// deleted, must not stay in the cache.
     ///
     /// # Errors
     /// Why that is not possible.
     pub fn create_key(&self, name: &KeyName) -> Result<(), String> {
-        let created = create(name, &self.store);
+        let created = create(name, &*self.store, |created| self.count(created));
         self.cache.remove(name);
         created
     }
 }
 
-/// A key that is missing, and what the error log was told about it.
+/// A missing key, and the last line that was logged about it.
 struct Missing {
     name: KeyName,
     complaint: Option<String>,

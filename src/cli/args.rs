@@ -1,6 +1,6 @@
 //! What a command is (its words, arguments and flags), and the arguments of one that is called.
 //!
-//! Flags are written as users of the original know them: `-name` and `--name` are the same, a value
+//! Flags are written as users of KES know them: `-name` and `--name` are the same, a value
 //! follows after a blank or `=`, short flags are not bundled, and flags may stand before or after
 //! arguments until `--`.
 
@@ -43,10 +43,10 @@ pub(crate) struct Table(pub(crate) &'static [Command]);
 /// An argument of a command.
 #[derive(Clone, Copy)]
 pub(crate) struct Argument {
-    /// What stands for it in usage lines; with `|` between them, these are all there are. Without a
-    /// name, nobody needs to know of it.
+    /// Its placeholder in usage lines; `a|b` lists all values that are allowed. Without a name, it
+    /// stays out of help and completion.
     pub(crate) name: &'static str,
-    /// What it is called where it is missing.
+    /// Its name in the error that reports it missing.
     pub(crate) what: &'static str,
     pub(crate) kind: Kind,
     /// It is a pattern of names of its kind.
@@ -59,7 +59,7 @@ pub(crate) struct Argument {
 /// What an argument is, for checks and completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// What nobody but the user knows, or the words of the name.
+    /// Free text, or one of the words of the name.
     Text,
     File,
     /// The name of a key that need not exist.
@@ -79,7 +79,7 @@ pub(crate) struct Flag {
     /// The name, and a short form if it has one.
     pub(crate) names: &'static [&'static str],
     pub(crate) takes: Takes,
-    /// What it does; empty if it is accepted and does nothing, so that nobody needs to know of it.
+    /// What it does. Empty for a flag that is accepted without effect, which help does not list.
     pub(crate) help: &'static str,
 }
 

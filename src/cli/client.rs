@@ -111,7 +111,7 @@ impl Client {
         Ok(Self { agent, server, proxy: shown, no_trust, retries: RETRIES, timeout: TOTAL_TIMEOUT })
     }
 
-    /// A client that gives up soon: for what nobody waits for.
+    /// A client that gives up soon, for completion: without an answer there are no suggestions.
     pub(crate) fn glancing(self) -> Self {
         Self { retries: 0, timeout: GLANCE_TIMEOUT, ..self }
     }

@@ -70,7 +70,7 @@ pub(crate) fn print_lines(
     print(&format!("{begin}{}{end}", lines.collect::<String>()))
 }
 
-/// Prints to stderr; if nobody listens there is nobody left to tell.
+/// Prints to stderr. Errors are ignored: there is nowhere left to report them.
 pub(crate) fn complain(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -114,7 +114,12 @@ impl Finding {
                 format!("Warning: {message}{colon}{advice}")
             }
             (Severity::Warning, _) => format!("Warning: {message}{colon}{advice} ({place})"),
-            (_, Subject::Text) => format!("failed to read config file: {place}: {message}"),
+            (_, Subject::Text) if advice.is_empty() => {
+                format!("failed to read config file: {place}: {message}")
+            }
+            (_, Subject::Text) => {
+                format!("failed to read config file: {place}: {message} ({advice})")
+            }
             (_, Subject::Unreadable) => {
                 format!("failed to read config file: {message} ({place}{colon}{advice})")
             }

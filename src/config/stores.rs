@@ -104,7 +104,7 @@ impl Reader<'_> {
         let position = way.find_map(|part| self.source.at(part).position);
         self.findings.miss(
             At::new(self.source.spelled(field), position),
-            "no key store: a section is there but says not where",
+            "no key store: a section is there but does not say where",
             "fill in the field, or that of another key store, or leave out the section for an \
              in-memory key store",
         );

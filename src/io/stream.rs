@@ -276,7 +276,8 @@ impl Stream {
             }
             State::Discarding => {
                 if !engine.is_multiplexed() && self.unwanted > MAX_DISCARD {
-                    engine.end(Code::NoError, &mut turn.output.bytes);
+                    // The answer was given and must not be lost; the rest of the body is not looked at.
+                    engine.reset(self.id, Code::NoError, &mut turn.output.bytes);
                 }
                 if self.is_complete || engine.is_ending() && !engine.is_multiplexed() {
                     self.state = State::Over;

@@ -29,7 +29,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// The line of an audit event (`api.md` 1.5, log streams).
+    /// The line of an audit event as KES writes it.
     pub(super) fn audit(event: &AuditEvent, clock: &mut Clock) -> Self {
         let mut text = String::with_capacity(200 + event.path.len());
         text.push_str("{\"time\":\"");

@@ -10,8 +10,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use arc_swap::ArcSwap;
+
 use super::{
-    AuditMode, Switches,
+    AuditMode, Settings,
     event::{AuditEvent, Clock, Line},
     inbox::{Inbox, Message},
     outbox::{Decide, Effects, Hold},
@@ -22,7 +24,7 @@ use crate::base::panics::survive;
 
 /// Audit events that may wait for the log thread, in bytes.
 const MAX_WAITING: usize = 4 << 20;
-/// Errors may be left when audit events can't be any more, in bytes on top.
+/// Room for errors when there is none for audit events, in bytes on top.
 const RESERVED: usize = 1 << 20;
 /// What an event takes besides its text, about, in bytes.
 const OVERHEAD: usize = 128;
@@ -41,7 +43,7 @@ pub(super) enum Task {
     Publish(String),
     /// Add a subscriber.
     Subscribe(Stream, Box<dyn Subscriber>),
-    /// Show what is there to subscribers and let them go.
+    /// End the streams after the events so far.
     EndStreams,
 }
 
@@ -76,13 +78,14 @@ pub(super) struct Shared {
     pub(super) streams: Inbox<Feed>,
     pub(super) stdout: Output,
     pub(super) stderr: Output,
-    pub(super) switches: Switches,
+    pub(super) settings: ArcSwap<Settings>,
     pub(super) counts: Arc<Counts>,
-    /// Audit lines that did not get to stdout or to the subscribers.
+    /// Audit lines that were lost on the way to stdout or to subscribers.
     pub(super) lost: AtomicU64,
-    /// For each stream, whether there was an event that subscribers should have seen and will not.
+    /// For each stream, whether subscribers miss an event.
     pub(super) has_gap: [AtomicBool; 2],
-    pub(super) error_is_plain: AtomicBool,
+    /// Error lines are plain text, for people.
+    pub(super) error_is_plain: bool,
 }
 
 impl Shared {
@@ -98,7 +101,6 @@ impl Shared {
     pub(super) fn error(&self, message: String) {
         let task = Task::Error(SystemTime::now(), message);
         if self.inbox.push(task).is_err() {
-            // There is no other place to tell.
             self.has_gap[Stream::Error as usize].store(true, Ordering::Relaxed);
         }
     }
@@ -111,9 +113,7 @@ impl Shared {
                 let _ = self.inbox.push(Task::Publish(decision.line));
             }
         }
-        if effects.lost > 0 {
-            self.lost.fetch_add(effects.lost, Ordering::Relaxed);
-        }
+        self.lost.fetch_add(effects.lost, Ordering::Relaxed);
         if let Some(report) = effects.report {
             self.error(report);
         }
@@ -217,7 +217,7 @@ impl Hub<'_> {
     }
 
     fn audit(&mut self, event: &AuditEvent) {
-        let is_on = self.shared.switches.audit() != AuditMode::Off;
+        let is_on = self.shared.settings.load().audit != AuditMode::Off;
         let is_followed = self.shared.counts.has(Stream::Audit);
         if !is_on && !is_followed {
             return;
@@ -236,12 +236,12 @@ impl Hub<'_> {
         if self.shared.counts.has(Stream::Error) {
             self.error.push_str(&line.text);
         }
-        if self.shared.switches.error() {
-            let line = match self.shared.error_is_plain.load(Ordering::Relaxed) {
+        if self.shared.settings.load().error {
+            let line = match self.shared.error_is_plain {
                 true => Line::error_for_people(time, text, &mut self.clock),
                 false => line,
             };
-            // Errors that nobody reads are not counted.
+            // Lost error lines are not counted.
             let mut effects = Effects::default();
             self.shared.stderr.with(|outbox| outbox.push(line, &mut effects));
         }

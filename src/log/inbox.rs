@@ -1,8 +1,7 @@
 //! A bounded queue in front of a thread of the log.
 //!
-//! Leaving a message takes one short lock and never waits for anybody. Waking a thread costs more
-//! than that, so a thread that was busy a moment ago takes a nap, from which only what is urgent wakes
-//! it.
+//! Leaving a message takes one short lock. Waking a thread costs more, so a thread that was busy a moment
+//! ago takes a nap, from which only urgent messages wake it.
 
 use std::{
     collections::VecDeque,
@@ -27,11 +26,11 @@ pub(super) trait Message {
 
 /// The queue.
 pub(super) struct Inbox<M> {
-    state: Mutex<State<M>>,
+    state: Mutex<Queue<M>>,
     arrived: Condvar,
 }
 
-struct State<M> {
+struct Queue<M> {
     messages: VecDeque<M>,
     bytes: usize,
     has_urgent: bool,
@@ -50,7 +49,7 @@ enum Sleep {
 impl<M> Default for Inbox<M> {
     fn default() -> Self {
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(Queue {
                 messages: VecDeque::new(),
                 bytes: 0,
                 has_urgent: false,
@@ -63,7 +62,7 @@ impl<M> Default for Inbox<M> {
 }
 
 impl<M: Message> Inbox<M> {
-    fn lock(&self) -> MutexGuard<'_, State<M>> {
+    fn lock(&self) -> MutexGuard<'_, Queue<M>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -86,7 +85,7 @@ impl<M: Message> Inbox<M> {
         self.wake(state);
     }
 
-    fn wake(&self, mut state: MutexGuard<'_, State<M>>) {
+    fn wake(&self, mut state: MutexGuard<'_, Queue<M>>) {
         let must_wake = match state.sleep {
             Sleep::Awake => false,
             Sleep::Nap => state.has_urgent || state.is_closed,
@@ -148,7 +147,7 @@ impl<M: Message> Inbox<M> {
     }
 }
 
-impl<M: Message> State<M> {
+impl<M: Message> Queue<M> {
     fn add(&mut self, message: M) {
         self.bytes += message.size();
         // A queue that gets full can't wait either.

@@ -1,8 +1,7 @@
 //! Error lines that others can cause: a few a second are logged, the others are counted.
 //!
-//! A client that fails again and again must not fill the log or keep the workers busy. Each cause has its
-//! own allowance, so that a flood of failed handshakes hides no refused request. The owner refills the
-//! allowances once a second and logs the counts. Knows nothing of clocks and of where lines go.
+//! Each cause has its own allowance, so that a flood of failed handshakes hides no refused request. The
+//! owner refills the allowances once a second and logs the counts. Knows nothing of clocks.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 

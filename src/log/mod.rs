@@ -1,4 +1,4 @@
-//! Audit and error events: one line each, to stdout and stderr and to whoever subscribes.
+//! Audit and error events: one line each, to stdout, stderr and subscribers.
 //!
 //! A request leaves its event in a bounded inbox and goes on. The log thread formats it once and
 //! hands the line to the threads that write stdout and stderr and feed subscribers; nothing in
@@ -14,13 +14,12 @@ mod streams;
 
 use std::{
     io,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU8, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
+
+use arc_swap::ArcSwap;
 
 pub use self::{
     event::AuditEvent,
@@ -32,7 +31,7 @@ use self::{
     limiter::Limiter,
 };
 
-/// The error log hears of lost audit lines at most so often.
+/// Lost audit lines are reported at most this often.
 const LOSS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What happens to audit events.
@@ -61,40 +60,12 @@ impl Default for Settings {
     }
 }
 
-/// [`Settings`] as requests see them, without a lock.
-#[derive(Default)]
-struct Switches {
-    audit: AtomicU8,
-    error: AtomicBool,
-}
-
-impl Switches {
-    fn set(&self, settings: Settings) {
-        self.audit.store(settings.audit as u8, Ordering::Relaxed);
-        self.error.store(settings.error, Ordering::Relaxed);
-    }
-
-    fn audit(&self) -> AuditMode {
-        const ON: u8 = AuditMode::On as u8;
-        const REQUIRED: u8 = AuditMode::Required as u8;
-        match self.audit.load(Ordering::Relaxed) {
-            REQUIRED => AuditMode::Required,
-            ON => AuditMode::On,
-            _ => AuditMode::Off,
-        }
-    }
-
-    fn error(&self) -> bool {
-        self.error.load(Ordering::Relaxed)
-    }
-}
-
 /// Where audit and error events go.
 pub struct Log {
     shared: Arc<Shared>,
     /// The log thread and the writers, until they are waited for.
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Lost audit lines that the error log knows of, and when it may hear of more.
+    /// Lost audit lines that were reported, and when more may be.
     reported: Mutex<(u64, Option<Instant>)>,
     limiter: Limiter,
 }
@@ -106,9 +77,8 @@ impl Log {
     /// # Errors
     /// If a thread can't be started.
     pub fn start(settings: Settings, error_is_plain: bool) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        shared.switches.set(settings);
-        shared.error_is_plain.store(error_is_plain, Ordering::Relaxed);
+        let settings = ArcSwap::from_pointee(settings);
+        let shared = Arc::new(Shared { settings, error_is_plain, ..Shared::default() });
         let start = |name: &str, run: fn(&Shared)| {
             let shared = shared.clone();
             std::thread::Builder::new()
@@ -119,12 +89,9 @@ impl Log {
         let threads = vec![
             start("log", hub::run)?,
             start("log-stdout", |shared| {
-                let apply = |effects| shared.apply(effects);
-                shared.stdout.run(io::stdout(), apply);
+                shared.stdout.run(io::stdout(), |effects| shared.apply(effects));
             })?,
-            start("log-stderr", |shared| {
-                shared.stderr.run(io::stderr(), |_| {});
-            })?,
+            start("log-stderr", |shared| shared.stderr.run(io::stderr(), |_| {}))?,
             start("log-streams", |shared| streams::run(&shared.streams))?,
         ];
         Ok(Self {
@@ -137,20 +104,20 @@ impl Log {
 
     /// Changes what is logged, from the next event on.
     pub fn configure(&self, settings: Settings) {
-        self.shared.switches.set(settings);
+        self.shared.settings.store(Arc::new(settings));
     }
 
-    /// Whether anybody wants audit events.
+    /// Whether audit events go anywhere.
     pub fn audits(&self) -> bool {
-        self.shared.switches.audit() != AuditMode::Off || self.shared.counts.has(Stream::Audit)
+        self.shared.settings.load().audit != AuditMode::Off || self.shared.counts.has(Stream::Audit)
     }
 
     /// Whether answers with keys must be held ([`Log::hold`]).
     pub fn requires_audit(&self) -> bool {
-        self.shared.switches.audit() == AuditMode::Required
+        self.shared.settings.load().audit == AuditMode::Required
     }
 
-    /// Whether answers that must be held are refused, since lines can't be written at the moment.
+    /// Whether answers that must be held are refused at the moment, since stdout takes no lines.
     pub fn refuses(&self) -> bool {
         self.requires_audit() && self.shared.stdout.with(|outbox| outbox.is_refusing())
     }
@@ -160,9 +127,8 @@ impl Log {
         self.shared.audit(event);
     }
 
-    /// Logs a request whose answer may only leave when the line is written. `decide` hears, from a
-    /// thread of the log, whether that is so (`true`), or that the answer is refused, which the line
-    /// says then: at the latest a second from now.
+    /// Logs a request whose answer may leave only once its line is written. Within a second, a thread of
+    /// the log calls `decide`: with `false` if the answer is refused, which the line then says.
     ///
     /// # Errors
     /// Gives the event back if there is no room; `decide` is not called then.
@@ -178,15 +144,14 @@ impl Log {
         }
     }
 
-    /// Logs an error that nobody outside the server can cause again and again.
+    /// Logs an error that clients cannot cause at will.
     pub fn error(&self, message: &str) {
         if self.wants_errors() {
             self.shared.error(message.to_owned());
         }
     }
 
-    /// Logs an error that others can cause, unless too many of them have the same cause in this second:
-    /// then it is counted.
+    /// Logs an error that clients can cause. Beyond the allowance of its cause, it is only counted.
     pub fn error_from_outside(&self, cause: Cause, message: impl FnOnce() -> String) {
         if self.wants_errors() && self.limiter.admits(cause) {
             self.shared.error(cut(message(), MAX_LINE));
@@ -199,7 +164,7 @@ impl Log {
     }
 
     fn wants_errors(&self) -> bool {
-        self.shared.switches.error() || self.shared.counts.has(Stream::Error)
+        self.shared.settings.load().error || self.shared.counts.has(Stream::Error)
     }
 
     /// Adds a subscriber. `event` is its own request, the first event it sees if it follows those.
@@ -219,23 +184,22 @@ impl Log {
         let _ = self.shared.inbox.push(Task::EndStreams);
     }
 
-    /// Audit lines that did not get to stdout, or to the subscribers.
+    /// Audit lines that were lost on the way to stdout or to subscribers.
     pub fn audit_lost(&self) -> u64 {
         self.shared.lost.load(Ordering::Relaxed)
     }
 
-    /// Events of a stream that subscribers were sent, each counted for each of them.
+    /// Events of a stream that were sent, each counted once for each subscriber.
     pub fn events(&self, stream: Stream) -> u64 {
-        self.shared.counts.events(stream).load(Ordering::Relaxed)
+        self.shared.counts.events[stream as usize].load(Ordering::Relaxed)
     }
 
     /// Subscribers at the moment.
     pub fn subscribers(&self) -> usize {
-        let counts = &self.shared.counts;
-        counts.audit.load(Ordering::Relaxed) + counts.error.load(Ordering::Relaxed)
+        self.shared.counts.subscribers.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    /// Subscribers that were sent away because they did not keep up.
+    /// Subscribers that were disconnected because they did not keep up.
     pub fn subscribers_dropped(&self) -> u64 {
         self.shared.counts.dropped.load(Ordering::Relaxed)
     }

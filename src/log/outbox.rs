@@ -1,10 +1,9 @@
 //! Lines on their way to stdout or stderr: what is written, what waits, and which answers wait for
 //! which line. No I/O here.
 //!
-//! An answer that is held is let go when its line is written in full, and refused when that takes
-//! too long or fails. Each is decided once: deciding takes it out. The line of a refused answer is
-//! changed to say so unless some of it may be written already; then a line tells of an answer that
-//! was not given, which is the side to err on.
+//! A held answer leaves when its line is written in full, and is refused if that fails or takes too long.
+//! The line of a refused answer says so, unless part of it may be written already: the log may show an
+//! answer that was not given, but never misses one that was.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +18,7 @@ const MAX_BYTES: usize = 1 << 20;
 const OVERHEAD: usize = 64;
 /// How long an answer may wait for its line.
 pub(super) const PATIENCE: Duration = Duration::from_millis(900);
-/// The error log hears of trouble at most so often.
+/// Trouble is reported at most this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// What a refused client is answered.
 const REFUSED: u16 = 503;
@@ -65,7 +64,7 @@ pub(super) struct Effects {
     pub(super) decisions: Vec<Decision>,
     /// Lines that found no room.
     pub(super) lost: u64,
-    /// Something that the error log should know.
+    /// A line for the error log.
     pub(super) report: Option<String>,
 }
 
@@ -84,7 +83,7 @@ pub(super) struct Outbox {
     needs_line_feed: bool,
     /// Lines can't be written at the moment.
     trouble: Option<Trouble>,
-    /// When the error log heard of trouble last.
+    /// When trouble was reported last.
     reported: Option<Instant>,
 }
 

@@ -1,7 +1,7 @@
 //! A thread that writes lines to stdout or stderr, which may be slow, full or gone.
 //!
-//! It waits until there is room and then writes no more than a pipe takes at once, so that hardly
-//! anything is on its way when nobody reads, and every line knows what became of it.
+//! It waits for room and then writes no more than a pipe takes at once, so that the fate of every line
+//! is known, even if the reader stops.
 
 use std::{
     os::fd::{AsFd, BorrowedFd},
@@ -30,12 +30,12 @@ const CROWDED: Duration = Duration::from_millis(5);
 /// Lines that wait for the writer, and the writer's alarm.
 #[derive(Default)]
 pub(super) struct Output {
-    state: Mutex<State>,
+    state: Mutex<Pending>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct Pending {
     outbox: Outbox,
     /// The writer sleeps.
     is_awaited: bool,
@@ -43,7 +43,7 @@ struct State {
 }
 
 impl Output {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -107,23 +107,18 @@ impl Output {
         self.with(|outbox| outbox.fill(block, limit));
         let written = write(to, block);
         let mut effects = Effects::default();
-        let pause = self.with(|outbox| match written {
-            Ok(count) => {
-                outbox.wrote(count, &mut effects);
-                None
-            }
-            Err(Errno::INTR) => {
-                outbox.wrote(0, &mut effects);
-                None
-            }
-            Err(Errno::AGAIN) => {
-                outbox.wrote(0, &mut effects);
-                Some(CROWDED)
-            }
-            Err(e) => {
-                outbox.failed(&e.to_string(), Instant::now(), &mut effects);
-                Some(RETRY)
-            }
+        let pause = self.with(|outbox| {
+            let (count, pause) = match written {
+                Ok(count) => (count, None),
+                Err(Errno::INTR) => (0, None),
+                Err(Errno::AGAIN) => (0, Some(CROWDED)),
+                Err(e) => {
+                    outbox.failed(&e.to_string(), Instant::now(), &mut effects);
+                    return Some(RETRY);
+                }
+            };
+            outbox.wrote(count, &mut effects);
+            pause
         });
         apply(effects);
         pause

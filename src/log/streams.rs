@@ -34,47 +34,31 @@ pub enum Stream {
     Error,
 }
 
-/// Somebody who follows a stream. Nothing here may wait for the client at the other end.
+/// The log's end of a stream. None of these may wait for the client.
 pub trait Subscriber: Send {
-    /// Takes whole lines. `false` if the subscriber has gone or must go.
+    /// Takes whole lines. `false` removes the subscriber.
     fn publish(&self, lines: &Arc<[u8]>) -> bool;
 
-    /// Whether anybody is there.
+    /// Whether the client is still there.
     fn is_open(&self) -> bool;
 
     /// There will be no more lines; if not `is_complete`, some that should have come are missing.
     fn end(&self, is_complete: bool);
 }
 
-/// How many subscribers there are and were.
+/// How many subscribers and events each stream has.
 #[derive(Default)]
 pub(super) struct Counts {
-    pub(super) audit: AtomicUsize,
-    pub(super) error: AtomicUsize,
+    pub(super) subscribers: [AtomicUsize; 2],
+    /// Events that were sent, each as often as there were subscribers.
+    pub(super) events: [AtomicU64; 2],
     pub(super) dropped: AtomicU64,
-    audit_events: AtomicU64,
-    error_events: AtomicU64,
 }
 
 impl Counts {
-    /// Whether anybody follows.
+    /// Whether `stream` has subscribers.
     pub(super) fn has(&self, stream: Stream) -> bool {
-        self.of(stream).load(Ordering::Relaxed) > 0
-    }
-
-    /// Events that were sent, each as often as there were subscribers.
-    pub(super) fn events(&self, stream: Stream) -> &AtomicU64 {
-        match stream {
-            Stream::Audit => &self.audit_events,
-            Stream::Error => &self.error_events,
-        }
-    }
-
-    fn of(&self, stream: Stream) -> &AtomicUsize {
-        match stream {
-            Stream::Audit => &self.audit,
-            Stream::Error => &self.error,
-        }
+        self.subscribers[stream as usize].load(Ordering::Relaxed) > 0
     }
 }
 
@@ -86,17 +70,17 @@ pub struct Subscription {
 
 impl Subscription {
     pub(super) fn new(stream: Stream, counts: &Arc<Counts>) -> Self {
-        counts.of(stream).fetch_add(1, Ordering::Relaxed);
+        counts.subscribers[stream as usize].fetch_add(1, Ordering::Relaxed);
         Self { stream, counts: counts.clone() }
     }
 
     /// Counts the events in `lines`, which the subscriber is sent.
     pub fn count_events(&self, lines: &[u8]) {
         let events = memchr::memchr_iter(b'\n', lines).count() as u64;
-        self.counts.events(self.stream).fetch_add(events, Ordering::Relaxed);
+        self.counts.events[self.stream as usize].fetch_add(events, Ordering::Relaxed);
     }
 
-    /// Counts a subscriber that is sent away because it does not keep up.
+    /// Counts the subscriber as disconnected because it does not keep up.
     pub fn count_drop(&self) {
         self.counts.dropped.fetch_add(1, Ordering::Relaxed);
     }
@@ -104,7 +88,7 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.counts.of(self.stream).fetch_sub(1, Ordering::Relaxed);
+        self.counts.subscribers[self.stream as usize].fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -112,9 +96,9 @@ impl Drop for Subscription {
 pub(super) enum Feed {
     /// Show these lines.
     Lines(Stream, String),
-    /// Add a subscriber, who sees what comes from now on.
+    /// Add a subscriber, which sees later lines.
     Subscribe(Stream, Box<dyn Subscriber>),
-    /// Events are lost: send the subscribers away, so that they know.
+    /// Events are lost: disconnect the subscribers, so that they notice.
     Gap(Stream),
     /// There will be no more events.
     End,
@@ -142,8 +126,8 @@ impl Message for Feed {
 
 /// Feeds subscribers until the inbox is closed and empty, on a thread of its own.
 pub(super) fn run(inbox: &Inbox<Feed>) {
-    // Fifty subscribers are a burst of fifty writes; a request that comes meanwhile is not to wait
-    // for them. On Linux this is the priority of the thread.
+    // Fifty subscribers cause a burst of fifty writes, which must not delay requests. On Linux, this is
+    // the priority of the thread.
     let _ = rustix::process::nice(NICENESS);
     let mut streams = [FanOut::default(), FanOut::default()];
     let mut batch = VecDeque::new();

@@ -1,8 +1,8 @@
 //! What the server counts, and the page that Prometheus reads.
 //!
-//! Whoever counts does so in a place of its thread, so that threads do not wait for each other's
-//! cache lines; whoever reads adds the places up. Every family has one sample and no label, as the
-//! clients of the original want it (`metrics.md`). Knows nothing of HTTP or of what is counted.
+//! Each thread counts in a shard of its own, so that threads do not compete for cache lines; the page adds
+//! the shards up. Every family has one sample and no label, as clients of KES expect. Knows nothing of
+//! HTTP.
 
 mod connections;
 mod process;
@@ -21,9 +21,9 @@ use crate::tls::Group;
 pub enum Outcome {
     /// It was served.
     Success,
-    /// Whoever asked was wrong.
+    /// The request was wrong.
     Error,
-    /// Whoever was asked failed.
+    /// The server or the key store failed.
     Failure,
 }
 
@@ -146,7 +146,7 @@ impl Metrics {
         add(&shard.nanos, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Counts anything but requests.
+    /// Counts an event other than a request.
     pub fn count(&self, event: Event) {
         add(&self.shard().events[event.place()], 1);
     }

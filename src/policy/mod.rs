@@ -4,6 +4,7 @@
 //! Policies and assignments come from the configuration file, or from calls: the latter outlast a reload, but
 //! not the process. Knows nothing of certificates or HTTP.
 
+mod document;
 mod why;
 
 use std::{

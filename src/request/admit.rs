@@ -117,8 +117,8 @@ pub fn check_policy(
     }
 }
 
-/// Whether `path` is an API with `.` or `..` in the place of a name: that is a wrong name, not a path
-/// to be shortened. A client that follows a redirect would call something else.
+/// Whether `path` is an API with the name `.` or `..`: a wrong name, not a path to be shortened, since a
+/// client that follows the redirect would call something else.
 fn names_a_dot(path: &str) -> bool {
     let Some(route) = routes::find(path) else {
         return false;

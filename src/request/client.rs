@@ -7,8 +7,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::{api::state::State, identity, tls::words};
 
-/// A client: that at the other end of a connection, found once in a handshake, or one that a TLS proxy
-/// speaks for.
+/// A client: the peer of a connection, or the client that a TLS proxy speaks for.
 #[derive(Clone)]
 pub struct Client {
     identity: Arc<str>,

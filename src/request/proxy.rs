@@ -1,8 +1,5 @@
-//! The client that a request is from: the one at the other end of the connection, or the one that a TLS
-//! proxy there speaks for.
-//!
-//! A proxy forwards the certificate of its client in a header. From other clients, the header is
-//! ignored.
+//! The client that sent a request: the peer of the connection or, if that is a TLS proxy, the client whose
+//! certificate the proxy forwards in a header. From other clients, the header is ignored.
 
 use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject as _};
 
@@ -16,8 +13,7 @@ use crate::{
 /// The longest forwarded certificate, in bytes as it stands in the header.
 const MAX_CERTIFICATE: usize = 16 * 1024;
 
-/// The certificate that a proxy forwarded last on a connection. Proxies rarely change between clients on
-/// one connection, so most requests find theirs here.
+/// The certificate that a proxy forwarded last on a connection, since most are forwarded again.
 #[derive(Clone)]
 pub struct Forwarded {
     header: Vec<u8>,
@@ -46,11 +42,11 @@ pub fn still_speaks_for(
     }
 }
 
-/// The client that sent `head` over the connection to `client`; `last` is what was forwarded there
-/// before. `complain` gets the reason why a certificate is not trusted.
+/// The client that sent `head` over the connection to `client`; `last` was forwarded there before.
+/// `complain` gets the reason why a certificate is not trusted.
 ///
 /// # Errors
-/// Why the request can't be served. It counts as one of `client` then.
+/// Why the request can't be served. It then counts as a request by `client`.
 pub fn sender<'a>(
     state: &State,
     client: &'a Client,

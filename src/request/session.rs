@@ -53,8 +53,8 @@ impl Session for ApiSession {
     fn established(&mut self, handshake: &Handshake<'_>) -> Result<(), NotAccepted> {
         let (core, chain) = (self.core, handshake.chain);
         let state = core.state();
-        // A full handshake was checked by the trust that it began with. A resumed one brings the old
-        // certificate along unchecked, so the trust of now checks it.
+        // A full handshake was checked against the trust that it began with. A resumed one brings its old
+        // certificate unchecked, so it is checked now.
         let (checked, generation) = match handshake.is_resumed {
             true => (state.trust.verify(chain, UnixTime::now()), state.trust_generation),
             false => (Ok(()), self.trust_generation),
@@ -124,7 +124,7 @@ impl Session for ApiSession {
                     core,
                     deadline: exchange.deadline.instant(),
                     witness: route.is_endless().then(witness),
-                    stage: Stage::Body(exchange, route),
+                    phase: Phase::Body(exchange, route),
                 };
                 Begun::Request(Box::new(request), route.max_body)
             }
@@ -136,14 +136,13 @@ impl Session for ApiSession {
 struct ApiRequest {
     core: &'static Core,
     deadline: Instant,
-    /// The client at the other end, and what it forwarded, for a log stream: it may outlast the right to
-    /// follow it.
+    /// For a log stream, which must end with its client's rights: the client and what it forwarded.
     witness: Option<Box<(Client, Option<Box<Forwarded>>)>>,
-    stage: Stage,
+    phase: Phase,
 }
 
 /// Where a request is.
-enum Stage {
+enum Phase {
     /// Its body is coming in.
     Body(Exchange, &'static Route),
     /// Its handler has run.
@@ -153,13 +152,13 @@ enum Stage {
 }
 
 impl ApiRequest {
-    fn take_stage(&mut self) -> Stage {
-        std::mem::replace(&mut self.stage, Stage::Over)
+    fn take_phase(&mut self) -> Phase {
+        std::mem::replace(&mut self.phase, Phase::Over)
     }
 
     fn running(&mut self) -> Option<&mut Running> {
-        match &mut self.stage {
-            Stage::Running(running) => Some(running),
+        match &mut self.phase {
+            Phase::Running(running) => Some(running),
             _ => None,
         }
     }
@@ -167,12 +166,12 @@ impl ApiRequest {
 
 impl Request for ApiRequest {
     fn run(&mut self, body: Option<&[u8]>, now: Instant, waker: &dyn Fn() -> Waker) -> Progress {
-        if let Stage::Body(exchange, route) = self.take_stage() {
+        if let Phase::Body(exchange, route) = self.take_phase() {
             let Some(body) = body else {
                 return Progress::Reply(exchange.answer(Err(Failure::InvalidJson)));
             };
             let running = Running::start(self.core, exchange, route, body, check_policy, waker);
-            self.stage = Stage::Running(running);
+            self.phase = Phase::Running(running);
         }
         self.poll(now, waker)
     }
@@ -192,7 +191,7 @@ impl Request for ApiRequest {
                 Progress::Wait
             }
             Some(reply) => {
-                self.stage = Stage::Over;
+                self.phase = Phase::Over;
                 Progress::Reply(reply)
             }
         }
@@ -209,8 +208,8 @@ impl Request for ApiRequest {
     }
 
     fn held(&self) -> usize {
-        match &self.stage {
-            Stage::Running(running) => running.held(),
+        match &self.phase {
+            Phase::Running(running) => running.held(),
             _ => 0,
         }
     }
@@ -225,7 +224,7 @@ impl Request for ApiRequest {
     }
 
     fn may_go_on(&mut self, chain: &[CertificateDer<'static>]) -> bool {
-        let (Stage::Running(running), Some(witness)) = (&mut self.stage, &mut self.witness) else {
+        let (Phase::Running(running), Some(witness)) = (&mut self.phase, &mut self.witness) else {
             return false;
         };
         let Some(follower) = running.follower() else {
@@ -252,7 +251,7 @@ impl Request for ApiRequest {
 /// A body that is not complete is no valid JSON; a request that runs ends by itself.
 impl Drop for ApiRequest {
     fn drop(&mut self) {
-        if let Stage::Body(exchange, _) = self.take_stage() {
+        if let Phase::Body(exchange, _) = self.take_phase() {
             exchange.answer(Err(Failure::InvalidJson));
         }
     }

@@ -1,5 +1,5 @@
-//! What happens by itself: connections past their deadline are closed, old keys leave the cache, the
-//! key store is asked for its status.
+//! Threads that act every second: they close connections past their deadline, drop old keys from the cache,
+//! and ask the key store for its status.
 
 use std::{
     io,
@@ -11,7 +11,6 @@ use crate::{
     api::core::Core,
     base::{deadline::Deadline, panics::survive},
     io::Sockets,
-    keystore::KeyStore as _,
 };
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -37,10 +36,8 @@ pub fn start(core: &'static Core, sockets: &Arc<Sockets>, has_probe: bool) -> io
     })
 }
 
-/// Asks the key store for its status, which takes as long as the key store does. The error log hears of
-/// changes, and the cache whether the key store is available.
+/// Asks the key store for its status, passes it on to the cache, and logs changes.
 fn ask_key_store(core: &Core, now: Instant) {
-    core.health.asks();
     let status = core.store.status(Deadline::after(now, STATUS_TIMEOUT));
     let [before, unfit_since] = core.health.note(status.is_ok(), now);
     core.cache.set_offline(unfit_since);

@@ -26,7 +26,6 @@ use crate::{
     api::{core::Core, state::State},
     base::panics::survive,
     config::Config,
-    keystore::KeyStore as _,
     tls,
 };
 
@@ -169,8 +168,8 @@ impl Reloader {
         })
     }
 
-    /// Uses the certificate if its files have changed. Nothing else is read: a configuration file that is
-    /// being edited must not be used, nor keep a renewed certificate from use.
+    /// Uses the certificate if its files have changed. The configuration, which may be half edited, is not
+    /// read.
     fn renew(&mut self) {
         let files = Files::of(&self.config);
         // Certificate and key are written one after the other: both must have come to rest.
@@ -224,7 +223,7 @@ impl Reloader {
     }
 }
 
-/// Metadata that shows whether the files of a certificate and its key have changed.
+/// Metadata that shows changes of the files of a certificate and its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Files([Option<[i64; 7]>; 2]);
 

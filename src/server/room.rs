@@ -7,9 +7,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Loaded;
 
-/// The memory that there must be for each connection, in bytes. Half of it is what a client can make the
-/// server hold that needs no policy: half a handshake takes 65 KiB, half a head 81 KiB, and half a header
-/// block of HTTP/2 124 KiB. The other half is for the kernel, keys, logs, and clients with larger requests.
+/// The memory for each connection, in bytes. Without a policy, a client can make the server hold up to half
+/// of it: a partial handshake takes 65 KiB, a partial head 81 KiB and a partial header block of HTTP/2
+/// 124 KiB. The other half is for the kernel, keys, logs and larger requests.
 const MEMORY_EACH: u64 = 256 * 1024;
 /// Descriptors that are not for connections of clients: files, logs, epoll, probes.
 const RESERVED_DESCRIPTORS: u64 = 96;

@@ -1,4 +1,4 @@
-//! The server's end: who may connect, and what a resumed session must still show.
+//! TLS of the server: which clients may connect, and what a resumed session must still prove.
 //!
 //! Clients prove that they hold the key of their certificate in every full handshake. A resumed
 //! session skips that and the chain, so [`ClientTrust::verify`] is asked again for it.

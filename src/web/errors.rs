@@ -43,7 +43,7 @@ pub fn reason(error: &Error, hints: &Hints, connect_timeout: Duration) -> String
         },
         Error::HostNotFound => "no such host: check {endpoint} and the name service",
         Error::Timeout(Timeout::Resolve) => {
-            "no name server has told the address of the host in time: check /etc/resolv.conf"
+            "no name server gave the address of the host in time: check /etc/resolv.conf"
         }
         Error::Timeout(Timeout::Connect) => {
             return format!(

@@ -437,6 +437,19 @@ fn a_large_body_in_chunks_that_nobody_wants_does_not_cost_the_answer() {
 }
 
 #[test]
+fn a_body_that_nobody_wants_is_not_read_for_ever() {
+    let server = start();
+    for size in [300_000, 3 << 20] {
+        let mut bytes = chunked("GET", "/version", &vec![b'x'; size], 9999);
+        bytes.extend(request("GET", "/version", b""));
+        let mut connection = server.root().connect();
+        connection.send(&bytes);
+        connection.response().is_json_success();
+        assert!(connection.is_closed(), "nothing behind {size} bytes is read");
+    }
+}
+
+#[test]
 fn what_a_body_contains_is_no_request() {
     let server = start();
     let mut connection = server.root().connect();

@@ -25,7 +25,8 @@ pub(crate) const CHECK: Command = Command {
     details: "\
 Finds what a server that is started with this file and these flags would refuse, and
 what it would accept but is probably a mistake, such as a certificate with less than 30
-days and less than a third of its life left. '-' reads the file from standard input.",
+days and less than a third of its life left. Changes nothing. '-' reads the file from
+standard input.",
     flags: &[ADDR, ROOT, KEY, CERT, AUTH, flag(&["strict"], "warnings count as errors"), JSON],
     exit_codes: &[
         (0, "a server would start"),

@@ -8,12 +8,12 @@ use serde::{
 };
 
 use crate::{
-    base::glob::Pattern,
     cli::{
         args::{Args, Argument, CLIENT, Command, Kind, POLICY, SILENT},
-        client::{Client, Document, path},
+        client::{Client, path},
         output::{Result, print, print_lines, stdin},
     },
+    policy::Policy,
 };
 
 /// The largest policy that a server takes, in bytes.
@@ -113,29 +113,14 @@ fn delete(args: &Args) -> Result<()> {
 }
 
 /// Reads `{"paths":[...]}` as a server does, and says what is wrong with it.
-fn parse(from: impl Read) -> std::result::Result<Document, String> {
+fn parse(from: impl Read) -> std::result::Result<Policy, String> {
     let mut text = Vec::new();
     from.take(MAX_POLICY + 1).read_to_end(&mut text).map_err(|e| e.to_string())?;
     if text.len() as u64 > MAX_POLICY {
         return Err("larger than 1 MiB".to_owned());
     }
     let Members(members) = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
-    let mut found = None;
-    for (member, value) in members {
-        if !member.eq_ignore_ascii_case("paths") {
-            return Err(format!("unknown member {member:?}: a policy is {{\"paths\":[...]}}"));
-        }
-        let paths: Option<Vec<String>> = serde_json::from_value(value)
-            .map_err(|e| format!("\"paths\" is no list of paths: {e}"))?;
-        if found.replace(paths.unwrap_or_default()).is_some() {
-            return Err("\"paths\" is there twice".to_owned());
-        }
-    }
-    let paths = found.unwrap_or_default();
-    for path in &paths {
-        Pattern::parse(path).map_err(|e| format!("{path:?}: {e}"))?;
-    }
-    Ok(Document { paths })
+    Policy::from_members(members)
 }
 
 /// The members of a JSON object as it has them: a map would keep one of two with the same name.

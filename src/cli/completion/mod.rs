@@ -178,7 +178,7 @@ fn choices(text: &str, prefix: &str) -> Vec<(String, String)> {
     words.map(|word| (format!("{prefix}{word}"), String::new())).collect()
 }
 
-/// The names of this kind that start with `started`, if the server tells them at once.
+/// The names of this kind that start with `started`, if the server answers at once.
 fn names(kind: Kind, started: &str, is_insecure: bool) -> Option<Vec<String>> {
     let client = Client::from_env(is_insecure).ok()?.glancing();
     let pattern = format!("{}*", glob::escape(started));

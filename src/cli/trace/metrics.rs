@@ -7,7 +7,7 @@ use serde::Serialize;
 /// Nanoseconds of one second.
 const SECOND: f64 = 1e9;
 
-/// The state of a server at one moment. Serialized as the original prints it.
+/// The state of a server at one moment. Serialized as KES prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Sample {
     #[serde(rename = "kes_http_request_success")]

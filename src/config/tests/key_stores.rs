@@ -43,7 +43,7 @@ fn an_empty_section_is_not_silently_the_one_in_memory() {
     ] {
         assert_eq!(
             format!(
-                "no key store: a section is there but says not where (kes.yml {place}: fill in the \
+                "no key store: a section is there but does not say where (kes.yml {place}: fill in the \
                  field, or that of another key store, or leave out the section for an in-memory \
                  key store)"
             ),

@@ -33,7 +33,7 @@ fn a_key_store_in_both_places_is_refused() {
 fn unknown_and_repeated_fields_are_named_with_their_place() {
     assert_eq!(
         "failed to read config file: kes.yml line 3 column 3: tls: unknown field `kee`, expected \
-         one of `key`, `cert`, `groups`, `proxy`",
+         one of `key`, `cert`, `groups`, `proxy` (did you mean `key`?)",
         error("tls:\n  cert: x\n  kee: y\n")
     );
     assert_starts(

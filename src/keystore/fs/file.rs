@@ -228,7 +228,7 @@ pub fn sync_directory(directory: &OwnedFd) -> io::Result<()> {
 }
 
 /// Makes the entries in `directory` durable, and those that lead to it from the root of its file
-/// system, no matter who made them and when.
+/// system, even if another process made them.
 pub(crate) fn sync_way_to(directory: &OwnedFd) -> io::Result<()> {
     sync_directory(directory)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -80,7 +80,7 @@ fn a_file_is_no_key_store() {
 
 #[test]
 fn a_directory_without_rights_is_refused() {
-    // Whoever may do anything has the rights; then `/proc` is a directory that takes no files.
+    // Root has all rights, but `/proc` takes no files from anyone.
     let err = Fs::open("/proc").unwrap_err().to_string();
     assert!(err.starts_with("failed to create a file in \"/proc\": "), "{err}");
 }

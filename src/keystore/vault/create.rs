@@ -92,7 +92,7 @@ impl Engine {
         loop {
             let looked_at = Instant::now();
             let found = match (self.read(name, deadline), failed) {
-                // What went wrong before tells more.
+                // The earlier error says more.
                 (Err(Failed::NoAnswer(_)), Some(e)) => return Err(e),
                 (Ok(None), Some(e)) if tries_left == 0 => return Err(e),
                 (found, _) => found?,

@@ -16,8 +16,7 @@ use rustix::{
 use super::message::{Answer, Kind, MAX_DATAGRAM, Question, malformed};
 use crate::base::deadline::Deadline;
 
-/// How long to wait for the second answer after the first: some servers are silent about what they
-/// don't know.
+/// How long to wait for the second answer after the first: some servers ignore questions for IPv6.
 pub(crate) const SECOND_WAIT: Duration = Duration::from_secs(1);
 
 /// A question, and its answer once there is one.
@@ -132,8 +131,8 @@ fn over_udp(
 }
 
 impl<'a> Datagram<'a> {
-    /// Each has a socket of its own, connected, with a random port: answers of others don't get here,
-    /// and no router takes two questions for the same one.
+    /// Uses a connected socket with a random port for each question: other hosts can't answer, and routers
+    /// don't confuse two questions.
     fn send(server: SocketAddr, asked: &'a mut Asked, has_edns: bool) -> io::Result<Self> {
         let any: IpAddr = match server {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

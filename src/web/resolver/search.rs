@@ -28,8 +28,7 @@ pub enum Error {
 /// What is known of the name servers, by their numbers in the settings.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    /// The one to begin with: it gave an address last. One that is dead costs its time once, not with
-    /// each lookup.
+    /// The server that gave an address last is asked first, so that a dead one does not delay each lookup.
     pub(crate) first: AtomicUsize,
     /// Those that do not know EDNS.
     is_plain: [AtomicBool; MAX_SERVERS],
