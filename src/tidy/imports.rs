@@ -25,9 +25,6 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// Folders whose files still import in circles.
-const NOT_YET: &[&str] = &["io"];
-
 /// `crate::a::b` as `["a", "b"]`.
 type Module = Vec<String>;
 
@@ -49,14 +46,7 @@ fn modules_import_from_lower_layers_only() {
 
 #[test]
 fn no_file_imports_in_a_circle() {
-    let mut circles = circles(&sources());
-    for folder in NOT_YET {
-        match circles.remove(*folder) {
-            Some(arrows) => println!("{folder} has circles:\n    {}", arrows.join("\n    ")),
-            None => println!("{folder} is clean now and can leave the list NOT_YET"),
-        }
-    }
-    let lines: Vec<_> = circles
+    let lines: Vec<_> = circles(&sources())
         .iter()
         .flat_map(|(folder, arrows)| arrows.iter().map(move |arrow| format!("{folder}: {arrow}")))
         .collect();
