@@ -46,9 +46,10 @@ churn() {
     wait
 }
 
-# race PREFIX
+# race PREFIX [MAY_LOSE]: where Vault lets a server overwrite keys, KV version 1 does not protect them while
+# two servers create one name, so what is lost there is only counted.
 race() {
-    local prefix="$1"
+    local prefix="$1" may_lose="${2-}"
     rm -f stop
     sed -i '/^cache:/d; s/^keystore:/cache: { expiry: { any: 2s } }\nkeystore:/' kes.yml
     (
@@ -65,11 +66,13 @@ race() {
     [ "$(cat kills)" -gt 2 ] || fail 'hardly a server was killed'
     for port in "${PORTS[@]}"; do serve "$port"; within 20 listens "$port" || fail 'a server does not start'; done
     equal 'names' "$NAMES" "$(figure names <race.json)"
-    equal 'data keys that were lost' 0 "$(clients agree -prefix "$prefix" | tee agree.json | figure lost)"
+    clients agree -prefix "$prefix" >agree.json
     cat agree.json
+    [ -n "$may_lose" ] || equal 'data keys that were lost' 0 "$(figure lost <agree.json)"
     sleep 2.5
     clients agree -prefix "$prefix" >agree.json
-    equal 'data keys that were lost after the caches have expired' 0 "$(figure lost <agree.json)"
+    [ -n "$may_lose" ] ||
+        equal 'data keys that were lost after the caches have expired' 0 "$(figure lost <agree.json)"
     for port in "${PORTS[@]}"; do kill -TERM "${PIDS[$port]}"; wait "${PIDS[$port]}"; done
     PIDS=()
 }
@@ -88,5 +91,5 @@ step 'KV version 1, with a policy that allows to overwrite: how often a key is l
 bao_policy "${BAO_POLICY//\"create\", /\"create\", \"update\", }"
 bao_keystore 1
 sed -i 's/    prefix: .*/    prefix: window/' kes.yml
-race v1u-
+race v1u- may_lose
 printf '  created twice: %s of %s names\n' "$(figure created_twice <race.json)" "$NAMES"

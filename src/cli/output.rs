@@ -52,7 +52,7 @@ pub(crate) fn write(bytes: &[u8]) -> io::Result<()> {
     out.write_all(bytes).and_then(|()| out.flush())
 }
 
-/// What [`print`] makes of a failed write.
+/// What [`print()`] makes of a failed write.
 pub(crate) fn enough(error: &io::Error) -> Result<()> {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Ok(()),

@@ -5,7 +5,7 @@ mod acceptor;
 mod connection;
 mod dialog;
 mod listener;
-pub mod poller;
+mod poller;
 mod registry;
 pub mod service;
 mod stream;

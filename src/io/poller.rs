@@ -207,10 +207,12 @@ impl Poller {
         let fewest = |number: &usize| self.workers[*number].connections.load(Ordering::Relaxed);
         let worker = (0..self.workers.len()).min_by_key(fewest).unwrap_or(0);
         place.worker.store(worker, Ordering::Relaxed);
-        self.workers[worker].connections.fetch_add(1, Ordering::Relaxed);
         let (wanted, watched) = (Interest::Read, Interest::Read);
-        *watch = Watch { wanted, watched, turns: 0, is_registered: true };
-        self.watch(place, watch, socket)
+        let registered = Watch { wanted, watched, turns: 0, is_registered: true };
+        self.watch(place, &registered, socket)?;
+        self.workers[worker].connections.fetch_add(1, Ordering::Relaxed);
+        *watch = registered;
+        Ok(())
     }
 
     /// Gives up a place; the socket must be the same as ever.
