@@ -180,7 +180,8 @@ impl Client {
     }
 
     fn retrying<T>(&self, send: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
-        for tries in 0.. {
+        let mut tries = 0;
+        loop {
             match send() {
                 Err(Error::Refused(503, _) | Error::Failed(_, true)) if tries < self.retries => {}
                 Err(Error::Refused(status, text))
@@ -192,8 +193,8 @@ impl Client {
                 end => return end,
             }
             thread::sleep(pause());
+            tries += 1;
         }
-        unreachable!("the last try returns")
     }
 
     /// Sends a request; the head of the answer, a success, is read. `timeout` is for all of it.

@@ -169,28 +169,11 @@ impl Engine {
         matches!(self, Self::Two(_))
     }
 
-    /// Whether no request is under way.
-    pub fn is_idle(&self) -> bool {
-        match self {
-            Self::One(one) => one.is_idle(),
-            Self::Two(two) => two.is_idle(),
-        }
-    }
-
     /// When the first byte of what is incomplete came in: a head, a frame, a header block.
     pub fn incomplete_since(&self) -> Option<Instant> {
         match self {
             Self::One(one) => one.incomplete_since(),
             Self::Two(two) => two.incomplete_since(),
-        }
-    }
-
-    /// When the last request ended, or the connection opened. While a request is under way: when
-    /// [`next`](Self::next) was last called.
-    pub fn idle_since(&self) -> Instant {
-        match self {
-            Self::One(one) => one.idle_since(),
-            Self::Two(two) => two.idle_since(),
         }
     }
 }
