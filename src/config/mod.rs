@@ -34,7 +34,7 @@ use zeroize::Zeroizing;
 pub use fields::{documented, reference};
 pub use files::Material;
 pub use findings::{Error, Finding, Position, Severity};
-pub use settings::{Config, parse_address};
+pub use settings::{ApiOptions, Config, parse_address};
 pub use types::{Auth, Flags, KeyStoreConfig, Proxy};
 
 use self::{

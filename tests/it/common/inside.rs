@@ -1,6 +1,7 @@
 //! A server in the process of the test, with a key store of the test's own.
 
 use std::{
+    collections::HashMap,
     net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
@@ -8,6 +9,7 @@ use std::{
 
 use kes::{
     api::state::State,
+    base::generation::Generation,
     cache::Expiry,
     keystore::KeyStore,
     log::{AuditMode, Log, Settings},
@@ -48,6 +50,9 @@ impl Inside {
             trust,
             trust_generation: 0,
             policies: Policies::builder(&root.id, &[]).build(),
+            generation: Generation::V0_14,
+            texts: Generation::V0_14,
+            apis: HashMap::new(),
             proxy_header: None,
         };
         let api = TcpListener::bind("127.0.0.1:0").unwrap();
