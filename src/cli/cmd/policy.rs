@@ -88,9 +88,9 @@ fn show(args: &Args) -> Result<()> {
     let policy = Client::new(args)?.policy(name);
     let policy = policy.map_err(|e| format!("failed to fetch policy {name:?}: {e}"))?;
     if args.wants_json() {
-        return print(&serde_json::to_string(&policy).unwrap_or_default());
+        return print(&policy.to_json());
     }
-    let paths = policy.paths.iter().filter(|path| !path.is_empty());
+    let paths = policy.allow.iter().filter(|path| !path.is_empty());
     print_lines("[\n", paths.map(|path| format!("  {path}")), "]\n\n")
 }
 

@@ -99,10 +99,11 @@ fn from_file(file: &str, root: Option<&str>) -> Result<Policies, Failure> {
 /// The name of the policy of `identity`, and the policy.
 fn from_server(args: &Args, identity: &str) -> Result<(Option<String>, Option<Policy>), Failure> {
     let client = Client::new(args)?;
-    let mut assigned = client
+    let assigned = client
         .identities(&glob::escape(identity))
         .map_err(|e| format!("failed to list identities: {e}"))?;
-    let Some(name) = assigned.remove(identity) else {
+    let entry = assigned.into_iter().find(|entry| entry.name == *identity);
+    let Some(name) = entry.and_then(|entry| entry.policy) else {
         return Ok((None, None));
     };
     let failed = |e: String| format!("failed to fetch policy {name:?}: {e}");
@@ -111,7 +112,7 @@ fn from_server(args: &Args, identity: &str) -> Result<(Option<String>, Option<Po
         document => document.map_err(failed)?,
     };
     let parse = |path: &String| Pattern::parse(path).map_err(|e| failed(format!("{path:?}: {e}")));
-    let paths = document.paths.iter().map(parse).collect::<Result<_, _>>()?;
+    let paths = document.allow.iter().map(parse).collect::<Result<_, _>>()?;
     Ok((Some(name), Some(Policy { paths })))
 }
 
