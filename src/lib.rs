@@ -32,7 +32,7 @@ pub use cli::run;
 pub mod inside {
     pub use crate::{
         api::state::State,
-        base::{deadline::Deadline, secret::Secret},
+        base::{deadline::Deadline, generation::Generation, secret::Secret},
         cache::Expiry,
         keystore::{Error as KeyStoreError, KeyName, KeyStore},
         log::{AuditMode, Log, Settings as LogSettings},

@@ -36,7 +36,7 @@ pub use fields::documented;
 use fields::reference;
 pub use files::Material;
 pub use findings::{Error, Finding, Position, Severity};
-pub use settings::{Config, parse_address};
+pub use settings::{ApiOptions, Config, parse_address};
 pub use types::{Auth, Flags, KeyStoreConfig};
 
 use self::{

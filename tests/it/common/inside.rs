@@ -1,14 +1,15 @@
 //! A server in the process of the test, with a key store of the test's own.
 
 use std::{
+    collections::HashMap,
     net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
 
 use kes::inside::{
-    AuditMode, ClientTrust, Expiry, Group, KeyStore, Limits, Listeners, Log, LogSettings, Policies,
-    Server, State, expiry, load_certificate, server_config,
+    AuditMode, ClientTrust, Expiry, Generation, Group, KeyStore, Limits, Listeners, Log,
+    LogSettings, Policies, Server, State, expiry, load_certificate, server_config,
 };
 
 use super::{Client, Identity, Profile, TempDir};
@@ -43,6 +44,9 @@ impl Inside {
             trust,
             trust_generation: 0,
             policies: Policies::builder(&root.id, &[]).build(),
+            generation: Generation::V0_14,
+            texts: Generation::V0_14,
+            apis: HashMap::new(),
             proxy_header: None,
         };
         let api = TcpListener::bind("127.0.0.1:0").unwrap();
