@@ -1,7 +1,7 @@
 //! Answers, whatever version of HTTP they are sent in.
 
 /// The value of the header that announces the trailers `Status` and `Error`.
-pub(super) const TRAILER: &str = "Status, Error";
+pub const TRAILER: &str = "Status, Error";
 
 /// An answer to one request.
 pub struct Reply {
@@ -58,7 +58,7 @@ impl Reply {
 
 /// Writes `number` in decimal digits to the end of `space`. The formatting of the standard library costs
 /// more than the rest of a head.
-pub(super) fn decimal(mut number: usize, space: &mut [u8; 20]) -> &[u8] {
+pub fn decimal(mut number: usize, space: &mut [u8; 20]) -> &[u8] {
     let mut at = space.len();
     loop {
         at -= 1;

@@ -56,9 +56,9 @@ pub struct Malformed {
 
 impl Malformed {
     /// An expectation other than `100-continue`.
-    pub(super) const EXPECTATION: Self = Self { status: 417, reason: "unsupported expectation" };
+    pub const EXPECTATION: Self = Self { status: 417, reason: "unsupported expectation" };
     /// A head that is too long.
-    pub(super) const TOO_LONG: Self = Self { status: 431, reason: "request head over 64 KiB" };
+    pub const TOO_LONG: Self = Self { status: 431, reason: "request head over 64 KiB" };
 
     /// Status 400 with `reason`.
     pub const fn bad_request(reason: &'static str) -> Self {
@@ -70,7 +70,7 @@ impl Malformed {
 pub type Refused = (Malformed, String);
 
 /// The only value of `Expect` that the server supports, without case.
-pub(super) const CONTINUE: &[u8] = b"100-continue";
+pub const CONTINUE: &[u8] = b"100-continue";
 
 /// How the end of a body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

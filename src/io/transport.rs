@@ -31,11 +31,11 @@ pub struct Plain {
 }
 
 /// What has come in so far.
-pub(super) struct Received {
+pub struct Received {
     /// Bytes that [`Transport::take`] can take.
-    pub(super) count: usize,
+    pub count: usize,
     /// The other end has said that no more will come.
-    pub(super) is_end: bool,
+    pub is_end: bool,
 }
 
 impl Transport {
@@ -44,14 +44,14 @@ impl Transport {
         Self::Plain(Plain::default())
     }
 
-    pub(super) fn is_handshaking(&self) -> bool {
+    pub fn is_handshaking(&self) -> bool {
         match self {
             Self::Tls(tls) => tls.is_handshaking(),
             Self::Plain(_) => false,
         }
     }
 
-    pub(super) fn handshake_kind(&self) -> Option<HandshakeKind> {
+    pub fn handshake_kind(&self) -> Option<HandshakeKind> {
         match self {
             Self::Tls(tls) => tls.handshake_kind(),
             Self::Plain(_) => None,
@@ -59,12 +59,12 @@ impl Transport {
     }
 
     /// Whether the client and we have agreed on HTTP/2.
-    pub(super) fn speaks_http2(&self) -> bool {
+    pub fn speaks_http2(&self) -> bool {
         matches!(self, Self::Tls(tls) if tls.alpn_protocol() == Some(b"h2"))
     }
 
     /// The group of the key exchange in the handshake, which a resumed session does anew.
-    pub(super) fn group(&self) -> Option<Group> {
+    pub fn group(&self) -> Option<Group> {
         match self {
             Self::Tls(tls) => Group::of(tls.negotiated_key_exchange_group()?),
             Self::Plain(_) => None,
@@ -72,7 +72,7 @@ impl Transport {
     }
 
     /// What the client showed in the handshake, leaf first.
-    pub(super) fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
         match self {
             Self::Tls(tls) => tls.peer_certificates().unwrap_or_default(),
             Self::Plain(_) => &[],
@@ -80,7 +80,7 @@ impl Transport {
     }
 
     /// Reads once; 0 is the end.
-    pub(super) fn read(&mut self, socket: &mut TcpStream) -> io::Result<usize> {
+    pub fn read(&mut self, socket: &mut TcpStream) -> io::Result<usize> {
         match self {
             Self::Tls(tls) => tls.read_tls(socket),
             Self::Plain(plain) => {
@@ -93,7 +93,7 @@ impl Transport {
     }
 
     /// Makes sense of what was read.
-    pub(super) fn process(&mut self) -> Result<Received, rustls::Error> {
+    pub fn process(&mut self) -> Result<Received, rustls::Error> {
         match self {
             Self::Tls(tls) => tls.process_new_packets().map(|state| Received {
                 count: state.plaintext_bytes_to_read(),
@@ -104,7 +104,7 @@ impl Transport {
     }
 
     /// Takes bytes out, of which there must be enough.
-    pub(super) fn take(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+    pub fn take(&mut self, bytes: &mut [u8]) -> io::Result<()> {
         match self {
             Self::Tls(tls) => tls.reader().read_exact(bytes),
             Self::Plain(plain) => {
@@ -116,14 +116,14 @@ impl Transport {
     }
 
     /// Takes over bytes to send, not always all of them.
-    pub(super) fn put(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub fn put(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tls(tls) => tls.writer().write(bytes),
             Self::Plain(plain) => plain.to_send.write(bytes),
         }
     }
 
-    pub(super) fn wants_write(&self) -> bool {
+    pub fn wants_write(&self) -> bool {
         match self {
             Self::Tls(tls) => tls.wants_write(),
             Self::Plain(plain) => !plain.to_send.is_empty(),
@@ -131,7 +131,7 @@ impl Transport {
     }
 
     /// Writes once.
-    pub(super) fn write(&mut self, socket: &mut TcpStream) -> io::Result<usize> {
+    pub fn write(&mut self, socket: &mut TcpStream) -> io::Result<usize> {
         match self {
             Self::Tls(tls) => tls.write_tls(&mut Piecewise(socket)),
             Self::Plain(plain) => {
@@ -143,7 +143,7 @@ impl Transport {
     }
 
     /// Says goodbye, where there is a word for it.
-    pub(super) fn say_goodbye(&mut self) {
+    pub fn say_goodbye(&mut self) {
         if let Self::Tls(tls) = self {
             tls.send_close_notify();
         }

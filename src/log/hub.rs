@@ -32,7 +32,7 @@ const OVERHEAD: usize = 128;
 const NAP: Duration = Duration::from_millis(10);
 
 /// Something for the log thread to do.
-pub(super) enum Task {
+pub enum Task {
     /// Log an answered request.
     Audit(AuditEvent),
     /// Log a request whose answer waits for the line to be written, since then.
@@ -73,24 +73,24 @@ impl Message for Task {
 
 /// What requests and the threads of the log share.
 #[derive(Default)]
-pub(super) struct Shared {
-    pub(super) inbox: Inbox<Task>,
-    pub(super) streams: Inbox<Feed>,
-    pub(super) stdout: Output,
-    pub(super) stderr: Output,
-    pub(super) settings: ArcSwap<Settings>,
-    pub(super) counts: Arc<Counts>,
+pub struct Shared {
+    pub inbox: Inbox<Task>,
+    pub streams: Inbox<Feed>,
+    pub stdout: Output,
+    pub stderr: Output,
+    pub settings: ArcSwap<Settings>,
+    pub counts: Arc<Counts>,
     /// Audit lines that were lost on the way to stdout or to subscribers.
-    pub(super) lost: AtomicU64,
+    pub lost: AtomicU64,
     /// For each stream, whether subscribers miss an event.
-    pub(super) has_gap: [AtomicBool; 2],
+    pub has_gap: [AtomicBool; 2],
     /// Error lines are plain text, for people.
-    pub(super) error_is_plain: bool,
+    pub error_is_plain: bool,
 }
 
 impl Shared {
     /// Leaves an audit event.
-    pub(super) fn audit(&self, event: AuditEvent) {
+    pub fn audit(&self, event: AuditEvent) {
         if self.inbox.push(Task::Audit(event)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
             self.has_gap[Stream::Audit as usize].store(true, Ordering::Relaxed);
@@ -98,7 +98,7 @@ impl Shared {
     }
 
     /// Leaves an error event.
-    pub(super) fn error(&self, message: String) {
+    pub fn error(&self, message: String) {
         let task = Task::Error(SystemTime::now(), message);
         if self.inbox.push(task).is_err() {
             self.has_gap[Stream::Error as usize].store(true, Ordering::Relaxed);
@@ -106,7 +106,7 @@ impl Shared {
     }
 
     /// Carries out what a step at stdout has led to.
-    pub(super) fn apply(&self, effects: Effects) {
+    pub fn apply(&self, effects: Effects) {
         for decision in effects.decisions {
             survive(|| (decision.decide)(decision.is_accepted));
             if self.counts.has(Stream::Audit) {
@@ -133,7 +133,7 @@ struct Hub<'a> {
 }
 
 /// Runs until the inbox is closed and empty.
-pub(super) fn run(shared: &Shared) {
+pub fn run(shared: &Shared) {
     let mut hub = Hub {
         shared,
         clock: Clock::local(),

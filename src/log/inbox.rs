@@ -13,7 +13,7 @@ use std::{
 const MAX_KEPT: usize = 1024;
 
 /// What can be left in an inbox.
-pub(super) trait Message {
+pub trait Message {
     /// About what it takes, in bytes.
     fn size(&self) -> usize;
 
@@ -25,7 +25,7 @@ pub(super) trait Message {
 }
 
 /// The queue.
-pub(super) struct Inbox<M> {
+pub struct Inbox<M> {
     state: Mutex<Queue<M>>,
     arrived: Condvar,
 }
@@ -67,7 +67,7 @@ impl<M: Message> Inbox<M> {
     }
 
     /// Leaves `message`, or gives it back if there is no room.
-    pub(super) fn push(&self, message: M) -> Result<(), M> {
+    pub fn push(&self, message: M) -> Result<(), M> {
         let mut state = self.lock();
         if state.is_closed || state.bytes + message.size() > message.limit() {
             return Err(message);
@@ -78,7 +78,7 @@ impl<M: Message> Inbox<M> {
     }
 
     /// Leaves two messages with nothing in between, also if there is no room.
-    pub(super) fn push_pair(&self, first: M, second: M) {
+    pub fn push_pair(&self, first: M, second: M) {
         let mut state = self.lock();
         state.add(first);
         state.add(second);
@@ -100,7 +100,7 @@ impl<M: Message> Inbox<M> {
 
     /// Moves all messages into `batch`, which is empty. Waits for one, until `nap` for an urgent one,
     /// but not past `until`. `false` if none will ever come.
-    pub(super) fn take(
+    pub fn take(
         &self,
         batch: &mut VecDeque<M>,
         nap: Option<Instant>,
@@ -140,7 +140,7 @@ impl<M: Message> Inbox<M> {
     }
 
     /// Takes no more messages; those that are there can still be taken.
-    pub(super) fn close(&self) {
+    pub fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
         self.wake(state);

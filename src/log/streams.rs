@@ -48,16 +48,16 @@ pub trait Subscriber: Send {
 
 /// How many subscribers and events each stream has.
 #[derive(Default)]
-pub(super) struct Counts {
-    pub(super) subscribers: [AtomicUsize; 2],
+pub struct Counts {
+    pub subscribers: [AtomicUsize; 2],
     /// Events that were sent, each as often as there were subscribers.
-    pub(super) events: [AtomicU64; 2],
-    pub(super) dropped: AtomicU64,
+    pub events: [AtomicU64; 2],
+    pub dropped: AtomicU64,
 }
 
 impl Counts {
     /// Whether `stream` has subscribers.
-    pub(super) fn has(&self, stream: Stream) -> bool {
+    pub fn has(&self, stream: Stream) -> bool {
         self.subscribers[stream as usize].load(Ordering::Relaxed) > 0
     }
 }
@@ -69,7 +69,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    pub(super) fn new(stream: Stream, counts: &Arc<Counts>) -> Self {
+    pub fn new(stream: Stream, counts: &Arc<Counts>) -> Self {
         counts.subscribers[stream as usize].fetch_add(1, Ordering::Relaxed);
         Self { stream, counts: counts.clone() }
     }
@@ -93,7 +93,7 @@ impl Drop for Subscription {
 }
 
 /// Something for the thread that feeds subscribers.
-pub(super) enum Feed {
+pub enum Feed {
     /// Show these lines.
     Lines(Stream, String),
     /// Add a subscriber, which sees later lines.
@@ -125,7 +125,7 @@ impl Message for Feed {
 }
 
 /// Feeds subscribers until the inbox is closed and empty, on a thread of its own.
-pub(super) fn run(inbox: &Inbox<Feed>) {
+pub fn run(inbox: &Inbox<Feed>) {
     // Fifty subscribers cause a burst of fifty writes, which must not delay requests. On Linux, this is
     // the priority of the thread.
     let _ = rustix::process::nice(NICENESS);

@@ -173,7 +173,7 @@ fn contains(text: &[u8], word: &[u8]) -> bool {
 }
 
 /// Why a text is no PEM, in words.
-pub(crate) fn pem_reason(error: &pem::Error) -> String {
+pub fn pem_reason(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => "a PEM block has no end line".to_owned(),
         pem::Error::IllegalSectionStart { .. } => "a PEM block has a broken start line".to_owned(),

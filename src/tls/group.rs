@@ -67,7 +67,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 }
 
 /// The same with some groups.
-pub(crate) fn provider_with(groups: &[Group]) -> Arc<CryptoProvider> {
+pub fn provider_with(groups: &[Group]) -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
         kx_groups: groups.iter().map(|group| group.exchange()).collect(),
         ..default_provider()

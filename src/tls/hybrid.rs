@@ -24,7 +24,7 @@ const INVALID: Error = Error::PeerMisbehaved(PeerMisbehaved::InvalidKeyShare);
 
 /// The group. A server only encapsulates, a client only decapsulates.
 #[derive(Debug)]
-pub(crate) struct X25519MlKem768;
+pub struct X25519MlKem768;
 
 impl SupportedKxGroup for X25519MlKem768 {
     /// The client's first half.

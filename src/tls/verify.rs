@@ -155,7 +155,7 @@ impl Anchors {
     ///
     /// # Errors
     /// Why it is not.
-    pub(crate) fn verify_client(
+    pub fn verify_client(
         &self,
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
@@ -172,7 +172,7 @@ impl Anchors {
     ///
     /// # Errors
     /// Why it is not.
-    pub(crate) fn verify_server(
+    pub fn verify_server(
         &self,
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],

@@ -4,7 +4,7 @@
 //! One request at a time: those behind it stay in the input until its body and its answer are whole.
 //! Nothing is buffered here but a line of a chunked body. Knows nothing of TLS, routes or keys.
 
-pub(super) mod answer;
+pub mod answer;
 pub mod body;
 pub mod head;
 

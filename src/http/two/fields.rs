@@ -7,20 +7,20 @@ use crate::http::{
 };
 
 /// A header block as it is sent, and its fields as RFC 9113 6.5.2 counts them, in bytes.
-pub(super) const MAX_HEADERS: usize = 64 * 1024;
+pub const MAX_HEADERS: usize = 64 * 1024;
 
 /// A well-formed header block.
 #[derive(Default)]
-pub(super) struct Fields {
+pub struct Fields {
     method: Option<Method>,
     path: Option<String>,
     has_scheme: bool,
     authority: Option<String>,
     has_host: bool,
     /// There are no pseudo-fields, as in trailers.
-    pub(super) is_trailer: bool,
+    pub is_trailer: bool,
     /// `Content-Length`.
-    pub(super) length: Option<u64>,
+    pub length: Option<u64>,
     expects_continue: bool,
     expects_more: bool,
     kept: Vec<Vec<u8>>,
@@ -33,7 +33,7 @@ pub(super) struct Fields {
 ///
 /// # Errors
 /// [`Broken`] if it can't be decoded.
-pub(super) fn read(
+pub fn read(
     decoder: &mut Decoder,
     block: &[u8],
     kept: Option<&str>,
@@ -51,7 +51,7 @@ pub(super) fn read(
 
 impl Fields {
     /// The fields, or the path that they seem to be for if the block `is_wrong`.
-    pub(super) fn unless(self, is_wrong: bool) -> Result<Self, String> {
+    pub fn unless(self, is_wrong: bool) -> Result<Self, String> {
         match is_wrong {
             false => Ok(self),
             true => Err(self.seeming_path()),
@@ -133,7 +133,7 @@ impl Fields {
     ///
     /// # Errors
     /// The path that it seems to be for, if it is malformed.
-    pub(super) fn request(
+    pub fn request(
         mut self,
         is_complete: bool,
     ) -> Result<(Result<Head, Refused>, Option<u64>), String> {

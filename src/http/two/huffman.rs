@@ -74,7 +74,7 @@ const fn code() -> Code {
 }
 
 /// Appends what `coded` stands for to `out`; `None` if it is no valid string.
-pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> Option<()> {
+pub fn decode(coded: &[u8], out: &mut Vec<u8>) -> Option<()> {
     // Bits that were not used yet, the first one highest, and how many.
     let (mut bits, mut has, mut rest) = (0_u64, 0_u32, coded.iter());
     loop {

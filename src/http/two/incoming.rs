@@ -13,7 +13,7 @@ use crate::http::event::{Code, Event};
 
 impl Connection {
     /// Handles one frame.
-    pub(super) fn handle<'a>(
+    pub fn handle<'a>(
         &mut self,
         frame: &Frame<'a>,
         kept: Option<&str>,

@@ -25,7 +25,7 @@ use crate::http::event::Code;
 ///              of the client
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub enum State {
     /// The request comes in.
     Open,
     /// The request is whole, its answer is not.
@@ -36,31 +36,31 @@ pub(super) enum State {
 
 impl State {
     /// The state after `END_STREAM` of the client; `None` if that closes the stream.
-    pub(super) fn received(self) -> Option<Self> {
+    pub fn received(self) -> Option<Self> {
         (self == Self::Open).then_some(Self::HalfClosedRemote)
     }
 
     /// The state after `END_STREAM` of the server; `None` if that closes the stream.
-    pub(super) fn sent(self) -> Option<Self> {
+    pub fn sent(self) -> Option<Self> {
         (self == Self::Open).then_some(Self::HalfClosedLocal)
     }
 }
 
 /// A stream that is not closed.
-pub(super) struct Stream {
-    pub(super) id: u32,
-    pub(super) state: State,
+pub struct Stream {
+    pub id: u32,
+    pub state: State,
     /// Bytes that the server may send.
-    pub(super) sending: Window,
+    pub sending: Window,
     /// Bytes that the client may send.
-    pub(super) receiving: Window,
+    pub receiving: Window,
     /// The rest of the body, if its length was announced, in bytes.
-    pub(super) left: Option<u64>,
+    pub left: Option<u64>,
 }
 
 impl Stream {
     /// A stream that opens with a request, whose body has this length if that was announced.
-    pub(super) fn new(id: u32, is_complete: bool, length: Option<u64>, initial: i64) -> Self {
+    pub fn new(id: u32, is_complete: bool, length: Option<u64>, initial: i64) -> Self {
         Self {
             id,
             state: if is_complete { State::HalfClosedRemote } else { State::Open },
@@ -71,7 +71,7 @@ impl Stream {
     }
 
     /// Whether the client may still send.
-    pub(super) fn is_receiving(&self) -> bool {
+    pub fn is_receiving(&self) -> bool {
         self.state != State::HalfClosedRemote
     }
 
@@ -79,7 +79,7 @@ impl Stream {
     ///
     /// # Errors
     /// Why the stream must be reset.
-    pub(super) fn receive(&mut self, length: usize, padded: usize, is_last: bool) -> Result<()> {
+    pub fn receive(&mut self, length: usize, padded: usize, is_last: bool) -> Result<()> {
         if !self.is_receiving() {
             return Err(Code::StreamClosed);
         }

@@ -6,7 +6,7 @@
 mod alerts;
 mod sentences;
 #[cfg(test)]
-pub(crate) mod tests;
+pub mod tests;
 
 use std::{io, net::IpAddr};
 

@@ -27,15 +27,15 @@ pub enum Error {
 
 /// What is known of the name servers, by their numbers in the settings.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub struct Memory {
     /// The server that gave an address last is asked first, so that a dead one does not delay each lookup.
-    pub(crate) first: AtomicUsize,
+    pub first: AtomicUsize,
     /// Those that do not know EDNS.
     is_plain: [AtomicBool; MAX_SERVERS],
 }
 
 impl Memory {
-    pub(crate) const fn new() -> Self {
+    pub const fn new() -> Self {
         Self {
             first: AtomicUsize::new(0),
             is_plain: [const { AtomicBool::new(false) }; MAX_SERVERS],
@@ -46,7 +46,7 @@ impl Memory {
 impl Settings {
     /// The addresses of `host`. If the server that is asked first is not the first of all and does not
     /// know the name, those before it may.
-    pub(crate) fn find(
+    pub fn find(
         &self,
         host: &str,
         memory: &Memory,
