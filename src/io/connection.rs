@@ -37,9 +37,7 @@ use crate::{
 /// Reads and requests in one turn, so that a busy connection does not keep a worker for itself.
 const TURN: u32 = 64;
 
-/// A client connection.
 pub struct Connection {
-    /// Its place in the registry.
     pub token: u64,
     listener: Arc<Listener>,
     sockets: Arc<Sockets>,
@@ -85,7 +83,6 @@ enum End {
 }
 
 impl Connection {
-    /// Takes over an accepted socket.
     pub fn new(
         token: u64,
         socket: TcpStream,
@@ -112,7 +109,6 @@ impl Connection {
         }
     }
 
-    /// What accepted it.
     pub fn listener(&self) -> &Listener {
         &self.listener
     }
@@ -132,7 +128,6 @@ impl Connection {
         done
     }
 
-    /// Lets the poller watch the socket.
     pub fn register(&self) -> io::Result<()> {
         let register = |inner: &mut Inner| {
             self.sockets.poller.register(&self.place, &mut inner.watch, &inner.wire.socket)
@@ -162,7 +157,6 @@ impl Connection {
             .is_ok_and(|inner| matches!(&inner.phase, Phase::Open(dialog) if dialog.only_follows()))
     }
 
-    /// Does what can be done now.
     pub fn drive(self: &Arc<Self>) {
         self.with(|inner| {
             self.place.begin_turn();
@@ -253,7 +247,6 @@ impl Connection {
     }
 }
 
-/// Wakes the worker that owns a connection.
 struct Wakeup(Weak<Connection>);
 
 impl Wake for Wakeup {

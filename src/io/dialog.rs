@@ -13,7 +13,6 @@ use crate::http::{Code, Engine, Event, Malformed, Refused, request::Head};
 /// Bodies and answers that a connection may hold, in bytes. More requests are refused.
 const MAX_HELD: usize = 4 << 20;
 
-/// The requests and answers of a connection.
 pub struct Dialog {
     engine: Engine,
     /// The requests that are not over, in their order.
@@ -41,32 +40,26 @@ pub enum Next {
 }
 
 impl Dialog {
-    /// A dialog that begins `now`.
     pub fn new(engine: Engine, now: Instant) -> Self {
         Self { engine, streams: Vec::new(), held: 0, idle_since: now, progress: now, served: 0 }
     }
 
-    /// Whether no request is under way.
     pub fn is_idle(&self) -> bool {
         self.streams.is_empty()
     }
 
-    /// Whether an answer is waited for.
     pub fn is_waiting(&self) -> bool {
         self.streams.iter().any(Stream::is_waiting)
     }
 
-    /// Whether bytes from the client can be taken now.
     pub fn wants_input(&self) -> bool {
         self.engine.is_multiplexed() || !self.is_waiting()
     }
 
-    /// Whether log streams are all that goes on.
     pub fn only_follows(&self) -> bool {
         !self.is_idle() && self.streams.iter().all(Stream::is_following)
     }
 
-    /// Ends what is under way where nobody will hear the answers.
     pub fn abandon(self, now: Instant) {
         self.streams.into_iter().for_each(|stream| stream.abandon(now));
     }
@@ -168,7 +161,6 @@ impl Dialog {
         }
     }
 
-    /// Takes a new request as far as it gets now.
     fn begin(
         &mut self,
         id: u32,
@@ -226,7 +218,6 @@ impl Dialog {
         self.streams[..at].iter().all(|stream| !stream.is_receiving())
     }
 
-    /// Takes one stream as far as it gets.
     fn advance(&mut self, at: usize, turn: &mut Turn<'_>) {
         let may_receive = self.held < MAX_HELD || self.is_oldest_body(at);
         let stream = &mut self.streams[at];
@@ -242,7 +233,6 @@ impl Dialog {
         }
     }
 
-    /// Takes all streams as far as they get.
     fn advance_all(&mut self, turn: &mut Turn<'_>) -> Next {
         // Each takes its turn: the one behind the stream that sent last is the first now.
         let mut at = self.streams.partition_point(|stream| stream.id <= self.served);

@@ -33,7 +33,6 @@ const REST: Duration = Duration::from_micros(5);
 /// The token of the eventfd of each worker; no socket has it.
 const WAKE: u64 = u64::MAX;
 
-/// What takes turns when sockets are ready.
 pub trait Driver {
     /// Gives the connection with this token its turn: its socket is ready, or it was woken.
     fn drive(&self, token: u64);
@@ -42,15 +41,12 @@ pub trait Driver {
     fn hand_over(&self, token: u64, worker: usize);
 }
 
-/// What a connection waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Interest {
     /// To be woken.
     #[default]
     Wake,
-    /// Bytes to read.
     Read,
-    /// Room to write.
     Write,
 }
 
@@ -85,7 +81,6 @@ pub struct Watch {
 }
 
 impl Place {
-    /// A place for the connection with this token.
     pub fn new(token: u64) -> Self {
         Self { token, worker: AtomicUsize::new(0), is_woken: AtomicBool::new(false) }
     }
@@ -100,7 +95,6 @@ impl Place {
     }
 }
 
-/// The epolls of all workers.
 pub struct Poller {
     workers: Vec<Worker>,
     /// Sockets follow their packets.
@@ -117,12 +111,10 @@ struct Worker {
     wakeup: OwnedFd,
     /// Connections to drive though their sockets may not be ready.
     woken: Mutex<Vec<u64>>,
-    /// How many connections have their place here.
     connections: AtomicUsize,
     load: AtomicU8,
 }
 
-/// How much a worker has to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Load {
     Asleep,
@@ -132,10 +124,6 @@ enum Load {
 }
 
 impl Poller {
-    /// An epoll for each of `workers`.
-    ///
-    /// # Errors
-    /// If the system refuses descriptors.
     pub fn new(workers: usize) -> io::Result<Self> {
         Ok(Self {
             workers: (0..workers).map(|_| Worker::new()).collect::<io::Result<_>>()?,
@@ -145,9 +133,6 @@ impl Poller {
     }
 
     /// Does the work of one worker until [`Poller::stop`].
-    ///
-    /// # Errors
-    /// If the system refuses to wait for events.
     pub fn run(&self, number: usize, driver: &impl Driver) -> io::Result<()> {
         let worker = &self.workers[number];
         let none =
@@ -188,16 +173,12 @@ impl Poller {
         }
     }
 
-    /// Ends all workers after what they are busy with.
     pub fn stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
         self.workers.iter().for_each(Worker::interrupt);
     }
 
     /// Gives a socket its place, with the worker that has the fewest, and waits for bytes to read.
-    ///
-    /// # Errors
-    /// If the system refuses to watch it.
     pub fn register(&self, place: &Place, watch: &mut Watch, socket: impl AsFd) -> io::Result<()> {
         let fewest = |number: &usize| self.workers[*number].connections.load(Ordering::Relaxed);
         let worker = (0..self.workers.len()).min_by_key(fewest).unwrap_or(0);
@@ -249,7 +230,6 @@ impl Poller {
         }?)
     }
 
-    /// Has the worker give the connection a turn, whatever its socket does.
     pub fn wake(&self, place: &Place) {
         if place.is_woken.swap(true, Ordering::SeqCst) {
             return;
@@ -289,10 +269,6 @@ impl Poller {
         }
     }
 
-    /// Moves a connection to another worker.
-    ///
-    /// # Errors
-    /// If the system refuses to watch it there.
     pub fn hand_over(
         &self,
         place: &Place,

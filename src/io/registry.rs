@@ -27,7 +27,6 @@ impl Registry {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a connection with a token of its own and adds it.
     pub fn insert(&self, make: impl FnOnce(u64) -> Connection) -> Arc<Connection> {
         let mut slots = self.lock();
         let index = slots.free.pop().unwrap_or_else(|| {
@@ -42,14 +41,12 @@ impl Registry {
         connection
     }
 
-    /// The connection with this token, if it is still open.
     pub fn get(&self, token: u64) -> Option<Arc<Connection>> {
         let slots = self.lock();
         let slot = slots.slots.get((token & 0xffff_ffff) as usize)?;
         if slot.generation != (token >> 32) as u32 { None } else { slot.connection.clone() }
     }
 
-    /// Forgets a connection.
     pub fn remove(&self, token: u64) {
         let index = (token & 0xffff_ffff) as u32;
         let mut slots = self.lock();

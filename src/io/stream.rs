@@ -70,7 +70,6 @@ enum State {
     /// The rest of a body that nobody wants. A client whose stream is reset while it sends may not look at
     /// its answer.
     Discarding,
-    /// Nothing.
     Over,
 }
 
@@ -101,7 +100,6 @@ struct Following {
 }
 
 impl Stream {
-    /// A stream whose head has come in.
     pub fn new(id: u32, head: Option<&Head>, is_complete: bool, now: Instant) -> Self {
         Self {
             id,
@@ -174,7 +172,6 @@ impl Stream {
         }
     }
 
-    /// When [`expire`](Self::expire) is due.
     pub fn deadline(&self, is_multiplexed: bool) -> Instant {
         let timeout = match &self.state {
             State::Waiting(request) => return request.deadline(),
@@ -194,7 +191,6 @@ impl Stream {
         }
     }
 
-    /// Takes bytes of the body.
     pub fn receive(&mut self, bytes: &[u8], is_complete: bool) {
         self.is_complete |= is_complete;
         self.used += bytes.len();
@@ -287,7 +283,6 @@ impl Stream {
         std::mem::replace(&mut self.state, State::Over)
     }
 
-    /// Runs a request whose body is whole or refused.
     fn run(&mut self, engine: &mut Engine, turn: &mut Turn<'_>) {
         let State::Receiving(receiving) = self.take_state() else { return };
         let Receiving { mut request, body, is_refused, .. } = *receiving;
@@ -350,7 +345,6 @@ impl Stream {
         }
     }
 
-    /// Begins to send an answer.
     fn send(&mut self, reply: Reply, engine: &mut Engine, turn: &mut Turn<'_>) {
         let has_trailers = reply.is_stream && !self.is_head;
         let is_all = self.is_head || (reply.body.is_empty() && !has_trailers);

@@ -13,13 +13,10 @@ use crate::tls::Group;
 /// Bytes that a probe may send at a time.
 const CHUNK: usize = 4096;
 
-/// TLS, or nothing.
 // Nearly all are TLS; a box would cost each of them an allocation.
 #[allow(clippy::large_enum_variant)]
 pub enum Transport {
-    /// TLS.
     Tls(ServerConnection),
-    /// Nothing.
     Plain(Plain),
 }
 
@@ -39,7 +36,6 @@ pub struct Received {
 }
 
 impl Transport {
-    /// A transport without TLS.
     pub fn plain() -> Self {
         Self::Plain(Plain::default())
     }
@@ -58,7 +54,6 @@ impl Transport {
         }
     }
 
-    /// Whether the client and we have agreed on HTTP/2.
     pub fn speaks_http2(&self) -> bool {
         matches!(self, Self::Tls(tls) if tls.alpn_protocol() == Some(b"h2"))
     }
@@ -92,7 +87,6 @@ impl Transport {
         }
     }
 
-    /// Makes sense of what was read.
     pub fn process(&mut self) -> Result<Received, rustls::Error> {
         match self {
             Self::Tls(tls) => tls.process_new_packets().map(|state| Received {
@@ -130,7 +124,6 @@ impl Transport {
         }
     }
 
-    /// Writes once.
     pub fn write(&mut self, socket: &mut TcpStream) -> io::Result<usize> {
         match self {
             Self::Tls(tls) => tls.write_tls(&mut Piecewise(socket)),
@@ -142,7 +135,6 @@ impl Transport {
         }
     }
 
-    /// Says goodbye, where there is a word for it.
     pub fn say_goodbye(&mut self) {
         if let Self::Tls(tls) = self {
             tls.send_close_notify();

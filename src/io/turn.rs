@@ -6,7 +6,6 @@ use rustls_pki_types::CertificateDer;
 
 use super::{service::Session, wire::Output};
 
-/// What a connection lends its dialog for a turn.
 pub struct Turn<'a> {
     pub session: &'a mut dyn Session,
     /// The certificates of the client, leaf first.
@@ -14,7 +13,6 @@ pub struct Turn<'a> {
     pub socket: &'a TcpStream,
     pub output: &'a mut Output,
     pub waker: &'a dyn Fn() -> Waker,
-    /// When the turn began.
     pub now: Instant,
     pub is_eof: bool,
     pub is_draining: bool,

@@ -12,7 +12,6 @@ use crate::tls::words;
 /// Bytes that may wait for the client to read before more requests are looked at.
 pub const MAX_OUTPUT: usize = 64 * 1024;
 
-/// A socket with its transport and buffers.
 pub struct Wire {
     pub socket: TcpStream,
     pub transport: Transport,
@@ -40,7 +39,6 @@ impl Output {
         self.bytes.len() - self.taken
     }
 
-    /// How many more bytes may be added.
     pub fn room(&self) -> usize {
         MAX_OUTPUT.saturating_sub(self.len())
     }

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// One answered request.
 #[derive(Debug)]
 pub struct AuditEvent {
     /// When the request arrived.
@@ -15,7 +14,6 @@ pub struct AuditEvent {
     pub path: String,
     /// The client's identity, empty if it has none.
     pub identity: Arc<str>,
-    /// The status of the answer.
     pub status: u16,
     /// From arrival to answer.
     pub took: Duration,

@@ -26,22 +26,18 @@ use crate::base::panics::survive;
 const MAX_WAITING: usize = 4 << 20;
 /// Room for errors when there is none for audit events, in bytes on top.
 const RESERVED: usize = 1 << 20;
-/// What an event takes besides its text, about, in bytes.
+/// An event takes about so many bytes besides its text.
 const OVERHEAD: usize = 128;
 /// Events may wait for so long to be handled together.
 const NAP: Duration = Duration::from_millis(10);
 
-/// Something for the log thread to do.
 pub enum Task {
-    /// Log an answered request.
     Audit(AuditEvent),
     /// Log a request whose answer waits for the line to be written, since then.
     Hold(AuditEvent, Instant, Decide),
-    /// Log an error.
     Error(SystemTime, String),
     /// Show an audit line to subscribers; stdout is done with it.
     Publish(String),
-    /// Add a subscriber.
     Subscribe(Stream, Box<dyn Subscriber>),
     /// End the streams after the events so far.
     EndStreams,
@@ -71,7 +67,6 @@ impl Message for Task {
     }
 }
 
-/// What requests and the threads of the log share.
 #[derive(Default)]
 pub struct Shared {
     pub inbox: Inbox<Task>,
@@ -89,7 +84,6 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Leaves an audit event.
     pub fn audit(&self, event: AuditEvent) {
         if self.inbox.push(Task::Audit(event)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -97,7 +91,6 @@ impl Shared {
         }
     }
 
-    /// Leaves an error event.
     pub fn error(&self, message: String) {
         let task = Task::Error(SystemTime::now(), message);
         if self.inbox.push(task).is_err() {
@@ -105,7 +98,6 @@ impl Shared {
         }
     }
 
-    /// Carries out what a step at stdout has led to.
     pub fn apply(&self, effects: Effects) {
         for decision in effects.decisions {
             survive(|| (decision.decide)(decision.is_accepted));
@@ -120,7 +112,6 @@ impl Shared {
     }
 }
 
-/// The state of the log thread.
 struct Hub<'a> {
     shared: &'a Shared,
     clock: Clock,
@@ -184,7 +175,6 @@ impl Hub<'_> {
         }
     }
 
-    /// Hands the lines that were collected to the thread that writes stdout.
     fn write(&mut self) {
         let mut effects = Effects::default();
         let now = self.now;
@@ -200,7 +190,6 @@ impl Hub<'_> {
         self.shared.apply(effects);
     }
 
-    /// Hands the lines that were collected to the subscribers.
     fn feed(&mut self) {
         let shared = self.shared;
         for (stream, lines) in [(Stream::Audit, &mut self.audit), (Stream::Error, &mut self.error)]

@@ -12,7 +12,6 @@ use std::{
 /// A queue that has grown larger is given back, in messages.
 const MAX_KEPT: usize = 1024;
 
-/// What can be left in an inbox.
 pub trait Message {
     /// About what it takes, in bytes.
     fn size(&self) -> usize;
@@ -24,7 +23,6 @@ pub trait Message {
     fn is_urgent(&self) -> bool;
 }
 
-/// The queue.
 pub struct Inbox<M> {
     state: Mutex<Queue<M>>,
     arrived: Condvar,
@@ -38,7 +36,6 @@ struct Queue<M> {
     is_closed: bool,
 }
 
-/// What the thread does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sleep {
     Awake,
@@ -139,7 +136,6 @@ impl<M: Message> Inbox<M> {
         !batch.is_empty() || !state.is_closed
     }
 
-    /// Takes no more messages; those that are there can still be taken.
     pub fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;

@@ -5,10 +5,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// What a line is about that others can cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// A TLS handshake failed.
     Handshake,
     /// A connection was not taken, or failed in the server's hands.
     Connection,
@@ -18,7 +16,6 @@ pub enum Cause {
     Forwarded,
     /// A request failed because of its key or the key store.
     Failure,
-    /// The server has a bug.
     Panic,
 }
 

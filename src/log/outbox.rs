@@ -12,15 +12,15 @@ use std::{
 
 use super::event::Line;
 
-/// What lines may take that wait to be written, in bytes.
+/// Lines that wait to be written may take so many bytes.
 const MAX_BYTES: usize = 1 << 20;
-/// What a line takes besides its text, about, in bytes.
+/// A line takes about so many bytes besides its text.
 const OVERHEAD: usize = 64;
-/// How long an answer may wait for its line.
+/// An answer may wait for its line for this time.
 pub const PATIENCE: Duration = Duration::from_millis(900);
 /// Trouble is reported at most this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-/// What a refused client is answered.
+/// The status for a refused client.
 const REFUSED: u16 = 503;
 
 /// Lets an answer go (`true`) or refuses it.
@@ -54,11 +54,10 @@ impl Entry {
 pub struct Decision {
     pub is_accepted: bool,
     pub decide: Decide,
-    /// What the log says about it.
+    /// Its audit line.
     pub line: String,
 }
 
-/// What came of a step.
 #[derive(Default)]
 pub struct Effects {
     pub decisions: Vec<Decision>,
@@ -68,7 +67,6 @@ pub struct Effects {
     pub report: Option<String>,
 }
 
-/// Lines that wait, in their order.
 #[derive(Default)]
 pub struct Outbox {
     entries: VecDeque<Entry>,
@@ -77,13 +75,12 @@ pub struct Outbox {
     written: usize,
     /// So many lines are, in part at least, in the block that is being written.
     in_flight: usize,
-    /// So many answers wait.
+    /// Answers that wait.
     held: usize,
     /// Part of a line was written before an error.
     needs_line_feed: bool,
     /// Lines can't be written at the moment.
     trouble: Option<Trouble>,
-    /// When trouble was reported last.
     reported: Option<Instant>,
 }
 

@@ -18,9 +18,9 @@ use rustix::{
 use super::outbox::{Effects, Outbox};
 use crate::base::panics::survive;
 
-/// What a pipe that has any room takes without waiting, in bytes (`PIPE_BUF`).
+/// A pipe that has any room takes so many bytes without waiting (`PIPE_BUF`).
 const PIPE_BLOCK: usize = 4096;
-/// What is written to a file at once, in bytes.
+/// Bytes that are written to a file at once.
 const FILE_BLOCK: usize = 64 * 1024;
 /// After an error, writing is tried again after this time.
 const RETRY: Duration = Duration::from_millis(200);
@@ -60,7 +60,6 @@ impl Output {
         result
     }
 
-    /// Lets the writer end when everything is written.
     pub fn close(&self) {
         self.lock().is_closed = true;
         self.changed.notify_one();

@@ -25,12 +25,9 @@ const MAX_WAITING: usize = 4 << 20;
 /// A block that is so long goes out at once, in bytes.
 const MAX_BLOCK: usize = 64 * 1024;
 
-/// What can be subscribed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
-    /// Audit events.
     Audit,
-    /// Error events.
     Error,
 }
 
@@ -39,7 +36,6 @@ pub trait Subscriber: Send {
     /// Takes whole lines. `false` removes the subscriber.
     fn publish(&self, lines: &Arc<[u8]>) -> bool;
 
-    /// Whether the client is still there.
     fn is_open(&self) -> bool;
 
     /// There will be no more lines; if not `is_complete`, some that should have come are missing.
@@ -56,7 +52,6 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Whether `stream` has subscribers.
     pub fn has(&self, stream: Stream) -> bool {
         self.subscribers[stream as usize].load(Ordering::Relaxed) > 0
     }
@@ -74,7 +69,6 @@ impl Subscription {
         Self { stream, counts: counts.clone() }
     }
 
-    /// Counts the events in `lines`, which the subscriber is sent.
     pub fn count_events(&self, lines: &[u8]) {
         let events = memchr::memchr_iter(b'\n', lines).count() as u64;
         self.counts.events[self.stream as usize].fetch_add(events, Ordering::Relaxed);
@@ -92,15 +86,12 @@ impl Drop for Subscription {
     }
 }
 
-/// Something for the thread that feeds subscribers.
 pub enum Feed {
-    /// Show these lines.
     Lines(Stream, String),
     /// Add a subscriber, which sees later lines.
     Subscribe(Stream, Box<dyn Subscriber>),
     /// Events are lost: disconnect the subscribers, so that they notice.
     Gap(Stream),
-    /// There will be no more events.
     End,
 }
 
@@ -147,7 +138,6 @@ pub fn run(inbox: &Inbox<Feed>) {
     streams.iter_mut().for_each(|stream| stream.end(true));
 }
 
-/// The subscribers of one stream and the lines that are collected for them.
 #[derive(Default)]
 struct FanOut {
     subscribers: Vec<Box<dyn Subscriber>>,

@@ -27,7 +27,6 @@ const INVALID: Error = Error::PeerMisbehaved(PeerMisbehaved::InvalidKeyShare);
 pub struct X25519MlKem768;
 
 impl SupportedKxGroup for X25519MlKem768 {
-    /// The client's first half.
     fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, Error> {
         let classical = X25519.start()?;
         let mut seed = Zeroizing::new([0; SEED]);

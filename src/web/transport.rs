@@ -65,7 +65,6 @@ impl<In: Transport> Connector<In> for TlsConnector {
     }
 }
 
-/// A connection that speaks TLS.
 pub struct TlsTransport {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter>,

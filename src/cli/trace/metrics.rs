@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 
-/// Nanoseconds of one second.
 const SECOND: f64 = 1e9;
 
 /// The state of a server at one moment. Serialized as KES prints it.
@@ -63,12 +62,10 @@ impl Sample {
         }
     }
 
-    /// One line of JSON.
     pub fn as_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// How many answers took at most `bound`.
     pub fn within(&self, bound: Duration) -> u64 {
         let bucket = bound.as_nanos().to_string();
         self.response_time.get(&bucket).copied().unwrap_or_default()

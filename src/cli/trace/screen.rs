@@ -41,7 +41,6 @@ const QUEUE: usize = 128;
 /// What follows a lone Esc within this time belongs to it: it was another key.
 const ESCAPE_TIMEOUT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
-/// What may happen.
 pub enum Message {
     /// A line of a log, and when it came in.
     Line(Vec<u8>, SystemTime),
@@ -49,7 +48,6 @@ pub enum Message {
     /// Nothing more will come, and why.
     End(String),
     Resized,
-    /// The user wants to leave.
     Quit,
     /// The process is to end by this signal.
     Killed(i32),

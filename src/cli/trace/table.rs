@@ -5,7 +5,6 @@
 
 use crate::cli::output::{Paint, Style, harmless};
 
-/// A column of a table.
 pub struct Column {
     pub title: &'static str,
     /// The share of the width that it gets, beside those of the others.
@@ -21,7 +20,6 @@ pub enum Align {
     Center,
 }
 
-/// What stands in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cell {
     pub text: String,

@@ -16,7 +16,6 @@ use crate::{
     cli::output::{Paint, Style},
 };
 
-/// Rows that are kept.
 const MAX_ROWS: usize = 1000;
 /// Characters that are kept of a cell: as wide as no terminal is.
 const MAX_TEXT: usize = 1000;
@@ -52,7 +51,6 @@ const BUCKETS: &[(&str, u64)] = &[
     ("5-10s", 10_000),
 ];
 
-/// What is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Audit,
@@ -70,14 +68,12 @@ impl Kind {
     }
 }
 
-/// A terminal's columns and lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     pub width: usize,
     pub height: usize,
 }
 
-/// What has come in, ready to be shown.
 pub struct View {
     kind: Kind,
     zone: tz::TimeZone,
@@ -90,7 +86,6 @@ impl View {
         Self { kind, zone, rows: VecDeque::new(), sample: Sample::default() }
     }
 
-    /// Adds a line of a log that came in `now`.
     pub fn add(&mut self, line: &[u8], now: SystemTime) {
         let mut row = match self.kind {
             Kind::Audit => audit_row(line),
@@ -105,7 +100,6 @@ impl View {
         self.rows.push_back(row);
     }
 
-    /// Replaces the metrics.
     pub fn set(&mut self, sample: Sample) {
         self.sample = sample;
     }

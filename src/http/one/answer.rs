@@ -5,11 +5,9 @@ use crate::http::{
     reply::{Reply, TRAILER, decimal},
 };
 
-/// The go-ahead for a client that waits with its body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// The end of a chunked body without trailers.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-/// The end of a chunked body that is complete.
 pub const TRAILERS: &[u8] = b"0\r\nStatus: 200\r\nError: \r\n\r\n";
 /// A body up to this size finds room behind its head without another allocation, in bytes.
 const SMALL_BODY: usize = 4096;
@@ -64,7 +62,6 @@ fn put(out: &mut Vec<u8>, parts: &[&str]) {
     }
 }
 
-/// The reason phrase of `status` (RFC 9110 15).
 fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",

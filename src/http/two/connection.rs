@@ -12,7 +12,6 @@ use super::{
 };
 use crate::http::event::{Code, Event};
 
-/// The first bytes of each client.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Requests at the same time on one connection. Go clients open another one when that is not enough.
 pub const MAX_STREAMS: usize = 250;
@@ -30,14 +29,12 @@ enum Phase {
     Open,
 }
 
-/// A header block that is coming in.
 pub struct Block {
     pub stream: u32,
     pub ends_stream: bool,
     pub bytes: Vec<u8>,
 }
 
-/// One connection.
 pub struct Connection {
     phase: Phase,
     pub decoder: Decoder,
@@ -62,7 +59,6 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that opens `now`; its first frames go to `out`.
     pub fn new(now: Instant, out: &mut Vec<u8>) -> Self {
         const MAX_CONCURRENT_STREAMS: u8 = 3;
         const MAX_HEADER_LIST_SIZE: u8 = 6;
@@ -129,20 +125,14 @@ impl Connection {
         Ok((start + HEADER + frame.payload.len(), event))
     }
 
-    /// When the first byte of what is incomplete came in: the preface, a frame, or a header block.
     pub fn incomplete_since(&self) -> Option<Instant> {
         self.since
     }
 
-    /// Whether the client knows that the connection ends.
     pub fn is_ending(&self) -> bool {
         self.is_ending
     }
 
-    /// Ends a stream because the client makes no room for its answer.
-    ///
-    /// # Errors
-    /// If there are too many of them: the connection must end.
     pub fn give_up(&mut self, stream: u32, now: Instant, out: &mut Vec<u8>) -> Result<()> {
         self.now = now;
         self.count(Kind::Unread)?;
@@ -150,7 +140,6 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends a stream.
     pub fn reset(&mut self, stream: u32, code: Code, out: &mut Vec<u8>) {
         if let Some(at) = self.position(stream) {
             self.streams.remove(at);
@@ -173,7 +162,6 @@ impl Connection {
         out.extend_from_slice(&(code as u32).to_be_bytes());
     }
 
-    /// Counts a frame, of which there may be only so many.
     pub fn count(&mut self, kind: Kind) -> Result<()> {
         match self.meter.count(kind, self.now) {
             true => Ok(()),
@@ -193,19 +181,16 @@ impl Connection {
         }
     }
 
-    /// Takes up a new stream.
     pub fn open(&mut self, stream: Stream) {
         self.meter.request();
         self.streams.push(stream);
     }
 
-    /// Marks that a header block has begun to come in.
     pub fn begin_block(&mut self, block: Block) {
         self.block = Some(block);
         self.since.get_or_insert(self.now);
     }
 
-    /// Whether the server has reset a stream lately.
     pub fn has_reset(&self, stream: u32) -> bool {
         self.resets.contains(&stream)
     }

@@ -9,7 +9,6 @@ use crate::http::{
 /// A header block as it is sent, and its fields as RFC 9113 6.5.2 counts them, in bytes.
 pub const MAX_HEADERS: usize = 64 * 1024;
 
-/// A well-formed header block.
 #[derive(Default)]
 pub struct Fields {
     method: Option<Method>,
@@ -19,7 +18,6 @@ pub struct Fields {
     has_host: bool,
     /// There are no pseudo-fields, as in trailers.
     pub is_trailer: bool,
-    /// `Content-Length`.
     pub length: Option<u64>,
     expects_continue: bool,
     expects_more: bool,
@@ -129,10 +127,8 @@ impl Fields {
         is_new.then_some(())
     }
 
-    /// The head of a request, or the reason to refuse it, and the length of its body if that was announced.
-    ///
-    /// # Errors
-    /// The path that it seems to be for, if it is malformed.
+    /// The head of a request, or the reason to refuse it, and the announced length of its body. Fails with
+    /// the path that a malformed one seems to be for.
     pub fn request(
         mut self,
         is_complete: bool,

@@ -26,7 +26,6 @@ pub const END_HEADERS: u8 = 4;
 pub const PADDED: u8 = 8;
 pub const HAS_PRIORITY: u8 = 0x20;
 
-/// One frame of a client.
 pub struct Frame<'a> {
     pub kind: u8,
     pub flags: u8,
@@ -91,7 +90,6 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// A frame header.
 pub fn header(length: usize, kind: u8, flags: u8, stream: u32) -> [u8; HEADER] {
     let [_, high, middle, low] = (length as u32).to_be_bytes();
     let [a, b, c, d] = stream.to_be_bytes();

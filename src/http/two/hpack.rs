@@ -102,7 +102,6 @@ pub struct Decoder {
     value: Vec<u8>,
 }
 
-/// The rest of a block.
 struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
@@ -147,9 +146,6 @@ impl<'a> Cursor<'a> {
 
 impl Decoder {
     /// Shows the fields of `block`, names and values, to `field`.
-    ///
-    /// # Errors
-    /// [`Broken`] if it is malformed.
     pub fn decode(
         &mut self,
         block: &[u8],
@@ -227,7 +223,6 @@ impl Decoder {
         self.size += size;
     }
 
-    /// Makes room for a field of this size.
     fn evict(&mut self, size: usize) {
         let room = (MAX_TABLE - self.reduced_by).saturating_sub(size);
         while self.size > room {
@@ -269,7 +264,6 @@ pub fn put_no_table(out: &mut Vec<u8>) {
     out.push(0x20);
 }
 
-/// Appends the status of an answer.
 pub fn put_status(out: &mut Vec<u8>, status: u16) {
     match status {
         200 => out.push(0x80 | 8),

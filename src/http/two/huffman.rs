@@ -22,7 +22,6 @@ const LONGEST: usize = 30;
 /// Codes up to this length, which are those of nearly all text, are found with one look.
 const SHORT: u32 = 8;
 
-/// The code, computed from the lengths.
 struct Code {
     /// The symbol and the length of what begins with these bits; length 0 if that is longer.
     short: [(u8, u8); 1 << SHORT],

@@ -12,9 +12,7 @@ pub enum Kind {
     Reset,
     /// `SETTINGS`, each of which must be answered.
     Settings,
-    /// `PING`, likewise.
     Ping,
-    /// `CONTINUATION` of a header block.
     Continuation,
     /// Requests and bodies that are refused without an answer.
     Refused,

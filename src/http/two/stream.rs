@@ -26,11 +26,8 @@ use crate::http::event::Code;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The request comes in.
     Open,
-    /// The request is whole, its answer is not.
     HalfClosedRemote,
-    /// The answer is whole, its request is not.
     HalfClosedLocal,
 }
 
@@ -46,20 +43,16 @@ impl State {
     }
 }
 
-/// A stream that is not closed.
 pub struct Stream {
     pub id: u32,
     pub state: State,
-    /// Bytes that the server may send.
     pub sending: Window,
-    /// Bytes that the client may send.
     pub receiving: Window,
     /// The rest of the body, if its length was announced, in bytes.
     pub left: Option<u64>,
 }
 
 impl Stream {
-    /// A stream that opens with a request, whose body has this length if that was announced.
     pub fn new(id: u32, is_complete: bool, length: Option<u64>, initial: i64) -> Self {
         Self {
             id,
@@ -70,15 +63,11 @@ impl Stream {
         }
     }
 
-    /// Whether the client may still send.
     pub fn is_receiving(&self) -> bool {
         self.state != State::HalfClosedRemote
     }
 
-    /// Takes `length` bytes of the body, `padded` to more.
-    ///
-    /// # Errors
-    /// Why the stream must be reset.
+    /// Takes `length` bytes of the body, `padded` to more. Fails if the stream must be reset.
     pub fn receive(&mut self, length: usize, padded: usize, is_last: bool) -> Result<()> {
         if !self.is_receiving() {
             return Err(Code::StreamClosed);

@@ -5,7 +5,6 @@ use crate::http::event::Code;
 
 /// The initial window of a connection, and of a stream where no setting changes it.
 pub const DEFAULT: i64 = 65_535;
-/// The largest window.
 pub const MAX: i64 = (1 << 31) - 1;
 
 /// The bytes of bodies that one side may still send, on a stream or on the whole connection.
@@ -17,12 +16,10 @@ pub struct Window {
 }
 
 impl Window {
-    /// A window of `size` bytes.
     pub fn new(size: i64) -> Self {
         Self { left: size, freed: 0 }
     }
 
-    /// The bytes that are left.
     pub fn left(&self) -> i64 {
         self.left
     }

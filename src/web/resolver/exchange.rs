@@ -200,7 +200,6 @@ fn over_tcp(server: SocketAddr, asked: &mut [&mut Asked], by: Deadline) -> io::R
     Ok(())
 }
 
-/// Asks over one connection.
 fn converse(server: SocketAddr, asked: &mut [&mut Asked], mut by: Deadline) -> io::Result<()> {
     let stream = TcpStream::connect_timeout(&server, left(by)?)?;
     stream.set_write_timeout(Some(left(by)?))?;

@@ -17,7 +17,6 @@ const EDNS: [u8; 11] = [
 ];
 const OPT: u16 = 41;
 
-/// A type of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// IPv4 addresses, `A`.
@@ -35,17 +34,14 @@ impl Kind {
     }
 }
 
-/// A question for the addresses of one kind.
 #[derive(Debug)]
 pub struct Question {
     pub kind: Kind,
     message: Vec<u8>,
 }
 
-/// What a name server says.
 #[derive(Debug)]
 pub enum Answer {
-    /// The addresses, if there are any.
     Addresses(Vec<IpAddr>),
     NoSuchName,
     /// They do not fit into a datagram.
@@ -73,7 +69,6 @@ impl Question {
         (message.len() - HEAD - 4 <= 255).then_some(Self { kind, message })
     }
 
-    /// The message that asks it.
     pub fn plain(&self) -> &[u8] {
         &self.message
     }
@@ -151,7 +146,6 @@ fn record<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
     Some((u16::from_be_bytes([head[0], head[1]]), data))
 }
 
-/// The address in a record, if it is one of an address.
 fn address(kind: u16, data: &[u8]) -> Option<IpAddr> {
     match kind {
         kind if kind == Kind::Four as u16 => Some(<[u8; 4]>::try_from(data).ok()?.into()),

@@ -14,12 +14,9 @@ use super::{
 };
 use crate::base::deadline::Deadline;
 
-/// Why there is no address.
 #[derive(Debug)]
 pub enum Error {
-    /// There is no host of this name.
     NotFound,
-    /// No name server has answered in time.
     Timeout,
     /// Name servers can't be asked, or answer that they can't tell.
     Unavailable(io::Error),
@@ -83,10 +80,8 @@ impl Settings {
         Err(failure)
     }
 
-    /// The addresses of `name`, from the first server that can tell; none if it has none.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`] only if no server says anything.
+    /// The addresses of `name`, from the first server that can tell; none if it has none. [`Error::Timeout`]
+    /// only if no server says anything.
     fn addresses(
         &self,
         name: &str,

@@ -11,7 +11,6 @@ use std::{
 pub const MAX_SERVERS: usize = 3;
 const MAX_DOMAINS: usize = 32;
 
-/// Name servers, and how they are asked.
 #[derive(Debug, PartialEq)]
 pub struct Settings {
     pub servers: Vec<SocketAddr>,
