@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use crate::policy::Policy;
 
 /// What a server lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,29 +119,12 @@ impl Line {
     }
 }
 
-/// The form of a policy, which decides what its patterns mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// `paths`, up to 0.14: globs.
-    Paths,
-    /// Arrays `allow` and `deny`, 0.15 to 2023: globs.
-    Arrays,
-    /// Maps `allow` and `deny`, since then: a trailing `*` crosses slashes, the rest is literal.
-    Maps,
-}
-
 /// A policy as a server shows it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Document {
-    pub(crate) form: Form,
-    /// The patterns that it allows, in their order.
-    pub(crate) allow: Vec<String>,
-    /// Those that it denies, which count more.
-    pub(crate) deny: Vec<String>,
-    /// RFC 3339; empty if the server does not say it.
-    pub(crate) created_at: String,
-    /// An identity; empty if the server does not say it.
-    pub(crate) created_by: String,
+    /// The JSON that the server sent: its form tells the generation of the policy.
+    pub(crate) json: String,
+    pub(crate) policy: Policy,
 }
 
 impl Document {
@@ -148,60 +133,18 @@ impl Document {
     /// # Errors
     /// Why it is none.
     pub(crate) fn read(answer: &[u8]) -> Result<Self, String> {
-        let wrong = |why: &str| format!("the server sent no policy: {why}");
-        let value: Value = serde_json::from_slice(answer).map_err(|e| wrong(&e.to_string()))?;
-        let (paths, allow, deny) = (&value["paths"], &value["allow"], &value["deny"]);
-        let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
-        let form = match (allow, deny) {
-            _ if paths.is_array() => Form::Paths,
-            (Value::Object(_), _) | (_, Value::Object(_)) => Form::Maps,
-            (Value::Array(_), _) | (_, Value::Array(_)) => Form::Arrays,
-            // Maps that are empty are left out.
-            _ if value["created_at"].is_string() => Form::Maps,
-            _ => return Err(wrong("its answer has neither paths nor allow or deny")),
-        };
-        let all = if form == Form::Paths { paths } else { allow };
-        let (Some(allow), Some(deny)) = (patterns(all), patterns(deny)) else {
-            return Err(wrong("its patterns are no texts"));
-        };
-        let (created_at, created_by) = (text("created_at"), text("created_by"));
-        Ok(Self { form, allow, deny, created_at, created_by })
-    }
-
-    /// As JSON, in the form in which the server has it.
-    pub(crate) fn to_json(&self) -> String {
-        let Self { allow, deny, .. } = self;
-        let map = |patterns: &[String]| -> Value {
-            patterns.iter().map(|pattern| (pattern.clone(), json!({}))).collect()
-        };
-        let (allow, deny) = match self.form {
-            Form::Paths => return json!({ "paths": allow }).to_string(),
-            Form::Arrays => (json!(allow), json!(deny)),
-            Form::Maps => (map(allow), map(deny)),
-        };
-        let mut text = format!("{{\"allow\":{allow},\"deny\":{deny}");
-        for (name, value) in [("created_at", &self.created_at), ("created_by", &self.created_by)] {
-            if !value.is_empty() {
-                text += &format!(",\"{name}\":{}", json!(value));
-            }
-        }
-        text + "}"
-    }
-}
-
-/// The patterns in a list, or the members of a map; none in nothing.
-fn patterns(value: &Value) -> Option<Vec<String>> {
-    match value {
-        Value::Null => Some(Vec::new()),
-        Value::Array(all) => all.iter().map(|pattern| Some(pattern.as_str()?.to_owned())).collect(),
-        Value::Object(all) => Some(all.keys().cloned().collect()),
-        _ => None,
+        let wrong = |why: String| format!("the server sent no policy: {why}");
+        let json = String::from_utf8_lossy(answer).trim_end().to_owned();
+        let value: Value = serde_json::from_str(&json).map_err(|e| wrong(e.to_string()))?;
+        let policy = Policy::from_answer(value).map_err(wrong)?;
+        Ok(Self { json, policy })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Rule;
 
     fn names(list: List, answer: &str, is_ndjson: bool) -> Vec<String> {
         let page = list.read(answer.as_bytes(), is_ndjson).unwrap();
@@ -254,24 +197,19 @@ mod tests {
     }
 
     #[test]
-    fn policies_of_all_generations_are_read_and_printed_as_they_are() {
-        for (answer, form) in [
-            ("{\"paths\":[\"/b\",\"/a\"]}", Form::Paths),
-            (
-                "{\"allow\":[\"/b\"],\"deny\":[\"/a\"],\"created_at\":\"t\",\"created_by\":\"x\"}",
-                Form::Arrays,
-            ),
-            ("{\"allow\":{\"/b*\":{}},\"deny\":{},\"created_at\":\"t\"}", Form::Maps),
+    fn policies_of_all_generations_are_read() {
+        for (answer, allow) in [
+            ("{\"paths\":[\"/b\",\"/a\"]}\n", &["/b", "/a"][..]),
+            ("{\"allow\":[\"/b\"],\"deny\":[],\"created_by\":\"x\"}", &["/b"]),
+            ("{\"name\":\"p\",\"allow\":{\"/b*\":{}},\"created_by\":\"x\"}", &["/b*"]),
+            ("{\"name\":\"p\",\"created_at\":\"t\",\"created_by\":\"x\"}", &[]),
         ] {
             let document = Document::read(answer.as_bytes()).unwrap();
-            assert_eq!(form, document.form);
-            assert_eq!(answer, document.to_json());
+            let found: Vec<_> = document.policy.allow.iter().map(Rule::as_str).collect();
+            assert_eq!(allow, found);
+            assert_eq!(answer.trim_end(), document.json);
         }
-        let empty = Document::read(b"{\"name\":\"p\",\"created_at\":\"t\"}").unwrap();
-        assert_eq!((Form::Maps, true), (empty.form, empty.allow.is_empty()));
-        for answer in
-            ["", "null", "{}", "[]", "{\"names\":[]}", "{\"allow\":[1]}", "{\"paths\":null}"]
-        {
+        for answer in ["", "null", "{}", "[]", "{\"names\":[]}", "{\"allow\":[1]}"] {
             assert!(Document::read(answer.as_bytes()).is_err(), "{answer}");
         }
     }

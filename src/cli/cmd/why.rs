@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     api::routes::{self, Access},
-    base::glob::{self, Pattern},
+    base::glob,
     cli::{
         args::{Args, Argument, Command, INSECURE, JSON, Kind, value},
         certificate::identity_or_file,
@@ -106,14 +106,11 @@ fn from_server(args: &Args, identity: &str) -> Result<(Option<String>, Option<Po
     let Some(name) = entry.and_then(|entry| entry.policy) else {
         return Ok((None, None));
     };
-    let failed = |e: String| format!("failed to fetch policy {name:?}: {e}");
-    let document = match client.policy(&name) {
-        Err(e) if e == "policy does not exist" => return Ok((Some(name), None)),
-        document => document.map_err(failed)?,
-    };
-    let parse = |path: &String| Pattern::parse(path).map_err(|e| failed(format!("{path:?}: {e}")));
-    let paths = document.allow.iter().map(parse).collect::<Result<_, _>>()?;
-    Ok((Some(name), Some(Policy { paths })))
+    match client.policy(&name) {
+        Err(e) if e == "policy does not exist" => Ok((Some(name), None)),
+        Err(e) => Err(format!("failed to fetch policy {name:?}: {e}").into()),
+        Ok(document) => Ok((Some(name), Some(document.policy))),
+    }
 }
 
 /// What is asked about.
@@ -194,7 +191,9 @@ impl Call<'_> {
         advice: Advice,
     ) -> String {
         let (policy, pattern, nearest) = match verdict {
-            Some(Verdict::Allowed { policy, pattern }) => (Some(*policy), Some(*pattern), None),
+            Some(Verdict::Allowed { policy, pattern } | Verdict::Denied { policy, pattern }) => {
+                (Some(*policy), Some(*pattern), None)
+            }
             Some(Verdict::Refused { policy, nearest }) => (Some(*policy), None, *nearest),
             Some(Verdict::PolicyGone { policy }) => (Some(*policy), None, None),
             _ => (None, None, None),
