@@ -11,9 +11,9 @@ use crate::tls::verify::{Refusal, refusal_in};
 type Sentences = (&'static str, &'static str);
 
 /// About a server, a certificate is described as about a client.
-pub(crate) const THE_SAME: &str = "";
+pub const THE_SAME: &str = "";
 
-pub(crate) fn of(error: &TlsError) -> Sentences {
+pub fn of(error: &TlsError) -> Sentences {
     if let Some(refusal) = refusal_in(error) {
         return of_refusal(refusal);
     }
@@ -57,7 +57,6 @@ pub(crate) fn of(error: &TlsError) -> Sentences {
     }
 }
 
-/// What both ends must agree on.
 fn of_settings(reason: &PeerIncompatible) -> Sentences {
     use PeerIncompatible::*;
     match reason {
