@@ -29,18 +29,21 @@ use std::{
 };
 
 use rustls::sign::CertifiedKey;
+use rustls_pki_types::UnixTime;
 use zeroize::Zeroizing;
 
-pub use fields::{documented, reference};
 pub use files::Material;
 pub use findings::{Error, Finding, Position, Severity};
 pub use settings::{Config, parse_address};
-pub use types::{Auth, Flags, KeyStoreConfig, Proxy};
+pub use types::{Auth, Flags, Proxy};
 
 use self::{
     expand::Env,
+    fields::{FIELDS, Table},
+    files::Look,
     findings::Findings,
     source::{Reader, Source},
+    stores::STORES,
     types::MAX_FILE,
 };
 use crate::base::glob::Pattern;
@@ -97,12 +100,28 @@ fn load_text(
     env: Env,
 ) -> Loaded {
     let mut findings = Findings::default();
-    let source = Source::read(path.map(Into::into), text, flags.clone(), env, &mut findings);
+    let source =
+        Source::read(path.map(Into::into), text, flags.clone(), env, table(), &mut findings);
     shape::check(&source, &mut findings);
     let endpoints: Vec<_> =
         endpoints.iter().filter_map(|endpoint| Pattern::parse(endpoint).ok()).collect();
     let config = Reader { source: &source, findings: &mut findings }.config(&endpoints);
     Loaded { source, config, findings, material: None, end: end(text) }
+}
+
+/// All fields.
+fn table() -> Table {
+    FIELDS.iter().chain(STORES.iter().flat_map(|store| store.fields)).collect()
+}
+
+/// The names of the fields, and what each is for, in Markdown.
+pub fn documented() -> impl Iterator<Item = (String, &'static str)> {
+    table().documented().map(|(path, field)| (path, field.about))
+}
+
+/// The table of the reference, in Markdown.
+pub fn reference() -> String {
+    table().reference()
 }
 
 impl Loaded {
@@ -120,7 +139,10 @@ impl Loaded {
     /// running: that one may stay although it has expired.
     #[must_use]
     pub fn with_files(mut self, in_use: Option<&CertifiedKey>) -> Self {
-        self.material = files::look(&self.source, &self.config, in_use, &mut self.findings);
+        let Self { source, config, findings, material, .. } = &mut self;
+        let mut look = Look { source, config, now: UnixTime::now(), findings };
+        *material = look.at_certificate(in_use);
+        stores::look(&mut look);
         self
     }
 

@@ -4,9 +4,10 @@ mod key_stores;
 mod rejected;
 mod settings;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use super::*;
+use crate::keystore::{Settings, mem};
 
 /// What flags alone mean.
 fn load_flags(flags: &Flags) -> Result<Config, Error> {
@@ -59,8 +60,16 @@ fn assert_starts(message: &str, start: &str) {
     assert!(message.starts_with(start), "\n{message}\n{start}");
 }
 
-fn key_store(text: &str) -> KeyStoreConfig {
+fn key_store(text: &str) -> Arc<dyn Settings> {
     load(text).key_store
+}
+
+fn in_memory() -> Arc<dyn Settings> {
+    Arc::new(mem::Settings)
+}
+
+fn in_files(path: &str) -> Arc<dyn Settings> {
+    Arc::new(PathBuf::from(path))
 }
 
 /// To write the table into the page: `KES_WRITE_DOCS=1 cargo test the_reference`.
