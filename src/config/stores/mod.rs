@@ -27,6 +27,25 @@ pub(super) struct Store {
     look: fn(&mut Look<'_>),
 }
 
+/// A key store that other versions of KES have.
+macro_rules! elsewhere {
+    ($name:literal, $section:literal, $field:literal, $kind:literal) => {
+        Store {
+            name: $name,
+            fields: &[
+                field(
+                    concat!("keystore.", $section, ".", $field),
+                    $kind,
+                    concat!($name, ": not supported"),
+                ),
+                field(concat!("keystore.", $section, ".*"), FOREIGN, ""),
+            ],
+            read: None,
+            look: |_| {},
+        }
+    };
+}
+
 type Read = fn(&mut Reader<'_>) -> Option<Arc<dyn Settings>>;
 
 /// All key stores.
@@ -34,35 +53,13 @@ pub(super) const STORES: &[Store] = &[
     fs::STORE,
     vault::STORE,
     keysecure::STORE,
-    elsewhere(
-        "a generic plugin",
-        &[
-            field("keystore.generic.endpoint", "URL", "a generic plugin: not supported"),
-            field("keystore.generic.*", FOREIGN, ""),
-        ],
-    ),
-    elsewhere(
-        "AWS Secrets Manager",
-        &[
-            field(
-                "keystore.aws.secretsmanager.endpoint",
-                "URL",
-                "AWS Secrets Manager: not supported",
-            ),
-            field("keystore.aws.secretsmanager.*", FOREIGN, ""),
-        ],
-    ),
-    elsewhere(
-        "GCP Secret Manager",
-        &[
-            field(
-                "keystore.gcp.secretmanager.project_id",
-                "text",
-                "GCP Secret Manager: not supported",
-            ),
-            field("keystore.gcp.secretmanager.*", FOREIGN, ""),
-        ],
-    ),
+    elsewhere!("a generic plugin", "generic", "endpoint", "URL"),
+    elsewhere!("AWS Secrets Manager", "aws.secretsmanager", "endpoint", "URL"),
+    elsewhere!("GCP Secret Manager", "gcp.secretmanager", "project_id", "text"),
+    elsewhere!("Azure Key Vault", "azure.keyvault", "endpoint", "URL"),
+    elsewhere!("Fortanix SDKMS", "fortanix.sdkms", "endpoint", "URL"),
+    elsewhere!("Entrust KeyControl", "entrust.keycontrol", "endpoint", "URL"),
+    elsewhere!("another KES server", "kes", "endpoint[]", "URLs"),
 ];
 
 /// The time between attempts to log in.
@@ -77,21 +74,34 @@ const fn authorities(path: &'static str) -> Field {
     field(path, "file", about).unset("those of the system")
 }
 
-/// A key store that other versions of KES have.
-const fn elsewhere(name: &'static str, fields: &'static [Field]) -> Store {
-    Store { name, fields, read: None, look: |_| {} }
-}
-
 impl Store {
     /// The field that selects it.
     fn field(&self) -> &'static str {
-        self.fields[0].path
+        self.fields[0].path.trim_end_matches("[]")
     }
+
+    /// The name of its section.
+    fn section(&self) -> &'static str {
+        let section = self.field().rsplit_once('.').map_or("", |(section, _)| section);
+        section.trim_start_matches("keystore.")
+    }
+
+    fn is_selected(&self, source: &Source) -> bool {
+        match self.fields[0].path {
+            list if list.ends_with("[]") => source.items(list).any(|(_, text)| !text.is_empty()),
+            path => source.is_set(path),
+        }
+    }
+}
+
+/// The key stores that this server has.
+fn ours() -> impl Iterator<Item = &'static Store> {
+    STORES.iter().filter(|store| store.read.is_some())
 }
 
 /// The key stores that `source` selects.
 fn selected(source: &Source) -> Vec<&'static Store> {
-    STORES.iter().filter(|store| source.is_set(store.field())).collect()
+    STORES.iter().filter(|store| store.is_selected(source)).collect()
 }
 
 /// Looks at the files that the section of the key store names.
@@ -116,8 +126,13 @@ impl Reader<'_> {
         let stores = selected(self.source);
         if let Some(store) = stores.iter().find(|store| store.read.is_none()) {
             let message = format_args!("{} is not supported as key store", store.name);
-            let advice = "use fs, vault or gemalto.keysecure";
-            self.findings.refuse(self.source.at(store.field()), message, advice);
+            let ours: Vec<_> = ours().map(Store::section).collect();
+            let advice = format!(
+                "use one of {}, and copy the keys there with the 'migrate' command of the KES that \
+                 has used this one",
+                ours.join(", ")
+            );
+            self.findings.refuse(self.source.at(store.field()), message, &advice);
             return None;
         }
         match *stores {
@@ -156,8 +171,7 @@ impl Reader<'_> {
             let end = field.match_indices('.').nth(1).map_or(0, |(end, _)| end);
             self.source.find(&field[..end]).is_some()
         };
-        let ours = STORES.iter().filter(|store| store.read.is_some());
-        let field = ours.map(Store::field).find(is_there).unwrap_or(fs::PATH);
+        let field = ours().map(Store::field).find(is_there).unwrap_or(fs::PATH);
         // What there is of the way to the field has a place.
         let mut way = std::iter::successors(Some(field), |part| Some(part.rsplit_once('.')?.0));
         let position = way.find_map(|part| self.source.at(part).position);

@@ -363,6 +363,7 @@ keystore:
   aws: { secretsmanager: { endpoint: "", region: "", kmskey: "" } }
   gcp: { secretmanager: { project_id: "", scopes: [""] } }
   gemalto: { keysecure: { endpoint: "" } }
+  kes: { endpoint: [""] }
 "#;
     assert_eq!(*in_files("/keys"), *key_store(text));
 }
@@ -373,10 +374,22 @@ fn other_key_stores_are_not_supported() {
         ("generic: { endpoint: x, tls: { ca: y } }", "a generic plugin"),
         ("aws: { secretsmanager: { endpoint: x, region: y } }", "AWS Secrets Manager"),
         ("gcp: { secretmanager: { project_id: x } }", "GCP Secret Manager"),
+        ("azure: { keyvault: { endpoint: x, credentials: { tenant_id: y } } }", "Azure Key Vault"),
+        ("fortanix: { sdkms: { endpoint: x, group_id: y } }", "Fortanix SDKMS"),
+        ("entrust: { keycontrol: { endpoint: x, box_id: y } }", "Entrust KeyControl"),
+        ("kes: { endpoint: [ x ], tls: { ca: y } }", "another KES server"),
     ] {
+        let message = error(&format!("keystore:\n  {store}\n"));
         assert_starts(
-            &error(&format!("keystore:\n  {store}\n")),
+            &message,
             &format!("{name} is not supported as key store (kes.yml line 2 column "),
+        );
+        assert!(
+            message.ends_with(
+                ": use one of fs, vault, gemalto.keysecure, and copy the keys there with the \
+                 'migrate' command of the KES that has used this one)"
+            ),
+            "{message}"
         );
     }
 }
