@@ -12,7 +12,11 @@ use super::{
 };
 use crate::{
     base::{deadline::Deadline, secret::Secret},
-    crypto::{BASE64, MasterKey, ciphertext, json, stored},
+    crypto::{
+        BASE64, MasterKey,
+        ciphertext::{self, Format},
+        json, stored,
+    },
     http::reply::Reply,
     keystore::KeyName,
     log::Cause,
@@ -82,7 +86,8 @@ pub fn generate(call: &Call<'_>) -> Result<Outcome, Failure> {
     let secrets = [Secret::new(Vec::new()), context];
     let then = |key: &MasterKey, [_, context]: &[Secret; 2]| {
         let (data_key, sealed) =
-            ciphertext::seal_fresh(key, DATA_KEY, context.expose()).map_err(|_| NO_RANDOMNESS)?;
+            ciphertext::seal_fresh(key, DATA_KEY, context.expose(), Format::Json)
+                .map_err(|_| NO_RANDOMNESS)?;
         Ok(object(&[("plaintext", data_key.expose()), ("ciphertext", &sealed)]))
     };
     Ok(Outcome::Key(name, KeyUse { secrets, then }))
@@ -133,7 +138,8 @@ pub fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
 const LINE: &[u8] = b"{\"Name\":\"\"}\n";
 
 fn seal(key: &MasterKey, plaintext: &Secret, context: &Secret) -> Result<Vec<u8>, Failure> {
-    ciphertext::seal(key, plaintext.expose(), context.expose()).map_err(|_| NO_RANDOMNESS)
+    ciphertext::seal(key, plaintext.expose(), context.expose(), Format::Json)
+        .map_err(|_| NO_RANDOMNESS)
 }
 
 /// A JSON object of base64 members.

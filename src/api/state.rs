@@ -1,12 +1,13 @@
 //! What a reload replaces as a whole: who may connect, who may do what, the certificate.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use rustls::{ServerConfig, sign::CertifiedKey};
 use rustls_pki_types::UnixTime;
 
 use crate::{
-    config::{Config, Material},
+    base::generation::Generation,
+    config::{ApiOptions, Config, Material},
     policy::Policies,
     tls::{self, ClientTrust},
 };
@@ -25,6 +26,12 @@ pub struct State {
     pub trust_generation: u64,
     /// Who may do what.
     pub policies: Policies,
+    /// The generation that is served.
+    pub generation: Generation,
+    /// The generation whose error texts clients get.
+    pub texts: Generation,
+    /// What the configuration says of single APIs, by their paths.
+    pub apis: HashMap<String, ApiOptions>,
     /// The header in which TLS proxies forward the certificates of their clients.
     pub proxy_header: Option<Arc<str>>,
 }
@@ -39,6 +46,9 @@ impl State {
             trust: material.trust,
             trust_generation: 0,
             policies: config.policies.clone(),
+            generation: config.generation,
+            texts: config.texts,
+            apis: config.apis.clone(),
             proxy_header: config.proxy.header_cert.as_deref().map(Arc::from),
         }
     }
@@ -65,6 +75,9 @@ pub fn for_tests() -> (State, Arc<CertifiedKey>) {
         trust,
         trust_generation: 0,
         policies: Policies::default(),
+        generation: Generation::default(),
+        texts: Generation::default(),
+        apis: HashMap::new(),
         proxy_header: None,
     };
     (state, certificate)

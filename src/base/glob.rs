@@ -264,6 +264,7 @@ impl Class {
 }
 
 /// Whether `pattern` is well-formed and covers all of `name`.
+#[cfg(test)]
 pub fn matches(pattern: &str, name: &str) -> bool {
     let mut effort = Effort::ONE_NAME;
     Pattern::parse(pattern).is_ok_and(|pattern| pattern.matches(name, &mut effort))

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod deadline;
 pub mod duration;
+pub mod generation;
 pub mod glob;
 pub mod name;
 pub mod nearest;

@@ -1,11 +1,13 @@
 //! The fields of a configuration file, in one table: what each holds, its default, what is wrong
 //! with other values, and what the reference in `docs/configuration.md` says of it.
 //!
-//! A new field is a row here and a line where its value is used.
+//! A new field is a row here, or in the section of a key store (`stores`), and a line where its value is
+//! used.
 
 use super::{expand::Expansion, types::Format};
 
 /// A field, or all fields that a pattern stands for.
+#[cfg_attr(not(test), expect(dead_code))] // a test writes the reference
 pub(super) struct Field {
     /// Its dotted name. `*` stands for any name, and `[]` for the items of a list.
     pub(super) path: &'static str,
@@ -84,8 +86,7 @@ impl Field {
     }
 }
 
-/// The fields of the server; `stores` has those of each key store. Under `keys` in [`Format::Keys`] is
-/// what else is under `keystore`.
+/// The fields of the server. Those of its key store are under `keys` in [`Format::Keys`].
 #[rustfmt::skip] // a row is a line or a few, not one line a word
 pub(super) const FIELDS: &[Field] = &[
     field("address", "address", "IP and port to listen on; either may be left out")
@@ -125,7 +126,7 @@ pub(super) const FIELDS: &[Field] = &[
 ];
 
 /// All rows, in the order of the reference.
-pub(super) struct Table(Vec<&'static Field>);
+pub(super) struct Table(pub(super) Vec<&'static Field>);
 
 /// What a value is, or has inside.
 pub(super) enum Shape {
@@ -135,12 +136,6 @@ pub(super) enum Shape {
     List,
     /// A map of fields with these names, in the order of the table; `*` among them is any name.
     Map(Vec<&'static str>),
-}
-
-impl FromIterator<&'static Field> for Table {
-    fn from_iter<T: IntoIterator<Item = &'static Field>>(rows: T) -> Self {
-        Self(rows.into_iter().collect())
-    }
 }
 
 impl Table {
@@ -183,6 +178,7 @@ impl Table {
     }
 
     /// The table of the reference, in Markdown.
+    #[cfg(test)]
     pub(super) fn reference(self) -> String {
         let mut table = "| Field | Kind | Default | Meaning |\n|---|---|---|---|\n".to_owned();
         for (path, field) in self.documented() {

@@ -4,8 +4,8 @@
 //! opens no key store.
 //!
 //! A file is read once, into a `tree` of values and their places. `shape` keeps it to the table of
-//! `fields`, `settings`, `policies` and `stores` say what the values mean, and `files` looks at the
-//! files that they name. All of them add to one list of `findings`, which the start of a server, its
+//! `fields`, `settings` and `policies` say what the values mean, `stores` has the section of each key
+//! store, and `files` looks at the files that they name. All of them add to one list of `findings`, which the start of a server, its
 //! reload and `kes config check` share.
 
 mod expand;
@@ -34,8 +34,8 @@ use zeroize::Zeroizing;
 
 pub use files::Material;
 pub use findings::{Error, Finding, Position, Severity};
-pub use settings::{Config, parse_address};
-pub use types::{Auth, Flags, Proxy};
+pub use settings::{ApiOptions, Config, parse_address};
+pub use types::{Auth, Flags};
 
 use self::{
     expand::Env,
@@ -111,17 +111,12 @@ fn load_text(
 
 /// All fields.
 fn table() -> Table {
-    FIELDS.iter().chain(STORES.iter().flat_map(|store| store.fields)).collect()
+    Table(FIELDS.iter().chain(STORES.iter().flat_map(|store| store.fields)).collect())
 }
 
 /// The names of the fields, and what each is for, in Markdown.
 pub fn documented() -> impl Iterator<Item = (String, &'static str)> {
     table().documented().map(|(path, field)| (path, field.about))
-}
-
-/// The table of the reference, in Markdown.
-pub fn reference() -> String {
-    table().reference()
 }
 
 impl Loaded {

@@ -2,10 +2,11 @@
 //! is wrong with their values.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
     types::{Auth, DEFAULT_PORT, Proxy},
 };
 use crate::{
-    base::glob::Pattern,
+    base::{generation::Generation, glob::Pattern},
     cache::Expiry,
     keystore::{self, KeyName, Start},
     log::{self, AuditMode},
@@ -26,6 +27,12 @@ use crate::{
 /// All settings of the server.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The generation that the file is of.
+    pub generation: Generation,
+    /// The generation whose error texts clients get.
+    pub texts: Generation,
+    /// What the file says of single APIs, by their paths.
+    pub apis: HashMap<String, ApiOptions>,
     /// Where to listen.
     pub address: SocketAddr,
     /// The identity that may do everything; never empty. Text that is no identity disables root.
@@ -56,6 +63,15 @@ pub struct Config {
     pub key_store: Arc<dyn keystore::Settings>,
     /// Whether the server needs the key store to start.
     pub key_store_start: Start,
+}
+
+/// What the file says of an API.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ApiOptions {
+    /// Clients need no certificate, and no policy.
+    pub skip_auth: bool,
+    /// How long an answer may take, in the place of the API's own time.
+    pub timeout: Option<Duration>,
 }
 
 /// Words in the place of an identity that mean no one.
@@ -90,6 +106,9 @@ impl Reader<'_> {
         let (key_store, key_store_start) = self.key_store();
         self.check_cache(&cache, key_store.is_remote());
         Config {
+            generation: Generation::V0_14,
+            texts: Generation::V0_14,
+            apis: HashMap::new(),
             address,
             root,
             tls_key: tls_key.into(),

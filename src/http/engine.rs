@@ -21,9 +21,9 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// A connection of HTTP/1.1 that opens `now`.
-    pub fn one(now: Instant) -> Self {
-        Self::One(one::Connection::new(now))
+    /// A connection of HTTP/1.1.
+    pub fn one() -> Self {
+        Self::One(one::Connection::new())
     }
 
     /// A connection of HTTP/2 that opens `now`; its first frames go to `out`.

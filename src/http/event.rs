@@ -42,7 +42,6 @@ pub enum Event<'a> {
 
 /// Why a stream or a connection of HTTP/2 ends (RFC 9113 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the words of the RFC
 pub enum Code {
     NoError = 0,
     Protocol = 1,

@@ -372,7 +372,7 @@ impl Inner {
         self.session.established(&handshake).map_err(refused)?;
         let engine = match transport.speaks_http2() {
             true => Engine::two(now, &mut self.wire.output.bytes),
-            false => Engine::one(now),
+            false => Engine::one(),
         };
         self.phase = Phase::Open(Box::new(Dialog::new(engine, now)));
         Ok(())

@@ -16,11 +16,6 @@ pub struct Mem {
 }
 
 impl Mem {
-    /// An empty key store.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     fn lock(&self) -> MutexGuard<'_, BTreeMap<KeyName, Secret>> {
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,6 +79,6 @@ mod tests {
 
     #[test]
     fn the_contract_of_a_key_store_holds() {
-        contract(&Mem::new());
+        contract(&Mem::default());
     }
 }

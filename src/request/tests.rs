@@ -36,7 +36,7 @@ struct Gated {
 
 impl Gated {
     fn new(is_open: bool) -> Arc<Self> {
-        let (keys, opened) = (Mem::new(), Condvar::new());
+        let (keys, opened) = (Mem::default(), Condvar::new());
         Arc::new(Self { keys, is_open: Mutex::new(is_open), opened, calls: AtomicUsize::new(0) })
     }
 

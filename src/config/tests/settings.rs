@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use super::*;
 use crate::{
     cache::Expiry,
+    config::types::Proxy,
     keystore::KeyName,
     log::{AuditMode, Settings},
     tls::Group,

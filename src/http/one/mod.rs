@@ -58,12 +58,11 @@ pub struct Connection {
     empty_lines: u8,
     /// Since when a head is coming in.
     since: Option<Instant>,
-    idle_since: Instant,
 }
 
 impl Connection {
-    /// A connection that opens `now`.
-    pub fn new(now: Instant) -> Self {
+    /// A connection that was just opened.
+    pub fn new() -> Self {
         Self {
             stream: 0,
             body: None,
@@ -77,7 +76,6 @@ impl Connection {
             scanned: 0,
             empty_lines: 0,
             since: None,
-            idle_since: now,
         }
     }
 
@@ -92,9 +90,6 @@ impl Connection {
         kept: Option<&str>,
         now: Instant,
     ) -> (usize, Event<'a>) {
-        if !self.is_idle() {
-            self.idle_since = now;
-        }
         if self.is_last && self.answer != Answer::Awaited {
             return (input.len(), Event::Nothing);
         }
@@ -131,7 +126,7 @@ impl Connection {
                 Ok(0) if matches!(input, [] | [b'\r']) => return (0, Event::Nothing),
                 Ok(0) => {}
                 Ok(count) => return (count, Event::Nothing),
-                Err(malformed) => return self.refuse(malformed, input, input.len(), now),
+                Err(malformed) => return self.refuse(malformed, input),
             }
         }
         let end = match head::find_end(input, &mut self.scanned) {
@@ -140,13 +135,13 @@ impl Connection {
                 self.since.get_or_insert(now);
                 return (0, Event::Nothing);
             }
-            Err(malformed) => return self.refuse(malformed, input, input.len(), now),
+            Err(malformed) => return self.refuse(malformed, input),
         };
         let head = match head::parse(&input[..end], kept) {
             Ok(head) => head,
-            Err(malformed) => return self.refuse(malformed, input, end, now),
+            Err(malformed) => return self.refuse(malformed, input),
         };
-        self.begin(now);
+        self.begin();
         self.is_http11 = head.is_http11;
         self.is_last = !head.keep_alive;
         self.body = BodyReader::new(head.framing);
@@ -158,29 +153,22 @@ impl Connection {
     }
 
     /// Refuses the request whose malformed head `input` begins with.
-    fn refuse(
-        &mut self,
-        malformed: Malformed,
-        input: &[u8],
-        end: usize,
-        now: Instant,
-    ) -> (usize, Event<'static>) {
-        self.begin(now);
+    fn refuse(&mut self, malformed: Malformed, input: &[u8]) -> (usize, Event<'static>) {
+        self.begin();
         self.is_http11 = true;
         self.is_last = true;
         self.awaits_go_ahead = false;
-        let path = head::seeming_path(&input[..end]);
+        let path = head::seeming_path(input);
         let head = Err((malformed, path));
         (input.len(), Event::Request { stream: self.stream, head, is_complete: true })
     }
 
-    fn begin(&mut self, now: Instant) {
+    fn begin(&mut self) {
         self.stream = self.stream.wrapping_add(1);
         self.answer = Answer::Awaited;
         self.scanned = 0;
         self.empty_lines = 0;
         self.since = None;
-        self.idle_since = now;
     }
 
     /// Lets a client that waits for it send its body. Call it for each body that the server wants:
@@ -265,20 +253,9 @@ impl Connection {
             && (self.is_last || (self.is_ending && self.body.is_none() && self.since.is_none()))
     }
 
-    /// Whether no request is under way.
-    pub fn is_idle(&self) -> bool {
-        self.answer == Answer::Whole && self.body.is_none()
-    }
-
     /// Since when a head is coming in; the empty lines before it do not count.
     pub fn incomplete_since(&self) -> Option<Instant> {
         self.since
-    }
-
-    /// When the last request ended, or the connection opened. While a request is under way: when
-    /// [`next`](Self::next) was last called.
-    pub fn idle_since(&self) -> Instant {
-        self.idle_since
     }
 }
 

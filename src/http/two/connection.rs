@@ -59,7 +59,6 @@ pub struct Connection {
     pub(super) meter: Meter,
     now: Instant,
     pub(super) since: Option<Instant>,
-    pub(super) idle_since: Instant,
 }
 
 impl Connection {
@@ -90,7 +89,6 @@ impl Connection {
             meter: Meter::new(now),
             now,
             since: Some(now),
-            idle_since: now,
         }
     }
 
@@ -109,9 +107,6 @@ impl Connection {
         out: &mut Vec<u8>,
     ) -> Result<(usize, Event<'a>)> {
         self.now = now;
-        if !self.is_idle() {
-            self.idle_since = now;
-        }
         let start = if self.phase == Phase::Preface { PREFACE.len() } else { 0 };
         let seen = input.len().min(start);
         if input[..seen] != PREFACE[..seen] {
@@ -139,20 +134,9 @@ impl Connection {
         self.since
     }
 
-    /// When the last stream ended, or the connection opened: no other frame makes it less idle. While
-    /// a stream is open: when [`next`](Self::next) was last called.
-    pub fn idle_since(&self) -> Instant {
-        self.idle_since
-    }
-
     /// Whether the client knows that the connection ends.
     pub fn is_ending(&self) -> bool {
         self.is_ending
-    }
-
-    /// Whether no stream is open.
-    pub fn is_idle(&self) -> bool {
-        self.streams.is_empty()
     }
 
     /// Ends a stream because the client makes no room for its answer.
@@ -212,7 +196,6 @@ impl Connection {
     /// Takes up a new stream.
     pub(super) fn open(&mut self, stream: Stream) {
         self.meter.request();
-        self.idle_since = self.now;
         self.streams.push(stream);
     }
 
