@@ -5,6 +5,8 @@
 //! `config`; `io`, `api`; `request`; `server`; `cli`. They are private, so `pub` in them means: in the
 //! crate.
 
+#![allow(missing_docs)] // a comment must say more than a name
+
 mod api;
 mod base;
 mod cache;

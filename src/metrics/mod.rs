@@ -27,26 +27,16 @@ pub enum Outcome {
     Failure,
 }
 
-/// What is counted as it happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A request was answered.
     Request(Outcome),
-    /// The key store was called.
     KeyStore(Outcome),
-    /// A client proved its identity.
     FullHandshake,
-    /// A client resumed an earlier session.
     ResumedHandshake,
-    /// A handshake came to nothing.
     FailedHandshake,
-    /// A handshake, full or not, agreed on its secrets in this group.
     KeyExchange(Group),
-    /// A request was refused because its audit line could not be written.
     NotAudited,
-    /// A connection of HTTP/2 was closed because of what its client sent or did not take.
     Http2Flood,
-    /// A connection of a client was refused because there were enough.
     RefusedConnection,
 }
 
@@ -96,9 +86,7 @@ impl Event {
     }
 }
 
-/// The counters of a server.
 pub struct Metrics {
-    /// The connections of clients.
     pub connections: Connections,
     shards: Box<[Shard]>,
     started: Instant,
@@ -110,7 +98,6 @@ pub struct Metrics {
 #[repr(align(128))]
 struct Shard {
     events: [AtomicU64; EVENTS.len()],
-    /// Requests that have begun.
     begun: AtomicU64,
     /// Answers by time; the last is for those above all bounds.
     buckets: [AtomicU64; BOUNDS.len() + 1],
@@ -236,13 +223,11 @@ enum Value {
 }
 
 impl Family {
-    /// A number that never falls.
     pub fn counter(name: &'static str, help: &'static str, value: u64) -> Self {
         let value = Value::Counter(value);
         Self { name, help, value }
     }
 
-    /// A number of this moment.
     pub fn gauge(name: &'static str, help: &'static str, value: f64) -> Self {
         let value = Value::Gauge(value);
         Self { name, help, value }

@@ -99,8 +99,7 @@ mod tests {
     use super::*;
     use crate::{
         api::routes::ROUTES,
-        base::glob::Pattern,
-        policy::{Policies, Policy, Verdict},
+        policy::{Policies, Policy, Rule, Verdict},
     };
 
     /// Names that mean something to a glob, to YAML, to JSON, to a terminal or to a path.
@@ -182,8 +181,8 @@ mod tests {
     fn verdict(policy: &str, path: &str) -> bool {
         let mut builder = Policies::builder("root", &[]);
         let apps = "apps".into();
-        let paths = vec![Pattern::parse(policy).expect(policy)];
-        builder.define(&apps, Policy { paths }.into());
+        let allow = vec![Rule::glob(policy).expect(policy)];
+        builder.define(&apps, Policy { allow, deny: Vec::new() }.into());
         builder.assign(&apps, "app").expect("it has none");
         matches!(builder.build().why("app", path), Verdict::Allowed { .. })
     }
