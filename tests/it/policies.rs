@@ -108,7 +108,7 @@ fn a_policy_may_allow_and_deny_as_those_of_2022() {
     root.request("POST", "/v1/policy/write/apps", body.to_string()).is_empty_success();
     let answer = root.request("GET", "/v1/policy/read/apps", "");
     let wanted = json!({ "paths": ["/v1/key/generate/*"], "deny": ["/v1/key/generate/other-*"] });
-    assert_eq!(wanted, serde_json::from_str::<Value>(&answer.text()).unwrap());
+    assert_eq!(wanted, serde_json::from_str::<Value>(answer.text()).unwrap());
     let mut connection = server.client(&app).connect();
     assert_eq!(200, generate(&mut connection, "my-key"));
     assert_eq!(403, generate(&mut connection, "other-key"));
