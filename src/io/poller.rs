@@ -205,9 +205,6 @@ impl Poller {
     ///
     /// A socket leaves epoll only when it has become ready to a connection that does not care, which few
     /// do before they are woken. It must leave then: epoll reports errors whether one asks for them or not.
-    ///
-    /// # Errors
-    /// If the system refuses to watch it.
     pub fn set_interest(
         &self,
         place: &Place,
@@ -246,9 +243,6 @@ impl Poller {
 
     /// A turn ends: now and then the connection moves to the core that its packets arrive on, unless the
     /// worker there is behind.
-    ///
-    /// # Errors
-    /// If the system refuses to watch it there.
     pub fn end_turn(&self, place: &Place, watch: &mut Watch, socket: impl AsFd) -> io::Result<()> {
         if watch.turns < LOOK || !self.follows {
             watch.turns = LOOK.min(watch.turns + 1);

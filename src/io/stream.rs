@@ -375,10 +375,8 @@ impl Stream {
     }
 
     /// Ends or goes on when its deadline has passed. `is_stuck`: the client has taken no byte of any answer
-    /// for a while, for the window of the connection.
-    ///
-    /// # Errors
-    /// If the connection must end: it is stuck itself, or too many answers were not read.
+    /// for a while, for the window of the connection. Fails if the connection must end: it is stuck itself,
+    /// or too many answers were not read.
     pub fn expire(
         &mut self,
         is_stuck: bool,

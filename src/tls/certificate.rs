@@ -90,9 +90,6 @@ const KEY: &str = "private key";
 
 /// Reads the PEM certificate chain of a server and its private key, and checks that they belong
 /// together and that clients can read the certificate.
-///
-/// # Errors
-/// [`Error`] names the file and what is wrong with it.
 pub fn load_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Error> {
     let certified = load_client_certificate(cert, key)?;
     let leaf = certified.end_entity_cert().map_err(Error::Tls)?;
@@ -108,9 +105,6 @@ pub fn load_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Er
 
 /// Reads the PEM certificate chain of a client and its private key, and checks that they belong
 /// together.
-///
-/// # Errors
-/// [`Error`] names the file and what is wrong with it.
 pub fn load_client_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Error> {
     let text = std::fs::read(cert).map_err(|e| Error::Unreadable(cert.to_owned(), CERT, e))?;
     let unusable = |why| Error::Unusable(cert.to_owned(), CERT, why);

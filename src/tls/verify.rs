@@ -157,11 +157,7 @@ impl Anchors {
         }
     }
 
-    /// Whether `leaf` is the trusted certificate of the server at `host` at `now`. `others` came along
-    /// with it.
-    ///
-    /// # Errors
-    /// Why it is not.
+    /// Checks the certificate of the server at `host`. `others` came along with it.
     pub fn verify_server(
         &self,
         leaf: &CertificateDer<'_>,

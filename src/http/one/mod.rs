@@ -72,11 +72,8 @@ impl Connection {
         }
     }
 
-    /// Takes what comes first in `input`, and returns how many bytes that was; 0 if it takes more bytes, or
-    /// the answer to the latest request. Call it again with the bytes behind them, or with the same and
-    /// more. The values of the header `kept` are kept.
-    ///
-    /// All input is dropped once an answer has announced that the connection ends.
+    /// As [`Engine::next`](crate::http::Engine::next). All input is dropped once an answer has announced that
+    /// the connection ends.
     pub fn next<'a>(
         &mut self,
         input: &'a [u8],

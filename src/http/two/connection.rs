@@ -88,12 +88,7 @@ impl Connection {
         }
     }
 
-    /// Takes the first frame of `input`, which came in until `now`, and returns how many bytes that was; 0
-    /// if it is not whole. The values of the header `kept` are kept. A new request is refused unless there
-    /// `has_room`. Answers of the protocol go to `out`.
-    ///
-    /// # Errors
-    /// Why the connection must end: [`end`](Self::end) reports that to the client.
+    /// As [`Engine::next`](crate::http::Engine::next), one frame at a time.
     pub fn next<'a>(
         &mut self,
         input: &'a [u8],
