@@ -41,7 +41,10 @@ impl ClientTrust {
     pub fn system() -> Result<Self, Error> {
         let (anchors, why) = Anchors::of_system();
         if anchors.is_empty() {
-            return Err(Error::NoRoots(why));
+            return Err(Error::Other(format!(
+                "no trusted certificate authority found, so no client could connect{why}: install CA \
+                 certificates, set SSL_CERT_FILE or SSL_CERT_DIR, or start with --auth off"
+            )));
         }
         Ok(Self { anchors: Some(anchors), ..Self::any() })
     }

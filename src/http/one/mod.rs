@@ -12,13 +12,11 @@ use std::time::Instant;
 
 use self::body::BodyReader;
 use super::{
+    MAX_DISCARD,
     event::Event,
     reply::Reply,
     request::{Framing, Malformed},
 };
-
-/// An unread body up to this length is worth dropping to keep the connection, in bytes.
-pub const MAX_DISCARD: u64 = 256 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
