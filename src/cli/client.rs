@@ -18,7 +18,7 @@ use ureq::{
 
 use super::{args::Args, output, stranger};
 use crate::{
-    tls::{self, Anchors, words::Hints},
+    tls::{self, ServerTrust, words::Hints},
     web::{
         agent::{self, Agent, Call, Options},
         errors, escape, proxy,
@@ -96,14 +96,15 @@ impl Client {
         let server = server_from_env().map_err(wrong)?;
         let certificate = tls::load_client_certificate(cert.as_ref(), key.as_ref())
             .map_err(|e| wrong(format!("failed to load TLS private key or certificate: {e}")))?;
-        let (trust, why) = (!is_insecure).then(Anchors::of_system).unzip();
-        let no_trust = why.filter(|_| trust.as_ref().is_some_and(Anchors::is_empty));
-        let tls = tls::client_config(trust, Some(certificate));
+        let trust = if is_insecure { ServerTrust::Anything } else { ServerTrust::System };
+        let tls =
+            tls::client_config(&trust, Some(certificate)).map_err(|e| wrong(e.to_string()))?;
+        let no_trust = tls.no_trust().map(str::to_owned);
         let proxy = proxy::from_env(&server.parse().unwrap_or_default())
             .map_err(|e| wrong(format!("invalid HTTPS_PROXY: {e}")))?;
         let shown = proxy.as_ref().map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
         let agent = Agent::new(Options {
-            tls: Some(tls),
+            tls: Some(tls.config),
             proxy,
             connect_timeout: CONNECT_TIMEOUT,
             response_timeout: Some(TOTAL_TIMEOUT),
