@@ -1,11 +1,11 @@
-//! What the system knows of this process: processors, threads, memory.
+//! Metrics of this process from the system: processors, threads, memory.
 
 use std::fs;
 
 use super::Family;
 
-/// What can be said of the process. Of the original's families, those about a garbage collector's
-/// heap are not here, but for the memory in use; what the system does not tell is left out.
+/// Of KES' families, those about a garbage collector's heap are not here, but for the memory in use; a
+/// family that the system has no number for is left out.
 pub fn process() -> Vec<Family> {
     let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
