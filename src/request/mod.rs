@@ -24,8 +24,9 @@ use crate::{
     metrics::{Connections, Event},
 };
 
-/// A connection may stay open without a request for this time.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// A connection may stay open without a request for this time: longer than Go clients keep theirs, 90
+/// seconds, so that a request and the close do not cross.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(100);
 
 /// The API, as a listener serves it.
 pub struct Api(pub &'static Core);
