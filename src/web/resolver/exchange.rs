@@ -19,7 +19,6 @@ use crate::base::deadline::Deadline;
 /// How long to wait for the second answer after the first: some servers ignore questions for IPv6.
 pub const SECOND_WAIT: Duration = Duration::from_secs(1);
 
-/// A question, and its answer once there is one.
 pub struct Asked {
     pub question: Question,
     pub answer: Option<io::Result<Answer>>,
@@ -62,7 +61,6 @@ pub fn ask(
     }
 }
 
-/// Whether nothing is left to wait for.
 fn is_done<'a>(mut asked: impl Iterator<Item = &'a Asked> + Clone) -> bool {
     asked.clone().any(Asked::is_denied) || asked.all(|asked| asked.answer.is_some())
 }
@@ -77,7 +75,6 @@ fn patience<'a>(by: Deadline, mut asked: impl Iterator<Item = &'a Asked>) -> Dea
     }
 }
 
-/// A question on its way over UDP.
 struct Datagram<'a> {
     asked: &'a mut Asked,
     socket: UdpSocket,
@@ -153,7 +150,6 @@ impl<'a> Datagram<'a> {
         self.socket.send(self.asked.question.plain()).map(drop)
     }
 
-    /// Takes what has come, up to the answer.
     fn receive(&mut self, is_plain: &AtomicBool) {
         let mut message = [0; MAX_DATAGRAM];
         while self.asked.answer.is_none() {
