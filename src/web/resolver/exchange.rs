@@ -81,6 +81,17 @@ struct Datagram<'a> {
     has_edns: bool,
 }
 
+/// A UDP socket that is connected to `address`. Nothing is sent.
+pub fn connected(address: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(address)?;
+    Ok(socket)
+}
+
 fn over_udp(
     server: SocketAddr,
     asked: &mut [Asked],
@@ -131,12 +142,7 @@ impl<'a> Datagram<'a> {
     /// Uses a connected socket with a random port for each question: other hosts can't answer, and routers
     /// don't confuse two questions.
     fn send(server: SocketAddr, asked: &'a mut Asked, has_edns: bool) -> io::Result<Self> {
-        let any: IpAddr = match server {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let socket = UdpSocket::bind((any, 0))?;
-        socket.connect(server)?;
+        let socket = connected(server)?;
         socket.set_nonblocking(true)?;
         match has_edns {
             true => socket.send(&asked.question.with_edns())?,
