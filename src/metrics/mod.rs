@@ -121,7 +121,6 @@ impl Metrics {
         add(&self.shard().begun, 1);
     }
 
-    /// Counts a request that was answered so long after it arrived.
     pub fn request_ends(&self, outcome: Outcome, took: Duration) {
         let shard = self.shard();
         let bucket = BOUNDS
@@ -133,7 +132,6 @@ impl Metrics {
         add(&shard.nanos, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Counts an event other than a request.
     pub fn count(&self, event: Event) {
         add(&self.shard().events[event.place()], 1);
     }
