@@ -9,6 +9,8 @@ pub struct Reply {
     pub status: u16,
     /// `Content-Type`, if the body has one.
     pub content_type: Option<&'static str>,
+    /// Whether browsers must believe `content_type`: adds `X-Content-Type-Options`.
+    pub is_nosniff: bool,
     /// A further header.
     pub header: Option<(&'static str, String)>,
     /// The body.
@@ -27,6 +29,7 @@ impl Reply {
         Self {
             status: 200,
             content_type: None,
+            is_nosniff: false,
             header: None,
             body: Vec::new(),
             announces_trailers: true,

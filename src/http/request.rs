@@ -15,6 +15,10 @@ pub enum Method {
     Put,
     /// `DELETE`
     Delete,
+    /// `PATCH`
+    Patch,
+    /// `OPTIONS`
+    Options,
     /// Any other token.
     Other,
 }
@@ -28,6 +32,8 @@ impl Method {
             "POST" => Self::Post,
             "PUT" => Self::Put,
             "DELETE" => Self::Delete,
+            "PATCH" => Self::Patch,
+            "OPTIONS" => Self::Options,
             _ => Self::Other,
         }
     }
@@ -40,6 +46,8 @@ impl Method {
             Self::Post => "POST",
             Self::Put => "PUT",
             Self::Delete => "DELETE",
+            Self::Patch => "PATCH",
+            Self::Options => "OPTIONS",
             Self::Other => "OTHER",
         }
     }
@@ -98,6 +106,8 @@ pub struct Head {
     pub keep_alive: bool,
     /// How the end of the body is known.
     pub framing: Framing,
+    /// Whether there is a `Content-Type`.
+    pub has_content_type: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
     /// The values of the header to keep: all of them, in their order.
@@ -105,6 +115,11 @@ pub struct Head {
 }
 
 impl Head {
+    /// Whether the client says nothing of a body: none is announced, nor its type.
+    pub fn announces_no_body(&self) -> bool {
+        matches!(self.framing, Framing::None | Framing::Length(0)) && !self.has_content_type
+    }
+
     /// The head of a request for `target` without body or further headers, on a connection that stays open.
     ///
     /// # Errors
@@ -118,6 +133,7 @@ impl Head {
             is_http11: true,
             keep_alive: true,
             framing: Framing::None,
+            has_content_type: false,
             expects_continue: false,
             kept: Vec::new(),
         })

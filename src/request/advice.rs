@@ -4,6 +4,7 @@
 use crate::{
     api::routes::{self, Argument, Route},
     base::{
+        generation::Generation,
         glob,
         name::{self, Unsafe},
     },
@@ -23,17 +24,17 @@ pub enum Advice {
 }
 
 impl Advice {
-    /// The advice for a refused call of `path`.
-    pub fn for_call(path: &str) -> Self {
-        let Some(route) = routes::find(path) else {
-            return Self::Mend("no API has this path".to_owned());
-        };
+    /// The advice for a refused call of `path` in `generation`.
+    pub fn for_call(path: &str, generation: Generation) -> Self {
+        let no_api = || Self::Mend("no API has this path".to_owned());
+        let Some(route) = routes::find(path, generation) else { return no_api() };
         let path = &*route.slashed(path);
-        if !route.matches(path) {
-            return Self::Mend("no API has this path".to_owned());
+        if generation == Generation::V0_14 && !route.matches(path) {
+            return no_api();
         }
-        match missing(route, path.strip_prefix(route.path).unwrap_or_default()) {
+        match missing(route, path.strip_prefix(route.path).unwrap_or_default(), generation) {
             Some(missing) => Self::Mend(missing),
+            None if generation == Generation::Newest => Self::Add(path.to_owned()),
             None => Self::Add(pattern(route, path)),
         }
     }
@@ -56,11 +57,15 @@ fn pattern(route: &Route, path: &str) -> String {
 }
 
 /// What the `names` behind the path of `route` lack, as a sentence about the request.
-fn missing(route: &Route, names: &str) -> Option<String> {
+fn missing(route: &Route, names: &str, generation: Generation) -> Option<String> {
+    let is_newest = generation == Generation::Newest;
     let check = |what, name| match name::check(name) {
-        Ok(()) => None,
         Err(Unsafe::Empty) => Some(format!("the request names no {what}")),
         Err(why) => Some(format!("the name of the {what} {why}")),
+        Ok(()) if is_newest && !name::is_plain(name) => {
+            Some(format!("the name of the {what} is not one of up to 80 letters, digits, - and _"))
+        }
+        Ok(()) => None,
     };
     let check_identity =
         |identity: &str| identity.is_empty().then(|| "the request names no identity".to_owned());
