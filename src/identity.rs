@@ -168,7 +168,6 @@ pub fn completes(other: &[u8], chain: &[impl AsRef<[u8]>]) -> bool {
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum End {
     Client,
     Server,

@@ -1,25 +1,45 @@
 //! The key encryption service: one binary that is both the server and its command line.
 //!
 //! Modules stand in layers and import from lower layers only (`tidy` checks it):
-//! `base`; `crypto`, `identity`, `tls`; `web`; `policy`, `keystore`; `cache`, `http`, `log`, `metrics`;
-//! `config`; `io`, `api`; `request`; `server`; `cli`.
+//! `base`; `crypto`, `identity`; `tls`, `policy`; `web`; `keystore`; `cache`, `http`, `log`, `metrics`;
+//! `config`; `io`, `api`; `request`; `server`; `cli`. They are private, so `pub` in them means: in the
+//! crate.
 
-pub mod api;
-pub mod base;
-pub mod cache;
-pub mod cli;
-pub mod config;
-pub mod crypto;
-pub mod http;
-pub mod identity;
-pub mod io;
-pub mod keystore;
-pub mod log;
-pub mod metrics;
-pub mod policy;
-pub mod request;
-pub mod server;
+#![allow(missing_docs)] // a comment must say more than a name
+
+mod api;
+mod base;
+mod cache;
+mod cli;
+mod config;
+mod crypto;
+mod http;
+mod identity;
+mod io;
+mod keystore;
+mod log;
+mod metrics;
+mod policy;
+mod request;
+mod server;
 #[cfg(test)]
 mod tidy;
-pub mod tls;
-pub mod web;
+mod tls;
+mod web;
+
+pub use cli::run;
+
+/// Parts that the tests of this package work with directly. No stable interface.
+#[doc(hidden)]
+pub mod inside {
+    pub use crate::{
+        api::state::State,
+        base::{deadline::Deadline, generation::Generation, secret::Secret},
+        cache::Expiry,
+        keystore::{Error as KeyStoreError, KeyName, KeyStore},
+        log::{AuditMode, Log, Settings as LogSettings},
+        policy::Policies,
+        server::{Limits, Listeners, Server},
+        tls::{ClientTrust, Group, expiry, load_certificate, provider, server_config},
+    };
+}

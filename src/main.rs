@@ -1,5 +1,5 @@
-//! The binary `kes`: hands the arguments to [`kes::cli`] and exits with its code.
+//! The binary `kes`: hands the arguments to [`kes::run`] and exits with its code.
 
 fn main() -> std::process::ExitCode {
-    kes::cli::run(std::env::args_os().skip(1))
+    kes::run(std::env::args_os().skip(1))
 }

@@ -201,7 +201,9 @@ impl Failure {
             Self::Ciphertext(OpenError::UnsupportedAlgorithm) if is_old => {
                 (422, OpenError::UnsupportedAlgorithm.to_string().into())
             }
-            Self::Ciphertext(error @ (OpenError::IvSize(_) | OpenError::NonceSize(_))) if is_old => {
+            Self::Ciphertext(error @ (OpenError::IvSize(_) | OpenError::NonceSize(_)))
+                if is_old =>
+            {
                 (400, error.to_string().into())
             }
             // The text of the newest generation, which contains that of 0.14: newer SDKs recognise it, and

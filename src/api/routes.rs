@@ -226,7 +226,9 @@ impl Route {
     pub fn is_metered(&self, generation: Generation) -> bool {
         match generation {
             Generation::V0_14 => self.path != METRICS,
-            Generation::Newest => self.argument != Argument::None || self.access == Access::Certificate,
+            Generation::Newest => {
+                self.argument != Argument::None || self.access == Access::Certificate
+            }
         }
     }
 

@@ -4,22 +4,18 @@
 
 use std::time::{Duration, Instant};
 
-/// A point in time on the monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
 impl Deadline {
-    /// The deadline `timeout` after `now`.
     pub fn after(now: Instant, timeout: Duration) -> Self {
         Self(now + timeout)
     }
 
-    /// The deadline `time` before this one.
     pub fn earlier(self, time: Duration) -> Self {
         Self(self.0.checked_sub(time).unwrap_or(self.0))
     }
 
-    /// The point in time itself.
     pub fn instant(self) -> Instant {
         self.0
     }
@@ -29,7 +25,6 @@ impl Deadline {
         self.0.saturating_duration_since(now)
     }
 
-    /// Whether the deadline has passed at `now`.
     pub fn has_passed(self, now: Instant) -> bool {
         now >= self.0
     }

@@ -5,7 +5,6 @@
 
 use std::{fmt, time::Duration};
 
-/// Nanoseconds of one second.
 const SECOND: u64 = 1_000_000_000;
 
 /// The largest magnitude that fits, 2^63 ns: reached by negative durations only.
@@ -23,24 +22,19 @@ const UNITS: [(&str, u64); 8] = [
     ("h", 3600 * SECOND),
 ];
 
-/// A text that is no duration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     text: String,
-    /// The mistake in it.
     pub mistake: Mistake,
 }
 
-/// Why a text is no duration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mistake {
     /// It is no sequence of numbers with units, or out of range (about 292 years).
     Invalid,
-    /// A number has no unit.
     MissingUnit,
     /// This is none of the units `ns`, `us`, `µs`, `ms`, `s`, `m`, `h`.
     UnknownUnit(String),
-    /// It is below zero, where only a length of time makes sense.
     Negative,
 }
 
@@ -60,10 +54,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The nanoseconds that `text` stands for.
-///
-/// # Errors
-/// If `text` is no duration or does not fit in an `i64`.
+/// The nanoseconds that `text` stands for; they must fit in an `i64`.
 pub fn parse(text: &str) -> Result<i64, Error> {
     let wrong = |mistake| Error { text: text.into(), mistake };
     let invalid = || wrong(Mistake::Invalid);
@@ -109,9 +100,6 @@ pub fn parse(text: &str) -> Result<i64, Error> {
 }
 
 /// The length of time that `text` stands for.
-///
-/// # Errors
-/// As [`parse`], and [`Mistake::Negative`] below zero.
 pub fn parse_non_negative(text: &str) -> Result<Duration, Error> {
     let nanoseconds = parse(text)?;
     u64::try_from(nanoseconds)
@@ -140,7 +128,6 @@ pub fn format(ns: i64) -> String {
     }
 }
 
-/// Splits `text` after its leading decimal digits.
 fn split_digits(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)

@@ -6,17 +6,14 @@
 
 use std::{fmt, iter::Peekable, str::Chars};
 
-/// A well-formed pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     text: Box<str>,
     elements: Box<[Element]>,
 }
 
-/// One part of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Element {
-    /// This character.
     Literal(char),
     /// Any one character but `/`.
     One,
@@ -65,14 +62,12 @@ impl Effort {
     }
 }
 
-/// Why a pattern is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyntaxError {
     /// The `]` of a class is missing.
     OpenClass,
     /// A class has this character, `-` or `]`, in the place of one of its own.
     InClass(char),
-    /// Nothing follows a backslash.
     Backslash,
 }
 
@@ -90,10 +85,6 @@ impl fmt::Display for SyntaxError {
 impl std::error::Error for SyntaxError {}
 
 impl Pattern {
-    /// Reads a pattern.
-    ///
-    /// # Errors
-    /// If it is malformed.
     pub fn parse(text: &str) -> Result<Self, SyntaxError> {
         let mut elements = Vec::new();
         let mut rest = text.chars().peekable();
@@ -213,7 +204,6 @@ impl Pattern {
         false
     }
 
-    /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -264,6 +254,7 @@ impl Class {
 }
 
 /// Whether `pattern` is well-formed and covers all of `name`.
+#[cfg(test)]
 pub fn matches(pattern: &str, name: &str) -> bool {
     let mut effort = Effort::ONE_NAME;
     Pattern::parse(pattern).is_ok_and(|pattern| pattern.matches(name, &mut effort))
@@ -284,7 +275,6 @@ pub fn escape(name: &str) -> String {
     pattern
 }
 
-/// Reads a class after its `[`.
 fn parse_class(rest: &mut Peekable<Chars<'_>>) -> Result<Element, SyntaxError> {
     let negated = rest.next_if_eq(&'^').is_some();
     let mut ranges = Vec::new();
@@ -299,7 +289,6 @@ fn parse_class(rest: &mut Peekable<Chars<'_>>) -> Result<Element, SyntaxError> {
     Ok(Element::Class(Box::new(Class { negated, ranges })))
 }
 
-/// Reads one end of a range in a class.
 fn parse_bound(rest: &mut Peekable<Chars<'_>>) -> Result<char, SyntaxError> {
     match rest.next() {
         None => Err(SyntaxError::OpenClass),

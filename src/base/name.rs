@@ -8,11 +8,8 @@ pub const MAX: usize = 255;
 /// Why a text can't be a name, displayed so that it can follow "it ".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsafe {
-    /// It has no characters.
     Empty,
-    /// It has more than [`MAX`] bytes.
     Long,
-    /// It is `.` or `..`.
     Dots,
     /// It contains this character: `/`, `\\`, NUL or another control character.
     Contains(char),
@@ -49,10 +46,7 @@ pub fn is_plain(name: &str) -> bool {
         && name != "_"
 }
 
-/// Whether `name` can be the name of a key or policy.
-///
-/// # Errors
-/// The first reason why not.
+/// Whether `name` can be the name of a key or policy; if not, the first reason.
 pub fn check(name: &str) -> Result<(), Unsafe> {
     if name.is_empty() {
         return Err(Unsafe::Empty);

@@ -36,12 +36,10 @@ pub fn on_wiped_stack<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Secret bytes of any length.
 #[derive(Clone, Default)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Takes over `bytes`.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
@@ -57,17 +55,14 @@ impl Secret {
         Ok(Self(bytes))
     }
 
-    /// The bytes themselves.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 
-    /// Length in bytes.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are no bytes at all.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -6,6 +6,7 @@
 use super::{expand::Expansion, types::Format};
 
 /// A field, or all fields that a pattern stands for.
+#[cfg_attr(not(test), expect(dead_code))] // a test writes the reference
 pub(super) struct Field {
     /// Its dotted name. `*` stands for any name, and `[]` for the items of a list.
     pub(super) path: &'static str,
@@ -208,6 +209,7 @@ pub fn documented() -> impl Iterator<Item = (String, &'static str)> {
 }
 
 /// The table of the reference, in Markdown.
+#[cfg(test)]
 pub fn reference() -> String {
     let mut table = "| Field | Kind | Default | Meaning |\n|---|---|---|---|\n".to_owned();
     for field in FIELDS.iter().filter(|field| !field.is_foreign()) {

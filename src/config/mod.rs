@@ -31,11 +31,13 @@ use std::{
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
 
-pub use fields::{documented, reference};
+pub use fields::documented;
+#[cfg(test)]
+use fields::reference;
 pub use files::Material;
 pub use findings::{Error, Finding, Position, Severity};
 pub use settings::{ApiOptions, Config, parse_address};
-pub use types::{Auth, Flags, KeyStoreConfig, Proxy};
+pub use types::{Auth, Flags, KeyStoreConfig};
 
 use self::{
     expand::Env,

@@ -1,6 +1,6 @@
 //! Seals plaintexts with master keys, and opens the ciphertexts.
 //!
-//! Writes C1, the JSON of KES 0.14, and reads C1 to C4.
+//! Writes C1, the JSON of KES 0.14, and C4, the bytes of the newest generation; reads C1 to C4.
 
 use std::{borrow::Cow, fmt};
 
@@ -11,13 +11,37 @@ use super::{
     json::{self, BASE64},
     key::{Algorithm, IV_SIZE, MasterKey},
 };
-use crate::base::secret::{self, Secret};
+use crate::base::{
+    generation::Generation,
+    secret::{self, Secret},
+};
 
 /// Size of the nonce of both AEADs, in bytes.
 const NONCE_SIZE: usize = kes_aead::NONCE;
 
 /// Size of the tag of both AEADs, in bytes.
 const TAG_SIZE: usize = kes_aead::TAG;
+
+/// How a ciphertext is written. Opening takes all formats.
+#[allow(dead_code)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// C1, the JSON of KES 0.14: `aead`, `iv`, `nonce` (12 bytes) and `bytes`, in padded base64.
+    Json,
+    /// C4, of the newest generation: the sealed bytes, IV and nonce, 44 bytes longer than the plaintext.
+    Binary,
+}
+
+impl Format {
+    /// The format that servers of `generation` write.
+    #[allow(dead_code)]
+    pub fn of(generation: Generation) -> Self {
+        match generation {
+            Generation::V0_14 => Self::Json,
+            Generation::Newest => Self::Binary,
+        }
+    }
+}
 
 /// Why a plaintext can't be sealed.
 #[derive(Debug)]
@@ -74,16 +98,20 @@ impl std::error::Error for OpenError {}
 
 /// Seals `plaintext` under a key derived from `key` and a fresh 16-byte IV.
 ///
-/// Returns the JSON that KES 0.14 writes (C1): `aead`, `iv`, `nonce` (12 bytes) and `bytes`, in
-/// padded base64. `context` is authenticated but not stored; opening needs it again. A key for any
-/// algorithm seals with AES-256.
+/// `context` is authenticated but not stored; opening needs it again. A key for any algorithm seals with
+/// AES-256.
 ///
 /// # Errors
 /// [`SealError::Entropy`] if the system provides no randomness.
-pub fn seal(key: &MasterKey, plaintext: &[u8], context: &[u8]) -> Result<Vec<u8>, SealError> {
+pub fn seal(
+    key: &MasterKey,
+    plaintext: &[u8],
+    context: &[u8],
+    format: Format,
+) -> Result<Vec<u8>, SealError> {
     let mut random = [0; IV_SIZE + NONCE_SIZE];
     getrandom::fill(&mut random).map_err(SealError::Entropy)?;
-    seal_with(key, &random, plaintext, context)
+    seal_with(key, &random, plaintext, context, format)
 }
 
 /// Seals `len` fresh random bytes as [`seal`] does, and returns them with the ciphertext.
@@ -94,11 +122,13 @@ pub fn seal_fresh(
     key: &MasterKey,
     len: usize,
     context: &[u8],
+    format: Format,
 ) -> Result<(Secret, Vec<u8>), SealError> {
     // One system call for all that is random.
     let random = Secret::random(IV_SIZE + NONCE_SIZE + len).map_err(SealError::Entropy)?;
     let (random, plaintext) = random.expose().split_first_chunk().expect("it is longer");
-    Ok((Secret::new(plaintext.to_vec()), seal_with(key, random, plaintext, context)?))
+    let sealed = seal_with(key, random, plaintext, context, format)?;
+    Ok((Secret::new(plaintext.to_vec()), sealed))
 }
 
 /// Seals with the IV and the nonce in `random`.
@@ -107,11 +137,18 @@ fn seal_with(
     random: &[u8; IV_SIZE + NONCE_SIZE],
     plaintext: &[u8],
     context: &[u8],
+    format: Format,
 ) -> Result<Vec<u8>, SealError> {
     let (iv, nonce) = split_iv(random);
     let algorithm = key.algorithm().unwrap_or(Algorithm::Aes256);
-    let sealed = seal_raw(key, algorithm, &iv, &nonce, plaintext, context)?;
-    Ok(to_json(algorithm, &iv, &nonce, &sealed))
+    let mut sealed = seal_raw(key, algorithm, &iv, &nonce, plaintext, context)?;
+    match format {
+        Format::Json => Ok(to_json(algorithm, &iv, &nonce, &sealed)),
+        Format::Binary => {
+            sealed.extend_from_slice(random);
+            Ok(sealed)
+        }
+    }
 }
 
 /// Opens a ciphertext of any version of KES.
@@ -251,7 +288,7 @@ fn split_iv(both: &[u8; IV_SIZE + NONCE_SIZE]) -> ([u8; IV_SIZE], [u8; NONCE_SIZ
     (iv, nonce)
 }
 
-/// Encrypts into a buffer of its own: the encrypted bytes, then the tag.
+/// Encrypts into a buffer of its own, with room for IV and nonce: the encrypted bytes, then the tag.
 fn seal_raw(
     key: &MasterKey,
     algorithm: Algorithm,
@@ -261,7 +298,7 @@ fn seal_raw(
     context: &[u8],
 ) -> Result<Vec<u8>, SealError> {
     let message_key = key.message_key(algorithm, iv);
-    let mut bytes = Vec::with_capacity(plaintext.len() + TAG_SIZE);
+    let mut bytes = Vec::with_capacity(plaintext.len() + TAG_SIZE + IV_SIZE + NONCE_SIZE);
     bytes.extend_from_slice(plaintext);
     secret::on_wiped_stack(|| cipher(algorithm).seal(&message_key, nonce, context, &mut bytes))
         .map_err(|_| SealError::TooLong)?;
@@ -294,7 +331,10 @@ fn cipher(algorithm: Algorithm) -> Cipher {
 mod tests {
     use serde_json::Value;
 
-    use super::{super::testdata, *};
+    use super::{
+        super::{stored, testdata},
+        *,
+    };
 
     fn key_for(case: &Value, algorithm: Option<Algorithm>) -> MasterKey {
         let mut key = MasterKey::from_bytes(&testdata::base64(case, "master_key")).unwrap();
@@ -320,7 +360,7 @@ mod tests {
     fn no_iv_is_used_twice_whatever_the_thread() {
         let seal_many = || {
             let key = MasterKey::generate().unwrap();
-            let sealed = (0..1000).map(|_| seal(&key, b"", b"").unwrap());
+            let sealed = (0..1000).map(|_| seal(&key, b"", b"", Format::Json).unwrap());
             sealed
                 .map(|json| {
                     let sealed = from_json(&json).unwrap().unwrap();
@@ -377,6 +417,50 @@ mod tests {
     }
 
     #[test]
+    fn sealing_with_known_random_bytes_gives_the_known_concatenation() {
+        let data = testdata::read("ciphertexts.json");
+        let cases = data["cases"].as_array().unwrap().iter();
+        let cases: Vec<_> = cases.filter(|case| case["format"] == "concat").collect();
+        assert_eq!(16, cases.len());
+        for case in cases {
+            let random = [testdata::base64(case, "iv"), testdata::base64(case, "nonce")].concat();
+            let sealed = seal_with(
+                &key_for(case, Some(algorithm_of(case))),
+                &random.try_into().unwrap(),
+                &testdata::base64(case, "plaintext"),
+                &testdata::base64(case, "context"),
+                Format::Binary,
+            );
+            assert_eq!(testdata::base64(case, "ciphertext"), sealed.unwrap());
+        }
+    }
+
+    #[test]
+    fn a_key_of_either_generation_opens_what_either_has_sealed() {
+        let by_0_14 = MasterKey::generate().unwrap();
+        let by_newest = |algorithm| {
+            let key = MasterKey::generate().unwrap().with_algorithm(algorithm);
+            key.with_origin("admin", std::time::SystemTime::now()).unwrap()
+        };
+        let keys = [by_0_14, by_newest(Algorithm::Aes256), by_newest(Algorithm::ChaCha20)];
+        for (key, is_json) in keys.iter().zip([true, false, false]) {
+            let value = stored::encode(key);
+            assert_eq!(is_json, value.expose().starts_with(b"{"));
+            let read = stored::decode(value.expose()).unwrap();
+            for format in [Generation::V0_14, Generation::Newest].map(Format::of) {
+                let (data_key, sealed) = seal_fresh(key, 32, b"context", format).unwrap();
+                assert_eq!(data_key, open(&read, &sealed, b"context").unwrap());
+                let sealed = seal(&read, b"plaintext", b"", format).unwrap();
+                assert_eq!(b"plaintext", open(key, &sealed, b"").unwrap().expose());
+                match format {
+                    Format::Json => assert_eq!(b"{\"aead\":\"", &sealed[..9]),
+                    Format::Binary => assert_eq!(b"plaintext".len() + 44, sealed.len()),
+                }
+            }
+        }
+    }
+
+    #[test]
     fn ciphertexts_that_were_tampered_with_fail_as_in_kes_0_14() {
         // KES 0.14 answers to what it can't parse with 500 and the text of its parser; we say that
         // it is not authentic. Formats newer than that do what the newest generation does.
@@ -425,12 +509,14 @@ mod tests {
             key.algorithm = algorithm;
             for len in [0, 1, 32, 1000, 70_000] {
                 let plaintext = vec![7; len];
-                let ciphertext = seal(&key, &plaintext, b"context").unwrap();
-                let opened = open(&key, &ciphertext, b"context").unwrap();
-                assert_eq!(plaintext, opened.expose());
-                for context in [&b""[..], b"Context"] {
-                    let refused = open(&key, &ciphertext, context);
-                    assert_eq!(Some(OpenError::NotAuthentic), refused.err());
+                for format in [Format::Json, Format::Binary] {
+                    let ciphertext = seal(&key, &plaintext, b"context", format).unwrap();
+                    let opened = open(&key, &ciphertext, b"context").unwrap();
+                    assert_eq!(plaintext, opened.expose());
+                    for context in [&b""[..], b"Context"] {
+                        let refused = open(&key, &ciphertext, context);
+                        assert_eq!(Some(OpenError::NotAuthentic), refused.err());
+                    }
                 }
             }
         }
@@ -439,7 +525,9 @@ mod tests {
     #[test]
     fn sealing_twice_gives_two_ciphertexts() {
         let key = MasterKey::generate().unwrap();
-        let [a, b] = [(); 2].map(|()| seal(&key, b"same", b"").unwrap());
+        let [a, b] = [(); 2].map(|()| seal(&key, b"same", b"", Format::Json).unwrap());
+        assert_ne!(a, b);
+        let [a, b] = [(); 2].map(|()| seal(&key, b"same", b"", Format::Binary).unwrap());
         assert_ne!(a, b);
     }
 

@@ -1,6 +1,10 @@
 //! The master key: 32 secret bytes, their algorithm, and the keys derived from them.
 
-use std::{fmt, sync::OnceLock};
+use std::{
+    fmt,
+    sync::OnceLock,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use chacha20::{R20, hchacha};
 use hmac::{Hmac, KeyInit, Mac};
@@ -25,13 +29,55 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// The algorithm with this name in a stored key.
-    pub(super) fn from_stored_name(name: &str) -> Option<Self> {
+    /// The algorithm with this name in a stored key of any age, or in an imported one.
+    pub fn from_stored_name(name: &str) -> Option<Self> {
         match name {
             "AES256" | "AES256-GCM_SHA256" => Some(Self::Aes256),
             "ChaCha20" | "XCHACHA20-POLY1305" => Some(Self::ChaCha20),
             _ => None,
         }
+    }
+
+    /// The name that the newest generation has for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Aes256 => "AES256",
+            Self::ChaCha20 => "ChaCha20",
+        }
+    }
+}
+
+/// The time when a key was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CreatedAt {
+    /// As text (RFC 3339).
+    pub(super) text: String,
+    /// Seconds since 1970, and nanoseconds; zeros if only the text is known.
+    pub(super) timestamp: (i64, u32),
+}
+
+impl CreatedAt {
+    /// The time as Go prints it: UTC, without trailing zeros in the fraction. `None` for the zero
+    /// timestamp and for times out of range.
+    pub(super) fn from_timestamp(seconds: i64, nanos: u32) -> Option<Self> {
+        if (seconds, nanos) == (0, 0) {
+            return None;
+        }
+        let time = tz::UtcDateTime::from_timespec(seconds, nanos).ok()?;
+        let mut text = format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
+            time.year(),
+            time.month(),
+            time.month_day(),
+            time.hour(),
+            time.minute(),
+            time.second(),
+        );
+        if nanos != 0 {
+            text.push_str(format!(".{nanos:09}").trim_end_matches('0'));
+        }
+        text.push('Z');
+        Some(Self { text, timestamp: (seconds, nanos) })
     }
 }
 
@@ -44,7 +90,7 @@ pub struct MasterKey {
     pub(super) bytes: Secret,
     pub(super) algorithm: Option<Algorithm>,
     pub(super) hmac_key: Option<Secret>,
-    pub(super) created_at: Option<String>,
+    pub(super) created_at: Option<CreatedAt>,
     pub(super) created_by: Option<String>,
 }
 
@@ -60,6 +106,28 @@ impl MasterKey {
     /// The key with these bytes for any algorithm; `None` unless there are exactly [`KEY_SIZE`] of them.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         (bytes.len() == KEY_SIZE).then(|| Self::generic(Secret::new(bytes.to_vec())))
+    }
+
+    /// The same key for `algorithm` alone.
+    pub fn with_algorithm(self, algorithm: Algorithm) -> Self {
+        Self { algorithm: Some(algorithm), ..self }
+    }
+
+    /// The same key as the newest generation makes them: with a fresh HMAC key, made by the identity
+    /// `created_by` at the time `at`, and for AES-256 unless it is for another algorithm.
+    ///
+    /// # Errors
+    /// If the system provides no randomness.
+    pub fn with_origin(self, created_by: &str, at: SystemTime) -> Result<Self, getrandom::Error> {
+        let at = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let seconds = i64::try_from(at.as_secs()).unwrap_or_default();
+        Ok(Self {
+            algorithm: self.algorithm.or(Some(Algorithm::Aes256)),
+            hmac_key: Some(Secret::random(KEY_SIZE)?),
+            created_at: CreatedAt::from_timestamp(seconds, at.subsec_nanos()),
+            created_by: Some(created_by.to_owned()).filter(|by| !by.is_empty()),
+            ..self
+        })
     }
 
     fn generic(bytes: Secret) -> Self {
@@ -80,7 +148,7 @@ impl MasterKey {
 
     /// The time when the key was made (RFC 3339), if its stored value has it.
     pub fn created_at(&self) -> Option<&str> {
-        self.created_at.as_deref()
+        self.created_at.as_ref().map(|at| &*at.text)
     }
 
     /// The identity that made the key, if its stored value has it.

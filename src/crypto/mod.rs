@@ -1,7 +1,7 @@
 //! Master keys, the ciphertexts made with them, and how both look as bytes.
 //!
-//! Writes the formats of KES 0.14 and reads those of all versions: stored keys K1 to K4, oldest last,
-//! ciphertexts C1 to C4. Knows nothing of key stores, HTTP or policies.
+//! Writes the formats of KES 0.14 (stored keys K1, ciphertexts C1) and of the newest generation (K4, C4), and
+//! reads those of all versions: K1 to K4, C1 to C4. Knows nothing of key stores, HTTP or policies.
 
 pub mod ciphertext;
 pub mod json;

@@ -1,17 +1,22 @@
 //! Master keys as key stores hold them.
 //!
-//! Writes K1, the 56 bytes of KES 0.14, and reads K1 to K4.
+//! Writes K1, the 56 bytes of KES 0.14, and K4, the message of the newest generation; reads K1 to K4.
 
 use std::{borrow::Cow, fmt};
 
 use base64::Engine;
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use prost::encoding::{
+    DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
+};
 
 use super::{
     json::{self, BASE64},
-    key::{Algorithm, KEY_SIZE, MasterKey},
+    key::{Algorithm, CreatedAt, KEY_SIZE, MasterKey},
 };
 use crate::base::secret::Secret;
+
+/// SHA-256 as the hash of an HMAC key in K4.
+const SHA256: u64 = 1;
 
 /// Why a stored value is no master key. Shows nothing of its content.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,11 +45,63 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The stored value of `key`: `{"bytes":"<base64>"}` (K1), which every version of KES can read. It loses the
-/// algorithm, the HMAC key and the origin of the key.
+/// The stored value of `key`.
+///
+/// With an HMAC key it is K4, which the newest generation reads, and keeps all that is known of the key.
+/// Otherwise it is K1, `{"bytes":"<base64>"}`, which every version of KES reads; it loses algorithm and origin.
 pub fn encode(key: &MasterKey) -> Secret {
-    let text = BASE64.encode(key.bytes.expose());
-    Secret::new(format!(r#"{{"bytes":"{text}"}}"#).into_bytes())
+    match &key.hmac_key {
+        Some(hmac_key) => Secret::new(BASE64.encode(encode_protobuf(key, hmac_key)).into_bytes()),
+        None => {
+            let text = BASE64.encode(key.bytes.expose());
+            Secret::new(format!(r#"{{"bytes":"{text}"}}"#).into_bytes())
+        }
+    }
+}
+
+/// Writes the message that [`decode_protobuf`] reads.
+fn encode_protobuf(key: &MasterKey, hmac_key: &Secret) -> Vec<u8> {
+    let kind = match key.algorithm {
+        Some(Algorithm::Aes256) | None => 1,
+        Some(Algorithm::ChaCha20) => 2,
+    };
+    let part = |bytes: &Secret, kind| {
+        let mut part = Vec::with_capacity(64);
+        put_bytes(1, bytes.expose(), &mut part);
+        put_number(2, kind, &mut part);
+        part
+    };
+    // Buffers that grow leave copies, which the allocator wipes.
+    let mut message = Vec::with_capacity(256);
+    put_bytes(1, &part(&key.bytes, kind), &mut message);
+    put_bytes(2, &part(hmac_key, SHA256), &mut message);
+    if let Some(CreatedAt { timestamp: (seconds, nanos), .. }) = key.created_at
+        && (seconds, nanos) != (0, 0)
+    {
+        let mut timestamp = Vec::new();
+        put_number(1, seconds.cast_unsigned(), &mut timestamp);
+        put_number(2, nanos.into(), &mut timestamp);
+        put_bytes(3, &timestamp, &mut message);
+    }
+    if let Some(by) = &key.created_by {
+        put_bytes(4, by.as_bytes(), &mut message);
+    }
+    message
+}
+
+/// Writes a field that is a number, unless it is zero.
+fn put_number(tag: u32, number: u64, message: &mut Vec<u8>) {
+    if number != 0 {
+        encode_key(tag, WireType::Varint, message);
+        encode_varint(number, message);
+    }
+}
+
+/// Writes a field that is bytes, a text or a message.
+fn put_bytes(tag: u32, bytes: &[u8], message: &mut Vec<u8>) {
+    encode_key(tag, WireType::LengthDelimited, message);
+    encode_varint(bytes.len() as u64, message);
+    message.extend_from_slice(bytes);
 }
 
 /// Reads a stored value of any generation: a JSON object (K1 to K3), behind which anything is ignored as in
@@ -73,7 +130,7 @@ fn decode_json(value: &[u8]) -> Result<MasterKey, Error> {
             Some(Algorithm::from_stored_name(&algorithm).ok_or(Error::UnknownAlgorithm)?);
     }
     let non_empty = |text: Cow<'_, str>| Some(text.into_owned()).filter(|text| !text.is_empty());
-    key.created_at = non_empty(created_at);
+    key.created_at = non_empty(created_at).map(|text| CreatedAt { text, timestamp: (0, 0) });
     key.created_by = non_empty(created_by);
     Ok(key)
 }
@@ -92,13 +149,15 @@ fn decode_protobuf(message: &[u8]) -> Result<MasterKey, Error> {
     });
 
     let hmac = Fields::parse(fields.bytes[1])?;
-    if hmac.bytes[0].len() != KEY_SIZE || hmac.numbers[1] != 1 {
+    if hmac.bytes[0].len() != KEY_SIZE || hmac.numbers[1] != SHA256 {
         return Err(Error::HmacKey);
     }
     key.hmac_key = Some(Secret::new(hmac.bytes[0].to_vec()));
 
     let time = Fields::parse(fields.bytes[2])?.numbers;
-    key.created_at = rfc3339(time[0].cast_signed(), time[1]);
+    key.created_at = u32::try_from(time[1])
+        .ok()
+        .and_then(|nanos| CreatedAt::from_timestamp(time[0].cast_signed(), nanos));
     let by = std::str::from_utf8(fields.bytes[3]).map_err(|_| Error::Syntax)?;
     key.created_by = Some(by.to_owned()).filter(|by| !by.is_empty());
     Ok(key)
@@ -137,35 +196,14 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The time as Go prints it: UTC, without trailing zeros in the fraction. `None` for the zero
-/// timestamp and for times out of range.
-fn rfc3339(seconds: i64, nanos: u64) -> Option<String> {
-    if (seconds, nanos) == (0, 0) {
-        return None;
-    }
-    let time = tz::UtcDateTime::from_timespec(seconds, u32::try_from(nanos).ok()?).ok()?;
-    let whole = format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
-        time.year(),
-        time.month(),
-        time.month_day(),
-        time.hour(),
-        time.minute(),
-        time.second(),
-    );
-    if nanos == 0 {
-        return Some(whole + "Z");
-    }
-    let fraction = format!("{nanos:09}");
-    Some(format!("{whole}.{}Z", fraction.trim_end_matches('0')))
-}
-
 fn from_base64(text: &[u8]) -> Result<Vec<u8>, Error> {
     BASE64.decode(text).map_err(|_| Error::Syntax)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use base64::prelude::BASE64_STANDARD;
 
     use super::{super::testdata, *};
@@ -206,6 +244,53 @@ mod tests {
                 assert_eq!(expected, actual.unwrap_or_default(), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn a_key_of_the_newest_generation_is_written_as_it_was_read() {
+        let data = testdata::read("stored-keys.json");
+        let cases = data["cases"].as_array().unwrap().iter();
+        let cases: Vec<_> =
+            cases.filter(|case| case["ok"] == true && case["hmac_key"].is_string()).collect();
+        assert_eq!(3, cases.len());
+        for case in cases {
+            let raw = testdata::text(case, "raw");
+            let written = encode(&decode(raw.as_bytes()).unwrap());
+            assert_eq!(raw.as_bytes(), written.expose(), "{}", case["name"]);
+        }
+    }
+
+    #[test]
+    fn a_key_with_an_origin_keeps_it() {
+        for (nanos, text) in [
+            (886_816_000, "2024-01-12T10:39:20.886816Z"),
+            (1, "2024-01-12T10:39:20.000000001Z"),
+            (0, "2024-01-12T10:39:20Z"),
+        ] {
+            let at = UNIX_EPOCH + Duration::new(1_705_055_960, nanos);
+            for algorithm in [Algorithm::Aes256, Algorithm::ChaCha20] {
+                let key = MasterKey::generate().unwrap().with_algorithm(algorithm);
+                let key = key.with_origin("admin", at).unwrap();
+                let read = decode(encode(&key).expose()).unwrap();
+                assert_eq!(key.bytes, read.bytes);
+                assert_eq!(Some(algorithm), read.algorithm());
+                assert_eq!(Some(text), read.created_at());
+                assert_eq!(Some("admin"), read.created_by());
+                assert_eq!(key.hmac(b"message"), read.hmac(b"message"));
+                assert!(read.hmac(b"message").is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn an_origin_makes_a_key_one_of_aes_256_with_an_hmac_key_of_its_own() {
+        let origin =
+            || MasterKey::from_bytes(&[7; 32]).unwrap().with_origin("", UNIX_EPOCH).unwrap();
+        let [a, b] = [origin(), origin()];
+        assert_eq!(Some(Algorithm::Aes256), a.algorithm());
+        assert_ne!(a.hmac(b""), b.hmac(b""));
+        assert_eq!([None; 2], [a.created_by(), a.created_at()]);
+        assert!(decode(encode(&a).expose()).is_ok());
     }
 
     #[test]

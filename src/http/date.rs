@@ -13,7 +13,7 @@ thread_local! {
 }
 
 /// Shows `look` the value of the `Date` header of now (RFC 9110 5.6.7).
-pub(super) fn with_date<T>(look: impl FnOnce(&[u8]) -> T) -> T {
+pub fn with_date<T>(look: impl FnOnce(&[u8]) -> T) -> T {
     DATE.with_borrow_mut(|date| look(date.at(clock::wall())))
 }
 

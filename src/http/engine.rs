@@ -14,16 +14,13 @@ use super::{
 /// Each request has a number, its stream, with which it is answered. Calls for a request that is over have
 /// no effect.
 pub enum Engine {
-    /// HTTP/1.1 and HTTP/1.0.
     One(one::Connection),
-    /// HTTP/2.
     Two(Box<two::Connection>),
 }
 
 impl Engine {
-    /// A connection of HTTP/1.1 that opens `now`.
-    pub fn one(now: Instant) -> Self {
-        Self::One(one::Connection::new(now))
+    pub fn one() -> Self {
+        Self::One(one::Connection::new())
     }
 
     /// A connection of HTTP/2 that opens `now`; its first frames go to `out`.
@@ -133,10 +130,7 @@ impl Engine {
         }
     }
 
-    /// Ends a request because the client makes no room for its answer.
-    ///
-    /// # Errors
-    /// If there are too many of them: the connection must end.
+    /// Ends a request whose client makes no room for the answer; fails if there are too many of them.
     pub fn give_up(&mut self, stream: u32, now: Instant, out: &mut Vec<u8>) -> Result<(), Code> {
         match self {
             Self::One(one) => {

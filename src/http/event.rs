@@ -2,47 +2,36 @@
 
 use super::request::{Head, Refused};
 
-/// Something that a client sent.
 #[cfg_attr(test, derive(Debug))] // bodies are secret
 #[derive(PartialEq, Eq)]
 pub enum Event<'a> {
-    /// The head of a new request.
     Request {
-        /// The number of the request on its connection; numbers increase.
+        /// Numbers increase.
         stream: u32,
-        /// The head, or the reason to refuse the request.
         head: Result<Head, Refused>,
         /// The request has no body.
         is_complete: bool,
     },
-    /// Bytes of a request's body.
     Body {
-        /// The request.
         stream: u32,
-        /// The next bytes.
         bytes: &'a [u8],
-        /// They are the last ones.
         is_complete: bool,
     },
     /// The body of this request has a broken framing (HTTP/1.1). Its answer ends the connection.
     BadBody {
-        /// The request.
         stream: u32,
     },
     /// The client cancelled this request, or broke the rules of HTTP/2 with it.
     Reset {
-        /// The request.
         stream: u32,
     },
     /// A malformed request that was reset (HTTP/2), and the path that it seems to be for.
     Malformed(String),
-    /// Nothing to act on.
     Nothing,
 }
 
 /// Why a stream or a connection of HTTP/2 ends (RFC 9113 7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)] // the words of the RFC
 pub enum Code {
     NoError = 0,
     Protocol = 1,

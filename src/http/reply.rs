@@ -1,21 +1,15 @@
 //! Answers, whatever version of HTTP they are sent in.
 
 /// The value of the header that announces the trailers `Status` and `Error`.
-pub(super) const TRAILER: &str = "Status, Error";
+pub const TRAILER: &str = "Status, Error";
 
-/// An answer to one request.
 pub struct Reply {
-    /// The status code.
     pub status: u16,
-    /// `Content-Type`, if the body has one.
     pub content_type: Option<&'static str>,
     /// Whether browsers must believe `content_type`: adds `X-Content-Type-Options`.
     pub is_nosniff: bool,
-    /// A further header.
     pub header: Option<(&'static str, String)>,
-    /// The body.
     pub body: Vec<u8>,
-    /// Whether the answer announces its trailers.
     pub announces_trailers: bool,
     /// Whether the body is sent without its length, with trailers that say that it is complete.
     pub is_stream: bool,
@@ -24,7 +18,6 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Status 200 without content.
     pub fn empty() -> Self {
         Self {
             status: 200,
@@ -38,7 +31,6 @@ impl Reply {
         }
     }
 
-    /// Status 200 with JSON text.
     pub fn json(body: Vec<u8>) -> Self {
         Self { content_type: Some("application/json"), body, ..Self::empty() }
     }
@@ -61,7 +53,7 @@ impl Reply {
 
 /// Writes `number` in decimal digits to the end of `space`. The formatting of the standard library costs
 /// more than the rest of a head.
-pub(super) fn decimal(mut number: usize, space: &mut [u8; 20]) -> &[u8] {
+pub fn decimal(mut number: usize, space: &mut [u8; 20]) -> &[u8] {
     let mut at = space.len();
     loop {
         at -= 1;

@@ -2,22 +2,14 @@
 
 use super::target;
 
-/// A request method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// `GET`
     Get,
-    /// `HEAD`
     Head,
-    /// `POST`
     Post,
-    /// `PUT`
     Put,
-    /// `DELETE`
     Delete,
-    /// `PATCH`
     Patch,
-    /// `OPTIONS`
     Options,
     /// Any other token.
     Other,
@@ -38,7 +30,6 @@ impl Method {
         }
     }
 
-    /// The name as it stands in a request.
     pub fn name(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -63,12 +54,9 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    /// An expectation other than `100-continue`.
-    pub(super) const EXPECTATION: Self = Self { status: 417, reason: "unsupported expectation" };
-    /// A head that is too long.
-    pub(super) const TOO_LONG: Self = Self { status: 431, reason: "request head over 64 KiB" };
+    pub const EXPECTATION: Self = Self { status: 417, reason: "unsupported expectation" };
+    pub const TOO_LONG: Self = Self { status: 431, reason: "request head over 64 KiB" };
 
-    /// Status 400 with `reason`.
     pub const fn bad_request(reason: &'static str) -> Self {
         Self { status: 400, reason }
     }
@@ -78,12 +66,11 @@ impl Malformed {
 pub type Refused = (Malformed, String);
 
 /// The only value of `Expect` that the server supports, without case.
-pub(super) const CONTINUE: &[u8] = b"100-continue";
+pub const CONTINUE: &[u8] = b"100-continue";
 
 /// How the end of a body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is no body.
     None,
     /// `Content-Length`, in bytes.
     Length(u64),
@@ -94,21 +81,14 @@ pub enum Framing {
 /// A request head with a single meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// The method.
     pub method: Method,
     /// The path, percent-decoded but not cleaned.
     pub path: String,
-    /// The part of the target behind the first `?`.
     pub query: Option<String>,
-    /// HTTP/1.1 or later rather than HTTP/1.0.
     pub is_http11: bool,
-    /// Whether the client keeps the connection open after the answer.
     pub keep_alive: bool,
-    /// How the end of the body is known.
     pub framing: Framing,
-    /// Whether there is a `Content-Type`.
     pub has_content_type: bool,
-    /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
     /// The values of the header to keep: all of them, in their order.
     pub kept: Vec<Vec<u8>>,

@@ -8,7 +8,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_decode_str, p
 ///
 /// # Errors
 /// The reason, for the client.
-pub(super) fn split(target: &str) -> Result<(String, Option<String>), &'static str> {
+pub fn split(target: &str) -> Result<(String, Option<String>), &'static str> {
     let local = if target.starts_with('/') {
         Cow::Borrowed(target)
     } else {
@@ -45,7 +45,7 @@ fn decode(path: &str) -> Result<String, &'static str> {
 
 /// The path that the target of a refused request seems to name, for the audit log: undecoded, without
 /// query, at most 2 KiB, escaped except for visible ASCII.
-pub(super) fn seeming_path(target: &[u8]) -> String {
+pub fn seeming_path(target: &[u8]) -> String {
     const MAX: usize = 2048;
     const INVISIBLE: &AsciiSet = &CONTROLS.add(b' ');
     let end = memchr::memchr(b'?', target).unwrap_or(target.len());

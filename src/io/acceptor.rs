@@ -23,7 +23,6 @@ const KEEPALIVE_PROBES: u32 = 4;
 /// A client may take this time to acknowledge what was sent, in milliseconds: as long as it may be silent.
 const USER_TIMEOUT: u32 = 120_000;
 
-/// The thread that accepts connections.
 pub struct Acceptor {
     listener: Arc<Listener>,
     thread: JoinHandle<()>,
@@ -31,9 +30,6 @@ pub struct Acceptor {
 
 impl Acceptor {
     /// Starts to take connections off `socket`.
-    ///
-    /// # Errors
-    /// If the system refuses a thread.
     pub fn start(
         sockets: &Arc<Sockets>,
         socket: TcpListener,
@@ -62,7 +58,6 @@ impl Acceptor {
         Ok(Self { listener, thread })
     }
 
-    /// Refuses new connections from now on.
     pub fn stop(self) {
         self.listener.is_ending.store(true, Ordering::SeqCst);
         // Wakes the thread out of `accept`.

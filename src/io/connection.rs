@@ -37,10 +37,8 @@ use crate::{
 /// Reads and requests in one turn, so that a busy connection does not keep a worker for itself.
 const TURN: u32 = 64;
 
-/// A client connection.
-pub(super) struct Connection {
-    /// Its place in the registry.
-    pub(super) token: u64,
+pub struct Connection {
+    pub token: u64,
     listener: Arc<Listener>,
     sockets: Arc<Sockets>,
     /// When the sweeper must look, in milliseconds since the start of the server.
@@ -85,8 +83,7 @@ enum End {
 }
 
 impl Connection {
-    /// Takes over an accepted socket.
-    pub(super) fn new(
+    pub fn new(
         token: u64,
         socket: TcpStream,
         transport: Transport,
@@ -112,8 +109,7 @@ impl Connection {
         }
     }
 
-    /// What accepted it.
-    pub(super) fn listener(&self) -> &Listener {
+    pub fn listener(&self) -> &Listener {
         &self.listener
     }
 
@@ -132,8 +128,7 @@ impl Connection {
         done
     }
 
-    /// Lets the poller watch the socket.
-    pub(super) fn register(&self) -> io::Result<()> {
+    pub fn register(&self) -> io::Result<()> {
         let register = |inner: &mut Inner| {
             self.sockets.poller.register(&self.place, &mut inner.watch, &inner.wire.socket)
         };
@@ -141,29 +136,28 @@ impl Connection {
     }
 
     /// Whether the sweeper must look at `now` (milliseconds since the start of the server).
-    pub(super) fn is_due(&self, now: u64) -> bool {
+    pub fn is_due(&self, now: u64) -> bool {
         now >= self.deadline.load(Ordering::Relaxed)
     }
 
     /// Whether it waits for its next request. A connection that a worker is processing does not.
-    pub(super) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.inner.try_lock().is_ok_and(|inner| inner.is_idle())
     }
 
     /// Whether the end of the server waits for it.
-    pub(super) fn is_counted(&self) -> bool {
+    pub fn is_counted(&self) -> bool {
         self.listener.is_waited_for()
     }
 
     /// Whether log streams are all that goes on. A connection that a worker is processing is skipped.
-    pub(super) fn only_follows(&self) -> bool {
+    pub fn only_follows(&self) -> bool {
         self.inner
             .try_lock()
             .is_ok_and(|inner| matches!(&inner.phase, Phase::Open(dialog) if dialog.only_follows()))
     }
 
-    /// Does what can be done now.
-    pub(super) fn drive(self: &Arc<Self>) {
+    pub fn drive(self: &Arc<Self>) {
         self.with(|inner| {
             self.place.begin_turn();
             self.take_turn(inner);
@@ -175,7 +169,7 @@ impl Connection {
     }
 
     /// Moves to another worker, unless one is processing it.
-    pub(super) fn hand_over(&self, worker: usize) {
+    pub fn hand_over(&self, worker: usize) {
         if let Ok(mut inner) = self.inner.try_lock() {
             let Inner { watch, wire, .. } = &mut *inner;
             let poller = &self.sockets.poller;
@@ -221,7 +215,7 @@ impl Connection {
     }
 
     /// What the sweeper does with a connection whose deadline has passed.
-    pub(super) fn on_deadline(self: &Arc<Self>, now: Instant) {
+    pub fn on_deadline(self: &Arc<Self>, now: Instant) {
         self.with(|inner| {
             // A worker may have moved the deadline while the lock was waited for.
             if self.is_due(self.sockets.millis(now)) {
@@ -235,7 +229,7 @@ impl Connection {
 
     /// Closes the connection if it is idle, and else after the answers it still owes; `at_once` closes it in
     /// any case. A connection that a worker is processing is skipped.
-    pub(super) fn drain(self: &Arc<Self>, at_once: bool) {
+    pub fn drain(self: &Arc<Self>, at_once: bool) {
         let mut inner = match self.inner.try_lock() {
             Ok(inner) => inner,
             Err(TryLockError::Poisoned(inner)) => inner.into_inner(),
@@ -253,7 +247,6 @@ impl Connection {
     }
 }
 
-/// Wakes the worker that owns a connection.
 struct Wakeup(Weak<Connection>);
 
 impl Wake for Wakeup {
@@ -372,7 +365,7 @@ impl Inner {
         self.session.established(&handshake).map_err(refused)?;
         let engine = match transport.speaks_http2() {
             true => Engine::two(now, &mut self.wire.output.bytes),
-            false => Engine::one(now),
+            false => Engine::one(),
         };
         self.phase = Phase::Open(Box::new(Dialog::new(engine, now)));
         Ok(())

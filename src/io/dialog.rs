@@ -13,8 +13,7 @@ use crate::http::{Code, Engine, Event, Malformed, Refused, request::Head};
 /// Bodies and answers that a connection may hold, in bytes. More requests are refused.
 const MAX_HELD: usize = 4 << 20;
 
-/// The requests and answers of a connection.
-pub(super) struct Dialog {
+pub struct Dialog {
     engine: Engine,
     /// The requests that are not over, in their order.
     streams: Vec<Stream>,
@@ -29,7 +28,7 @@ pub(super) struct Dialog {
 
 /// How a connection goes on.
 #[derive(PartialEq, Eq)]
-pub(super) enum Next {
+pub enum Next {
     /// When there is something new.
     Wait,
     /// When what there is to say is written.
@@ -41,39 +40,33 @@ pub(super) enum Next {
 }
 
 impl Dialog {
-    /// A dialog that begins `now`.
-    pub(super) fn new(engine: Engine, now: Instant) -> Self {
+    pub fn new(engine: Engine, now: Instant) -> Self {
         Self { engine, streams: Vec::new(), held: 0, idle_since: now, progress: now, served: 0 }
     }
 
-    /// Whether no request is under way.
-    pub(super) fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.streams.is_empty()
     }
 
-    /// Whether an answer is waited for.
-    pub(super) fn is_waiting(&self) -> bool {
+    pub fn is_waiting(&self) -> bool {
         self.streams.iter().any(Stream::is_waiting)
     }
 
-    /// Whether bytes from the client can be taken now.
-    pub(super) fn wants_input(&self) -> bool {
+    pub fn wants_input(&self) -> bool {
         self.engine.is_multiplexed() || !self.is_waiting()
     }
 
-    /// Whether log streams are all that goes on.
-    pub(super) fn only_follows(&self) -> bool {
+    pub fn only_follows(&self) -> bool {
         !self.is_idle() && self.streams.iter().all(Stream::is_following)
     }
 
-    /// Ends what is under way where nobody will hear the answers.
-    pub(super) fn abandon(self, now: Instant) {
+    pub fn abandon(self, now: Instant) {
         self.streams.into_iter().for_each(|stream| stream.abandon(now));
     }
 
     /// When [`expire`](Self::expire) is due. While the client reads nothing (`is_stalled`), only its log
     /// streams are looked at.
-    pub(super) fn deadline(&self, idle_timeout: Duration, is_stalled: bool) -> Option<Instant> {
+    pub fn deadline(&self, idle_timeout: Duration, is_stalled: bool) -> Option<Instant> {
         let looks_at = |stream: &&Stream| !is_stalled || stream.is_following();
         let streams = self.streams.iter().filter(looks_at);
         let streams = streams.map(|stream| stream.deadline(self.engine.is_multiplexed()));
@@ -94,7 +87,7 @@ impl Dialog {
 
     /// Does what can be done with `input` and with what has been answered, and says how many bytes of the
     /// former are used up.
-    pub(super) fn drive(&mut self, input: &[u8], turn: &mut Turn<'_>) -> (usize, Next) {
+    pub fn drive(&mut self, input: &[u8], turn: &mut Turn<'_>) -> (usize, Next) {
         let mut used = 0;
         loop {
             if turn.output.room() == 0 {
@@ -168,7 +161,6 @@ impl Dialog {
         }
     }
 
-    /// Takes a new request as far as it gets now.
     fn begin(
         &mut self,
         id: u32,
@@ -226,7 +218,6 @@ impl Dialog {
         self.streams[..at].iter().all(|stream| !stream.is_receiving())
     }
 
-    /// Takes one stream as far as it gets.
     fn advance(&mut self, at: usize, turn: &mut Turn<'_>) {
         let may_receive = self.held < MAX_HELD || self.is_oldest_body(at);
         let stream = &mut self.streams[at];
@@ -242,7 +233,6 @@ impl Dialog {
         }
     }
 
-    /// Takes all streams as far as they get.
     fn advance_all(&mut self, turn: &mut Turn<'_>) -> Next {
         // Each takes its turn: the one behind the stream that sent last is the first now.
         let mut at = self.streams.partition_point(|stream| stream.id <= self.served);
@@ -265,7 +255,7 @@ impl Dialog {
 
     /// What is due at `turn.now`: ends what takes too long, or the whole connection. A turn must follow
     /// unless the client reads nothing (`is_stalled`).
-    pub(super) fn expire(
+    pub fn expire(
         &mut self,
         idle_timeout: Duration,
         is_stalled: bool,
@@ -303,12 +293,12 @@ impl Dialog {
     }
 
     /// The connection ends since its client does not read: counts the log streams that end with it.
-    pub(super) fn count_drops(&mut self) {
+    pub fn count_drops(&mut self) {
         self.streams.iter_mut().for_each(Stream::count_drop);
     }
 
     /// Gives back what an idle connection does not need.
-    pub(super) fn rest(&mut self) {
+    pub fn rest(&mut self) {
         if self.engine.is_multiplexed() && self.is_idle() {
             self.streams = Vec::new();
         }

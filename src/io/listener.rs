@@ -9,31 +9,26 @@ use std::{
 use super::service::Service;
 use crate::metrics::Connections;
 
-/// A listening socket and what it serves.
-pub(super) struct Listener {
-    pub(super) socket: TcpListener,
-    pub(super) service: Box<dyn Service>,
-    pub(super) is_ending: AtomicBool,
+pub struct Listener {
+    pub socket: TcpListener,
+    pub service: Box<dyn Service>,
+    pub is_ending: AtomicBool,
 }
 
 impl Listener {
-    /// It accepts no more connections.
-    pub(super) fn is_ending(&self) -> bool {
+    pub fn is_ending(&self) -> bool {
         self.is_ending.load(Ordering::SeqCst)
     }
 
-    /// Whether the end of the server waits for its connections: it accepts no more of them.
-    pub(super) fn is_waited_for(&self) -> bool {
+    pub fn is_waited_for(&self) -> bool {
         self.is_ending()
     }
 
-    /// A connection may stay open without a request for this time.
-    pub(super) fn idle_timeout(&self) -> Duration {
+    pub fn idle_timeout(&self) -> Duration {
         self.service.idle_timeout()
     }
 
-    /// The gauges of its connections.
-    pub(super) fn connections(&self) -> &Connections {
+    pub fn connections(&self) -> &Connections {
         self.service.connections()
     }
 }

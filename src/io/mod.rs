@@ -36,7 +36,6 @@ const WORKER_STACK: usize = 512 * 1024;
 /// At the end, workers may take this time for what they are busy with.
 const WORKER_PATIENCE: Duration = Duration::from_millis(200);
 
-/// All connections and their workers.
 pub struct Sockets {
     poller: Poller,
     registry: Registry,
@@ -46,14 +45,10 @@ pub struct Sockets {
     metrics: &'static Metrics,
 }
 
-/// The threads that drive connections.
 pub struct Workers(Vec<JoinHandle<()>>);
 
 impl Sockets {
-    /// Starts so many workers.
-    ///
-    /// # Errors
-    /// If the system refuses threads or descriptors.
+    /// Fails if the system refuses threads or descriptors.
     pub fn start(
         workers: usize,
         log: &'static Log,
@@ -82,7 +77,7 @@ impl Sockets {
         Ok((sockets, workers))
     }
 
-    /// What the sweeper does, once a second: ends what is past its deadline at `now`.
+    /// Ends what is past its deadline. Called once a second.
     pub fn sweep(&self, now: Instant) {
         let millis = self.millis(now);
         for connection in self.registry.select(|connection| connection.is_due(millis)) {
@@ -90,7 +85,6 @@ impl Sockets {
         }
     }
 
-    /// Whether connections end as soon as they owe no answer.
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
     }

@@ -33,8 +33,7 @@ const REST: Duration = Duration::from_micros(5);
 /// The token of the eventfd of each worker; no socket has it.
 const WAKE: u64 = u64::MAX;
 
-/// What takes turns when sockets are ready.
-pub(crate) trait Driver {
+pub trait Driver {
     /// Gives the connection with this token its turn: its socket is ready, or it was woken.
     fn drive(&self, token: u64);
 
@@ -42,15 +41,12 @@ pub(crate) trait Driver {
     fn hand_over(&self, token: u64, worker: usize);
 }
 
-/// What a connection waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Interest {
+pub enum Interest {
     /// To be woken.
     #[default]
     Wake,
-    /// Bytes to read.
     Read,
-    /// Room to write.
     Write,
 }
 
@@ -66,7 +62,7 @@ impl Interest {
 
 /// A connection's place with a worker. All threads may look at it, so that they can wake the worker.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub struct Place {
     token: u64,
     worker: AtomicUsize,
     /// Its token is on the worker's list.
@@ -75,7 +71,7 @@ pub(crate) struct Place {
 
 /// What epoll knows of a connection's socket.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub struct Watch {
     wanted: Interest,
     /// What epoll watches for; with [`Interest::Wake`] the socket is not in it.
     watched: Interest,
@@ -85,13 +81,12 @@ pub(crate) struct Watch {
 }
 
 impl Place {
-    /// A place for the connection with this token.
-    pub(crate) fn new(token: u64) -> Self {
+    pub fn new(token: u64) -> Self {
         Self { token, worker: AtomicUsize::new(0), is_woken: AtomicBool::new(false) }
     }
 
     /// A turn begins: from here on, waking means another.
-    pub(crate) fn begin_turn(&self) {
+    pub fn begin_turn(&self) {
         self.is_woken.store(false, Ordering::SeqCst);
     }
 
@@ -100,8 +95,7 @@ impl Place {
     }
 }
 
-/// The epolls of all workers.
-pub(crate) struct Poller {
+pub struct Poller {
     workers: Vec<Worker>,
     /// Sockets follow their packets.
     follows: bool,
@@ -117,12 +111,10 @@ struct Worker {
     wakeup: OwnedFd,
     /// Connections to drive though their sockets may not be ready.
     woken: Mutex<Vec<u64>>,
-    /// How many connections have their place here.
     connections: AtomicUsize,
     load: AtomicU8,
 }
 
-/// How much a worker has to do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Load {
     Asleep,
@@ -132,11 +124,7 @@ enum Load {
 }
 
 impl Poller {
-    /// An epoll for each of `workers`.
-    ///
-    /// # Errors
-    /// If the system refuses descriptors.
-    pub(crate) fn new(workers: usize) -> io::Result<Self> {
+    pub fn new(workers: usize) -> io::Result<Self> {
         Ok(Self {
             workers: (0..workers).map(|_| Worker::new()).collect::<io::Result<_>>()?,
             follows: workers > 1,
@@ -145,10 +133,7 @@ impl Poller {
     }
 
     /// Does the work of one worker until [`Poller::stop`].
-    ///
-    /// # Errors
-    /// If the system refuses to wait for events.
-    pub(crate) fn run(&self, number: usize, driver: &impl Driver) -> io::Result<()> {
+    pub fn run(&self, number: usize, driver: &impl Driver) -> io::Result<()> {
         let worker = &self.workers[number];
         let none =
             epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
@@ -188,22 +173,13 @@ impl Poller {
         }
     }
 
-    /// Ends all workers after what they are busy with.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
         self.workers.iter().for_each(Worker::interrupt);
     }
 
     /// Gives a socket its place, with the worker that has the fewest, and waits for bytes to read.
-    ///
-    /// # Errors
-    /// If the system refuses to watch it.
-    pub(crate) fn register(
-        &self,
-        place: &Place,
-        watch: &mut Watch,
-        socket: impl AsFd,
-    ) -> io::Result<()> {
+    pub fn register(&self, place: &Place, watch: &mut Watch, socket: impl AsFd) -> io::Result<()> {
         let fewest = |number: &usize| self.workers[*number].connections.load(Ordering::Relaxed);
         let worker = (0..self.workers.len()).min_by_key(fewest).unwrap_or(0);
         place.worker.store(worker, Ordering::Relaxed);
@@ -216,7 +192,7 @@ impl Poller {
     }
 
     /// Gives up a place; the socket must be the same as ever.
-    pub(crate) fn leave(&self, place: &Place, watch: &mut Watch, socket: impl AsFd) {
+    pub fn leave(&self, place: &Place, watch: &mut Watch, socket: impl AsFd) {
         let Watch { watched, is_registered: true, .. } = std::mem::take(watch) else { return };
         let worker = &self.workers[place.worker()];
         worker.connections.fetch_sub(1, Ordering::Relaxed);
@@ -232,7 +208,7 @@ impl Poller {
     ///
     /// # Errors
     /// If the system refuses to watch it.
-    pub(crate) fn set_interest(
+    pub fn set_interest(
         &self,
         place: &Place,
         watch: &mut Watch,
@@ -254,8 +230,7 @@ impl Poller {
         }?)
     }
 
-    /// Has the worker give the connection a turn, whatever its socket does.
-    pub(crate) fn wake(&self, place: &Place) {
+    pub fn wake(&self, place: &Place) {
         if place.is_woken.swap(true, Ordering::SeqCst) {
             return;
         }
@@ -274,12 +249,7 @@ impl Poller {
     ///
     /// # Errors
     /// If the system refuses to watch it there.
-    pub(crate) fn end_turn(
-        &self,
-        place: &Place,
-        watch: &mut Watch,
-        socket: impl AsFd,
-    ) -> io::Result<()> {
+    pub fn end_turn(&self, place: &Place, watch: &mut Watch, socket: impl AsFd) -> io::Result<()> {
         if watch.turns < LOOK || !self.follows {
             watch.turns = LOOK.min(watch.turns + 1);
             return Ok(());
@@ -299,11 +269,7 @@ impl Poller {
         }
     }
 
-    /// Moves a connection to another worker.
-    ///
-    /// # Errors
-    /// If the system refuses to watch it there.
-    pub(crate) fn hand_over(
+    pub fn hand_over(
         &self,
         place: &Place,
         watch: &mut Watch,

@@ -7,7 +7,7 @@ use super::connection::Connection;
 /// The open connections. A token is a slot in the lower half and the slot's generation in the upper,
 /// so that a late event for a closed connection does not reach the next one in its slot.
 #[derive(Default)]
-pub(super) struct Registry {
+pub struct Registry {
     slots: Mutex<Slots>,
 }
 
@@ -27,8 +27,7 @@ impl Registry {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a connection with a token of its own and adds it.
-    pub(super) fn insert(&self, make: impl FnOnce(u64) -> Connection) -> Arc<Connection> {
+    pub fn insert(&self, make: impl FnOnce(u64) -> Connection) -> Arc<Connection> {
         let mut slots = self.lock();
         let index = slots.free.pop().unwrap_or_else(|| {
             slots.slots.push(Slot { generation: 0, connection: None });
@@ -42,15 +41,13 @@ impl Registry {
         connection
     }
 
-    /// The connection with this token, if it is still open.
-    pub(super) fn get(&self, token: u64) -> Option<Arc<Connection>> {
+    pub fn get(&self, token: u64) -> Option<Arc<Connection>> {
         let slots = self.lock();
         let slot = slots.slots.get((token & 0xffff_ffff) as usize)?;
         if slot.generation != (token >> 32) as u32 { None } else { slot.connection.clone() }
     }
 
-    /// Forgets a connection.
-    pub(super) fn remove(&self, token: u64) {
+    pub fn remove(&self, token: u64) {
         let index = (token & 0xffff_ffff) as u32;
         let mut slots = self.lock();
         let Some(slot) = slots.slots.get_mut(index as usize) else {
@@ -71,7 +68,7 @@ impl Registry {
     }
 
     /// The connections that `wanted` picks; the lock is free again when they are returned.
-    pub(super) fn select(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<Arc<Connection>> {
+    pub fn select(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<Arc<Connection>> {
         let slots = self.lock();
         let open = slots.slots.iter().filter_map(|slot| slot.connection.as_ref());
         open.filter(|connection| wanted(connection)).cloned().collect()

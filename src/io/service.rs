@@ -15,18 +15,12 @@ use crate::{
     tls::Group,
 };
 
-/// What a listener serves.
 pub trait Service: Send + Sync {
-    /// The transport and the session of a connection from `address`.
-    ///
-    /// # Errors
-    /// If TLS can't begin; the connection is dropped.
+    /// Opens the transport and the session of a connection. If TLS can't begin, it is dropped.
     fn open(&self, address: SocketAddr) -> io::Result<(Transport, Box<dyn Session>)>;
 
-    /// A connection may stay open without a request for this time.
     fn idle_timeout(&self) -> std::time::Duration;
 
-    /// The gauges of its connections, and how many there may be.
     fn connections(&self) -> &Connections;
 
     /// Counts a connection that was refused since there are too many, and gives their name for the
@@ -34,13 +28,11 @@ pub trait Service: Send + Sync {
     fn refuse(&self) -> &'static str;
 }
 
-/// A handshake that has ended.
 pub struct Handshake<'a> {
     /// The client's certificates, leaf first; empty without TLS.
     pub chain: &'a [CertificateDer<'static>],
     /// The session was resumed: rustls has not verified `chain` again.
     pub is_resumed: bool,
-    /// The group of the key exchange.
     pub group: Option<Group>,
 }
 
@@ -48,15 +40,10 @@ pub struct Handshake<'a> {
 #[derive(Debug)]
 pub struct NotAccepted;
 
-/// A connection, from its handshake on.
 pub trait Session: Send {
-    /// The handshake has ended.
-    ///
-    /// # Errors
-    /// [`NotAccepted`]; the connection closes.
+    /// The handshake has ended; [`NotAccepted`] closes the connection.
     fn established(&mut self, handshake: &Handshake<'_>) -> Result<(), NotAccepted>;
 
-    /// The handshake failed for `reason`.
     fn handshake_failed(&mut self, reason: &str);
 
     /// The header whose values heads must keep.
@@ -69,7 +56,6 @@ pub trait Session: Send {
     fn begin(&mut self, head: Head, chain: &[CertificateDer<'static>], now: Instant) -> Begun;
 }
 
-/// What a head comes to.
 pub enum Begun {
     /// The request goes on; its body has at most so many bytes (0: a body is ignored).
     Request(Box<dyn Request>, usize),
@@ -87,16 +73,13 @@ pub trait Request: Send {
     /// Goes on after a wake, or after [`expire`](Self::expire).
     fn poll(&mut self, now: Instant, waker: &dyn Fn() -> Waker) -> Progress;
 
-    /// It has waited long enough.
     fn expire(&mut self);
 
-    /// When it will have waited long enough.
     fn deadline(&self) -> Instant;
 
     /// What it makes the server hold while it waits, in bytes.
     fn held(&self) -> usize;
 
-    /// The next lines of a log stream.
     fn next_lines(&mut self) -> Lines;
 
     /// Whether the client with these certificates may still see its log stream.
@@ -106,23 +89,18 @@ pub trait Request: Send {
     fn count_drop(&mut self);
 }
 
-/// How far a request got.
 pub enum Progress {
     /// It wakes the connection when there is more.
     Wait,
-    /// The answer.
     Reply(Reply),
     /// The answer is a log stream.
     Lines,
 }
 
-/// What a log stream has to send.
 pub enum Lines {
     /// Whole lines.
     Block(Arc<[u8]>),
-    /// Nothing now.
     Nothing,
-    /// Nothing any more.
     End,
     /// Lines were lost since the client does not read: it must see that some are missing.
     CutOff,

@@ -17,12 +17,12 @@ use crate::http::{
 };
 
 /// A request must be complete after this time.
-pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
+pub const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// An answer must make progress within this time.
-pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A client may take this time to see its answer before it hears that the rest of its body is unwanted, and to
 /// close its side after the last answer.
-pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Whether a client may still see its log stream is checked this often.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// An unread body up to this size is read and dropped to keep the connection, in bytes.
@@ -31,8 +31,8 @@ const MAX_DISCARD: u64 = 256 * 1024;
 const SEND_BUFFER: usize = 128 * 1024;
 
 /// A request and where it is.
-pub(super) struct Stream {
-    pub(super) id: u32,
+pub struct Stream {
+    pub id: u32,
     is_head: bool,
     /// The client has sent all of it.
     is_complete: bool,
@@ -70,7 +70,6 @@ enum State {
     /// The rest of a body that nobody wants. A client whose stream is reset while it sends may not look at
     /// its answer.
     Discarding,
-    /// Nothing.
     Over,
 }
 
@@ -101,8 +100,7 @@ struct Following {
 }
 
 impl Stream {
-    /// A stream whose head has come in.
-    pub(super) fn new(id: u32, head: Option<&Head>, is_complete: bool, now: Instant) -> Self {
+    pub fn new(id: u32, head: Option<&Head>, is_complete: bool, now: Instant) -> Self {
         Self {
             id,
             is_head: head.is_some_and(|head| head.method == Method::Head),
@@ -116,7 +114,7 @@ impl Stream {
     }
 
     /// Goes on with a request whose body has at most so many bytes (0: it is ignored).
-    pub(super) fn open(
+    pub fn open(
         &mut self,
         request: Box<dyn Request>,
         max_body: usize,
@@ -142,29 +140,29 @@ impl Stream {
         }));
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }
 
-    pub(super) fn is_receiving(&self) -> bool {
+    pub fn is_receiving(&self) -> bool {
         matches!(self.state, State::Receiving(_))
     }
 
-    pub(super) fn is_waiting(&self) -> bool {
+    pub fn is_waiting(&self) -> bool {
         matches!(self.state, State::Waiting(_))
     }
 
-    pub(super) fn is_following(&self) -> bool {
+    pub fn is_following(&self) -> bool {
         matches!(self.state, State::Following(_))
     }
 
     /// Whether its answer is there and not all sent.
-    pub(super) fn is_sending(&self) -> bool {
+    pub fn is_sending(&self) -> bool {
         matches!(self.state, State::Sending(_) | State::Early(_))
     }
 
     /// What it makes the server hold, in bytes.
-    pub(super) fn held(&self) -> usize {
+    pub fn held(&self) -> usize {
         match &self.state {
             State::Receiving(receiving) => receiving.body.capacity().max(receiving.announced),
             State::Waiting(request) => request.held(),
@@ -174,8 +172,7 @@ impl Stream {
         }
     }
 
-    /// When [`expire`](Self::expire) is due.
-    pub(super) fn deadline(&self, is_multiplexed: bool) -> Instant {
+    pub fn deadline(&self, is_multiplexed: bool) -> Instant {
         let timeout = match &self.state {
             State::Waiting(request) => return request.deadline(),
             State::Receiving(_) => READ_TIMEOUT,
@@ -188,14 +185,13 @@ impl Stream {
     }
 
     /// Ends it where nobody will hear the answer. A request that waits is audited as it is dropped.
-    pub(super) fn abandon(self, now: Instant) {
+    pub fn abandon(self, now: Instant) {
         if let State::Receiving(mut receiving) = self.state {
             receiving.request.run(None, now, &|| std::task::Waker::noop().clone());
         }
     }
 
-    /// Takes bytes of the body.
-    pub(super) fn receive(&mut self, bytes: &[u8], is_complete: bool) {
+    pub fn receive(&mut self, bytes: &[u8], is_complete: bool) {
         self.is_complete |= is_complete;
         self.used += bytes.len();
         match &mut self.state {
@@ -205,7 +201,7 @@ impl Stream {
     }
 
     /// There is no way to go on with the body.
-    pub(super) fn break_off(&mut self) {
+    pub fn break_off(&mut self) {
         self.is_complete = true;
         if let State::Receiving(receiving) = &mut self.state {
             receiving.is_refused = true;
@@ -214,12 +210,7 @@ impl Stream {
 
     /// One step. `false` if there is nothing to do but wait. The client may send more of the body if
     /// `may_receive`.
-    pub(super) fn advance(
-        &mut self,
-        may_receive: bool,
-        engine: &mut Engine,
-        turn: &mut Turn<'_>,
-    ) -> bool {
+    pub fn advance(&mut self, may_receive: bool, engine: &mut Engine, turn: &mut Turn<'_>) -> bool {
         if self.used > 0 && may_receive && self.unwanted <= MAX_DISCARD {
             engine.release(self.id, std::mem::take(&mut self.used), &mut turn.output.bytes);
         }
@@ -292,7 +283,6 @@ impl Stream {
         std::mem::replace(&mut self.state, State::Over)
     }
 
-    /// Runs a request whose body is whole or refused.
     fn run(&mut self, engine: &mut Engine, turn: &mut Turn<'_>) {
         let State::Receiving(receiving) = self.take_state() else { return };
         let Receiving { mut request, body, is_refused, .. } = *receiving;
@@ -337,7 +327,7 @@ impl Stream {
     }
 
     /// Gives an answer, as soon as the client looks at it.
-    pub(super) fn reply(&mut self, reply: Reply, engine: &mut Engine, turn: &mut Turn<'_>) {
+    pub fn reply(&mut self, reply: Reply, engine: &mut Engine, turn: &mut Turn<'_>) {
         if self.is_complete || self.awaits_go_ahead || !engine.is_multiplexed() {
             self.send(reply, engine, turn);
         } else {
@@ -355,7 +345,6 @@ impl Stream {
         }
     }
 
-    /// Begins to send an answer.
     fn send(&mut self, reply: Reply, engine: &mut Engine, turn: &mut Turn<'_>) {
         let has_trailers = reply.is_stream && !self.is_head;
         let is_all = self.is_head || (reply.body.is_empty() && !has_trailers);
@@ -391,7 +380,7 @@ impl Stream {
     ///
     /// # Errors
     /// If the connection must end: it is stuck itself, or too many answers were not read.
-    pub(super) fn expire(
+    pub fn expire(
         &mut self,
         is_stuck: bool,
         engine: &mut Engine,
@@ -434,7 +423,7 @@ impl Stream {
     }
 
     /// Counts a log stream that ends with its connection, whose client does not read.
-    pub(super) fn count_drop(&mut self) {
+    pub fn count_drop(&mut self) {
         if let State::Following(following) = &mut self.state {
             following.request.count_drop();
         }

@@ -13,13 +13,10 @@ use crate::tls::Group;
 /// Bytes that a probe may send at a time.
 const CHUNK: usize = 4096;
 
-/// TLS, or nothing.
 // Nearly all are TLS; a box would cost each of them an allocation.
 #[allow(clippy::large_enum_variant)]
 pub enum Transport {
-    /// TLS.
     Tls(ServerConnection),
-    /// Nothing.
     Plain(Plain),
 }
 
@@ -31,40 +28,38 @@ pub struct Plain {
 }
 
 /// What has come in so far.
-pub(super) struct Received {
+pub struct Received {
     /// Bytes that [`Transport::take`] can take.
-    pub(super) count: usize,
+    pub count: usize,
     /// The other end has said that no more will come.
-    pub(super) is_end: bool,
+    pub is_end: bool,
 }
 
 impl Transport {
-    /// A transport without TLS.
     pub fn plain() -> Self {
         Self::Plain(Plain::default())
     }
 
-    pub(super) fn is_handshaking(&self) -> bool {
+    pub fn is_handshaking(&self) -> bool {
         match self {
             Self::Tls(tls) => tls.is_handshaking(),
             Self::Plain(_) => false,
         }
     }
 
-    pub(super) fn handshake_kind(&self) -> Option<HandshakeKind> {
+    pub fn handshake_kind(&self) -> Option<HandshakeKind> {
         match self {
             Self::Tls(tls) => tls.handshake_kind(),
             Self::Plain(_) => None,
         }
     }
 
-    /// Whether the client and we have agreed on HTTP/2.
-    pub(super) fn speaks_http2(&self) -> bool {
+    pub fn speaks_http2(&self) -> bool {
         matches!(self, Self::Tls(tls) if tls.alpn_protocol() == Some(b"h2"))
     }
 
     /// The group of the key exchange in the handshake, which a resumed session does anew.
-    pub(super) fn group(&self) -> Option<Group> {
+    pub fn group(&self) -> Option<Group> {
         match self {
             Self::Tls(tls) => Group::of(tls.negotiated_key_exchange_group()?),
             Self::Plain(_) => None,
@@ -72,7 +67,7 @@ impl Transport {
     }
 
     /// What the client showed in the handshake, leaf first.
-    pub(super) fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
         match self {
             Self::Tls(tls) => tls.peer_certificates().unwrap_or_default(),
             Self::Plain(_) => &[],
@@ -80,7 +75,7 @@ impl Transport {
     }
 
     /// Reads once; 0 is the end.
-    pub(super) fn read(&mut self, socket: &mut TcpStream) -> io::Result<usize> {
+    pub fn read(&mut self, socket: &mut TcpStream) -> io::Result<usize> {
         match self {
             Self::Tls(tls) => tls.read_tls(socket),
             Self::Plain(plain) => {
@@ -92,8 +87,7 @@ impl Transport {
         }
     }
 
-    /// Makes sense of what was read.
-    pub(super) fn process(&mut self) -> Result<Received, rustls::Error> {
+    pub fn process(&mut self) -> Result<Received, rustls::Error> {
         match self {
             Self::Tls(tls) => tls.process_new_packets().map(|state| Received {
                 count: state.plaintext_bytes_to_read(),
@@ -104,7 +98,7 @@ impl Transport {
     }
 
     /// Takes bytes out, of which there must be enough.
-    pub(super) fn take(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+    pub fn take(&mut self, bytes: &mut [u8]) -> io::Result<()> {
         match self {
             Self::Tls(tls) => tls.reader().read_exact(bytes),
             Self::Plain(plain) => {
@@ -116,22 +110,21 @@ impl Transport {
     }
 
     /// Takes over bytes to send, not always all of them.
-    pub(super) fn put(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub fn put(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tls(tls) => tls.writer().write(bytes),
             Self::Plain(plain) => plain.to_send.write(bytes),
         }
     }
 
-    pub(super) fn wants_write(&self) -> bool {
+    pub fn wants_write(&self) -> bool {
         match self {
             Self::Tls(tls) => tls.wants_write(),
             Self::Plain(plain) => !plain.to_send.is_empty(),
         }
     }
 
-    /// Writes once.
-    pub(super) fn write(&mut self, socket: &mut TcpStream) -> io::Result<usize> {
+    pub fn write(&mut self, socket: &mut TcpStream) -> io::Result<usize> {
         match self {
             Self::Tls(tls) => tls.write_tls(&mut Piecewise(socket)),
             Self::Plain(plain) => {
@@ -142,8 +135,7 @@ impl Transport {
         }
     }
 
-    /// Says goodbye, where there is a word for it.
-    pub(super) fn say_goodbye(&mut self) {
+    pub fn say_goodbye(&mut self) {
         if let Self::Tls(tls) = self {
             tls.send_close_notify();
         }

@@ -6,19 +6,17 @@ use rustls_pki_types::CertificateDer;
 
 use super::{service::Session, wire::Output};
 
-/// What a connection lends its dialog for a turn.
-pub(super) struct Turn<'a> {
-    pub(super) session: &'a mut dyn Session,
+pub struct Turn<'a> {
+    pub session: &'a mut dyn Session,
     /// The certificates of the client, leaf first.
-    pub(super) chain: &'a [CertificateDer<'static>],
-    pub(super) socket: &'a TcpStream,
-    pub(super) output: &'a mut Output,
-    pub(super) waker: &'a dyn Fn() -> Waker,
-    /// When the turn began.
-    pub(super) now: Instant,
-    pub(super) is_eof: bool,
-    pub(super) is_draining: bool,
+    pub chain: &'a [CertificateDer<'static>],
+    pub socket: &'a TcpStream,
+    pub output: &'a mut Output,
+    pub waker: &'a dyn Fn() -> Waker,
+    pub now: Instant,
+    pub is_eof: bool,
+    pub is_draining: bool,
     /// An answer can't be completed in a way that the client understands: the connection is closed at
     /// once.
-    pub(super) is_broken: bool,
+    pub is_broken: bool,
 }

@@ -10,38 +10,36 @@ use super::transport::Transport;
 use crate::tls::words;
 
 /// Bytes that may wait for the client to read before more requests are looked at.
-pub(super) const MAX_OUTPUT: usize = 64 * 1024;
+pub const MAX_OUTPUT: usize = 64 * 1024;
 
-/// A socket with its transport and buffers.
-pub(super) struct Wire {
-    pub(super) socket: TcpStream,
-    pub(super) transport: Transport,
+pub struct Wire {
+    pub socket: TcpStream,
+    pub transport: Transport,
     /// Decrypted bytes that are not used yet.
-    pub(super) input: Vec<u8>,
-    pub(super) output: Output,
+    pub input: Vec<u8>,
+    pub output: Output,
     /// The client will send no more.
-    pub(super) is_eof: bool,
+    pub is_eof: bool,
     /// The client has sent at least a byte.
-    pub(super) has_received: bool,
+    pub has_received: bool,
     /// Since when the socket has taken no more bytes, if it is full.
-    pub(super) stalled_since: Option<Instant>,
+    pub stalled_since: Option<Instant>,
 }
 
 /// Bytes for the client, in front those that the transport has taken.
 #[derive(Default)]
-pub(super) struct Output {
-    pub(super) bytes: Vec<u8>,
+pub struct Output {
+    pub bytes: Vec<u8>,
     taken: usize,
 }
 
 impl Output {
     /// Bytes that the transport has not taken yet.
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.bytes.len() - self.taken
     }
 
-    /// How many more bytes may be added.
-    pub(super) fn room(&self) -> usize {
+    pub fn room(&self) -> usize {
         MAX_OUTPUT.saturating_sub(self.len())
     }
 
@@ -56,7 +54,7 @@ impl Output {
 }
 
 impl Wire {
-    pub(super) fn new(socket: TcpStream, transport: Transport) -> Self {
+    pub fn new(socket: TcpStream, transport: Transport) -> Self {
         Self {
             socket,
             transport,
@@ -69,13 +67,13 @@ impl Wire {
     }
 
     /// Whether there are bytes for the client that the kernel has not got.
-    pub(super) fn has_output(&self) -> bool {
+    pub fn has_output(&self) -> bool {
         self.transport.wants_write() || self.output.len() > 0
     }
 
     /// Reads once from the socket. `false` if there is nothing to read now. `complain` hears why a
     /// handshake failed; a client that left without a word needs no line in a log.
-    pub(super) fn receive(&mut self, complain: impl FnOnce(&str)) -> io::Result<bool> {
+    pub fn receive(&mut self, complain: impl FnOnce(&str)) -> io::Result<bool> {
         let is_handshaking = self.transport.is_handshaking();
         let failed = match self.transport.read(&mut self.socket) {
             Ok(0) => {
@@ -122,7 +120,7 @@ impl Wire {
     }
 
     /// Gives the output to the transport and that to the socket. `false` if the socket takes no more now.
-    pub(super) fn flush(&mut self, now: Instant) -> io::Result<bool> {
+    pub fn flush(&mut self, now: Instant) -> io::Result<bool> {
         loop {
             while self.output.len() > 0 {
                 match self.transport.put(&self.output.bytes[self.output.taken..])? {
@@ -162,7 +160,7 @@ impl Wire {
 
     /// Says goodbye and closes this side. `true` if it is worth waiting for the client to do the same:
     /// closing a socket with unread bytes would throw away the answer that is still on its way.
-    pub(super) fn hang_up(&mut self) -> bool {
+    pub fn hang_up(&mut self) -> bool {
         self.transport.say_goodbye();
         let is_sent = matches!(self.write(), Ok(true));
         if self.is_eof || !is_sent {
@@ -173,7 +171,7 @@ impl Wire {
     }
 
     /// Reads and drops a part of what still comes in. `false` if no more will come.
-    pub(super) fn discard(&mut self) -> bool {
+    pub fn discard(&mut self) -> bool {
         let mut dropped = [0; 4096];
         for _ in 0..64 {
             match self.socket.read(&mut dropped) {

@@ -16,11 +16,6 @@ pub struct Mem {
 }
 
 impl Mem {
-    /// An empty key store.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     fn lock(&self) -> MutexGuard<'_, BTreeMap<KeyName, Secret>> {
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,8 +59,7 @@ impl KeyStore for Mem {
     }
 
     fn delete(&self, name: &KeyName, _: Deadline) -> Result<(), Error> {
-        self.lock().remove(name);
-        Ok(())
+        self.lock().remove(name).map(drop).ok_or(Error::NotFound)
     }
 
     fn list(&self, _: Deadline) -> Result<Vec<String>, Error> {
@@ -88,6 +82,6 @@ mod tests {
 
     #[test]
     fn the_contract_of_a_key_store_holds() {
-        contract(&Mem::new());
+        contract(&Mem::default());
     }
 }

@@ -12,4 +12,4 @@ mod store;
 mod token;
 pub mod vault;
 
-pub use store::{ClientCert, Error, KeyName, KeyStore, MAX_VALUE, Notices, Settings, Start};
+pub use store::{ClientCert, Error, KeyName, KeyStore, Settings, Start};

@@ -12,7 +12,6 @@ use crate::base::clock::put_fraction;
 /// The length of `2021-05-03T10:00:00`.
 const SECOND: usize = 19;
 
-/// One answered request.
 #[derive(Debug)]
 pub struct AuditEvent {
     /// When the request arrived.
@@ -23,22 +22,21 @@ pub struct AuditEvent {
     pub identity: Arc<str>,
     /// The client's address, if the event is one of the newest generation, which has it and finer times.
     pub ip: Option<IpAddr>,
-    /// The status of the answer.
     pub status: u16,
     /// From arrival to answer.
     pub took: Duration,
 }
 
 /// A line with its line feed.
-pub(super) struct Line {
-    pub(super) text: String,
+pub struct Line {
+    pub text: String,
     /// Where the part about the response begins, which may have to be written anew.
     response_at: usize,
 }
 
 impl Line {
     /// The line of an audit event as KES writes it.
-    pub(super) fn audit(event: &AuditEvent, clock: &mut Clock) -> Self {
+    pub fn audit(event: &AuditEvent, clock: &mut Clock) -> Self {
         let mut text = String::with_capacity(200 + event.path.len());
         text.push_str("{\"time\":\"");
         let (second, zone) = clock.rfc3339(event.time).split_at(SECOND);
@@ -64,20 +62,20 @@ impl Line {
     }
 
     /// Says in an audit line what the client was really answered.
-    pub(super) fn set_response(&mut self, status: u16, took: Duration) {
+    pub fn set_response(&mut self, status: u16, took: Duration) {
         self.text.truncate(self.response_at);
         // Writing to a string can't fail.
         let _ = writeln!(self.text, "\"code\":{status},\"time\":{}}}}}", took.as_nanos());
     }
 
     /// The line of an error event: local date and time before `message`.
-    pub(super) fn error(time: SystemTime, message: &str, clock: &mut Clock) -> Self {
+    pub fn error(time: SystemTime, message: &str, clock: &mut Clock) -> Self {
         let message = format!("{} {}", clock.stamp(time), message.trim_end());
         Self::plain(format!("{{\"message\":{}}}", quoted(&message)))
     }
 
     /// The line of an error event for people: date, time and text.
-    pub(super) fn error_for_people(time: SystemTime, message: &str, clock: &mut Clock) -> Self {
+    pub fn error_for_people(time: SystemTime, message: &str, clock: &mut Clock) -> Self {
         Self::plain(format!("{} {}", clock.stamp(time), message.trim_end()))
     }
 
@@ -93,14 +91,14 @@ fn quoted(text: &str) -> String {
 }
 
 /// Local time as text. Events come in the order of time, so the text of the last second is kept.
-pub(super) struct Clock {
+pub struct Clock {
     zone: tz::TimeZone,
     second: i64,
     rfc3339: String,
 }
 
 impl Clock {
-    pub(super) fn local() -> Self {
+    pub fn local() -> Self {
         Self::new(tz::TimeZone::local().unwrap_or_else(|_| tz::TimeZone::utc()))
     }
 

@@ -26,22 +26,18 @@ use crate::base::panics::survive;
 const MAX_WAITING: usize = 4 << 20;
 /// Room for errors when there is none for audit events, in bytes on top.
 const RESERVED: usize = 1 << 20;
-/// What an event takes besides its text, about, in bytes.
+/// An event takes about so many bytes besides its text.
 const OVERHEAD: usize = 128;
 /// Events may wait for so long to be handled together.
 const NAP: Duration = Duration::from_millis(10);
 
-/// Something for the log thread to do.
-pub(super) enum Task {
-    /// Log an answered request.
+pub enum Task {
     Audit(AuditEvent),
     /// Log a request whose answer waits for the line to be written, since then.
     Hold(AuditEvent, Instant, Decide),
-    /// Log an error.
     Error(SystemTime, String),
     /// Show an audit line to subscribers; stdout is done with it.
     Publish(String),
-    /// Add a subscriber.
     Subscribe(Stream, Box<dyn Subscriber>),
     /// End the streams after the events so far.
     EndStreams,
@@ -71,42 +67,38 @@ impl Message for Task {
     }
 }
 
-/// What requests and the threads of the log share.
 #[derive(Default)]
-pub(super) struct Shared {
-    pub(super) inbox: Inbox<Task>,
-    pub(super) streams: Inbox<Feed>,
-    pub(super) stdout: Output,
-    pub(super) stderr: Output,
-    pub(super) settings: ArcSwap<Settings>,
-    pub(super) counts: Arc<Counts>,
+pub struct Shared {
+    pub inbox: Inbox<Task>,
+    pub streams: Inbox<Feed>,
+    pub stdout: Output,
+    pub stderr: Output,
+    pub settings: ArcSwap<Settings>,
+    pub counts: Arc<Counts>,
     /// Audit lines that were lost on the way to stdout or to subscribers.
-    pub(super) lost: AtomicU64,
+    pub lost: AtomicU64,
     /// For each stream, whether subscribers miss an event.
-    pub(super) has_gap: [AtomicBool; 2],
+    pub has_gap: [AtomicBool; 2],
     /// Error lines are plain text, for people.
-    pub(super) error_is_plain: bool,
+    pub error_is_plain: bool,
 }
 
 impl Shared {
-    /// Leaves an audit event.
-    pub(super) fn audit(&self, event: AuditEvent) {
+    pub fn audit(&self, event: AuditEvent) {
         if self.inbox.push(Task::Audit(event)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
             self.has_gap[Stream::Audit as usize].store(true, Ordering::Relaxed);
         }
     }
 
-    /// Leaves an error event.
-    pub(super) fn error(&self, message: String) {
+    pub fn error(&self, message: String) {
         let task = Task::Error(SystemTime::now(), message);
         if self.inbox.push(task).is_err() {
             self.has_gap[Stream::Error as usize].store(true, Ordering::Relaxed);
         }
     }
 
-    /// Carries out what a step at stdout has led to.
-    pub(super) fn apply(&self, effects: Effects) {
+    pub fn apply(&self, effects: Effects) {
         for decision in effects.decisions {
             survive(|| (decision.decide)(decision.is_accepted));
             if self.counts.has(Stream::Audit) {
@@ -120,7 +112,6 @@ impl Shared {
     }
 }
 
-/// The state of the log thread.
 struct Hub<'a> {
     shared: &'a Shared,
     clock: Clock,
@@ -133,7 +124,7 @@ struct Hub<'a> {
 }
 
 /// Runs until the inbox is closed and empty.
-pub(super) fn run(shared: &Shared) {
+pub fn run(shared: &Shared) {
     let mut hub = Hub {
         shared,
         clock: Clock::local(),
@@ -184,7 +175,6 @@ impl Hub<'_> {
         }
     }
 
-    /// Hands the lines that were collected to the thread that writes stdout.
     fn write(&mut self) {
         let mut effects = Effects::default();
         let now = self.now;
@@ -200,7 +190,6 @@ impl Hub<'_> {
         self.shared.apply(effects);
     }
 
-    /// Hands the lines that were collected to the subscribers.
     fn feed(&mut self) {
         let shared = self.shared;
         for (stream, lines) in [(Stream::Audit, &mut self.audit), (Stream::Error, &mut self.error)]

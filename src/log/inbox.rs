@@ -12,8 +12,7 @@ use std::{
 /// A queue that has grown larger is given back, in messages.
 const MAX_KEPT: usize = 1024;
 
-/// What can be left in an inbox.
-pub(super) trait Message {
+pub trait Message {
     /// About what it takes, in bytes.
     fn size(&self) -> usize;
 
@@ -24,8 +23,7 @@ pub(super) trait Message {
     fn is_urgent(&self) -> bool;
 }
 
-/// The queue.
-pub(super) struct Inbox<M> {
+pub struct Inbox<M> {
     state: Mutex<Queue<M>>,
     arrived: Condvar,
 }
@@ -38,7 +36,6 @@ struct Queue<M> {
     is_closed: bool,
 }
 
-/// What the thread does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sleep {
     Awake,
@@ -67,7 +64,7 @@ impl<M: Message> Inbox<M> {
     }
 
     /// Leaves `message`, or gives it back if there is no room.
-    pub(super) fn push(&self, message: M) -> Result<(), M> {
+    pub fn push(&self, message: M) -> Result<(), M> {
         let mut state = self.lock();
         if state.is_closed || state.bytes + message.size() > message.limit() {
             return Err(message);
@@ -78,7 +75,7 @@ impl<M: Message> Inbox<M> {
     }
 
     /// Leaves two messages with nothing in between, also if there is no room.
-    pub(super) fn push_pair(&self, first: M, second: M) {
+    pub fn push_pair(&self, first: M, second: M) {
         let mut state = self.lock();
         state.add(first);
         state.add(second);
@@ -100,7 +97,7 @@ impl<M: Message> Inbox<M> {
 
     /// Moves all messages into `batch`, which is empty. Waits for one, until `nap` for an urgent one,
     /// but not past `until`. `false` if none will ever come.
-    pub(super) fn take(
+    pub fn take(
         &self,
         batch: &mut VecDeque<M>,
         nap: Option<Instant>,
@@ -139,8 +136,7 @@ impl<M: Message> Inbox<M> {
         !batch.is_empty() || !state.is_closed
     }
 
-    /// Takes no more messages; those that are there can still be taken.
-    pub(super) fn close(&self) {
+    pub fn close(&self) {
         let mut state = self.lock();
         state.is_closed = true;
         self.wake(state);

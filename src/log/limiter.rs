@@ -5,10 +5,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// What a line is about that others can cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// A TLS handshake failed.
     Handshake,
     /// A connection was not taken, or failed in the server's hands.
     Connection,
@@ -18,7 +16,6 @@ pub enum Cause {
     Forwarded,
     /// A request failed because of its key or the key store.
     Failure,
-    /// The server has a bug.
     Panic,
 }
 
@@ -37,7 +34,7 @@ const CAUSES: [(u32, &str); 6] = [
 pub const MAX_LINE: usize = 2048;
 
 /// What may still be logged until the next refill, and how much was left out since the last.
-pub(super) struct Limiter([Allowance; CAUSES.len()]);
+pub struct Limiter([Allowance; CAUSES.len()]);
 
 struct Allowance {
     left: AtomicU32,
@@ -55,7 +52,7 @@ impl Default for Limiter {
 
 impl Limiter {
     /// Whether one more line may be logged. If not, it is counted.
-    pub(super) fn admits(&self, cause: Cause) -> bool {
+    pub fn admits(&self, cause: Cause) -> bool {
         let Allowance { left, left_out } = &self.0[cause as usize];
         let take = |left: u32| left.checked_sub(1);
         let is_taken = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
@@ -66,7 +63,7 @@ impl Limiter {
     }
 
     /// Gives each cause its full allowance; the lines that tell what was left out. Called once a second.
-    pub(super) fn refill(&self) -> impl Iterator<Item = String> {
+    pub fn refill(&self) -> impl Iterator<Item = String> {
         let causes = self.0.iter().zip(CAUSES);
         causes.filter_map(|(Allowance { left, left_out }, (lines, what))| {
             left.store(lines, Ordering::Relaxed);

@@ -31,7 +31,6 @@ use self::{
     limiter::Limiter,
 };
 
-/// Lost audit lines are reported at most this often.
 const LOSS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What happens to audit events.
@@ -122,7 +121,6 @@ impl Log {
         self.requires_audit() && self.shared.stdout.with(|outbox| outbox.is_refusing())
     }
 
-    /// Logs an answered request.
     pub fn audit(&self, event: AuditEvent) {
         self.shared.audit(event);
     }
@@ -194,12 +192,10 @@ impl Log {
         self.shared.counts.events[stream as usize].load(Ordering::Relaxed)
     }
 
-    /// Subscribers at the moment.
     pub fn subscribers(&self) -> usize {
         self.shared.counts.subscribers.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    /// Subscribers that were disconnected because they did not keep up.
     pub fn subscribers_dropped(&self) -> u64 {
         self.shared.counts.dropped.load(Ordering::Relaxed)
     }

@@ -12,29 +12,29 @@ use std::{
 
 use super::event::Line;
 
-/// What lines may take that wait to be written, in bytes.
+/// Lines that wait to be written may take so many bytes.
 const MAX_BYTES: usize = 1 << 20;
-/// What a line takes besides its text, about, in bytes.
+/// A line takes about so many bytes besides its text.
 const OVERHEAD: usize = 64;
-/// How long an answer may wait for its line.
-pub(super) const PATIENCE: Duration = Duration::from_millis(900);
+/// An answer may wait for its line for this time.
+pub const PATIENCE: Duration = Duration::from_millis(900);
 /// Trouble is reported at most this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-/// What a refused client is answered.
+/// The status for a refused client.
 const REFUSED: u16 = 503;
 
 /// Lets an answer go (`true`) or refuses it.
-pub(super) type Decide = Box<dyn FnOnce(bool) + Send>;
+pub type Decide = Box<dyn FnOnce(bool) + Send>;
 
 /// An answer that waits for its line.
-pub(super) struct Hold {
+pub struct Hold {
     since: Instant,
     took: Duration,
     decide: Decide,
 }
 
 impl Hold {
-    pub(super) fn new(since: Instant, took: Duration, decide: Decide) -> Self {
+    pub fn new(since: Instant, took: Duration, decide: Decide) -> Self {
         Self { since, took, decide }
     }
 }
@@ -51,39 +51,36 @@ impl Entry {
 }
 
 /// An answer that was decided on; to be carried out without any lock.
-pub(super) struct Decision {
-    pub(super) is_accepted: bool,
-    pub(super) decide: Decide,
-    /// What the log says about it.
-    pub(super) line: String,
+pub struct Decision {
+    pub is_accepted: bool,
+    pub decide: Decide,
+    /// Its audit line.
+    pub line: String,
 }
 
-/// What came of a step.
 #[derive(Default)]
-pub(super) struct Effects {
-    pub(super) decisions: Vec<Decision>,
+pub struct Effects {
+    pub decisions: Vec<Decision>,
     /// Lines that found no room.
-    pub(super) lost: u64,
+    pub lost: u64,
     /// A line for the error log.
-    pub(super) report: Option<String>,
+    pub report: Option<String>,
 }
 
-/// Lines that wait, in their order.
 #[derive(Default)]
-pub(super) struct Outbox {
+pub struct Outbox {
     entries: VecDeque<Entry>,
     bytes: usize,
     /// How much of the first line is written.
     written: usize,
     /// So many lines are, in part at least, in the block that is being written.
     in_flight: usize,
-    /// So many answers wait.
+    /// Answers that wait.
     held: usize,
     /// Part of a line was written before an error.
     needs_line_feed: bool,
     /// Lines can't be written at the moment.
     trouble: Option<Trouble>,
-    /// When trouble was reported last.
     reported: Option<Instant>,
 }
 
@@ -93,24 +90,24 @@ struct Trouble {
 }
 
 impl Outbox {
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// Whether lines can't be written at the moment, so that answers are refused. Lines wait then,
     /// so the writer finds out by itself when that is over.
-    pub(super) fn is_refusing(&self) -> bool {
+    pub fn is_refusing(&self) -> bool {
         self.trouble.is_some()
     }
 
     /// Adds a line, or the effects say that it is lost.
-    pub(super) fn push(&mut self, line: Line, effects: &mut Effects) {
+    pub fn push(&mut self, line: Line, effects: &mut Effects) {
         self.add(Entry { line, hold: None }, effects);
     }
 
     /// Adds a line and an answer that waits for it. Where lines can't be written at the moment, the
     /// answer is refused at once.
-    pub(super) fn hold(&mut self, line: Line, hold: Hold, now: Instant, effects: &mut Effects) {
+    pub fn hold(&mut self, line: Line, hold: Hold, now: Instant, effects: &mut Effects) {
         let mut entry = Entry { line, hold: Some(hold) };
         if self.trouble.is_some() || self.bytes + entry.size() > MAX_BYTES {
             effects.decisions.extend(entry.refuse(now, true));
@@ -131,7 +128,7 @@ impl Outbox {
     }
 
     /// Fills `block` with at most `limit` bytes to be written now, at least one of them.
-    pub(super) fn fill(&mut self, block: &mut Vec<u8>, limit: usize) {
+    pub fn fill(&mut self, block: &mut Vec<u8>, limit: usize) {
         block.clear();
         if self.needs_line_feed {
             block.push(b'\n');
@@ -152,7 +149,7 @@ impl Outbox {
     }
 
     /// So many bytes of the block were written.
-    pub(super) fn wrote(&mut self, mut count: usize, effects: &mut Effects) {
+    pub fn wrote(&mut self, mut count: usize, effects: &mut Effects) {
         self.in_flight = 0;
         if count == 0 {
             return;
@@ -190,7 +187,7 @@ impl Outbox {
 
     /// Writing the block failed: every answer that waits is refused. The lines stay, to be tried
     /// again.
-    pub(super) fn failed(&mut self, reason: &str, now: Instant, effects: &mut Effects) {
+    pub fn failed(&mut self, reason: &str, now: Instant, effects: &mut Effects) {
         self.in_flight = 0;
         if std::mem::take(&mut self.written) > 0 {
             self.needs_line_feed = true;
@@ -200,7 +197,7 @@ impl Outbox {
     }
 
     /// Refuses the answers that have waited too long.
-    pub(super) fn expire(&mut self, now: Instant, effects: &mut Effects) {
+    pub fn expire(&mut self, now: Instant, effects: &mut Effects) {
         let refused = self.refuse(now, |hold| now >= hold.since + PATIENCE, effects);
         if refused > 0 {
             self.trouble(refused, "nobody reads it", now, effects);
@@ -208,7 +205,7 @@ impl Outbox {
     }
 
     /// When [`Outbox::expire`] has something to do.
-    pub(super) fn next_expiry(&self) -> Option<Instant> {
+    pub fn next_expiry(&self) -> Option<Instant> {
         if self.held == 0 {
             return None;
         }
@@ -311,6 +308,7 @@ mod tests {
 
         fn line(&self, path: &str) -> Line {
             let event = AuditEvent {
+                ip: None,
                 time: UNIX_EPOCH,
                 path: path.to_owned(),
                 identity: "".into(),

@@ -18,9 +18,9 @@ use rustix::{
 use super::outbox::{Effects, Outbox};
 use crate::base::panics::survive;
 
-/// What a pipe that has any room takes without waiting, in bytes (`PIPE_BUF`).
+/// A pipe that has any room takes so many bytes without waiting (`PIPE_BUF`).
 const PIPE_BLOCK: usize = 4096;
-/// What is written to a file at once, in bytes.
+/// Bytes that are written to a file at once.
 const FILE_BLOCK: usize = 64 * 1024;
 /// After an error, writing is tried again after this time.
 const RETRY: Duration = Duration::from_millis(200);
@@ -29,7 +29,7 @@ const CROWDED: Duration = Duration::from_millis(5);
 
 /// Lines that wait for the writer, and the writer's alarm.
 #[derive(Default)]
-pub(super) struct Output {
+pub struct Output {
     state: Mutex<Pending>,
     changed: Condvar,
 }
@@ -48,7 +48,7 @@ impl Output {
     }
 
     /// Does something with the outbox and wakes the writer if it has to know.
-    pub(super) fn with<T>(&self, action: impl FnOnce(&mut Outbox) -> T) -> T {
+    pub fn with<T>(&self, action: impl FnOnce(&mut Outbox) -> T) -> T {
         let mut state = self.lock();
         let result = action(&mut state.outbox);
         let must_wake = state.is_awaited && !state.outbox.is_empty();
@@ -60,8 +60,7 @@ impl Output {
         result
     }
 
-    /// Lets the writer end when everything is written.
-    pub(super) fn close(&self) {
+    pub fn close(&self) {
         self.lock().is_closed = true;
         self.changed.notify_one();
     }
@@ -78,7 +77,7 @@ impl Output {
     }
 
     /// Writes lines until the output is closed; `apply` carries out what that has led to.
-    pub(super) fn run(&self, to: impl AsFd, apply: impl Fn(Effects)) {
+    pub fn run(&self, to: impl AsFd, apply: impl Fn(Effects)) {
         let to = to.as_fd();
         let is_file = fstat(to)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);

@@ -25,12 +25,9 @@ const MAX_WAITING: usize = 4 << 20;
 /// A block that is so long goes out at once, in bytes.
 const MAX_BLOCK: usize = 64 * 1024;
 
-/// What can be subscribed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
-    /// Audit events.
     Audit,
-    /// Error events.
     Error,
 }
 
@@ -39,7 +36,6 @@ pub trait Subscriber: Send {
     /// Takes whole lines. `false` removes the subscriber.
     fn publish(&self, lines: &Arc<[u8]>) -> bool;
 
-    /// Whether the client is still there.
     fn is_open(&self) -> bool;
 
     /// There will be no more lines; if not `is_complete`, some that should have come are missing.
@@ -48,16 +44,15 @@ pub trait Subscriber: Send {
 
 /// How many subscribers and events each stream has.
 #[derive(Default)]
-pub(super) struct Counts {
-    pub(super) subscribers: [AtomicUsize; 2],
+pub struct Counts {
+    pub subscribers: [AtomicUsize; 2],
     /// Events that were sent, each as often as there were subscribers.
-    pub(super) events: [AtomicU64; 2],
-    pub(super) dropped: AtomicU64,
+    pub events: [AtomicU64; 2],
+    pub dropped: AtomicU64,
 }
 
 impl Counts {
-    /// Whether `stream` has subscribers.
-    pub(super) fn has(&self, stream: Stream) -> bool {
+    pub fn has(&self, stream: Stream) -> bool {
         self.subscribers[stream as usize].load(Ordering::Relaxed) > 0
     }
 }
@@ -69,12 +64,11 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    pub(super) fn new(stream: Stream, counts: &Arc<Counts>) -> Self {
+    pub fn new(stream: Stream, counts: &Arc<Counts>) -> Self {
         counts.subscribers[stream as usize].fetch_add(1, Ordering::Relaxed);
         Self { stream, counts: counts.clone() }
     }
 
-    /// Counts the events in `lines`, which the subscriber is sent.
     pub fn count_events(&self, lines: &[u8]) {
         let events = memchr::memchr_iter(b'\n', lines).count() as u64;
         self.counts.events[self.stream as usize].fetch_add(events, Ordering::Relaxed);
@@ -92,15 +86,12 @@ impl Drop for Subscription {
     }
 }
 
-/// Something for the thread that feeds subscribers.
-pub(super) enum Feed {
-    /// Show these lines.
+pub enum Feed {
     Lines(Stream, String),
     /// Add a subscriber, which sees later lines.
     Subscribe(Stream, Box<dyn Subscriber>),
     /// Events are lost: disconnect the subscribers, so that they notice.
     Gap(Stream),
-    /// There will be no more events.
     End,
 }
 
@@ -125,7 +116,7 @@ impl Message for Feed {
 }
 
 /// Feeds subscribers until the inbox is closed and empty, on a thread of its own.
-pub(super) fn run(inbox: &Inbox<Feed>) {
+pub fn run(inbox: &Inbox<Feed>) {
     // Fifty subscribers cause a burst of fifty writes, which must not delay requests. On Linux, this is
     // the priority of the thread.
     let _ = rustix::process::nice(NICENESS);
@@ -147,7 +138,6 @@ pub(super) fn run(inbox: &Inbox<Feed>) {
     streams.iter_mut().for_each(|stream| stream.end(true));
 }
 
-/// The subscribers of one stream and the lines that are collected for them.
 #[derive(Default)]
 struct FanOut {
     subscribers: Vec<Box<dyn Subscriber>>,

@@ -5,7 +5,6 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// How many connections are open and idle, and how many there may be.
 pub struct Connections {
     open: AtomicUsize,
     limit: AtomicUsize,
@@ -14,13 +13,11 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// None, of at most `limit`.
     pub fn new(limit: usize) -> Self {
         let (open, limit) = (AtomicUsize::new(0), AtomicUsize::new(limit));
         Self { open, limit, idle: OnceLock::new() }
     }
 
-    /// Open connections.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
@@ -30,7 +27,6 @@ impl Connections {
         self.idle.get().map_or(0, |count| count())
     }
 
-    /// Open connections at most.
     pub fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
     }
@@ -40,17 +36,14 @@ impl Connections {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Counts a connection that was opened.
     pub fn add(&self) {
         self.open.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a connection that was closed.
     pub fn remove(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Has idle connections counted by `count`; once.
     pub fn count_idle_by(&self, count: impl Fn() -> usize + Send + Sync + 'static) {
         let _ = self.idle.set(Box::new(count));
     }

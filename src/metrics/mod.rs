@@ -31,24 +31,15 @@ pub enum Outcome {
     Failure,
 }
 
-/// What is counted as it happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The key store was called.
     KeyStore(Outcome),
-    /// A client proved its identity.
     FullHandshake,
-    /// A client resumed an earlier session.
     ResumedHandshake,
-    /// A handshake came to nothing.
     FailedHandshake,
-    /// A handshake, full or not, agreed on its secrets in this group.
     KeyExchange(Group),
-    /// A request was refused because its audit line could not be written.
     NotAudited,
-    /// A connection of HTTP/2 was closed because of what its client sent or did not take.
     Http2Flood,
-    /// A connection of a client was refused because there were enough.
     RefusedConnection,
 }
 
@@ -78,9 +69,8 @@ const REQUESTS: [(&str, &str, u16); 3] = [
 ];
 
 /// The statuses that are counted, the most frequent first. Others count as the last one.
-const STATUSES: [u16; 18] = [
-    200, 404, 400, 403, 301, 307, 405, 406, 417, 422, 431, 501, 502, 503, 504, 505, 409, 500,
-];
+const STATUSES: [u16; 18] =
+    [200, 404, 400, 403, 301, 307, 405, 406, 417, 422, 431, 501, 502, 503, 504, 505, 409, 500];
 
 const RESPONSE_TIME: &str = "kes_http_response_time";
 
@@ -106,9 +96,7 @@ impl Event {
     }
 }
 
-/// The counters of a server.
 pub struct Metrics {
-    /// The connections of clients.
     pub connections: Connections,
     shards: Box<[Shard]>,
     started: Instant,
@@ -122,7 +110,6 @@ struct Shard {
     events: [AtomicU64; EVENTS.len()],
     /// Answers by status.
     statuses: [AtomicU64; STATUSES.len()],
-    /// Requests that have begun.
     begun: AtomicU64,
     /// Answers by time; the last is for those above all bounds.
     buckets: [AtomicU64; BOUNDS.len() + 1],
@@ -256,17 +243,18 @@ enum Value {
     /// A counter for each status; a status that never was has none.
     ByStatus(Vec<(u16, u64)>),
     Gauge(f64),
-    Histogram { buckets: Vec<u64>, nanos: u64 },
+    Histogram {
+        buckets: Vec<u64>,
+        nanos: u64,
+    },
 }
 
 impl Family {
-    /// A number that never falls.
     pub fn counter(name: &'static str, help: &'static str, value: u64) -> Self {
         let value = Value::Counter(value);
         Self { name, help, value }
     }
 
-    /// A number of this moment.
     pub fn gauge(name: &'static str, help: &'static str, value: f64) -> Self {
         let value = Value::Gauge(value);
         Self { name, help, value }

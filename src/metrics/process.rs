@@ -40,7 +40,11 @@ pub fn process() -> Vec<Family> {
     let process = Process::now();
     let families = [
         ("kes_system_num_cpu", "Logical processors of the machine.", process.cpus),
-        ("kes_system_num_cpu_used", "Logical processors that the process may use.", process.cpus_used),
+        (
+            "kes_system_num_cpu_used",
+            "Logical processors that the process may use.",
+            process.cpus_used,
+        ),
         ("kes_system_num_threads", "Threads of the process.", process.threads),
         (
             "kes_system_mem_heap_used",

@@ -108,6 +108,8 @@ mod tests {
         policy::{Policies, Policy, Verdict},
     };
 
+    const OLD: Generation = Generation::V0_14;
+
     /// Names that mean something to a glob, to YAML, to JSON, to a terminal or to a path.
     const NASTY: &[&str] = &[
         "a",
@@ -197,7 +199,7 @@ mod tests {
     fn an_advised_path_allows_the_call_as_json_and_as_yaml() {
         let mut advised = 0;
         for (route, path) in calls() {
-            let Advice::Add(pattern) = Advice::for_call(&path) else {
+            let Advice::Add(pattern) = Advice::for_call(&path, OLD) else {
                 continue;
             };
             advised += 1;
@@ -216,7 +218,7 @@ mod tests {
     #[test]
     fn an_advised_path_allows_no_other_call() {
         for (route, path) in calls() {
-            let Advice::Add(pattern) = Advice::for_call(&path) else {
+            let Advice::Add(pattern) = Advice::for_call(&path, OLD) else {
                 continue;
             };
             if route.argument == Argument::Pattern || pattern == route.pattern {
@@ -243,11 +245,11 @@ mod tests {
             ("/v1/key/create/a/b", "no API has this path"),
             ("/v1/key/crate/a", "no API has this path"),
         ] {
-            assert_eq!(Advice::Mend(advice.to_owned()), Advice::for_call(path), "{path}");
+            assert_eq!(Advice::Mend(advice.to_owned()), Advice::for_call(path, OLD), "{path}");
         }
         let long = format!("/v1/key/create/{}", "a".repeat(256));
         let advice = "the name of the key is longer than 255 bytes".to_owned();
-        assert_eq!(Advice::Mend(advice), Advice::for_call(&long));
+        assert_eq!(Advice::Mend(advice), Advice::for_call(&long, OLD));
     }
 
     #[test]
@@ -260,7 +262,25 @@ mod tests {
             ("/v1/policy/list/[ab]", "/v1/policy/list/*"),
             ("/v1/identity/list/a?", "/v1/identity/list/*"),
         ] {
-            assert_eq!(Advice::Add(pattern.to_owned()), Advice::for_call(path), "{path}");
+            assert_eq!(Advice::Add(pattern.to_owned()), Advice::for_call(path, OLD), "{path}");
+        }
+    }
+
+    #[test]
+    fn in_the_newest_generation_the_path_itself_is_advised() {
+        let advice = |path| Advice::for_call(path, Generation::Newest);
+        for (path, pattern) in [
+            ("/v1/key/create/my-key", "/v1/key/create/my-key"),
+            ("/v1/key/list", "/v1/key/list/"),
+            ("/v1/key/list/my-*", "/v1/key/list/my-*"),
+            ("/v1/status", "/v1/status"),
+        ] {
+            assert_eq!(Advice::Add(pattern.to_owned()), advice(path), "{path}");
+        }
+        for path in
+            ["/v1/key/create/", "/v1/key/create/a.b", "/v1/key/create/a*", "/v1/policy/write/a"]
+        {
+            assert!(matches!(advice(path), Advice::Mend(_)), "{path}");
         }
     }
 }

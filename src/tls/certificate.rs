@@ -22,19 +22,12 @@ use crate::{base::secret, identity};
 /// What is wrong with the server's certificate or the trusted certificate authorities.
 #[derive(Debug)]
 pub enum Error {
-    /// The file can't be read.
     Unreadable(PathBuf, &'static str, io::Error),
-    /// The file holds no usable PEM block of the wanted kind.
     Unusable(PathBuf, &'static str, String),
-    /// The private key does not belong to the certificate.
     Mismatch(PathBuf, PathBuf),
-    /// The certificate is not valid now.
     Expired(PathBuf),
-    /// No certificate authority is trusted, so no client could ever connect.
     NoRoots(String),
-    /// The file or directory of trusted authorities can't be used.
     Authorities(PathBuf, String),
-    /// rustls refuses the combination.
     Tls(TlsError),
 }
 
@@ -75,10 +68,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// Checks that the certificate that was read from the file `cert` has not expired at `now`.
-///
-/// # Errors
-/// [`Error::Expired`]
+/// Fails if the certificate that was read from the file `cert` has expired at `now`.
 pub fn check_expiry(certified: &CertifiedKey, cert: &Path, now: UnixTime) -> Result<(), Error> {
     match expiry(certified).as_secs() < now.as_secs() {
         true => Err(Error::Expired(cert.to_owned())),
@@ -139,7 +129,6 @@ pub fn load_client_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedK
     Ok(Arc::new(CertifiedKey::new(chain, signing_key)))
 }
 
-/// Reads the PEM private key of the certificate `leaf`, which comes from the file `cert`.
 fn load_private_key(
     key: &Path,
     cert: &Path,
@@ -173,7 +162,7 @@ fn contains(text: &[u8], word: &[u8]) -> bool {
 }
 
 /// Why a text is no PEM, in words.
-pub(crate) fn pem_reason(error: &pem::Error) -> String {
+pub fn pem_reason(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => "a PEM block has no end line".to_owned(),
         pem::Error::IllegalSectionStart { .. } => "a PEM block has a broken start line".to_owned(),

@@ -34,7 +34,6 @@ pub fn client_config(
     })
 }
 
-/// Accepts the servers whose certificates are trusted and for their host.
 #[derive(Debug)]
 struct ServerTrust {
     /// `None`: any server (`-k`), also one with a kind of key that can't be checked.

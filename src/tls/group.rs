@@ -9,16 +9,11 @@ use rustls::crypto::{
 
 use super::hybrid::X25519MlKem768;
 
-/// A key exchange group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// X25519 with ML-KEM-768, against quantum computers to come.
     X25519MlKem768,
-    /// X25519.
     X25519,
-    /// NIST P-256.
     P256,
-    /// NIST P-384.
     P384,
 }
 
@@ -45,7 +40,6 @@ impl Group {
         Self::ALL.into_iter().find(has_name)
     }
 
-    /// What carries it out.
     fn exchange(self) -> &'static dyn SupportedKxGroup {
         match self {
             Self::X25519MlKem768 => &X25519MlKem768,
@@ -55,7 +49,6 @@ impl Group {
         }
     }
 
-    /// The group that `exchange` carries out.
     pub fn of(exchange: &dyn SupportedKxGroup) -> Option<Self> {
         Self::ALL.into_iter().find(|group| group.exchange().name() == exchange.name())
     }
@@ -66,8 +59,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     provider_with(&Group::ALL)
 }
 
-/// The same with some groups.
-pub(crate) fn provider_with(groups: &[Group]) -> Arc<CryptoProvider> {
+pub fn provider_with(groups: &[Group]) -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
         kx_groups: groups.iter().map(|group| group.exchange()).collect(),
         ..default_provider()

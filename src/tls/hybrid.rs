@@ -24,10 +24,9 @@ const INVALID: Error = Error::PeerMisbehaved(PeerMisbehaved::InvalidKeyShare);
 
 /// The group. A server only encapsulates, a client only decapsulates.
 #[derive(Debug)]
-pub(crate) struct X25519MlKem768;
+pub struct X25519MlKem768;
 
 impl SupportedKxGroup for X25519MlKem768 {
-    /// The client's first half.
     fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, Error> {
         let classical = X25519.start()?;
         let mut seed = Zeroizing::new([0; SEED]);

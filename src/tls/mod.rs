@@ -14,5 +14,5 @@ pub use self::{
     client::client_config,
     group::{Group, provider},
     server::{ClientTrust, server_config},
-    verify::{Anchors, Refusal, refusal_in},
+    verify::Anchors,
 };

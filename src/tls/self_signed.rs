@@ -20,7 +20,6 @@ use crate::base::secret::Secret;
 const ED25519_PKCS8: [u8; 16] =
     [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 
-/// What a certificate says of its holder.
 #[derive(Debug)]
 pub struct Holder<'a> {
     name: &'a str,
@@ -48,9 +47,6 @@ impl<'a> Holder<'a> {
 }
 
 /// A private key and a self-signed certificate, both PEM.
-///
-/// # Errors
-/// If the system has no randomness, or the validity is too long.
 pub fn generate(
     holder: Holder<'_>,
     validity: Duration,

@@ -22,7 +22,6 @@ use super::{
 };
 use crate::identity;
 
-/// Which client certificates are accepted.
 #[derive(Debug)]
 pub struct ClientTrust {
     /// `None`: any certificate will do (`--auth off`), policies still apply.
@@ -55,10 +54,7 @@ impl ClientTrust {
         self.anchors.is_some()
     }
 
-    /// Checks the chain that a client showed, leaf first, at `now`.
-    ///
-    /// # Errors
-    /// Why the certificate is not (or no longer) acceptable.
+    /// Checks the chain that a client showed, leaf first.
     pub fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), TlsError> {
         match chain.split_first() {
             Some((leaf, others)) => self.check(leaf, others, now),

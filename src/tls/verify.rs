@@ -33,7 +33,6 @@ pub enum Refusal {
     OnlyForIssuing,
     /// It is for these hosts, not for the one that was asked.
     Host {
-        /// The one that was asked.
         wanted: String,
         /// Those in the certificate; none if it has no subjectAltName.
         found: Vec<String>,
@@ -60,7 +59,6 @@ impl From<Refusal> for TlsError {
     }
 }
 
-/// The refusal inside of an error.
 pub fn refusal_in(error: &TlsError) -> Option<&Refusal> {
     match error {
         TlsError::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
@@ -68,7 +66,6 @@ pub fn refusal_in(error: &TlsError) -> Option<&Refusal> {
     }
 }
 
-/// A trust store.
 #[derive(Debug)]
 pub struct Anchors {
     /// Those that may issue others.
@@ -108,9 +105,6 @@ impl Anchors {
     }
 
     /// Trusts the certificates in the PEM file at `path`, or in all files of the directory there.
-    ///
-    /// # Errors
-    /// [`Error::Authorities`] names the file and what is wrong with it.
     pub fn of_files(path: &Path) -> Result<Self, Error> {
         let fail = |path: &Path, why: String| Error::Authorities(path.to_owned(), why);
         let mut files = vec![path.to_owned()];
@@ -146,16 +140,12 @@ impl Anchors {
         }
     }
 
-    /// Whether nobody is trusted.
     pub fn is_empty(&self) -> bool {
         self.certificates.is_empty()
     }
 
-    /// Whether `leaf` is the trusted certificate of a client at `now`. `others` came along with it.
-    ///
-    /// # Errors
-    /// Why it is not.
-    pub(crate) fn verify_client(
+    /// Checks the certificate of a client. `others` came along with it.
+    pub fn verify_client(
         &self,
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
@@ -172,7 +162,7 @@ impl Anchors {
     ///
     /// # Errors
     /// Why it is not.
-    pub(crate) fn verify_server(
+    pub fn verify_server(
         &self,
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
@@ -194,7 +184,6 @@ impl Anchors {
         })
     }
 
-    /// Whether this very certificate is in the store.
     fn contains(&self, leaf: &CertificateDer<'_>) -> bool {
         self.certificates.contains(&fingerprint(leaf))
     }

@@ -21,27 +21,21 @@ const MAX_IDLE: usize = 12;
 /// An idle connection is closed after this time; servers do so after a minute or more.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(30);
 
-/// How to reach servers.
 #[derive(Clone)]
 pub struct Options {
     /// `None`: only http URLs can be asked.
     pub tls: Option<Arc<ClientConfig>>,
-    /// The proxy on the way.
     pub proxy: Option<Proxy>,
-    /// For connecting.
     pub connect_timeout: Duration,
     /// From the end of the request to the head of the answer; only [`Call::timeout`] if `None`.
     pub response_timeout: Option<Duration>,
 }
 
-/// A request.
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
-    /// `GET`, `POST` and so on.
     pub method: &'a str,
     /// The whole URL; names in it are [escaped](super::escape::segment).
     pub url: &'a str,
-    /// Names and values.
     pub headers: &'a [(&'a str, &'a str)],
     /// JSON.
     pub body: Option<&'a [u8]>,
@@ -57,7 +51,6 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// A client without connections.
     pub fn new(options: Options) -> Self {
         let config = Config::builder()
             .proxy(options.proxy.clone())
@@ -116,10 +109,7 @@ impl Agent {
     }
 }
 
-/// The rest of an answer, of at most `limit` bytes.
-///
-/// # Errors
-/// If the connection breaks, the time is up, or the answer is larger.
+/// The rest of an answer; fails if it has more than `limit` bytes.
 pub fn read(answer: &mut Response<Body>, limit: u64) -> Result<Vec<u8>, Error> {
     let mut body = Vec::new();
     answer.body_mut().with_config().limit(limit).reader().read_to_end(&mut body)?;

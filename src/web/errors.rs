@@ -6,7 +6,7 @@ use ureq::{Error, Timeout};
 
 use crate::tls::words::{self, Hints};
 
-/// What the system says about a connection to a server.
+/// Errors of the system about a connection to a server.
 const SYSTEM: &[(io::ErrorKind, &str)] = {
     use io::ErrorKind::*;
     const CUT: &str = "it closed the connection while it was asked: does it restart, or want a client \

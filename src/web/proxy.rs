@@ -4,10 +4,8 @@ use std::{env, net::IpAddr};
 
 use ureq::{Proxy, ProxyProtocol, http::Uri};
 
-/// The proxy on the way to `server`: none to this machine itself.
-///
-/// # Errors
-/// What is wrong with `HTTPS_PROXY`, which may hold a password and is not shown.
+/// The proxy on the way to `server`: none to this machine itself. Says what is wrong with `HTTPS_PROXY`,
+/// which may hold a password and is not shown.
 pub fn from_env(server: &Uri) -> Result<Option<Proxy>, &'static str> {
     let first_of = |names: [&str; 2]| {
         let mut values = names.into_iter().filter_map(|name| env::var(name).ok());

@@ -21,7 +21,7 @@ use ureq::{
 
 /// Speaks TLS over a connection, if the URL says so.
 #[derive(Debug)]
-pub(crate) struct TlsConnector(pub(crate) Arc<ClientConfig>);
+pub struct TlsConnector(pub(crate) Arc<ClientConfig>);
 
 impl<In: Transport> Connector<In> for TlsConnector {
     type Out = Either<In, TlsTransport>;
@@ -65,8 +65,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
     }
 }
 
-/// A connection that speaks TLS.
-pub(crate) struct TlsTransport {
+pub struct TlsTransport {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter>,
 }

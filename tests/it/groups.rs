@@ -14,7 +14,6 @@ use std::{
 };
 
 use crate::common::{Authority, Client, Profile, Server, TempDir, wait_for};
-use kes::tls;
 use rustix::process::Signal;
 use rustls::{
     ClientConnection, HandshakeKind,
@@ -29,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Cryptography with these groups, the favourite first.
 fn provider(groups: &[NamedGroup]) -> Arc<CryptoProvider> {
-    let all = tls::provider();
+    let all = kes::inside::provider();
     let find = |wanted: &NamedGroup| {
         let mut known = all.kx_groups.iter();
         *known.find(|group| group.name() == *wanted).unwrap()

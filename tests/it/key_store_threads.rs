@@ -11,10 +11,7 @@ use std::{
 };
 
 use crate::common::{Client, Follower, Http2, Inside, base64, stored_key, wait_for};
-use kes::{
-    base::{deadline::Deadline, secret::Secret},
-    keystore::{Error, KeyName, KeyStore},
-};
+use kes::inside::{Deadline, KeyName, KeyStore, KeyStoreError as Error, Secret};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -6,7 +6,10 @@ use serde_json::json;
 
 use crate::{
     api::routes::{self, Access},
-    base::glob::{self, Pattern},
+    base::{
+        generation::Generation,
+        glob::{self, Pattern},
+    },
     cli::{
         args::{Args, Argument, Command, INSECURE, JSON, Kind, value},
         certificate::identity_or_file,

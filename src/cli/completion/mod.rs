@@ -13,7 +13,7 @@ use super::{
 };
 use crate::base::glob;
 
-pub(crate) const DETAILS: &str = "\
+pub const DETAILS: &str = "\
 Completes commands, flags, file names and, if the environment names a server that
 answers quickly, the names of keys, policies and identities.";
 
@@ -37,7 +37,7 @@ enum Next {
 }
 
 /// `kes completion <shell>`
-pub(crate) fn run(args: &Args, table: Table) -> Result<()> {
+pub fn run(args: &Args, table: Table) -> Result<()> {
     let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
     match *words {
         ["words", ref words @ ..] => print(&answer(table, words)),

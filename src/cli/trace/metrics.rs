@@ -4,20 +4,19 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 
-/// Nanoseconds of one second.
 const SECOND: f64 = 1e9;
 
 /// The state of a server at one moment. Serialized as KES prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Sample {
+pub struct Sample {
     #[serde(rename = "kes_http_request_success")]
-    pub(crate) success: u64,
+    pub success: u64,
     #[serde(rename = "kes_http_request_error")]
-    pub(crate) error: u64,
+    pub error: u64,
     #[serde(rename = "kes_http_request_failure")]
-    pub(crate) failure: u64,
+    pub failure: u64,
     #[serde(rename = "kes_http_request_active")]
-    pub(crate) active: u64,
+    pub active: u64,
     /// Answers that took at most so many nanoseconds; the numbers are keys, and sorted, as texts.
     #[serde(rename = "kes_http_response_time")]
     response_time: BTreeMap<String, u64>,
@@ -32,7 +31,7 @@ impl Sample {
     ///
     /// # Errors
     /// If there is none of the metrics.
-    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
         let mut sample = Self::default();
         let mut found = false;
         for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -63,18 +62,16 @@ impl Sample {
         }
     }
 
-    /// One line of JSON.
-    pub(crate) fn as_json(&self) -> String {
+    pub fn as_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// How many answers took at most `bound`.
-    pub(crate) fn within(&self, bound: Duration) -> u64 {
+    pub fn within(&self, bound: Duration) -> u64 {
         let bucket = bound.as_nanos().to_string();
         self.response_time.get(&bucket).copied().unwrap_or_default()
     }
 
-    pub(crate) fn up_time(&self) -> Duration {
+    pub fn up_time(&self) -> Duration {
         Duration::from_nanos(self.up_time)
     }
 }

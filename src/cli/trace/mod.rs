@@ -1,6 +1,6 @@
 //! The screens of `kes log trace`: tables of what a server logs and counts.
 
-pub(crate) mod metrics;
-pub(crate) mod screen;
+pub mod metrics;
+pub mod screen;
 mod table;
-pub(crate) mod view;
+pub mod view;

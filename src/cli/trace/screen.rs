@@ -41,15 +41,13 @@ const QUEUE: usize = 128;
 /// What follows a lone Esc within this time belongs to it: it was another key.
 const ESCAPE_TIMEOUT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
-/// What may happen.
-pub(crate) enum Message {
+pub enum Message {
     /// A line of a log, and when it came in.
     Line(Vec<u8>, SystemTime),
     Sample(Sample),
     /// Nothing more will come, and why.
     End(String),
     Resized,
-    /// The user wants to leave.
     Quit,
     /// The process is to end by this signal.
     Killed(i32),
@@ -64,10 +62,7 @@ static BEFORE: Mutex<Option<Option<(File, Termios)>>> = Mutex::new(None);
 ///
 /// # Errors
 /// Why `feed` came to an end, or what is wrong with the terminal.
-pub(crate) fn run(
-    mut view: View,
-    feed: impl FnOnce(SyncSender<Message>) + Send + 'static,
-) -> Result<()> {
+pub fn run(mut view: View, feed: impl FnOnce(SyncSender<Message>) + Send + 'static) -> Result<()> {
     let (sender, messages) = mpsc::sync_channel(QUEUE);
     let start = || -> io::Result<()> {
         watch_signals(sender.clone())?;

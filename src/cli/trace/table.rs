@@ -5,37 +5,35 @@
 
 use crate::cli::output::{Paint, Style, harmless};
 
-/// A column of a table.
-pub(crate) struct Column {
-    pub(crate) title: &'static str,
+pub struct Column {
+    pub title: &'static str,
     /// The share of the width that it gets, beside those of the others.
-    pub(crate) share: usize,
+    pub share: usize,
     /// The least width that it gets, blanks included.
-    pub(crate) least: usize,
-    pub(crate) align: Align,
+    pub least: usize,
+    pub align: Align,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Align {
+pub enum Align {
     Left,
     Center,
 }
 
-/// What stands in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Cell {
-    pub(crate) text: String,
-    pub(crate) paint: Option<Paint>,
+pub struct Cell {
+    pub text: String,
+    pub paint: Option<Paint>,
 }
 
 impl Cell {
-    pub(crate) fn new(text: impl Into<String>) -> Self {
+    pub fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), paint: None }
     }
 }
 
 /// The lines of a table that is `width` wide; columns for which there is no room are left out.
-pub(crate) fn lines<'a>(
+pub fn lines<'a>(
     columns: &[Column],
     rows: impl Iterator<Item = &'a [Cell]>,
     width: usize,

@@ -16,7 +16,6 @@ use crate::{
     cli::output::{Paint, Style},
 };
 
-/// Rows that are kept.
 const MAX_ROWS: usize = 1000;
 /// Characters that are kept of a cell: as wide as no terminal is.
 const MAX_TEXT: usize = 1000;
@@ -52,16 +51,15 @@ const BUCKETS: &[(&str, u64)] = &[
     ("5-10s", 10_000),
 ];
 
-/// What is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     Audit,
     Error,
     Metric,
 }
 
 impl Kind {
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Audit => "audit",
             Self::Error => "error",
@@ -70,15 +68,13 @@ impl Kind {
     }
 }
 
-/// A terminal's columns and lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Size {
-    pub(crate) width: usize,
-    pub(crate) height: usize,
+pub struct Size {
+    pub width: usize,
+    pub height: usize,
 }
 
-/// What has come in, ready to be shown.
-pub(crate) struct View {
+pub struct View {
     kind: Kind,
     zone: tz::TimeZone,
     rows: VecDeque<Vec<Cell>>,
@@ -86,12 +82,11 @@ pub(crate) struct View {
 }
 
 impl View {
-    pub(crate) fn new(kind: Kind, zone: tz::TimeZone) -> Self {
+    pub fn new(kind: Kind, zone: tz::TimeZone) -> Self {
         Self { kind, zone, rows: VecDeque::new(), sample: Sample::default() }
     }
 
-    /// Adds a line of a log that came in `now`.
-    pub(crate) fn add(&mut self, line: &[u8], now: SystemTime) {
+    pub fn add(&mut self, line: &[u8], now: SystemTime) {
         let mut row = match self.kind {
             Kind::Audit => audit_row(line),
             _ => error_row(line, || self.clock(now)),
@@ -105,13 +100,12 @@ impl View {
         self.rows.push_back(row);
     }
 
-    /// Replaces the metrics.
-    pub(crate) fn set(&mut self, sample: Sample) {
+    pub fn set(&mut self, sample: Sample) {
         self.sample = sample;
     }
 
     /// The lines that fit on a terminal, none of them wider than it.
-    pub(crate) fn lines(&self, size: Size, style: Style) -> Vec<String> {
+    pub fn lines(&self, size: Size, style: Style) -> Vec<String> {
         let columns = match self.kind {
             Kind::Metric => return self.metric_lines(size, style),
             Kind::Audit => AUDIT,

@@ -9,7 +9,7 @@ use std::{
 use super::*;
 use crate::{
     cache::Expiry,
-    config::fields::FIELDS,
+    config::{fields::FIELDS, types::Proxy},
     keystore::KeyName,
     log::{AuditMode, Settings},
     tls::Group,

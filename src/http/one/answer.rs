@@ -5,22 +5,15 @@ use crate::http::{
     reply::{Reply, TRAILER, decimal},
 };
 
-/// The go-ahead for a client that waits with its body.
-pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// The end of a chunked body without trailers.
-pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-/// The end of a chunked body that is complete.
-pub(crate) const TRAILERS: &[u8] = b"0\r\nStatus: 200\r\nError: \r\n\r\n";
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+pub const TRAILERS: &[u8] = b"0\r\nStatus: 200\r\nError: \r\n\r\n";
 /// A body up to this size finds room behind its head without another allocation, in bytes.
 const SMALL_BODY: usize = 4096;
 
 /// Appends the head of `reply`. `true` if its body must follow in chunks.
-pub(crate) fn put_head(
-    reply: &Reply,
-    is_http11: bool,
-    keep_alive: bool,
-    out: &mut Vec<u8>,
-) -> bool {
+pub fn put_head(reply: &Reply, is_http11: bool, keep_alive: bool, out: &mut Vec<u8>) -> bool {
     out.reserve(320 + reply.body.len().min(SMALL_BODY));
     out.extend_from_slice(if is_http11 { b"HTTP/1.1 " } else { b"HTTP/1.0 " });
     out.extend_from_slice(decimal(reply.status.into(), &mut [0; 20]));
@@ -57,7 +50,7 @@ pub(crate) fn put_head(
 }
 
 /// Appends `bytes`, at least one, as one chunk.
-pub(crate) fn put_chunk(bytes: &[u8], out: &mut Vec<u8>) {
+pub fn put_chunk(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
@@ -69,7 +62,6 @@ fn put(out: &mut Vec<u8>, parts: &[&str]) {
     }
 }
 
-/// The reason phrase of `status` (RFC 9110 15).
 fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",

@@ -5,7 +5,6 @@ use crate::http::request::{Framing, Malformed};
 /// The longest line inside a chunked body (chunk size with extensions, or a trailer), in bytes.
 const MAX_LINE: usize = 1024;
 
-/// More trailer lines than this are refused.
 const MAX_TRAILERS: u32 = 32;
 
 /// Takes one body out of the bytes of a connection.
@@ -13,18 +12,15 @@ const MAX_TRAILERS: u32 = 32;
 pub enum BodyReader {
     /// The bytes that are still to come.
     Length(u64),
-    /// A chunked body.
     Chunked(Chunked),
 }
 
-/// One step of [`BodyReader::read`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Step<'a> {
     /// The bytes of the input that are used up; at least one, if there are any.
     pub consumed: usize,
     /// The next bytes of the body; there may be more in the input behind them.
     pub content: &'a [u8],
-    /// The body ends behind them.
     pub is_complete: bool,
 }
 

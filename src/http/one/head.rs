@@ -13,7 +13,6 @@ pub const MAX_HEAD: usize = 64 * 1024;
 /// Empty lines that may come before a request: old clients send one after a body.
 const MAX_EMPTY_LINES: u8 = 4;
 
-/// More header lines than this are refused.
 const MAX_HEADERS: usize = 100;
 
 /// Counts the bytes of the empty lines that `input` begins with, which belong to no request (RFC 9112 2.2),

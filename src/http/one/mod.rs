@@ -4,7 +4,7 @@
 //! One request at a time: those behind it stay in the input until its body and its answer are whole.
 //! Nothing is buffered here but a line of a chunked body. Knows nothing of TLS, routes or keys.
 
-pub(super) mod answer;
+pub mod answer;
 pub mod body;
 pub mod head;
 
@@ -20,12 +20,10 @@ use super::{
 /// An unread body up to this length is worth dropping to keep the connection, in bytes.
 pub const MAX_DISCARD: u64 = 256 * 1024;
 
-/// The answer to the latest request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     /// It is whole, or there was no request yet.
     Whole,
-    /// Its head is not sent.
     Awaited,
     /// Its head is sent; the body follows with its length, or until the connection ends.
     Plain,
@@ -33,16 +31,13 @@ enum Answer {
     Chunked,
 }
 
-/// One connection.
 pub struct Connection {
     /// The number of the latest request.
     stream: u32,
     /// Its body, unless that is whole.
     body: Option<BodyReader>,
     answer: Answer,
-    /// The latest request was HTTP/1.1.
     is_http11: bool,
-    /// The client waits for a go-ahead before it sends the body.
     awaits_go_ahead: bool,
     /// It said so and sent bytes behind the head all the same.
     has_gone_ahead: bool,
@@ -54,16 +49,13 @@ pub struct Connection {
     is_ending: bool,
     /// The bytes of a head that were searched for its end.
     scanned: usize,
-    /// Empty lines since the last request.
     empty_lines: u8,
     /// Since when a head is coming in.
     since: Option<Instant>,
-    idle_since: Instant,
 }
 
 impl Connection {
-    /// A connection that opens `now`.
-    pub fn new(now: Instant) -> Self {
+    pub fn new() -> Self {
         Self {
             stream: 0,
             body: None,
@@ -77,7 +69,6 @@ impl Connection {
             scanned: 0,
             empty_lines: 0,
             since: None,
-            idle_since: now,
         }
     }
 
@@ -92,9 +83,6 @@ impl Connection {
         kept: Option<&str>,
         now: Instant,
     ) -> (usize, Event<'a>) {
-        if !self.is_idle() {
-            self.idle_since = now;
-        }
         if self.is_last && self.answer != Answer::Awaited {
             return (input.len(), Event::Nothing);
         }
@@ -131,7 +119,7 @@ impl Connection {
                 Ok(0) if matches!(input, [] | [b'\r']) => return (0, Event::Nothing),
                 Ok(0) => {}
                 Ok(count) => return (count, Event::Nothing),
-                Err(malformed) => return self.refuse(malformed, input, input.len(), now),
+                Err(malformed) => return self.refuse(malformed, input),
             }
         }
         let end = match head::find_end(input, &mut self.scanned) {
@@ -140,13 +128,13 @@ impl Connection {
                 self.since.get_or_insert(now);
                 return (0, Event::Nothing);
             }
-            Err(malformed) => return self.refuse(malformed, input, input.len(), now),
+            Err(malformed) => return self.refuse(malformed, input),
         };
         let head = match head::parse(&input[..end], kept) {
             Ok(head) => head,
-            Err(malformed) => return self.refuse(malformed, input, end, now),
+            Err(malformed) => return self.refuse(malformed, input),
         };
-        self.begin(now);
+        self.begin();
         self.is_http11 = head.is_http11;
         self.is_last = !head.keep_alive;
         self.body = BodyReader::new(head.framing);
@@ -157,30 +145,22 @@ impl Connection {
         (end, Event::Request { stream: self.stream, head: Ok(head), is_complete })
     }
 
-    /// Refuses the request whose malformed head `input` begins with.
-    fn refuse(
-        &mut self,
-        malformed: Malformed,
-        input: &[u8],
-        end: usize,
-        now: Instant,
-    ) -> (usize, Event<'static>) {
-        self.begin(now);
+    fn refuse(&mut self, malformed: Malformed, input: &[u8]) -> (usize, Event<'static>) {
+        self.begin();
         self.is_http11 = true;
         self.is_last = true;
         self.awaits_go_ahead = false;
-        let path = head::seeming_path(&input[..end]);
+        let path = head::seeming_path(input);
         let head = Err((malformed, path));
         (input.len(), Event::Request { stream: self.stream, head, is_complete: true })
     }
 
-    fn begin(&mut self, now: Instant) {
+    fn begin(&mut self) {
         self.stream = self.stream.wrapping_add(1);
         self.answer = Answer::Awaited;
         self.scanned = 0;
         self.empty_lines = 0;
         self.since = None;
-        self.idle_since = now;
     }
 
     /// Lets a client that waits for it send its body. Call it for each body that the server wants:
@@ -195,7 +175,6 @@ impl Connection {
         }
     }
 
-    /// Sends the head of an answer, of which nothing follows if it `is_last`.
     pub fn send_head(&mut self, stream: u32, reply: &Reply, is_last: bool, out: &mut Vec<u8>) {
         if stream != self.stream || self.answer != Answer::Awaited {
             return;
@@ -214,7 +193,6 @@ impl Connection {
         };
     }
 
-    /// Sends bytes of a body.
     pub fn send_body(&mut self, stream: u32, bytes: &[u8], is_last: bool, out: &mut Vec<u8>) {
         match self.answer {
             _ if stream != self.stream => return,
@@ -234,7 +212,6 @@ impl Connection {
         }
     }
 
-    /// Ends a body with trailers that say that it is complete, where the client understands them.
     pub fn send_trailers(&mut self, stream: u32, out: &mut Vec<u8>) {
         if stream == self.stream && matches!(self.answer, Answer::Plain | Answer::Chunked) {
             if self.answer == Answer::Chunked {
@@ -244,7 +221,6 @@ impl Connection {
         }
     }
 
-    /// Ends the connection with the latest request, whether its answer is whole or not.
     pub fn reset(&mut self, stream: u32) {
         if stream == self.stream {
             self.body = None;
@@ -253,7 +229,6 @@ impl Connection {
         }
     }
 
-    /// Ends the connection after the request that is under way or coming in, if there is one.
     pub fn end(&mut self) {
         self.is_ending = true;
     }
@@ -265,20 +240,8 @@ impl Connection {
             && (self.is_last || (self.is_ending && self.body.is_none() && self.since.is_none()))
     }
 
-    /// Whether no request is under way.
-    pub fn is_idle(&self) -> bool {
-        self.answer == Answer::Whole && self.body.is_none()
-    }
-
-    /// Since when a head is coming in; the empty lines before it do not count.
     pub fn incomplete_since(&self) -> Option<Instant> {
         self.since
-    }
-
-    /// When the last request ended, or the connection opened. While a request is under way: when
-    /// [`next`](Self::next) was last called.
-    pub fn idle_since(&self) -> Instant {
-        self.idle_since
     }
 }
 

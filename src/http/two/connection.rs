@@ -12,12 +12,11 @@ use super::{
 };
 use crate::http::event::{Code, Event};
 
-/// The first bytes of each client.
-pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Requests at the same time on one connection. Go clients open another one when that is not enough.
-pub(super) const MAX_STREAMS: usize = 250;
+pub const MAX_STREAMS: usize = 250;
 /// Bytes of bodies that may be under way on a connection.
-pub(super) const CONNECTION_WINDOW: i64 = 1 << 20;
+pub const CONNECTION_WINDOW: i64 = 1 << 20;
 /// The latest streams that the server reset: the client did not know that yet when it sent more frames.
 const MAX_RESETS: usize = 256;
 
@@ -30,40 +29,36 @@ enum Phase {
     Open,
 }
 
-/// A header block that is coming in.
-pub(super) struct Block {
-    pub(super) stream: u32,
-    pub(super) ends_stream: bool,
-    pub(super) bytes: Vec<u8>,
+pub struct Block {
+    pub stream: u32,
+    pub ends_stream: bool,
+    pub bytes: Vec<u8>,
 }
 
-/// One connection.
 pub struct Connection {
     phase: Phase,
-    pub(super) decoder: Decoder,
-    pub(super) block: Option<Block>,
+    pub decoder: Decoder,
+    pub block: Option<Block>,
     /// In the order of their numbers.
-    pub(super) streams: Vec<Stream>,
+    pub streams: Vec<Stream>,
     /// The highest number of a stream that was opened.
-    pub(super) last: u32,
+    pub last: u32,
     resets: VecDeque<u32>,
     /// Bytes that the server may send on all streams together.
-    pub(super) sending: Window,
+    pub sending: Window,
     /// Bytes that the client may send on all streams together.
-    pub(super) receiving: Window,
+    pub receiving: Window,
     /// The window of the server on a new stream, in bytes.
-    pub(super) initial_window: i64,
+    pub initial_window: i64,
     /// The next header block must say that the server remembers no fields.
-    pub(super) must_forget: bool,
-    pub(super) is_ending: bool,
-    pub(super) meter: Meter,
+    pub must_forget: bool,
+    pub is_ending: bool,
+    pub meter: Meter,
     now: Instant,
-    pub(super) since: Option<Instant>,
-    pub(super) idle_since: Instant,
+    pub since: Option<Instant>,
 }
 
 impl Connection {
-    /// A connection that opens `now`; its first frames go to `out`.
     pub fn new(now: Instant, out: &mut Vec<u8>) -> Self {
         const MAX_CONCURRENT_STREAMS: u8 = 3;
         const MAX_HEADER_LIST_SIZE: u8 = 6;
@@ -90,7 +85,6 @@ impl Connection {
             meter: Meter::new(now),
             now,
             since: Some(now),
-            idle_since: now,
         }
     }
 
@@ -109,9 +103,6 @@ impl Connection {
         out: &mut Vec<u8>,
     ) -> Result<(usize, Event<'a>)> {
         self.now = now;
-        if !self.is_idle() {
-            self.idle_since = now;
-        }
         let start = if self.phase == Phase::Preface { PREFACE.len() } else { 0 };
         let seen = input.len().min(start);
         if input[..seen] != PREFACE[..seen] {
@@ -134,31 +125,14 @@ impl Connection {
         Ok((start + HEADER + frame.payload.len(), event))
     }
 
-    /// When the first byte of what is incomplete came in: the preface, a frame, or a header block.
     pub fn incomplete_since(&self) -> Option<Instant> {
         self.since
     }
 
-    /// When the last stream ended, or the connection opened: no other frame makes it less idle. While
-    /// a stream is open: when [`next`](Self::next) was last called.
-    pub fn idle_since(&self) -> Instant {
-        self.idle_since
-    }
-
-    /// Whether the client knows that the connection ends.
     pub fn is_ending(&self) -> bool {
         self.is_ending
     }
 
-    /// Whether no stream is open.
-    pub fn is_idle(&self) -> bool {
-        self.streams.is_empty()
-    }
-
-    /// Ends a stream because the client makes no room for its answer.
-    ///
-    /// # Errors
-    /// If there are too many of them: the connection must end.
     pub fn give_up(&mut self, stream: u32, now: Instant, out: &mut Vec<u8>) -> Result<()> {
         self.now = now;
         self.count(Kind::Unread)?;
@@ -166,7 +140,6 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends a stream.
     pub fn reset(&mut self, stream: u32, code: Code, out: &mut Vec<u8>) {
         if let Some(at) = self.position(stream) {
             self.streams.remove(at);
@@ -189,41 +162,36 @@ impl Connection {
         out.extend_from_slice(&(code as u32).to_be_bytes());
     }
 
-    /// Counts a frame, of which there may be only so many.
-    pub(super) fn count(&mut self, kind: Kind) -> Result<()> {
+    pub fn count(&mut self, kind: Kind) -> Result<()> {
         match self.meter.count(kind, self.now) {
             true => Ok(()),
             false => Err(Code::EnhanceYourCalm),
         }
     }
 
-    pub(super) fn position(&self, stream: u32) -> Option<usize> {
+    pub fn position(&self, stream: u32) -> Option<usize> {
         self.streams.binary_search_by_key(&stream, |stream| stream.id).ok()
     }
 
     /// Takes a stream to its next state; `None` closes it.
-    pub(super) fn pass(&mut self, at: usize, next: Option<State>) {
+    pub fn pass(&mut self, at: usize, next: Option<State>) {
         match next {
             Some(state) => self.streams[at].state = state,
             None => drop(self.streams.remove(at)),
         }
     }
 
-    /// Takes up a new stream.
-    pub(super) fn open(&mut self, stream: Stream) {
+    pub fn open(&mut self, stream: Stream) {
         self.meter.request();
-        self.idle_since = self.now;
         self.streams.push(stream);
     }
 
-    /// Marks that a header block has begun to come in.
-    pub(super) fn begin_block(&mut self, block: Block) {
+    pub fn begin_block(&mut self, block: Block) {
         self.block = Some(block);
         self.since.get_or_insert(self.now);
     }
 
-    /// Whether the server has reset a stream lately.
-    pub(super) fn has_reset(&self, stream: u32) -> bool {
+    pub fn has_reset(&self, stream: u32) -> bool {
         self.resets.contains(&stream)
     }
 }

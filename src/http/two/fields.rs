@@ -7,20 +7,18 @@ use crate::http::{
 };
 
 /// A header block as it is sent, and its fields as RFC 9113 6.5.2 counts them, in bytes.
-pub(super) const MAX_HEADERS: usize = 64 * 1024;
+pub const MAX_HEADERS: usize = 64 * 1024;
 
-/// A well-formed header block.
 #[derive(Default)]
-pub(super) struct Fields {
+pub struct Fields {
     method: Option<Method>,
     path: Option<String>,
     has_scheme: bool,
     authority: Option<String>,
     has_host: bool,
     /// There are no pseudo-fields, as in trailers.
-    pub(super) is_trailer: bool,
-    /// `Content-Length`.
-    pub(super) length: Option<u64>,
+    pub is_trailer: bool,
+    pub length: Option<u64>,
     expects_continue: bool,
     has_content_type: bool,
     expects_more: bool,
@@ -34,7 +32,7 @@ pub(super) struct Fields {
 ///
 /// # Errors
 /// [`Broken`] if it can't be decoded.
-pub(super) fn read(
+pub fn read(
     decoder: &mut Decoder,
     block: &[u8],
     kept: Option<&str>,
@@ -52,7 +50,7 @@ pub(super) fn read(
 
 impl Fields {
     /// The fields, or the path that they seem to be for if the block `is_wrong`.
-    pub(super) fn unless(self, is_wrong: bool) -> Result<Self, String> {
+    pub fn unless(self, is_wrong: bool) -> Result<Self, String> {
         match is_wrong {
             false => Ok(self),
             true => Err(self.seeming_path()),
@@ -134,11 +132,9 @@ impl Fields {
         is_new.then_some(())
     }
 
-    /// The head of a request, or the reason to refuse it, and the length of its body if that was announced.
-    ///
-    /// # Errors
-    /// The path that it seems to be for, if it is malformed.
-    pub(super) fn request(
+    /// The head of a request, or the reason to refuse it, and the announced length of its body. Fails with
+    /// the path that a malformed one seems to be for.
+    pub fn request(
         mut self,
         is_complete: bool,
     ) -> Result<(Result<Head, Refused>, Option<u64>), String> {

@@ -3,44 +3,43 @@
 use crate::http::event::Code;
 
 /// `Err`: why the connection must end, or just a stream.
-pub(super) type Result<T, E = Code> = std::result::Result<T, E>;
+pub type Result<T, E = Code> = std::result::Result<T, E>;
 
 /// A frame header, in bytes.
-pub(super) const HEADER: usize = 9;
+pub const HEADER: usize = 9;
 /// The largest payload of a frame, in bytes: the default, which all clients take.
-pub(super) const MAX_FRAME: usize = 16 * 1024;
+pub const MAX_FRAME: usize = 16 * 1024;
 // Types of frames (RFC 9113 6) and their flags.
-pub(super) const DATA: u8 = 0;
-pub(super) const HEADERS: u8 = 1;
-pub(super) const PRIORITY: u8 = 2;
-pub(super) const RST_STREAM: u8 = 3;
-pub(super) const SETTINGS: u8 = 4;
-pub(super) const PUSH_PROMISE: u8 = 5;
-pub(super) const PING: u8 = 6;
-pub(super) const GOAWAY: u8 = 7;
-pub(super) const WINDOW_UPDATE: u8 = 8;
-pub(super) const CONTINUATION: u8 = 9;
-pub(super) const ACK: u8 = 1;
-pub(super) const END_STREAM: u8 = 1;
-pub(super) const END_HEADERS: u8 = 4;
-pub(super) const PADDED: u8 = 8;
-pub(super) const HAS_PRIORITY: u8 = 0x20;
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PUSH_PROMISE: u8 = 5;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
+pub const CONTINUATION: u8 = 9;
+pub const ACK: u8 = 1;
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
+pub const PADDED: u8 = 8;
+pub const HAS_PRIORITY: u8 = 0x20;
 
-/// One frame of a client.
-pub(super) struct Frame<'a> {
-    pub(super) kind: u8,
-    pub(super) flags: u8,
-    pub(super) stream: u32,
-    pub(super) payload: &'a [u8],
+pub struct Frame<'a> {
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+    pub payload: &'a [u8],
 }
 
-pub(super) fn number(bytes: &[u8]) -> u32 {
+pub fn number(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte))
 }
 
 impl<'a> Frame<'a> {
     /// The first frame of `input`, if that is whole.
-    pub(super) fn read(input: &'a [u8]) -> Result<Option<Self>> {
+    pub fn read(input: &'a [u8]) -> Result<Option<Self>> {
         let Some((header, rest)) = input.split_first_chunk::<HEADER>() else {
             return Ok(None);
         };
@@ -56,12 +55,12 @@ impl<'a> Frame<'a> {
         }))
     }
 
-    pub(super) fn has(&self, flag: u8) -> bool {
+    pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
 
     /// The number that is the whole payload.
-    pub(super) fn number(&self) -> Result<u32> {
+    pub fn number(&self) -> Result<u32> {
         match self.payload {
             [_, _, _, _] => Ok(number(self.payload)),
             _ => Err(Code::FrameSize),
@@ -69,7 +68,7 @@ impl<'a> Frame<'a> {
     }
 
     /// The payload without padding and priority.
-    pub(super) fn content(&self) -> Result<&'a [u8]> {
+    pub fn content(&self) -> Result<&'a [u8]> {
         let mut content = self.payload;
         if self.has(PADDED) {
             let (length, rest) = content.split_first().ok_or(Code::FrameSize)?;
@@ -83,7 +82,7 @@ impl<'a> Frame<'a> {
     }
 
     /// Whether a `HEADERS` or `PRIORITY` frame makes its stream depend on itself.
-    pub(super) fn depends_on_itself(&self) -> bool {
+    pub fn depends_on_itself(&self) -> bool {
         let padding = usize::from(self.kind == HEADERS && self.has(PADDED));
         let is_there = self.kind == PRIORITY || self.has(HAS_PRIORITY);
         let dependency = self.payload.get(padding..padding + 4);
@@ -91,15 +90,14 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// A frame header.
-pub(super) fn header(length: usize, kind: u8, flags: u8, stream: u32) -> [u8; HEADER] {
+pub fn header(length: usize, kind: u8, flags: u8, stream: u32) -> [u8; HEADER] {
     let [_, high, middle, low] = (length as u32).to_be_bytes();
     let [a, b, c, d] = stream.to_be_bytes();
     [high, middle, low, kind, flags, a, b, c, d]
 }
 
 /// Appends a frame whose payload is one number.
-pub(super) fn put_number(out: &mut Vec<u8>, kind: u8, stream: u32, number: u32) {
+pub fn put_number(out: &mut Vec<u8>, kind: u8, stream: u32, number: u32) {
     out.extend_from_slice(&header(4, kind, 0, stream));
     out.extend_from_slice(&number.to_be_bytes());
 }

@@ -8,15 +8,15 @@ use std::collections::VecDeque;
 use super::huffman;
 
 /// The largest dynamic table of a client (RFC 9113 6.5.2: the default), in bytes as the RFC counts them.
-pub(super) const MAX_TABLE: usize = 4096;
+pub const MAX_TABLE: usize = 4096;
 /// The size of each field besides its bytes (RFC 7541 4.1).
-pub(super) const OVERHEAD: usize = 32;
+pub const OVERHEAD: usize = 32;
 
 /// Indices of names in the static table.
 const STATUS: usize = 8;
-pub(super) const CONTENT_LENGTH: usize = 28;
-pub(super) const CONTENT_TYPE: usize = 31;
-pub(super) const DATE: usize = 33;
+pub const CONTENT_LENGTH: usize = 28;
+pub const CONTENT_TYPE: usize = 31;
+pub const DATE: usize = 33;
 
 /// RFC 7541 appendix A; indices begin with 1.
 #[rustfmt::skip]
@@ -86,11 +86,11 @@ const STATIC: [(&str, &str); 61] = [
 
 /// A header block can't be decoded; from now on the tables of client and server differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Broken;
+pub struct Broken;
 
 /// Decodes the header blocks of one client, in their order.
 #[derive(Default)]
-pub(super) struct Decoder {
+pub struct Decoder {
     /// The fields that the client may refer to, the oldest first: where each begins in `bytes`, and
     /// the lengths of its name and value.
     entries: VecDeque<(usize, usize, usize)>,
@@ -102,7 +102,6 @@ pub(super) struct Decoder {
     value: Vec<u8>,
 }
 
-/// The rest of a block.
 struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
@@ -147,10 +146,7 @@ impl<'a> Cursor<'a> {
 
 impl Decoder {
     /// Shows the fields of `block`, names and values, to `field`.
-    ///
-    /// # Errors
-    /// [`Broken`] if it is malformed.
-    pub(super) fn decode(
+    pub fn decode(
         &mut self,
         block: &[u8],
         mut field: impl FnMut(&[u8], &[u8]),
@@ -227,7 +223,6 @@ impl Decoder {
         self.size += size;
     }
 
-    /// Makes room for a field of this size.
     fn evict(&mut self, size: usize) {
         let room = (MAX_TABLE - self.reduced_by).saturating_sub(size);
         while self.size > room {
@@ -265,12 +260,11 @@ fn put_number(out: &mut Vec<u8>, pattern: u8, bits: u32, mut number: usize) {
 }
 
 /// Says that the server remembers no fields, as it must once to a client that allows less than the default.
-pub(super) fn put_no_table(out: &mut Vec<u8>) {
+pub fn put_no_table(out: &mut Vec<u8>) {
     out.push(0x20);
 }
 
-/// Appends the status of an answer.
-pub(super) fn put_status(out: &mut Vec<u8>, status: u16) {
+pub fn put_status(out: &mut Vec<u8>, status: u16) {
     match status {
         200 => out.push(0x80 | 8),
         400 => out.push(0x80 | 12),
@@ -284,7 +278,7 @@ pub(super) fn put_status(out: &mut Vec<u8>, status: u16) {
 }
 
 /// Appends a field; `name` is in lower case.
-pub(super) fn put_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+pub fn put_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     match STATIC.iter().position(|(known, _)| *known == name) {
         Some(index) => put_indexed(out, index + 1, value),
         None => {
@@ -296,7 +290,7 @@ pub(super) fn put_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// Appends a field whose name has this index.
-pub(super) fn put_indexed(out: &mut Vec<u8>, index: usize, value: &[u8]) {
+pub fn put_indexed(out: &mut Vec<u8>, index: usize, value: &[u8]) {
     put_number(out, 0, 4, index);
     put_string(out, value);
 }

@@ -22,7 +22,6 @@ const LONGEST: usize = 30;
 /// Codes up to this length, which are those of nearly all text, are found with one look.
 const SHORT: u32 = 8;
 
-/// The code, computed from the lengths.
 struct Code {
     /// The symbol and the length of what begins with these bits; length 0 if that is longer.
     short: [(u8, u8); 1 << SHORT],
@@ -74,7 +73,7 @@ const fn code() -> Code {
 }
 
 /// Appends what `coded` stands for to `out`; `None` if it is no valid string.
-pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> Option<()> {
+pub fn decode(coded: &[u8], out: &mut Vec<u8>) -> Option<()> {
     // Bits that were not used yet, the first one highest, and how many.
     let (mut bits, mut has, mut rest) = (0_u64, 0_u32, coded.iter());
     loop {

@@ -12,8 +12,7 @@ use super::{
 use crate::http::event::{Code, Event};
 
 impl Connection {
-    /// Handles one frame.
-    pub(super) fn handle<'a>(
+    pub fn handle<'a>(
         &mut self,
         frame: &Frame<'a>,
         kept: Option<&str>,
@@ -69,7 +68,6 @@ impl Connection {
         Ok(Event::Body { stream: frame.stream, bytes: content, is_complete: is_last })
     }
 
-    /// Gives the client room for `count` more bytes on this stream, since as many are used up.
     pub fn release(&mut self, stream: u32, count: usize, out: &mut Vec<u8>) {
         if let Some(at) = self.position(stream)
             && self.streams[at].is_receiving()

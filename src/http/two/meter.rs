@@ -6,15 +6,13 @@ use std::time::Instant;
 
 /// Frames that are counted, since they cost more than they are worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// The end of a request before that of its answer: `RST_STREAM`, or a mistake for which the server
     /// resets the stream.
     Reset,
     /// `SETTINGS`, each of which must be answered.
     Settings,
-    /// `PING`, likewise.
     Ping,
-    /// `CONTINUATION` of a header block.
     Continuation,
     /// Requests and bodies that are refused without an answer.
     Refused,
@@ -46,19 +44,19 @@ const ALLOWANCES: [Allowance; 7] = [
 ];
 
 /// The frames that a client may still send.
-pub(super) struct Meter {
+pub struct Meter {
     left: [u32; ALLOWANCES.len()],
     refilled: Instant,
 }
 
 impl Meter {
-    pub(super) fn new(now: Instant) -> Self {
+    pub fn new(now: Instant) -> Self {
         Self { left: ALLOWANCES.map(|allowance| allowance.burst), refilled: now }
     }
 
     /// Counts a frame. `false` if there are too many.
     #[must_use]
-    pub(super) fn count(&mut self, kind: Kind, now: Instant) -> bool {
+    pub fn count(&mut self, kind: Kind, now: Instant) -> bool {
         self.refill(now);
         let left = &mut self.left[kind as usize];
         let has_one = *left > 0;
@@ -67,13 +65,13 @@ impl Meter {
     }
 
     /// A request allows some more.
-    pub(super) fn request(&mut self) {
+    pub fn request(&mut self) {
         self.allow(|allowance| allowance.per_request);
     }
 
     /// Allows for the frames with which a client makes room again after `bytes` of a body were sent, on the
     /// stream and on the connection: Go sends them for every 4 KiB, others for every frame.
-    pub(super) fn sent(&mut self, bytes: usize) {
+    pub fn sent(&mut self, bytes: usize) {
         let left = &mut self.left[Kind::Other as usize];
         *left = left.saturating_add(2 + u32::try_from(bytes / 2048).unwrap_or(u32::MAX / 2));
     }

@@ -15,7 +15,6 @@ mod outgoing;
 mod stream;
 mod window;
 
-pub use super::event::{Code, Event};
 pub use connection::Connection;
 
 #[cfg(test)]

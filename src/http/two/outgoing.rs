@@ -7,29 +7,24 @@ use crate::http::{
 };
 
 impl Connection {
-    /// How many bytes of bodies the client takes on all streams together.
     pub fn connection_room(&self) -> i64 {
         self.sending.left()
     }
 
-    /// Whether the client takes no bytes of a body on a stream now, even if no other needed any.
     pub fn is_full(&self, stream: u32) -> bool {
         let at = self.position(stream);
         at.is_none_or(|at| self.streams[at].sending.left() <= 0)
     }
 
-    /// How many bytes of a body the client takes on a stream now.
     pub fn room(&self, stream: u32) -> usize {
         let room = self.position(stream).map_or(0, |at| self.streams[at].sending.left());
         usize::try_from(room.min(self.sending.left())).unwrap_or(0)
     }
 
-    /// Lets a client that waits for it send its body.
     pub fn go_ahead(&mut self, stream: u32, out: &mut Vec<u8>) {
         self.send_block(stream, false, out, |out| hpack::put_status(out, 100));
     }
 
-    /// Sends the head of an answer, of which nothing follows if it `is_last`.
     pub fn send_head(&mut self, stream: u32, reply: &Reply, is_last: bool, out: &mut Vec<u8>) {
         self.send_block(stream, is_last, out, |out| {
             hpack::put_status(out, reply.status);
@@ -53,7 +48,6 @@ impl Connection {
         });
     }
 
-    /// Ends a body with trailers that say that it is complete.
     pub fn send_trailers(&mut self, stream: u32, out: &mut Vec<u8>) {
         self.send_block(stream, true, out, |out| {
             hpack::put_field(out, "status", b"200");
@@ -98,7 +92,6 @@ impl Connection {
         self.sent(stream, is_last);
     }
 
-    /// Sends bytes of a body, for which there must be [`room`](Self::room).
     pub fn send_body(&mut self, stream: u32, body: &[u8], is_last: bool, out: &mut Vec<u8>) {
         let Some(at) = self.sending_on(stream) else {
             return;

@@ -25,42 +25,35 @@ use crate::http::event::Code;
 ///              of the client
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// The request comes in.
+pub enum State {
     Open,
-    /// The request is whole, its answer is not.
     HalfClosedRemote,
-    /// The answer is whole, its request is not.
     HalfClosedLocal,
 }
 
 impl State {
     /// The state after `END_STREAM` of the client; `None` if that closes the stream.
-    pub(super) fn received(self) -> Option<Self> {
+    pub fn received(self) -> Option<Self> {
         (self == Self::Open).then_some(Self::HalfClosedRemote)
     }
 
     /// The state after `END_STREAM` of the server; `None` if that closes the stream.
-    pub(super) fn sent(self) -> Option<Self> {
+    pub fn sent(self) -> Option<Self> {
         (self == Self::Open).then_some(Self::HalfClosedLocal)
     }
 }
 
-/// A stream that is not closed.
-pub(super) struct Stream {
-    pub(super) id: u32,
-    pub(super) state: State,
-    /// Bytes that the server may send.
-    pub(super) sending: Window,
-    /// Bytes that the client may send.
-    pub(super) receiving: Window,
+pub struct Stream {
+    pub id: u32,
+    pub state: State,
+    pub sending: Window,
+    pub receiving: Window,
     /// The rest of the body, if its length was announced, in bytes.
-    pub(super) left: Option<u64>,
+    pub left: Option<u64>,
 }
 
 impl Stream {
-    /// A stream that opens with a request, whose body has this length if that was announced.
-    pub(super) fn new(id: u32, is_complete: bool, length: Option<u64>, initial: i64) -> Self {
+    pub fn new(id: u32, is_complete: bool, length: Option<u64>, initial: i64) -> Self {
         Self {
             id,
             state: if is_complete { State::HalfClosedRemote } else { State::Open },
@@ -70,16 +63,12 @@ impl Stream {
         }
     }
 
-    /// Whether the client may still send.
-    pub(super) fn is_receiving(&self) -> bool {
+    pub fn is_receiving(&self) -> bool {
         self.state != State::HalfClosedRemote
     }
 
-    /// Takes `length` bytes of the body, `padded` to more.
-    ///
-    /// # Errors
-    /// Why the stream must be reset.
-    pub(super) fn receive(&mut self, length: usize, padded: usize, is_last: bool) -> Result<()> {
+    /// Takes `length` bytes of the body, `padded` to more. Fails if the stream must be reset.
+    pub fn receive(&mut self, length: usize, padded: usize, is_last: bool) -> Result<()> {
         if !self.is_receiving() {
             return Err(Code::StreamClosed);
         }

@@ -4,12 +4,11 @@ use super::frame::Result;
 use crate::http::event::Code;
 
 /// The initial window of a connection, and of a stream where no setting changes it.
-pub(super) const DEFAULT: i64 = 65_535;
-/// The largest window.
-pub(super) const MAX: i64 = (1 << 31) - 1;
+pub const DEFAULT: i64 = 65_535;
+pub const MAX: i64 = (1 << 31) - 1;
 
 /// The bytes of bodies that one side may still send, on a stream or on the whole connection.
-pub(super) struct Window {
+pub struct Window {
     /// Less than 0 after a setting that took more than there was.
     left: i64,
     /// Bytes that are used up, but not yet given back to the client.
@@ -17,24 +16,22 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// A window of `size` bytes.
-    pub(super) fn new(size: i64) -> Self {
+    pub fn new(size: i64) -> Self {
         Self { left: size, freed: 0 }
     }
 
-    /// The bytes that are left.
-    pub(super) fn left(&self) -> i64 {
+    pub fn left(&self) -> i64 {
         self.left
     }
 
     /// Uses `count` bytes, for which there must be room.
-    pub(super) fn take(&mut self, count: usize) -> Result<()> {
+    pub fn take(&mut self, count: usize) -> Result<()> {
         self.left -= count as i64;
         if self.left < 0 { Err(Code::FlowControl) } else { Ok(()) }
     }
 
     /// The client makes room for `more` bytes (`WINDOW_UPDATE`).
-    pub(super) fn widen(&mut self, more: u32) -> Result<()> {
+    pub fn widen(&mut self, more: u32) -> Result<()> {
         match more {
             0 => Err(Code::Protocol),
             more => self.shift(more.into()),
@@ -42,14 +39,14 @@ impl Window {
     }
 
     /// A setting of the client makes the window larger by `more` bytes, or smaller.
-    pub(super) fn shift(&mut self, more: i64) -> Result<()> {
+    pub fn shift(&mut self, more: i64) -> Result<()> {
         self.left += more;
         if self.left > MAX { Err(Code::FlowControl) } else { Ok(()) }
     }
 
     /// Gives back `count` bytes that were taken. Returns how many the client must be told of now: not
     /// fewer than `worthwhile`, so that updates are few.
-    pub(super) fn free(&mut self, count: usize, worthwhile: i64) -> Option<u32> {
+    pub fn free(&mut self, count: usize, worthwhile: i64) -> Option<u32> {
         self.freed += count as i64;
         if self.freed < worthwhile {
             return None;

@@ -5,7 +5,7 @@ use rustls::AlertDescription;
 /// Its name, and what it means from a client and from a server.
 type Alert = (&'static str, &'static str, &'static str);
 
-pub(crate) fn find(alert: AlertDescription) -> Option<Alert> {
+pub fn find(alert: AlertDescription) -> Option<Alert> {
     use AlertDescription::*;
     const UNTRUSTED: &str = "client does not trust the certificate of this server: let it trust that, or \
                              its authority, and ask for a host in its subjectAltName";

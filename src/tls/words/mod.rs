@@ -6,7 +6,7 @@
 mod alerts;
 mod sentences;
 #[cfg(test)]
-pub(crate) mod tests;
+pub mod tests;
 
 use std::{io, net::IpAddr};
 
@@ -14,16 +14,16 @@ use rustls::Error as TlsError;
 
 use super::verify::{Refusal, refusal_in};
 
-/// What the user of a client can set, for error texts.
+/// Settings of the client that error texts name.
 #[derive(Clone, Copy, Debug)]
 pub struct Hints {
-    /// What holds the trusted certificates.
+    /// The one with the trusted certificates.
     pub trust: &'static str,
-    /// What holds the address of the server.
+    /// The one with the address of the server.
     pub endpoint: &'static str,
-    /// What to do about the certificate that is shown to the server.
+    /// The advice about the certificate that is shown to the server.
     pub certificate: &'static str,
-    /// How to go on without trust; empty if there is no way.
+    /// The way to go on without trust; empty if there is none.
     pub or_skip: &'static str,
 }
 

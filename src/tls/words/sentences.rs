@@ -11,9 +11,9 @@ use crate::tls::verify::{Refusal, refusal_in};
 type Sentences = (&'static str, &'static str);
 
 /// About a server, a certificate is described as about a client.
-pub(crate) const THE_SAME: &str = "";
+pub const THE_SAME: &str = "";
 
-pub(crate) fn of(error: &TlsError) -> Sentences {
+pub fn of(error: &TlsError) -> Sentences {
     if let Some(refusal) = refusal_in(error) {
         return of_refusal(refusal);
     }

@@ -125,7 +125,7 @@ fn tls_errors() -> Vec<TlsError> {
 /// Asserts that `text` is a sentence, without gaps and without the names that libraries have for
 /// `error`.
 #[track_caller]
-pub(crate) fn is_for_people(text: &str, error: &impl Debug) {
+pub fn is_for_people(text: &str, error: &impl Debug) {
     let debug = format!("{error:?}");
     for name in debug.split(|c: char| !c.is_ascii_alphanumeric()) {
         let is_camel = name

@@ -17,18 +17,18 @@ use super::message::{Answer, Kind, MAX_DATAGRAM, Question, malformed};
 use crate::base::deadline::Deadline;
 
 /// How long to wait for the second answer after the first: some servers ignore questions for IPv6.
-pub(crate) const SECOND_WAIT: Duration = Duration::from_secs(1);
+pub const SECOND_WAIT: Duration = Duration::from_secs(1);
 
 /// A question, and its answer once there is one.
-pub(crate) struct Asked {
-    pub(crate) question: Question,
-    pub(crate) answer: Option<io::Result<Answer>>,
+pub struct Asked {
+    pub question: Question,
+    pub answer: Option<io::Result<Answer>>,
 }
 
 impl Asked {
     /// Whether there is no such name. The answer about IPv6 addresses does not count, since some servers
     /// deny names that have IPv4 ones only (RFC 4074).
-    pub(crate) fn is_denied(&self) -> bool {
+    pub fn is_denied(&self) -> bool {
         self.question.kind == Kind::Four && matches!(self.answer, Some(Ok(Answer::NoSuchName)))
     }
 }
@@ -36,7 +36,7 @@ impl Asked {
 /// Asks `server`. What has no answer afterwards got none in time.
 ///
 /// `is_plain` says that the server does not know EDNS. It is set when the server shows that.
-pub(crate) fn ask(
+pub fn ask(
     server: SocketAddr,
     asked: &mut [Asked],
     uses_tcp: bool,
@@ -200,7 +200,6 @@ fn over_tcp(server: SocketAddr, asked: &mut [&mut Asked], by: Deadline) -> io::R
     Ok(())
 }
 
-/// Asks over one connection.
 fn converse(server: SocketAddr, asked: &mut [&mut Asked], mut by: Deadline) -> io::Result<()> {
     let stream = TcpStream::connect_timeout(&server, left(by)?)?;
     stream.set_write_timeout(Some(left(by)?))?;

@@ -4,10 +4,10 @@
 use std::{io, net::IpAddr};
 
 /// The most bytes of an answer over UDP: what crosses any network in one piece.
-pub(crate) const MAX_DATAGRAM: usize = 1232;
+pub const MAX_DATAGRAM: usize = 1232;
 
 /// Size of the head of a message, in bytes.
-pub(crate) const HEAD: usize = 12;
+pub const HEAD: usize = 12;
 
 /// The record that announces [`MAX_DATAGRAM`]: no name, type OPT, the size, version and flags 0, no
 /// data.
@@ -17,9 +17,8 @@ const EDNS: [u8; 11] = [
 ];
 const OPT: u16 = 41;
 
-/// A type of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// IPv4 addresses, `A`.
     Four = 1,
     /// IPv6 addresses, `AAAA`.
@@ -27,7 +26,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Four => "IPv4",
             Self::Six => "IPv6",
@@ -35,17 +34,14 @@ impl Kind {
     }
 }
 
-/// A question for the addresses of one kind.
 #[derive(Debug)]
-pub(crate) struct Question {
-    pub(crate) kind: Kind,
+pub struct Question {
+    pub kind: Kind,
     message: Vec<u8>,
 }
 
-/// What a name server says.
 #[derive(Debug)]
-pub(crate) enum Answer {
-    /// The addresses, if there are any.
+pub enum Answer {
     Addresses(Vec<IpAddr>),
     NoSuchName,
     /// They do not fit into a datagram.
@@ -56,7 +52,7 @@ pub(crate) enum Answer {
 
 impl Question {
     /// The question with this number; `None` if there can be no such name.
-    pub(crate) fn new(id: [u8; 2], name: &str, kind: Kind) -> Option<Self> {
+    pub fn new(id: [u8; 2], name: &str, kind: Kind) -> Option<Self> {
         let mut message = id.to_vec();
         message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]); // recursion is desired; one question
         for label in name.split('.') {
@@ -73,13 +69,12 @@ impl Question {
         (message.len() - HEAD - 4 <= 255).then_some(Self { kind, message })
     }
 
-    /// The message that asks it.
-    pub(crate) fn plain(&self) -> &[u8] {
+    pub fn plain(&self) -> &[u8] {
         &self.message
     }
 
     /// The message that asks it, and allows a longer answer than the 512 bytes of RFC 1035.
-    pub(crate) fn with_edns(&self) -> Vec<u8> {
+    pub fn with_edns(&self) -> Vec<u8> {
         let mut message = [self.message.as_slice(), &EDNS].concat();
         message[HEAD - 1] = 1; // one additional record
         message
@@ -92,7 +87,7 @@ impl Question {
     ///
     /// # Errors
     /// `InvalidData` if it is malformed.
-    pub(crate) fn read(&self, message: &[u8]) -> Option<(io::Result<Answer>, bool)> {
+    pub fn read(&self, message: &[u8]) -> Option<(io::Result<Answer>, bool)> {
         let head = message.get(..HEAD)?;
         let code = head[3] & 15;
         if head[..2] != self.message[..2] || head[2] & 0x80 == 0 {
@@ -151,7 +146,6 @@ fn record<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
     Some((u16::from_be_bytes([head[0], head[1]]), data))
 }
 
-/// The address in a record, if it is one of an address.
 fn address(kind: u16, data: &[u8]) -> Option<IpAddr> {
     match kind {
         kind if kind == Kind::Four as u16 => Some(<[u8; 4]>::try_from(data).ok()?.into()),
@@ -160,6 +154,6 @@ fn address(kind: u16, data: &[u8]) -> Option<IpAddr> {
     }
 }
 
-pub(crate) fn malformed() -> io::Error {
+pub fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the name server's answer is malformed")
 }

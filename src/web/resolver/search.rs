@@ -14,12 +14,9 @@ use super::{
 };
 use crate::base::deadline::Deadline;
 
-/// Why there is no address.
 #[derive(Debug)]
 pub enum Error {
-    /// There is no host of this name.
     NotFound,
-    /// No name server has answered in time.
     Timeout,
     /// Name servers can't be asked, or answer that they can't tell.
     Unavailable(io::Error),
@@ -27,15 +24,15 @@ pub enum Error {
 
 /// What is known of the name servers, by their numbers in the settings.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub struct Memory {
     /// The server that gave an address last is asked first, so that a dead one does not delay each lookup.
-    pub(crate) first: AtomicUsize,
+    pub first: AtomicUsize,
     /// Those that do not know EDNS.
     is_plain: [AtomicBool; MAX_SERVERS],
 }
 
 impl Memory {
-    pub(crate) const fn new() -> Self {
+    pub const fn new() -> Self {
         Self {
             first: AtomicUsize::new(0),
             is_plain: [const { AtomicBool::new(false) }; MAX_SERVERS],
@@ -46,7 +43,7 @@ impl Memory {
 impl Settings {
     /// The addresses of `host`. If the server that is asked first is not the first of all and does not
     /// know the name, those before it may.
-    pub(crate) fn find(
+    pub fn find(
         &self,
         host: &str,
         memory: &Memory,
@@ -83,10 +80,8 @@ impl Settings {
         Err(failure)
     }
 
-    /// The addresses of `name`, from the first server that can tell; none if it has none.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`] only if no server says anything.
+    /// The addresses of `name`, from the first server that can tell; none if it has none. [`Error::Timeout`]
+    /// only if no server says anything.
     fn addresses(
         &self,
         name: &str,

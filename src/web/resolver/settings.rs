@@ -8,30 +8,29 @@ use std::{
 
 /// The most name servers that are asked, as in the C library, and the most domains that are tried, as
 /// in Kubernetes.
-pub(crate) const MAX_SERVERS: usize = 3;
+pub const MAX_SERVERS: usize = 3;
 const MAX_DOMAINS: usize = 32;
 
-/// Name servers, and how they are asked.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Settings {
-    pub(crate) servers: Vec<SocketAddr>,
+pub struct Settings {
+    pub servers: Vec<SocketAddr>,
     domains: Vec<String>,
     /// Names with fewer dots are tried in the domains first.
-    pub(crate) dots: usize,
-    pub(crate) timeout: Duration,
-    pub(crate) attempts: u32,
+    pub dots: usize,
+    pub timeout: Duration,
+    pub attempts: u32,
     /// `rotate`: any server may be asked first.
-    pub(crate) rotates: bool,
+    pub rotates: bool,
     /// `use-vc`
-    pub(crate) uses_tcp: bool,
+    pub uses_tcp: bool,
     /// `single-request`: one question after the other, for servers that lose the second one.
-    pub(crate) is_one_by_one: bool,
+    pub is_one_by_one: bool,
 }
 
 impl Settings {
     /// Reads the text of a `resolv.conf`, then `options` of the environment; what is unknown in them
     /// is ignored.
-    pub(crate) fn parse(text: &str, options: &str, port: u16) -> Self {
+    pub fn parse(text: &str, options: &str, port: u16) -> Self {
         let mut settings = Self {
             servers: Vec::new(),
             domains: Vec::new(),
@@ -81,7 +80,7 @@ impl Settings {
     }
 
     /// The full names that `host` may mean, in the order to try them.
-    pub(crate) fn names(&self, host: &str) -> Vec<String> {
+    pub fn names(&self, host: &str) -> Vec<String> {
         if let Some(full) = host.strip_suffix('.') {
             return vec![full.to_owned()];
         }

@@ -7,15 +7,9 @@ use std::{
     time::Duration,
 };
 
-use kes::{
-    api::state::State,
-    base::generation::Generation,
-    cache::Expiry,
-    keystore::KeyStore,
-    log::{AuditMode, Log, Settings},
-    policy::Policies,
-    server::{Limits, Listeners, Server},
-    tls::{self, ClientTrust, Group},
+use kes::inside::{
+    AuditMode, ClientTrust, Expiry, Generation, Group, KeyStore, Limits, Listeners, Log,
+    LogSettings, Policies, Server, State, expiry, load_certificate, server_config,
 };
 
 use super::{Client, Identity, Profile, TempDir};
@@ -38,15 +32,15 @@ impl Inside {
             std::fs::write(&path, text).unwrap();
             path
         };
-        let loaded = tls::load_certificate(
+        let loaded = load_certificate(
             &file("server.crt", certificate.certificate_pem()),
             &file("server.key", certificate.key_pem()),
         )
         .unwrap();
         let trust = Arc::new(ClientTrust::any());
         let state = State {
-            certificate_expiry: tls::expiry(&loaded),
-            tls: tls::server_config(loaded, trust.clone(), &Group::ALL).unwrap(),
+            certificate_expiry: expiry(&loaded),
+            tls: server_config(loaded, trust.clone(), &Group::ALL).unwrap(),
             trust,
             trust_generation: 0,
             policies: Policies::builder(&root.id, &[]).build(),
@@ -57,7 +51,7 @@ impl Inside {
         };
         let api = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = api.local_addr().unwrap();
-        let log = Log::start(Settings { audit: AuditMode::Off, error: false }, true);
+        let log = Log::start(LogSettings { audit: AuditMode::Off, error: false }, true);
         let limits = Limits { workers: 2, connections: 100 };
         let server = Server::start(
             Listeners { api, probe: None },

@@ -1,7 +1,7 @@
 mod floods;
 mod windows;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{
     connection::PREFACE,
@@ -9,7 +9,10 @@ use super::{
     hpack::{self, Decoder},
     *,
 };
-use crate::http::reply::Reply;
+use crate::http::{
+    event::{Code, Event},
+    reply::Reply,
+};
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&header(payload.len(), kind, flags, stream), payload].concat()
@@ -281,46 +284,6 @@ fn malformed_requests_end_their_stream_only() {
     let more = frame(CONTINUATION, 0, 7, &part);
     peer.send(&more.repeat(3)).unwrap();
     assert_eq!(Err(Code::EnhanceYourCalm), peer.send(&more));
-}
-
-#[test]
-fn it_is_idle_since_the_end_of_its_last_stream() {
-    let mut peer = Peer::new();
-    let start = peer.now;
-    let at = |second| start + Duration::from_secs(second);
-    let other = [
-        frame(PING, 0, 0, &[0; 8]),
-        frame(SETTINGS, 0, 0, &[]),
-        frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 3]),
-        frame(99, 0, 0, b"what"),
-        update(0, 1),
-        // Malformed, and thus no request.
-        frame(HEADERS, END_HEADERS | END_STREAM, 1, &block("", &[])),
-    ];
-    for (second, frame) in (1..).zip(&other) {
-        peer.now = at(second);
-        peer.send(frame).unwrap();
-        assert_eq!(start, peer.connection.idle_since(), "{frame:?}");
-    }
-    // A stream that is answered at once, one that is given up, and one that lasts.
-    let out = &mut peer.out;
-    peer.connection.next(&get(3), None, true, at(10), out).unwrap();
-    peer.connection.send_head(3, &Reply::empty(), true, out);
-    peer.now = at(20);
-    peer.send(&other[0]).unwrap();
-    assert_eq!(at(10), peer.connection.idle_since());
-    peer.send(&get(5)).unwrap();
-    peer.now = at(30);
-    peer.send(&frame(RST_STREAM, 0, 5, &[0; 4])).unwrap();
-    peer.now = at(40);
-    peer.send(&other[0]).unwrap();
-    assert_eq!(at(30), peer.connection.idle_since());
-    peer.send(&get(7)).unwrap();
-    for second in [50, 150, 250] {
-        peer.now = at(second);
-        peer.send(&[]).unwrap();
-        assert_eq!(at(second), peer.connection.idle_since());
-    }
 }
 
 #[test]

@@ -81,9 +81,9 @@ fn answers_are_as_long_as_the_client_allows() {
         vec![(DATA, 0, 1, 16_384), (DATA, 0, 1, 16_384), (DATA, END_STREAM, 1, 7233)],
         peer.sent()
     );
-    assert!(!peer.connection.is_idle());
+    assert!(!peer.connection.streams.is_empty());
     peer.connection.send_head(3, &Reply::empty(), true, &mut peer.out);
-    assert!(peer.connection.is_idle());
+    assert!(peer.connection.streams.is_empty());
     // All streams share the window of the connection: 65,535 bytes, of which 40,101 are used.
     peer.send(&[setting(4, 1 << 20), get(5)].concat()).unwrap();
     assert_eq!(25_434, peer.connection.room(5));
