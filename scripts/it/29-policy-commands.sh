@@ -115,7 +115,7 @@ fails 1 'Error: no identity specified' kes identity forget
 fails 1 'Error: too many arguments' kes policy list a b
 fails 1 'Error: failed to open "none.json": ' kes policy add a none.json
 printf '{"paths":["/a"],"allow":[]}' >bad.json
-fails 1 'Error: failed to read policy file from "bad.json": unknown member "allow"' kes policy add a bad.json
+fails 1 'Error: failed to read policy file from "bad.json": "paths" and "allow" are both there: "allow" is the newer name' kes policy add a bad.json
 printf '{"paths":["/v1/["]}' >bad.json
 fails 1 'Error: failed to read policy file from "bad.json": "/v1/[": syntax error in pattern' kes policy add a bad.json
 for twice in '{"paths":["/a"],"paths":["/b"]}' '{"paths":["/a"],"Paths":null}'; do

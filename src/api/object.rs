@@ -1,5 +1,7 @@
 //! A JSON object as an answer, member by member.
 
+use serde::Serialize;
+
 use crate::http::reply::Reply;
 
 /// An object to which members are added in their order.
@@ -20,6 +22,11 @@ impl Object {
         self.0.push(':');
         self.0.push_str(json);
         self
+    }
+
+    /// Adds a value that is always valid JSON.
+    pub fn value(self, name: &str, value: &impl Serialize) -> Self {
+        self.json(name, &serde_json::to_string(value).unwrap_or_default())
     }
 
     /// Adds a text.

@@ -1,8 +1,6 @@
 //! The policy API: describe, read, list; in generation 0.14 also write, assign and delete. Changes last until
 //! the server ends or a reload says otherwise.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -10,7 +8,12 @@ use super::{
     failure::Failure,
     object::Object,
 };
-use crate::{base::clock, crypto::json, http::reply::Reply, policy::Policy};
+use crate::{
+    base::clock,
+    crypto::json,
+    http::reply::Reply,
+    policy::{Policy, RuleList, RuleMap},
+};
 
 /// `POST /v1/policy/write/<name>`
 pub fn write(call: &Call<'_>) -> Result<Outcome, Failure> {
@@ -79,29 +82,16 @@ pub fn with_origin(call: &Call<'_>, object: Object) -> Object {
 
 /// Adds the rules of a policy as the newest generation writes them.
 pub fn with_rules(object: Object, policy: &Policy) -> Object {
-    let mut object = object;
-    for (name, rules) in [("allow", allowed(policy)), ("deny", denied(policy))] {
-        // Sorted, and each once.
-        let rules: BTreeSet<_> = rules.into_iter().collect();
-        if !rules.is_empty() {
-            let map = rules.into_iter().fold(Object::new(), |map, rule| map.json(rule, "{}"));
-            object = object.json(name, &map.into_json());
-        }
-    }
-    object
+    let rules = [("allow", &policy.allow), ("deny", &policy.deny)];
+    rules
+        .into_iter()
+        .filter(|(_, rules)| !rules.is_empty())
+        .fold(object, |object, (name, rules)| object.value(name, &RuleMap(rules)))
 }
 
 /// Adds the rules of a policy as generations between the two write them.
 pub fn with_lists(object: Object, policy: &Policy) -> Object {
-    object.texts("allow", &allowed(policy)).texts("deny", &denied(policy))
-}
-
-fn allowed(policy: &Policy) -> Vec<&str> {
-    policy.paths.iter().map(|pattern| pattern.as_str()).collect()
-}
-
-fn denied(_: &Policy) -> Vec<&str> {
-    Vec::new()
+    object.value("allow", &RuleList(&policy.allow)).value("deny", &RuleList(&policy.deny))
 }
 
 /// Success with `value` and the line end that KES writes after JSON.

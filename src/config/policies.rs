@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     base::glob::{Effort, Pattern},
-    policy::{self, Policies, Policy},
+    policy::{self, Policies, Policy, Rule},
 };
 
 /// The steps that the search for APIs that paths match may take: a second or two.
@@ -99,9 +99,9 @@ impl Reader<'_> {
                 let message = format_args!("\"{}\" matches no API", cut(path));
                 self.findings.warn(at, message, closest(&cut(path), endpoints));
             }
-            patterns.push(pattern);
+            patterns.push(Rule::Glob(pattern));
         }
-        Policy { paths: patterns }
+        Policy { allow: patterns, deny: Vec::new() }
     }
 
     fn refuse_policy(&mut self, at: At, error: &policy::Error) {

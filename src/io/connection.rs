@@ -191,7 +191,7 @@ impl Connection {
         self.settle(inner, end);
     }
 
-    /// What follows from the state of the connection, after each change of it.
+    /// Draws the conclusions from the state of the connection, after each change of it.
     fn settle(&self, inner: &mut Inner, end: End) {
         let sockets = &self.sockets;
         if end == End::Closed {
@@ -214,7 +214,7 @@ impl Connection {
         }
     }
 
-    /// What the sweeper does with a connection whose deadline has passed.
+    /// The sweeper has seen that the deadline has passed.
     pub fn on_deadline(self: &Arc<Self>, now: Instant) {
         self.with(|inner| {
             // A worker may have moved the deadline while the lock was waited for.
@@ -258,7 +258,6 @@ impl Wake for Wakeup {
 }
 
 impl Inner {
-    /// What the poller watches the socket for.
     fn interest(&self) -> Interest {
         match &self.phase {
             Phase::Closed => Interest::Wake,
@@ -433,7 +432,7 @@ impl Inner {
         End::Rest
     }
 
-    /// What the sweeper does: ends what takes too long. A turn must follow.
+    /// Ends whatever is past its deadline. A turn must follow.
     fn expire(&mut self, connection: &Arc<Connection>, now: Instant) -> io::Result<()> {
         let timed_out = Err(io::ErrorKind::TimedOut.into());
         match &mut self.phase {

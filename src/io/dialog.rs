@@ -17,7 +17,7 @@ pub struct Dialog {
     engine: Engine,
     /// The requests that are not over, in their order.
     streams: Vec<Stream>,
-    /// What they hold, in bytes.
+    /// The memory for them, in bytes.
     held: usize,
     /// Since when no request is under way, if none is.
     idle_since: Instant,
@@ -246,15 +246,15 @@ impl Dialog {
             at += usize::from(self.streams.len() == before);
         }
         self.held = self.streams.iter().map(Stream::held).sum();
-        // What found no room for its bytes comes again when some are written.
+        // A stream that found no room for its bytes comes again when some are written.
         match turn.output.room() == 0 {
             true => Next::GoOn,
             false => Next::Wait,
         }
     }
 
-    /// What is due at `turn.now`: ends what takes too long, or the whole connection. A turn must follow
-    /// unless the client reads nothing (`is_stalled`).
+    /// Ends the streams that are past their deadlines, or the whole connection. A turn must follow unless
+    /// the client reads nothing (`is_stalled`).
     pub fn expire(
         &mut self,
         idle_timeout: Duration,

@@ -69,11 +69,11 @@ pub struct Place {
     is_woken: AtomicBool,
 }
 
-/// What epoll knows of a connection's socket.
+/// The state of a connection's socket in epoll.
 #[derive(Debug, Default)]
 pub struct Watch {
     wanted: Interest,
-    /// What epoll watches for; with [`Interest::Wake`] the socket is not in it.
+    /// With [`Interest::Wake`] the socket is not in epoll.
     watched: Interest,
     /// Turns since its worker last looked where its packets arrive.
     turns: u8,
@@ -102,7 +102,7 @@ pub struct Poller {
     is_stopping: AtomicBool,
 }
 
-/// What others see of a worker. Workers write to theirs all the time, so none shares a cache line.
+/// Workers write to theirs all the time, so none shares a cache line.
 #[repr(align(128))]
 struct Worker {
     epoll: OwnedFd,

@@ -1,4 +1,4 @@
-//! What is served over connections, as these see it: the API or probes.
+//! The services behind connections, as these see them: the API and the probes.
 //!
 //! A [`Service`] stands behind a listener, a [`Session`] behind a connection and a [`Request`] behind
 //! each request. None of them waits: a request that needs time says [`Progress::Wait`] and wakes its
@@ -77,7 +77,7 @@ pub trait Request: Send {
 
     fn deadline(&self) -> Instant;
 
-    /// What it makes the server hold while it waits, in bytes.
+    /// The memory that it takes while it waits, in bytes.
     fn held(&self) -> usize;
 
     fn next_lines(&mut self) -> Lines;

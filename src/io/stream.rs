@@ -27,7 +27,7 @@ pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// An unread body up to this size is read and dropped to keep the connection, in bytes.
 const MAX_DISCARD: u64 = 256 * 1024;
-/// What the kernel may keep of a log stream for a client of HTTP/1.1, in bytes.
+/// The kernel may keep so many bytes of a log stream for a client of HTTP/1.1.
 const SEND_BUFFER: usize = 128 * 1024;
 
 /// A request and where it is.
@@ -47,7 +47,7 @@ pub struct Stream {
     state: State,
 }
 
-/// What a stream waits for.
+/// Each state is named after the thing that the stream waits for or does.
 ///
 /// ```text
 ///  Receiving ──▶ Waiting ──▶ Early ──▶ Sending ──▶ Discarding ──▶ Over
@@ -161,7 +161,6 @@ impl Stream {
         matches!(self.state, State::Sending(_) | State::Early(_))
     }
 
-    /// What it makes the server hold, in bytes.
     pub fn held(&self) -> usize {
         match &self.state {
             State::Receiving(receiving) => receiving.body.capacity().max(receiving.announced),

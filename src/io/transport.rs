@@ -1,4 +1,4 @@
-//! What stands between the bytes of HTTP and the socket: TLS for clients, nothing for probes.
+//! The layer between the bytes of HTTP and the socket: TLS for clients, nothing for probes.
 
 use std::{
     io::{self, IoSlice, Read, Write},
@@ -27,7 +27,6 @@ pub struct Plain {
     to_send: Vec<u8>,
 }
 
-/// What has come in so far.
 pub struct Received {
     /// Bytes that [`Transport::take`] can take.
     pub count: usize,
@@ -66,7 +65,7 @@ impl Transport {
         }
     }
 
-    /// What the client showed in the handshake, leaf first.
+    /// The chain that the client showed in the handshake, leaf first.
     pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
         match self {
             Self::Tls(tls) => tls.peer_certificates().unwrap_or_default(),

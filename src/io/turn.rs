@@ -1,4 +1,4 @@
-//! What a connection lends its requests while a worker drives it.
+//! The things that a connection lends its dialog while a worker drives it.
 
 use std::{net::TcpStream, task::Waker, time::Instant};
 

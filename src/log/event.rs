@@ -1,4 +1,4 @@
-//! What is logged, and how it reads: one line of JSON for each event.
+//! Events and their lines: one line of JSON for each event.
 
 use std::{
     fmt::Write as _,

@@ -1,5 +1,5 @@
-//! The log thread: takes events out of the inbox, formats each once, and hands the line to the
-//! threads that write stdout and stderr and feed the subscribers. It never waits for any of them.
+//! The log thread: takes events out of the inbox, formats each once, and hands the line to the threads
+//! that write stdout and stderr and to the subscribers. It never waits for any of them.
 
 use std::{
     collections::VecDeque,
@@ -16,61 +16,19 @@ use super::{
     AuditMode, Settings,
     event::{AuditEvent, Clock, Line},
     inbox::{Inbox, Message},
-    outbox::{Decide, Effects, Hold},
+    outbox::{Effects, Hold},
     output::Output,
-    streams::{Counts, Feed, Stream, Subscriber},
+    streams::{Counts, Stream, Streams},
 };
 use crate::base::panics::survive;
 
-/// Audit events that may wait for the log thread, in bytes.
-const MAX_WAITING: usize = 4 << 20;
-/// Room for errors when there is none for audit events, in bytes on top.
-const RESERVED: usize = 1 << 20;
-/// An event takes about so many bytes besides its text.
-const OVERHEAD: usize = 128;
 /// Events may wait for so long to be handled together.
 const NAP: Duration = Duration::from_millis(10);
 
-pub enum Task {
-    Audit(AuditEvent),
-    /// Log a request whose answer waits for the line to be written, since then.
-    Hold(AuditEvent, Instant, Decide),
-    Error(SystemTime, String),
-    /// Show an audit line to subscribers; stdout is done with it.
-    Publish(String),
-    Subscribe(Stream, Box<dyn Subscriber>),
-    /// End the streams after the events so far.
-    EndStreams,
-}
-
-impl Message for Task {
-    fn size(&self) -> usize {
-        OVERHEAD
-            + match self {
-                Self::Audit(event) | Self::Hold(event, ..) => event.path.len(),
-                Self::Error(_, text) | Self::Publish(text) => text.len(),
-                Self::Subscribe(..) | Self::EndStreams => 0,
-            }
-    }
-
-    fn limit(&self) -> usize {
-        match self {
-            Self::Audit(_) | Self::Hold(..) => MAX_WAITING,
-            Self::Error(..) => MAX_WAITING + RESERVED,
-            // Bounded by requests that wait, and by connections.
-            Self::Publish(_) | Self::Subscribe(..) | Self::EndStreams => usize::MAX,
-        }
-    }
-
-    fn is_urgent(&self) -> bool {
-        !matches!(self, Self::Audit(_) | Self::Publish(_))
-    }
-}
-
+/// The parts that requests and the threads of the log share.
 #[derive(Default)]
-pub struct Shared {
-    pub inbox: Inbox<Task>,
-    pub streams: Inbox<Feed>,
+pub struct Hub {
+    pub inbox: Inbox,
     pub stdout: Output,
     pub stderr: Output,
     pub settings: ArcSwap<Settings>,
@@ -83,26 +41,26 @@ pub struct Shared {
     pub error_is_plain: bool,
 }
 
-impl Shared {
+impl Hub {
     pub fn audit(&self, event: AuditEvent) {
-        if self.inbox.push(Task::Audit(event)).is_err() {
+        if self.inbox.push(Message::Audit(event)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
             self.has_gap[Stream::Audit as usize].store(true, Ordering::Relaxed);
         }
     }
 
-    pub fn error(&self, message: String) {
-        let task = Task::Error(SystemTime::now(), message);
-        if self.inbox.push(task).is_err() {
+    pub fn error(&self, text: String) {
+        if self.inbox.push(Message::Error(SystemTime::now(), text)).is_err() {
             self.has_gap[Stream::Error as usize].store(true, Ordering::Relaxed);
         }
     }
 
+    /// Carries out the effects of a step at stdout.
     pub fn apply(&self, effects: Effects) {
         for decision in effects.decisions {
             survive(|| (decision.decide)(decision.is_accepted));
             if self.counts.has(Stream::Audit) {
-                let _ = self.inbox.push(Task::Publish(decision.line));
+                let _ = self.inbox.push(Message::Publish(decision.line));
             }
         }
         self.lost.fetch_add(effects.lost, Ordering::Relaxed);
@@ -112,73 +70,74 @@ impl Shared {
     }
 }
 
-struct Hub<'a> {
-    shared: &'a Shared,
+/// The state of the log thread.
+struct Formatter<'a> {
+    hub: &'a Hub,
     clock: Clock,
     now: Instant,
     /// Lines for stdout, some with answers that wait, until the end of the batch.
     stdout: Vec<(Line, Option<Hold>)>,
-    /// Lines for subscribers, until then.
-    audit: String,
-    error: String,
+    streams: Streams,
 }
 
 /// Runs until the inbox is closed and empty.
-pub fn run(shared: &Shared) {
-    let mut hub = Hub {
-        shared,
+pub fn run(hub: &Hub) {
+    let mut formatter = Formatter {
+        hub,
         clock: Clock::local(),
         now: Instant::now(),
         stdout: Vec::new(),
-        audit: String::new(),
-        error: String::new(),
+        streams: Streams::default(),
     };
     let mut batch = VecDeque::new();
     let mut nap = None;
     loop {
-        let expiry = shared.stdout.with(|outbox| outbox.next_expiry());
-        if !shared.inbox.take(&mut batch, nap, expiry) {
+        let expiry = hub.stdout.with(|outbox| outbox.next_expiry());
+        let until = expiry.into_iter().chain(formatter.streams.due()).min();
+        if !hub.inbox.take(&mut batch, nap, until) {
             break;
         }
-        hub.now = Instant::now();
-        for task in batch.drain(..) {
-            survive(|| hub.handle(task));
+        formatter.now = Instant::now();
+        for message in batch.drain(..) {
+            survive(|| formatter.handle(message));
         }
-        survive(|| hub.write());
-        survive(|| hub.feed());
-        nap = Some(hub.now + NAP);
+        survive(|| formatter.write());
+        formatter.end_at_gaps();
+        formatter.streams.flush(formatter.now);
+        nap = Some(formatter.now + NAP);
     }
-    shared.stdout.close();
-    shared.stderr.close();
-    shared.streams.close();
+    formatter.streams.end_all();
+    hub.stdout.close();
+    hub.stderr.close();
 }
 
-impl Hub<'_> {
-    fn handle(&mut self, task: Task) {
-        match task {
-            Task::Audit(event) => self.audit(&event),
-            Task::Hold(event, since, decide) => {
+impl Formatter<'_> {
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Audit(event) => self.audit(&event),
+            Message::Hold(event, since, decide) => {
                 let line = Line::audit(&event, &mut self.clock);
                 let hold = Hold::new(since, event.took, decide);
                 self.stdout.push((line, Some(hold)));
             }
-            Task::Error(time, text) => self.error(time, &text),
-            Task::Publish(line) => self.audit.push_str(&line),
-            Task::Subscribe(stream, subscriber) => {
-                self.feed();
-                let _ = self.shared.streams.push(Feed::Subscribe(stream, subscriber));
+            Message::Error(time, text) => self.error(time, &text),
+            Message::Publish(line) => self.streams.push(Stream::Audit, &line),
+            Message::Subscribe(stream, subscriber) => {
+                self.end_at_gaps();
+                self.streams.add(stream, subscriber);
             }
-            Task::EndStreams => {
-                self.feed();
-                let _ = self.shared.streams.push(Feed::End);
+            Message::EndStreams => {
+                self.end_at_gaps();
+                self.streams.end_all();
             }
         }
     }
 
+    /// Hands the lines that were collected to the thread that writes stdout.
     fn write(&mut self) {
         let mut effects = Effects::default();
         let now = self.now;
-        self.shared.stdout.with(|outbox| {
+        self.hub.stdout.with(|outbox| {
             for (line, hold) in self.stdout.drain(..) {
                 match hold {
                     Some(hold) => outbox.hold(line, hold, now, &mut effects),
@@ -187,33 +146,27 @@ impl Hub<'_> {
             }
             outbox.expire(now, &mut effects);
         });
-        self.shared.apply(effects);
+        self.hub.apply(effects);
     }
 
-    fn feed(&mut self) {
-        let shared = self.shared;
-        for (stream, lines) in [(Stream::Audit, &mut self.audit), (Stream::Error, &mut self.error)]
-        {
-            let mut has_gap = shared.has_gap[stream as usize].swap(false, Ordering::Relaxed);
-            let lines = std::mem::take(lines);
-            if !lines.is_empty() {
-                has_gap |= shared.streams.push(Feed::Lines(stream, lines)).is_err();
-            }
-            if has_gap {
-                let _ = shared.streams.push(Feed::Gap(stream));
+    /// Disconnects the subscribers that miss an event, so that they notice.
+    fn end_at_gaps(&mut self) {
+        for stream in [Stream::Audit, Stream::Error] {
+            if self.hub.has_gap[stream as usize].swap(false, Ordering::Relaxed) {
+                self.streams.end(stream, false);
             }
         }
     }
 
     fn audit(&mut self, event: &AuditEvent) {
-        let is_on = self.shared.settings.load().audit != AuditMode::Off;
-        let is_followed = self.shared.counts.has(Stream::Audit);
+        let is_on = self.hub.settings.load().audit != AuditMode::Off;
+        let is_followed = self.hub.counts.has(Stream::Audit);
         if !is_on && !is_followed {
             return;
         }
         let line = Line::audit(event, &mut self.clock);
         if is_followed {
-            self.audit.push_str(&line.text);
+            self.streams.push(Stream::Audit, &line.text);
         }
         if is_on {
             self.stdout.push((line, None));
@@ -222,17 +175,17 @@ impl Hub<'_> {
 
     fn error(&mut self, time: SystemTime, text: &str) {
         let line = Line::error(time, text, &mut self.clock);
-        if self.shared.counts.has(Stream::Error) {
-            self.error.push_str(&line.text);
+        if self.hub.counts.has(Stream::Error) {
+            self.streams.push(Stream::Error, &line.text);
         }
-        if self.shared.settings.load().error {
-            let line = match self.shared.error_is_plain {
+        if self.hub.settings.load().error {
+            let line = match self.hub.error_is_plain {
                 true => Line::error_for_people(time, text, &mut self.clock),
                 false => line,
             };
             // Lost error lines are not counted.
             let mut effects = Effects::default();
-            self.shared.stderr.with(|outbox| outbox.push(line, &mut effects));
+            self.hub.stderr.with(|outbox| outbox.push(line, &mut effects));
         }
     }
 }

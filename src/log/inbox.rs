@@ -1,4 +1,4 @@
-//! A bounded queue in front of a thread of the log.
+//! The bounded queue in front of the log thread.
 //!
 //! Leaving a message takes one short lock. Waking a thread costs more, so a thread that was busy a moment
 //! ago takes a nap, from which only urgent messages wake it.
@@ -6,65 +6,95 @@
 use std::{
     collections::VecDeque,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Instant, SystemTime},
+};
+
+use super::{
+    event::AuditEvent,
+    outbox::Decide,
+    streams::{Stream, Subscriber},
 };
 
 /// A queue that has grown larger is given back, in messages.
 const MAX_KEPT: usize = 1024;
+/// Audit events that may wait for the log thread, in bytes.
+const MAX_WAITING: usize = 4 << 20;
+/// Room for errors when there is none for audit events, in bytes on top.
+const RESERVED: usize = 1 << 20;
+/// An event takes about so many bytes besides its text.
+const OVERHEAD: usize = 128;
 
-pub trait Message {
-    /// About what it takes, in bytes.
-    fn size(&self) -> usize;
-
-    /// It finds no room where there are more bytes than this with it.
-    fn limit(&self) -> usize;
-
-    /// Whether it can't wait for the end of a nap.
-    fn is_urgent(&self) -> bool;
+/// Work for the log thread.
+pub enum Message {
+    Audit(AuditEvent),
+    /// A request whose answer waits for the line to be written, since then.
+    Hold(AuditEvent, Instant, Decide),
+    Error(SystemTime, String),
+    /// Show an audit line to subscribers; stdout is done with it.
+    Publish(String),
+    Subscribe(Stream, Box<dyn Subscriber>),
+    /// End the streams after the events so far.
+    EndStreams,
 }
 
-pub struct Inbox<M> {
-    state: Mutex<Queue<M>>,
+impl Message {
+    fn size(&self) -> usize {
+        OVERHEAD
+            + match self {
+                Self::Audit(event) | Self::Hold(event, ..) => event.path.len(),
+                Self::Error(_, text) | Self::Publish(text) => text.len(),
+                Self::Subscribe(..) | Self::EndStreams => 0,
+            }
+    }
+
+    /// It finds no room where there are more bytes than this with it.
+    fn limit(&self) -> usize {
+        match self {
+            Self::Audit(_) | Self::Hold(..) => MAX_WAITING,
+            Self::Error(..) => MAX_WAITING + RESERVED,
+            // Bounded by requests that wait, and by connections.
+            Self::Publish(_) | Self::Subscribe(..) | Self::EndStreams => usize::MAX,
+        }
+    }
+
+    /// It can't wait for the end of a nap.
+    fn is_urgent(&self) -> bool {
+        !matches!(self, Self::Audit(_) | Self::Publish(_))
+    }
+}
+
+#[derive(Default)]
+pub struct Inbox {
+    state: Mutex<Queue>,
     arrived: Condvar,
 }
 
-struct Queue<M> {
-    messages: VecDeque<M>,
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<Message>,
     bytes: usize,
     has_urgent: bool,
     sleep: Sleep,
     is_closed: bool,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// How the log thread waits.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Sleep {
+    #[default]
     Awake,
     Nap,
     Sound,
 }
 
-impl<M> Default for Inbox<M> {
-    fn default() -> Self {
-        Self {
-            state: Mutex::new(Queue {
-                messages: VecDeque::new(),
-                bytes: 0,
-                has_urgent: false,
-                sleep: Sleep::Awake,
-                is_closed: false,
-            }),
-            arrived: Condvar::new(),
-        }
-    }
-}
-
-impl<M: Message> Inbox<M> {
-    fn lock(&self) -> MutexGuard<'_, Queue<M>> {
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Leaves `message`, or gives it back if there is no room.
-    pub fn push(&self, message: M) -> Result<(), M> {
+    #[allow(clippy::result_large_err, reason = "a message without room goes back to its sender")]
+    pub fn push(&self, message: Message) -> Result<(), Message> {
         let mut state = self.lock();
         if state.is_closed || state.bytes + message.size() > message.limit() {
             return Err(message);
@@ -75,14 +105,14 @@ impl<M: Message> Inbox<M> {
     }
 
     /// Leaves two messages with nothing in between, also if there is no room.
-    pub fn push_pair(&self, first: M, second: M) {
+    pub fn push_pair(&self, first: Message, second: Message) {
         let mut state = self.lock();
         state.add(first);
         state.add(second);
         self.wake(state);
     }
 
-    fn wake(&self, mut state: MutexGuard<'_, Queue<M>>) {
+    fn wake(&self, mut state: MutexGuard<'_, Queue>) {
         let must_wake = match state.sleep {
             Sleep::Awake => false,
             Sleep::Nap => state.has_urgent || state.is_closed,
@@ -99,7 +129,7 @@ impl<M: Message> Inbox<M> {
     /// but not past `until`. `false` if none will ever come.
     pub fn take(
         &self,
-        batch: &mut VecDeque<M>,
+        batch: &mut VecDeque<Message>,
         nap: Option<Instant>,
         until: Option<Instant>,
     ) -> bool {
@@ -143,8 +173,8 @@ impl<M: Message> Inbox<M> {
     }
 }
 
-impl<M: Message> Queue<M> {
-    fn add(&mut self, message: M) {
+impl Queue {
+    fn add(&mut self, message: Message) {
         self.bytes += message.size();
         // A queue that gets full can't wait either.
         self.has_urgent |= message.is_urgent() || self.bytes > message.limit() / 4;
@@ -154,25 +184,18 @@ impl<M: Message> Queue<M> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
 
-    /// Its size, and whether it is urgent.
-    struct Parcel(usize, bool);
+    fn audit(size: usize) -> Message {
+        let (path, identity) = ("x".repeat(size - OVERHEAD), "".into());
+        let took = Duration::ZERO;
+        Message::Audit(AuditEvent { time: UNIX_EPOCH, path, identity, ip: None, status: 200, took })
+    }
 
-    impl Message for Parcel {
-        fn size(&self) -> usize {
-            self.0
-        }
-
-        fn limit(&self) -> usize {
-            100
-        }
-
-        fn is_urgent(&self) -> bool {
-            self.1
-        }
+    fn error() -> Message {
+        Message::Error(UNIX_EPOCH, String::new())
     }
 
     fn soon() -> Option<Instant> {
@@ -182,22 +205,23 @@ mod tests {
     #[test]
     fn a_full_inbox_takes_no_more_until_it_is_emptied() {
         let inbox = Inbox::default();
-        for _ in 0..10 {
-            assert!(inbox.push(Parcel(10, false)).is_ok());
+        for _ in 0..4 {
+            assert!(inbox.push(audit(1 << 20)).is_ok());
         }
-        assert!(inbox.push(Parcel(10, false)).is_err());
+        assert!(inbox.push(audit(1 << 20)).is_err());
+        assert!(inbox.push(error()).is_ok(), "errors have a reserve");
         let mut batch = VecDeque::new();
         assert!(inbox.take(&mut batch, None, None));
-        assert_eq!(10, batch.len());
-        assert!(inbox.push(Parcel(10, false)).is_ok());
+        assert_eq!(5, batch.len());
+        assert!(inbox.push(audit(1 << 20)).is_ok());
     }
 
     #[test]
     fn a_closed_inbox_gives_what_it_has_and_then_ends() {
         let inbox = Inbox::default();
-        assert!(inbox.push(Parcel(1, false)).is_ok());
+        assert!(inbox.push(audit(1000)).is_ok());
         inbox.close();
-        assert!(inbox.push(Parcel(1, false)).is_err());
+        assert!(inbox.push(audit(1000)).is_err());
         let mut batch = VecDeque::new();
         assert!(inbox.take(&mut batch, soon(), None));
         batch.clear();
@@ -207,7 +231,7 @@ mod tests {
     #[test]
     fn waiting_ends_at_its_time() {
         let (mut batch, until) = (VecDeque::new(), soon());
-        assert!(Inbox::<Parcel>::default().take(&mut batch, None, until));
+        assert!(Inbox::default().take(&mut batch, None, until));
         assert!(batch.is_empty() && Some(Instant::now()) >= until);
     }
 
@@ -216,13 +240,13 @@ mod tests {
         let far = Some(Instant::now() + Duration::from_secs(60));
         let mut batch = VecDeque::new();
         let inbox = Inbox::default();
-        assert!(inbox.push(Parcel(1, false)).is_ok());
+        assert!(inbox.push(audit(1000)).is_ok());
         let nap = soon();
         assert!(inbox.take(&mut batch, nap, None));
         assert!(batch.len() == 1 && Some(Instant::now()) >= nap);
-        for urgent in [Parcel(1, true), Parcel(90, false)] {
+        for urgent in [error(), audit(3 << 20)] {
             batch.clear();
-            assert!(inbox.push(Parcel(1, false)).is_ok());
+            assert!(inbox.push(audit(1000)).is_ok());
             assert!(inbox.push(urgent).is_ok());
             assert!(inbox.take(&mut batch, far, None));
             assert_eq!(2, batch.len());
@@ -231,7 +255,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(20));
-                assert!(inbox.push(Parcel(1, true)).is_ok());
+                assert!(inbox.push(error()).is_ok());
             });
             assert!(inbox.take(&mut batch, far, None));
         });

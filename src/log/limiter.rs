@@ -33,7 +33,7 @@ const CAUSES: [(u32, &str); 6] = [
 /// The longest line, in bytes: a path, or what a certificate says, may be much longer.
 pub const MAX_LINE: usize = 2048;
 
-/// What may still be logged until the next refill, and how much was left out since the last.
+/// Lines that may be logged until the next refill, and the number of those left out since the last.
 pub struct Limiter([Allowance; CAUSES.len()]);
 
 struct Allowance {

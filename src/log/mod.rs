@@ -1,8 +1,8 @@
 //! Audit and error events: one line each, to stdout, stderr and subscribers.
 //!
-//! A request leaves its event in a bounded inbox and goes on. The log thread formats it once and
-//! hands the line to the threads that write stdout and stderr and feed subscribers; nothing in
-//! between waits for a reader. Where audit is required, the answer is held until its line is written.
+//! A request leaves its event in a bounded inbox and goes on. The log thread formats it once and hands
+//! the line to the threads that write stdout and stderr and to the subscribers; nothing in between waits
+//! for a reader. Where audit is required, the answer is held until its line is written.
 
 mod event;
 mod hub;
@@ -26,14 +26,10 @@ pub use self::{
     limiter::{Cause, MAX_LINE, cut},
     streams::{Stream, Subscriber, Subscription},
 };
-use self::{
-    hub::{Shared, Task},
-    limiter::Limiter,
-};
+use self::{hub::Hub, inbox::Message, limiter::Limiter};
 
 const LOSS_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What happens to audit events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuditMode {
     /// They go to subscribers only.
@@ -44,7 +40,7 @@ pub enum AuditMode {
     Required,
 }
 
-/// What is logged; can change at any time.
+/// The settings of the log, which can change at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Whether requests go to stdout.
@@ -61,7 +57,7 @@ impl Default for Settings {
 
 /// Where audit and error events go.
 pub struct Log {
-    shared: Arc<Shared>,
+    hub: Arc<Hub>,
     /// The log thread and the writers, until they are waited for.
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Lost audit lines that were reported, and when more may be.
@@ -77,24 +73,23 @@ impl Log {
     /// If a thread can't be started.
     pub fn start(settings: Settings, error_is_plain: bool) -> io::Result<Self> {
         let settings = ArcSwap::from_pointee(settings);
-        let shared = Arc::new(Shared { settings, error_is_plain, ..Shared::default() });
-        let start = |name: &str, run: fn(&Shared)| {
-            let shared = shared.clone();
+        let hub = Arc::new(Hub { settings, error_is_plain, ..Hub::default() });
+        let start = |name: &str, run: fn(&Hub)| {
+            let hub = hub.clone();
             std::thread::Builder::new()
                 .name(name.to_owned())
                 .stack_size(128 * 1024)
-                .spawn(move || run(&shared))
+                .spawn(move || run(&hub))
         };
         let threads = vec![
             start("log", hub::run)?,
-            start("log-stdout", |shared| {
-                shared.stdout.run(io::stdout(), |effects| shared.apply(effects));
+            start("log-stdout", |hub| {
+                hub.stdout.run(io::stdout(), |effects| hub.apply(effects));
             })?,
-            start("log-stderr", |shared| shared.stderr.run(io::stderr(), |_| {}))?,
-            start("log-streams", |shared| streams::run(&shared.streams))?,
+            start("log-stderr", |hub| hub.stderr.run(io::stderr(), |_| {}))?,
         ];
         Ok(Self {
-            shared,
+            hub,
             threads: Mutex::new(threads),
             reported: Mutex::default(),
             limiter: Limiter::default(),
@@ -103,26 +98,26 @@ impl Log {
 
     /// Changes what is logged, from the next event on.
     pub fn configure(&self, settings: Settings) {
-        self.shared.settings.store(Arc::new(settings));
+        self.hub.settings.store(Arc::new(settings));
     }
 
     /// Whether audit events go anywhere.
     pub fn audits(&self) -> bool {
-        self.shared.settings.load().audit != AuditMode::Off || self.shared.counts.has(Stream::Audit)
+        self.hub.settings.load().audit != AuditMode::Off || self.hub.counts.has(Stream::Audit)
     }
 
     /// Whether answers with keys must be held ([`Log::hold`]).
     pub fn requires_audit(&self) -> bool {
-        self.shared.settings.load().audit == AuditMode::Required
+        self.hub.settings.load().audit == AuditMode::Required
     }
 
     /// Whether answers that must be held are refused at the moment, since stdout takes no lines.
     pub fn refuses(&self) -> bool {
-        self.requires_audit() && self.shared.stdout.with(|outbox| outbox.is_refusing())
+        self.requires_audit() && self.hub.stdout.with(|outbox| outbox.is_refusing())
     }
 
     pub fn audit(&self, event: AuditEvent) {
-        self.shared.audit(event);
+        self.hub.audit(event);
     }
 
     /// Logs a request whose answer may leave only once its line is written. Within a second, a thread of
@@ -135,9 +130,9 @@ impl Log {
         event: AuditEvent,
         decide: impl FnOnce(bool) + Send + 'static,
     ) -> Result<(), AuditEvent> {
-        let message = Task::Hold(event, Instant::now(), Box::new(decide));
-        match self.shared.inbox.push(message) {
-            Err(Task::Hold(event, ..)) => Err(event),
+        let message = Message::Hold(event, Instant::now(), Box::new(decide));
+        match self.hub.inbox.push(message) {
+            Err(Message::Hold(event, ..)) => Err(event),
             _ => Ok(()),
         }
     }
@@ -145,14 +140,14 @@ impl Log {
     /// Logs an error that clients cannot cause at will.
     pub fn error(&self, message: &str) {
         if self.wants_errors() {
-            self.shared.error(message.to_owned());
+            self.hub.error(message.to_owned());
         }
     }
 
     /// Logs an error that clients can cause. Beyond the allowance of its cause, it is only counted.
     pub fn error_from_outside(&self, cause: Cause, message: impl FnOnce() -> String) {
         if self.wants_errors() && self.limiter.admits(cause) {
-            self.shared.error(cut(message(), MAX_LINE));
+            self.hub.error(cut(message(), MAX_LINE));
         }
     }
 
@@ -162,7 +157,7 @@ impl Log {
     }
 
     fn wants_errors(&self) -> bool {
-        self.shared.settings.load().error || self.shared.counts.has(Stream::Error)
+        self.hub.settings.load().error || self.hub.counts.has(Stream::Error)
     }
 
     /// Adds a subscriber. `event` is its own request, the first event it sees if it follows those.
@@ -172,32 +167,32 @@ impl Log {
         subscriber: Box<dyn Subscriber>,
         event: AuditEvent,
     ) -> Subscription {
-        let subscription = Subscription::new(stream, &self.shared.counts);
-        self.shared.inbox.push_pair(Task::Subscribe(stream, subscriber), Task::Audit(event));
+        let subscription = Subscription::new(stream, &self.hub.counts);
+        self.hub.inbox.push_pair(Message::Subscribe(stream, subscriber), Message::Audit(event));
         subscription
     }
 
     /// Lets subscribers go after the events up to now.
     pub fn end_streams(&self) {
-        let _ = self.shared.inbox.push(Task::EndStreams);
+        let _ = self.hub.inbox.push(Message::EndStreams);
     }
 
     /// Audit lines that were lost on the way to stdout or to subscribers.
     pub fn audit_lost(&self) -> u64 {
-        self.shared.lost.load(Ordering::Relaxed)
+        self.hub.lost.load(Ordering::Relaxed)
     }
 
     /// Events of a stream that were sent, each counted once for each subscriber.
     pub fn events(&self, stream: Stream) -> u64 {
-        self.shared.counts.events[stream as usize].load(Ordering::Relaxed)
+        self.hub.counts.events[stream as usize].load(Ordering::Relaxed)
     }
 
     pub fn subscribers(&self) -> usize {
-        self.shared.counts.subscribers.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        self.hub.counts.subscribers.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
     pub fn subscribers_dropped(&self) -> u64 {
-        self.shared.counts.dropped.load(Ordering::Relaxed)
+        self.hub.counts.dropped.load(Ordering::Relaxed)
     }
 
     /// Logs an error if audit lines were lost, at most once a minute.
@@ -208,7 +203,7 @@ impl Log {
         if lost > known && next.is_none_or(|next| now >= next) {
             *reported = (lost, Some(now + LOSS_INTERVAL));
             self.error(&format!(
-                "{} audit lines are lost: whoever reads stdout does not keep up or has gone",
+                "{} audit lines are lost: stdout is read too slowly, or not at all",
                 lost - known
             ));
         }
@@ -219,7 +214,7 @@ impl Log {
         let until = Instant::now() + patience;
         self.report_left_out();
         self.report_lost(until + LOSS_INTERVAL);
-        self.shared.inbox.close();
+        self.hub.inbox.close();
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {

@@ -111,7 +111,7 @@ impl Outbox {
         let mut entry = Entry { line, hold: Some(hold) };
         if self.trouble.is_some() || self.bytes + entry.size() > MAX_BYTES {
             effects.decisions.extend(entry.refuse(now, true));
-            self.trouble(1, "whoever reads it does not keep up", now, effects);
+            self.trouble(1, "it is read too slowly", now, effects);
         } else {
             self.held += 1;
         }
@@ -200,7 +200,7 @@ impl Outbox {
     pub fn expire(&mut self, now: Instant, effects: &mut Effects) {
         let refused = self.refuse(now, |hold| now >= hold.since + PATIENCE, effects);
         if refused > 0 {
-            self.trouble(refused, "nobody reads it", now, effects);
+            self.trouble(refused, "nothing reads it", now, effects);
         }
     }
 
@@ -390,7 +390,7 @@ mod tests {
         assert!(scene.at(899).expire().decided().is_empty());
         assert_eq!(vec![(0, false)], scene.at(900).expire().decided());
         assert!(scene.lines[0].contains("\"code\":503,\"time\":900000000}"));
-        assert_eq!(vec!["failed to write to stdout: nobody reads it"], scene.reports);
+        assert_eq!(vec!["failed to write to stdout: nothing reads it"], scene.reports);
         // From here on nobody has to wait, until something can be written again.
         assert_eq!(vec![(0, false), (2, false)], scene.hold().decided());
         let block = scene.fill();

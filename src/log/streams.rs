@@ -1,11 +1,10 @@
 //! Subscribers of the log, and how lines get to them.
 //!
-//! A thread of its own collects lines for a moment and hands them to every subscriber in one block, in
-//! the same order for all. Under load that makes ten writes a second to each of them instead of
-//! thousands; a line that comes alone goes out at once.
+//! Lines are collected for a moment and handed to every subscriber in one block, in the same order for
+//! all. Under load that makes ten writes a second to each of them instead of thousands; a line that comes
+//! alone goes out at once.
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -13,15 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::inbox::{Inbox, Message};
 use crate::base::panics::survive;
 
 /// The shortest time between two blocks.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// How much less urgent than requests it is to feed subscribers (see `nice(2)`).
-const NICENESS: i32 = 10;
-/// Lines that may wait to be handed out, in bytes.
-const MAX_WAITING: usize = 4 << 20;
 /// A block that is so long goes out at once, in bytes.
 const MAX_BLOCK: usize = 64 * 1024;
 
@@ -86,80 +80,72 @@ impl Drop for Subscription {
     }
 }
 
-pub enum Feed {
-    Lines(Stream, String),
-    /// Add a subscriber, which sees later lines.
-    Subscribe(Stream, Box<dyn Subscriber>),
-    /// Events are lost: disconnect the subscribers, so that they notice.
-    Gap(Stream),
-    End,
+/// The subscribers of all streams.
+#[derive(Default)]
+pub struct Streams {
+    fans: [FanOut; 2],
+    /// Before then, no block goes out.
+    next: Option<Instant>,
 }
 
-impl Message for Feed {
-    fn size(&self) -> usize {
-        match self {
-            Self::Lines(_, lines) => lines.len(),
-            _ => 0,
-        }
-    }
-
-    fn limit(&self) -> usize {
-        match self {
-            Self::Lines(..) => MAX_WAITING,
-            _ => usize::MAX,
-        }
-    }
-
-    fn is_urgent(&self) -> bool {
-        !matches!(self, Self::Lines(..))
-    }
-}
-
-/// Feeds subscribers until the inbox is closed and empty, on a thread of its own.
-pub fn run(inbox: &Inbox<Feed>) {
-    // Fifty subscribers cause a burst of fifty writes, which must not delay requests. On Linux, this is
-    // the priority of the thread.
-    let _ = rustix::process::nice(NICENESS);
-    let mut streams = [FanOut::default(), FanOut::default()];
-    let mut batch = VecDeque::new();
-    let mut nap = None;
-    while inbox.take(&mut batch, nap, None) {
-        for feed in batch.drain(..) {
-            match feed {
-                Feed::Lines(stream, lines) => streams[stream as usize].push(&lines),
-                Feed::Subscribe(stream, subscriber) => streams[stream as usize].add(subscriber),
-                Feed::Gap(stream) => streams[stream as usize].end(false),
-                Feed::End => streams.iter_mut().for_each(|stream| stream.end(true)),
-            }
-        }
-        streams.iter_mut().for_each(FanOut::flush);
-        nap = Some(Instant::now() + INTERVAL);
-    }
-    streams.iter_mut().for_each(|stream| stream.end(true));
-}
-
+/// The subscribers of one stream and the lines that are collected for them.
 #[derive(Default)]
 struct FanOut {
     subscribers: Vec<Box<dyn Subscriber>>,
     block: Vec<u8>,
 }
 
-impl FanOut {
-    fn add(&mut self, subscriber: Box<dyn Subscriber>) {
-        self.flush();
-        self.subscribers.retain(|other| other.is_open());
-        self.subscribers.push(subscriber);
+impl Streams {
+    /// Adds a subscriber, which sees later lines.
+    pub fn add(&mut self, stream: Stream, subscriber: Box<dyn Subscriber>) {
+        let fan = &mut self.fans[stream as usize];
+        fan.flush();
+        fan.subscribers.retain(|other| other.is_open());
+        fan.subscribers.push(subscriber);
     }
 
-    fn push(&mut self, lines: &str) {
-        if !self.subscribers.is_empty() {
-            self.block.extend_from_slice(lines.as_bytes());
-            if self.block.len() >= MAX_BLOCK {
-                self.flush();
+    pub fn push(&mut self, stream: Stream, lines: &str) {
+        let fan = &mut self.fans[stream as usize];
+        if !fan.subscribers.is_empty() {
+            fan.block.extend_from_slice(lines.as_bytes());
+            if fan.block.len() >= MAX_BLOCK {
+                fan.flush();
             }
         }
     }
 
+    /// Hands out the lines so far, unless that happened a moment ago.
+    pub fn flush(&mut self, now: Instant) {
+        if self.has_lines() && self.next.is_none_or(|next| now >= next) {
+            self.fans.iter_mut().for_each(FanOut::flush);
+            self.next = Some(now + INTERVAL);
+        }
+    }
+
+    /// When [`flush`](Self::flush) has lines to hand out.
+    pub fn due(&self) -> Option<Instant> {
+        self.next.filter(|_| self.has_lines())
+    }
+
+    fn has_lines(&self) -> bool {
+        self.fans.iter().any(|fan| !fan.block.is_empty())
+    }
+
+    pub fn end(&mut self, stream: Stream, is_complete: bool) {
+        let fan = &mut self.fans[stream as usize];
+        fan.flush();
+        for subscriber in fan.subscribers.drain(..) {
+            survive(|| subscriber.end(is_complete));
+        }
+    }
+
+    pub fn end_all(&mut self) {
+        self.end(Stream::Audit, true);
+        self.end(Stream::Error, true);
+    }
+}
+
+impl FanOut {
     fn flush(&mut self) {
         if self.block.is_empty() {
             return;
@@ -167,13 +153,6 @@ impl FanOut {
         let block: Arc<[u8]> = std::mem::take(&mut self.block).into();
         self.subscribers
             .retain(|subscriber| survive(|| subscriber.publish(&block)).unwrap_or(false));
-    }
-
-    fn end(&mut self, is_complete: bool) {
-        self.flush();
-        for subscriber in self.subscribers.drain(..) {
-            survive(|| subscriber.end(is_complete));
-        }
     }
 }
 
@@ -212,56 +191,54 @@ mod tests {
         }
     }
 
-    fn subscribe(inbox: &Inbox<Feed>, stream: Stream, reader: &Reader) {
-        let reader = Box::new(reader.clone());
-        assert!(inbox.push(Feed::Subscribe(stream, reader)).is_ok());
-    }
-
-    fn line(inbox: &Inbox<Feed>, stream: Stream, line: &str) {
-        let line = format!("{line}\n");
-        assert!(inbox.push(Feed::Lines(stream, line)).is_ok());
+    fn subscribe(streams: &mut Streams, stream: Stream, reader: &Reader) {
+        streams.add(stream, Box::new(reader.clone()));
     }
 
     #[test]
     fn a_lone_line_goes_out_at_once_and_a_burst_in_blocks() {
-        let inbox = Inbox::default();
-        let reader = Reader::default();
-        subscribe(&inbox, Stream::Audit, &reader);
-        std::thread::scope(|scope| {
-            scope.spawn(|| run(&inbox));
-            let blocks = |count: usize| {
-                while reader.blocks.lock().unwrap().len() < count {
-                    std::thread::yield_now();
-                }
-                reader.blocks.lock().unwrap().clone()
-            };
-            line(&inbox, Stream::Audit, "alone");
-            assert_eq!(vec!["alone\n"], blocks(1));
-            for _ in 0..1000 {
-                line(&inbox, Stream::Audit, "x");
-            }
-            inbox.close();
-            let blocks = blocks(3);
-            assert_eq!("x\n".repeat(1000) + "end", blocks[1..].concat());
-            assert!(blocks.len() < 100, "{} blocks", blocks.len());
-        });
+        let (mut streams, reader) = (Streams::default(), Reader::default());
+        subscribe(&mut streams, Stream::Audit, &reader);
+        let start = Instant::now();
+        streams.push(Stream::Audit, "alone\n");
+        streams.flush(start);
+        assert_eq!("alone\n", reader.seen());
+        for _ in 0..1000 {
+            streams.push(Stream::Audit, "x\n");
+            streams.flush(start + INTERVAL / 2);
+        }
+        assert_eq!("alone\n", reader.seen());
+        assert_eq!(Some(start + INTERVAL), streams.due());
+        streams.flush(start + INTERVAL);
+        assert_eq!(None, streams.due());
+        streams.end_all();
+        assert_eq!(vec!["alone\n", &"x\n".repeat(1000), "end"], *reader.blocks.lock().unwrap());
+    }
+
+    #[test]
+    fn a_long_block_does_not_wait() {
+        let (mut streams, reader) = (Streams::default(), Reader::default());
+        subscribe(&mut streams, Stream::Audit, &reader);
+        for _ in 0..MAX_BLOCK {
+            streams.push(Stream::Audit, "x\n");
+        }
+        assert_eq!(2, reader.blocks.lock().unwrap().len());
     }
 
     #[test]
     fn a_subscriber_sees_what_comes_after_it_and_may_leave() {
         let (early, late, other) = (Reader::default(), Reader::default(), Reader::default());
         let leaver = Reader { leaves_after: Some(1), ..Reader::default() };
-        let inbox = Inbox::default();
-        line(&inbox, Stream::Audit, "nobody hears this");
-        subscribe(&inbox, Stream::Audit, &early);
-        line(&inbox, Stream::Audit, "a");
-        subscribe(&inbox, Stream::Audit, &late);
-        subscribe(&inbox, Stream::Audit, &leaver);
-        subscribe(&inbox, Stream::Error, &other);
-        line(&inbox, Stream::Audit, "b");
-        line(&inbox, Stream::Error, "error");
-        inbox.close();
-        run(&inbox);
+        let mut streams = Streams::default();
+        streams.push(Stream::Audit, "nobody hears this\n");
+        subscribe(&mut streams, Stream::Audit, &early);
+        streams.push(Stream::Audit, "a\n");
+        subscribe(&mut streams, Stream::Audit, &late);
+        subscribe(&mut streams, Stream::Audit, &leaver);
+        subscribe(&mut streams, Stream::Error, &other);
+        streams.push(Stream::Audit, "b\n");
+        streams.push(Stream::Error, "error\n");
+        streams.end_all();
         assert_eq!("a\nb\nend", early.seen());
         assert_eq!("b\nend", late.seen());
         assert_eq!("b\n", leaver.seen());
@@ -271,14 +248,13 @@ mod tests {
     #[test]
     fn a_stream_with_a_gap_is_ended_for_all_who_have_seen_its_beginning() {
         let (early, late) = (Reader::default(), Reader::default());
-        let inbox = Inbox::default();
-        subscribe(&inbox, Stream::Audit, &early);
-        line(&inbox, Stream::Audit, "a");
-        assert!(inbox.push(Feed::Gap(Stream::Audit)).is_ok());
-        subscribe(&inbox, Stream::Audit, &late);
-        line(&inbox, Stream::Audit, "b");
-        inbox.close();
-        run(&inbox);
+        let mut streams = Streams::default();
+        subscribe(&mut streams, Stream::Audit, &early);
+        streams.push(Stream::Audit, "a\n");
+        streams.end(Stream::Audit, false);
+        subscribe(&mut streams, Stream::Audit, &late);
+        streams.push(Stream::Audit, "b\n");
+        streams.end_all();
         assert_eq!("a\ngap", early.seen());
         assert_eq!("b\nend", late.seen());
     }

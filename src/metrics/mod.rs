@@ -1,4 +1,4 @@
-//! What the server counts, and the page that Prometheus reads.
+//! The counters of the server, and the page that Prometheus reads.
 //!
 //! Each thread counts in a shard of its own, so that threads do not compete for cache lines; the page adds
 //! the shards up. Every family has one sample and no label, as clients of KES 0.14 expect; clients of the
@@ -191,7 +191,7 @@ impl Metrics {
             families.push(Family { name, help, value });
             (ended, from) = (ended + sum, end);
         }
-        // What has ended was read first, so there is never less that has begun.
+        // The ends were read first, so there are never fewer beginnings.
         let active = self.sum(|shard| &shard.begun).saturating_sub(ended) + streams as u64;
         let up = now.saturating_duration_since(self.started).as_millis() / 10;
         families.extend([

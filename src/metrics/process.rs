@@ -1,10 +1,10 @@
-//! What the system knows of this process: processors, threads, memory.
+//! Metrics of this process from the system: processors, threads, memory.
 
 use std::fs;
 
 use super::Family;
 
-/// What the system says of the process now; `None` where it says nothing.
+/// The process, as the system sees it now; `None` where it has no number.
 pub struct Process {
     /// Logical processors of the machine.
     pub cpus: Option<usize>,
@@ -34,8 +34,8 @@ impl Process {
     }
 }
 
-/// What can be said of the process. Of the original's families, those about a garbage collector's
-/// heap are not here, but for the memory in use; what the system does not tell is left out.
+/// Of KES' families, those about a garbage collector's heap are not here, but for the memory in use; a
+/// family that the system has no number for is left out.
 pub fn process() -> Vec<Family> {
     let process = Process::now();
     let families = [

@@ -1,10 +1,12 @@
 //! Access control: the root identity, policies, and the identities assigned to them.
 //!
-//! A policy is a list of patterns over the request path, and denies paths that none of them matches.
+//! A policy has rules over the request path that allow and rules that deny. The latter win, and paths that no
+//! rule matches are denied.
 //! Policies and assignments come from the configuration file, or from calls: the latter outlast a reload, but
 //! not the process. Knows nothing of certificates or HTTP.
 
 mod document;
+mod rule;
 mod why;
 
 use std::{
@@ -13,28 +15,53 @@ use std::{
     sync::Arc,
 };
 
-pub use self::why::Verdict;
-use crate::base::glob::{Effort, Pattern, SyntaxError};
+#[allow(unused_imports)]
+pub use self::{
+    document::{RuleList, RuleMap},
+    rule::Rule,
+    why::Verdict,
+};
+use crate::base::glob::{Effort, SyntaxError};
 
 /// The paths that its identities may call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// A path that one of these matches is allowed; all others are denied.
-    pub paths: Vec<Pattern>,
+    /// A path that one of these matches is allowed, unless it is denied.
+    pub allow: Vec<Rule>,
+    /// A path that one of these matches is denied.
+    pub deny: Vec<Rule>,
+}
+
+/// The decision of a policy about a path.
+enum Decision<'a> {
+    /// This rule allows it.
+    Allowed(&'a Rule),
+    /// This rule denies it.
+    Denied(&'a Rule),
+    /// No rule matches.
+    Unmatched,
 }
 
 impl Policy {
     /// Whether the policy allows a request to `path` (decoded, without query). A path that takes too much
     /// effort to match is denied.
     pub fn allows(&self, path: &str) -> bool {
-        self.find(path).is_some()
+        matches!(self.decide(path), Decision::Allowed(_))
     }
 
-    /// The first pattern that allows `path`.
-    fn find(&self, path: &str) -> Option<&Pattern> {
+    /// The decision about `path`, and the first rule that makes it.
+    fn decide(&self, path: &str) -> Decision<'_> {
         let mut effort = Effort::ONE_NAME;
-        let mut paths = self.paths.iter();
-        paths.find(|pattern| pattern.matches(path, &mut effort))
+        // A rule that is not matched to its end may be one that matches.
+        let denied =
+            self.deny.iter().find(|rule| rule.matches(path, &mut effort) || effort.is_exhausted());
+        if let Some(rule) = denied {
+            return Decision::Denied(rule);
+        }
+        match self.allow.iter().find(|rule| rule.matches(path, &mut effort)) {
+            Some(rule) => Decision::Allowed(rule),
+            None => Decision::Unmatched,
+        }
     }
 }
 
@@ -355,6 +382,35 @@ mod tests {
     }
 
     #[test]
+    fn what_a_policy_denies_is_not_allowed_whatever_else_it_allows() {
+        let rules =
+            |rules: &[&str]| rules.iter().map(|rule| Rule::prefix(rule)).collect::<Vec<_>>();
+        let policy = Policy {
+            allow: rules(&["/v1/key/*", "/v1/key/delete/mine", "/version", ""]),
+            deny: rules(&["/v1/key/delete/*", "/v1/key/create/root", ""]),
+        };
+        for path in ["/v1/key/create/app", "/v1/key/create/root-1", "/v1/key/a/b/c", "/version"] {
+            assert!(policy.allows(path), "{path}");
+        }
+        for path in ["/v1/key/delete/mine", "/v1/key/create/root", "/v1/log/error", "/v1/key", ""] {
+            assert!(!policy.allows(path), "{path}");
+        }
+        let deny = policy.deny;
+        assert!(!Policy { allow: Vec::new(), deny }.allows("/v1/key/create/app"));
+    }
+
+    #[test]
+    fn a_rule_that_takes_too_long_to_find_out_denies() {
+        let long = "a".repeat(60_000);
+        let pattern = "*".to_owned() + &"a".repeat(30_000) + "b";
+        let mut policy = Policy { allow: vec![Rule::prefix("a*")], deny: Vec::new() };
+        assert!(policy.allows(&long));
+        policy.deny = vec![Rule::glob(&pattern).unwrap()];
+        assert!(!policy.allows(&long));
+        assert!(policy.allows("aaa"));
+    }
+
+    #[test]
     fn an_assignment_to_a_missing_policy_allows_nothing() {
         let mut builder = builder();
         builder.assign(&"gone".into(), "nobody").unwrap();
@@ -407,8 +463,8 @@ mod tests {
 
     /// A policy with these paths.
     fn policy(paths: &[&str]) -> Policy {
-        let paths = paths.iter().map(|path| Pattern::parse(path).unwrap());
-        Policy { paths: paths.collect() }
+        let allow = paths.iter().map(|path| Rule::glob(path).unwrap());
+        Policy { allow: allow.collect(), deny: Vec::new() }
     }
 
     fn assignments(policies: &Policies) -> Vec<(&str, &str)> {

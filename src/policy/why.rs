@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::{Policies, Policy};
+use super::{Decision, Policies, Policy};
 use crate::base::glob::Effort;
 
 /// Whether a call is allowed, and why. Displayed as one line.
@@ -23,19 +23,26 @@ pub enum Verdict<'a> {
         /// The name of the policy.
         policy: &'a str,
     },
-    /// Allowed by the first pattern that matches.
+    /// Allowed by the first rule that matches, as none denies.
     Allowed {
         /// The name of the policy.
         policy: &'a str,
-        /// The pattern.
+        /// The rule.
         pattern: &'a str,
     },
-    /// Refused: no pattern matches.
+    /// Refused: a rule denies, whatever others allow.
+    Denied {
+        /// The name of the policy.
+        policy: &'a str,
+        /// The first rule that denies.
+        pattern: &'a str,
+    },
+    /// Refused: no rule matches.
     Refused {
         /// The name of the policy.
         policy: &'a str,
-        /// The pattern that matches most of the path from its start; the first of several. `None` if
-        /// the policy has no patterns.
+        /// The allowing rule that matches most of the path from its start; the first of several. `None`
+        /// if the policy allows nothing.
         nearest: Option<&'a str>,
     },
 }
@@ -59,6 +66,9 @@ impl fmt::Display for Verdict<'_> {
             Self::PolicyGone { policy } => write!(f, "refused: policy {policy:?} does not exist"),
             Self::Allowed { policy, pattern } => {
                 write!(f, "allowed: policy {policy:?} has the path {pattern:?}")
+            }
+            Self::Denied { policy, pattern } => {
+                write!(f, "refused: policy {policy:?} denies the path {pattern:?}")
             }
             Self::Refused { policy, nearest: Some(nearest) } => write!(
                 f,
@@ -96,14 +106,17 @@ impl Policies {
 impl Policy {
     /// Whether the policy, which is called `name`, allows a request to `path`, and why.
     pub fn why<'a>(&'a self, name: &'a str, path: &str) -> Verdict<'a> {
-        if let Some(pattern) = self.find(path) {
-            return Verdict::Allowed { policy: name, pattern: pattern.as_str() };
+        match self.decide(path) {
+            Decision::Allowed(rule) => Verdict::Allowed { policy: name, pattern: rule.as_str() },
+            Decision::Denied(rule) => Verdict::Denied { policy: name, pattern: rule.as_str() },
+            Decision::Unmatched => {
+                // `max_by_key` takes the last of equals, and the first is wanted.
+                let mut effort = Effort::ONE_NAME;
+                let rules = self.allow.iter().rev();
+                let nearest = rules.max_by_key(|rule| rule.reach(path, &mut effort));
+                Verdict::Refused { policy: name, nearest: nearest.map(|rule| rule.as_str()) }
+            }
         }
-        // `max_by_key` takes the last of equals, and the first is wanted.
-        let mut effort = Effort::ONE_NAME;
-        let paths = self.paths.iter().rev();
-        let nearest = paths.max_by_key(|pattern| pattern.reach(path, &mut effort));
-        Verdict::Refused { policy: name, nearest: nearest.map(|pattern| pattern.as_str()) }
     }
 }
 
@@ -111,18 +124,23 @@ impl Policy {
 mod tests {
     use std::sync::Arc;
 
-    use super::*;
-    use crate::base::glob::Pattern;
+    use super::{super::Rule, *};
 
-    /// Root is `root`, `gate` is a TLS proxy; `app` has two patterns, `idle` none, the policy of
-    /// `lost` is gone.
+    /// Root is `root`, `gate` is a TLS proxy; `app` has three patterns, `idle` none, `new` rules of the newest
+    /// generation, the policy of `lost` is gone.
     fn policies() -> Policies {
         let mut builder = Policies::builder("root", &["gate".into()]);
         let paths = ["/v1/key/create/app-*", "/v1/key/delete/app-*", "/v1/log/*"];
-        let paths = paths.map(|path| Pattern::parse(path).unwrap()).to_vec();
-        builder.define(&"apps".into(), Arc::new(Policy { paths }));
+        let allow = paths.map(|path| Rule::glob(path).unwrap()).to_vec();
+        builder.define(&"apps".into(), Arc::new(Policy { allow, deny: Vec::new() }));
         builder.define(&"none".into(), Arc::default());
-        for (policy, identity) in [("apps", "app"), ("none", "idle"), ("gone", "lost")] {
+        let rules = |rules: [&str; 2]| rules.map(Rule::prefix).to_vec();
+        let allow = rules(["/v1/key/*", "/version"]);
+        let deny = rules(["/v1/key/delete/*", "/v1/key/create/app"]);
+        builder.define(&"newest".into(), Arc::new(Policy { allow, deny }));
+        for (policy, identity) in
+            [("apps", "app"), ("none", "idle"), ("newest", "new"), ("gone", "lost")]
+        {
             builder.assign(&policy.into(), identity).unwrap();
         }
         builder.build()
@@ -131,8 +149,10 @@ mod tests {
     #[test]
     fn the_verdict_is_that_of_the_server() {
         let policies = policies();
-        for identity in ["root", "gate", "app", "idle", "lost", "stranger", ""] {
-            for path in ["", "/", "/version", "/v1/key/create/app-1", "/v1/log/a/b"] {
+        for identity in ["root", "gate", "app", "idle", "new", "lost", "stranger", ""] {
+            for path in
+                ["", "/", "/version", "/v1/key/create/app-1", "/v1/key/delete/a", "/v1/log/a/b"]
+            {
                 let verdict = policies.why(identity, path);
                 let allowed = policies.allows(identity, path);
                 assert_eq!(allowed, verdict.is_allowed(), "{identity} {path}: {verdict}");
@@ -163,6 +183,26 @@ mod tests {
                  \"/v1/key/delete/app-*\"",
             ),
             ("idle", "/x", "refused: policy \"none\" has no paths"),
+            (
+                "new",
+                "/v1/key/create/app-1",
+                "allowed: policy \"newest\" has the path \"/v1/key/*\"",
+            ),
+            (
+                "new",
+                "/v1/key/create/app",
+                "refused: policy \"newest\" denies the path \"/v1/key/create/app\"",
+            ),
+            (
+                "new",
+                "/v1/key/delete/a/b",
+                "refused: policy \"newest\" denies the path \"/v1/key/delete/*\"",
+            ),
+            (
+                "new",
+                "/v1/keys",
+                "refused: no path of policy \"newest\" matches, the nearest is \"/v1/key/*\"",
+            ),
         ] {
             assert_eq!(text, policies.why(identity, path).to_string());
         }

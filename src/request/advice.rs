@@ -104,8 +104,7 @@ mod tests {
     use super::*;
     use crate::{
         api::routes::ROUTES,
-        base::glob::Pattern,
-        policy::{Policies, Policy, Verdict},
+        policy::{Policies, Policy, Rule, Verdict},
     };
 
     const OLD: Generation = Generation::V0_14;
@@ -189,8 +188,8 @@ mod tests {
     fn verdict(policy: &str, path: &str) -> bool {
         let mut builder = Policies::builder("root", &[]);
         let apps = "apps".into();
-        let paths = vec![Pattern::parse(policy).expect(policy)];
-        builder.define(&apps, Policy { paths }.into());
+        let allow = vec![Rule::glob(policy).expect(policy)];
+        builder.define(&apps, Policy { allow, deny: Vec::new() }.into());
         builder.assign(&apps, "app").expect("it has none");
         matches!(builder.build().why("app", path), Verdict::Allowed { .. })
     }

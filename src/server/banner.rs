@@ -1,4 +1,4 @@
-//! What `kes server` says when it is up.
+//! The start-up text of `kes server`.
 
 use std::{
     io::{self, Write},
@@ -8,7 +8,6 @@ use std::{
 /// Columns that one endpoint takes.
 const ENDPOINT_WIDTH: usize = 30;
 
-/// What the banner tells.
 pub struct Banner<'a> {
     /// Where the server listens.
     pub address: SocketAddr,

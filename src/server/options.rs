@@ -1,4 +1,4 @@
-//! What `kes server` is asked to do, and why it may refuse.
+//! The options of `kes server`, and the errors of its start.
 
 use std::{fmt, io, net::SocketAddr, path::PathBuf};
 

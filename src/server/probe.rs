@@ -1,4 +1,4 @@
-//! What load balancers, containers and Prometheus may ask without TLS, on an address of its own.
+//! Probes for load balancers, containers and Prometheus: without TLS, on an address of their own.
 //!
 //! Requests here are neither audited nor counted, and never wait: the background asks the key store for
 //! its status.

@@ -1,5 +1,5 @@
-//! What changes without a restart: on SIGHUP all that the configuration says, and the server's
-//! certificate by itself when its files change.
+//! Changes without a restart: SIGHUP applies the configuration, and the server's certificate is read
+//! again when its files change.
 //!
 //! All that is new is read and checked before any of it is used: it takes effect as a whole, or nothing
 //! changes and the error log says why.
@@ -45,7 +45,7 @@ pub struct Reloader {
     files: Files,
     /// The files as they were at the last look.
     seen: Files,
-    /// What was said about files that can't be used.
+    /// The latest complaint about files that can't be used.
     complaint: String,
 }
 
@@ -150,7 +150,7 @@ impl Reloader {
         Ok(notes)
     }
 
-    /// What `config` wants and only a restart can give.
+    /// The changes in `config` that need a restart.
     fn needs_restart(&self, config: &Config) -> Option<String> {
         let started = &self.started;
         let settings = [

@@ -42,7 +42,7 @@ pub fn check(mut loaded: Loaded) -> Loaded {
     loaded
 }
 
-/// What there is to say to a configuration that wants so many.
+/// The complaint about a configuration that wants so many.
 fn complaint(wanted: Option<usize>) -> Option<String> {
     let files = getrlimit(Resource::Nofile).maximum?;
     let possible = for_descriptors(Some(files));
@@ -73,8 +73,8 @@ fn memory() -> u64 {
     group_limits(&groups, Path::new(CONTROL_GROUPS)).fold(total, u64::min)
 }
 
-/// What the control groups of a process (`groups`, as in `/proc/self/cgroup`) and those around them allow
-/// it, in bytes. In a container, the innermost group that can be seen stands directly in `mount`.
+/// The bytes that the control groups of a process (`groups`, as in `/proc/self/cgroup`) and those around
+/// them allow it. In a container, the innermost group that can be seen stands directly in `mount`.
 fn group_limits(groups: &str, mount: &Path) -> impl Iterator<Item = u64> {
     const VERSION_1: (&[&str], &[&str]) = (&["memory"], &["memory.limit_in_bytes"]);
     const VERSION_2: (&[&str], &[&str]) = (&["", "unified"], &["memory.max", "memory.high"]);

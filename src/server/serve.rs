@@ -37,7 +37,6 @@ pub struct Listeners {
 
 /// A running server.
 pub struct Server {
-    /// What is served.
     pub core: &'static Core,
     sockets: Arc<Sockets>,
     workers: Workers,

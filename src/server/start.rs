@@ -29,7 +29,7 @@ use crate::{
 
 /// Running requests may finish within this time after a signal.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(800);
-/// What is still in the log queues may be written within this time after that.
+/// The log queues may be written out within this time after that.
 const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Runs a server until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reloads.

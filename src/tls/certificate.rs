@@ -19,7 +19,7 @@ use webpki::EndEntityCert;
 use super::group::provider;
 use crate::{base::secret, identity};
 
-/// What is wrong with the server's certificate or the trusted certificate authorities.
+/// An error in the server's certificate or the trusted certificate authorities.
 #[derive(Debug)]
 pub enum Error {
     Unreadable(PathBuf, &'static str, io::Error),

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 /// Bytes of a share of X25519.
 const POINT: usize = 32;
 
-/// Whatever is wrong with a share: the answer is the alert `illegal_parameter`.
+/// An invalid share is answered with the alert `illegal_parameter`.
 const INVALID: Error = Error::PeerMisbehaved(PeerMisbehaved::InvalidKeyShare);
 
 /// The group. A server only encapsulates, a client only decapsulates.
@@ -88,8 +88,7 @@ impl ActiveKeyExchange for Started {
         Ok(join(&secret, &classical))
     }
 
-    /// What a server that knows only X25519 finds beside the whole share, and takes without asking
-    /// again.
+    /// A server that knows only X25519 takes this share without asking again.
     fn hybrid_component(&self) -> Option<(NamedGroup, &[u8])> {
         Some((self.classical.group(), self.classical.pub_key()))
     }

@@ -292,7 +292,7 @@ fn fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
 #[allow(deprecated)]
 const WRONG_USAGE: PkiError = PkiError::RequiredEkuNotFound;
 
-/// What the extended key usage of a certificate must allow: this end or any usage.
+/// The extended key usage of a certificate must allow this end or any usage.
 /// rustls' own verifiers do not take the latter.
 struct Usage(End);
 

@@ -100,6 +100,21 @@ fn policies_are_read_as_the_clients_write_them() {
 }
 
 #[test]
+fn a_policy_may_allow_and_deny_as_those_of_2022() {
+    let app = Identity::new("app");
+    let server = start(&app);
+    let mut root = server.root().connect();
+    let body = json!({ "allow": ["/v1/key/generate/*"], "deny": ["/v1/key/generate/other-*"] });
+    root.request("POST", "/v1/policy/write/apps", body.to_string()).is_empty_success();
+    let answer = root.request("GET", "/v1/policy/read/apps", "");
+    let wanted = json!({ "paths": ["/v1/key/generate/*"], "deny": ["/v1/key/generate/other-*"] });
+    assert_eq!(wanted, serde_json::from_str::<Value>(answer.text()).unwrap());
+    let mut connection = server.client(&app).connect();
+    assert_eq!(200, generate(&mut connection, "my-key"));
+    assert_eq!(403, generate(&mut connection, "other-key"));
+}
+
+#[test]
 fn what_is_no_policy_is_refused_and_changes_nothing() {
     let server = start(&Identity::new("app"));
     let mut connection = server.root().connect();
@@ -112,7 +127,9 @@ fn what_is_no_policy_is_refused_and_changes_nothing() {
         r#"{"paths":[1]}"#,
         r#"{"paths":[["/a"]]}"#,
         r#"{"paths":["/a"],"identities":[]}"#,
-        r#"{"allow":["/a"]}"#,
+        r#"{"allow":["/a"],"paths":["/a"]}"#,
+        r#"{"allow":"/a"}"#,
+        r#"{"allow":["/a"],"identities":[]}"#,
         r#"{"paths":["/a"],"Paths":["/b"]}"#,
         r#"{"paths":["/a","/["]}"#,
         r#"{"paths":["/[]"]}"#,

@@ -6,10 +6,7 @@ use serde_json::json;
 
 use crate::{
     api::routes::{self, Access},
-    base::{
-        generation::Generation,
-        glob::{self, Pattern},
-    },
+    base::{generation::Generation, glob},
     cli::{
         args::{Args, Argument, Command, INSECURE, JSON, Kind, value},
         certificate::identity_or_file,
@@ -18,7 +15,7 @@ use crate::{
         settings::{ROOT, first_error},
     },
     config::{self, Flags, Origin},
-    policy::{Policies, Policy, Verdict},
+    policy::{Policies, Policy, Rule, Verdict},
     request::advice::{Advice, quoted},
 };
 
@@ -113,9 +110,9 @@ fn from_server(args: &Args, identity: &str) -> Result<(Option<String>, Option<Po
         Err(e) if e == "policy does not exist" => return Ok((Some(name), None)),
         document => document.map_err(failed)?,
     };
-    let parse = |path: &String| Pattern::parse(path).map_err(|e| failed(format!("{path:?}: {e}")));
-    let paths = document.paths.iter().map(parse).collect::<Result<_, _>>()?;
-    Ok((Some(name), Some(Policy { paths })))
+    let parse = |path: &String| Rule::glob(path).map_err(|e| failed(format!("{path:?}: {e}")));
+    let allow = document.paths.iter().map(parse).collect::<Result<_, _>>()?;
+    Ok((Some(name), Some(Policy { allow, deny: Vec::new() })))
 }
 
 /// What is asked about.
@@ -196,7 +193,9 @@ impl Call<'_> {
         advice: Advice,
     ) -> String {
         let (policy, pattern, nearest) = match verdict {
-            Some(Verdict::Allowed { policy, pattern }) => (Some(*policy), Some(*pattern), None),
+            Some(Verdict::Allowed { policy, pattern } | Verdict::Denied { policy, pattern }) => {
+                (Some(*policy), Some(*pattern), None)
+            }
             Some(Verdict::Refused { policy, nearest }) => (Some(*policy), None, *nearest),
             Some(Verdict::PolicyGone { policy }) => (Some(*policy), None, None),
             _ => (None, None, None),

@@ -27,7 +27,7 @@ const SCRIPTS: [(&str, &str); 3] = [
 /// The line that asks the shell for file names: no word can have this form.
 const FILES: &str = "\tfiles\n";
 
-/// What may come next: a word and what it means.
+/// The words that may come next, and their meanings.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     Words(Vec<(String, String)>),
@@ -78,7 +78,6 @@ fn is_insecure(words: &[&str]) -> bool {
     Args::parse(&flags, CLIENT).is_ok_and(|args| args.is_set(INSECURE.names[0]))
 }
 
-/// What may stand in the place of the last word.
 fn next(table: Table, words: &[&str]) -> Next {
     let (started, before) = words.split_last().unwrap_or((&"", &[]));
     for count in 1..=before.len() {
@@ -117,7 +116,6 @@ fn command_words(table: Table, before: &[&str]) -> Vec<(String, String)> {
     found
 }
 
-/// What may follow the words of a command and `before`.
 fn next_of_command(table: Table, command: &Command, before: &[&str], started: &str) -> Next {
     let mut arguments = 0;
     let mut only_arguments = false;

@@ -38,7 +38,7 @@ const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 
 /// Messages that may wait to be shown; a feed that is faster than the terminal has to wait.
 const QUEUE: usize = 128;
-/// What follows a lone Esc within this time belongs to it: it was another key.
+/// Bytes that follow a lone Esc within this time belong to it: it was another key.
 const ESCAPE_TIMEOUT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 pub enum Message {
@@ -109,7 +109,7 @@ fn draw(view: &View, style: Style) {
     let _ = write(frame(&view.lines(size(), style)).as_bytes());
 }
 
-/// What draws `lines` over what is there; to clear the screen first would flicker.
+/// The text that draws `lines` over those on the screen; to clear it first would flicker.
 ///
 /// Erases before it writes: behind a line that fills the width, its last character would go. No line
 /// feed follows the last line: at the bottom of the screen it would scroll the first one off.

@@ -222,7 +222,7 @@ keystore: { fs: { path: "${DIR}" } }
     assert_eq!(vec![Group::P256], config.tls_groups);
     assert_eq!(vec!["app-1"], config.proxy.identities);
     assert_eq!(Some("${ID}"), config.policies.policy_name_of("boss-app-1"));
-    assert_eq!("${ROOT}", config.policies.get("${ID}").unwrap().paths[0].as_str());
+    assert_eq!("${ROOT}", config.policies.get("${ID}").unwrap().allow[0].as_str());
     assert_eq!(Some(Duration::from_secs(90)), config.cache.any);
     let (error, audit) = (false, AuditMode::On);
     assert_eq!(Settings { audit, error }, config.log);

@@ -1,4 +1,4 @@
-//! What the errors of TLS mean: for each of them one sentence that says what to do.
+//! The errors of TLS in words: for each of them one sentence that says what to do.
 //!
 //! An error reads differently in the error log of the server, about a client, and for a client, about a
 //! server. Details that may be secret are left out.

@@ -57,7 +57,6 @@ pub fn of(error: &TlsError) -> Sentences {
     }
 }
 
-/// What both ends must agree on.
 fn of_settings(reason: &PeerIncompatible) -> Sentences {
     use PeerIncompatible::*;
     match reason {

@@ -80,7 +80,7 @@ impl Question {
         message
     }
 
-    /// What `message` says, and whether its sender knows EDNS; `None` if it answers something else.
+    /// The answer in `message`, and whether its sender knows EDNS; `None` if it answers something else.
     ///
     /// A recursive name server follows aliases itself, so all addresses in its answer belong to the name
     /// that was asked for.

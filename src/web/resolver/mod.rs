@@ -34,7 +34,6 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// The most addresses that the HTTP client tries.
 const MAX_ADDRESSES: usize = 16;
 
-/// What is known of the system's name servers.
 static MEMORY: Memory = Memory::new();
 
 /// Where names are looked up.

@@ -22,7 +22,7 @@ pub enum Error {
     Unavailable(io::Error),
 }
 
-/// What is known of the name servers, by their numbers in the settings.
+/// Experience with the name servers, by their numbers in the settings.
 #[derive(Debug)]
 pub struct Memory {
     /// The server that gave an address last is asked first, so that a dead one does not delay each lookup.

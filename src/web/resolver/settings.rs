@@ -1,4 +1,4 @@
-//! What `resolv.conf` says, and the environment variable `RES_OPTIONS` (resolv.conf(5)).
+//! The settings in `resolv.conf` and the environment variable `RES_OPTIONS` (resolv.conf(5)).
 
 use std::{
     fs,
