@@ -9,3 +9,10 @@ pub enum Generation {
     /// KES since October 2023, whose configuration file has an `admin`.
     Newest,
 }
+
+impl Generation {
+    /// Whether it is [`Self::Newest`].
+    pub fn is_newest(self) -> bool {
+        self == Self::Newest
+    }
+}

@@ -1,14 +1,14 @@
 //! What a command is (its words, arguments and flags), and the arguments of one that is called.
 //!
 //! Flags are written as users of KES know them: `-name` and `--name` are the same, a value
-//! follows after a blank or `=`, short flags are not bundled, and flags may stand before or after
-//! arguments until `--`.
+//! follows after a blank or `=`, and flags may stand before or after arguments until `--`. A word of short
+//! flags without values, such as `-kf`, is a bundle if it is the name of no other flag.
 
 use std::{ffi::OsString, fmt::Write as _};
 
 use lexopt::{Arg, Parser};
 
-use super::output::{Failure, is_terminal};
+use super::output::{Colors, Failure, is_terminal};
 use crate::base::nearest::nearest;
 use crate::base::{duration, glob::Pattern, name};
 
@@ -102,11 +102,24 @@ pub(crate) struct Args {
     flags: Vec<(&'static str, String)>,
 }
 
-/// The flag that every command has.
+/// The flags that every command has.
+const COMMON: &[Flag] = &[HELP, COLOR];
 pub(crate) const HELP: Flag = flag(&["help", "h"], "print this text");
+pub(crate) const COLOR: Flag =
+    value(&["color"], "auto|always|never", "colours: on terminals (auto), always or never");
 pub(crate) const JSON: Flag = flag(&["json"], "print JSON");
 pub(crate) const INSECURE: Flag =
     flag(&["insecure", "k"], "skip the checks of the server's certificate");
+
+/// Flags that every command with [`INSECURE`] has too. A command may use a name for something else.
+pub(crate) const CONNECTION: &[Flag] = &[
+    value(&["server", "s"], "host:port", "ask this server; several are separated by commas"),
+    value(&["api-key", "a"], "key", "use this API key; others see it in the list of processes"),
+    value(&["ca"], "file", "trust the certificates in this file only"),
+    value(&["server-identity"], "identity", "trust the server with this identity only"),
+    // Of servers that had several tenants.
+    value(&["enclave", "e"], "name", ""),
+];
 
 /// Flags of commands that ask a server.
 pub(crate) const CLIENT: &[Flag] = &[INSECURE, JSON];
@@ -168,9 +181,20 @@ impl Command {
         std::iter::once(self.path).chain(self.aliases.iter().copied())
     }
 
-    /// The flags that one should know of.
+    /// The flags of its own that one should know of.
     pub(crate) fn listed_flags(&self) -> impl Iterator<Item = &'static Flag> {
         self.flags.iter().filter(|flag| !flag.help.is_empty())
+    }
+
+    /// All flags that it takes; of two with the same name, the first counts.
+    pub(crate) fn all_flags(&self) -> impl Iterator<Item = &'static Flag> {
+        let connection = if self.is_client() { CONNECTION } else { &[] };
+        self.flags.iter().chain(connection).chain(COMMON)
+    }
+
+    /// The flag of this name.
+    pub(crate) fn find_flag(&self, name: &str) -> Option<&'static Flag> {
+        self.all_flags().find(|flag| flag.names.contains(&name))
     }
 
     /// Refuses arguments that are missing, too many, or can't be what they stand for.
@@ -252,13 +276,13 @@ impl Args {
     /// Sorts `args` into flags and the rest.
     ///
     /// # Errors
-    /// Why they don't fit `flags`, as one sentence or two. Never holds a value, which might be a key, but
+    /// Why they don't fit `command`, as one sentence or two. Never holds a value, which might be a key, but
     /// for those of flags.
-    pub(crate) fn parse(args: &[OsString], flags: &'static [Flag]) -> Result<Self, String> {
+    pub(crate) fn parse(args: &[OsString], command: &Command) -> Result<Self, String> {
         let text =
             |arg: OsString| arg.into_string().map_err(|_| "argument is not valid UTF-8".to_owned());
         let mut parsed = Self::default();
-        let mut parser = Parser::from_args(with_two_hyphens(args, flags));
+        let mut parser = Parser::from_args(with_two_hyphens(args, command));
         while let Some(arg) = parser.next().map_err(|e| e.to_string())? {
             let name = match arg {
                 Arg::Value(value) => {
@@ -268,7 +292,7 @@ impl Args {
                 Arg::Long(name) => name.to_owned(),
                 Arg::Short(name) => name.to_string(),
             };
-            let flag = find(&name, flags).ok_or_else(|| unknown(&name, flags))?;
+            let flag = command.find_flag(&name).ok_or_else(|| unknown(&name, command))?;
             let invalid =
                 |value: &str, why: &str| format!("invalid value {value:?} for flag -{name}: {why}");
             let value = match flag.takes {
@@ -279,6 +303,9 @@ impl Args {
             };
             let mut value = text(value)?;
             match flag.takes {
+                Takes::Value(_) if flag.names == COLOR.names && Colors::parse(&value).is_none() => {
+                    return Err(invalid(&value, "use auto, always or never"));
+                }
                 Takes::Value(_) => {}
                 Takes::Bool => match boolean(&value) {
                     Some(is_set) => value = is_set.to_string(),
@@ -334,11 +361,6 @@ impl Args {
     }
 }
 
-/// The flag of this name, or the one that all commands have.
-pub(crate) fn find<'a>(name: &str, flags: &'a [Flag]) -> Option<&'a Flag> {
-    flags.iter().chain([&HELP]).find(|flag| flag.names.contains(&name))
-}
-
 /// The name of the flag that `word` is, with a value behind `=` if it has one; empty for `--`.
 pub(crate) fn flag_name(word: &str) -> Option<&str> {
     let name = word.strip_prefix('-').filter(|name| !name.is_empty())?;
@@ -347,19 +369,23 @@ pub(crate) fn flag_name(word: &str) -> Option<&str> {
 
 /// `args` with Go's `-insecure` as `--insecure`, which is eight short flags to other parsers. Values of
 /// flags, and what follows `--`, stay as they are.
-fn with_two_hyphens(args: &[OsString], flags: &[Flag]) -> Vec<OsString> {
-    let mut doubled = Vec::with_capacity(args.len());
+fn with_two_hyphens(args: &[OsString], command: &Command) -> Vec<OsString> {
+    let mut doubled: Vec<OsString> = Vec::with_capacity(args.len());
     let mut args = args.iter();
     while let Some(arg) = args.next() {
-        match arg.to_str().and_then(flag_name) {
+        let text = arg.to_str().unwrap_or_default();
+        match flag_name(text) {
             None => doubled.push(arg.clone()),
             Some("") => {
                 doubled.push(arg.clone());
                 doubled.extend(args.by_ref().cloned());
             }
+            Some(name) if is_bundle(text, command) => {
+                doubled.extend(name.chars().map(|letter| format!("--{letter}").into()));
+            }
             Some(name) => {
                 doubled.push(format!("--{name}").into());
-                if find(name, flags).is_some_and(|flag| flag.takes != Takes::Bool) {
+                if command.find_flag(name).is_some_and(|flag| flag.takes != Takes::Bool) {
                     doubled.extend(args.next().cloned());
                 }
             }
@@ -368,10 +394,20 @@ fn with_two_hyphens(args: &[OsString], flags: &[Flag]) -> Vec<OsString> {
     doubled
 }
 
+/// Whether `word` is `-kf` for `-k -f`: one hyphen, and only letters of flags without values.
+fn is_bundle(word: &str, command: &Command) -> bool {
+    let letters = word.strip_prefix('-').unwrap_or_default();
+    let is_switch = |letter: char| {
+        let flag = command.find_flag(letter.encode_utf8(&mut [0; 4]));
+        flag.is_some_and(|flag| flag.takes == Takes::Bool)
+    };
+    letters.len() > 1 && command.find_flag(letters).is_none() && letters.chars().all(is_switch)
+}
+
 /// What to say to a flag that is not in the table: which may have been meant.
-fn unknown(name: &str, flags: &[Flag]) -> String {
+fn unknown(name: &str, command: &Command) -> String {
     let mut text = format!("flag provided but not defined: -{name}.");
-    let listed = flags.iter().filter(|flag| !flag.help.is_empty()).chain([&HELP]);
+    let listed = command.all_flags().filter(|flag| !flag.help.is_empty());
     let names: Vec<&str> = listed.flat_map(|flag| flag.names).copied().collect();
     let letters: Vec<_> = name.chars().map(|letter| letter.to_string()).collect();
     if letters.len() > 1 && letters.iter().all(|letter| names.contains(&letter.as_str())) {
@@ -401,9 +437,11 @@ mod tests {
         flag(&["hidden"], ""),
     ];
 
+    static COMMAND: Command = Command { flags: FLAGS, ..Command::NEW };
+
     fn parse(args: &[&str]) -> Result<Args, String> {
         let args: Vec<_> = args.iter().map(OsString::from).collect();
-        Args::parse(&args, FLAGS)
+        Args::parse(&args, &COMMAND)
     }
 
     #[test]
@@ -454,7 +492,10 @@ mod tests {
             ("--hidde", "-hidde."),
             ("--insecur", "-insecur. Did you mean --insecure?"),
             ("--in", "-in. Did you mean --insecure?"),
-            ("-kh", "-kh. Did you mean -k -h?"),
+            ("--kh", "-kh. Did you mean -k -h?"),
+            ("-ks", "-ks. Did you mean -k -s?"),
+            ("-khs", "-khs. Did you mean -k -h -s?"),
+            ("-kh=true", "-kh. Did you mean -k -h?"),
             ("--kye", "-kye. Did you mean --key?"),
         ] {
             assert_eq!(format!("{unknown}{answer}"), text(&[flag]));
@@ -466,6 +507,17 @@ mod tests {
              number with a unit, such as 90s, 30m or 720h",
             text(&["--time", "1d"])
         );
+    }
+
+    #[test]
+    fn letters_of_flags_without_values_may_be_bundled() {
+        let args = parse(&["-kh", "name"]).unwrap();
+        assert!(args.is_set("insecure") && args.is_set("help"));
+        // What may be meant as the value of a flag is none.
+        static OTHER: Command = Command { flags: CLIENT, ..Command::NEW };
+        let parse = |arg: &str| Args::parse(&[arg.into()], &OTHER);
+        assert!(parse("-kak").unwrap_err().starts_with("flag provided but not defined: -kak."));
+        assert_eq!(Some("x"), parse("-a=x").unwrap().value("api-key"));
     }
 
     #[test]
@@ -482,7 +534,7 @@ mod tests {
     fn what_is_no_text_is_refused_without_being_shown() {
         use std::os::unix::ffi::OsStringExt as _;
         for bytes in [&b"\xff"[..], b"-\xff", b"--key=\xff"] {
-            let text = Args::parse(&[OsString::from_vec(bytes.to_vec())], FLAGS).unwrap_err();
+            let text = Args::parse(&[OsString::from_vec(bytes.to_vec())], &COMMAND).unwrap_err();
             assert!(text.contains("not valid UTF-8") || text.contains("not defined"), "{text}");
         }
     }

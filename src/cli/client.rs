@@ -1,23 +1,32 @@
-//! The command line's end of the API: one server, one client certificate, requests with retries.
+//! The command line's end of the API: a client certificate, servers that stand in for each other, requests
+//! with retries, and answers of all generations.
 
 use std::{
-    collections::BTreeMap,
-    env,
-    ffi::OsString,
     fmt,
     io::{self, Read},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-use ureq::{
-    Body, Timeout,
-    http::{Response, Uri},
-};
+use rustls::ClientConfig;
+use serde::Deserialize;
+use ureq::{Body, Timeout, http::Response};
 
-use super::{args::Args, output, stranger};
+use super::{
+    answers::{Document, Entry, List},
+    args::Args,
+    environment::{self, Servers, Trust},
+    output, stranger,
+};
 use crate::{
+    base::{
+        generation::Generation,
+        glob::{Effort, Pattern},
+    },
     tls::{self, Anchors, words::Hints},
     web::{
         agent::{self, Agent, Call, Options},
@@ -32,14 +41,6 @@ const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 const GLANCE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// The largest answer, in bytes: a list of many keys.
 const MAX_ANSWER: u64 = 32 << 20;
-
-/// What of this can be set, for error texts.
-const HINTS: Hints = Hints {
-    trust: "SSL_CERT_FILE",
-    endpoint: "KES_SERVER",
-    certificate: "check KES_CLIENT_CERT and KES_CLIENT_KEY",
-    or_skip: "; or use -k to skip the check",
-};
 
 /// Why there is no client, or no answer.
 #[derive(Debug)]
@@ -60,174 +61,333 @@ impl fmt::Display for Error {
     }
 }
 
-/// A client of one server.
+impl Error {
+    /// Whether another server may do better.
+    fn is_of_server(&self) -> bool {
+        match self {
+            Self::Environment(_) => false,
+            Self::Refused(status, _) => *status >= 500 && *status != 501,
+            Self::Failed(..) => true,
+        }
+    }
+
+    /// Whether the same request may succeed a moment later.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Refused(503, _) | Self::Failed(_, true))
+    }
+
+    /// Adds what an earlier try, if there was one, may have done.
+    fn after_others(self, is_first: bool) -> Self {
+        match self {
+            Self::Refused(status, text)
+                if !is_first
+                    && matches!(&*text, "key does already exist" | "key already exists") =>
+            {
+                let text = text + " (an earlier try may have created it, its answer was lost)";
+                Self::Refused(status, text)
+            }
+            error => error,
+        }
+    }
+
+    /// What to say if every server has one of these; there is at least one.
+    fn of_all(mut errors: Vec<Self>) -> Self {
+        let said = errors.iter().position(|error| matches!(error, Self::Refused(..)));
+        if let Some(at) = said {
+            return errors.swap_remove(at);
+        }
+        let texts: Vec<_> = errors.iter().map(Self::to_string).collect();
+        Self::Failed(texts.join("; and "), false)
+    }
+}
+
+/// A client of servers that stand in for each other.
 pub(crate) struct Client {
-    agent: Agent,
-    server: String,
-    /// Host and port of the proxy on the way, for messages.
-    proxy: Option<String>,
+    /// At least one.
+    servers: Vec<Server>,
+    /// The one that answered last, which is asked first.
+    current: AtomicUsize,
+    /// What can be set, for error texts.
+    hints: Hints,
+    /// Whether a flag or variable names the servers.
+    are_named: bool,
     /// Why no certificate is trusted, if none is.
     no_trust: Option<String>,
     retries: u32,
     timeout: Duration,
+    generation: OnceLock<Generation>,
 }
 
-/// A policy as the API has it.
-#[derive(Default, Deserialize, Serialize)]
-pub(crate) struct Document {
-    #[serde(default)]
-    pub(crate) paths: Vec<String>,
+/// One of them.
+struct Server {
+    /// Without a trailing slash.
+    url: String,
+    agent: Agent,
+    /// Host and port of the proxy on the way, for messages.
+    proxy: Option<String>,
+}
+
+/// A success, as the server sent it.
+pub(crate) struct Answer {
+    /// Its type is a stream of JSON values.
+    is_ndjson: bool,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Client {
-    /// The client that the environment describes, with the flags of a client command.
+    /// The client that the flags and the environment describe; asks for the password of a private key.
     ///
     /// # Errors
-    /// Which variable or file is wrong.
+    /// Which flag, variable or file is wrong.
     pub(crate) fn new(args: &Args) -> output::Result<Self> {
-        Ok(Self::from_env(args.is_set("insecure"))?)
+        Ok(Self::try_new(args)?)
     }
 
-    /// The client that `KES_SERVER`, `KES_CLIENT_KEY` and `KES_CLIENT_CERT` describe. `is_insecure`
-    /// skips the checks of the server's certificate.
-    pub(crate) fn from_env(is_insecure: bool) -> Result<Self, Error> {
+    /// As [`Self::new`], for a caller that words the error.
+    pub(crate) fn try_new(args: &Args) -> Result<Self, Error> {
         let wrong = Error::Environment;
-        let (cert, key) = files_from_env().map_err(wrong)?;
-        let server = server_from_env().map_err(wrong)?;
-        let certificate = tls::load_client_certificate(cert.as_ref(), key.as_ref())
-            .map_err(|e| wrong(format!("failed to load TLS private key or certificate: {e}")))?;
-        let (trust, why) = (!is_insecure).then(Anchors::of_system).unzip();
-        let no_trust = why.filter(|_| trust.as_ref().is_some_and(Anchors::is_empty));
+        let certificate = environment::certificate(args).map_err(wrong)?;
+        let Servers { urls, named } = environment::servers(args).map_err(wrong)?;
+        let (trust, why) = match environment::trust(args).map_err(wrong)? {
+            Trust::System => {
+                let (anchors, why) = Anchors::of_system();
+                (Some(anchors), why)
+            }
+            Trust::Files(path) => {
+                let anchors = Anchors::of_files(&path).map_err(|e| wrong(e.to_string()))?;
+                (Some(anchors), String::new())
+            }
+            Trust::Identity(_) => return Err(wrong("not yet".to_owned())),
+            Trust::Anything => (None, String::new()),
+        };
+        let no_trust = trust.as_ref().is_some_and(Anchors::is_empty).then_some(why);
         let tls = tls::client_config(trust, Some(certificate));
-        let proxy = proxy::from_env(&server.parse().unwrap_or_default())
-            .map_err(|e| wrong(format!("invalid HTTPS_PROXY: {e}")))?;
-        let shown = proxy.as_ref().map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
-        let agent = Agent::new(Options {
-            tls: Some(tls),
-            proxy,
-            connect_timeout: CONNECT_TIMEOUT,
-            response_timeout: Some(TOTAL_TIMEOUT),
-        });
-        Ok(Self { agent, server, proxy: shown, no_trust, retries: RETRIES, timeout: TOTAL_TIMEOUT })
+        let servers = urls.into_iter().map(|url| Server::new(url, tls.clone()));
+        Ok(Self {
+            servers: servers.collect::<Result<_, _>>()?,
+            current: AtomicUsize::new(0),
+            hints: Hints {
+                trust: "SSL_CERT_FILE",
+                endpoint: named.unwrap_or("KES_SERVER"),
+                certificate: "check KES_CLIENT_CERT and KES_CLIENT_KEY",
+                or_skip: "; or use -k to skip the check",
+            },
+            are_named: named.is_some(),
+            no_trust,
+            retries: RETRIES,
+            timeout: TOTAL_TIMEOUT,
+            generation: OnceLock::new(),
+        })
     }
 
-    /// A client that gives up soon, for completion: without an answer there are no suggestions.
-    pub(crate) fn glancing(self) -> Self {
-        Self { retries: 0, timeout: GLANCE_TIMEOUT, ..self }
+    /// A client that gives up soon and asks for no password, for completion: without an answer there are
+    /// no suggestions.
+    pub(crate) fn glancing(args: &Args) -> Result<Self, Error> {
+        Ok(Self { retries: 0, timeout: GLANCE_TIMEOUT, ..Self::try_new(args)? })
     }
 
     pub(crate) fn get(&self, path: &str) -> Result<Vec<u8>, Error> {
-        self.send("GET", path, None)
+        Ok(self.send("GET", path, None)?.body)
     }
 
     pub(crate) fn post(&self, path: &str, body: Option<&[u8]>) -> Result<Vec<u8>, Error> {
-        self.send("POST", path, body)
+        Ok(self.send("POST", path, body)?.body)
     }
 
     pub(crate) fn delete(&self, path: &str) -> Result<Vec<u8>, Error> {
-        self.send("DELETE", path, None)
+        Ok(self.send("DELETE", path, None)?.body)
     }
 
     /// The body of an answer that has no end: read it as it comes.
     pub(crate) fn stream(&self, path: &str) -> Result<impl Read + Send + use<>, Error> {
-        self.retrying(|| Ok(self.ask("GET", path, None, None)?.into_body().into_reader()))
+        self.retrying(|server| {
+            Ok(self.ask(server, "GET", path, None, None)?.into_body().into_reader())
+        })
+    }
+
+    /// The URL of the server that answered last.
+    pub(crate) fn server(&self) -> &str {
+        &self.servers[self.current.load(Ordering::Relaxed)].url
+    }
+
+    /// The generation of the server's API; one between 0.14 and the newest counts as 0.14.
+    pub(crate) fn generation(&self) -> Result<Generation, Error> {
+        #[derive(Deserialize)]
+        struct Version {
+            #[serde(rename = "version")]
+            _version: String,
+            commit: Option<String>,
+        }
+        if let Some(known) = self.generation.get() {
+            return Ok(*known);
+        }
+        let answer = self.get("/version")?;
+        let version: Version = serde_json::from_slice(&answer)
+            .map_err(|e| Error::Failed(format!("the server sent no version: {e}"), false))?;
+        Ok(self.learn(match version.commit {
+            Some(_) => Generation::Newest,
+            None => Generation::V0_14,
+        }))
+    }
+
+    fn learn(&self, generation: Generation) -> Generation {
+        *self.generation.get_or_init(|| generation)
     }
 
     /// The names of the keys that match `pattern`, sorted.
     pub(crate) fn keys(&self, pattern: &str) -> Result<Vec<String>, String> {
-        #[derive(Deserialize)]
-        struct Line {
-            #[serde(alias = "Name")]
-            name: String,
-        }
-        self.list("key", pattern, |lines| {
-            let lines = serde_json::Deserializer::from_slice(lines).into_iter::<Line>();
-            lines.map(|line| Ok(line?.name)).collect::<serde_json::Result<Vec<_>>>()
-        })
-        .map(sorted)
+        self.names(List::Keys, pattern)
     }
 
     /// The names of the policies that match `pattern`, sorted.
     pub(crate) fn policies(&self, pattern: &str) -> Result<Vec<String>, String> {
-        self.list("policy", pattern, |list| serde_json::from_slice(list)).map(sorted)
+        self.names(List::Policies, pattern)
     }
 
-    /// The identities that match `pattern` with their policies, sorted.
-    pub(crate) fn identities(&self, pattern: &str) -> Result<BTreeMap<String, String>, String> {
-        self.list("identity", pattern, |list| serde_json::from_slice(list))
-    }
-
-    fn list<T>(
-        &self,
-        api: &str,
-        pattern: &str,
-        read: impl Fn(&[u8]) -> serde_json::Result<T>,
-    ) -> Result<T, String> {
-        let answer = self.get(&path(&format!("{api}/list"), &[pattern]));
-        let answer = answer.map_err(|e| e.to_string())?;
-        read(&answer).map_err(|e| format!("the server sent no list: {e}"))
+    /// The identities that match `pattern`, sorted; with their policies unless the server is of the newest
+    /// generation.
+    pub(crate) fn identities(&self, pattern: &str) -> Result<Vec<Entry>, String> {
+        self.list(List::Identities, pattern)
     }
 
     /// The policy of this name.
     pub(crate) fn policy(&self, name: &str) -> Result<Document, String> {
         let answer = self.get(&path("policy/read", &[name])).map_err(|e| e.to_string())?;
-        serde_json::from_slice(&answer).map_err(|e| format!("the server sent no policy: {e}"))
+        Document::read(&answer)
     }
 
-    /// Sends a request and returns the body of its answer. `path` is escaped already.
-    fn send(&self, method: &str, path: &str, body: Option<&[u8]>) -> Result<Vec<u8>, Error> {
-        self.retrying(|| self.read(&mut self.ask(method, path, body, Some(self.timeout))?))
+    fn names(&self, list: List, pattern: &str) -> Result<Vec<String>, String> {
+        Ok(self.list(list, pattern)?.into_iter().map(|entry| entry.name).collect())
     }
 
-    fn retrying<T>(&self, send: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
-        let mut tries = 0;
-        loop {
-            match send() {
-                Err(Error::Refused(503, _) | Error::Failed(_, true)) if tries < self.retries => {}
-                Err(Error::Refused(status, text))
-                    if tries > 0 && text == "key does already exist" =>
-                {
-                    let text = text + " (an earlier try may have created it, its answer was lost)";
-                    return Err(Error::Refused(status, text));
+    /// The entries that match `pattern`, a glob, sorted.
+    fn list(&self, list: List, pattern: &str) -> Result<Vec<Entry>, String> {
+        let api = format!("{}/list", list.api());
+        let page = |argument: &str| {
+            let answer = self.send("GET", &path(&api, &[argument]), None)?;
+            list.read(&answer.body, answer.is_ndjson).map_err(|why| Error::Failed(why, false))
+        };
+        // The newest generation knows prefixes only, and its keys not even with their `*`.
+        let prefix = pattern.split(['*', '?', '[', '\\']).next().unwrap_or_default();
+        let mut found = match page(pattern) {
+            Ok(found) if found.is_newest && pattern != "*" => page(prefix),
+            Err(Error::Refused(400, why)) if why.starts_with("listing pattern '") => page(prefix),
+            found => found,
+        }
+        .map_err(|e| e.to_string())?;
+        let mut entries = found.entries;
+        self.learn(if found.is_newest { Generation::Newest } else { Generation::V0_14 });
+        if found.is_newest {
+            while let Some(next) = found.continue_at {
+                found = page(&next).map_err(|e| e.to_string())?;
+                let last = entries.last().map(|entry| entry.name.as_str());
+                // A server that takes the name for a prefix would leave out what follows.
+                let goes_on = found.entries.iter().any(|entry| !entry.name.starts_with(&next));
+                if !goes_on || found.entries.first().map(|entry| entry.name.as_str()) <= last {
+                    return Err(format!(
+                        "the server does not go on after {} names: use a longer prefix",
+                        entries.len()
+                    ));
                 }
-                end => return end,
+                entries.append(&mut found.entries);
+            }
+            let glob = Pattern::parse(pattern).map_err(|e| e.to_string())?;
+            let mut effort = Effort::for_names(entries.len());
+            entries.retain(|entry| glob.matches(&entry.name, &mut effort));
+            if effort.is_exhausted() {
+                return Err("pattern takes too long to match".to_owned());
+            }
+        }
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// The error of a request that the newest generation does not serve, with what to do instead.
+    pub(crate) fn gone(&self, error: Error, instead: &str) -> Error {
+        match error {
+            Error::Refused(404 | 501, _) if self.generation().is_ok_and(Generation::is_newest) => {
+                let text = format!("{} can't do that while it runs: {instead}", self.server());
+                Error::Refused(501, text)
+            }
+            error => error,
+        }
+    }
+
+    /// Sends a request and returns its answer. `path` is escaped already.
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&[u8]>,
+    ) -> Result<Answer, Error> {
+        self.retrying(|server| {
+            let mut answer = self.ask(server, method, path, body, Some(self.timeout))?;
+            let kind = answer.headers().get("content-type");
+            let is_ndjson =
+                kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-ndjson"));
+            Ok(Answer { is_ndjson, body: self.read(server, &mut answer)? })
+        })
+    }
+
+    /// Asks one server after the other, and all of them again after a pause.
+    fn retrying<T>(&self, send: impl Fn(&Server) -> Result<T, Error>) -> Result<T, Error> {
+        let count = self.servers.len();
+        let mut round = 0;
+        let mut is_first = true;
+        loop {
+            let start = self.current.load(Ordering::Relaxed);
+            let mut errors = Vec::new();
+            for at in (0..count).map(|step| (start + step) % count) {
+                match send(&self.servers[at]) {
+                    Err(error) if error.is_of_server() => errors.push(error),
+                    end => {
+                        self.current.store(at, Ordering::Relaxed);
+                        return end.map_err(|error| error.after_others(is_first));
+                    }
+                }
+                is_first = false;
+            }
+            if round == self.retries || !errors.iter().any(Error::may_pass) {
+                return Err(Error::of_all(errors));
             }
             thread::sleep(pause());
-            tries += 1;
+            round += 1;
         }
     }
 
     /// Sends a request; the head of the answer, a success, is read. `timeout` is for all of it.
     fn ask(
         &self,
+        server: &Server,
         method: &str,
         path: &str,
         body: Option<&[u8]>,
         timeout: Option<Duration>,
     ) -> Result<Response<Body>, Error> {
-        let url = format!("{}{path}", self.server);
-        let answer = self.agent.send(Call { method, url: &url, headers: &[], body, timeout });
-        let mut answer = answer.map_err(|e| self.failed(e))?;
+        let url = format!("{}{path}", server.url);
+        let answer = server.agent.send(Call { method, url: &url, headers: &[], body, timeout });
+        let mut answer = answer.map_err(|e| self.failed(server, e))?;
         if let Some(what) = stranger::behind(&answer) {
-            return Err(self.stranger(&answer, &what));
+            return Err(self.stranger(server, &answer, &what));
         }
         match answer.status().is_success() {
             true => Ok(answer),
-            false => Err(self.refused(&mut answer)),
+            false => Err(self.refused(server, &mut answer)),
         }
     }
 
-    fn read(&self, answer: &mut Response<Body>) -> Result<Vec<u8>, Error> {
-        agent::read(answer, MAX_ANSWER).map_err(|e| self.failed(e))
+    fn read(&self, server: &Server, answer: &mut Response<Body>) -> Result<Vec<u8>, Error> {
+        agent::read(answer, MAX_ANSWER).map_err(|e| self.failed(server, e))
     }
 
     /// What a kes server says with a status that is no success, or why it is none.
-    fn refused(&self, answer: &mut Response<Body>) -> Error {
+    fn refused(&self, server: &Server, answer: &mut Response<Body>) -> Error {
         #[derive(Deserialize)]
         struct Message {
+            #[serde(alias = "error")]
             message: String,
         }
-        let content = match self.read(answer) {
+        let content = match self.read(server, answer) {
             Ok(content) => content,
             Err(error) => return error,
         };
@@ -236,7 +396,9 @@ impl Client {
             false => String::from_utf8_lossy(&content).into_owned(),
             true => match serde_json::from_slice::<Message>(&content) {
                 Ok(json) => json.message,
-                Err(_) => return self.stranger(answer, &stranger::behind_json(answer, &content)),
+                Err(_) => {
+                    return self.stranger(server, answer, &stranger::behind_json(answer, &content));
+                }
             },
         };
         let status = answer.status().as_u16();
@@ -250,47 +412,48 @@ impl Client {
         Error::Refused(status, message)
     }
 
-    fn stranger(&self, answer: &Response<Body>, what: &str) -> Error {
-        self.not_kes(what, answer.status().as_u16() == 503)
+    fn stranger(&self, server: &Server, answer: &Response<Body>, what: &str) -> Error {
+        self.not_kes(server, what, answer.status().as_u16() == 503)
     }
 
-    fn not_kes(&self, what: &str, may_pass: bool) -> Error {
-        Error::Failed(format!("{}: {what}; is KES_SERVER right?", self.server), may_pass)
+    fn not_kes(&self, server: &Server, what: &str, may_pass: bool) -> Error {
+        let (url, endpoint) = (&server.url, self.hints.endpoint);
+        Error::Failed(format!("{url}: {what}; is {endpoint} right?"), may_pass)
     }
 
     /// Why there was no answer, and what may help.
-    fn failed(&self, error: ureq::Error) -> Error {
-        let server = &self.server;
+    fn failed(&self, server: &Server, error: ureq::Error) -> Error {
+        let Server { url, proxy, .. } = server;
         let tls = errors::tls_error(&error);
         if let (Some(why), Some(rustls::Error::InvalidCertificate(_))) = (&self.no_trust, tls) {
             let why = format!(
-                "{server}: its certificate is not trusted, as none is{why}: set SSL_CERT_FILE to its \
+                "{url}: its certificate is not trusted, as none is{why}: set SSL_CERT_FILE to its \
                  authority, or to the certificate itself{}",
-                HINTS.or_skip
+                self.hints.or_skip
             );
             return Error::Failed(why, false);
         }
-        let stranger = match (&self.proxy, &error) {
+        let stranger = match (proxy, &error) {
             (_, ureq::Error::Protocol(_)) => {
                 Some("what answers there speaks TLS, but no HTTP".to_owned())
             }
             (None, _) if matches!(tls, Some(rustls::Error::InvalidMessage(_))) => {
-                stranger::in_plain(server)
+                stranger::in_plain(url)
             }
             _ => None,
         };
         if let Some(what) = stranger {
-            return self.not_kes(&what, false);
+            return self.not_kes(server, &what, false);
         }
-        let why = match (&self.proxy, &error) {
+        let why = match (proxy, &error) {
             (proxy, ureq::Error::Io(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
                 let why = match proxy {
-                    None => stranger::nobody(server),
+                    None => stranger::nobody(url, self.hints.endpoint, self.are_named),
                     Some(_) => "no proxy listens there; is HTTPS_PROXY right?".to_owned(),
                 };
                 format!("connection refused: {why}")
             }
-            _ => errors::reason(&error, &HINTS, CONNECT_TIMEOUT),
+            _ => errors::reason(&error, &self.hints, CONNECT_TIMEOUT),
         };
         let may_pass = match &error {
             ureq::Error::Io(_) => tls.is_none(),
@@ -300,11 +463,28 @@ impl Client {
             | ureq::Error::ConnectProxyFailed(_) => true,
             _ => false,
         };
-        let through = match &self.proxy {
+        let through = match proxy {
             None => String::new(),
             Some(proxy) => format!(" through proxy {proxy} (HTTPS_PROXY)"),
         };
-        Error::Failed(format!("{server}{through}: {why}"), may_pass)
+        Error::Failed(format!("{url}{through}: {why}"), may_pass)
+    }
+}
+
+impl Server {
+    /// # Errors
+    /// If the proxy on the way is none.
+    fn new(url: String, tls: Arc<ClientConfig>) -> Result<Self, Error> {
+        let proxy = proxy::from_env(&url.parse().unwrap_or_default())
+            .map_err(|e| Error::Environment(format!("invalid HTTPS_PROXY: {e}")))?;
+        let shown = proxy.as_ref().map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
+        let agent = Agent::new(Options {
+            tls: Some(tls),
+            proxy,
+            connect_timeout: CONNECT_TIMEOUT,
+            response_timeout: Some(TOTAL_TIMEOUT),
+        });
+        Ok(Self { url, agent, proxy: shown })
     }
 }
 
@@ -313,59 +493,8 @@ pub(crate) fn path(api: &str, names: &[&str]) -> String {
     names.iter().fold(format!("/v1/{api}"), |path, name| path + "/" + &escape::segment(name))
 }
 
-fn sorted(mut names: Vec<String>) -> Vec<String> {
-    names.sort();
-    names
-}
-
 /// 0.2 to 1.0 seconds.
 fn pause() -> Duration {
     let random = getrandom::u32().unwrap_or(0) % 800;
     Duration::from_millis(200 + u64::from(random))
-}
-
-/// The files of the client's certificate and private key.
-fn files_from_env() -> Result<(OsString, OsString), String> {
-    let file = |name| match env::var_os(name) {
-        None => Err("not set"),
-        Some(path) if path.is_empty() => Err("empty"),
-        Some(path) => Ok(path),
-    };
-    match (file("KES_CLIENT_CERT"), file("KES_CLIENT_KEY")) {
-        (Ok(cert), Ok(key)) => Ok((cert, key)),
-        (Ok(_), Err(how)) => {
-            Err(format!("no TLS private key. Environment variable 'KES_CLIENT_KEY' is {how}"))
-        }
-        (Err(how), key) => {
-            let more = key.err().map(|how| {
-                format!(
-                    ", and 'KES_CLIENT_KEY' for the private key is {how}: they name two files, which \
-                     'kes tool identity new' makes"
-                )
-            });
-            let more = more.unwrap_or_default();
-            Err(format!(
-                "no TLS client certificate. Environment variable 'KES_CLIENT_CERT' is {how}{more}"
-            ))
-        }
-    }
-}
-
-/// The URL of the server, without a trailing slash.
-fn server_from_env() -> Result<String, String> {
-    let text = match env::var("KES_SERVER") {
-        Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
-        _ => "https://127.0.0.1:7373".to_owned(),
-    };
-    let invalid = |why| Err(format!("invalid KES_SERVER {text:?}: {why}"));
-    let url = match text.split_once("://") {
-        None => format!("https://{text}"),
-        Some(("https", _)) => text.clone(),
-        Some(_) => return invalid("it must start with https://"),
-    };
-    let url = url.trim_end_matches('/').to_owned();
-    match url.parse::<Uri>() {
-        Ok(uri) if uri.host().is_some_and(|host| !host.is_empty()) && uri.path() == "/" => Ok(url),
-        _ => invalid("it must look like https://host:7373"),
-    }
 }

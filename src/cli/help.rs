@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    args::{Args, Command, Flag, HELP, Path, Table, Takes},
+    args::{Args, Command, Flag, Path, Table, Takes},
     output::{Result, print},
 };
 use crate::base::nearest::nearest;
@@ -15,9 +15,12 @@ store, and makes and opens data keys with them for clients that a policy allows 
 
 /// Variables that the client commands read, and what for.
 pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
-    ("KES_SERVER", "the server (default: https://127.0.0.1:7373)"),
+    ("KES_SERVER", "the server, or several with commas (default: https://127.0.0.1:7373)"),
+    ("KES_API_KEY", "your API key, or instead of it:"),
     ("KES_CLIENT_KEY", "file of your private key"),
     ("KES_CLIENT_CERT", "file of your certificate"),
+    ("KES_SERVER_IDENTITY", "identity of the server, which is then trusted"),
+    ("KES_CA_FILE", "file of the certificates that are trusted"),
 ];
 
 /// `kes help [<command>...]`
@@ -62,8 +65,8 @@ pub(crate) fn usage(command: &Command, path: &[&str]) -> String {
         let _ = writeln!(text, "\nAlso called:\n  {}", others.join("\n  "));
     }
     text.push_str("\nOptions:\n");
-    for flag in command.listed_flags().chain([&HELP]) {
-        let _ = writeln!(text, "  {:<24} {}", option(flag), flag.help);
+    for flag in command.all_flags().filter(|flag| !flag.help.is_empty()) {
+        let _ = writeln!(text, "  {:<28} {}", option(flag), flag.help);
     }
     if !command.details.is_empty() {
         let _ = write!(text, "\n{}\n", command.details);
@@ -145,6 +148,6 @@ pub(crate) fn exit_codes(command: &Command) -> String {
 }
 
 fn environment() -> String {
-    let lines = ENVIRONMENT.iter().map(|(name, what)| format!("  {name:<17} {what}\n"));
+    let lines = ENVIRONMENT.iter().map(|(name, what)| format!("  {name:<20} {what}\n"));
     format!("\nEnvironment of the client commands:\n{}", lines.collect::<String>())
 }

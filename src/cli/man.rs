@@ -1,7 +1,7 @@
 //! `kes man`: the manual page, from the table of commands, in the macros of `man(7)`.
 
 use super::{
-    args::{Command, HELP, Table},
+    args::{COLOR, CONNECTION, Command, HELP, Table},
     help::{ENVIRONMENT, called, exit_codes, option, synopsis},
 };
 use crate::config;
@@ -67,10 +67,12 @@ const EXIT_CODES: &[(&str, &str)] = &[
 ];
 
 pub(crate) fn page(table: Table) -> String {
-    let options = [
-        (&*option(&HELP), "after any command, print its usage"),
-        ("-v, --version", "print the version"),
-    ];
+    let mut options =
+        vec![(option(&HELP), "after any command, print its usage"), (option(&COLOR), COLOR.help)];
+    let connection = CONNECTION.iter().filter(|flag| !flag.help.is_empty());
+    options.extend(connection.map(|flag| (option(flag), flag.help)));
+    options.push(("-v, --version".to_owned(), "print the version"));
+    let options: Vec<_> = options.iter().map(|(option, what)| (&**option, *what)).collect();
     let fields = config::documented();
     let fields = fields.map(|(name, about)| definitions(&[(&name, &plain(about))]));
     let parts = [
@@ -78,7 +80,12 @@ pub(crate) fn page(table: Table) -> String {
         ("SYNOPSIS", ".B kes\n.I command\n.RI [ options ]\n.RI [ arguments ]\n".to_owned()),
         ("DESCRIPTION", text(DESCRIPTION)),
         ("COMMANDS", table.0.iter().map(command).collect()),
-        ("OPTIONS", text("Flags may stand before or after arguments.") + &definitions(&options)),
+        (
+            "OPTIONS",
+            text(
+                "Flags may stand before or after arguments. Commands that ask a server take those about it.",
+            ) + &definitions(&options),
+        ),
         ("ENVIRONMENT", definitions(ENVIRONMENT) + &definitions(VARIABLES)),
         ("FILES", text(CONFIGURATION) + &fields.collect::<String>()),
         ("SIGNALS", definitions(SIGNALS)),

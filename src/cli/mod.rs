@@ -1,11 +1,13 @@
 //! The command line. A command is a file in `cmd` and a row of `table`, from which parsing, help,
 //! completion, the manual page and the reference in `docs/command-line.md` derive.
 
+mod answers;
 mod args;
 mod certificate;
 mod client;
 mod cmd;
 mod completion;
+mod environment;
 mod help;
 mod man;
 mod output;

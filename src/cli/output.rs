@@ -5,6 +5,7 @@ use std::{
     env,
     fmt::Display,
     io::{self, IsTerminal as _, Write as _},
+    sync::OnceLock,
 };
 
 /// Why a command failed.
@@ -118,6 +119,34 @@ pub(crate) enum Paint {
     Yellow,
 }
 
+/// When texts are coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Colors {
+    /// On terminals, unless the environment says otherwise.
+    Auto,
+    Always,
+    Never,
+}
+
+/// What `--color` says.
+static COLORS: OnceLock<Colors> = OnceLock::new();
+
+impl Colors {
+    pub(crate) fn parse(word: &str) -> Option<Self> {
+        match word {
+            "auto" => Some(Self::Auto),
+            "always" => Some(Self::Always),
+            "never" => Some(Self::Never),
+            _ => None,
+        }
+    }
+
+    /// From now on, for all that is printed. Later calls change nothing.
+    pub(crate) fn set(self) {
+        let _ = COLORS.set(self);
+    }
+}
+
 /// Whether texts are coloured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
@@ -131,11 +160,11 @@ impl Style {
     pub(crate) const COLOURED: Self = Self { is_coloured: true };
 
     pub(crate) fn of_stdout() -> Self {
-        Self { is_coloured: io::stdout().is_terminal() && are_colours_wanted() }
+        Self { is_coloured: are_colours_wanted(io::stdout().is_terminal()) }
     }
 
     pub(crate) fn of_stderr() -> Self {
-        Self { is_coloured: io::stderr().is_terminal() && are_colours_wanted() }
+        Self { is_coloured: are_colours_wanted(io::stderr().is_terminal()) }
     }
 
     /// `text` as it is to be printed.
@@ -151,9 +180,16 @@ impl Style {
     }
 }
 
-fn are_colours_wanted() -> bool {
-    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
+fn are_colours_wanted(is_terminal: bool) -> bool {
+    match COLORS.get() {
+        Some(Colors::Always) => true,
+        Some(Colors::Never) => false,
+        Some(Colors::Auto) | None => {
+            is_terminal
+                && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+                && env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
+        }
+    }
 }
 
 #[cfg(test)]

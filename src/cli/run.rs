@@ -5,7 +5,7 @@ use std::{ffi::OsString, process::ExitCode};
 use super::{
     args::{Args, Command, flag_name},
     help::{group_usage, unknown_command, usage},
-    output::{Failure, Result, complain, print},
+    output::{Colors, Failure, Result, complain, print},
     table::{COMMANDS, VERSION},
 };
 
@@ -61,7 +61,10 @@ fn call(args: &[OsString]) -> Result<()> {
 }
 
 fn run_command(command: &Command, path: &[&str], args: &[OsString]) -> Result<()> {
-    let args = Args::parse(args, command.flags).map_err(|why| wrong_usage(&why, path))?;
+    let args = Args::parse(args, command).map_err(|why| wrong_usage(&why, path))?;
+    if let Some(colors) = args.value("color").and_then(Colors::parse) {
+        colors.set();
+    }
     if args.is_set("help") {
         return print(&usage(command, path));
     }
@@ -82,7 +85,7 @@ fn misplaced_flag(path: &[&str], flag: &str) -> String {
     let name = flag_name(flag).unwrap_or_default();
     let name = name.split_once('=').map_or(name, |(name, _)| name);
     let text = format!("flag provided but not defined: -{name}.");
-    let mut flags = COMMANDS.below(path).flat_map(|(_, command)| command.listed_flags());
+    let mut flags = COMMANDS.below(path).flat_map(|(_, command)| command.all_flags());
     match flags.any(|known| known.names.contains(&name)) {
         true => text + " Flags stand after all words of the command.",
         false => text,

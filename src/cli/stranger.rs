@@ -1,7 +1,6 @@
 //! What is where a kes server should be: for the messages of a client that found something else.
 
 use std::{
-    env,
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
@@ -102,16 +101,17 @@ fn listen(server: &str) -> io::Result<Vec<u8>> {
     Ok(said)
 }
 
-/// Why nothing may listen at `server`, a URL, and what to check.
-pub(crate) fn nobody(server: &str) -> String {
+/// Why nothing may listen at `server`, a URL, and what to check: the flag or variable `endpoint`, which
+/// names the server if `is_named`.
+pub(crate) fn nobody(server: &str, endpoint: &str, is_named: bool) -> String {
     let (host, port) = place(server).unwrap_or_default();
     let named = match server.parse::<Uri>().map(|uri| uri.port_u16()) {
-        Ok(None) => format!("port {port} (KES_SERVER names none; the usual one is 7373)"),
+        Ok(None) => format!("port {port} ({endpoint} names none; the usual one is 7373)"),
         _ => format!("port {port}"),
     };
-    let advice = match env::var_os("KES_SERVER").is_some_and(|url| !url.is_empty()) {
-        true => "is the server running, and is KES_SERVER right?",
-        false => "is the server running? If it is elsewhere, set KES_SERVER",
+    let advice = match is_named {
+        true => format!("is the server running, and is {endpoint} right?"),
+        false => format!("is the server running? If it is elsewhere, set {endpoint}"),
     };
     format!("nothing listens on host {host}, {named}: {advice}")
 }

@@ -114,7 +114,7 @@ mod tests {
                 assert!(words.starts_with(command.path), "{example}");
                 let rest = &words[command.path.len()..];
                 let rest: Vec<_> = rest.iter().map(OsString::from).collect();
-                let args = Args::parse(&rest, command.flags).expect(example);
+                let args = Args::parse(&rest, command).expect(example);
                 // The quotes are the shell's, and so are variables.
                 assert!(command.check(&args).is_ok(), "{example}");
             }

@@ -1,7 +1,8 @@
 //! The fields of a configuration file, in one table: what each holds, its default, what is wrong
 //! with other values, and what the reference in `docs/configuration.md` says of it.
 //!
-//! A new field is a row here and a line where its value is used.
+//! A new field is a row here, or in the section of a key store (`stores`), and a line where its value is
+//! used.
 
 use super::{expand::Expansion, types::Format};
 
@@ -13,7 +14,7 @@ pub(super) struct Field {
     /// What it holds, in a word for the reference.
     kind: &'static str,
     /// What it is for.
-    about: &'static str,
+    pub(super) about: &'static str,
     /// What counts if it is missing or empty; may be empty.
     pub(super) default: &'static str,
     /// What that means, if the default does not say it.
@@ -33,9 +34,9 @@ pub(super) struct Field {
 }
 
 /// The kind of fields that only other software reads. What they hold is not looked at.
-const FOREIGN: &str = "";
+pub(super) const FOREIGN: &str = "";
 
-const fn field(path: &'static str, kind: &'static str, about: &'static str) -> Field {
+pub(super) const fn field(path: &'static str, kind: &'static str, about: &'static str) -> Field {
     Field {
         path,
         kind,
@@ -52,31 +53,31 @@ const fn field(path: &'static str, kind: &'static str, about: &'static str) -> F
 }
 
 impl Field {
-    const fn default(self, default: &'static str) -> Self {
+    pub(super) const fn default(self, default: &'static str) -> Self {
         Self { default, ..self }
     }
 
-    const fn unset(self, unset: &'static str) -> Self {
+    pub(super) const fn unset(self, unset: &'static str) -> Self {
         Self { unset, ..self }
     }
 
-    const fn flag(self, flag: &'static str) -> Self {
+    pub(super) const fn flag(self, flag: &'static str) -> Self {
         Self { flag, ..self }
     }
 
-    const fn check(self, wrong: &'static str, advice: &'static str) -> Self {
+    pub(super) const fn check(self, wrong: &'static str, advice: &'static str) -> Self {
         Self { wrong, advice, ..self }
     }
 
-    const fn expands(self, expansion: Expansion) -> Self {
+    pub(super) const fn expands(self, expansion: Expansion) -> Self {
         Self { expansion, ..self }
     }
 
-    const fn only(self, formats: &'static [Format]) -> Self {
+    pub(super) const fn only(self, formats: &'static [Format]) -> Self {
         Self { formats, ..self }
     }
 
-    const fn ours(self) -> Self {
+    pub(super) const fn ours(self) -> Self {
         Self { is_ours: true, ..self }
     }
 
@@ -85,7 +86,7 @@ impl Field {
     }
 }
 
-/// All fields. Those of a key store are under `keys` in [`Format::Keys`].
+/// The fields of the server. Those of its key store are under `keys` in [`Format::Keys`].
 #[rustfmt::skip] // a row is a line or a few, not one line a word
 pub(super) const FIELDS: &[Field] = &[
     field("address", "address", "IP and port to listen on; either may be left out")
@@ -122,53 +123,10 @@ pub(super) const FIELDS: &[Field] = &[
         .check("failed to create key \"{}\": invalid key name", "use 1 to 255 bytes without slashes, not \".\" or \"..\""),
     field("keystore.required", "switch", "`off`: the server starts even if the key store can't be reached, says so, and uses it as soon as it can")
         .default("on").ours().check("whether the key store is required is neither on nor off", "write on or off"),
-    field("keystore.fs.path", "directory", "directory of keys; made with mode 0700 if missing").unset("keys are in memory, and gone at exit"),
-    field("keystore.vault.endpoint", "URL", "keys are in [Vault or OpenBao](vault.md)").check("invalid Hashicorp Vault endpoint", "write a URL without credentials, such as https://127.0.0.1:8200"),
-    field("keystore.vault.engine", "path", "where the key-value engine is mounted").default("kv"),
-    field("keystore.vault.version", "version", "version of that engine: `v1` or `v2`").default("v1").ours()
-        .check("invalid version of the Vault engine", "write v1 or v2, as the engine is"),
-    field("keystore.vault.namespace", "namespace", "namespace of the engine").check(NAMESPACE, ONE_LINE),
-    field("keystore.vault.prefix", "path", "path of the keys inside the engine").unset("its top"),
-    field("keystore.vault.transit.engine", "path", "where the transit engine is mounted").default("transit").ours(),
-    field("keystore.vault.transit.key", "text", "key of the transit engine that encrypts values before they are stored").unset("values are not encrypted").ours()
-        .check("invalid vault keystore: invalid transit config: no key name specified", "set the key, or leave out \"transit\""),
-    field("keystore.vault.approle.engine", "path", "where AppRole is mounted").default("approle"),
-    field("keystore.vault.approle.namespace", "namespace", "namespace to log in to; `/` is none").unset("that of the engine").ours().check(NAMESPACE, ONE_LINE),
-    field("keystore.vault.approle.id", "text", "role ID"),
-    field("keystore.vault.approle.secret", "secret", "secret ID"),
-    field("keystore.vault.approle.retry", "duration", "time between attempts to log in").default(RETRY),
-    field("keystore.vault.kubernetes.engine", "path", "where the Kubernetes method is mounted").default("kubernetes"),
-    field("keystore.vault.kubernetes.namespace", "namespace", "namespace to log in to; `/` is none").unset("that of the engine").ours().check(NAMESPACE, ONE_LINE),
-    field("keystore.vault.kubernetes.role", "text", "role"),
-    field("keystore.vault.kubernetes.jwt", "secret", "token of the service account, or the file that has it, which is read at each login"),
-    field("keystore.vault.kubernetes.retry", "duration", "time between attempts to log in").default(RETRY),
-    field("keystore.vault.tls.key", "file", "private key for Vault").unset("no client certificate"),
-    field("keystore.vault.tls.cert", "file", "client certificate for Vault"),
-    field("keystore.vault.tls.ca", "file", "authorities to trust: a PEM file, or a directory of such files").unset("those of the system"),
-    field("keystore.vault.status.ping", "duration", "time between looks at the status of Vault").default("10s"),
-    field("keystore.gemalto.keysecure.endpoint", "URL", "keys are in [KeySecure or CipherTrust](keysecure.md)").check("invalid Gemalto KeySecure endpoint", "write a URL without credentials, such as https://127.0.0.1:8200"),
-    field("keystore.gemalto.keysecure.credentials.token", "secret", "refresh token").unset("required")
-        .check("failed to connect to Gemalto KeySecure: no refresh token has been specified", "set \"credentials.token\" to the refresh token"),
-    field("keystore.gemalto.keysecure.credentials.domain", "text", "domain").unset("the root domain"),
-    field("keystore.gemalto.keysecure.credentials.retry", "duration", "time between attempts to log in").default(RETRY),
-    field("keystore.gemalto.keysecure.tls.ca", "file", "authorities to trust: a PEM file, or a directory of such files").unset("those of the system"),
-    field("keystore.generic.endpoint", "URL", "a generic plugin: not supported"),
-    field("keystore.generic.*", FOREIGN, ""),
-    field("keystore.aws.secretsmanager.endpoint", "URL", "AWS Secrets Manager: not supported"),
-    field("keystore.aws.secretsmanager.*", FOREIGN, ""),
-    field("keystore.gcp.secretmanager.project_id", "text", "GCP Secret Manager: not supported"),
-    field("keystore.gcp.secretmanager.*", FOREIGN, ""),
 ];
 
-const RETRY: &str = "5s";
-const NAMESPACE: &str = "invalid namespace of Vault";
-const ONE_LINE: &str = "write one line without control characters, such as team/kes";
-
-/// The row of a field.
-pub(super) fn field_at(path: &str) -> &'static Field {
-    let field = FIELDS.iter().find(|field| field.path == path);
-    field.unwrap_or_else(|| panic!("the table has no field {path}"))
-}
+/// All rows, in the order of the reference.
+pub(super) struct Table(pub(super) Vec<&'static Field>);
 
 /// What a value is, or has inside.
 pub(super) enum Shape {
@@ -180,59 +138,70 @@ pub(super) enum Shape {
     Map(Vec<&'static str>),
 }
 
-/// What `format` has at `path`, which is one of the table or the beginning of one.
-pub(super) fn shape(path: &str, format: Format) -> Shape {
-    let mut names = Vec::new();
-    for field in FIELDS.iter().filter(|field| field.formats.contains(&format)) {
-        let Some(rest) = field.path.strip_prefix(path) else {
-            continue;
-        };
-        let rest = match rest.strip_prefix('.') {
-            _ if path.is_empty() => rest,
-            None if rest.is_empty() => return Shape::Text(field),
-            None if rest.starts_with("[]") => return Shape::List,
-            None => continue,
-            Some(rest) => rest,
-        };
-        let name = rest.split(['.', '[']).next().unwrap_or_default();
-        if !names.contains(&name) {
-            names.push(name);
-        }
+impl Table {
+    /// The row of what may be a field.
+    pub(super) fn find(&self, path: &str) -> Option<&'static Field> {
+        self.0.iter().find(|field| field.path == path).copied()
     }
-    Shape::Map(names)
-}
 
-/// The names of the fields, and what each is for, in Markdown.
-pub fn documented() -> impl Iterator<Item = (String, &'static str)> {
-    let ours = FIELDS.iter().filter(|field| !field.is_foreign());
-    ours.map(|field| (field.path.replace('*', "<name>"), field.about))
-}
-
-/// The table of the reference, in Markdown.
-#[cfg(test)]
-pub fn reference() -> String {
-    let mut table = "| Field | Kind | Default | Meaning |\n|---|---|---|---|\n".to_owned();
-    for field in FIELDS.iter().filter(|field| !field.is_foreign()) {
-        let path = field.path.replace('*', "<name>");
-        let kind = match field.path.ends_with("[]") {
-            true => format!("list of {}", field.kind),
-            false => field.kind.to_owned(),
-        };
-        let default = match field.default {
-            "" => field.unset.to_owned(),
-            default => format!("`{default}`"),
-        };
-        let mut about = field.about.to_owned();
-        if !field.flag.is_empty() {
-            about += &format!(". Flag `{}`", field.flag);
-        }
-        if !field.formats.contains(&Format::Keys) {
-            about += ". From KES 0.13.6 on";
-        }
-        if field.is_ours {
-            about += ". Not a field of KES 0.14";
-        }
-        table += &format!("| `{path}` | {kind} | {default} | {about} |\n");
+    /// The row of a field.
+    pub(super) fn at(&self, path: &str) -> &'static Field {
+        self.find(path).unwrap_or_else(|| panic!("the table has no field {path}"))
     }
-    table
+
+    /// What `format` has at `path`, which is one of the table or the beginning of one.
+    pub(super) fn shape(&self, path: &str, format: Format) -> Shape {
+        let mut names = Vec::new();
+        for field in self.0.iter().filter(|field| field.formats.contains(&format)) {
+            let Some(rest) = field.path.strip_prefix(path) else {
+                continue;
+            };
+            let rest = match rest.strip_prefix('.') {
+                _ if path.is_empty() => rest,
+                None if rest.is_empty() => return Shape::Text(field),
+                None if rest.starts_with("[]") => return Shape::List,
+                None => continue,
+                Some(rest) => rest,
+            };
+            let name = rest.split(['.', '[']).next().unwrap_or_default();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Shape::Map(names)
+    }
+
+    /// The rows but those that only other software reads, each with its path in Markdown.
+    pub(super) fn documented(self) -> impl Iterator<Item = (String, &'static Field)> {
+        let ours = self.0.into_iter().filter(|field| !field.is_foreign());
+        ours.map(|field| (field.path.replace('*', "<name>"), field))
+    }
+
+    /// The table of the reference, in Markdown.
+    #[cfg(test)]
+    pub(super) fn reference(self) -> String {
+        let mut table = "| Field | Kind | Default | Meaning |\n|---|---|---|---|\n".to_owned();
+        for (path, field) in self.documented() {
+            let kind = match field.path.ends_with("[]") {
+                true => format!("list of {}", field.kind),
+                false => field.kind.to_owned(),
+            };
+            let default = match field.default {
+                "" => field.unset.to_owned(),
+                default => format!("`{default}`"),
+            };
+            let mut about = field.about.to_owned();
+            if !field.flag.is_empty() {
+                about += &format!(". Flag `{}`", field.flag);
+            }
+            if !field.formats.contains(&Format::Keys) {
+                about += ". From KES 0.13.6 on";
+            }
+            if field.is_ours {
+                about += ". Not a field of KES 0.14";
+            }
+            table += &format!("| `{path}` | {kind} | {default} | {about} |\n");
+        }
+        table
+    }
 }

@@ -1,13 +1,7 @@
 //! The files that the settings name: reads what the server needs of them, and finds what looks wrong.
 //! Changes nothing, and asks nothing over the network.
 
-use std::{
-    fmt, fs, io,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use rustls::{ServerConfig, sign::CertifiedKey};
 use rustls_pki_types::UnixTime;
@@ -16,11 +10,10 @@ use super::{
     findings::{Findings, Severity, Subject},
     settings::Config,
     source::Source,
-    types::{Auth, KeyStoreConfig},
+    types::Auth,
 };
 use crate::{
     identity::{self, End},
-    keystore::{ClientCert, Start, vault},
     tls::{self, ClientTrust},
 };
 
@@ -28,10 +21,6 @@ use crate::{
 /// is left: one that lives for a week is renewed every few days.
 const SOON: Duration = Duration::from_secs(30 * DAY);
 const DAY: u64 = 24 * 60 * 60;
-
-/// How errors about the way to a key store begin, as in KES.
-const TO_VAULT: &str = "failed to connect to Vault: ";
-const TO_KEY_SECURE: &str = "failed to connect to Gemalto KeySecure: ";
 
 /// What the server needs of files for its connections.
 #[derive(Clone, Debug)]
@@ -44,40 +33,27 @@ pub struct Material {
     pub tls: Arc<ServerConfig>,
 }
 
-/// Looks at all files that `config` names. `in_use` is the certificate that the server has, if it is
-/// running: that one may stay although it has expired. There is no material if there is an error
-/// about it.
-pub(super) fn look(
-    source: &Source,
-    config: &Config,
-    in_use: Option<&CertifiedKey>,
-    findings: &mut Findings,
-) -> Option<Material> {
-    let mut look = Look { source, config, now: UnixTime::now(), findings };
-    let material = look.at_certificate(in_use);
-    look.at_key_store();
-    material
-}
-
-struct Look<'a> {
-    source: &'a Source,
-    config: &'a Config,
-    now: UnixTime,
-    findings: &'a mut Findings,
+/// Looks at the files of `config`, and says of which field something is wrong with them.
+pub(super) struct Look<'a> {
+    pub(super) source: &'a Source,
+    pub(super) config: &'a Config,
+    pub(super) now: UnixTime,
+    pub(super) findings: &'a mut Findings,
 }
 
 impl Look<'_> {
-    fn warn(&mut self, field: &str, message: impl fmt::Display, advice: &str) {
+    pub(super) fn warn(&mut self, field: &str, message: impl fmt::Display, advice: &str) {
         self.findings.warn(self.source.at(field), message, advice);
     }
 
-    fn refuse(&mut self, field: &str, reason: impl fmt::Display, advice: &str) {
+    pub(super) fn refuse(&mut self, field: &str, reason: impl fmt::Display, advice: &str) {
         let kind = (Severity::Error, Subject::Outside);
         self.findings.add(kind, self.source.at(field), reason, advice);
     }
 
-    /// Reads the certificate, its key and the trusted authorities.
-    fn at_certificate(&mut self, in_use: Option<&CertifiedKey>) -> Option<Material> {
+    /// Reads the certificate, its key and the trusted authorities; `None` after an error. `in_use` is the
+    /// certificate that the server has, if it is running: that one may stay although it has expired.
+    pub(super) fn at_certificate(&mut self, in_use: Option<&CertifiedKey>) -> Option<Material> {
         let Config { auth, tls_key, tls_cert, tls_groups, .. } = self.config;
         let trust = match auth {
             Auth::On => ClientTrust::system(),
@@ -115,7 +91,7 @@ impl Look<'_> {
 
     /// Reads a certificate and its key, which are in fields of `section`; `None` after an error, which
     /// begins with `during`.
-    fn pair(
+    pub(super) fn pair(
         &mut self,
         during: &str,
         section: &str,
@@ -158,7 +134,7 @@ impl Look<'_> {
 
     /// Warns of certificates of a chain, but the first few, that are not valid yet, expire soon, or
     /// have expired.
-    fn at_validity(&mut self, field: &str, certified: &CertifiedKey, skipped: usize) {
+    pub(super) fn at_validity(&mut self, field: &str, certified: &CertifiedKey, skipped: usize) {
         for (number, der) in certified.cert.iter().enumerate().skip(skipped) {
             let which = match number {
                 0 => "the certificate".to_owned(),
@@ -186,89 +162,13 @@ impl Look<'_> {
         }
     }
 
-    fn at_key_store(&mut self) {
-        match &self.config.key_store {
-            KeyStoreConfig::Memory => {}
-            KeyStoreConfig::Fs { path } => self.at_directory("keystore.fs.path", path),
-            KeyStoreConfig::Vault(settings) => {
-                let ca = settings.ca.as_deref();
-                self.at_authorities(TO_VAULT, "keystore.vault.tls.ca", ca);
-                if let Some(ClientCert { key, cert }) = &settings.client_cert {
-                    let section = "keystore.vault.tls";
-                    if let Some(certified) = self.pair(TO_VAULT, section, cert, key) {
-                        self.at_validity("keystore.vault.tls.cert", &certified, 0);
-                    }
-                }
-                if let vault::Login::Kubernetes { jwt, .. } = &settings.login {
-                    self.at_token("keystore.vault.kubernetes.jwt", jwt);
-                }
-            }
-            KeyStoreConfig::KeySecure(settings) => {
-                let field = "keystore.gemalto.keysecure.tls.ca";
-                self.at_authorities(TO_KEY_SECURE, field, settings.ca.as_deref());
-            }
-        }
-    }
-
-    fn at_authorities(&mut self, during: &str, field: &str, path: Option<&Path>) {
-        if let Some(path) = path
-            && let Err(e) = crate::tls::Anchors::of_files(path)
+    /// Looks at the authorities that a field names, unless it is empty.
+    pub(super) fn at_authorities(&mut self, during: &str, field: &str) {
+        if let Some(path) = self.source.filled(field)
+            && let Err(e) = tls::Anchors::of_files(Path::new(&path))
         {
             let advice = "name a PEM file of certificates, or a directory of such files";
             self.refuse(field, format!("{during}{e}"), advice);
-        }
-    }
-
-    /// Looks at the token of a service account, which may be the content of a file. Its text is not
-    /// repeated: what looks like a path may be a token after all.
-    fn at_token(&mut self, field: &str, jwt: &vault::Jwt) {
-        let path = match jwt {
-            vault::Jwt::File(path) => path.clone(),
-            // A directory is no token, whatever it is called.
-            vault::Jwt::Token(token) => match str::from_utf8(token.expose()) {
-                Ok(text) if Path::new(text).is_dir() => PathBuf::from(text),
-                _ => return,
-            },
-        };
-        let reason = match fs::read(&path) {
-            Ok(token) if !token.trim_ascii().is_empty() => return,
-            Ok(_) => "the file of vault.kubernetes.jwt is empty".to_owned(),
-            Err(e) => format!("failed to read the file of vault.kubernetes.jwt: {e}"),
-        };
-        let advice = "name a file with a token: what begins with /, ./ or ../ is a path, anything else a \
-                      token unless there is such a file";
-        match self.config.key_store_start {
-            Start::Required => self.refuse(field, format!("{TO_VAULT}{reason}"), advice),
-            // The server tries again until the file is there.
-            Start::Optional => self.warn(field, reason, advice),
-        }
-    }
-
-    /// Looks at a directory without changing it, unlike the server, which makes it.
-    fn at_directory(&mut self, field: &str, path: &Path) {
-        let absolute = std::path::absolute(path);
-        let path = absolute.as_deref().unwrap_or(path);
-        match fs::metadata(path) {
-            Ok(found) if !found.is_dir() => {
-                self.refuse(field, format!("{path:?} is not a directory"), "");
-            }
-            Ok(found) if found.permissions().mode() & 0o007 != 0 => {
-                let message = format!("directory of keys {path:?} is open to every user");
-                self.warn(field, message, "run 'chmod 700' on it");
-            }
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let mut parents = path.ancestors().skip(1);
-                let exists = |parent: &&Path| parent.exists();
-                if let Some(parent) = parents.find(exists).filter(|parent| !parent.is_dir()) {
-                    self.refuse(field, format!("{parent:?} is not a directory"), "");
-                }
-            }
-            Err(e) => {
-                // The server may run as another user, who has the right.
-                let message = format!("can't look at {path:?}: {e}");
-                self.warn(field, message, "");
-            }
         }
     }
 }

@@ -4,8 +4,8 @@
 //! opens no key store.
 //!
 //! A file is read once, into a `tree` of values and their places. `shape` keeps it to the table of
-//! `fields`, `settings`, `policies` and `stores` say what the values mean, and `files` looks at the
-//! files that they name. All of them add to one list of `findings`, which the start of a server, its
+//! `fields`, `settings` and `policies` say what the values mean, `stores` has the section of each key
+//! store, and `files` looks at the files that they name. All of them add to one list of `findings`, which the start of a server, its
 //! reload and `kes config check` share.
 
 mod expand;
@@ -29,20 +29,21 @@ use std::{
 };
 
 use rustls::sign::CertifiedKey;
+use rustls_pki_types::UnixTime;
 use zeroize::Zeroizing;
 
-pub use fields::documented;
-#[cfg(test)]
-use fields::reference;
 pub use files::Material;
 pub use findings::{Error, Finding, Position, Severity};
 pub use settings::{ApiOptions, Config, parse_address};
-pub use types::{Auth, Flags, KeyStoreConfig};
+pub use types::{Auth, Flags};
 
 use self::{
     expand::Env,
+    fields::{FIELDS, Table},
+    files::Look,
     findings::Findings,
     source::{Reader, Source},
+    stores::STORES,
     types::MAX_FILE,
 };
 use crate::base::glob::Pattern;
@@ -99,12 +100,23 @@ fn load_text(
     env: Env,
 ) -> Loaded {
     let mut findings = Findings::default();
-    let source = Source::read(path.map(Into::into), text, flags.clone(), env, &mut findings);
+    let source =
+        Source::read(path.map(Into::into), text, flags.clone(), env, table(), &mut findings);
     shape::check(&source, &mut findings);
     let endpoints: Vec<_> =
         endpoints.iter().filter_map(|endpoint| Pattern::parse(endpoint).ok()).collect();
     let config = Reader { source: &source, findings: &mut findings }.config(&endpoints);
     Loaded { source, config, findings, material: None, end: end(text) }
+}
+
+/// All fields.
+fn table() -> Table {
+    Table(FIELDS.iter().chain(STORES.iter().flat_map(|store| store.fields)).collect())
+}
+
+/// The names of the fields, and what each is for, in Markdown.
+pub fn documented() -> impl Iterator<Item = (String, &'static str)> {
+    table().documented().map(|(path, field)| (path, field.about))
 }
 
 impl Loaded {
@@ -122,7 +134,10 @@ impl Loaded {
     /// running: that one may stay although it has expired.
     #[must_use]
     pub fn with_files(mut self, in_use: Option<&CertifiedKey>) -> Self {
-        self.material = files::look(&self.source, &self.config, in_use, &mut self.findings);
+        let Self { source, config, findings, material, .. } = &mut self;
+        let mut look = Look { source, config, now: UnixTime::now(), findings };
+        *material = look.at_certificate(in_use);
+        stores::look(&mut look);
         self
     }
 

@@ -5,6 +5,7 @@ use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,12 +13,12 @@ use super::{
     findings::{At, cut},
     source::Reader,
     tree::Value,
-    types::{Auth, DEFAULT_PORT, KeyStoreConfig, Proxy},
+    types::{Auth, DEFAULT_PORT, Proxy},
 };
 use crate::{
     base::{generation::Generation, glob::Pattern},
     cache::Expiry,
-    keystore::{KeyName, Start},
+    keystore::{self, KeyName, Start},
     log::{self, AuditMode},
     policy::Policies,
     tls::Group,
@@ -59,7 +60,7 @@ pub struct Config {
     /// The keys that are created at start if they don't exist.
     pub keys: Vec<KeyName>,
     /// Where keys are stored.
-    pub key_store: KeyStoreConfig,
+    pub key_store: Arc<dyn keystore::Settings>,
     /// Whether the server needs the key store to start.
     pub key_store_start: Start,
 }
@@ -103,7 +104,7 @@ impl Reader<'_> {
         let connections = self.read("limits.connections", parse_count);
         let keys = self.keys();
         let (key_store, key_store_start) = self.key_store();
-        self.check_cache(&cache, &key_store);
+        self.check_cache(&cache, key_store.is_remote());
         Config {
             generation: Generation::V0_14,
             texts: Generation::V0_14,
@@ -258,7 +259,7 @@ impl Reader<'_> {
         keys
     }
 
-    fn check_cache(&mut self, cache: &Expiry, key_store: &KeyStoreConfig) {
+    fn check_cache(&mut self, cache: &Expiry, is_remote: bool) {
         if let (Some(any), Some(unused)) = (cache.any, cache.unused)
             && unused > any
         {
@@ -268,7 +269,6 @@ impl Reader<'_> {
                 "write a shorter time",
             );
         }
-        let is_remote = key_store.settings().is_remote();
         if is_remote && cache.any.is_none() && self.findings.is_whole {
             self.findings.warn(
                 self.source.at("cache.expiry.any"),

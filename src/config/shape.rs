@@ -4,7 +4,7 @@
 use std::{collections::HashSet, fmt};
 
 use super::{
-    fields::{Field, Shape, shape},
+    fields::{Field, Shape},
     findings::{At, Findings, Position, cut},
     source::Source,
     tree::{Entry, Node, Value},
@@ -29,7 +29,7 @@ impl Walk<'_> {
     /// Looks at `node`, the value of the field that a message calls `name`. It should be what the
     /// table has at `path`; null is as good as missing.
     fn walk(&mut self, node: &Node, path: &str, name: &mut String) {
-        let shape = shape(path, self.source.format);
+        let shape = self.source.table.shape(path, self.source.format);
         match (&shape, &node.value) {
             (_, Value::Null) => return,
             (Shape::Text(field), _) if field.is_foreign() => return,

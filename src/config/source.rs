@@ -5,7 +5,7 @@ use std::{borrow::Cow, path::PathBuf, time::Duration};
 
 use super::{
     expand::{Env, Expansion},
-    fields::{FIELDS, Field, field_at},
+    fields::{Field, Table},
     findings::{At, Findings, Severity, Subject},
     tree::{self, Node, Value},
     types::{Flags, Format},
@@ -20,6 +20,7 @@ pub(super) struct Source {
     pub(super) format: Format,
     pub(super) flags: Flags,
     pub(super) env: Env,
+    pub(super) table: Table,
 }
 
 impl Source {
@@ -29,6 +30,7 @@ impl Source {
         text: &str,
         flags: Flags,
         env: Env,
+        table: Table,
         findings: &mut Findings,
     ) -> Self {
         let (mut file, fault) = tree::parse(text);
@@ -40,7 +42,7 @@ impl Source {
             file = Node::default();
             Format::KeyStore
         });
-        Self { path, file, format, flags, env }
+        Self { path, file, format, flags, env, table }
     }
 
     /// The value of a field, unless the file does not have it.
@@ -58,8 +60,8 @@ impl Source {
 
     /// Where a field is. A field that a flag wins over has no place.
     pub(super) fn at(&self, path: &str) -> At {
-        let has_flag = |field: &Field| field.path == path && self.flags.get(field.flag).is_some();
-        let node = self.find(path).filter(|_| !FIELDS.iter().any(has_flag));
+        let flag = self.table.find(path).and_then(|field| self.flags.get(field.flag));
+        let node = self.find(path).filter(|_| flag.is_none());
         At::new(self.spelled(path), node.map(|node| node.position))
     }
 
@@ -67,7 +69,7 @@ impl Source {
     pub(super) fn at_missing(&self, path: &str) -> At {
         match &self.path {
             Some(_) => self.at(path),
-            None => At::new(field_at(path).flag, None),
+            None => At::new(self.table.at(path).flag, None),
         }
     }
 
@@ -82,13 +84,13 @@ impl Source {
 
     /// What the flag or the file says, or the default of the field.
     pub(super) fn text(&self, path: &str) -> String {
-        let field = field_at(path);
+        let field = self.table.at(path);
         self.given(field).map_or_else(|| field.default.to_owned(), |(text, _)| text)
     }
 
     /// Whether flag or file fill in the field.
     pub(super) fn is_set(&self, path: &str) -> bool {
-        self.given(field_at(path)).is_some()
+        self.given(self.table.at(path)).is_some()
     }
 
     /// As [`Source::text`]; nothing if that is empty.
@@ -162,7 +164,7 @@ impl Reader<'_> {
     /// What `parse` makes of a field. In the place of what is wrong or missing is the default, if
     /// there is one.
     pub(super) fn read<T>(&mut self, path: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let field = field_at(path);
+        let field = self.source.table.at(path);
         if let Some((text, at)) = self.source.given(field) {
             match parse(&text) {
                 Some(value) => return Some(value),
@@ -176,7 +178,7 @@ impl Reader<'_> {
     pub(super) fn required(&mut self, path: &str) -> Option<String> {
         let text = self.source.filled(path);
         if text.is_none() {
-            let Field { wrong, advice, .. } = field_at(path);
+            let Field { wrong, advice, .. } = self.source.table.at(path);
             self.findings.miss(self.source.at_missing(path), wrong, advice);
         }
         text
@@ -184,7 +186,7 @@ impl Reader<'_> {
 
     /// Notes that `text` is not what the field holds.
     pub(super) fn refuse(&mut self, path: &str, at: At, text: &str) {
-        let field = field_at(path);
+        let field = self.source.table.at(path);
         self.findings.refuse(at, field.wrong.replace("{}", text), field.advice);
     }
 
@@ -195,7 +197,7 @@ impl Reader<'_> {
 
     /// A length of time; the default, or none, if it is missing or zero.
     pub(super) fn duration(&mut self, path: &str) -> Option<Duration> {
-        let field = field_at(path);
+        let field = self.source.table.at(path);
         if let Some((text, at)) = self.source.given(field) {
             match duration::parse_non_negative(&text) {
                 Ok(duration) if duration.is_zero() => {}

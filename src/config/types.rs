@@ -1,9 +1,5 @@
 //! What the settings are made of, and the flags that win over a file.
 
-use std::path::PathBuf;
-
-use crate::keystore::{self, keysecure, vault};
-
 /// The port of an address without one.
 pub(super) const DEFAULT_PORT: u16 = 7373;
 
@@ -66,33 +62,4 @@ pub struct Proxy {
     pub identities: Vec<String>,
     /// The header with the client's certificate.
     pub header_cert: Option<String>,
-}
-
-/// Where keys are stored.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum KeyStoreConfig {
-    /// In memory: gone when the server ends.
-    #[default]
-    Memory,
-    /// In files.
-    Fs {
-        /// The directory; created if missing.
-        path: PathBuf,
-    },
-    /// In HashiCorp Vault.
-    Vault(Box<vault::Settings>),
-    /// In Gemalto KeySecure, now Thales CipherTrust.
-    KeySecure(Box<keysecure::Settings>),
-}
-
-impl KeyStoreConfig {
-    /// What all key stores have in common.
-    pub fn settings(&self) -> &dyn keystore::Settings {
-        match self {
-            Self::Memory => &keystore::mem::Settings,
-            Self::Fs { path } => path,
-            Self::Vault(settings) => settings.as_ref(),
-            Self::KeySecure(settings) => settings.as_ref(),
-        }
-    }
 }

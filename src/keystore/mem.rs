@@ -22,16 +22,12 @@ impl Mem {
 }
 
 /// There is nothing to set.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Settings;
 
 impl store::Settings for Settings {
     fn open(&self, _: Start) -> Result<Arc<dyn KeyStore>, Error> {
         Ok(Arc::new(Mem::default()))
-    }
-
-    fn opening(&self) -> Option<String> {
-        None
     }
 
     fn place(&self) -> Option<String> {

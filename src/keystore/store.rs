@@ -1,6 +1,7 @@
 //! What a key store is, and what all of them share.
 
 use std::{
+    any::Any,
     collections::VecDeque,
     fmt,
     path::PathBuf,
@@ -143,8 +144,26 @@ pub trait KeyStore: Send + Sync {
     fn retry(&self) {}
 }
 
+/// Compares settings of any type.
+pub trait Comparable: Any {
+    /// Whether `other` has this type, and is equal.
+    fn is_same(&self, other: &dyn Any) -> bool;
+}
+
+impl<T: PartialEq + Any> Comparable for T {
+    fn is_same(&self, other: &dyn Any) -> bool {
+        other.downcast_ref() == Some(self)
+    }
+}
+
+impl PartialEq for dyn Settings {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_same(other)
+    }
+}
+
 /// The settings of a key store, as the configuration has them.
-pub trait Settings {
+pub trait Settings: Comparable + fmt::Debug + Send + Sync {
     /// Opens the key store.
     ///
     /// # Errors
@@ -161,7 +180,9 @@ pub trait Settings {
 
     /// What opening it does that takes a while or changes something, such as
     /// `Creating directory '/keys'`.
-    fn opening(&self) -> Option<String>;
+    fn opening(&self) -> Option<String> {
+        None
+    }
 
     /// Where the keys are: two key stores with the same text have the same keys. `None`: nowhere.
     fn place(&self) -> Option<String>;

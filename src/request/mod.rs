@@ -24,8 +24,8 @@ use crate::{
     metrics::{Connections, Event},
 };
 
-/// A connection may stay open without a request for this time. Go clients close theirs after 90 s: closing at
-/// the same moment would meet requests that they are just sending.
+/// A connection may stay open without a request for this time: longer than Go clients keep theirs, 90
+/// seconds, so that a request and the close do not cross.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(100);
 
 /// The API, as a listener serves it.

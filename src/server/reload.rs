@@ -156,7 +156,7 @@ impl Reloader {
         let settings = [
             ("address", config.address != started.address),
             ("probe.address", config.probe != started.probe),
-            ("the key store", config.key_store != started.key_store),
+            ("the key store", *config.key_store != *started.key_store),
         ];
         let changed: Vec<_> =
             settings.iter().filter_map(|(name, is_changed)| is_changed.then_some(*name)).collect();

@@ -54,7 +54,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         // A closed stderr is no reason not to start.
         let _ = writeln!(io::stderr(), "{warning}");
     }
-    let store = stores::open(&config.key_store, config.key_store_start, options.quiet)?;
+    let store = stores::open(&*config.key_store, config.key_store_start, options.quiet)?;
     let missing_keys = match config.keys.iter().try_for_each(|name| {
         wanted::create(name, store.as_ref(), |_| {}).map_err(|why| Error::Key(name.clone(), why))
     }) {

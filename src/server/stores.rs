@@ -6,10 +6,7 @@ use std::{
 };
 
 use super::options::Error;
-use crate::{
-    config::KeyStoreConfig,
-    keystore::{KeyStore, Start},
-};
+use crate::keystore::{KeyStore, Settings, Start};
 
 /// Prints to stdout, if that is open.
 fn tell(text: &str) {
@@ -17,16 +14,15 @@ fn tell(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// Opens the key store that `config` describes, and prints so unless `quiet`.
+/// Opens the key store that has these `settings`, and prints so unless `quiet`.
 ///
 /// # Errors
 /// Why it can't be used.
 pub fn open(
-    config: &KeyStoreConfig,
+    settings: &dyn Settings,
     start: Start,
     quiet: bool,
 ) -> Result<Arc<dyn KeyStore>, Error> {
-    let settings = config.settings();
     let what = settings.opening().filter(|_| !quiet);
     if let Some(what) = &what {
         tell(&format!("{what} ... "));

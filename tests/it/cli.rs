@@ -233,7 +233,7 @@ fn a_wrong_flag_is_one_line_that_says_what_would_be_right() {
         ),
         (
             &["key", "list", "--colour"],
-            format!("{undefined}: -colour. See 'kes key list --help'"),
+            format!("{undefined}: -colour. Did you mean --color? See 'kes key list --help'"),
         ),
         (
             &["key", "ls", "--insecur=true"],
@@ -535,7 +535,7 @@ fn the_client_says_which_variable_or_file_is_wrong() {
         format!(
             "Error: no TLS client certificate. Environment variable 'KES_CLIENT_CERT' is {cert}, and \
              'KES_CLIENT_KEY' for the private key is {key}: they name two files, which 'kes tool \
-             identity new' makes\n"
+             identity new' makes\nOr set KES_API_KEY to an API key, which 'kes identity new' makes\n"
         )
     };
     assert_eq!(both("not set", "not set"), run(&[]));

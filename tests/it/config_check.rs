@@ -287,7 +287,8 @@ fn a_wrong_key_store_is_not_said_to_be_none() {
         (
             "keystore:\n  fss: { path: keys }",
             "kes.yml:4:3: error: keystore: unknown field `fss`, expected one of `required`, `fs`, \
-             `vault`, `gemalto`, `generic`, `aws`, `gcp` (did you mean `fs`?)",
+             `vault`, `gemalto`, `generic`, `aws`, `gcp`, `azure`, `fortanix`, `entrust`, `kes` (did \
+             you mean `fs`?)",
         ),
     ] {
         let (code, lines) = scene.check(&format!("root: _\n{TLS}{section}\n"), &[]);

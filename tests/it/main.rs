@@ -30,6 +30,7 @@ mod probe;
 mod proxy;
 mod regression;
 mod reload;
+mod replay;
 mod secrets;
 mod trust;
 mod turns;

@@ -1,6 +1,9 @@
 //! `kes identity assign|list|forget`
 
+use std::collections::BTreeMap;
+
 use crate::cli::{
+    answers::Entry,
     args::{Args, Argument, CLIENT, Command, IDENTITY, Kind, POLICY, SILENT},
     certificate::{identity_or_file, is_identity},
     client::{Client, path},
@@ -44,10 +47,15 @@ pub(crate) const FORGET: Command = Command {
     ..Command::NEW
 };
 
+/// What to do where policies are only in the configuration file.
+const IN_FILE: &str = "edit policy.<name>.identities in its configuration file and reload it";
+
 fn assign(args: &Args) -> Result<()> {
     let (identity, policy) = (args.get(0), args.get(1));
-    let assigned = Client::new(args)?.post(&path("identity/assign", &[policy, identity]), None);
-    assigned
+    let client = Client::new(args)?;
+    client
+        .post(&path("identity/assign", &[policy, identity]), None)
+        .map_err(|e| client.gone(e, IN_FILE))
         .map_err(|e| format!("failed to assign identity {identity:?} to policy {policy:?}: {e}"))?;
     doubt(identity);
     Ok(())
@@ -55,22 +63,39 @@ fn assign(args: &Args) -> Result<()> {
 
 fn list(args: &Args) -> Result<()> {
     let pattern = args.pattern();
-    let assigned = Client::new(args)?
+    let client = Client::new(args)?;
+    let found = client
         .identities(pattern)
         .map_err(|e| format!("failed to list identities matching {pattern:?}: {e}"))?;
+    // Its policies are not in the list, so the output is that of its own command line.
+    if client.generation()?.is_newest() {
+        let names = found.iter().map(|entry| &entry.name);
+        return match args.is_set("json") {
+            true => print(&format!("{}\n", serde_json::json!(names.collect::<Vec<_>>()))),
+            false => print_lines("Identity\n", names, ""),
+        };
+    }
+    let policy = |entry: &Entry| entry.policy.clone().unwrap_or_default();
     match args.wants_json() {
-        true => print(&serde_json::to_string(&assigned).unwrap_or_default()),
+        true => {
+            let map: BTreeMap<_, _> =
+                found.iter().map(|entry| (&entry.name, policy(entry))).collect();
+            print(&serde_json::to_string(&map).unwrap_or_default())
+        }
         false => {
-            let line = |(identity, policy)| format!("  {identity} => {policy}");
-            print_lines("{\n", assigned.iter().map(line), "}\n")
+            let line = |entry: &Entry| format!("  {} => {}", entry.name, policy(entry));
+            print_lines("{\n", found.iter().map(line), "}\n")
         }
     }
 }
 
 fn forget(args: &Args) -> Result<()> {
     let identity = args.get(0);
-    let forgotten = Client::new(args)?.delete(&path("identity/forget", &[identity]));
-    forgotten.map_err(|e| format!("failed to forget identity {identity:?}: {e}"))?;
+    let client = Client::new(args)?;
+    client
+        .delete(&path("identity/forget", &[identity]))
+        .map_err(|e| client.gone(e, IN_FILE))
+        .map_err(|e| format!("failed to forget identity {identity:?}: {e}"))?;
     doubt(identity);
     Ok(())
 }

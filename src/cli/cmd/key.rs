@@ -212,7 +212,7 @@ struct Answer {
 /// Asks an API of a key; `what` is what could not be done. Members of the answer are not empty.
 fn ask(args: &Args, api: &str, members: &[(&str, String)], what: &str) -> Result<Answer> {
     let failed = |why: String| format!("failed to {what}: {why}");
-    let answer = Client::from_env(args.is_set("insecure"))
+    let answer = Client::try_new(args)
         .and_then(|client| {
             client.post(&path(&format!("key/{api}"), &[args.get(0)]), Some(&body(members)))
         })

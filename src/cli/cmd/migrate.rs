@@ -1,6 +1,6 @@
 //! `kes tool migrate`: copies the keys of one key store into another.
 
-use std::{path::Path, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use crate::{
     base::{
@@ -11,9 +11,9 @@ use crate::{
         args::{Args, Argument, Command, JSON, Kind, flag, value},
         output::{Failure, Paint, Result, Style, complain, harmless, is_terminal, print, write},
     },
-    config::{self, Flags, KeyStoreConfig, Origin},
+    config::{self, Flags, Origin},
     keystore::{
-        KeyName, Start,
+        KeyName, Settings, Start,
         copy::{Clash, Migration, Progress, TIMEOUT},
     },
 };
@@ -65,11 +65,11 @@ fn migrate(args: &Args) -> Result<()> {
     };
     let (from, to) = (file("from", "source")?, file("to", "target")?);
     let (source_config, target_config) = (key_store_of(from)?, key_store_of(to)?);
-    if source_config.settings().place() == target_config.settings().place() {
+    if source_config.place() == target_config.place() {
         return Err(format!("{from:?} and {to:?} have the same key store").into());
     }
-    let source = source_config.settings().open_for_reading()?;
-    let target = target_config.settings().open(Start::Required)?;
+    let source = source_config.open_for_reading()?;
+    let target = target_config.open(Start::Required)?;
     let names = source
         .list(Deadline::after(Instant::now(), TIMEOUT))
         .map_err(|e| format!("failed to list the keys to migrate: {e}"))?;
@@ -151,7 +151,7 @@ fn report(args: &Args, progress: &Progress, found: usize) -> Result<()> {
 }
 
 /// The key store of the configuration file `file`, whatever else is in it or not.
-fn key_store_of(file: &str) -> Result<KeyStoreConfig> {
+fn key_store_of(file: &str) -> Result<Arc<dyn Settings>> {
     let flags = Flags {
         root: Some("_".to_owned()),
         key: Some("-".into()),
@@ -159,11 +159,11 @@ fn key_store_of(file: &str) -> Result<KeyStoreConfig> {
         ..Flags::default()
     };
     let config = config::load(Origin::File(Path::new(file)), &flags, &[])?.accept()?;
-    match config.key_store {
-        KeyStoreConfig::Memory => {
+    match config.key_store.place() {
+        None => {
             Err(format!("{file:?} has no key store that outlives a server: set \"keystore\"")
                 .into())
         }
-        key_store => Ok(key_store),
+        Some(_) => Ok(config.key_store),
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         client::{Client, path},
         output::{Result, print, print_lines, stdin},
     },
-    policy::Policy,
+    policy::{Policy, Rule},
 };
 
 /// The largest policy that a server takes, in bytes.
@@ -88,9 +88,9 @@ fn show(args: &Args) -> Result<()> {
     let policy = Client::new(args)?.policy(name);
     let policy = policy.map_err(|e| format!("failed to fetch policy {name:?}: {e}"))?;
     if args.wants_json() {
-        return print(&serde_json::to_string(&policy).unwrap_or_default());
+        return print(&policy.json);
     }
-    let paths = policy.paths.iter().filter(|path| !path.is_empty());
+    let paths = policy.policy.allow.iter().map(Rule::as_str).filter(|path| !path.is_empty());
     print_lines("[\n", paths.map(|path| format!("  {path}")), "]\n\n")
 }
 

@@ -15,7 +15,7 @@ use crate::{
         settings::{ROOT, first_error},
     },
     config::{self, Flags, Origin},
-    policy::{Policies, Policy, Rule, Verdict},
+    policy::{Policies, Policy, Verdict},
     request::advice::{Advice, quoted},
 };
 
@@ -99,20 +99,18 @@ fn from_file(file: &str, root: Option<&str>) -> Result<Policies, Failure> {
 /// The name of the policy of `identity`, and the policy.
 fn from_server(args: &Args, identity: &str) -> Result<(Option<String>, Option<Policy>), Failure> {
     let client = Client::new(args)?;
-    let mut assigned = client
+    let assigned = client
         .identities(&glob::escape(identity))
         .map_err(|e| format!("failed to list identities: {e}"))?;
-    let Some(name) = assigned.remove(identity) else {
+    let entry = assigned.into_iter().find(|entry| entry.name == *identity);
+    let Some(name) = entry.and_then(|entry| entry.policy) else {
         return Ok((None, None));
     };
-    let failed = |e: String| format!("failed to fetch policy {name:?}: {e}");
-    let document = match client.policy(&name) {
-        Err(e) if e == "policy does not exist" => return Ok((Some(name), None)),
-        document => document.map_err(failed)?,
-    };
-    let parse = |path: &String| Rule::glob(path).map_err(|e| failed(format!("{path:?}: {e}")));
-    let allow = document.paths.iter().map(parse).collect::<Result<_, _>>()?;
-    Ok((Some(name), Some(Policy { allow, deny: Vec::new() })))
+    match client.policy(&name) {
+        Err(e) if e == "policy does not exist" => Ok((Some(name), None)),
+        Err(e) => Err(format!("failed to fetch policy {name:?}: {e}").into()),
+        Ok(document) => Ok((Some(name), Some(document.policy))),
+    }
 }
 
 /// What is asked about.

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 
 use super::{
-    args::{Args, CLIENT, Command, Flag, HELP, INSECURE, Kind, Table, Takes, find, flag_name},
+    args::{Args, Command, Flag, HELP, Kind, Table, Takes, flag_name},
     client::Client,
     help::dashed,
     output::{Result, harmless, print},
@@ -56,7 +56,7 @@ fn answer(table: Table, words: &[&str]) -> String {
         Next::Files => return FILES.to_owned(),
         Next::Words(found) => found,
         Next::Names(kind) => {
-            let names = names(kind, started, is_insecure(words)).unwrap_or_default();
+            let names = names(kind, started, &flags_before(table, words)).unwrap_or_default();
             if kind == Kind::Holder && !names.iter().any(|name| name.starts_with(started)) {
                 return FILES.to_owned();
             }
@@ -68,14 +68,15 @@ fn answer(table: Table, words: &[&str]) -> String {
     found.into_iter().filter(fits).map(|(word, meaning)| format!("{word}\t{meaning}\n")).collect()
 }
 
-/// Whether the words ask not to check the server's certificate.
-fn is_insecure(words: &[&str]) -> bool {
-    let is_ours = |word: &&&str| {
-        let name = flag_name(word).map(|name| name.split('=').next().unwrap_or_default());
-        name.is_some_and(|name| INSECURE.names.contains(&name))
-    };
-    let flags: Vec<_> = words.iter().filter(is_ours).map(OsString::from).collect();
-    Args::parse(&flags, CLIENT).is_ok_and(|args| args.is_set(INSECURE.names[0]))
+/// The flags that stand before the last word, for a client; none if they are not finished.
+fn flags_before(table: Table, words: &[&str]) -> Args {
+    let before = &words[..words.len().saturating_sub(1)];
+    let count = (1..=before.len()).rev().find(|count| table.find(&before[..*count]).is_some());
+    let args = count.and_then(|count| {
+        let rest: Vec<_> = before[count..].iter().map(OsString::from).collect();
+        Args::parse(&rest, table.find(&before[..count])?).ok()
+    });
+    args.unwrap_or_default()
 }
 
 fn next(table: Table, words: &[&str]) -> Next {
@@ -128,7 +129,7 @@ fn next_of_command(table: Table, command: &Command, before: &[&str], started: &s
             Some("") if !only_arguments => only_arguments = true,
             // With its value in the same word, the flag has another name here, and wants no other.
             Some(name) if !only_arguments => {
-                wants_value = find(name, command.flags).filter(|flag| flag.takes != Takes::Bool);
+                wants_value = command.find_flag(name).filter(|flag| flag.takes != Takes::Bool);
             }
             _ => arguments += 1,
         }
@@ -140,7 +141,7 @@ fn next_of_command(table: Table, command: &Command, before: &[&str], started: &s
         return match started.split_once('=') {
             None => Next::Words(flags(command)),
             Some((name, _)) => flag_name(name)
-                .and_then(|flag| find(flag, command.flags))
+                .and_then(|flag| command.find_flag(flag))
                 .map_or(Next::Words(Vec::new()), |flag| values(flag, &format!("{name}="))),
         };
     }
@@ -157,7 +158,7 @@ fn next_of_command(table: Table, command: &Command, before: &[&str], started: &s
 }
 
 fn flags(command: &Command) -> Vec<(String, String)> {
-    let all = command.listed_flags().chain([&HELP]);
+    let all = command.all_flags().filter(|flag| !flag.help.is_empty());
     all.map(|flag| (dashed(flag.names[0]), flag.help.to_owned())).collect()
 }
 
@@ -177,14 +178,15 @@ fn choices(text: &str, prefix: &str) -> Vec<(String, String)> {
 }
 
 /// The names of this kind that start with `started`, if the server answers at once.
-fn names(kind: Kind, started: &str, is_insecure: bool) -> Option<Vec<String>> {
-    let client = Client::from_env(is_insecure).ok()?.glancing();
+fn names(kind: Kind, started: &str, args: &Args) -> Option<Vec<String>> {
+    let client = Client::glancing(args).ok()?;
     let pattern = format!("{}*", glob::escape(started));
     match kind {
         Kind::Key => client.keys(&pattern).ok(),
         Kind::Policy => client.policies(&pattern).ok(),
         Kind::Identity | Kind::Holder => {
-            client.identities(&pattern).ok().map(|assigned| assigned.into_keys().collect())
+            let list = client.identities(&pattern).ok()?;
+            Some(list.into_iter().map(|entry| entry.name).collect())
         }
         _ => None,
     }
@@ -263,7 +265,7 @@ mod tests {
         assert!(words(&["help", "key", ""]).contains(&"derive".to_owned()));
         assert_eq!(["new", "of"], *words(&["help", "tool", "identity", ""]));
         assert!(words(&["help", "key", "derive", ""]).is_empty());
-        assert_eq!(["--help"], *words(&["help", "--"]));
+        assert_eq!(["--help", "--color"], *words(&["help", "--"]));
     }
 
     #[test]
@@ -277,7 +279,8 @@ mod tests {
             ("-insecur", false),
             ("k", false),
         ] {
-            assert_eq!(wanted, is_insecure(&["key", "derive", word, ""]), "{word}");
+            let args = flags_before(COMMANDS, &["key", "derive", word, ""]);
+            assert_eq!(wanted, args.is_set("insecure"), "{word}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Which key store is configured, and its settings.
 
-use std::{path::PathBuf, time::Duration};
+use std::{any::Any, time::Duration};
 
 use super::*;
 use crate::{
@@ -56,16 +56,21 @@ fn an_empty_section_is_not_silently_the_one_in_memory() {
 #[test]
 fn without_a_section_keys_are_in_memory() {
     for text in ["", "root: x\n", "keys: []\n", "keys: [{ name: a }]\n"] {
-        assert_eq!(KeyStoreConfig::Memory, key_store(text), "{text}");
+        assert_eq!(*in_memory(), *key_store(text), "{text}");
     }
-    let path = PathBuf::from("/a");
     for text in [
         "keys:\nkeystore: { fs: { path: /a } }\n",
         "keystore:\nkeys: { fs: { path: /a } }\n",
         "keystore: { vault: , fs: { path: /a } }\n",
     ] {
-        assert_eq!(KeyStoreConfig::Fs { path: path.clone() }, key_store(text), "{text}");
+        assert_eq!(*in_files("/a"), *key_store(text), "{text}");
     }
+}
+
+/// The settings of Vault in `text`.
+fn vault_in(text: &str) -> vault::Settings {
+    let store: &dyn Any = &*key_store(text);
+    store.downcast_ref::<vault::Settings>().expect("Vault").clone()
 }
 
 #[test]
@@ -76,9 +81,7 @@ keystore:
     endpoint: https://127.0.0.1:8200/
     approle: { id: me, secret: "${SECRET}", retry: 0s }
 "#;
-    let KeyStoreConfig::Vault(vault) = key_store(text) else {
-        panic!("not Vault");
-    };
+    let vault = vault_in(text);
     let expected = vault::Settings {
         endpoint: "https://127.0.0.1:8200".into(),
         engine: "kv".into(),
@@ -97,7 +100,7 @@ keystore:
         ca: None,
         ping: Duration::from_secs(10),
     };
-    assert_eq!(expected, *vault);
+    assert_eq!(expected, vault);
     assert!(!format!("{vault:?}").contains("hush"));
 }
 
@@ -116,9 +119,7 @@ keys:
     tls: { key: v.key, cert: v.crt, ca: v.ca }
     status: { ping: 1m }
 "#;
-    let KeyStoreConfig::Vault(vault) = key_store(text) else {
-        panic!("not Vault");
-    };
+    let vault = vault_in(text);
     let expected = vault::Settings {
         endpoint: "http://vault".into(),
         engine: "secrets".into(),
@@ -137,7 +138,7 @@ keys:
         ca: Some("v.ca".into()),
         ping: Duration::from_secs(60),
     };
-    assert_eq!(expected, *vault);
+    assert_eq!(expected, vault);
 }
 
 #[test]
@@ -146,9 +147,7 @@ fn a_kubernetes_token_with_a_path_is_a_file() {
         let text = format!(
             "keystore: {{ vault: {{ endpoint: 'https://v', kubernetes: {{ role: r, jwt: {jwt} }} }} }}"
         );
-        let KeyStoreConfig::Vault(vault) = key_store(&text) else {
-            panic!("not Vault");
-        };
+        let vault = vault_in(&text);
         let Login::Kubernetes { jwt, .. } = vault.login else {
             panic!("not Kubernetes");
         };
@@ -253,7 +252,7 @@ fn vault_needs_one_complete_login() {
     // A template that is filled in for the other login leaves this one empty.
     let text = "keystore: { vault: { endpoint: 'https://v', approle: { id: '', secret: \"\" }, \
                 kubernetes: { role: r, jwt: t } } }";
-    assert!(matches!(key_store(text), KeyStoreConfig::Vault(_)));
+    vault_in(text);
     assert_starts(
         &vault("approle: { id: x }\n    kubernetes: { role: y }"),
         "invalid configuration: Vault AppRole and Kubernetes credentials are specified at the same \
@@ -280,9 +279,7 @@ keys:
       credentials: { token: hush, domain: d, retry: 15s }
       tls: { ca: /etc/ca }
 "#;
-    let KeyStoreConfig::KeySecure(store) = key_store(text) else {
-        panic!("not KeySecure");
-    };
+    let store = key_store(text);
     assert!(!format!("{store:?}").contains("hush"));
     let expected = keysecure::Settings {
         endpoint: "https://ks".into(),
@@ -291,7 +288,7 @@ keys:
         retry: Duration::from_secs(15),
         ca: Some("/etc/ca".into()),
     };
-    assert_eq!(expected, *store);
+    assert_eq!(&expected as &dyn Settings, &*store);
     assert_starts(
         &error("keys: { gemalto: { keysecure: { endpoint: 'https://ks' } } }"),
         "failed to connect to Gemalto KeySecure: no refresh token has been specified (",
@@ -335,7 +332,7 @@ fn endpoints_are_urls_without_credentials_and_are_not_repeated() {
         let text = format!(
             "keystore: {{ vault: {{ endpoint: '{good}', approle: {{ id: x, secret: y }} }} }}"
         );
-        assert!(matches!(key_store(&text), KeyStoreConfig::Vault(_)));
+        vault_in(&text);
     }
 }
 
@@ -366,9 +363,9 @@ keystore:
   aws: { secretsmanager: { endpoint: "", region: "", kmskey: "" } }
   gcp: { secretmanager: { project_id: "", scopes: [""] } }
   gemalto: { keysecure: { endpoint: "" } }
+  kes: { endpoint: [""] }
 "#;
-    let path = PathBuf::from("/keys");
-    assert_eq!(KeyStoreConfig::Fs { path }, key_store(text));
+    assert_eq!(*in_files("/keys"), *key_store(text));
 }
 
 #[test]
@@ -377,10 +374,22 @@ fn other_key_stores_are_not_supported() {
         ("generic: { endpoint: x, tls: { ca: y } }", "a generic plugin"),
         ("aws: { secretsmanager: { endpoint: x, region: y } }", "AWS Secrets Manager"),
         ("gcp: { secretmanager: { project_id: x } }", "GCP Secret Manager"),
+        ("azure: { keyvault: { endpoint: x, credentials: { tenant_id: y } } }", "Azure Key Vault"),
+        ("fortanix: { sdkms: { endpoint: x, group_id: y } }", "Fortanix SDKMS"),
+        ("entrust: { keycontrol: { endpoint: x, box_id: y } }", "Entrust KeyControl"),
+        ("kes: { endpoint: [ x ], tls: { ca: y } }", "another KES server"),
     ] {
+        let message = error(&format!("keystore:\n  {store}\n"));
         assert_starts(
-            &error(&format!("keystore:\n  {store}\n")),
+            &message,
             &format!("{name} is not supported as key store (kes.yml line 2 column "),
+        );
+        assert!(
+            message.ends_with(
+                ": use one of fs, vault, gemalto.keysecure, and copy the keys there with the \
+                 'migrate' command of the KES that has used this one)"
+            ),
+            "{message}"
         );
     }
 }

@@ -4,9 +4,10 @@ mod key_stores;
 mod rejected;
 mod settings;
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use super::*;
+use crate::keystore::{Settings, mem};
 
 /// What flags alone mean.
 fn load_flags(flags: &Flags) -> Result<Config, Error> {
@@ -59,20 +60,29 @@ fn assert_starts(message: &str, start: &str) {
     assert!(message.starts_with(start), "\n{message}\n{start}");
 }
 
-fn key_store(text: &str) -> KeyStoreConfig {
+fn key_store(text: &str) -> Arc<dyn Settings> {
     load(text).key_store
+}
+
+fn in_memory() -> Arc<dyn Settings> {
+    Arc::new(mem::Settings)
+}
+
+fn in_files(path: &str) -> Arc<dyn Settings> {
+    Arc::new(PathBuf::from(path))
 }
 
 /// To write the table into the page: `KES_WRITE_DOCS=1 cargo test the_reference`.
 #[test]
 fn the_reference_is_the_table_of_fields() {
+    let reference = table().reference();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     let page = fs::read_to_string(&path).unwrap();
     let (before, rest) = page.split_once("<!-- fields -->\n").unwrap();
     let (table, after) = rest.split_once("<!-- /fields -->").unwrap();
     if std::env::var_os("KES_WRITE_DOCS").is_some() {
-        let page = format!("{before}<!-- fields -->\n{}<!-- /fields -->{after}", reference());
+        let page = format!("{before}<!-- fields -->\n{reference}<!-- /fields -->{after}");
         return fs::write(&path, page).unwrap();
     }
-    assert_eq!(reference(), table, "KES_WRITE_DOCS=1 cargo test the_reference writes the page");
+    assert_eq!(reference, table, "KES_WRITE_DOCS=1 cargo test the_reference writes the page");
 }

@@ -1,15 +1,11 @@
 //! What the fields mean, and what is said about wrong values.
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use super::*;
 use crate::{
     cache::Expiry,
-    config::{fields::FIELDS, types::Proxy},
+    config::types::Proxy,
     keystore::KeyName,
     log::{AuditMode, Settings},
     tls::Group,
@@ -30,7 +26,7 @@ fn without_a_file_flags_and_defaults_are_all() {
     let (error, audit) = (true, AuditMode::Off);
     assert_eq!(Settings { audit, error }, config.log);
     assert!(config.keys.is_empty());
-    assert_eq!(KeyStoreConfig::Memory, config.key_store);
+    assert_eq!(*in_memory(), *config.key_store);
 }
 
 #[test]
@@ -46,7 +42,7 @@ fn a_file_without_values_is_like_no_file() {
         "\u{feff}",
         "tls:\npolicy: ~\nlog:\n",
     ] {
-        assert_eq!(KeyStoreConfig::Memory, key_store(text), "{text:?}");
+        assert_eq!(*in_memory(), *key_store(text), "{text:?}");
     }
 }
 
@@ -91,8 +87,7 @@ keys:
     assert_eq!(Some(Duration::from_secs(30)), config.cache.unused);
     let (error, audit) = (false, AuditMode::On);
     assert_eq!(Settings { audit, error }, config.log);
-    let path = PathBuf::from("/keys");
-    assert_eq!(KeyStoreConfig::Fs { path }, config.key_store);
+    assert_eq!(*in_files("/keys"), *config.key_store);
 }
 
 #[test]
@@ -100,9 +95,8 @@ fn the_format_with_key_names_under_keys_is_read() {
     let config = load("keys:\n- name: a\n- name: b\nkeystore:\n  fs: { path: /keys }\n");
     let names: Vec<_> = config.keys.iter().map(KeyName::as_str).collect();
     assert_eq!(vec!["a", "b"], names);
-    let path = PathBuf::from("/keys");
-    assert_eq!(KeyStoreConfig::Fs { path }, config.key_store);
-    assert_eq!(KeyStoreConfig::Memory, key_store("keys:\n- name: a\n"));
+    assert_eq!(*in_files("/keys"), *config.key_store);
+    assert_eq!(*in_memory(), *key_store("keys:\n- name: a\n"));
 }
 
 #[test]
@@ -227,8 +221,7 @@ keystore: { fs: { path: "${DIR}" } }
     let (error, audit) = (false, AuditMode::On);
     assert_eq!(Settings { audit, error }, config.log);
     assert_eq!("app-1", config.keys[0].as_str());
-    let path = PathBuf::from("/keys");
-    assert_eq!(KeyStoreConfig::Fs { path }, config.key_store);
+    assert_eq!(*in_files("/keys"), *config.key_store);
 }
 
 /// The one field that takes no variables.
@@ -236,7 +229,7 @@ const PATHS: &str = "policy.*.paths[]";
 
 /// A file with `value` in each field that takes a text, and the field.
 fn one_text_each(value: &str) -> Vec<(String, String)> {
-    let fields = FIELDS.iter().filter(|field| !field.is_foreign() && field.path != PATHS);
+    let fields = table().documented().map(|(_, field)| field).filter(|field| field.path != PATHS);
     let paths = fields.map(|field| field.path.replace('*', "p"));
     let file = |field: String| {
         let text =

@@ -14,7 +14,7 @@ use crate::{
     keystore::{
         remote::{self, Answer, Call, Failed, Remote, clean},
         store::Error,
-        token::{Authority, Lease, NoLease, Refusal, Token},
+        token::{Authority, Lease, MAX_LIFETIME, NoLease, Refusal, Token},
     },
     tls,
     tls::words::Hints,
@@ -23,8 +23,6 @@ use crate::{
 const TOKENS: &str = "/api/v1/auth/tokens";
 /// A call with its repetitions may take no longer than this, whatever the deadline.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// No token is believed to last longer.
-const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How to reach and use KeySecure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,9 +71,8 @@ impl Appliance {
         deadline: Deadline,
     ) -> Result<Answer, Failed> {
         let header = token.map(|token| ("Authorization", token.text()));
-        let call = Call { headers: header.as_slice(), ..call };
         let deadline = deadline.min(Deadline::after(Instant::now(), CALL_TIMEOUT));
-        self.remote.call(call, deadline).map_err(Failed::NoAnswer)
+        self.remote.call(Call { headers: header.as_slice(), ..call }, deadline)
     }
 
     /// What the appliance said, unless it repeats a part of `secret`, and what to check. `right` is
@@ -138,10 +135,7 @@ impl Appliance {
 
 impl Authority for Arc<Appliance> {
     fn login(&self, deadline: Deadline) -> Result<Lease, NoLease> {
-        self.log_in(deadline).map_err(|(failed, refusal)| NoLease {
-            error: failed.during("renew auth token"),
-            refusal,
-        })
+        self.log_in(deadline).map_err(NoLease::during("renew auth token"))
     }
 
     /// There is no renewal: the same refresh token gives a new token.

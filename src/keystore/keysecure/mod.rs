@@ -44,32 +44,6 @@ pub struct KeySecure {
 }
 
 impl KeySecure {
-    /// Connects and logs in.
-    ///
-    /// # Errors
-    /// Why KeySecure can't be used; with [`Start::Optional`] only if it never will.
-    pub fn open(settings: &Settings, start: Start) -> Result<Self, Error> {
-        const CONNECT: &str = "connect to Gemalto KeySecure";
-        let appliance = Appliance::new(settings).map_err(Error::during(CONNECT))?;
-        let notices = Arc::new(Notices::default());
-        let rules = Rules {
-            renew_after: 50,
-            retry: settings.retry,
-            longest_retry: LONGEST_RETRY,
-            settles: false,
-        };
-        let store = Self {
-            appliance: Arc::new(appliance),
-            keeper: Keeper::new(rules, notices.clone()),
-            notices,
-        };
-        let deadline = Deadline::after(Instant::now(), LOGIN_TIMEOUT);
-        let ready = store.keeper.log_in(&store.appliance, deadline);
-        start.go_on(ready, CONNECT, &store.notices)?;
-        store.keeper.start(store.appliance.clone()).map_err(Error::during(CONNECT))?;
-        Ok(store)
-    }
-
     /// Asks with a token, and once more with a newer one if the token is refused.
     fn ask(&self, call: Call<'_>, deadline: Deadline) -> Result<Answer, Failed> {
         let ask = |token: &_| self.appliance.ask(call, Some(token), deadline);
@@ -199,7 +173,25 @@ fn during(verb: &str, name: &KeyName) -> String {
 
 impl store::Settings for Settings {
     fn open(&self, start: Start) -> Result<Arc<dyn KeyStore>, Error> {
-        Ok(Arc::new(KeySecure::open(self, start)?))
+        const CONNECT: &str = "connect to Gemalto KeySecure";
+        let appliance = Appliance::new(self).map_err(Error::during(CONNECT))?;
+        let notices = Arc::new(Notices::default());
+        let rules = Rules {
+            renew_after: 50,
+            retry: self.retry,
+            longest_retry: LONGEST_RETRY,
+            settles: false,
+        };
+        let store = KeySecure {
+            appliance: Arc::new(appliance),
+            keeper: Keeper::new(rules, notices.clone()),
+            notices,
+        };
+        let deadline = Deadline::after(Instant::now(), LOGIN_TIMEOUT);
+        let ready = store.keeper.log_in(&store.appliance, deadline);
+        start.go_on(ready, CONNECT, &store.notices)?;
+        store.keeper.start(store.appliance.clone()).map_err(Error::during(CONNECT))?;
+        Ok(Arc::new(store))
     }
 
     fn opening(&self) -> Option<String> {

@@ -141,8 +141,8 @@ impl Remote {
     /// Asks, and asks again where that does no harm and may help. Returns by the deadline.
     ///
     /// # Errors
-    /// Why there is no answer, the last time.
-    pub(crate) fn call(&self, call: Call<'_>, deadline: Deadline) -> Result<Answer, NoAnswer> {
+    /// [`Failed::NoAnswer`]: why there is none, the last time.
+    pub(crate) fn call(&self, call: Call<'_>, deadline: Deadline) -> Result<Answer, Failed> {
         let is_down = self.is_down.load(Relaxed);
         let mut tries_left = if call.is_repeatable && !is_down { RETRIES } else { 0 };
         let mut is_repeat = false;
@@ -160,7 +160,7 @@ impl Remote {
                 if result.is_err() {
                     self.is_down.store(true, Relaxed);
                 }
-                return result;
+                return result.map_err(Failed::NoAnswer);
             }
             tries_left -= 1;
             is_repeat = true;

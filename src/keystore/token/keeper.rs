@@ -30,6 +30,13 @@ pub(crate) struct NoLease {
     pub(crate) refusal: Refusal,
 }
 
+impl NoLease {
+    /// The reason, and what it says about the credentials; the key store failed to do `what`.
+    pub(crate) fn during(what: &str) -> impl FnOnce((Failed, Refusal)) -> Self {
+        move |(failed, refusal)| Self { error: failed.during(what), refusal }
+    }
+}
+
 /// What hands out tokens.
 pub(crate) trait Authority: Send + Sync + 'static {
     /// Asks for a new token.

@@ -10,6 +10,9 @@ use crate::base::secret::Secret;
 
 /// A new token is used at the latest after this time, so that replicas know it when it comes.
 const MAX_SETTLING: Duration = Duration::from_secs(30);
+/// No token is believed to last longer.
+pub(crate) const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A token and its number: later ones have higher numbers.
 #[derive(Debug)]
 pub(crate) struct Token {

@@ -9,4 +9,4 @@ mod tests;
 
 pub(crate) use backoff::{Refusal, Rules};
 pub(crate) use keeper::{Authority, Blame, Keeper, NoLease};
-pub(crate) use life::{Lease, Token};
+pub(crate) use life::{Lease, MAX_LIFETIME, Token};

@@ -19,14 +19,11 @@ use crate::{
     keystore::{
         remote::{self, Answer, Call, Failed, Remote},
         store::Error,
-        token::{Authority, Lease, NoLease, Refusal, Token},
+        token::{Authority, Lease, MAX_LIFETIME, NoLease, Refusal, Token},
     },
     tls,
     tls::words::Hints,
 };
-
-/// No token is believed to last longer.
-const MAX_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A Vault cluster.
 pub(crate) struct Cluster {
@@ -74,8 +71,7 @@ impl Cluster {
         if let Some(token) = token {
             headers.push(("X-Vault-Token", token.text()));
         }
-        let answer = self.remote.call(Call { headers: &headers, ..call }, deadline);
-        let answer = answer.map_err(Failed::NoAnswer)?;
+        let answer = self.remote.call(Call { headers: &headers, ..call }, deadline)?;
         if answer.status == 503 && said(&answer).is_some_and(|text| text.contains("sealed")) {
             self.is_sealed.store(true, Relaxed);
             return Err(Error::Sealed.into());
@@ -219,10 +215,7 @@ impl Cluster {
 
 impl Authority for Arc<Cluster> {
     fn login(&self, deadline: Deadline) -> Result<Lease, NoLease> {
-        self.log_in(deadline).map_err(|(failed, refusal)| NoLease {
-            error: failed.during("log in to Vault"),
-            refusal,
-        })
+        self.log_in(deadline).map_err(NoLease::during("log in to Vault"))
     }
 
     fn renew(&self, token: &Token, deadline: Deadline) -> Result<Lease, Error> {

@@ -39,33 +39,6 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Vault(Engine);
 
 impl Vault {
-    /// Connects and logs in.
-    ///
-    /// # Errors
-    /// Why Vault can't be used; with [`Start::Optional`] only if it never will.
-    pub fn open(settings: &Settings, start: Start) -> Result<Self, Error> {
-        const CONNECT: &str = "connect to Vault";
-        let vault = Self(Engine::new(settings).map_err(Error::during(CONNECT))?);
-        let Engine { cluster, keeper, notices, .. } = &vault.0;
-        let ready = vault.get_ready(Deadline::after(Instant::now(), LOGIN_TIMEOUT));
-        let ready = ready.map_err(|e| match (e, start) {
-            (Error::Sealed, _) => Error::during(CONNECT)(format!(
-                "{} is sealed: unseal it{}",
-                settings.endpoint,
-                match start {
-                    Start::Required => {
-                        "; with keystore.required set to off the server starts without it"
-                    }
-                    Start::Optional => "",
-                }
-            )),
-            (e, _) => e,
-        });
-        start.go_on(ready, CONNECT, notices)?;
-        keeper.start(cluster.clone()).map_err(Error::during(CONNECT))?;
-        Ok(vault)
-    }
-
     /// Logs in, asks for the status, and checks the engine and the policy.
     fn get_ready(&self, deadline: Deadline) -> Result<(), Error> {
         self.0.keeper.log_in(&self.0.cluster, deadline)?;
@@ -84,7 +57,26 @@ impl Vault {
 
 impl store::Settings for Settings {
     fn open(&self, start: Start) -> Result<Arc<dyn KeyStore>, Error> {
-        Ok(Arc::new(Vault::open(self, start)?))
+        const CONNECT: &str = "connect to Vault";
+        let vault = Vault(Engine::new(self).map_err(Error::during(CONNECT))?);
+        let Engine { cluster, keeper, notices, .. } = &vault.0;
+        let ready = vault.get_ready(Deadline::after(Instant::now(), LOGIN_TIMEOUT));
+        let ready = ready.map_err(|e| match (e, start) {
+            (Error::Sealed, _) => Error::during(CONNECT)(format!(
+                "{} is sealed: unseal it{}",
+                self.endpoint,
+                match start {
+                    Start::Required => {
+                        "; with keystore.required set to off the server starts without it"
+                    }
+                    Start::Optional => "",
+                }
+            )),
+            (e, _) => e,
+        });
+        start.go_on(ready, CONNECT, notices)?;
+        keeper.start(cluster.clone()).map_err(Error::during(CONNECT))?;
+        Ok(Arc::new(vault))
     }
 
     fn opening(&self) -> Option<String> {
@@ -176,7 +168,7 @@ impl KeyStore for Vault {
         let cluster = &self.0.cluster;
         let headers = &[("X-Vault-Request", "true")];
         let call = Call { headers, ..Call::new("GET", PATH).once() };
-        let answer = cluster.remote.call(call, deadline).map_err(Error::during(ASK))?;
+        let answer = cluster.remote.call(call, deadline).map_err(|e| e.during(ASK))?;
         if !(200..400).contains(&answer.status) {
             let url = cluster.remote.url("/v1/sys/health");
             return Err(Error::during(ASK)(format!("GET {url}: status {}", answer.status)));

@@ -221,10 +221,12 @@ impl Connection {
         let mut lines = head.split("\r\n");
         let first = lines.next().unwrap_or_default();
         let (version, rest) = first.split_once(' ').ok_or_else(|| wrong(first))?;
-        let status = rest.split(' ').next().and_then(|code| code.parse().ok());
+        let (code, phrase) = rest.split_once(' ').unwrap_or((rest, ""));
+        let status = code.parse().ok();
         let mut response = Response {
             version: version.to_owned(),
             status: status.ok_or_else(|| wrong(first))?,
+            phrase: phrase.to_owned(),
             headers: lines.map(header).collect::<io::Result<_>>()?,
             body: Vec::new(),
             trailers: Vec::new(),
@@ -426,6 +428,8 @@ pub fn chunked(method: &str, path: &str, body: &[u8], size: usize) -> Vec<u8> {
 pub struct Response {
     pub version: String,
     pub status: u16,
+    /// The text behind the status.
+    pub phrase: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
     pub trailers: Vec<(String, String)>,

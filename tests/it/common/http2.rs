@@ -281,6 +281,7 @@ impl Http2 {
                 return Ok(Response {
                     version: "HTTP/2".to_owned(),
                     status: answer.status,
+                    phrase: String::new(),
                     headers: answer.headers,
                     body: answer.body,
                     trailers: answer.trailers,

@@ -6,6 +6,7 @@
 pub mod appliance;
 pub mod certificates;
 pub mod client;
+pub mod comparison;
 pub mod crowd;
 pub mod hpack;
 pub mod http2;
@@ -15,6 +16,7 @@ pub mod openssl;
 pub mod server;
 pub mod site;
 pub mod stream;
+pub mod transcript;
 
 use std::{
     path::{Path, PathBuf},

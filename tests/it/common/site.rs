@@ -44,8 +44,8 @@ impl Site {
         })
     }
 
-    /// Shows `own`, wants certificates of `clients` if there are any, and answers requests with 200 and
-    /// nothing.
+    /// Shows `own`, wants certificates of `clients` if there are any, and answers requests with an empty
+    /// list of keys.
     pub fn tls(own: &Identity, clients: Option<&Identity>) -> Self {
         let provider = Arc::new(ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider.clone())
@@ -77,7 +77,7 @@ impl Site {
                     Ok(count) => request.extend_from_slice(&bytes[..count]),
                 }
             }
-            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
             let _ = stream.write_all(answer.as_bytes());
             stream.conn.send_close_notify();
             let _ = stream.flush();

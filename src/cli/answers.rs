@@ -1,0 +1,216 @@
+//! What servers of all generations say: their lists, policies and versions, in one form.
+//!
+//! The same path has other answers in other generations, and nothing but the answer itself tells which.
+//! What is none of them is an error: taken for another form, it would look like an empty list.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::policy::Policy;
+
+/// What a server lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum List {
+    Keys,
+    Policies,
+    Identities,
+}
+
+/// An entry of a list.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The name of a key or a policy, or an identity.
+    pub(crate) name: String,
+    /// The policy of an identity, if the list says it: the newest generation does not.
+    pub(crate) policy: Option<String>,
+    pub(crate) is_admin: bool,
+}
+
+/// An answer with a list, or a part of one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Page {
+    pub(crate) entries: Vec<Entry>,
+    /// Where the list goes on; `None` at its end.
+    pub(crate) continue_at: Option<String>,
+    /// It is the newest generation's, where patterns are prefixes.
+    pub(crate) is_newest: bool,
+}
+
+impl List {
+    /// The word in the paths of the API, and for one entry.
+    pub(crate) fn api(self) -> &'static str {
+        match self {
+            Self::Keys => "key",
+            Self::Policies => "policy",
+            Self::Identities => "identity",
+        }
+    }
+
+    /// Reads an answer. `is_ndjson`: its type is a stream of JSON values.
+    ///
+    /// # Errors
+    /// Why it is no such list.
+    pub(crate) fn read(self, answer: &[u8], is_ndjson: bool) -> Result<Page, String> {
+        let none = |why: String| format!("the server sent no list: {why}");
+        let wrong = |e: serde_json::Error| none(e.to_string());
+        // 0.15 and later list policies and identities as 0.14 lists keys.
+        if is_ndjson {
+            let lines = serde_json::Deserializer::from_slice(answer).into_iter::<Line>();
+            let entries = lines.map(|line| line.map_err(wrong)?.entry());
+            return Ok(Page::whole(entries.collect::<Result<_, _>>()?));
+        }
+        let value: Value = serde_json::from_slice(answer).map_err(wrong)?;
+        let names = |value: &Value| -> Option<Vec<Entry>> {
+            let names = value.as_array()?.iter();
+            names
+                .map(|name| Some(Entry { name: name.as_str()?.to_owned(), ..Entry::default() }))
+                .collect()
+        };
+        if let (Self::Policies, Some(entries)) = (self, names(&value)) {
+            return Ok(Page::whole(entries));
+        }
+        let member = if self == Self::Identities { "identities" } else { "names" };
+        let page = value.get(member).and_then(names);
+        if let Some(entries) = page {
+            let continue_at = value["continue_at"].as_str().filter(|name| !name.is_empty());
+            let continue_at = continue_at.map(str::to_owned);
+            return Ok(Page { entries, continue_at, is_newest: true });
+        }
+        if self == Self::Identities
+            && let Ok(policies) = serde_json::from_value::<BTreeMap<String, String>>(value)
+        {
+            let entry = |(name, policy)| Entry { name, policy: Some(policy), is_admin: false };
+            return Ok(Page::whole(policies.into_iter().map(entry).collect()));
+        }
+        Err(none(format!("its answer has another form than those of {}s", self.api())))
+    }
+}
+
+impl Page {
+    fn whole(entries: Vec<Entry>) -> Self {
+        Self { entries, continue_at: None, is_newest: false }
+    }
+}
+
+/// A line of a list.
+#[derive(Deserialize)]
+struct Line {
+    #[serde(alias = "Name", alias = "identity")]
+    name: Option<String>,
+    policy: Option<String>,
+    #[serde(default)]
+    admin: bool,
+    /// What ended the list, in its last line.
+    error: Option<String>,
+}
+
+impl Line {
+    fn entry(self) -> Result<Entry, String> {
+        match self {
+            Self { error: Some(error), .. } => Err(error),
+            Self { name: Some(name), policy, admin, .. } => {
+                let policy = policy.filter(|policy| !policy.is_empty());
+                Ok(Entry { name, policy, is_admin: admin })
+            }
+            _ => Err("the server sent no list: a line without a name".to_owned()),
+        }
+    }
+}
+
+/// A policy as a server shows it.
+#[derive(Debug)]
+pub(crate) struct Document {
+    /// The JSON that the server sent: its form tells the generation of the policy.
+    pub(crate) json: String,
+    pub(crate) policy: Policy,
+}
+
+impl Document {
+    /// Reads the answer with a policy.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub(crate) fn read(answer: &[u8]) -> Result<Self, String> {
+        let wrong = |why: String| format!("the server sent no policy: {why}");
+        let json = String::from_utf8_lossy(answer).trim_end().to_owned();
+        let value: Value = serde_json::from_str(&json).map_err(|e| wrong(e.to_string()))?;
+        let policy = Policy::from_answer(value).map_err(wrong)?;
+        Ok(Self { json, policy })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Rule;
+
+    fn names(list: List, answer: &str, is_ndjson: bool) -> Vec<String> {
+        let page = list.read(answer.as_bytes(), is_ndjson).unwrap();
+        page.entries.into_iter().map(|entry| entry.name).collect()
+    }
+
+    #[test]
+    fn what_is_no_list_is_never_an_empty_one() {
+        for list in [List::Keys, List::Policies, List::Identities] {
+            for (answer, is_ndjson) in [
+                ("", false),
+                ("null", false),
+                ("1", false),
+                ("{\"a\":{}}", false),
+                ("{\"names\":null}", false),
+                ("{\"names\":[1],\"identities\":[1]}", false),
+                ("[{}]", false),
+                ("{}", true),
+                ("{\"names\":[]}", true),
+                ("{\"name\":\"a\"}\n{\"error\":\"it broke\"}", true),
+            ] {
+                assert!(list.read(answer.as_bytes(), is_ndjson).is_err(), "{list:?}: {answer}");
+            }
+        }
+        assert!(List::Keys.read(b"[]", false).is_err());
+        assert!(List::Keys.read(b"{}", false).is_err());
+        assert!(List::Policies.read(b"{}", false).is_err());
+        assert!(List::Identities.read(b"[]", false).is_err());
+        assert!(List::Identities.read(b"{\"names\":[]}", false).is_err());
+    }
+
+    #[test]
+    fn lists_of_all_generations_are_read() {
+        assert_eq!(
+            ["a", "b"],
+            *names(List::Keys, "{\"Name\":\"a\"}\n{\"name\":\"b\",\"id\":\"\"}", true)
+        );
+        assert_eq!(["p"], *names(List::Policies, "[\"p\"]", false));
+        assert_eq!(["p"], *names(List::Policies, "{\"name\":\"p\",\"created_by\":\"x\"}", true));
+        let page = List::Identities.read(b"{\"x\":\"p\"}", false).unwrap();
+        assert_eq!(Some("p"), page.entries[0].policy.as_deref());
+        let line = b"{\"identity\":\"x\",\"admin\":true,\"policy\":\"\"}";
+        let page = List::Identities.read(line, true).unwrap();
+        let admin = Entry { name: "x".to_owned(), policy: None, is_admin: true };
+        assert_eq!(vec![admin], page.entries);
+        let page = List::Keys.read(b"{\"names\":[\"a\"],\"continue_at\":\"b\"}", false).unwrap();
+        assert_eq!((Some("b"), true), (page.continue_at.as_deref(), page.is_newest));
+        let page = List::Policies.read(b"{\"names\":[],\"continue_at\":\"\"}", false).unwrap();
+        assert_eq!((None, true), (page.continue_at, page.is_newest));
+    }
+
+    #[test]
+    fn policies_of_all_generations_are_read() {
+        for (answer, allow) in [
+            ("{\"paths\":[\"/b\",\"/a\"]}\n", &["/b", "/a"][..]),
+            ("{\"allow\":[\"/b\"],\"deny\":[],\"created_by\":\"x\"}", &["/b"]),
+            ("{\"name\":\"p\",\"allow\":{\"/b*\":{}},\"created_by\":\"x\"}", &["/b*"]),
+            ("{\"name\":\"p\",\"created_at\":\"t\",\"created_by\":\"x\"}", &[]),
+        ] {
+            let document = Document::read(answer.as_bytes()).unwrap();
+            let found: Vec<_> = document.policy.allow.iter().map(Rule::as_str).collect();
+            assert_eq!(allow, found);
+            assert_eq!(answer.trim_end(), document.json);
+        }
+        for answer in ["", "null", "{}", "[]", "{\"names\":[]}", "{\"allow\":[1]}"] {
+            assert!(Document::read(answer.as_bytes()).is_err(), "{answer}");
+        }
+    }
+}
