@@ -39,7 +39,7 @@ const TURN: u32 = 64;
 
 pub struct Connection {
     pub token: u64,
-    listener: Arc<Listener>,
+    pub listener: Arc<Listener>,
     sockets: Arc<Sockets>,
     /// When the sweeper must look, in milliseconds since the start of the server.
     deadline: AtomicU64,
@@ -109,10 +109,6 @@ impl Connection {
         }
     }
 
-    pub fn listener(&self) -> &Listener {
-        &self.listener
-    }
-
     /// How every thread touches a connection. If `action` panics, the connection is closed, what it was
     /// asked for is audited, and the thread goes on.
     fn with<T>(&self, action: impl FnOnce(&mut Inner) -> T) -> Option<T> {
@@ -147,7 +143,7 @@ impl Connection {
 
     /// Whether the end of the server waits for it.
     pub fn is_counted(&self) -> bool {
-        self.listener.is_waited_for()
+        self.listener.is_ending()
     }
 
     /// Whether log streams are all that goes on. A connection that a worker is processing is skipped.
@@ -275,7 +271,7 @@ impl Inner {
         match &self.phase {
             Phase::Handshake => Some(self.since + READ_TIMEOUT),
             Phase::Open(dialog) => {
-                let dialog = dialog.deadline(listener.idle_timeout(), stalled.is_some());
+                let dialog = dialog.deadline(listener.service.idle_timeout(), stalled.is_some());
                 stalled.into_iter().chain(dialog).min()
             }
             Phase::Linger => Some(self.since + LINGER_TIMEOUT),
@@ -448,7 +444,7 @@ impl Inner {
                     dialog.count_drops();
                     return timed_out;
                 }
-                let idle_timeout = connection.listener.idle_timeout();
+                let idle_timeout = connection.listener.service.idle_timeout();
                 let next = self.talk(connection, now, |dialog, _, turn| {
                     dialog.expire(idle_timeout, is_stalled.is_some(), turn)
                 })?;

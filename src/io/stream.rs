@@ -11,7 +11,7 @@ use super::{
     turn::Turn,
 };
 use crate::http::{
-    Code, Engine, Method,
+    Code, Engine, MAX_DISCARD, Method,
     reply::Reply,
     request::{Framing, Head},
 };
@@ -25,8 +25,6 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Whether a client may still see its log stream is checked this often.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// An unread body up to this size is read and dropped to keep the connection, in bytes.
-const MAX_DISCARD: u64 = 256 * 1024;
 /// The kernel may keep so many bytes of a log stream for a client of HTTP/1.1.
 const SEND_BUFFER: usize = 128 * 1024;
 
@@ -313,7 +311,7 @@ impl Stream {
                     let _ = rustix::net::sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER);
                 }
                 let out = &mut turn.output.bytes;
-                engine.send_head(self.id, &Reply::open_stream(), false, false, out);
+                engine.send_head(self.id, &Reply::open_stream(), false, out);
                 self.state = State::Following(Box::new(Following {
                     request,
                     block: Arc::default(),
@@ -347,7 +345,7 @@ impl Stream {
     fn send(&mut self, reply: Reply, engine: &mut Engine, turn: &mut Turn<'_>) {
         let has_trailers = reply.is_stream && !self.is_head;
         let is_all = self.is_head || (reply.body.is_empty() && !has_trailers);
-        engine.send_head(self.id, &reply, self.is_head, is_all, &mut turn.output.bytes);
+        engine.send_head(self.id, &reply, is_all, &mut turn.output.bytes);
         if is_all {
             return self.rest(engine, turn.now);
         }
@@ -375,10 +373,8 @@ impl Stream {
     }
 
     /// Ends or goes on when its deadline has passed. `is_stuck`: the client has taken no byte of any answer
-    /// for a while, for the window of the connection.
-    ///
-    /// # Errors
-    /// If the connection must end: it is stuck itself, or too many answers were not read.
+    /// for a while, for the window of the connection. Fails if the connection must end: it is stuck itself,
+    /// or too many answers were not read.
     pub fn expire(
         &mut self,
         is_stuck: bool,

@@ -117,7 +117,7 @@ impl Formatter<'_> {
             Message::Audit(event) => self.audit(&event),
             Message::Hold(event, since, decide) => {
                 let line = Line::audit(&event, &mut self.clock);
-                let hold = Hold::new(since, event.took, decide);
+                let hold = Hold { since, took: event.took, decide };
                 self.stdout.push((line, Some(hold)));
             }
             Message::Error(time, text) => self.error(time, &text),

@@ -68,9 +68,6 @@ pub struct Log {
 impl Log {
     /// Starts the threads of the log. Error events are plain text lines if `error_is_plain` (stderr
     /// is a terminal) and JSON lines otherwise.
-    ///
-    /// # Errors
-    /// If a thread can't be started.
     pub fn start(settings: Settings, error_is_plain: bool) -> io::Result<Self> {
         let settings = ArcSwap::from_pointee(settings);
         let hub = Arc::new(Hub { settings, error_is_plain, ..Hub::default() });

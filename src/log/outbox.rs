@@ -28,15 +28,9 @@ pub type Decide = Box<dyn FnOnce(bool) + Send>;
 
 /// An answer that waits for its line.
 pub struct Hold {
-    since: Instant,
-    took: Duration,
-    decide: Decide,
-}
-
-impl Hold {
-    pub fn new(since: Instant, took: Duration, decide: Decide) -> Self {
-        Self { since, took, decide }
-    }
+    pub since: Instant,
+    pub took: Duration,
+    pub decide: Decide,
 }
 
 struct Entry {
@@ -343,7 +337,8 @@ mod tests {
             self.act(move |outbox, now, effects| {
                 let decide =
                     Box::new(move |accepted| decided.lock().unwrap().push((number, accepted)));
-                outbox.hold(line, Hold::new(now, Duration::ZERO, decide), now, effects);
+                let hold = Hold { since: now, took: Duration::ZERO, decide };
+                outbox.hold(line, hold, now, effects);
             })
         }
 

@@ -163,7 +163,8 @@ mod tests {
                     let (now, mut effects) = (Instant::now(), Effects::default());
                     match number % 100 {
                         0 => {
-                            let hold = Hold::new(now, Duration::ZERO, Box::new(|_| {}));
+                            let hold =
+                                Hold { since: now, took: Duration::ZERO, decide: Box::new(|_| {}) };
                             outbox.hold(line, hold, now, &mut effects);
                         }
                         _ => outbox.push(line, &mut effects),

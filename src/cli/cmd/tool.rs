@@ -21,7 +21,7 @@ use crate::{
     },
     identity::Hash,
     keystore::fs::sync_directory,
-    tls::self_signed::{self, Holder},
+    tls::self_signed,
 };
 
 pub(crate) const NEW: Command = Command {
@@ -90,14 +90,17 @@ fn new(args: &Args) -> Result<()> {
     if validity.is_zero() {
         return Err("invalid value for --time: the certificate would expire at once".into());
     }
-    let mut holder = Holder::new(args.get(0), args.is_set("server"));
+    let mut addresses = Vec::new();
     for ip in args.values("ip") {
-        holder.add_ip(ip).ok_or_else(|| format!("{ip:?} is not a valid IP address"))?;
+        let address = self_signed::ip(ip);
+        addresses.push(address.ok_or_else(|| format!("{ip:?} is not a valid IP address"))?);
     }
     for dns in args.values("dns") {
-        holder.add_dns(dns).ok_or_else(|| format!("{dns:?} is not a valid host name"))?;
+        let address = self_signed::dns(dns);
+        addresses.push(address.ok_or_else(|| format!("{dns:?} is not a valid host name"))?);
     }
-    let (key, cert) = self_signed::generate(holder, validity)
+    let is_server = args.is_set("server");
+    let (key, cert) = self_signed::generate(args.get(0), is_server, addresses, validity)
         .map_err(|e| format!("failed to make a certificate: {e}"))?;
 
     let force = args.is_set("force");
