@@ -18,9 +18,7 @@ const MAX_BYTES: usize = 1 << 20;
 const OVERHEAD: usize = 64;
 /// An answer may wait for its line for this time.
 pub const PATIENCE: Duration = Duration::from_millis(900);
-/// Trouble is reported at most this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-/// The status for a refused client.
 const REFUSED: u16 = 503;
 
 /// Lets an answer go (`true`) or refuses it.

@@ -138,7 +138,6 @@ fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|part| part == word)
 }
 
-/// Why a text is no PEM, in words.
 pub fn pem_reason(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => "a PEM block has no end line".to_owned(),

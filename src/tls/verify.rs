@@ -256,7 +256,6 @@ impl Anchors {
     }
 }
 
-/// Whether a certificate that is itself in the trust store may be used by `end` at `now`.
 fn check_trusted(end: End, leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), TlsError> {
     check_validity(leaf, now)?;
     if !identity::is_version_1(leaf) {
