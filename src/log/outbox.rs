@@ -301,6 +301,7 @@ mod tests {
 
         fn line(&self, path: &str) -> Line {
             let event = AuditEvent {
+                ip: None,
                 time: UNIX_EPOCH,
                 path: path.to_owned(),
                 identity: "".into(),
