@@ -82,7 +82,13 @@ pub fn for_tests() -> (State, Arc<CertifiedKey>) {
     let (certificate, trust) = (Arc::new(certificate), Arc::new(ClientTrust::any()));
     let state = State {
         certificate_expiry: tls::expiry(&certificate),
-        tls: tls::server_config(certificate.clone(), trust.clone(), &tls::Group::ALL).unwrap(),
+        tls: tls::server_config(
+            certificate.clone(),
+            trust.clone(),
+            &tls::Group::ALL,
+            tls::ServerTls::default(),
+        )
+        .unwrap(),
         trust,
         trust_generation: 0,
         policies: Policies::default(),

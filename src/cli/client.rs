@@ -19,7 +19,7 @@ use ureq::{Body, Timeout, http::Response};
 use super::{
     answers::{Document, Entry, List},
     args::Args,
-    environment::{self, Servers, Trust},
+    environment::{self, Servers},
     output, stranger,
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
         generation::Generation,
         glob::{Effort, Pattern},
     },
-    tls::{self, Anchors, words::Hints},
+    tls::{self, words::Hints},
     web::{
         agent::{self, Agent, Call, Options},
         errors, escape, proxy,
@@ -148,21 +148,11 @@ impl Client {
         let wrong = Error::Environment;
         let certificate = environment::certificate(args).map_err(wrong)?;
         let Servers { urls, named } = environment::servers(args).map_err(wrong)?;
-        let (trust, why) = match environment::trust(args).map_err(wrong)? {
-            Trust::System => {
-                let (anchors, why) = Anchors::of_system();
-                (Some(anchors), why)
-            }
-            Trust::Files(path) => {
-                let anchors = Anchors::of_files(&path).map_err(|e| wrong(e.to_string()))?;
-                (Some(anchors), String::new())
-            }
-            Trust::Identity(_) => return Err(wrong("not yet".to_owned())),
-            Trust::Anything => (None, String::new()),
-        };
-        let no_trust = trust.as_ref().is_some_and(Anchors::is_empty).then_some(why);
-        let tls = tls::client_config(trust, Some(certificate));
-        let servers = urls.into_iter().map(|url| Server::new(url, tls.clone()));
+        let trust = environment::trust(args).map_err(wrong)?;
+        let tls =
+            tls::client_config(&trust, Some(certificate)).map_err(|e| wrong(e.to_string()))?;
+        let no_trust = tls.no_trust().map(str::to_owned);
+        let servers = urls.into_iter().map(|url| Server::new(url, tls.config.clone()));
         Ok(Self {
             servers: servers.collect::<Result<_, _>>()?,
             current: AtomicUsize::new(0),

@@ -85,6 +85,14 @@ pub fn expiry(certified: &CertifiedKey) -> UnixTime {
         .expect("the certificate was read when it was loaded")
 }
 
+/// The identity of the server with this certificate: the SHA-256 of its public key, as clients have theirs.
+#[allow(dead_code)]
+pub fn server_identity(certified: &CertifiedKey) -> String {
+    let leaf = certified.cert.first();
+    leaf.and_then(|leaf| identity::of_certificate(leaf).ok())
+        .expect("the certificate was read when it was loaded")
+}
+
 const CERT: &str = "certificate";
 const KEY: &str = "private key";
 

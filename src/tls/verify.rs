@@ -37,6 +37,13 @@ pub enum Refusal {
         /// Those in the certificate; none if it has no subjectAltName.
         found: Vec<String>,
     },
+    /// It has another identity than the one that is accepted.
+    Identity {
+        /// The one that is accepted.
+        wanted: String,
+        /// Its own; empty if it can't be read.
+        found: String,
+    },
     /// It, or one between it and the trust store, has a signature that can't be checked here.
     Algorithm,
     /// It, or its chain, breaks a rule, or has a critical extension that is unknown here.
@@ -138,6 +145,12 @@ impl Anchors {
             true => Err(fail(path, "no certificate in it can be read".to_owned())),
             false => Ok(anchors),
         }
+    }
+
+    /// Trusts what `others` trust, too.
+    pub(super) fn add(&mut self, others: Self) {
+        self.issuers.extend(others.issuers);
+        self.certificates.extend(others.certificates);
     }
 
     pub fn is_empty(&self) -> bool {

@@ -96,6 +96,7 @@ fn fill(text: &str, hints: &Hints, refusal: Option<&Refusal>) -> String {
         Some(Refusal::Host { wanted: host, found: hosts }) => {
             (wanted, found) = (host, hosts.join(", "));
         }
+        Some(Refusal::Identity { wanted: set, found: own }) => (wanted, found) = (set, own.clone()),
         Some(Refusal::Key(of)) => kind = of,
         _ => {}
     }
