@@ -10,7 +10,6 @@ pub fn wall() -> SystemTime {
     UNIX_EPOCH + since_epoch()
 }
 
-/// The same, for the validity of certificates.
 pub fn unix() -> UnixTime {
     UnixTime::since_unix_epoch(since_epoch())
 }

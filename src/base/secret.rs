@@ -46,9 +46,6 @@ impl Secret {
 
     /// `len` fresh random bytes from the operating system. A stock of them would hold the secrets of later
     /// requests, and a copy of a virtual machine would hand them out again.
-    ///
-    /// # Errors
-    /// If the system provides no randomness.
     pub fn random(len: usize) -> Result<Self, getrandom::Error> {
         let mut bytes = vec![0; len];
         getrandom::fill(&mut bytes)?;

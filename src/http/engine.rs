@@ -57,19 +57,11 @@ impl Engine {
         }
     }
 
-    /// Sends the head of an answer, of which nothing follows if it `is_last` or the request `is_head`
-    /// (`Method::Head`).
-    pub fn send_head(
-        &mut self,
-        stream: u32,
-        reply: &Reply,
-        is_head: bool,
-        is_last: bool,
-        out: &mut Vec<u8>,
-    ) {
+    /// Sends the head of an answer, of which nothing follows if it `is_last`.
+    pub fn send_head(&mut self, stream: u32, reply: &Reply, is_last: bool, out: &mut Vec<u8>) {
         match self {
-            Self::One(one) => one.send_head(stream, reply, is_head || is_last, out),
-            Self::Two(two) => two.send_head(stream, reply, is_head || is_last, out),
+            Self::One(one) => one.send_head(stream, reply, is_last, out),
+            Self::Two(two) => two.send_head(stream, reply, is_last, out),
         }
     }
 

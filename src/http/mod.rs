@@ -16,3 +16,6 @@ pub mod two;
 pub use engine::Engine;
 pub use event::{Code, Event};
 pub use request::{Malformed, Method, Refused};
+
+/// An unread body up to this length is read and dropped to keep the connection, in bytes.
+pub const MAX_DISCARD: u64 = 256 * 1024;

@@ -44,7 +44,6 @@ impl Method {
     }
 }
 
-/// The reason to refuse a request, and how to answer it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed {
     /// 400, 417, 431, 501 or 505.
@@ -68,7 +67,6 @@ pub type Refused = (Malformed, String);
 /// The only value of `Expect` that the server supports, without case.
 pub const CONTINUE: &[u8] = b"100-continue";
 
-/// How the end of a body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     None,

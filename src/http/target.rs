@@ -5,9 +5,6 @@ use std::borrow::Cow;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, percent_decode_str, percent_encode};
 
 /// Splits a request target in origin form or absolute form into its decoded path and its query.
-///
-/// # Errors
-/// The reason, for the client.
 pub fn split(target: &str) -> Result<(String, Option<String>), &'static str> {
     let local = if target.starts_with('/') {
         Cow::Borrowed(target)

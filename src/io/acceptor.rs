@@ -29,7 +29,6 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Starts to take connections off `socket`.
     pub fn start(
         sockets: &Arc<Sockets>,
         socket: TcpListener,
@@ -38,10 +37,10 @@ impl Acceptor {
         detect_dead_peers(&socket);
         let listener = Arc::new(Listener { socket, service, is_ending: AtomicBool::new(false) });
         let (of, among) = (Arc::downgrade(&listener), Arc::downgrade(sockets));
-        listener.connections().count_idle_by(move || {
+        listener.service.connections().count_idle_by(move || {
             among.upgrade().map_or(0, |sockets| {
                 let is_ours = |connection: &Connection| {
-                    std::ptr::eq(connection.listener(), of.as_ptr()) && connection.is_idle()
+                    std::ptr::eq(&*connection.listener, of.as_ptr()) && connection.is_idle()
                 };
                 sockets.registry.select(is_ours).len()
             })
@@ -110,8 +109,8 @@ fn accept_all(sockets: &Arc<Sockets>, listener: &Arc<Listener>) {
 
 /// Whether one more connection may be open. If not, this is logged and counted.
 fn has_room(sockets: &Sockets, listener: &Listener) -> bool {
-    let limit = listener.connections().limit();
-    let has_room = listener.connections().open() < limit;
+    let limit = listener.service.connections().limit();
+    let has_room = listener.service.connections().open() < limit;
     if !has_room {
         let name = listener.service.refuse();
         sockets.log.error_from_outside(Cause::Connection, || {

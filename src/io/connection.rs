@@ -39,11 +39,10 @@ const TURN: u32 = 64;
 
 pub struct Connection {
     pub token: u64,
-    listener: Arc<Listener>,
+    pub listener: Arc<Listener>,
     sockets: Arc<Sockets>,
     /// When the sweeper must look, in milliseconds since the start of the server.
     deadline: AtomicU64,
-    /// Its place with a worker.
     place: Place,
     inner: Mutex<Inner>,
 }
@@ -53,7 +52,6 @@ struct Inner {
     watch: Watch,
     session: Box<dyn Session>,
     phase: Phase,
-    /// When the phase began.
     since: Instant,
     /// No more requests: it is closed when the output is written.
     is_closing: bool,
@@ -72,7 +70,6 @@ enum Phase {
     Closed,
 }
 
-/// How a turn ended.
 #[derive(PartialEq, Eq)]
 enum End {
     /// There is nothing to do but wait.
@@ -109,10 +106,6 @@ impl Connection {
         }
     }
 
-    pub fn listener(&self) -> &Listener {
-        &self.listener
-    }
-
     /// How every thread touches a connection. If `action` panics, the connection is closed, what it was
     /// asked for is audited, and the thread goes on.
     fn with<T>(&self, action: impl FnOnce(&mut Inner) -> T) -> Option<T> {
@@ -147,7 +140,7 @@ impl Connection {
 
     /// Whether the end of the server waits for it.
     pub fn is_counted(&self) -> bool {
-        self.listener.is_waited_for()
+        self.listener.is_ending()
     }
 
     /// Whether log streams are all that goes on. A connection that a worker is processing is skipped.
@@ -269,13 +262,12 @@ impl Inner {
         }
     }
 
-    /// When the sweeper must look, if ever.
     fn deadline(&self, listener: &Listener) -> Option<Instant> {
         let stalled = self.wire.stalled_since.map(|since| since + WRITE_TIMEOUT);
         match &self.phase {
             Phase::Handshake => Some(self.since + READ_TIMEOUT),
             Phase::Open(dialog) => {
-                let dialog = dialog.deadline(listener.idle_timeout(), stalled.is_some());
+                let dialog = dialog.deadline(listener.service.idle_timeout(), stalled.is_some());
                 stalled.into_iter().chain(dialog).min()
             }
             Phase::Linger => Some(self.since + LINGER_TIMEOUT),
@@ -411,7 +403,6 @@ impl Inner {
         Ok(true)
     }
 
-    /// Gives back what an idle connection does not need.
     fn rest(&mut self, sockets: &Sockets, now: Instant) -> End {
         if self.wire.input.is_empty() {
             self.wire.input = Vec::new();
@@ -448,7 +439,7 @@ impl Inner {
                     dialog.count_drops();
                     return timed_out;
                 }
-                let idle_timeout = connection.listener.idle_timeout();
+                let idle_timeout = connection.listener.service.idle_timeout();
                 let next = self.talk(connection, now, |dialog, _, turn| {
                     dialog.expire(idle_timeout, is_stalled.is_some(), turn)
                 })?;

@@ -3,11 +3,9 @@
 use std::{
     net::TcpListener,
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
 };
 
 use super::service::Service;
-use crate::metrics::Connections;
 
 pub struct Listener {
     pub socket: TcpListener,
@@ -18,17 +16,5 @@ pub struct Listener {
 impl Listener {
     pub fn is_ending(&self) -> bool {
         self.is_ending.load(Ordering::SeqCst)
-    }
-
-    pub fn is_waited_for(&self) -> bool {
-        self.is_ending()
-    }
-
-    pub fn idle_timeout(&self) -> Duration {
-        self.service.idle_timeout()
-    }
-
-    pub fn connections(&self) -> &Connections {
-        self.service.connections()
     }
 }

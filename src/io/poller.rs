@@ -10,7 +10,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -21,7 +21,6 @@ use rustix::{
     thread::sched_getcpu,
 };
 
-/// Sockets that a worker takes off its epoll at a time.
 const EVENTS: usize = 64;
 /// Turns of a socket after which its worker looks where its packets arrive.
 const LOOK: u8 = 2;
@@ -34,7 +33,6 @@ const REST: Duration = Duration::from_micros(5);
 const WAKE: u64 = u64::MAX;
 
 pub trait Driver {
-    /// Gives the connection with this token its turn: its socket is ready, or it was woken.
     fn drive(&self, token: u64);
 
     /// Moves the connection with this token to another worker, by [`Poller::hand_over`].
@@ -112,15 +110,9 @@ struct Worker {
     /// Connections to drive though their sockets may not be ready.
     woken: Mutex<Vec<u64>>,
     connections: AtomicUsize,
-    load: AtomicU8,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Load {
-    Asleep,
-    Awake,
+    is_asleep: AtomicBool,
     /// It has had no rest for [`OVERLOAD`].
-    Overloaded,
+    is_overloaded: AtomicBool,
 }
 
 impl Poller {
@@ -132,7 +124,6 @@ impl Poller {
         })
     }
 
-    /// Does the work of one worker until [`Poller::stop`].
     pub fn run(&self, number: usize, driver: &impl Driver) -> io::Result<()> {
         let worker = &self.workers[number];
         let none =
@@ -142,7 +133,7 @@ impl Poller {
         let mut woken = Vec::new();
         loop {
             let asked = Instant::now();
-            worker.set_load(Load::Asleep);
+            worker.is_asleep.store(true, Ordering::Relaxed);
             worker.core.store(sched_getcpu(), Ordering::Relaxed);
             let count = match epoll::wait(&worker.epoll, &mut events[..], None) {
                 Ok(count) => count,
@@ -154,7 +145,8 @@ impl Poller {
                 rested = now;
             }
             let is_overloaded = now - rested >= OVERLOAD;
-            worker.set_load(if is_overloaded { Load::Overloaded } else { Load::Awake });
+            worker.is_asleep.store(false, Ordering::Relaxed);
+            worker.is_overloaded.store(is_overloaded, Ordering::Relaxed);
             // A worker that is behind keeps every second connection.
             let helper = if is_overloaded { self.sleeper() } else { None };
             for (at, event) in events[..count].iter().enumerate() {
@@ -205,9 +197,6 @@ impl Poller {
     ///
     /// A socket leaves epoll only when it has become ready to a connection that does not care, which few
     /// do before they are woken. It must leave then: epoll reports errors whether one asks for them or not.
-    ///
-    /// # Errors
-    /// If the system refuses to watch it.
     pub fn set_interest(
         &self,
         place: &Place,
@@ -246,9 +235,6 @@ impl Poller {
 
     /// A turn ends: now and then the connection moves to the core that its packets arrive on, unless the
     /// worker there is behind.
-    ///
-    /// # Errors
-    /// If the system refuses to watch it there.
     pub fn end_turn(&self, place: &Place, watch: &mut Watch, socket: impl AsFd) -> io::Result<()> {
         if watch.turns < LOOK || !self.follows {
             watch.turns = LOOK.min(watch.turns + 1);
@@ -258,7 +244,7 @@ impl Poller {
         let Ok(core) = sockopt::socket_incoming_cpu(&socket) else { return Ok(()) };
         let is_there = |worker: &Worker| {
             worker.core.load(Ordering::Relaxed) == core as usize
-                && worker.load() != Load::Overloaded
+                && !worker.is_overloaded.load(Ordering::Relaxed)
         };
         if is_there(&self.workers[place.worker()]) {
             return Ok(());
@@ -299,7 +285,7 @@ impl Poller {
     }
 
     fn sleeper(&self) -> Option<usize> {
-        self.workers.iter().position(|worker| worker.load() == Load::Asleep)
+        self.workers.iter().position(|worker| worker.is_asleep.load(Ordering::Relaxed))
     }
 }
 
@@ -316,7 +302,8 @@ impl Worker {
             wakeup,
             woken: Mutex::default(),
             connections: AtomicUsize::new(0),
-            load: AtomicU8::new(Load::Awake as u8),
+            is_asleep: AtomicBool::new(false),
+            is_overloaded: AtomicBool::new(false),
         })
     }
 
@@ -326,16 +313,6 @@ impl Worker {
 
     fn interrupt(&self) {
         let _ = rustix::io::write(&self.wakeup, &1_u64.to_ne_bytes());
-    }
-
-    fn set_load(&self, load: Load) {
-        self.load.store(load as u8, Ordering::Relaxed);
-    }
-
-    fn load(&self) -> Load {
-        let load = self.load.load(Ordering::Relaxed);
-        let all = [Load::Asleep, Load::Awake, Load::Overloaded];
-        all.into_iter().find(|&known| known as u8 == load).unwrap_or(Load::Awake)
     }
 }
 

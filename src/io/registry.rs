@@ -37,7 +37,7 @@ impl Registry {
         let slot = &mut slots.slots[index as usize];
         let connection = Arc::new(make(u64::from(slot.generation) << 32 | u64::from(index)));
         slot.connection = Some(connection.clone());
-        connection.listener().connections().add();
+        connection.listener.service.connections().add();
         connection
     }
 
@@ -50,17 +50,15 @@ impl Registry {
     pub fn remove(&self, token: u64) {
         let index = (token & 0xffff_ffff) as u32;
         let mut slots = self.lock();
-        let Some(slot) = slots.slots.get_mut(index as usize) else {
+        let slot = slots.slots.get_mut(index as usize);
+        let Some(slot) = slot.filter(|slot| slot.generation == (token >> 32) as u32) else {
             return;
         };
-        if slot.generation != (token >> 32) as u32 {
-            return;
-        }
         let removed = slot.connection.take();
         slot.generation = slot.generation.wrapping_add(1);
         slots.free.push(index);
         if let Some(connection) = &removed {
-            connection.listener().connections().remove();
+            connection.listener.service.connections().remove();
         }
         drop(slots);
         // Closing a socket takes its time; not under the lock.

@@ -11,7 +11,7 @@ use super::{
     turn::Turn,
 };
 use crate::http::{
-    Code, Engine, Method,
+    Code, Engine, MAX_DISCARD, Method,
     reply::Reply,
     request::{Framing, Head},
 };
@@ -25,8 +25,6 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Whether a client may still see its log stream is checked this often.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// An unread body up to this size is read and dropped to keep the connection, in bytes.
-const MAX_DISCARD: u64 = 256 * 1024;
 /// The kernel may keep so many bytes of a log stream for a client of HTTP/1.1.
 const SEND_BUFFER: usize = 128 * 1024;
 
@@ -56,16 +54,13 @@ pub struct Stream {
 ///
 /// Each may be skipped.
 enum State {
-    /// The body.
     Receiving(Box<Receiving>),
-    /// The answer.
     Waiting(Box<dyn Request>),
     /// The end of the body, before the answer is given. There are clients of HTTP/2 that miss an answer which
     /// comes before they have sent all (curl 7.88).
     Early(Box<Reply>),
     /// The client, to make room for the answer.
     Sending(Sending),
-    /// Lines of a log.
     Following(Box<Following>),
     /// The rest of a body that nobody wants. A client whose stream is reset while it sends may not look at
     /// its answer.
@@ -156,7 +151,6 @@ impl Stream {
         matches!(self.state, State::Following(_))
     }
 
-    /// Whether its answer is there and not all sent.
     pub fn is_sending(&self) -> bool {
         matches!(self.state, State::Sending(_) | State::Early(_))
     }
@@ -199,7 +193,6 @@ impl Stream {
         }
     }
 
-    /// There is no way to go on with the body.
     pub fn break_off(&mut self) {
         self.is_complete = true;
         if let State::Receiving(receiving) = &mut self.state {
@@ -313,7 +306,7 @@ impl Stream {
                     let _ = rustix::net::sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER);
                 }
                 let out = &mut turn.output.bytes;
-                engine.send_head(self.id, &Reply::open_stream(), false, false, out);
+                engine.send_head(self.id, &Reply::open_stream(), false, out);
                 self.state = State::Following(Box::new(Following {
                     request,
                     block: Arc::default(),
@@ -347,7 +340,7 @@ impl Stream {
     fn send(&mut self, reply: Reply, engine: &mut Engine, turn: &mut Turn<'_>) {
         let has_trailers = reply.is_stream && !self.is_head;
         let is_all = self.is_head || (reply.body.is_empty() && !has_trailers);
-        engine.send_head(self.id, &reply, self.is_head, is_all, &mut turn.output.bytes);
+        engine.send_head(self.id, &reply, is_all, &mut turn.output.bytes);
         if is_all {
             return self.rest(engine, turn.now);
         }
@@ -375,10 +368,8 @@ impl Stream {
     }
 
     /// Ends or goes on when its deadline has passed. `is_stuck`: the client has taken no byte of any answer
-    /// for a while, for the window of the connection.
-    ///
-    /// # Errors
-    /// If the connection must end: it is stuck itself, or too many answers were not read.
+    /// for a while, for the window of the connection. Fails if the connection must end: it is stuck itself,
+    /// or too many answers were not read.
     pub fn expire(
         &mut self,
         is_stuck: bool,
@@ -421,7 +412,6 @@ impl Stream {
         Ok(())
     }
 
-    /// Counts a log stream that ends with its connection, whose client does not read.
     pub fn count_drop(&mut self) {
         if let State::Following(following) = &mut self.state {
             following.request.count_drop();
@@ -437,7 +427,6 @@ impl Receiving {
         }
     }
 
-    /// Whether what comes in does not matter any more.
     fn is_done(&self) -> bool {
         self.max_body == 0 || self.is_refused
     }

@@ -24,7 +24,6 @@ const RESERVED: usize = 1 << 20;
 /// An event takes about so many bytes besides its text.
 const OVERHEAD: usize = 128;
 
-/// Work for the log thread.
 pub enum Message {
     Audit(AuditEvent),
     /// A request whose answer waits for the line to be written, since then.
@@ -78,7 +77,6 @@ struct Queue {
     is_closed: bool,
 }
 
-/// How the log thread waits.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Sleep {
     #[default]

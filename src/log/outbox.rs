@@ -18,9 +18,7 @@ const MAX_BYTES: usize = 1 << 20;
 const OVERHEAD: usize = 64;
 /// An answer may wait for its line for this time.
 pub const PATIENCE: Duration = Duration::from_millis(900);
-/// Trouble is reported at most this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-/// The status for a refused client.
 const REFUSED: u16 = 503;
 
 /// Lets an answer go (`true`) or refuses it.
@@ -28,15 +26,9 @@ pub type Decide = Box<dyn FnOnce(bool) + Send>;
 
 /// An answer that waits for its line.
 pub struct Hold {
-    since: Instant,
-    took: Duration,
-    decide: Decide,
-}
-
-impl Hold {
-    pub fn new(since: Instant, took: Duration, decide: Decide) -> Self {
-        Self { since, took, decide }
-    }
+    pub since: Instant,
+    pub took: Duration,
+    pub decide: Decide,
 }
 
 struct Entry {
@@ -343,7 +335,8 @@ mod tests {
             self.act(move |outbox, now, effects| {
                 let decide =
                     Box::new(move |accepted| decided.lock().unwrap().push((number, accepted)));
-                outbox.hold(line, Hold::new(now, Duration::ZERO, decide), now, effects);
+                let hold = Hold { since: now, took: Duration::ZERO, decide };
+                outbox.hold(line, hold, now, effects);
             })
         }
 

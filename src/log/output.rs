@@ -27,7 +27,6 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Another program took the room that there was.
 const CROWDED: Duration = Duration::from_millis(5);
 
-/// Lines that wait for the writer, and the writer's alarm.
 #[derive(Default)]
 pub struct Output {
     state: Mutex<Pending>,
@@ -37,7 +36,6 @@ pub struct Output {
 #[derive(Default)]
 struct Pending {
     outbox: Outbox,
-    /// The writer sleeps.
     is_awaited: bool,
     is_closed: bool,
 }
@@ -163,7 +161,8 @@ mod tests {
                     let (now, mut effects) = (Instant::now(), Effects::default());
                     match number % 100 {
                         0 => {
-                            let hold = Hold::new(now, Duration::ZERO, Box::new(|_| {}));
+                            let hold =
+                                Hold { since: now, took: Duration::ZERO, decide: Box::new(|_| {}) };
                             outbox.hold(line, hold, now, &mut effects);
                         }
                         _ => outbox.push(line, &mut effects),

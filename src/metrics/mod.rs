@@ -133,7 +133,6 @@ impl Metrics {
         add(&self.shard().begun, 1);
     }
 
-    /// Counts a request that was answered with `status` so long after it arrived.
     pub fn request_ends(&self, status: u16, took: Duration) {
         let shard = self.shard();
         let bucket = BOUNDS
@@ -146,7 +145,6 @@ impl Metrics {
         add(&shard.nanos, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Counts an event other than a request.
     pub fn count(&self, event: Event) {
         add(&self.shard().events[event.place()], 1);
     }

@@ -22,56 +22,37 @@ use crate::{base::secret, identity};
 /// An error in the server's certificate or the trusted certificate authorities.
 #[derive(Debug)]
 pub enum Error {
+    /// A file of this kind can't be read.
     Unreadable(PathBuf, &'static str, io::Error),
+    /// A file has no usable PEM block of this kind.
     Unusable(PathBuf, &'static str, String),
-    Mismatch(PathBuf, PathBuf),
-    Expired(PathBuf),
-    NoRoots(String),
-    Authorities(PathBuf, String),
+    /// rustls refuses the combination.
     Tls(TlsError),
+    /// Anything else, in words.
+    Other(String),
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable(path, what, source) => {
-                write!(f, "failed to read {what} file {path:?}: {source}")
+            Self::Unreadable(path, what, e) => {
+                write!(f, "failed to read {what} file {path:?}: {e}")
             }
             Self::Unusable(path, what, why) => write!(f, "invalid {what} file {path:?}: {why}"),
-            Self::Mismatch(cert, key) => write!(
-                f,
-                "private key {key:?} does not belong to certificate {cert:?}: their public keys differ"
-            ),
-            Self::Expired(path) => {
-                write!(f, "certificate {path:?} has expired: make or request a new one")
-            }
-            Self::NoRoots(why) => write!(
-                f,
-                "no trusted certificate authority found, so no client could connect{why}: install CA \
-                 certificates, set SSL_CERT_FILE or SSL_CERT_DIR, or start with --auth off"
-            ),
-            Self::Authorities(path, why) => {
-                write!(f, "invalid certificate authorities {path:?}: {why}")
-            }
-            Self::Tls(source) => write!(f, "failed to set up TLS: {source}"),
+            Self::Tls(e) => write!(f, "failed to set up TLS: {e}"),
+            Self::Other(text) => f.write_str(text),
         }
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Unreadable(_, _, source) => Some(source),
-            Self::Tls(source) => Some(source),
-            _ => None,
-        }
-    }
-}
+impl std::error::Error for Error {}
 
 /// Fails if the certificate that was read from the file `cert` has expired at `now`.
 pub fn check_expiry(certified: &CertifiedKey, cert: &Path, now: UnixTime) -> Result<(), Error> {
     match expiry(certified).as_secs() < now.as_secs() {
-        true => Err(Error::Expired(cert.to_owned())),
+        true => Err(Error::Other(format!(
+            "certificate {cert:?} has expired: make or request a new one"
+        ))),
         false => Ok(()),
     }
 }
@@ -98,9 +79,6 @@ const KEY: &str = "private key";
 
 /// Reads the PEM certificate chain of a server and its private key, and checks that they belong
 /// together and that clients can read the certificate.
-///
-/// # Errors
-/// [`Error`] names the file and what is wrong with it.
 pub fn load_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Error> {
     let certified = load_client_certificate(cert, key)?;
     let leaf = certified.end_entity_cert().map_err(Error::Tls)?;
@@ -116,9 +94,6 @@ pub fn load_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Er
 
 /// Reads the PEM certificate chain of a client and its private key, and checks that they belong
 /// together.
-///
-/// # Errors
-/// [`Error`] names the file and what is wrong with it.
 pub fn load_client_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Error> {
     let text = std::fs::read(cert).map_err(|e| Error::Unreadable(cert.to_owned(), CERT, e))?;
     let unusable = |why| Error::Unusable(cert.to_owned(), CERT, why);
@@ -132,7 +107,9 @@ pub fn load_client_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedK
     let public_key = identity::public_key(leaf).map_err(|e| unusable(e.to_string()))?;
     let signing_key = secret::on_wiped_stack(|| load_private_key(key, cert, leaf))?;
     if (signing_key.public_key()).is_some_and(|own| *own != *public_key) {
-        return Err(Error::Mismatch(cert.to_owned(), key.to_owned()));
+        return Err(Error::Other(format!(
+            "private key {key:?} does not belong to certificate {cert:?}: their public keys differ"
+        )));
     }
     Ok(Arc::new(CertifiedKey::new(chain, signing_key)))
 }
@@ -169,7 +146,6 @@ fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|part| part == word)
 }
 
-/// Why a text is no PEM, in words.
 pub fn pem_reason(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => "a PEM block has no end line".to_owned(),

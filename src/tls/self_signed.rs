@@ -2,7 +2,6 @@
 
 use std::{
     error::Error,
-    net::IpAddr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -20,38 +19,21 @@ use crate::base::secret::Secret;
 const ED25519_PKCS8: [u8; 16] =
     [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 
-#[derive(Debug)]
-pub struct Holder<'a> {
-    name: &'a str,
+pub fn ip(text: &str) -> Option<SanType> {
+    text.parse().ok().map(SanType::IpAddress)
+}
+
+pub fn dns(text: &str) -> Option<SanType> {
+    text.try_into().ok().map(SanType::DnsName)
+}
+
+/// A private key and a self-signed certificate, both PEM. No common name if `name` is empty.
+pub fn generate(
+    name: &str,
     is_server: bool,
     addresses: Vec<SanType>,
-}
-
-impl<'a> Holder<'a> {
-    /// A holder without addresses, and without common name if that is empty.
-    pub fn new(name: &'a str, is_server: bool) -> Self {
-        Self { name, is_server, addresses: Vec::new() }
-    }
-
-    /// Adds an IP address; `None` if it is none.
-    pub fn add_ip(&mut self, ip: &str) -> Option<()> {
-        self.addresses.push(SanType::IpAddress(ip.parse::<IpAddr>().ok()?));
-        Some(())
-    }
-
-    /// Adds a host name; `None` if it is none.
-    pub fn add_dns(&mut self, name: &str) -> Option<()> {
-        self.addresses.push(SanType::DnsName(name.try_into().ok()?));
-        Some(())
-    }
-}
-
-/// A private key and a self-signed certificate, both PEM.
-pub fn generate(
-    holder: Holder<'_>,
     validity: Duration,
 ) -> Result<(String, String), Box<dyn Error>> {
-    let Holder { name, is_server, addresses } = holder;
     let seed = Secret::random(32)?;
     let pkcs8 = [&ED25519_PKCS8[..], seed.expose()].concat();
     let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(pkcs8.as_slice()))?;

@@ -38,13 +38,13 @@ impl ClientTrust {
     /// Accepts the certificates of the system store (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured)
     /// and those that its authorities issued, within their validity and usable for client
     /// authentication.
-    ///
-    /// # Errors
-    /// [`Error::NoRoots`] if the store holds no certificate.
     pub fn system() -> Result<Self, Error> {
         let (anchors, why) = Anchors::of_system();
         if anchors.is_empty() {
-            return Err(Error::NoRoots(why));
+            return Err(Error::Other(format!(
+                "no trusted certificate authority found, so no client could connect{why}: install CA \
+                 certificates, set SSL_CERT_FILE or SSL_CERT_DIR, or start with --auth off"
+            )));
         }
         Ok(Self { anchors: Some(anchors), ..Self::any() })
     }
@@ -159,9 +159,6 @@ pub enum ClientCertificate {
 /// likes best.
 ///
 /// Every call makes new ticket keys, so a server that changes whom it trusts forgets all sessions.
-///
-/// # Errors
-/// [`Error::Tls`] if rustls refuses.
 pub fn server_config(
     certificate: Arc<CertifiedKey>,
     trust: Arc<ClientTrust>,

@@ -8,10 +8,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::{
-    self_signed::{self, Holder},
-    *,
-};
+use super::*;
 use crate::{base::generation::Generation, identity};
 
 /// Files that are gone with the test.
@@ -40,12 +37,9 @@ impl Drop for Files {
 
 /// A self-signed certificate of a client, or of the server `localhost`, and its PEM text.
 fn certificate(is_server: bool, seconds: u64) -> (Arc<CertifiedKey>, String) {
-    let mut holder = Holder::new("test", is_server);
-    if is_server {
-        holder.add_dns("localhost").unwrap();
-    }
+    let addresses = if is_server { vec![self_signed::dns("localhost").unwrap()] } else { vec![] };
     let validity = std::time::Duration::from_secs(seconds);
-    let (key, cert) = self_signed::generate(holder, validity).unwrap();
+    let (key, cert) = self_signed::generate("test", is_server, addresses, validity).unwrap();
     let files = Files::new();
     let paths = (files.write("cert", &cert), files.write("key", &key));
     (load_client_certificate(&paths.0, &paths.1).unwrap(), cert)

@@ -113,7 +113,9 @@ impl Anchors {
 
     /// Trusts the certificates in the PEM file at `path`, or in all files of the directory there.
     pub fn of_files(path: &Path) -> Result<Self, Error> {
-        let fail = |path: &Path, why: String| Error::Authorities(path.to_owned(), why);
+        let fail = |path: &Path, why: String| {
+            Error::Other(format!("invalid certificate authorities {path:?}: {why}"))
+        };
         let mut files = vec![path.to_owned()];
         if path.is_dir() {
             files = fs::read_dir(path)
@@ -170,11 +172,7 @@ impl Anchors {
         }
     }
 
-    /// Whether `leaf` is the trusted certificate of the server at `host` at `now`. `others` came along
-    /// with it.
-    ///
-    /// # Errors
-    /// Why it is not.
+    /// Checks the certificate of the server at `host`. `others` came along with it.
     pub fn verify_server(
         &self,
         leaf: &CertificateDer<'_>,
@@ -271,7 +269,6 @@ impl Anchors {
     }
 }
 
-/// Whether a certificate that is itself in the trust store may be used by `end` at `now`.
 fn check_trusted(end: End, leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), TlsError> {
     check_validity(leaf, now)?;
     if !identity::is_version_1(leaf) {

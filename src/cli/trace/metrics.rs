@@ -28,9 +28,6 @@ pub struct Sample {
 impl Sample {
     /// Reads the text format of Prometheus; what it does not know is skipped, samples of one metric
     /// with several labels are added up.
-    ///
-    /// # Errors
-    /// If there is none of the metrics.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let mut sample = Self::default();
         let mut found = false;

@@ -59,9 +59,6 @@ static BEFORE: Mutex<Option<Option<(File, Termios)>>> = Mutex::new(None);
 
 /// Shows `view` until its user or a signal ends it. `feed` runs in a thread of its own and sends
 /// what there is to show.
-///
-/// # Errors
-/// Why `feed` came to an end, or what is wrong with the terminal.
 pub fn run(mut view: View, feed: impl FnOnce(SyncSender<Message>) + Send + 'static) -> Result<()> {
     let (sender, messages) = mpsc::sync_channel(QUEUE);
     let start = || -> io::Result<()> {
@@ -162,7 +159,6 @@ fn enter(sender: SyncSender<Message>) -> io::Result<()> {
     write(ENTER.as_bytes())
 }
 
-/// Leaves the terminal as it was before [`enter`].
 fn give_back() {
     if let Some(keyboard) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {
         let _ = write(LEAVE.as_bytes());

@@ -12,13 +12,11 @@ use std::time::Instant;
 
 use self::body::BodyReader;
 use super::{
+    MAX_DISCARD,
     event::Event,
     reply::Reply,
     request::{Framing, Malformed},
 };
-
-/// An unread body up to this length is worth dropping to keep the connection, in bytes.
-pub const MAX_DISCARD: u64 = 256 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
@@ -72,11 +70,8 @@ impl Connection {
         }
     }
 
-    /// Takes what comes first in `input`, and returns how many bytes that was; 0 if it takes more bytes, or
-    /// the answer to the latest request. Call it again with the bytes behind them, or with the same and
-    /// more. The values of the header `kept` are kept.
-    ///
-    /// All input is dropped once an answer has announced that the connection ends.
+    /// As [`Engine::next`](crate::http::Engine::next). All input is dropped once an answer has announced that
+    /// the connection ends.
     pub fn next<'a>(
         &mut self,
         input: &'a [u8],

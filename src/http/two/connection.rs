@@ -43,7 +43,7 @@ pub struct Connection {
     pub streams: Vec<Stream>,
     /// The highest number of a stream that was opened.
     pub last: u32,
-    resets: VecDeque<u32>,
+    pub resets: VecDeque<u32>,
     /// Bytes that the server may send on all streams together.
     pub sending: Window,
     /// Bytes that the client may send on all streams together.
@@ -54,7 +54,7 @@ pub struct Connection {
     pub must_forget: bool,
     pub is_ending: bool,
     pub meter: Meter,
-    now: Instant,
+    pub now: Instant,
     pub since: Option<Instant>,
 }
 
@@ -88,12 +88,7 @@ impl Connection {
         }
     }
 
-    /// Takes the first frame of `input`, which came in until `now`, and returns how many bytes that was; 0
-    /// if it is not whole. The values of the header `kept` are kept. A new request is refused unless there
-    /// `has_room`. Answers of the protocol go to `out`.
-    ///
-    /// # Errors
-    /// Why the connection must end: [`end`](Self::end) reports that to the client.
+    /// As [`Engine::next`](crate::http::Engine::next), one frame at a time.
     pub fn next<'a>(
         &mut self,
         input: &'a [u8],
@@ -179,19 +174,5 @@ impl Connection {
             Some(state) => self.streams[at].state = state,
             None => drop(self.streams.remove(at)),
         }
-    }
-
-    pub fn open(&mut self, stream: Stream) {
-        self.meter.request();
-        self.streams.push(stream);
-    }
-
-    pub fn begin_block(&mut self, block: Block) {
-        self.block = Some(block);
-        self.since.get_or_insert(self.now);
-    }
-
-    pub fn has_reset(&self, stream: u32) -> bool {
-        self.resets.contains(&stream)
     }
 }

@@ -29,9 +29,6 @@ pub struct Fields {
 
 /// Reads a header block, and keeps the values of the field `kept`. If it is malformed: the path that it
 /// seems to be for.
-///
-/// # Errors
-/// [`Broken`] if it can't be decoded.
 pub fn read(
     decoder: &mut Decoder,
     block: &[u8],

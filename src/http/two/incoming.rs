@@ -100,7 +100,8 @@ impl Connection {
             block.bytes.extend_from_slice(part);
         }
         if !frame.has(END_HEADERS) {
-            self.begin_block(block);
+            self.block = Some(block);
+            self.since.get_or_insert(self.now);
             return Ok(Event::Nothing);
         }
         let bytes = if is_whole { part } else { &block.bytes };
@@ -143,7 +144,8 @@ impl Connection {
                 (Code::RefusedStream, Event::Nothing)
             }
             Ok((head, length)) => {
-                self.open(Stream::new(id, is_complete, length, self.initial_window));
+                self.meter.request();
+                self.streams.push(Stream::new(id, is_complete, length, self.initial_window));
                 return Ok(Event::Request { stream: id, head, is_complete });
             }
         };
@@ -163,13 +165,12 @@ impl Connection {
     /// A frame came in on a closed stream. That is no mistake if the client could not know yet that the
     /// server had reset it, or opens no more.
     fn closed(&mut self, stream: u32) -> Result<Event<'static>> {
-        match stream > self.last || self.has_reset(stream) {
+        match stream > self.last || self.resets.contains(&stream) {
             true => self.count(Kind::Refused).map(|()| Event::Nothing),
             false => Err(Code::StreamClosed),
         }
     }
 
-    /// Whether a stream was never opened.
     fn is_idle_stream(&self, stream: u32) -> bool {
         stream.is_multiple_of(2) || (stream > self.last && !self.is_ending)
     }

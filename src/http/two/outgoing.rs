@@ -55,7 +55,6 @@ impl Connection {
         });
     }
 
-    /// Sends the header block that `fields` appends.
     fn send_block(
         &mut self,
         stream: u32,

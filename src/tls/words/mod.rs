@@ -69,7 +69,6 @@ pub fn of_client_io(error: &io::Error) -> String {
     text.to_owned()
 }
 
-/// Why TLS with a server failed, and what to do about it.
 pub fn of_server(error: &TlsError, hints: &Hints) -> String {
     let TlsError::AlertReceived(alert) = error else {
         let (client, server) = sentences::of(error);

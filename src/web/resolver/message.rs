@@ -84,9 +84,6 @@ impl Question {
     ///
     /// A recursive name server follows aliases itself, so all addresses in its answer belong to the name
     /// that was asked for.
-    ///
-    /// # Errors
-    /// `InvalidData` if it is malformed.
     pub fn read(&self, message: &[u8]) -> Option<(io::Result<Answer>, bool)> {
         let head = message.get(..HEAD)?;
         let code = head[3] & 15;
