@@ -9,6 +9,7 @@ mod cmd;
 mod completion;
 mod environment;
 mod help;
+mod layout;
 mod man;
 mod output;
 mod run;

@@ -61,7 +61,8 @@ fn call(args: &[OsString]) -> Result<()> {
 }
 
 fn run_command(command: &Command, path: &[&str], args: &[OsString]) -> Result<()> {
-    let args = Args::parse(args, command).map_err(|why| wrong_usage(&why, path))?;
+    let mut args = Args::parse(args, command).map_err(|why| wrong_usage(&why, path))?;
+    args.by_alias = path != command.path;
     if let Some(colors) = args.value("color").and_then(Colors::parse) {
         colors.set();
     }
