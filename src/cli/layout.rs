@@ -5,10 +5,9 @@ use serde_json::Value;
 
 use super::{
     args::Args,
-    client::{Client, Error, path},
+    client::{Client, path},
     output::{Paint, Result, Style, harmless, is_terminal, print, print_lines},
 };
-use crate::cli::stranger::NO_PAGE;
 
 /// Columns that a label takes.
 const LABEL: usize = 11;
@@ -69,16 +68,18 @@ pub(crate) fn date(time: &str) -> String {
     }
 }
 
-impl Client {
-    /// The error of a request that only newer servers serve.
-    pub(crate) fn too_old(&self, error: Error) -> Error {
-        match error {
-            Error::Refused(404, text) if text.starts_with(NO_PAGE) && self.generation().is_ok() => {
-                let text = format!("{} is older than this command: it has no such API", self.server());
-                Error::Refused(501, text)
-            }
-            error => error,
-        }
+/// `12.3 MiB` for a number of bytes.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut count = count as f64;
+    let mut unit = 0;
+    while count >= 1024.0 && unit + 1 < UNITS.len() {
+        count /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{count} B"),
+        unit => format!("{count:.1} {}", UNITS[unit]),
     }
 }
 
@@ -95,6 +96,19 @@ mod tests {
             ("soon", "soon"),
         ] {
             assert_eq!(shown, date(time));
+        }
+    }
+
+    #[test]
+    fn bytes_have_the_unit_that_makes_them_short() {
+        for (count, shown) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (5_155_560, "4.9 MiB"),
+            (u64::MAX, "16777216.0 TiB"),
+        ] {
+            assert_eq!(shown, bytes(count));
         }
     }
 }

@@ -84,8 +84,12 @@ pub(crate) const INFO: Command = Command {
     flags: CLIENT,
     examples: &["kes key info my-key"],
     run: |args| {
-        let labels =
-            [("Name", "name"), ("Algorithm", "algorithm"), ("Date", "created_at"), ("Owner", "created_by")];
+        let labels = [
+            ("Name", "name"),
+            ("Algorithm", "algorithm"),
+            ("Date", "created_at"),
+            ("Owner", "created_by"),
+        ];
         layout::describe(args, "key", &labels)
     },
     ..Command::NEW
@@ -240,7 +244,8 @@ fn encrypt(args: &Args) -> Result<()> {
         message.clear();
         read_stdin("message", |stdin| stdin.read_to_end(&mut message))?;
     }
-    let members = [("plaintext", STANDARD.encode(message)), ("context", value(args, 2, "context")?)];
+    let members =
+        [("plaintext", STANDARD.encode(message)), ("context", value(args, 2, "context")?)];
     match ask(args, "encrypt", &members, "encrypt plaintext")?.ciphertext {
         Some(ciphertext) => show(args, "ciphertext", &ciphertext),
         None => Err("failed to encrypt plaintext: the server sent no ciphertext".into()),
