@@ -17,7 +17,6 @@ pub const DETAILS: &str = "\
 Completes commands, flags, file names and, if the environment names a server that
 answers quickly, the names of keys, policies and identities.";
 
-/// The scripts, by the shell's name.
 const SCRIPTS: [(&str, &str); 3] = [
     ("bash", include_str!("kes.bash")),
     ("zsh", include_str!("kes.zsh")),
@@ -36,7 +35,6 @@ enum Next {
     Names(Kind),
 }
 
-/// `kes completion <shell>`
 pub fn run(args: &Args, table: Table) -> Result<()> {
     let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
     match *words {
