@@ -280,6 +280,19 @@ impl Client {
         }
     }
 
+    /// The error of a request that only newer servers serve.
+    pub(crate) fn too_old(&self, error: Error) -> Error {
+        match error {
+            Error::Refused(404, text)
+                if text.starts_with(stranger::NO_PAGE) && self.generation().is_ok() =>
+            {
+                let text = format!("{} is too old for this: it has no such API", self.server());
+                Error::Refused(501, text)
+            }
+            error => error,
+        }
+    }
+
     /// Sends a request and returns its answer. `path` is escaped already.
     pub(crate) fn send(
         &self,

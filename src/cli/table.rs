@@ -3,7 +3,10 @@
 
 use super::{
     args::{Argument, Command, Kind, Table},
-    cmd::{config, healthcheck, identity, key, log, migrate, policy, server, tool, why},
+    cmd::{
+        config, healthcheck, identity, key, log, ls, metric, migrate, policy, server, status, tool,
+        why,
+    },
     completion, help, man,
     output::{Result, print},
 };
@@ -24,11 +27,13 @@ pub(crate) static COMMANDS: Table = Table(&[
     key::IMPORT,
     key::DELETE,
     key::LIST,
+    key::INFO,
     key::DERIVE,
     key::ENCRYPT,
     key::DECRYPT,
     policy::ADD,
     policy::SHOW,
+    policy::INFO,
     policy::LIST,
     policy::DELETE,
     why::WHY,
@@ -36,6 +41,10 @@ pub(crate) static COMMANDS: Table = Table(&[
     identity::ASSIGN,
     identity::LIST,
     identity::FORGET,
+    ls::LS,
+    status::STATUS,
+    metric::METRIC,
+    log::LOG,
     log::TRACE,
     tool::NEW,
     tool::OF,

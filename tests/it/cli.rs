@@ -204,7 +204,7 @@ fn wrong_usage_is_told_with_the_documented_exit_code() {
             "Error: no certificate file has been specified",
         ),
         (&["key", "create"], 1, "Error: no key name specified"),
-        (&["key", "create", "a", "b", "c"], 1, "Error: too many arguments"),
+        (&["key", "import", "a", "b", "c"], 1, "Error: too many arguments"),
         (&["key", "create", "a", "%"], 1, "Error: invalid key: "),
         (&["key", "decrypt", "a"], 1, "Error: no ciphertext specified"),
         (&["key", "decrypt", "a", "%"], 1, "Error: invalid ciphertext: "),
