@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use rustls::{ServerConfig, sign::CertifiedKey};
 use rustls_pki_types::UnixTime;
 
+use super::exchange::Manner;
 use crate::{
     base::generation::Generation,
     config::{ApiOptions, Config, Material},
@@ -51,6 +52,16 @@ impl State {
             apis: config.apis.clone(),
             proxy_header: config.proxy.header_cert.as_deref().map(Arc::from),
         }
+    }
+
+    /// How requests are answered.
+    pub fn manner(&self) -> Manner {
+        Manner { texts: self.texts, generation: self.generation }
+    }
+
+    /// Whether there is an API for clients without a certificate.
+    pub fn takes_clients_without_certificate(&self) -> bool {
+        self.apis.values().any(|options| options.skip_auth)
     }
 
     /// Replaces the certificate; `tls` is the setting of TLS with it.

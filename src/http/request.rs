@@ -9,6 +9,8 @@ pub enum Method {
     Post,
     Put,
     Delete,
+    Patch,
+    Options,
     /// Any other token.
     Other,
 }
@@ -22,6 +24,8 @@ impl Method {
             "POST" => Self::Post,
             "PUT" => Self::Put,
             "DELETE" => Self::Delete,
+            "PATCH" => Self::Patch,
+            "OPTIONS" => Self::Options,
             _ => Self::Other,
         }
     }
@@ -33,6 +37,8 @@ impl Method {
             Self::Post => "POST",
             Self::Put => "PUT",
             Self::Delete => "DELETE",
+            Self::Patch => "PATCH",
+            Self::Options => "OPTIONS",
             Self::Other => "OTHER",
         }
     }
@@ -80,12 +86,18 @@ pub struct Head {
     pub is_http11: bool,
     pub keep_alive: bool,
     pub framing: Framing,
+    pub has_content_type: bool,
     pub expects_continue: bool,
     /// The values of the header to keep: all of them, in their order.
     pub kept: Vec<Vec<u8>>,
 }
 
 impl Head {
+    /// Whether the client says nothing of a body: none is announced, nor its type.
+    pub fn announces_no_body(&self) -> bool {
+        matches!(self.framing, Framing::None | Framing::Length(0)) && !self.has_content_type
+    }
+
     /// The head of a request for `target` without body or further headers, on a connection that stays open.
     ///
     /// # Errors
@@ -99,6 +111,7 @@ impl Head {
             is_http11: true,
             keep_alive: true,
             framing: Framing::None,
+            has_content_type: false,
             expects_continue: false,
             kept: Vec::new(),
         })
