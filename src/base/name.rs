@@ -27,6 +27,25 @@ impl fmt::Display for Unsafe {
     }
 }
 
+/// The longest name of the newest generation, in characters.
+const MAX_PLAIN: usize = 80;
+
+/// Whether all of `text` may stand in a name of the newest generation: ASCII letters, digits, `-` and `_`.
+pub fn is_plain_text(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// Whether `name` can be the name of a key or policy, or an identity, in the newest generation: at most 80
+/// ASCII letters, digits, `-` and `_`, no `-` at either end, and more than a `_`.
+pub fn is_plain(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= MAX_PLAIN
+        && is_plain_text(name)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && name != "_"
+}
+
 /// Whether `name` can be the name of a key or policy; if not, the first reason.
 pub fn check(name: &str) -> Result<(), Unsafe> {
     if name.is_empty() {
@@ -40,4 +59,20 @@ pub fn check(name: &str) -> Result<(), Unsafe> {
     }
     let is_unsafe = |c: &char| matches!(c, '/' | '\\') || c.is_control();
     name.chars().find(is_unsafe).map_or(Ok(()), |c| Err(Unsafe::Contains(c)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_name_has_up_to_80_letters_digits_and_dashes() {
+        for name in ["a", "a_b-c", "Bench", "__", "_a", "0", &"k".repeat(80)] {
+            assert!(is_plain(name) && check(name).is_ok(), "{name}");
+        }
+        for name in ["", "_", "-a", "a-", "a.b", ".hidden", "a/b", "a b", "\u{e4}", "a*", "a\0b"] {
+            assert!(!is_plain(name), "{name}");
+        }
+        assert!(!is_plain(&"k".repeat(81)));
+    }
 }
