@@ -57,6 +57,11 @@ impl Hash {
     }
 }
 
+/// Whether `text` is an identity: 64 lower-case hex digits.
+pub fn is_identity(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// The identity of a DER certificate: 64 lower-case hex digits.
 ///
 /// # Errors
@@ -353,6 +358,7 @@ mod tests {
             let pem = case["certificate_pem"].as_str().unwrap();
             let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
             assert_eq!(case["identity"], of_certificate(&der).unwrap());
+            assert!(is_identity(case["identity"].as_str().unwrap()));
             assert_eq!(case["sha384"], with_hash(&der, Hash::parse("sha-384").unwrap()).unwrap());
             assert_eq!(case["sha512"], with_hash(&der, Hash::parse("SHA512").unwrap()).unwrap());
             let [start, end] = valid_between(&der).unwrap();
@@ -388,6 +394,17 @@ mod tests {
             assert!(of_certificate(&der[..length]).is_err(), "{length}");
         }
         assert!(of_certificate(&[&der[..], &[0]].concat()).is_err());
+    }
+
+    #[test]
+    fn an_identity_has_64_lower_case_hex_digits() {
+        let digits = "0123456789abcdef".repeat(4);
+        assert!(is_identity(&digits));
+        for text in
+            ["", "_", "disabled", &digits[1..], &format!("{digits}0"), &digits.to_uppercase()]
+        {
+            assert!(!is_identity(text), "{text}");
+        }
     }
 
     #[test]

@@ -40,6 +40,6 @@ pub mod inside {
         log::{AuditMode, Log, Settings as LogSettings},
         policy::Policies,
         server::{Limits, Listeners, Server},
-        tls::{ClientTrust, Group, expiry, load_certificate, provider, server_config},
+        tls::{ClientTrust, Group, ServerTls, expiry, load_certificate, provider, server_config},
     };
 }

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::api::routes::{Access, Argument, ROUTES};
+use crate::api::routes::{Access, Argument, ROUTES, Route, Served};
 
 fn rust_files(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -27,34 +27,56 @@ fn text_of(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
 }
 
-#[test]
-fn the_api_table_of_the_documentation_is_the_table_of_routes() {
-    let rows: Vec<String> = ROUTES
-        .iter()
-        .map(|route| {
-            let argument = match route.argument {
-                Argument::None => "",
-                Argument::KeyName | Argument::PolicyName => "<name>",
-                Argument::PolicyAndIdentity => "<policy>/<identity>",
-                Argument::Identity => "<identity>",
-                Argument::Pattern => "<pattern>",
-            };
-            let access = match route.access {
-                Access::Anyone => "any certificate",
-                Access::Policy => "policy",
-            };
-            let body = match route.max_body {
+/// The row of a route.
+fn row(route: &Route) -> String {
+    let argument = match route.argument {
+        Argument::None => "",
+        Argument::KeyName | Argument::PolicyName => "<name>",
+        Argument::PolicyAndIdentity => "<policy>/<identity>",
+        Argument::Identity => "<identity>",
+        Argument::Pattern => "<pattern>",
+    };
+    let access = match route.access {
+        Access::Anyone => "any client",
+        Access::Certificate => "any certificate",
+        Access::Policy => "policy",
+    };
+    let (generations, served) = match route.served {
+        Served::Both => (2, "both"),
+        Served::V0_14 => (1, "0.14"),
+    };
+    // One value where the generations agree.
+    let join = |mut values: Vec<String>| {
+        values.truncate(generations);
+        values.dedup();
+        values.join(" / ")
+    };
+    let body = join(
+        route
+            .max_body
+            .map(|bytes| match bytes {
                 0 => "-".to_owned(),
-                bytes => format!("{} KiB", bytes / 1024),
-            };
-            let (method, path) = (route.method.name(), route.path);
-            let timeout = match route.timeout.as_secs() {
+                bytes if bytes % 1024 == 0 => format!("{} KiB", bytes / 1024),
+                bytes => format!("{} kB", bytes / 1000),
+            })
+            .to_vec(),
+    );
+    let timeout = join(
+        route
+            .timeout
+            .map(|timeout| match timeout.as_secs() {
                 0 => "-".to_owned(),
                 seconds => format!("{seconds} s"),
-            };
-            format!("| `{method}` | `{path}{argument}` | {body} | {timeout} | {access} |")
-        })
-        .collect();
+            })
+            .to_vec(),
+    );
+    let (method, path) = (route.method.name(), route.path);
+    format!("| `{method}` | `{path}{argument}` | {served} | {body} | {timeout} | {access} |")
+}
+
+#[test]
+fn the_api_table_of_the_documentation_is_the_table_of_routes() {
+    let rows: Vec<String> = ROUTES.iter().map(row).collect();
     let page = text_of("docs/api.md");
     let in_page: Vec<&str> = page
         .lines()

@@ -65,7 +65,7 @@ fails 1 'Error: failed to derive key: key does not exist' kes key derive missing
 fails 1 'Error: invalid context: ' kes key derive my-key '%'
 fails 1 'Error: no ciphertext specified' kes key decrypt my-key
 fails 1 'Error: invalid ciphertext: ' kes key decrypt my-key '%'
-fails 1 'Error: failed to decrypt ciphertext: ciphertext is not authentic' kes key decrypt new-import "$ciphertext"
+fails 1 'Error: failed to decrypt ciphertext: decryption failed: ciphertext is not authentic' kes key decrypt new-import "$ciphertext"
 
 step 'encrypt, with a context'
 context="$(printf 'bucket/object' | base64_line)" message="$(printf 'hello' | base64_line)"

@@ -46,11 +46,11 @@ sealed="$(member ciphertext <body)"
 api POST /v1/key/decrypt/imported --data "{\"ciphertext\":\"$sealed\",\"context\":\"$context\"}"
 is 200 "{\"plaintext\":\"$message\"}"
 api POST /v1/key/decrypt/imported --data "{\"ciphertext\":\"$sealed\"}"
-is 400 '{"message":"ciphertext is not authentic"}'
+is 400 '{"message":"decryption failed: ciphertext is not authentic"}'
 api POST /v1/key/decrypt/my-key --data "{\"ciphertext\":\"$sealed\",\"context\":\"$context\"}"
-is 400 '{"message":"ciphertext is not authentic"}'
+is 400 '{"message":"decryption failed: ciphertext is not authentic"}'
 api POST /v1/key/decrypt/imported --data "{\"ciphertext\":\"$(printf '{' | base64_line)\"}"
-is 400 '{"message":"ciphertext is not authentic"}'
+is 400 '{"message":"decryption failed: ciphertext is not authentic"}'
 
 step 'list, with unrequested trailers'
 api GET '/v1/key/list/*'; is 200

@@ -1,10 +1,17 @@
 //! A call as its handler sees it, and what the handler asks for.
 
-use super::{changes::Change, core::Core, failure::Failure};
+use super::{
+    changes::Change,
+    core::Core,
+    failure::{Failure, Named},
+    state::State,
+};
 use crate::{
     base::{
         deadline::Deadline,
+        generation::Generation,
         glob::{Effort, Pattern},
+        name,
         secret::Secret,
     },
     crypto::MasterKey,
@@ -16,17 +23,21 @@ use crate::{
 
 /// The longest pattern of a list, in bytes.
 const MAX_PATTERN: usize = 4096;
+/// The longest start of a name in the newest generation, in bytes.
+const MAX_PREFIX: usize = 80;
 
 type Result<T> = std::result::Result<T, Failure>;
 
 /// Checks whether an identity may call a path, and explains a refusal in the error log.
-pub type Check = fn(&Core, &Policies, identity: &str, path: &str) -> Result<()>;
+pub type Check = fn(&Core, &State, identity: &str, path: &str) -> Result<()>;
 
 /// What a handler sees of a request.
 pub struct Call<'a> {
     /// What all requests share.
     pub core: &'static Core,
-    /// The identity of the client.
+    /// The configuration.
+    pub state: &'a State,
+    /// The identity of the client; empty if the API wants no certificate.
     pub identity: &'a str,
     /// The whole path, decoded.
     pub path: &'a str,
@@ -34,14 +45,37 @@ pub struct Call<'a> {
     pub argument: &'a str,
     /// The whole body; empty if the route takes none.
     pub body: &'a [u8],
+    /// Whether the client announced neither a body nor its type.
+    pub announces_no_body: bool,
     /// The check of policies that has admitted the call.
     pub check: Check,
 }
 
 impl Call<'_> {
+    /// Whether the server is one of the newest generation.
+    pub fn is_newest(&self) -> bool {
+        self.state.generation == Generation::Newest
+    }
+
     /// The argument as the name of a key.
     pub fn key_name(&self) -> Result<KeyName> {
-        KeyName::parse(self.argument).ok_or(Failure::InvalidKeyName)
+        self.check_name(Named::Key, self.argument)?;
+        KeyName::parse(self.argument).ok_or_else(|| invalid(Named::Key, self.argument))
+    }
+
+    /// The argument as the name of a policy.
+    pub fn policy_name(&self) -> Result<&str> {
+        self.check_name(Named::Policy, self.argument)
+    }
+
+    /// `name` if it can be the name of this.
+    pub fn check_name<'n>(&self, named: Named, name: &'n str) -> Result<&'n str> {
+        let can_be = match (self.is_newest(), named) {
+            (true, _) => name::is_plain(name),
+            (false, Named::Identity) => !name.is_empty(),
+            (false, _) => name::check(name).is_ok(),
+        };
+        can_be.then_some(name).ok_or_else(|| invalid(named, name))
     }
 
     /// The argument as the pattern of a list; `None` matches nothing.
@@ -53,9 +87,27 @@ impl Call<'_> {
             .and_then(|pattern| Pattern::parse(pattern).ok())
     }
 
-    /// Those of `names` that the argument matches as a pattern.
+    /// The argument as the start of the names that a list of the newest generation wants: all that stands
+    /// before a `*` at its end.
+    pub fn prefix(&self) -> Result<&str> {
+        let prefix = self.argument.strip_suffix('*').unwrap_or(self.argument);
+        match prefix.len() <= MAX_PREFIX && name::is_plain_text(prefix) {
+            true => Ok(prefix),
+            false => Err(invalid(Named::Pattern, self.argument)),
+        }
+    }
+
+    /// Those of `names` that the argument matches, sorted.
     pub fn select<'n>(&self, names: impl Iterator<Item = &'n str>) -> Result<Vec<&'n str>> {
-        select(self.pattern().as_ref(), names.collect())
+        let mut names = match self.is_newest() {
+            true => {
+                let prefix = self.prefix()?;
+                names.filter(|name| name.starts_with(prefix)).collect()
+            }
+            false => select(self.pattern().as_ref(), names.collect())?,
+        };
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// Changes the policies if the client still may: its right may have ended while its body came in.
@@ -64,11 +116,15 @@ impl Call<'_> {
         change: impl FnOnce(&mut Policies) -> Result<()>,
     ) -> Result<Outcome> {
         self.core.change_state(|state| {
-            (self.check)(self.core, &state.policies, self.identity, self.path)?;
+            (self.check)(self.core, state, self.identity, self.path)?;
             change(&mut state.policies)
         })?;
         Ok(Outcome::Done(Reply::empty()))
     }
+}
+
+fn invalid(named: Named, name: &str) -> Failure {
+    Failure::InvalidName(named, name.into())
 }
 
 /// Those of `names` that `pattern` matches; `None` matches nothing.
@@ -88,23 +144,39 @@ pub fn select<'n>(pattern: Option<&Pattern>, mut names: Vec<&'n str>) -> Result<
 pub enum Outcome {
     /// This is the answer.
     Done(Reply),
-    /// Get this key, from the cache or the key store, and use it.
-    Key(KeyName, KeyUse),
-    /// List names on a key store thread.
-    Names(Job),
+    /// Get a key, from the cache or the key store, and use it.
+    Key(KeyUse),
+    /// Ask the key store on one of its threads. The answer is taken to have so many bytes.
+    Ask(Job, usize),
     /// Change a key on a key store thread.
     Change(Change),
     /// Answer with these events as they come.
     Lines(Stream),
+    /// Answer with what is served.
+    Routes,
 }
 
 /// Something that a key store thread does before the deadline.
 pub type Job = Box<dyn FnOnce(Deadline) -> Result<Reply> + Send>;
 
-/// What to do with a key, and the secrets of the request for that.
+/// What to do with a key, and what of the request that takes.
 pub struct KeyUse {
-    /// What `then` takes; unused ones are empty.
+    /// The key.
+    pub name: KeyName,
+    /// The generation whose format ciphertexts are written in.
+    pub generation: Generation,
+    /// What the request brings; unused ones are empty.
     pub secrets: [Secret; 2],
+    /// The same for each part of a request that has many.
+    pub parts: Vec<[Secret; 2]>,
     /// Makes the answer.
-    pub then: fn(&MasterKey, &[Secret; 2]) -> Result<Reply>,
+    pub then: fn(&MasterKey, &Self) -> Result<Reply>,
+}
+
+impl KeyUse {
+    /// What it holds, in bytes.
+    pub fn held(&self) -> usize {
+        let parts = self.parts.iter().flatten();
+        self.secrets.iter().chain(parts).map(|secret| secret.len()).sum()
+    }
 }

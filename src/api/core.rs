@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::{ArcSwap, Guard};
@@ -61,6 +61,8 @@ pub struct Core {
     pub metrics: &'static Metrics,
     /// Whether the server is fit to serve.
     pub health: Health,
+    /// When the server was started.
+    pub started_at: SystemTime,
 }
 
 impl Core {
@@ -89,6 +91,7 @@ impl Core {
             log,
             metrics,
             health: Health::default(),
+            started_at: SystemTime::now(),
         })))
     }
 

@@ -3,17 +3,34 @@
 //! Answers are made here and nowhere else: [`Exchange::answer`] turns a result into a reply.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use super::{failure::Failure, slot::Waiter};
 use crate::{
-    base::{clock, deadline::Deadline},
+    base::{clock, deadline::Deadline, generation::Generation},
     http::reply::Reply,
     log::{AuditEvent, Log, Stream, Subscriber, Subscription},
-    metrics::{Event, Metrics, Outcome},
+    metrics::{Event, Metrics},
 };
+
+/// What the answer to a request looks like.
+#[derive(Clone, Copy)]
+pub struct Manner {
+    /// The generation in whose words failures are told.
+    pub texts: Generation,
+    /// The generation in whose form answers are given.
+    pub generation: Generation,
+}
+
+impl Manner {
+    /// The answer to a request that has failed.
+    pub fn reply(self, failure: &Failure) -> Reply {
+        failure.reply(self.texts, self.generation)
+    }
+}
 
 /// A request on its way to its one answer.
 pub struct Exchange {
@@ -24,6 +41,9 @@ pub struct Exchange {
     pub path: String,
     /// The identity of its client.
     pub identity: Arc<str>,
+    /// The address of its client, if audit events have it.
+    ip: Option<IpAddr>,
+    manner: Manner,
     log: &'static Log,
     /// `None` if the request is not counted.
     metrics: Option<&'static Metrics>,
@@ -35,29 +55,35 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// A request by `identity` to `path`, which arrived `now` and is to be answered within `timeout`.
+    /// A request by `identity` to `path`, which arrived `now` and is to be answered within `timeout`. It is
+    /// not counted yet.
     pub fn begin(
         log: &'static Log,
-        metrics: Option<&'static Metrics>,
+        manner: Manner,
         path: String,
-        identity: Arc<str>,
+        (identity, ip): (Arc<str>, IpAddr),
         now: Instant,
         timeout: Duration,
     ) -> Self {
-        if let Some(metrics) = metrics {
-            metrics.request_begins();
-        }
         Self {
             arrived: now,
             arrived_at: clock::wall(),
             path,
             identity,
+            ip: (manner.generation == Generation::Newest).then_some(ip),
+            manner,
             log,
-            metrics,
+            metrics: None,
             is_answered: false,
             is_audited: false,
             deadline: Deadline::after(now, timeout),
         }
+    }
+
+    /// Counts it.
+    pub fn count(&mut self, metrics: &'static Metrics) {
+        metrics.request_begins();
+        self.metrics = Some(metrics);
     }
 
     /// The reply for `result`, audited and counted.
@@ -65,7 +91,8 @@ impl Exchange {
         if let (Err(Failure::NotAudited), Some(metrics)) = (&result, self.metrics) {
             metrics.count(Event::NotAudited);
         }
-        let reply = result.unwrap_or_else(|failure| failure.reply());
+        let mut reply = result.unwrap_or_else(|failure| self.manner.reply(&failure));
+        reply.announces_trailers &= self.manner.generation == Generation::V0_14;
         self.record(reply.status);
         reply
     }
@@ -74,12 +101,7 @@ impl Exchange {
         self.is_answered = true;
         let took = self.arrived.elapsed();
         if let Some(metrics) = self.metrics {
-            let outcome = match status {
-                ..400 => Outcome::Success,
-                400..500 => Outcome::Error,
-                500.. => Outcome::Failure,
-            };
-            metrics.request_ends(outcome, took);
+            metrics.request_ends(status, took);
         }
         if self.log.audits() && !std::mem::replace(&mut self.is_audited, true) {
             let event = self.event(status, took);
@@ -93,6 +115,7 @@ impl Exchange {
             time: self.arrived_at,
             path: std::mem::take(&mut self.path),
             identity: self.identity.clone(),
+            ip: self.ip,
             status,
             took,
         }

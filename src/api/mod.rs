@@ -12,6 +12,7 @@ pub mod follow;
 pub mod health;
 pub mod identity;
 pub mod key;
+pub mod object;
 pub mod policy;
 pub mod routes;
 pub mod run;

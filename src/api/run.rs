@@ -5,7 +5,7 @@
 //! key outlives its request ([`changes`](super::changes)).
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::Waker,
     time::{Duration, Instant},
 };
@@ -17,17 +17,25 @@ use super::{
     exchange::Exchange,
     failure::Failure,
     follow::Follower,
-    routes::{Argument, Route},
+    routes::{self, Argument, Route},
     slot::Slot,
     threads::guarded,
 };
-use crate::{cache::Lookup, crypto::MasterKey, http::reply::Reply, keystore::KeyName};
+use crate::{cache::Lookup, crypto::MasterKey, http::reply::Reply};
 
 /// The log decides about a held answer in less time than this.
 const HOLD_TIMEOUT: Duration = Duration::from_secs(3);
 
 type Result<T> = std::result::Result<T, Failure>;
 type NewWaker<'a> = &'a dyn Fn() -> Waker;
+
+/// The body of a request.
+pub struct Body<'a> {
+    /// All of it.
+    pub bytes: &'a [u8],
+    /// The client announced neither a body nor its type.
+    pub is_unannounced: bool,
+}
 
 /// A request whose handler has run.
 pub struct Running {
@@ -41,8 +49,8 @@ pub struct Running {
 /// What a request waits for.
 enum Stage {
     Key(Exchange, KeyUse, Slot<Fetched>),
-    /// Names, and the size that they are taken to have, in bytes.
-    Names(Exchange, usize, Slot<Result<Reply>>),
+    /// What the key store says, and the size that it is taken to have, in bytes.
+    Asked(Exchange, usize, Slot<Result<Reply>>),
     Change(Claim, Slot<Reply>),
     /// The audit line of this answer: whether it is written.
     Line(Exchange, Reply, Slot<bool>),
@@ -54,22 +62,32 @@ enum Stage {
 }
 
 impl Running {
-    /// Runs the handler of `route`.
+    /// Runs the handler of `route` for a request with this `body`, or the failure if it was not whole. Policies
+    /// are checked once more by `check` where it matters.
     pub fn start(
         core: &'static Core,
         exchange: Exchange,
         route: &Route,
-        body: &[u8],
+        body: Body<'_>,
         check: Check,
         waker: NewWaker<'_>,
     ) -> Self {
+        let state = core.state();
         let path = route.slashed(&exchange.path);
         let argument = match route.argument {
             Argument::None => "",
             _ => path.strip_prefix(route.path).unwrap_or_default(),
         };
-        let identity = &exchange.identity;
-        let call = Call { core, identity, path: &path, argument, body, check };
+        let call = Call {
+            core,
+            state: &state,
+            identity: &exchange.identity,
+            path: &path,
+            argument,
+            body: body.bytes,
+            announces_no_body: body.is_unannounced,
+            check,
+        };
         let outcome = (route.handler)(&call);
         drop(path);
         let mut running = Self {
@@ -80,11 +98,15 @@ impl Running {
         match outcome {
             Err(failure) => running.finish(exchange, Err(failure), waker),
             Ok(Outcome::Done(reply)) => running.finish(exchange, Ok(reply), waker),
-            Ok(Outcome::Key(name, then)) => running.get_key(core, exchange, &name, then, waker),
-            Ok(Outcome::Names(job)) => running.list(core, exchange, job, waker),
+            Ok(Outcome::Key(then)) => running.get_key(core, exchange, then, waker),
+            Ok(Outcome::Ask(job, size)) => running.ask(core, exchange, job, size, waker),
             Ok(Outcome::Change(change)) => running.change(core, exchange, change, waker),
             Ok(Outcome::Lines(stream)) => {
                 running.stage = Stage::Lines(Box::new(Follower::new(exchange, stream, waker())));
+            }
+            Ok(Outcome::Routes) => {
+                let json = routes::as_json(state.generation, &state.apis);
+                running.finish(exchange, Ok(Reply::json(json.into_bytes())), waker);
             }
         }
         running
@@ -96,12 +118,12 @@ impl Running {
             Stage::Key(exchange, then, slot) => match slot.take() {
                 None => self.stage = Stage::Key(exchange, then, slot),
                 Some(key) => {
-                    let result = key.and_then(|key| (then.then)(&key, &then.secrets));
+                    let result = key.and_then(|key| (then.then)(&key, &then));
                     self.finish(exchange, result, waker);
                 }
             },
-            Stage::Names(exchange, size, slot) => match slot.take() {
-                None => self.stage = Stage::Names(exchange, size, slot),
+            Stage::Asked(exchange, size, slot) => match slot.take() {
+                None => self.stage = Stage::Asked(exchange, size, slot),
                 Some(result) => self.finish(exchange, result, waker),
             },
             Stage::Line(exchange, reply, slot) => {
@@ -130,7 +152,7 @@ impl Running {
     pub fn expire(&mut self) {
         match &self.stage {
             Stage::Key(_, _, slot) => drop(slot.put(Err(Failure::Timeout))),
-            Stage::Names(_, _, slot) => drop(slot.put(Err(Failure::Timeout))),
+            Stage::Asked(_, _, slot) => drop(slot.put(Err(Failure::Timeout))),
             Stage::Line(_, _, slot) => drop(slot.put(false)),
             Stage::Change(claim, slot) => {
                 if let Some(reply) = claim.answer(Err(Failure::Timeout)) {
@@ -144,8 +166,8 @@ impl Running {
     /// What it holds while it waits, or may come to hold, in bytes.
     pub fn held(&self) -> usize {
         match &self.stage {
-            Stage::Key(_, then, _) => then.secrets.iter().map(|secret| secret.len()).sum(),
-            Stage::Names(_, size, slot) => {
+            Stage::Key(_, then, _) => then.held(),
+            Stage::Asked(_, size, slot) => {
                 let size_of = |reply: &Reply| reply.body.capacity();
                 slot.look(|result| result.as_ref().map_or(0, size_of)).unwrap_or(*size)
             }
@@ -186,21 +208,20 @@ impl Running {
         &mut self,
         core: &'static Core,
         exchange: Exchange,
-        name: &KeyName,
         then: KeyUse,
         waker: NewWaker<'_>,
     ) {
         // The cache knows seconds; when the request came is near enough.
         let now = exchange.arrived;
-        let use_key = |key: &MasterKey| (then.then)(key, &then.secrets);
-        if let Some(key) = core.cache.get(name, now) {
+        let use_key = |key: &MasterKey| (then.then)(key, &then);
+        if let Some(key) = core.cache.get(&then.name, now) {
             return self.finish(exchange, use_key(&key), waker);
         }
         let Some(permit) = core.threads.reserve() else {
             return self.finish(exchange, Err(Failure::Overloaded), waker);
         };
         let (slot, waiter) = Slot::new(waker());
-        match core.cache.get_or_wait(name, waiter, now) {
+        match core.cache.get_or_wait(&then.name, waiter, now) {
             Lookup::Hit(key, _) => return self.finish(exchange, use_key(&key), waker),
             Lookup::Waiting => {}
             Lookup::Fetch(ticket) => {
@@ -217,7 +238,14 @@ impl Running {
         self.stage = Stage::Key(exchange, then, slot);
     }
 
-    fn list(&mut self, core: &'static Core, exchange: Exchange, job: Job, waker: NewWaker<'_>) {
+    fn ask(
+        &mut self,
+        core: &'static Core,
+        exchange: Exchange,
+        job: Job,
+        size: usize,
+        waker: NewWaker<'_>,
+    ) {
         let Some(permit) = core.threads.reserve() else {
             return self.finish(exchange, Err(Failure::Overloaded), waker);
         };
@@ -229,8 +257,7 @@ impl Running {
                 false => guarded(|| job(deadline)),
             });
         });
-        let size = core.list_size.load(Ordering::Relaxed);
-        self.stage = Stage::Names(exchange, size, slot);
+        self.stage = Stage::Asked(exchange, size, slot);
     }
 
     fn change(
@@ -261,7 +288,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Key(exchange, ..) | Stage::Names(exchange, ..) | Stage::Line(exchange, ..) => {
+            Stage::Key(exchange, ..) | Stage::Asked(exchange, ..) | Stage::Line(exchange, ..) => {
                 exchange.answer(Err(Failure::Timeout));
             }
             _ => {}

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use rustls::{ServerConfig, sign::CertifiedKey};
 use rustls_pki_types::UnixTime;
 
+use super::exchange::Manner;
 use crate::{
     base::generation::Generation,
     config::{ApiOptions, Config, Material},
@@ -53,6 +54,16 @@ impl State {
         }
     }
 
+    /// How requests are answered.
+    pub fn manner(&self) -> Manner {
+        Manner { texts: self.texts, generation: self.generation }
+    }
+
+    /// Whether there is an API for clients without a certificate.
+    pub fn takes_clients_without_certificate(&self) -> bool {
+        self.apis.values().any(|options| options.skip_auth)
+    }
+
     /// Replaces the certificate; `tls` is the setting of TLS with it.
     pub fn set_certificate(&mut self, certificate: &CertifiedKey, tls: Arc<ServerConfig>) {
         self.certificate_expiry = tls::expiry(certificate);
@@ -71,7 +82,13 @@ pub fn for_tests() -> (State, Arc<CertifiedKey>) {
     let (certificate, trust) = (Arc::new(certificate), Arc::new(ClientTrust::any()));
     let state = State {
         certificate_expiry: tls::expiry(&certificate),
-        tls: tls::server_config(certificate.clone(), trust.clone(), &tls::Group::ALL).unwrap(),
+        tls: tls::server_config(
+            certificate.clone(),
+            trust.clone(),
+            &tls::Group::ALL,
+            tls::ServerTls::default(),
+        )
+        .unwrap(),
         trust,
         trust_generation: 0,
         policies: Policies::default(),

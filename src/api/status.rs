@@ -1,6 +1,10 @@
 //! What the server says about itself.
 
-use std::time::Instant;
+use std::{
+    error::Error as _,
+    io::ErrorKind,
+    time::{Duration, Instant, SystemTime},
+};
 
 use rustls_pki_types::UnixTime;
 
@@ -8,16 +12,24 @@ use super::{
     call::{Call, Outcome},
     core::Core,
     failure::Failure,
+    object::Object,
 };
 use crate::{
+    base::{deadline::Deadline, generation::Generation},
     http::reply::Reply,
+    keystore,
     log::Stream,
-    metrics::{self, Family},
+    metrics::{self, Family, Process},
 };
 
+/// The commit that this was built from, if `KES_COMMIT` was set then.
+const COMMIT: Option<&str> = option_env!("KES_COMMIT");
+/// The key store has to say its status within this time.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// `GET /version`
-pub fn version(_: &Call<'_>) -> Result<Outcome, Failure> {
-    Ok(Outcome::Done(version_reply()))
+pub fn version(call: &Call<'_>) -> Result<Outcome, Failure> {
+    Ok(Outcome::Done(version_reply(call.state.generation)))
 }
 
 /// `GET /v1/metrics`
@@ -25,16 +37,102 @@ pub fn metrics(call: &Call<'_>) -> Result<Outcome, Failure> {
     Ok(Outcome::Done(metrics_reply(call.core)))
 }
 
-/// The answer with the version.
-pub fn version_reply() -> Reply {
-    let body = concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\"}");
-    Reply::json(body.as_bytes().to_vec())
+/// `GET /v1/ready`: whether the key store can serve now.
+pub fn ready(call: &Call<'_>) -> Result<Outcome, Failure> {
+    let core = call.core;
+    Ok(ask(move |deadline| {
+        if core.log.refuses() {
+            return Err(Failure::NotAudited);
+        }
+        match core.store.status(deadline) {
+            Ok(()) => Ok(Reply::empty()),
+            Err(e) if is_unreachable(&e) => Err(Failure::Unreachable),
+            Err(_) => Err(Failure::Unavailable),
+        }
+    }))
+}
+
+/// `GET /v1/status`: the process, and how long the key store takes to answer.
+pub fn status(call: &Call<'_>) -> Result<Outcome, Failure> {
+    let core = call.core;
+    Ok(ask(move |deadline| {
+        let asked_at = Instant::now();
+        let status = core.store.status(deadline);
+        let latency = asked_at.elapsed().as_nanos().max(1);
+        let up = SystemTime::now().duration_since(core.started_at).unwrap_or_default();
+        let process = Process::now();
+        let number = |number: Option<usize>| number.unwrap_or_default().to_string();
+        let object = Object::new()
+            .text("version", env!("CARGO_PKG_VERSION"))
+            .text("os", std::env::consts::OS)
+            .text("arch", architecture())
+            .json("uptime", &up.as_secs().to_string())
+            .json("num_cpu", &number(process.cpus))
+            .json("num_cpu_used", &number(process.cpus_used))
+            .json("mem_heap_used", &number(process.heap))
+            .json("mem_stack_used", &number(process.stack));
+        let object = match status {
+            Ok(()) => object.json("keystore_latency", &latency.to_string()),
+            // SDKs take the first for an error without the second.
+            Err(_) => {
+                object.json("keystore_unreachable", "true").json("keystore_unavailable", "true")
+            }
+        };
+        Ok(object.into_reply())
+    }))
+}
+
+/// Has a key store thread do `job`, but not for long.
+fn ask(job: impl FnOnce(Deadline) -> Result<Reply, Failure> + Send + 'static) -> Outcome {
+    let limit = Deadline::after(Instant::now(), STATUS_TIMEOUT);
+    Outcome::Ask(Box::new(move |deadline| job(deadline.min(limit))), 0)
+}
+
+/// Whether the key store is not there, rather than there and not able to serve.
+fn is_unreachable(error: &keystore::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if let Some(
+            ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::TimedOut
+            | ErrorKind::UnexpectedEof,
+        ) = kind
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// The architecture as Go names it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// The answer with the version. Servers of 0.14 say nothing of a commit.
+pub fn version_reply(generation: Generation) -> Reply {
+    let object = Object::new().text("version", env!("CARGO_PKG_VERSION"));
+    match generation {
+        Generation::V0_14 => Reply::json(object.into_json().into_bytes()),
+        Generation::Newest => object.text("commit", COMMIT.unwrap_or_default()).into_reply(),
+    }
 }
 
 /// The page that Prometheus reads.
 pub fn metrics_reply(core: &Core) -> Reply {
     let readings = metrics::process().into_iter().chain(readings(core));
-    let page = core.metrics.page(readings, core.log.subscribers(), Instant::now());
+    let by_status = core.state().generation == Generation::Newest;
+    let page = core.metrics.page(readings, core.log.subscribers(), by_status, Instant::now());
     Reply {
         content_type: Some("text/plain; version=0.0.4; charset=utf-8"),
         ..Reply::json(page.into_bytes())

@@ -10,9 +10,33 @@ pub fn wall() -> SystemTime {
     UNIX_EPOCH + since_epoch()
 }
 
-/// The same, for the validity of certificates.
 pub fn unix() -> UnixTime {
     UnixTime::since_unix_epoch(since_epoch())
+}
+
+/// `time` as Go writes it in JSON (RFC 3339): in UTC, without zeros at the end of its fraction.
+pub fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = i64::try_from(since.as_secs()).unwrap_or_default();
+    let time = tz::UtcDateTime::from_timespec(seconds, 0).ok();
+    let mut text = time.map_or_else(
+        || "0001-01-01T00:00:00".to_owned(),
+        |t| {
+            let (year, month, day) = (t.year(), t.month(), t.month_day());
+            let (hour, minute, second) = (t.hour(), t.minute(), t.second());
+            format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
+        },
+    );
+    put_fraction(since.subsec_nanos(), &mut text);
+    text.push('Z');
+    text
+}
+
+/// Appends `nanos` as the fraction of a second, without zeros at its end; nothing if there are none.
+pub fn put_fraction(nanos: u32, text: &mut String) {
+    if nanos != 0 {
+        text.push_str(format!(".{nanos:09}").trim_end_matches('0'));
+    }
 }
 
 fn since_epoch() -> Duration {
@@ -26,6 +50,17 @@ fn since_epoch() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_written_as_go_writes_them() {
+        for (nanos, text) in [
+            (0, "2021-05-03T10:00:00Z"),
+            (120_000_000, "2021-05-03T10:00:00.12Z"),
+            (7, "2021-05-03T10:00:00.000000007Z"),
+        ] {
+            assert_eq!(text, rfc3339(UNIX_EPOCH + Duration::new(1_620_036_000, nanos)));
+        }
+    }
 
     #[test]
     fn the_clock_tells_the_time() {

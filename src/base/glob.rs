@@ -40,7 +40,6 @@ impl Effort {
     /// For all patterns and one name: some milliseconds.
     pub const ONE_NAME: Self = Self(2_000_000);
 
-    /// A number of steps, each of them a few nanoseconds.
     pub const fn of(steps: u64) -> Self {
         Self(steps)
     }
@@ -55,7 +54,6 @@ impl Effort {
         self.0 == 0
     }
 
-    /// Takes `steps`. `false` if there are none left.
     fn take(&mut self, steps: u64) -> bool {
         self.0 = self.0.saturating_sub(steps);
         self.0 > 0

@@ -155,6 +155,11 @@ impl Table {
         let paths = |command: &'static Command| command.paths().map(move |path| (path, command));
         self.0.iter().flat_map(paths).filter(move |(known, _)| known.starts_with(path))
     }
+
+    /// Whether no longer words start with these.
+    pub(crate) fn is_last(self, path: &[&str]) -> bool {
+        self.below(path).all(|(known, _)| known.len() == path.len())
+    }
 }
 
 impl Command {

@@ -13,12 +13,8 @@ use rustls_pki_types::{
 };
 
 use super::output::{Result, stdin};
+pub(crate) use crate::identity::is_identity;
 use crate::identity::{self, Hash};
-
-/// Whether a client may have this identity.
-pub(crate) fn is_identity(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
-}
 
 /// The identity that `argument` is, or that of the certificate in the file of this name.
 pub(crate) fn identity_or_file(argument: &str) -> Result<String> {

@@ -3,13 +3,13 @@
 //! Each setting has the variable of KES 0.14, those of newer versions and those of object servers; a flag
 //! wins over all of them.
 
-use std::{env, ffi::OsString, path::PathBuf, sync::Arc};
+use std::{env, ffi::OsString, sync::Arc};
 
 use rustls::sign::CertifiedKey;
 use ureq::http::Uri;
 
 use super::{args::Args, certificate::is_identity};
-use crate::tls;
+use crate::tls::{self, ServerTrust};
 
 /// Variables with the same meaning: the first that is set, and not empty, counts.
 type Names = [&'static str; 3];
@@ -26,19 +26,6 @@ pub(crate) struct Servers {
     pub(crate) urls: Vec<String>,
     /// The flag or variable that names them; `None` if nothing does.
     pub(crate) named: Option<&'static str>,
-}
-
-/// Which servers a client trusts.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Trust {
-    /// Those that the system trusts.
-    System,
-    /// Those with a certificate of, or from an authority in, this file or directory.
-    Files(PathBuf),
-    /// The one with this identity.
-    Identity(String),
-    /// All (`-k`).
-    Anything,
 }
 
 /// The servers that `--server` or the environment names.
@@ -81,11 +68,11 @@ fn url(name: &str, text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// If flags exclude each other, or the identity is none.
-pub(crate) fn trust(args: &Args) -> Result<Trust, String> {
+pub(crate) fn trust(args: &Args) -> Result<ServerTrust, String> {
     let identity = |name: &str, text: &str| {
         let text = text.trim().to_ascii_lowercase();
         match is_identity(&text) {
-            true => Ok(Trust::Identity(text)),
+            true => Ok(ServerTrust::Identity(text)),
             false => Err(format!(
                 "invalid {name} {text:?}: it must be the 64 digits 0-9 a-f that the server prints when \
                  it starts"
@@ -98,12 +85,12 @@ pub(crate) fn trust(args: &Args) -> Result<Trust, String> {
             Err("-k trusts every server: leave out --server-identity and --ca, or -k".to_owned())
         }
         (Some(text), _) => identity("--server-identity", text),
-        (None, Some(file)) => Ok(Trust::Files(file.into())),
-        (None, None) if is_insecure => Ok(Trust::Anything),
+        (None, Some(file)) => Ok(ServerTrust::Files(file.into())),
+        (None, None) if is_insecure => Ok(ServerTrust::Anything),
         (None, None) => match (first([SERVER_IDENTITY]), first([CA])) {
             (Some((name, text)), _) => identity(name, &text.to_string_lossy()),
-            (None, Some((_, file))) => Ok(Trust::Files(file.into())),
-            (None, None) => Ok(Trust::System),
+            (None, Some((_, file))) => Ok(ServerTrust::Files(file.into())),
+            (None, None) => Ok(ServerTrust::System),
         },
     }
 }

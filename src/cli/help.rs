@@ -28,11 +28,12 @@ pub(crate) fn run(args: &Args, table: Table) -> Result<()> {
     let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
     for count in 1..=words.len() {
         let path = &words[..count];
-        if let Some(command) = table.find(path) {
-            return print(&usage(command, path));
-        }
-        if table.below(path).next().is_none() {
-            return Err(unknown_command(table, path).into());
+        match table.find(path) {
+            Some(command) if table.is_last(path) => return print(&usage(command, path)),
+            _ if table.below(path).next().is_none() => {
+                return Err(unknown_command(table, path).into());
+            }
+            _ => {}
         }
     }
     print(&group_usage(table, &words))
@@ -48,7 +49,8 @@ pub(crate) fn unknown_command(table: Table, path: &[&str]) -> String {
     let meant = match longer {
         Some((path, _)) => Some(path[group.len()..].join(" ")),
         None => {
-            nearest(word, table.below(group).map(|(path, _)| path[group.len()])).map(str::to_owned)
+            let words = table.below(group).filter_map(|(path, _)| path.get(group.len()).copied());
+            nearest(word, words).map(str::to_owned)
         }
     };
     if let Some(meant) = meant {
@@ -93,7 +95,10 @@ pub(crate) fn group_usage(table: Table, path: &[&str]) -> String {
         command.paths().find(|other| other.starts_with(path)) == Some(known)
     };
     for (known, command) in table.below(path).filter(is_first) {
-        let words = known[path.len()..].join(" ");
+        let mut words = known[path.len()..].join(" ");
+        if words.is_empty() {
+            words = synopsis(command, known).split_off(name.len() + 1);
+        }
         let _ = writeln!(text, "  {words:<24} {}", command.summary);
     }
     let _ = writeln!(text, "\n'{name} <command> --help' tells more.");

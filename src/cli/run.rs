@@ -1,12 +1,12 @@
 //! Finds the command in the table of all, runs it, and says what went wrong.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use super::{
     args::{Args, Command, flag_name},
     help::{group_usage, unknown_command, usage},
     output::{Colors, Failure, Result, complain, print},
-    table::{COMMANDS, VERSION},
+    table::{COMMANDS, VERSION, update},
 };
 
 /// Runs the command line with `args` (without the program's name).
@@ -22,42 +22,50 @@ fn call(args: &[OsString]) -> Result<()> {
     let mut path: Vec<&str> = Vec::new();
     loop {
         let rest = &args[path.len()..];
+        let command = COMMANDS.find(&path);
         match rest.first().map(|arg| arg.to_str().unwrap_or_default()) {
-            Some(word) if !word.starts_with('-') => {
-                path.push(word);
-                if let Some(command) = COMMANDS.find(&path) {
-                    return run_command(command, &path, &rest[1..]);
-                }
-                if COMMANDS.below(&path).next().is_none() {
-                    return match path.pop() {
-                        // 'kes key help'
-                        Some("help") => print(&group_usage(COMMANDS, &path)),
-                        _ => Err(unknown_command(COMMANDS, &[&path[..], &[word]].concat()).into()),
-                    };
-                }
-            }
             Some("-h" | "--help" | "-help") => return print(&group_usage(COMMANDS, &path)),
             Some("-v" | "--version" | "-version") if path.is_empty() => return print(VERSION),
-            Some("-u" | "--update" | "-update") if path.is_empty() => {
-                return Err(
-                    "kes does not update itself: install a new version from where you got \
-                            this one"
-                        .into(),
-                );
+            Some("-u" | "--update" | "-update") if path.is_empty() => return update(),
+            Some(word) if !word.starts_with('-') => {
+                let longer = [&path[..], &[word]].concat();
+                if COMMANDS.below(&longer).next().is_none() {
+                    return match (word, command) {
+                        // 'kes key help'
+                        ("help", _) => print(&group_usage(COMMANDS, &path)),
+                        // Of 'kes identity', what no mistyped command can be.
+                        (_, Some(command)) if is_argument(word) => {
+                            run_command(command, &path, rest)
+                        }
+                        _ => Err(unknown_command(COMMANDS, &longer).into()),
+                    };
+                }
+                path = longer;
+                if let (Some(command), true) = (COMMANDS.find(&path), COMMANDS.is_last(&path)) {
+                    return run_command(command, &path, &rest[1..]);
+                }
             }
             // `kes log --json` of newer versions.
-            Some(_) if path == ["log"] => {
+            Some(_) if path == ["log"] && command.is_none() => {
                 let path = ["log", "trace"];
                 let command = COMMANDS.find(&path).expect("it is in the table");
                 return run_command(command, &path, rest);
             }
-            Some(flag) => return Err(wrong_usage(&misplaced_flag(&path, flag), &path)),
-            None => {
+            Some(flag) if command.is_none() => {
+                return Err(wrong_usage(&misplaced_flag(&path, flag), &path));
+            }
+            None if command.is_none() => {
                 complain(&group_usage(COMMANDS, &path));
                 return Err(Failure::Exit(if matches!(*path, ["key" | "log"]) { 2 } else { 1 }));
             }
+            _ => return run_command(command.expect("others came before"), &path, rest),
         }
     }
+}
+
+/// Whether `word` is an API key or a file, where the word of a command might stand.
+fn is_argument(word: &str) -> bool {
+    word.contains([':', '/', '.']) || Path::new(word).exists()
 }
 
 fn run_command(command: &Command, path: &[&str], args: &[OsString]) -> Result<()> {

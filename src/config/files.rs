@@ -83,9 +83,14 @@ impl Look<'_> {
             );
         }
         let trust = trust?;
-        let tls = tls::server_config(certificate.clone(), trust.clone(), tls_groups)
-            .map_err(|e| self.refuse("tls.cert", e, ""))
-            .ok()?;
+        let tls = tls::server_config(
+            certificate.clone(),
+            trust.clone(),
+            tls_groups,
+            self.config.server_tls(),
+        )
+        .map_err(|e| self.refuse("tls.cert", e, ""))
+        .ok()?;
         Some(Material { certificate, trust, tls })
     }
 

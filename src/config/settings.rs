@@ -20,7 +20,7 @@ use crate::{
     keystore::{self, KeyName, Start},
     log::{self, AuditMode},
     policy::Policies,
-    tls::Group,
+    tls::{ClientCertificate, Group, ServerTls},
 };
 
 /// All settings of the server.
@@ -67,6 +67,20 @@ pub struct Config {
     pub key_store: Arc<dyn keystore::Settings>,
     /// Whether the server needs the key store to start.
     pub key_store_start: Start,
+}
+
+impl Config {
+    /// What TLS demands of clients. They need no certificate for APIs that skip its check.
+    pub fn server_tls(&self) -> ServerTls {
+        let is_optional = self.apis.values().any(|api| api.skip_auth);
+        ServerTls {
+            versions: self.generation,
+            client_certificate: match is_optional {
+                true => ClientCertificate::Optional,
+                false => ClientCertificate::Required,
+            },
+        }
+    }
 }
 
 /// What the file says of an API.

@@ -9,7 +9,7 @@ use base64::{
 };
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor},
+    de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
 use crate::base::secret::Secret;
@@ -24,7 +24,7 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// The members `names` of the JSON object or `null` at the beginning of `input`, each as text, and whether
 /// nothing follows. `None` if it is malformed, or one of them is no text.
-pub(super) fn texts<'a, const N: usize>(
+pub fn texts<'a, const N: usize>(
     input: &'a [u8],
     names: [&str; N],
 ) -> Option<([Cow<'a, str>; N], bool)> {
@@ -34,14 +34,26 @@ pub(super) fn texts<'a, const N: usize>(
 /// The binary members `names` of the JSON object or `null` at the beginning of `input`, decoded from base64
 /// without line breaks. `None` if it is malformed, or one of them is no base64.
 pub fn secrets<const N: usize>(input: &[u8], names: [&str; N]) -> Option<[Secret; N]> {
-    let decode = |text: Cow<'_, str>| {
-        let text = match memchr::memchr2(b'\r', b'\n', text.as_bytes()) {
-            Some(_) => text.replace(['\r', '\n'], "").into(),
-            None => text,
-        };
-        BASE64.decode(text.as_bytes()).map(Secret::new).ok()
+    read(input, Members { names, convert: secret }).map(|(found, _)| found)
+}
+
+/// The same for each object of the array at the beginning of `input`; those after the first `max` are not
+/// looked at.
+pub fn lists_of_secrets<const N: usize>(
+    input: &[u8],
+    names: [&str; N],
+    max: usize,
+) -> Option<Vec<[Secret; N]>> {
+    read(input, Elements(Members { names, convert: secret }, max)).map(|(found, _)| found)
+}
+
+/// The bytes of a base64 text, in which line breaks do not count.
+fn secret(text: Cow<'_, str>) -> Option<Secret> {
+    let text = match memchr::memchr2(b'\r', b'\n', text.as_bytes()) {
+        Some(_) => text.replace(['\r', '\n'], "").into(),
+        None => text,
     };
-    read(input, Members { names, convert: decode }).map(|(found, _)| found)
+    BASE64.decode(text.as_bytes()).map(Secret::new).ok()
 }
 
 fn read<'de, S: DeserializeSeed<'de>>(input: &'de [u8], members: S) -> Option<(S::Value, bool)> {
@@ -50,7 +62,42 @@ fn read<'de, S: DeserializeSeed<'de>>(input: &'de [u8], members: S) -> Option<(S
     Some((found, json.end().is_ok()))
 }
 
+/// Reads at most so many objects of an array, or of `null`.
+struct Elements<S>(S, usize);
+
+impl<'de, S: DeserializeSeed<'de> + Copy> DeserializeSeed<'de> for Elements<S> {
+    type Value = Vec<S::Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for Elements<S> {
+    type Value = Vec<S::Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+        let mut found = Vec::new();
+        while found.len() < self.1
+            && let Some(element) = array.next_element_seed(self.0)?
+        {
+            found.push(element);
+        }
+        while array.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(found)
+    }
+}
+
 /// Reads the members with these names, in lower case, in their order.
+#[derive(Clone, Copy)]
 struct Members<'n, const N: usize, F> {
     names: [&'n str; N],
     convert: F,

@@ -9,7 +9,7 @@ mod key;
 pub mod stored;
 
 pub(crate) use json::BASE64;
-pub use key::{KEY_SIZE, MasterKey};
+pub use key::{Algorithm, KEY_SIZE, MasterKey};
 
 #[cfg(test)]
 mod testdata {

@@ -6,6 +6,8 @@ pub const TRAILER: &str = "Status, Error";
 pub struct Reply {
     pub status: u16,
     pub content_type: Option<&'static str>,
+    /// Whether browsers must believe `content_type`: adds `X-Content-Type-Options`.
+    pub is_nosniff: bool,
     pub header: Option<(&'static str, String)>,
     pub body: Vec<u8>,
     pub announces_trailers: bool,
@@ -20,6 +22,7 @@ impl Reply {
         Self {
             status: 200,
             content_type: None,
+            is_nosniff: false,
             header: None,
             body: Vec::new(),
             announces_trailers: true,

@@ -9,6 +9,8 @@ pub enum Method {
     Post,
     Put,
     Delete,
+    Patch,
+    Options,
     /// Any other token.
     Other,
 }
@@ -22,6 +24,8 @@ impl Method {
             "POST" => Self::Post,
             "PUT" => Self::Put,
             "DELETE" => Self::Delete,
+            "PATCH" => Self::Patch,
+            "OPTIONS" => Self::Options,
             _ => Self::Other,
         }
     }
@@ -33,12 +37,13 @@ impl Method {
             Self::Post => "POST",
             Self::Put => "PUT",
             Self::Delete => "DELETE",
+            Self::Patch => "PATCH",
+            Self::Options => "OPTIONS",
             Self::Other => "OTHER",
         }
     }
 }
 
-/// The reason to refuse a request, and how to answer it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed {
     /// 400, 417, 431, 501 or 505.
@@ -62,7 +67,6 @@ pub type Refused = (Malformed, String);
 /// The only value of `Expect` that the server supports, without case.
 pub const CONTINUE: &[u8] = b"100-continue";
 
-/// How the end of a body is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     None,
@@ -82,12 +86,18 @@ pub struct Head {
     pub is_http11: bool,
     pub keep_alive: bool,
     pub framing: Framing,
+    pub has_content_type: bool,
     pub expects_continue: bool,
     /// The values of the header to keep: all of them, in their order.
     pub kept: Vec<Vec<u8>>,
 }
 
 impl Head {
+    /// Whether the client says nothing of a body: none is announced, nor its type.
+    pub fn announces_no_body(&self) -> bool {
+        matches!(self.framing, Framing::None | Framing::Length(0)) && !self.has_content_type
+    }
+
     /// The head of a request for `target` without body or further headers, on a connection that stays open.
     ///
     /// # Errors
@@ -101,6 +111,7 @@ impl Head {
             is_http11: true,
             keep_alive: true,
             framing: Framing::None,
+            has_content_type: false,
             expects_continue: false,
             kept: Vec::new(),
         })

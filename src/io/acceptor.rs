@@ -29,7 +29,6 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Starts to take connections off `socket`.
     pub fn start(
         sockets: &Arc<Sockets>,
         socket: TcpListener,

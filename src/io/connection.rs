@@ -43,7 +43,6 @@ pub struct Connection {
     sockets: Arc<Sockets>,
     /// When the sweeper must look, in milliseconds since the start of the server.
     deadline: AtomicU64,
-    /// Its place with a worker.
     place: Place,
     inner: Mutex<Inner>,
 }
@@ -53,7 +52,6 @@ struct Inner {
     watch: Watch,
     session: Box<dyn Session>,
     phase: Phase,
-    /// When the phase began.
     since: Instant,
     /// No more requests: it is closed when the output is written.
     is_closing: bool,
@@ -72,7 +70,6 @@ enum Phase {
     Closed,
 }
 
-/// How a turn ended.
 #[derive(PartialEq, Eq)]
 enum End {
     /// There is nothing to do but wait.
@@ -265,7 +262,6 @@ impl Inner {
         }
     }
 
-    /// When the sweeper must look, if ever.
     fn deadline(&self, listener: &Listener) -> Option<Instant> {
         let stalled = self.wire.stalled_since.map(|since| since + WRITE_TIMEOUT);
         match &self.phase {
@@ -407,7 +403,6 @@ impl Inner {
         Ok(true)
     }
 
-    /// Gives back what an idle connection does not need.
     fn rest(&mut self, sockets: &Sockets, now: Instant) -> End {
         if self.wire.input.is_empty() {
             self.wire.input = Vec::new();

@@ -14,7 +14,6 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// It accepts no more connections.
     pub fn is_ending(&self) -> bool {
         self.is_ending.load(Ordering::SeqCst)
     }

@@ -21,7 +21,6 @@ use rustix::{
     thread::sched_getcpu,
 };
 
-/// Sockets that a worker takes off its epoll at a time.
 const EVENTS: usize = 64;
 /// Turns of a socket after which its worker looks where its packets arrive.
 const LOOK: u8 = 2;
@@ -34,7 +33,6 @@ const REST: Duration = Duration::from_micros(5);
 const WAKE: u64 = u64::MAX;
 
 pub trait Driver {
-    /// Gives the connection with this token its turn: its socket is ready, or it was woken.
     fn drive(&self, token: u64);
 
     /// Moves the connection with this token to another worker, by [`Poller::hand_over`].
@@ -126,7 +124,6 @@ impl Poller {
         })
     }
 
-    /// Does the work of one worker until [`Poller::stop`].
     pub fn run(&self, number: usize, driver: &impl Driver) -> io::Result<()> {
         let worker = &self.workers[number];
         let none =

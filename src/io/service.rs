@@ -52,7 +52,6 @@ pub trait Session: Send {
     /// Audits and counts a request that can't be understood and seems to be for `path`.
     fn malformed(&mut self, malformed: Malformed, path: String, now: Instant) -> Reply;
 
-    /// Takes a head that was sent by the client with these certificates.
     fn begin(&mut self, head: Head, chain: &[CertificateDer<'static>], now: Instant) -> Begun;
 }
 
@@ -93,7 +92,6 @@ pub enum Progress {
     /// It wakes the connection when there is more.
     Wait,
     Reply(Reply),
-    /// The answer is a log stream.
     Lines,
 }
 

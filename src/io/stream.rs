@@ -54,16 +54,13 @@ pub struct Stream {
 ///
 /// Each may be skipped.
 enum State {
-    /// The body.
     Receiving(Box<Receiving>),
-    /// The answer.
     Waiting(Box<dyn Request>),
     /// The end of the body, before the answer is given. There are clients of HTTP/2 that miss an answer which
     /// comes before they have sent all (curl 7.88).
     Early(Box<Reply>),
     /// The client, to make room for the answer.
     Sending(Sending),
-    /// Lines of a log.
     Following(Box<Following>),
     /// The rest of a body that nobody wants. A client whose stream is reset while it sends may not look at
     /// its answer.
@@ -154,7 +151,6 @@ impl Stream {
         matches!(self.state, State::Following(_))
     }
 
-    /// Whether its answer is there and not all sent.
     pub fn is_sending(&self) -> bool {
         matches!(self.state, State::Sending(_) | State::Early(_))
     }
@@ -197,7 +193,6 @@ impl Stream {
         }
     }
 
-    /// There is no way to go on with the body.
     pub fn break_off(&mut self) {
         self.is_complete = true;
         if let State::Receiving(receiving) = &mut self.state {
@@ -417,7 +412,6 @@ impl Stream {
         Ok(())
     }
 
-    /// Counts a log stream that ends with its connection, whose client does not read.
     pub fn count_drop(&mut self) {
         if let State::Following(following) = &mut self.state {
             following.request.count_drop();
@@ -433,7 +427,6 @@ impl Receiving {
         }
     }
 
-    /// Whether what comes in does not matter any more.
     fn is_done(&self) -> bool {
         self.max_body == 0 || self.is_refused
     }

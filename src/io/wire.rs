@@ -18,9 +18,7 @@ pub struct Wire {
     /// Decrypted bytes that are not used yet.
     pub input: Vec<u8>,
     pub output: Output,
-    /// The client will send no more.
     pub is_eof: bool,
-    /// The client has sent at least a byte.
     pub has_received: bool,
     /// Since when the socket has taken no more bytes, if it is full.
     pub stalled_since: Option<Instant>,

@@ -150,8 +150,10 @@ impl Migration<'_> {
             }
             Clash::Replace => {}
         }
-        let deleted = target.delete(name, deadline());
-        deleted.map_err(|e| format!("{e} (the target has its old key)"))?;
+        match target.delete(name, deadline()) {
+            Ok(()) | Err(Error::NotFound) => {}
+            Err(e) => return Err(format!("{e} (the target has its old key)")),
+        }
         let Err(e) = target.create(name, &value, deadline()) else {
             return Ok(Done::Copied);
         };

@@ -55,8 +55,7 @@ impl KeyStore for Mem {
     }
 
     fn delete(&self, name: &KeyName, _: Deadline) -> Result<(), Error> {
-        self.lock().remove(name);
-        Ok(())
+        self.lock().remove(name).map(drop).ok_or(Error::NotFound)
     }
 
     fn list(&self, _: Deadline) -> Result<Vec<String>, Error> {

@@ -2,9 +2,15 @@
 
 use std::{
     fmt::Write as _,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+use crate::base::clock::put_fraction;
+
+/// The length of `2021-05-03T10:00:00`.
+const SECOND: usize = 19;
 
 #[derive(Debug)]
 pub struct AuditEvent {
@@ -14,6 +20,8 @@ pub struct AuditEvent {
     pub path: String,
     /// The client's identity, empty if it has none.
     pub identity: Arc<str>,
+    /// The client's address, if the event is one of the newest generation, which has it and finer times.
+    pub ip: Option<IpAddr>,
     pub status: u16,
     /// From arrival to answer.
     pub took: Duration,
@@ -31,8 +39,19 @@ impl Line {
     pub fn audit(event: &AuditEvent, clock: &mut Clock) -> Self {
         let mut text = String::with_capacity(200 + event.path.len());
         text.push_str("{\"time\":\"");
-        text.push_str(clock.rfc3339(event.time));
-        text.push_str("\",\"request\":{\"path\":");
+        let (second, zone) = clock.rfc3339(event.time).split_at(SECOND);
+        text.push_str(second);
+        if event.ip.is_some() {
+            let since = event.time.duration_since(UNIX_EPOCH).unwrap_or_default();
+            put_fraction(since.subsec_nanos(), &mut text);
+        }
+        text.push_str(zone);
+        text.push_str("\",\"request\":{");
+        if let Some(ip) = event.ip {
+            // Writing to a string can't fail.
+            let _ = write!(text, "\"ip\":\"{}\",", ip.to_canonical());
+        }
+        text.push_str("\"path\":");
         text.push_str(&quoted(&event.path));
         text.push_str(",\"identity\":");
         text.push_str(&quoted(&event.identity));
@@ -143,6 +162,7 @@ mod tests {
             time: UNIX_EPOCH + Duration::from_secs(seconds),
             path: path.to_owned(),
             identity: "ab".into(),
+            ip: None,
             status: 200,
             took: Duration::from_nanos(52_067),
         }
@@ -156,6 +176,24 @@ mod tests {
         assert_eq!(format!("{request}\"response\":{{\"code\":200,\"time\":52067}}}}\n"), line.text);
         line.set_response(503, Duration::from_nanos(7));
         assert_eq!(format!("{request}\"response\":{{\"code\":503,\"time\":7}}}}\n"), line.text);
+    }
+
+    #[test]
+    fn an_audit_line_of_the_newest_generation_has_an_address_and_a_finer_time() {
+        let mut clock = Clock::new(tz::TimeZone::fixed(7200).expect("an offset"));
+        for (nanos, fraction) in [(0, ""), (120_000_000, ".12"), (1, ".000000001")] {
+            let event = AuditEvent {
+                time: UNIX_EPOCH + Duration::new(1_620_028_800, nanos),
+                ip: Some("::ffff:127.0.0.1".parse().expect("an address")),
+                ..event("/version", 0)
+            };
+            let wanted = format!(
+                "{{\"time\":\"2021-05-03T10:00:00{fraction}+02:00\",\"request\":\
+                 {{\"ip\":\"127.0.0.1\",\"path\":\"/version\",\"identity\":\"ab\"}},\
+                 \"response\":{{\"code\":200,\"time\":52067}}}}\n"
+            );
+            assert_eq!(wanted, Line::audit(&event, &mut clock).text);
+        }
     }
 
     #[test]

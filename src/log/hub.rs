@@ -25,7 +25,6 @@ use crate::base::panics::survive;
 /// Events may wait for so long to be handled together.
 const NAP: Duration = Duration::from_millis(10);
 
-/// The parts that requests and the threads of the log share.
 #[derive(Default)]
 pub struct Hub {
     pub inbox: Inbox,
@@ -55,7 +54,6 @@ impl Hub {
         }
     }
 
-    /// Carries out the effects of a step at stdout.
     pub fn apply(&self, effects: Effects) {
         for decision in effects.decisions {
             survive(|| (decision.decide)(decision.is_accepted));
@@ -70,7 +68,6 @@ impl Hub {
     }
 }
 
-/// The state of the log thread.
 struct Formatter<'a> {
     hub: &'a Hub,
     clock: Clock,
@@ -133,7 +130,6 @@ impl Formatter<'_> {
         }
     }
 
-    /// Hands the lines that were collected to the thread that writes stdout.
     fn write(&mut self) {
         let mut effects = Effects::default();
         let now = self.now;

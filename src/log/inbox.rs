@@ -24,7 +24,6 @@ const RESERVED: usize = 1 << 20;
 /// An event takes about so many bytes besides its text.
 const OVERHEAD: usize = 128;
 
-/// Work for the log thread.
 pub enum Message {
     Audit(AuditEvent),
     /// A request whose answer waits for the line to be written, since then.
@@ -78,7 +77,6 @@ struct Queue {
     is_closed: bool,
 }
 
-/// How the log thread waits.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Sleep {
     #[default]
@@ -93,6 +91,7 @@ impl Inbox {
     }
 
     /// Leaves `message`, or gives it back if there is no room.
+    #[allow(clippy::result_large_err, reason = "a message without room goes back to its sender")]
     pub fn push(&self, message: Message) -> Result<(), Message> {
         let mut state = self.lock();
         if state.is_closed || state.bytes + message.size() > message.limit() {
@@ -190,7 +189,7 @@ mod tests {
     fn audit(size: usize) -> Message {
         let (path, identity) = ("x".repeat(size - OVERHEAD), "".into());
         let took = Duration::ZERO;
-        Message::Audit(AuditEvent { time: UNIX_EPOCH, path, identity, status: 200, took })
+        Message::Audit(AuditEvent { time: UNIX_EPOCH, path, identity, ip: None, status: 200, took })
     }
 
     fn error() -> Message {

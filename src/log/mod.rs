@@ -43,7 +43,6 @@ pub enum AuditMode {
 /// The settings of the log, which can change at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Whether requests go to stdout.
     pub audit: AuditMode,
     /// Whether errors go to stderr.
     pub error: bool,
@@ -55,7 +54,6 @@ impl Default for Settings {
     }
 }
 
-/// Where audit and error events go.
 pub struct Log {
     hub: Arc<Hub>,
     /// The log thread and the writers, until they are waited for.
@@ -93,7 +91,6 @@ impl Log {
         })
     }
 
-    /// Changes what is logged, from the next event on.
     pub fn configure(&self, settings: Settings) {
         self.hub.settings.store(Arc::new(settings));
     }
@@ -169,7 +166,6 @@ impl Log {
         subscription
     }
 
-    /// Lets subscribers go after the events up to now.
     pub fn end_streams(&self) {
         let _ = self.hub.inbox.push(Message::EndStreams);
     }

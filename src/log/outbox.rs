@@ -18,9 +18,7 @@ const MAX_BYTES: usize = 1 << 20;
 const OVERHEAD: usize = 64;
 /// An answer may wait for its line for this time.
 pub const PATIENCE: Duration = Duration::from_millis(900);
-/// Trouble is reported at most this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-/// The status for a refused client.
 const REFUSED: u16 = 503;
 
 /// Lets an answer go (`true`) or refuses it.
@@ -302,6 +300,7 @@ mod tests {
 
         fn line(&self, path: &str) -> Line {
             let event = AuditEvent {
+                ip: None,
                 time: UNIX_EPOCH,
                 path: path.to_owned(),
                 identity: "".into(),

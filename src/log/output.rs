@@ -27,7 +27,6 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Another program took the room that there was.
 const CROWDED: Duration = Duration::from_millis(5);
 
-/// Lines that wait for the writer, and the writer's alarm.
 #[derive(Default)]
 pub struct Output {
     state: Mutex<Pending>,
@@ -37,7 +36,6 @@ pub struct Output {
 #[derive(Default)]
 struct Pending {
     outbox: Outbox,
-    /// The writer sleeps.
     is_awaited: bool,
     is_closed: bool,
 }

@@ -36,7 +36,6 @@ pub trait Subscriber: Send {
     fn end(&self, is_complete: bool);
 }
 
-/// How many subscribers and events each stream has.
 #[derive(Default)]
 pub struct Counts {
     pub subscribers: [AtomicUsize; 2],
@@ -80,7 +79,6 @@ impl Drop for Subscription {
     }
 }
 
-/// The subscribers of all streams.
 #[derive(Default)]
 pub struct Streams {
     fans: [FanOut; 2],
@@ -88,7 +86,6 @@ pub struct Streams {
     next: Option<Instant>,
 }
 
-/// The subscribers of one stream and the lines that are collected for them.
 #[derive(Default)]
 struct FanOut {
     subscribers: Vec<Box<dyn Subscriber>>,

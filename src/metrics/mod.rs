@@ -1,7 +1,8 @@
 //! The counters of the server, and the page that Prometheus reads.
 //!
 //! Each thread counts in a shard of its own, so that threads do not compete for cache lines; the page adds
-//! the shards up. Every family has one sample and no label, as clients of KES expect. Knows nothing of
+//! the shards up. Every family has one sample and no label, as clients of KES 0.14 expect; clients of the
+//! newest generation expect requests by the status of their answers. Knows nothing of
 //! HTTP.
 
 mod connections;
@@ -13,7 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::{connections::Connections, process::process};
+pub use self::{
+    connections::Connections,
+    process::{Process, process},
+};
 use crate::tls::Group;
 
 /// How a request or a call of the key store ended.
@@ -29,7 +33,6 @@ pub enum Outcome {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    Request(Outcome),
     KeyStore(Outcome),
     FullHandshake,
     ResumedHandshake,
@@ -43,9 +46,6 @@ pub enum Event {
 /// The events in the order of their places, with the families that tell how many there were.
 #[rustfmt::skip]
 const EVENTS: &[(Event, &str, &str)] = &[
-    (Event::Request(Outcome::Success), "kes_http_request_success", "Requests answered with status 200."),
-    (Event::Request(Outcome::Error), "kes_http_request_error", "Requests answered with a status from 400 to 499."),
-    (Event::Request(Outcome::Failure), "kes_http_request_failure", "Requests answered with a status from 500 to 599."),
     (Event::KeyStore(Outcome::Success), "kes_keystore_success", "Calls of the key store that did what they should."),
     (Event::KeyStore(Outcome::Error), "kes_keystore_error", "Calls of the key store about a key that exists already or does not exist."),
     (Event::KeyStore(Outcome::Failure), "kes_keystore_failure", "Calls of the key store that failed."),
@@ -61,6 +61,17 @@ const EVENTS: &[(Event, &str, &str)] = &[
     (Event::RefusedConnection, "kes_connections_refused", "Connections of clients that were refused because there were enough."),
 ];
 
+/// The families that count requests by their outcomes, each for the statuses below the next one's.
+const REQUESTS: [(&str, &str, u16); 3] = [
+    ("kes_http_request_success", "Requests answered with status 200.", 400),
+    ("kes_http_request_error", "Requests answered with a status from 400 to 499.", 500),
+    ("kes_http_request_failure", "Requests answered with a status from 500 to 599.", 600),
+];
+
+/// The statuses that are counted, the most frequent first. Others count as the last one.
+const STATUSES: [u16; 18] =
+    [200, 404, 400, 403, 301, 307, 405, 406, 417, 422, 431, 501, 502, 503, 504, 505, 409, 500];
+
 const RESPONSE_TIME: &str = "kes_http_response_time";
 
 /// The upper bounds of the histogram, in milliseconds and as text in seconds.
@@ -73,15 +84,14 @@ const BOUNDS: [(u64, &str); 10] = [
 impl Event {
     fn place(self) -> usize {
         match self {
-            Self::Request(outcome) => outcome as usize,
-            Self::KeyStore(outcome) => 3 + outcome as usize,
-            Self::FullHandshake => 6,
-            Self::ResumedHandshake => 7,
-            Self::FailedHandshake => 8,
-            Self::KeyExchange(group) => 9 + group as usize,
-            Self::NotAudited => 13,
-            Self::Http2Flood => 14,
-            Self::RefusedConnection => 15,
+            Self::KeyStore(outcome) => outcome as usize,
+            Self::FullHandshake => 3,
+            Self::ResumedHandshake => 4,
+            Self::FailedHandshake => 5,
+            Self::KeyExchange(group) => 6 + group as usize,
+            Self::NotAudited => 10,
+            Self::Http2Flood => 11,
+            Self::RefusedConnection => 12,
         }
     }
 }
@@ -98,6 +108,8 @@ pub struct Metrics {
 #[repr(align(128))]
 struct Shard {
     events: [AtomicU64; EVENTS.len()],
+    /// Answers by status.
+    statuses: [AtomicU64; STATUSES.len()],
     begun: AtomicU64,
     /// Answers by time; the last is for those above all bounds.
     buckets: [AtomicU64; BOUNDS.len() + 1],
@@ -121,19 +133,18 @@ impl Metrics {
         add(&self.shard().begun, 1);
     }
 
-    /// Counts a request that was answered so long after it arrived.
-    pub fn request_ends(&self, outcome: Outcome, took: Duration) {
+    pub fn request_ends(&self, status: u16, took: Duration) {
         let shard = self.shard();
         let bucket = BOUNDS
             .iter()
             .position(|(millis, _)| took <= Duration::from_millis(*millis))
             .unwrap_or(BOUNDS.len());
-        add(&shard.events[Event::Request(outcome).place()], 1);
+        let at = STATUSES.iter().position(|known| *known == status);
+        add(&shard.statuses[at.unwrap_or(STATUSES.len() - 1)], 1);
         add(&shard.buckets[bucket], 1);
         add(&shard.nanos, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// Counts an event other than a request.
     pub fn count(&self, event: Event) {
         add(&self.shard().events[event.place()], 1);
     }
@@ -153,21 +164,30 @@ impl Metrics {
     }
 
     /// The page at `now`: what was counted here, and `readings` of what others know. `streams` have
-    /// been answered but go on.
+    /// been answered but go on. Requests are told apart `by_status` or not.
     pub fn page(
         &self,
         readings: impl IntoIterator<Item = Family>,
         streams: usize,
+        by_status: bool,
         now: Instant,
     ) -> String {
         let mut families: Vec<_> = readings.into_iter().collect();
-        let mut ended = 0;
         for (event, name, help) in EVENTS {
             let count = self.sum(|shard| &shard.events[event.place()]);
-            if matches!(event, Event::Request(_)) {
-                ended += count;
-            }
             families.push(Family::counter(name, help, count));
+        }
+        let (mut ended, mut from) = (0, 0);
+        for (name, help, end) in REQUESTS {
+            let mut counts: Vec<_> = (0..STATUSES.len())
+                .filter(|at| (from..end).contains(&STATUSES[*at]))
+                .map(|at| (STATUSES[at], self.sum(|shard| &shard.statuses[at])))
+                .collect();
+            counts.sort_unstable();
+            let sum = counts.iter().map(|(_, count)| count).sum();
+            let value = if by_status { Value::ByStatus(counts) } else { Value::Counter(sum) };
+            families.push(Family { name, help, value });
+            (ended, from) = (ended + sum, end);
         }
         // The ends were read first, so there are never fewer beginnings.
         let active = self.sum(|shard| &shard.begun).saturating_sub(ended) + streams as u64;
@@ -218,8 +238,13 @@ pub struct Family {
 #[derive(Clone, Debug)]
 enum Value {
     Counter(u64),
+    /// A counter for each status; a status that never was has none.
+    ByStatus(Vec<(u16, u64)>),
     Gauge(f64),
-    Histogram { buckets: Vec<u64>, nanos: u64 },
+    Histogram {
+        buckets: Vec<u64>,
+        nanos: u64,
+    },
 }
 
 impl Family {
@@ -236,7 +261,8 @@ impl Family {
     fn write(&self, page: &mut String) -> std::fmt::Result {
         let Self { name, help, value } = self;
         let kind = match value {
-            Value::Counter(_) => "counter",
+            Value::ByStatus(counts) if counts.iter().all(|(_, count)| *count == 0) => return Ok(()),
+            Value::Counter(_) | Value::ByStatus(_) => "counter",
             Value::Gauge(_) => "gauge",
             Value::Histogram { .. } => "histogram",
         };
@@ -244,6 +270,12 @@ impl Family {
         match value {
             Value::Counter(value) => writeln!(page, "{name} {value}"),
             Value::Gauge(value) => writeln!(page, "{name} {value}"),
+            Value::ByStatus(counts) => {
+                let mut counts = counts.iter().filter(|(_, count)| *count > 0);
+                counts.try_for_each(|(status, count)| {
+                    writeln!(page, "{name}{{code=\"{status}\"}} {count}")
+                })
+            }
             Value::Histogram { buckets, nanos } => {
                 let mut count = 0;
                 let bounds = BOUNDS.iter().map(|(_, text)| *text).chain(["+Inf"]);
@@ -277,7 +309,7 @@ mod tests {
     #[test]
     fn all_families_are_there_from_the_start_sorted_and_once() {
         let metrics = Metrics::new(2);
-        let page = metrics.page([Family::gauge("kes_a", "A.", -1.5)], 0, metrics.started);
+        let page = metrics.page([Family::gauge("kes_a", "A.", -1.5)], 0, false, metrics.started);
         let names: Vec<_> = page
             .lines()
             .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
@@ -286,7 +318,7 @@ mod tests {
         sorted.sort();
         sorted.dedup();
         assert_eq!(sorted, names);
-        assert_eq!(EVENTS.len() + 4, names.len());
+        assert_eq!(EVENTS.len() + REQUESTS.len() + 4, names.len());
         assert!(page.starts_with("# HELP kes_a A.\n# TYPE kes_a gauge\nkes_a -1.5\n"));
         for (_, name, _) in EVENTS {
             assert_eq!("0", sample(&page, name));
@@ -294,14 +326,37 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_generation_sees_requests_by_the_status_of_their_answers() {
+        let metrics = Metrics::new(1);
+        for status in [200, 404, 400, 404, 599] {
+            metrics.request_begins();
+            metrics.request_ends(status, Duration::ZERO);
+        }
+        let page = |by_status| metrics.page([], 0, by_status, Instant::now());
+        let counted = |page: &str, start: &str| -> Vec<String> {
+            page.lines().filter_map(|line| line.strip_prefix(start)).map(str::to_owned).collect()
+        };
+        let newest = page(true);
+        assert_eq!(["{code=\"200\"} 1"], *counted(&newest, "kes_http_request_success"));
+        assert_eq!(
+            ["{code=\"400\"} 1", "{code=\"404\"} 2"],
+            *counted(&newest, "kes_http_request_error")
+        );
+        assert_eq!(["{code=\"500\"} 1"], *counted(&newest, "kes_http_request_failure"));
+        assert_eq!([" 3"], *counted(&page(false), "kes_http_request_error"));
+        let fresh = Metrics::new(1).page([], 0, true, Instant::now());
+        assert!(!fresh.contains("kes_http_request_success"), "{fresh}");
+    }
+
+    #[test]
     fn answers_stand_in_the_bucket_of_their_time_and_all_above() {
         let metrics = Metrics::new(1);
         for millis in [0, 10, 11, 10_000, 10_001] {
             metrics.request_begins();
-            metrics.request_ends(Outcome::Success, Duration::from_millis(millis));
+            metrics.request_ends(200, Duration::from_millis(millis));
         }
         metrics.request_begins();
-        let page = metrics.page([], 2, metrics.started + Duration::from_millis(12_349));
+        let page = metrics.page([], 2, false, metrics.started + Duration::from_millis(12_349));
         let bucket = |bound| sample(&page, &format!("{RESPONSE_TIME}_bucket{{le=\"{bound}\"}}"));
         assert_eq!("2", bucket("0.01"));
         assert_eq!("3", bucket("0.05"));
@@ -323,12 +378,12 @@ mod tests {
                     for _ in 0..1000 {
                         metrics.count(Event::FullHandshake);
                         metrics.request_begins();
-                        metrics.request_ends(Outcome::Error, Duration::ZERO);
+                        metrics.request_ends(404, Duration::ZERO);
                     }
                 });
             }
         });
-        let page = metrics.page([], 0, Instant::now());
+        let page = metrics.page([], 0, false, Instant::now());
         assert_eq!("9000", sample(&page, "kes_tls_handshake_full"));
         assert_eq!("9000", sample(&page, "kes_http_request_error"));
         assert_eq!("9000", sample(&page, "kes_http_response_time_count"));

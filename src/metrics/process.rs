@@ -4,21 +4,54 @@ use std::fs;
 
 use super::Family;
 
+/// The process, as the system sees it now; `None` where it has no number.
+pub struct Process {
+    /// Logical processors of the machine.
+    pub cpus: Option<usize>,
+    /// Logical processors that the process may use.
+    pub cpus_used: Option<usize>,
+    threads: Option<usize>,
+    /// Memory in use that is no part of a file, in bytes.
+    pub heap: Option<usize>,
+    /// The stack of the first thread, in bytes.
+    pub stack: Option<usize>,
+}
+
+impl Process {
+    /// Asks the system.
+    pub fn now() -> Self {
+        let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let cpus_used = std::thread::available_parallelism().map(usize::from).ok();
+        let bytes = |name| field(&status, name).map(|kib| kib * 1024);
+        Self {
+            cpus: cpus(&online).or(cpus_used),
+            cpus_used,
+            threads: field(&status, "Threads"),
+            heap: bytes("RssAnon"),
+            stack: bytes("VmStk"),
+        }
+    }
+}
+
 /// Of KES' families, those about a garbage collector's heap are not here, but for the memory in use; a
 /// family that the system has no number for is left out.
 pub fn process() -> Vec<Family> {
-    let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let used = std::thread::available_parallelism().map(usize::from).ok();
+    let process = Process::now();
     let families = [
-        ("kes_system_num_cpu", "Logical processors of the machine.", cpus(&online).or(used)),
-        ("kes_system_num_cpu_used", "Logical processors that the process may use.", used),
-        ("kes_system_num_threads", "Threads of the process.", field(&status, "Threads")),
+        ("kes_system_num_cpu", "Logical processors of the machine.", process.cpus),
+        (
+            "kes_system_num_cpu_used",
+            "Logical processors that the process may use.",
+            process.cpus_used,
+        ),
+        ("kes_system_num_threads", "Threads of the process.", process.threads),
         (
             "kes_system_mem_heap_used",
             "Bytes of memory in use that are no part of a file: heap and stacks.",
-            field(&status, "RssAnon").map(|kib| kib * 1024),
+            process.heap,
         ),
+        ("kes_system_mem_stack_used", "Bytes of the first thread's stack.", process.stack),
     ];
     families
         .into_iter()

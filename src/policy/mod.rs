@@ -118,6 +118,11 @@ impl Policies {
         self.is_root(identity) || self.policy_of(identity).is_some_and(|policy| policy.allows(path))
     }
 
+    /// The root identity, or what the configuration has in its place.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
     /// Whether `identity` is the root identity. The empty identity never is.
     pub fn is_root(&self, identity: &str) -> bool {
         !identity.is_empty() && *identity == *self.root

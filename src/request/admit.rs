@@ -1,6 +1,7 @@
 //! The checks of a request before its body, in their order: path, route, method, client, policy.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,16 +15,25 @@ use crate::{
         routes::{self, Access, Argument, Route},
         state::State,
     },
+    base::generation::Generation,
     http::{
         reply::Reply,
         request::{Head, Method},
         target::{clean, is_clean},
     },
-    policy::Policies,
 };
 
 /// How long an answer may take that no route serves.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where a request comes from, and when.
+#[derive(Clone, Copy)]
+pub struct Arrival {
+    /// The address of the peer.
+    pub ip: IpAddr,
+    /// When its head was there.
+    pub now: Instant,
+}
 
 /// Checks `head`, which came over the connection to `client`; `sender` is the client that sent it, or why
 /// that is not clear.
@@ -36,19 +46,26 @@ pub fn admit(
     client: &Client,
     sender: Result<&Client, Failure>,
     head: Head,
-    now: Instant,
+    arrival: Arrival,
 ) -> Result<(Exchange, &'static Route), Reply> {
+    let generation = state.generation;
     let Head { method, path, query, .. } = head;
-    if !is_clean(&path) && !names_a_dot(&path) {
+    let route = routes::find(&path, generation);
+    if !is_clean(&path) && !names_a_dot(&path, route) {
         let query = query.map(|query| format!("?{query}")).unwrap_or_default();
         // Neither audited nor counted.
-        return Err(Failure::Moved(escape(&clean(&path)) + &query).reply());
+        return Err(state.manner().reply(&Failure::Moved(escape(&clean(&path)) + &query)));
     }
-    let route = routes::find(&path);
     let identity = sender.as_ref().copied().unwrap_or(client).identity();
-    let exchange = begin(core, route, path, identity, now);
+    let mut exchange = begin(core, state, route, path, identity, arrival);
     match check(core, state, client, sender, method, &exchange.path, route) {
-        Ok(route) => Ok((exchange, route)),
+        Ok(route) => {
+            // The newest generation counts what it admits, 0.14 what it sees.
+            if generation == Generation::Newest && route.is_metered(generation) {
+                exchange.count(core.metrics);
+            }
+            Ok((exchange, route))
+        }
         Err(failure) => Err(exchange.answer(Err(failure))),
     }
 }
@@ -56,14 +73,20 @@ pub fn admit(
 /// A request by `identity` to `path`, which `route` serves, if any does.
 pub fn begin(
     core: &Core,
+    state: &State,
     route: Option<&Route>,
     path: String,
     identity: &Arc<str>,
-    now: Instant,
+    Arrival { ip, now }: Arrival,
 ) -> Exchange {
-    let metrics = route.is_none_or(Route::is_metered).then_some(core.metrics);
-    let timeout = route.map_or(DEFAULT_TIMEOUT, |route| route.timeout);
-    Exchange::begin(core.log, metrics, path, identity.clone(), now, timeout)
+    let generation = state.generation;
+    let timeout = route.map_or(DEFAULT_TIMEOUT, |route| route.timeout(generation, &state.apis));
+    let sender = (identity.clone(), ip);
+    let mut exchange = Exchange::begin(core.log, state.manner(), path, sender, now, timeout);
+    if generation == Generation::V0_14 && route.is_none_or(|route| route.is_metered(generation)) {
+        exchange.count(core.metrics);
+    }
+    exchange
 }
 
 fn check(
@@ -75,6 +98,7 @@ fn check(
     path: &str,
     route: Option<&'static Route>,
 ) -> Result<&'static Route, Failure> {
+    let generation = state.generation;
     let find_sender = |path: &str| {
         sender.inspect_err(|_| {
             if let Some(several) = client.several_identities() {
@@ -84,43 +108,54 @@ fn check(
     };
     let Some(route) = route else {
         find_sender(path)?;
-        return Err(Failure::NoSuchPath);
+        return Err(match routes::is_of_another_generation(path) {
+            true => Failure::NotServed,
+            false => Failure::NoSuchPath,
+        });
     };
-    if !route.accepts(method) {
-        return Err(Failure::MethodNotAllowed(route.method));
+    if !route.accepts(method, generation) {
+        return Err(Failure::MethodNotAllowed(method, route.method_name(generation)));
     }
     let path = &*route.slashed(path);
-    if !route.matches(path) {
+    // In the newest generation all that follows is the argument, which the handler checks.
+    if generation == Generation::V0_14 && !route.matches(path) {
         return Err(Failure::PathMismatch(route.pattern));
     }
     let sender = find_sender(path)?;
-    if route.access == Access::Policy {
-        if let Some(several) = sender.several_identities() {
-            explain::several(core.log, several, path);
-            return Err(Failure::TooManyIdentities);
-        }
-        check_policy(core, &state.policies, sender.identity(), path)?;
+    let access = route.access(&state.apis);
+    if access == Access::Anyone {
+        return Ok(route);
+    }
+    if let Some(several) = sender.several_identities() {
+        explain::several(core.log, several, path);
+        return Err(Failure::TooManyIdentities);
+    }
+    if !sender.has_certificate() {
+        return Err(Failure::NoCertificate);
+    }
+    if access == Access::Policy {
+        check_policy(core, state, sender.identity(), path)?;
     }
     Ok(route)
 }
 
-/// Checks whether `policies` let `identity` call `path`.
-pub fn check_policy(
-    core: &Core,
-    policies: &Policies,
-    identity: &str,
-    path: &str,
-) -> Result<(), Failure> {
-    match policies.allows(identity, path) {
+/// Checks whether the policies let `identity` call `path`.
+pub fn check_policy(core: &Core, state: &State, identity: &str, path: &str) -> Result<(), Failure> {
+    match state.policies.allows(identity, path) {
         true => Ok(()),
-        false => Err(explain::prohibited(core.log, policies, identity, path)),
+        false => Err(explain::prohibited(core.log, state, identity, path)),
     }
+}
+
+/// The check of an API that wants no policy.
+pub fn check_nothing(_: &Core, _: &State, _: &str, _: &str) -> Result<(), Failure> {
+    Ok(())
 }
 
 /// Whether `path` is an API with the name `.` or `..`: a wrong name, not a path to be shortened, since a
 /// client that follows the redirect would call something else.
-fn names_a_dot(path: &str) -> bool {
-    let Some(route) = routes::find(path) else {
+fn names_a_dot(path: &str, route: Option<&Route>) -> bool {
+    let Some(route) = route else {
         return false;
     };
     let names = path.strip_prefix(route.path).unwrap_or_default();

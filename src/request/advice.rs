@@ -4,6 +4,7 @@
 use crate::{
     api::routes::{self, Argument, Route},
     base::{
+        generation::Generation,
         glob,
         name::{self, Unsafe},
     },
@@ -23,17 +24,17 @@ pub enum Advice {
 }
 
 impl Advice {
-    /// The advice for a refused call of `path`.
-    pub fn for_call(path: &str) -> Self {
-        let Some(route) = routes::find(path) else {
-            return Self::Mend("no API has this path".to_owned());
-        };
+    /// The advice for a refused call of `path` in `generation`.
+    pub fn for_call(path: &str, generation: Generation) -> Self {
+        let no_api = || Self::Mend("no API has this path".to_owned());
+        let Some(route) = routes::find(path, generation) else { return no_api() };
         let path = &*route.slashed(path);
-        if !route.matches(path) {
-            return Self::Mend("no API has this path".to_owned());
+        if generation == Generation::V0_14 && !route.matches(path) {
+            return no_api();
         }
-        match missing(route, path.strip_prefix(route.path).unwrap_or_default()) {
+        match missing(route, path.strip_prefix(route.path).unwrap_or_default(), generation) {
             Some(missing) => Self::Mend(missing),
+            None if generation == Generation::Newest => Self::Add(path.to_owned()),
             None => Self::Add(pattern(route, path)),
         }
     }
@@ -56,11 +57,15 @@ fn pattern(route: &Route, path: &str) -> String {
 }
 
 /// What the `names` behind the path of `route` lack, as a sentence about the request.
-fn missing(route: &Route, names: &str) -> Option<String> {
+fn missing(route: &Route, names: &str, generation: Generation) -> Option<String> {
+    let is_newest = generation == Generation::Newest;
     let check = |what, name| match name::check(name) {
-        Ok(()) => None,
         Err(Unsafe::Empty) => Some(format!("the request names no {what}")),
         Err(why) => Some(format!("the name of the {what} {why}")),
+        Ok(()) if is_newest && !name::is_plain(name) => {
+            Some(format!("the name of the {what} is not one of up to 80 letters, digits, - and _"))
+        }
+        Ok(()) => None,
     };
     let check_identity =
         |identity: &str| identity.is_empty().then(|| "the request names no identity".to_owned());
@@ -101,6 +106,8 @@ mod tests {
         api::routes::ROUTES,
         policy::{Policies, Policy, Rule, Verdict},
     };
+
+    const OLD: Generation = Generation::V0_14;
 
     /// Names that mean something to a glob, to YAML, to JSON, to a terminal or to a path.
     const NASTY: &[&str] = &[
@@ -191,7 +198,7 @@ mod tests {
     fn an_advised_path_allows_the_call_as_json_and_as_yaml() {
         let mut advised = 0;
         for (route, path) in calls() {
-            let Advice::Add(pattern) = Advice::for_call(&path) else {
+            let Advice::Add(pattern) = Advice::for_call(&path, OLD) else {
                 continue;
             };
             advised += 1;
@@ -210,7 +217,7 @@ mod tests {
     #[test]
     fn an_advised_path_allows_no_other_call() {
         for (route, path) in calls() {
-            let Advice::Add(pattern) = Advice::for_call(&path) else {
+            let Advice::Add(pattern) = Advice::for_call(&path, OLD) else {
                 continue;
             };
             if route.argument == Argument::Pattern || pattern == route.pattern {
@@ -237,11 +244,11 @@ mod tests {
             ("/v1/key/create/a/b", "no API has this path"),
             ("/v1/key/crate/a", "no API has this path"),
         ] {
-            assert_eq!(Advice::Mend(advice.to_owned()), Advice::for_call(path), "{path}");
+            assert_eq!(Advice::Mend(advice.to_owned()), Advice::for_call(path, OLD), "{path}");
         }
         let long = format!("/v1/key/create/{}", "a".repeat(256));
         let advice = "the name of the key is longer than 255 bytes".to_owned();
-        assert_eq!(Advice::Mend(advice), Advice::for_call(&long));
+        assert_eq!(Advice::Mend(advice), Advice::for_call(&long, OLD));
     }
 
     #[test]
@@ -254,7 +261,25 @@ mod tests {
             ("/v1/policy/list/[ab]", "/v1/policy/list/*"),
             ("/v1/identity/list/a?", "/v1/identity/list/*"),
         ] {
-            assert_eq!(Advice::Add(pattern.to_owned()), Advice::for_call(path), "{path}");
+            assert_eq!(Advice::Add(pattern.to_owned()), Advice::for_call(path, OLD), "{path}");
+        }
+    }
+
+    #[test]
+    fn in_the_newest_generation_the_path_itself_is_advised() {
+        let advice = |path| Advice::for_call(path, Generation::Newest);
+        for (path, pattern) in [
+            ("/v1/key/create/my-key", "/v1/key/create/my-key"),
+            ("/v1/key/list", "/v1/key/list/"),
+            ("/v1/key/list/my-*", "/v1/key/list/my-*"),
+            ("/v1/status", "/v1/status"),
+        ] {
+            assert_eq!(Advice::Add(pattern.to_owned()), advice(path), "{path}");
+        }
+        for path in
+            ["/v1/key/create/", "/v1/key/create/a.b", "/v1/key/create/a*", "/v1/policy/write/a"]
+        {
+            assert!(matches!(advice(path), Advice::Mend(_)), "{path}");
         }
     }
 }

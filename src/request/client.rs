@@ -48,7 +48,18 @@ impl Client {
         })
     }
 
-    /// The identity; empty if there are several.
+    /// A client that showed no certificate, under this generation of trust.
+    pub fn without_certificate(trust: u64) -> Self {
+        let not_after = UnixTime::since_unix_epoch(std::time::Duration::MAX);
+        Self { identity: "".into(), several: None, not_after, trust }
+    }
+
+    /// Whether it showed a certificate.
+    pub fn has_certificate(&self) -> bool {
+        !self.identity.is_empty() || self.several.is_some()
+    }
+
+    /// The identity; empty if there are several, or no certificate.
     pub fn identity(&self) -> &Arc<str> {
         &self.identity
     }
@@ -65,6 +76,9 @@ impl Client {
         chain: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> bool {
+        if !self.has_certificate() {
+            return state.takes_clients_without_certificate();
+        }
         if !state.trust.is_checked() {
             return true;
         }

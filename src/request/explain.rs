@@ -2,16 +2,16 @@
 
 use super::advice::{Advice, quoted};
 use crate::{
-    api::failure::Failure,
+    api::{failure::Failure, state::State},
     log::{Cause, Log, MAX_LINE, cut},
-    policy::{Policies, Verdict},
+    policy::Verdict,
 };
 
-/// The failure of a request that `policies` do not allow.
-pub fn prohibited(log: &Log, policies: &Policies, identity: &str, path: &str) -> Failure {
+/// The failure of a request that the policies do not allow.
+pub fn prohibited(log: &Log, state: &State, identity: &str, path: &str) -> Failure {
     explain(log, &caller(identity), path, || {
-        let verdict = policies.why(identity, path);
-        let advice = match (&verdict, Advice::for_call(path)) {
+        let verdict = state.policies.why(identity, path);
+        let advice = match (&verdict, Advice::for_call(path, state.generation)) {
             (Verdict::Refused { .. }, Advice::Add(pattern)) => {
                 format!("; to allow it, add the path {}", quoted(&pattern))
             }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, task::Waker, time::Instant};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{
-    admit::{admit, begin, check_policy},
+    admit::{Arrival, admit, begin, check_nothing, check_policy},
     client::Client,
     explain,
     proxy::{self, Forwarded},
@@ -16,8 +16,9 @@ use crate::{
         exchange::Exchange,
         failure::Failure,
         follow::{End, Follower},
-        routes::{self, Route},
-        run::Running,
+        routes::{self, Access, Route},
+        run::{Body, Running},
+        state::State,
     },
     base::clock,
     http::{
@@ -47,6 +48,17 @@ impl ApiSession {
     pub fn new(core: &'static Core, address: SocketAddr, trust_generation: u64) -> Self {
         Self { core, address, trust_generation, client: None, forwarded: None }
     }
+
+    fn count(&self, handshake: &Handshake<'_>) {
+        let metrics = self.core.metrics;
+        metrics.count(match handshake.is_resumed {
+            true => Event::ResumedHandshake,
+            false => Event::FullHandshake,
+        });
+        if let Some(group) = handshake.group {
+            metrics.count(Event::KeyExchange(group));
+        }
+    }
 }
 
 impl Session for ApiSession {
@@ -55,6 +67,11 @@ impl Session for ApiSession {
         let state = core.state();
         // A full handshake was checked against the trust that it began with. A resumed one brings its old
         // certificate unchecked, so it is checked now.
+        if chain.is_empty() && state.takes_clients_without_certificate() {
+            self.client = Some(Client::without_certificate(state.trust_generation));
+            self.count(handshake);
+            return Ok(());
+        }
         let (checked, generation) = match handshake.is_resumed {
             true => (state.trust.verify(chain, UnixTime::now()), state.trust_generation),
             false => (Ok(()), self.trust_generation),
@@ -67,13 +84,7 @@ impl Session for ApiSession {
                 return Err(NotAccepted);
             }
         }
-        core.metrics.count(match handshake.is_resumed {
-            true => Event::ResumedHandshake,
-            false => Event::FullHandshake,
-        });
-        if let Some(group) = handshake.group {
-            core.metrics.count(Event::KeyExchange(group));
-        }
+        self.count(handshake);
         Ok(())
     }
 
@@ -89,12 +100,14 @@ impl Session for ApiSession {
     }
 
     fn malformed(&mut self, malformed: Malformed, path: String, now: Instant) -> Reply {
-        let failure = Failure::Malformed(malformed);
+        let (state, failure) = (self.core.state(), Failure::Malformed(malformed));
         match &self.client {
             Some(client) => {
-                begin(self.core, None, path, client.identity(), now).answer(Err(failure))
+                let arrival = Arrival { ip: self.address.ip(), now };
+                let exchange = begin(self.core, &state, None, path, client.identity(), arrival);
+                exchange.answer(Err(failure))
             }
-            None => failure.reply(),
+            None => state.manner().reply(&failure),
         }
     }
 
@@ -102,11 +115,14 @@ impl Session for ApiSession {
         let core = self.core;
         let state = core.state();
         let Some(client) = &mut self.client else {
-            return Begun::Answer(Failure::Internal("the client is not known").reply(), true);
+            let failure = Failure::Internal("the client is not known");
+            return Begun::Answer(state.manner().reply(&failure), true);
         };
+        let arrival = Arrival { ip: self.address.ip(), now };
         if !client.is_still_trusted(&state, chain, clock::unix()) {
             let (path, identity) = (head.path, client.identity());
-            let exchange = begin(core, routes::find(&path), path, identity, now);
+            let route = routes::find(&path, state.generation);
+            let exchange = begin(core, &state, route, path, identity, arrival);
             let failure = explain::distrusted(core.log, identity, &exchange.path);
             return Begun::Answer(exchange.answer(Err(failure)), true);
         }
@@ -116,7 +132,8 @@ impl Session for ApiSession {
                 format!("http: client certificate forwarded by TLS proxy {address}: {reason}")
             });
         });
-        match admit(core, &state, client, sender, head, now) {
+        let announces_no_body = head.announces_no_body();
+        match admit(core, &state, client, sender, head, arrival) {
             Err(reply) => Begun::Answer(reply, false),
             Ok((exchange, route)) => {
                 let witness = || Box::new((client.clone(), self.forwarded.clone()));
@@ -124,12 +141,21 @@ impl Session for ApiSession {
                     core,
                     deadline: exchange.deadline.instant(),
                     witness: route.is_endless().then(witness),
+                    announces_no_body,
                     phase: Phase::Body(exchange, route),
                 };
-                Begun::Request(Box::new(request), route.max_body)
+                Begun::Request(Box::new(request), route.max_body(state.generation))
             }
         }
     }
+}
+
+/// Whether a client with this identity may still call `path`.
+fn may_call(state: &State, identity: &str, path: &str) -> bool {
+    let Some(route) = routes::find(path, state.generation) else {
+        return false;
+    };
+    route.access(&state.apis) == Access::Anyone || state.policies.allows(identity, path)
 }
 
 /// A request that was admitted.
@@ -138,6 +164,7 @@ struct ApiRequest {
     deadline: Instant,
     /// For a log stream, which must end with its client's rights: the client and what it forwarded.
     witness: Option<Box<(Client, Option<Box<Forwarded>>)>>,
+    announces_no_body: bool,
     phase: Phase,
 }
 
@@ -167,10 +194,15 @@ impl ApiRequest {
 impl Request for ApiRequest {
     fn run(&mut self, body: Option<&[u8]>, now: Instant, waker: &dyn Fn() -> Waker) -> Progress {
         if let Phase::Body(exchange, route) = self.take_phase() {
-            let Some(body) = body else {
-                return Progress::Reply(exchange.answer(Err(Failure::InvalidJson)));
+            let Some(bytes) = body else {
+                return Progress::Reply(exchange.answer(Err(route.invalid_body())));
             };
-            let running = Running::start(self.core, exchange, route, body, check_policy, waker);
+            let body = Body { bytes, is_unannounced: self.announces_no_body };
+            let check = match route.access(&self.core.state().apis) {
+                Access::Policy => check_policy,
+                Access::Anyone | Access::Certificate => check_nothing,
+            };
+            let running = Running::start(self.core, exchange, route, body, check, waker);
             self.phase = Phase::Running(running);
         }
         self.poll(now, waker)
@@ -234,7 +266,7 @@ impl Request for ApiRequest {
         let state = self.core.state();
         let may = client.is_still_trusted(&state, chain, now)
             && proxy::still_speaks_for(&state, client, forwarded, now)
-            && state.policies.allows(&follower.identity, &follower.path);
+            && may_call(&state, &follower.identity, &follower.path);
         if !may {
             follower.end();
         }
@@ -251,8 +283,8 @@ impl Request for ApiRequest {
 /// A body that is not complete is no valid JSON; a request that runs ends by itself.
 impl Drop for ApiRequest {
     fn drop(&mut self) {
-        if let Phase::Body(exchange, _) = self.take_phase() {
-            exchange.answer(Err(Failure::InvalidJson));
+        if let Phase::Body(exchange, route) = self.take_phase() {
+            exchange.answer(Err(route.invalid_body()));
         }
     }
 }

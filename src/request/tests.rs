@@ -179,7 +179,7 @@ impl Scene {
 
     /// How many requests ended with success, with an error and with a failure, and those that go on.
     fn counts(&self) -> [u64; 4] {
-        let page = self.api.0.metrics.page([], 0, Instant::now());
+        let page = self.api.0.metrics.page([], 0, false, Instant::now());
         ["success", "error", "failure", "active"].map(|outcome| {
             let name = format!("kes_http_request_{outcome} ");
             page.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()

@@ -37,7 +37,7 @@ type Answer = fn(&Core) -> Reply;
 const PROBES: &[(&str, Answer)] = &[
     ("/live", |_| text(200, "ok\n")),
     ("/ready", ready),
-    ("/version", |_| status::version_reply()),
+    ("/version", |core| status::version_reply(core.state().generation)),
     ("/v1/metrics", status::metrics_reply),
 ];
 
@@ -86,7 +86,7 @@ impl Session for ProbeSession {
     }
 
     fn malformed(&mut self, malformed: Malformed, _: String, _: Instant) -> Reply {
-        Failure::Malformed(malformed).reply()
+        self.0.state().manner().reply(&Failure::Malformed(malformed))
     }
 
     fn begin(&mut self, head: Head, _: &[CertificateDer<'static>], _: Instant) -> Begun {
@@ -102,7 +102,7 @@ fn answer(core: &Core, head: &Head) -> Reply {
             header: Some(("Allow", "GET, HEAD".to_owned())),
             ..text(405, "method not allowed\n")
         },
-        (None, _) => Failure::NoSuchPath.reply(),
+        (None, _) => core.state().manner().reply(&Failure::NoSuchPath),
     };
     Reply { announces_trailers: false, ..reply }
 }
@@ -118,6 +118,7 @@ fn text(status: u16, text: &str) -> Reply {
     Reply {
         status,
         content_type: Some("text/plain; charset=utf-8"),
+        is_nosniff: status >= 400,
         ..Reply::json(text.as_bytes().to_vec())
     }
 }

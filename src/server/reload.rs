@@ -208,8 +208,9 @@ impl Reloader {
 
     fn take_up(&mut self, certificate: Arc<CertifiedKey>) {
         let taken = self.core.change_state(|state| {
-            let groups = &self.config.tls_groups;
-            let tls = tls::server_config(certificate.clone(), state.trust.clone(), groups)?;
+            let Config { tls_groups, .. } = &self.config;
+            let (trust, demands) = (state.trust.clone(), self.config.server_tls());
+            let tls = tls::server_config(certificate.clone(), trust, tls_groups, demands)?;
             state.set_certificate(&certificate, tls);
             Ok::<(), tls::Error>(())
         });

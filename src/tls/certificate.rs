@@ -66,6 +66,14 @@ pub fn expiry(certified: &CertifiedKey) -> UnixTime {
         .expect("the certificate was read when it was loaded")
 }
 
+/// The identity of the server with this certificate: the SHA-256 of its public key, as clients have theirs.
+#[allow(dead_code)]
+pub fn server_identity(certified: &CertifiedKey) -> String {
+    let leaf = certified.cert.first();
+    leaf.and_then(|leaf| identity::of_certificate(leaf).ok())
+        .expect("the certificate was read when it was loaded")
+}
+
 const CERT: &str = "certificate";
 const KEY: &str = "private key";
 
@@ -138,7 +146,6 @@ fn contains(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|part| part == word)
 }
 
-/// Why a text is no PEM, in words.
 pub fn pem_reason(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => "a PEM block has no end line".to_owned(),

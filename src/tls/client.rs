@@ -1,47 +1,145 @@
 //! The end that asks a server: the command line, and the server towards its key store.
 
-use std::sync::Arc;
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error as TlsError, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+    crypto::WebPkiSupportedAlgorithms,
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::{group::provider, verify::Anchors};
+use super::{
+    certificate::Error,
+    group::provider,
+    signature::{verify_tls12, verify_tls13},
+    verify::{Anchors, Refusal},
+};
+use crate::identity;
 
-/// TLS as a client speaks it: 1.2 and 1.3, with this certificate if there is one. Without `trust`,
-/// nothing about the server is checked.
+/// Which servers are accepted.
+#[allow(dead_code)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerTrust {
+    /// Those that the store of the system trusts, for their host.
+    System,
+    /// Those that the certificates in this PEM file, or in the files of this directory, trust, for their host.
+    Files(PathBuf),
+    /// The one with this identity, wherever it is and whatever its certificate says of host and validity.
+    Identity(String),
+    /// All. A server need not even hold the key of its certificate, so anyone on the way can read and change
+    /// what is sent.
+    Anything,
+}
+
+/// TLS as a client speaks it.
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    /// For its connections.
+    pub config: Arc<ClientConfig>,
+    verifier: Arc<Verifier>,
+}
+
+impl ClientTls {
+    #[cfg(test)]
+    pub(super) fn verifier(&self) -> Arc<dyn ServerCertVerifier> {
+        self.verifier.clone()
+    }
+
+    /// Why no server is accepted, in brackets or empty, if the store of the system trusts none.
+    pub fn no_trust(&self) -> Option<&str> {
+        match &self.verifier.accepted {
+            Accepted::Trusted(anchors, why) if anchors.is_empty() => Some(why),
+            _ => None,
+        }
+    }
+
+    /// The identity of the server that was refused last, for users to accept.
+    #[allow(dead_code)]
+    pub fn refused(&self) -> Option<String> {
+        self.verifier.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// TLS 1.2 and 1.3 with the servers that `trust` accepts, and with this certificate if there is one.
+///
+/// # Errors
+/// [`Error::Authorities`] if the files of trusted certificates can't be used.
 pub fn client_config(
-    trust: Option<Anchors>,
+    trust: &ServerTrust,
     certificate: Option<Arc<CertifiedKey>>,
-) -> Arc<ClientConfig> {
+) -> Result<ClientTls, Error> {
+    let accepted = match trust {
+        ServerTrust::System => {
+            let (anchors, why) = Anchors::of_system();
+            Accepted::Trusted(anchors, why)
+        }
+        ServerTrust::Files(path) => Accepted::Trusted(Anchors::of_files(path)?, String::new()),
+        ServerTrust::Identity(identity) => Accepted::Identity(identity.clone()),
+        ServerTrust::Anything => Accepted::Anything,
+    };
     let provider = provider();
     let algorithms = provider.signature_verification_algorithms;
-    let verifier = Arc::new(ServerTrust { anchors: trust, algorithms });
+    let verifier = Arc::new(Verifier { accepted, algorithms, refused: Mutex::default() });
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(rustls::ALL_VERSIONS)
         .expect("there are suites and groups for all versions")
         .dangerous()
-        .with_custom_certificate_verifier(verifier);
-    Arc::new(match certificate {
+        .with_custom_certificate_verifier(verifier.clone());
+    let config = Arc::new(match certificate {
         Some(certificate) => {
             config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate)))
         }
         None => config.with_no_client_auth(),
-    })
+    });
+    Ok(ClientTls { config, verifier })
+}
+
+/// Checks the certificates of servers.
+#[derive(Debug)]
+struct Verifier {
+    accepted: Accepted,
+    algorithms: WebPkiSupportedAlgorithms,
+    /// The identity of the server that was refused last.
+    refused: Mutex<Option<String>>,
 }
 
 #[derive(Debug)]
-struct ServerTrust {
-    /// `None`: any server (`-k`), also one with a kind of key that can't be checked.
-    anchors: Option<Anchors>,
-    algorithms: WebPkiSupportedAlgorithms,
+enum Accepted {
+    /// What these trust, and the first problem that reading them had, in brackets.
+    Trusted(Anchors, String),
+    Identity(String),
+    /// Any server, also one with a kind of key that can't be checked.
+    Anything,
 }
 
-impl ServerCertVerifier for ServerTrust {
+impl Verifier {
+    fn check(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), TlsError> {
+        match &self.accepted {
+            Accepted::Trusted(anchors, _) => anchors.verify_server(leaf, others, name, now),
+            Accepted::Identity(wanted) => match identity::of_certificate(leaf) {
+                Ok(found) if found == *wanted => Ok(()),
+                found => {
+                    let found = found.unwrap_or_default();
+                    Err(Refusal::Identity { wanted: wanted.clone(), found }.into())
+                }
+            },
+            Accepted::Anything => Ok(()),
+        }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -50,10 +148,14 @@ impl ServerCertVerifier for ServerTrust {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        if let Some(anchors) = &self.anchors {
-            anchors.verify_server(leaf, others, name, now)?;
+        match self.check(leaf, others, name, now) {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Err(refusal) => {
+                let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+                *refused = identity::of_certificate(leaf).ok();
+                Err(refusal)
+            }
         }
-        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -62,9 +164,9 @@ impl ServerCertVerifier for ServerTrust {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        match self.anchors {
-            Some(_) => verify_tls12_signature(message, cert, signature, &self.algorithms),
-            None => Ok(HandshakeSignatureValid::assertion()),
+        match self.accepted {
+            Accepted::Anything => Ok(HandshakeSignatureValid::assertion()),
+            _ => verify_tls12(message, cert, signature, &self.algorithms),
         }
     }
 
@@ -74,15 +176,15 @@ impl ServerCertVerifier for ServerTrust {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        match self.anchors {
-            Some(_) => verify_tls13_signature(message, cert, signature, &self.algorithms),
-            None => Ok(HandshakeSignatureValid::assertion()),
+        match self.accepted {
+            Accepted::Anything => Ok(HandshakeSignatureValid::assertion()),
+            _ => verify_tls13(message, cert, signature, &self.algorithms),
         }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         use SignatureScheme::*;
-        if self.anchors.is_some() {
+        if !matches!(self.accepted, Accepted::Anything) {
             return self.algorithms.supported_schemes();
         }
         vec![

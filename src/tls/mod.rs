@@ -6,13 +6,19 @@ mod group;
 mod hybrid;
 pub mod self_signed;
 mod server;
+mod signature;
+#[cfg(test)]
+mod tests;
 mod verify;
 pub mod words;
 
+#[allow(unused_imports)]
 pub use self::{
-    certificate::{Error, check_expiry, expiry, load_certificate, load_client_certificate},
-    client::client_config,
+    certificate::{
+        Error, check_expiry, expiry, load_certificate, load_client_certificate, server_identity,
+    },
+    client::{ClientTls, ServerTrust, client_config},
     group::{Group, provider},
-    server::{ClientTrust, server_config},
+    server::{ClientCertificate, ClientTrust, ServerTls, server_config},
     verify::Anchors,
 };

@@ -19,12 +19,10 @@ use crate::base::secret::Secret;
 const ED25519_PKCS8: [u8; 16] =
     [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 
-/// An IP address for a certificate.
 pub fn ip(text: &str) -> Option<SanType> {
     text.parse().ok().map(SanType::IpAddress)
 }
 
-/// A host name for a certificate.
 pub fn dns(text: &str) -> Option<SanType> {
     text.try_into().ok().map(SanType::DnsName)
 }

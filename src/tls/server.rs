@@ -3,24 +3,24 @@
 //! Clients prove that they hold the key of their certificate in every full handshake. A resumed
 //! session skips that and the chain, so [`ClientTrust::verify`] is asked again for it.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error as TlsError, ServerConfig,
-    SignatureScheme,
+    DigitallySignedStruct, DistinguishedName, Error as TlsError, ServerConfig, SignatureScheme,
     client::danger::HandshakeSignatureValid,
-    crypto::{WebPkiSupportedAlgorithms, ring, verify_tls13_signature_with_raw_key},
+    crypto::{WebPkiSupportedAlgorithms, ring},
     server::danger::{ClientCertVerified, ClientCertVerifier},
     sign::CertifiedKey,
 };
-use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{
     certificate::Error,
     group::{Group, provider, provider_with},
-    verify::{Anchors, Refusal},
+    signature::{public_key, verify_tls12, verify_tls13},
+    verify::Anchors,
 };
-use crate::identity;
+use crate::base::generation::Generation;
 
 #[derive(Debug)]
 pub struct ClientTrust {
@@ -46,6 +46,17 @@ impl ClientTrust {
                  certificates, set SSL_CERT_FILE or SSL_CERT_DIR, or start with --auth off"
             )));
         }
+        Ok(Self { anchors: Some(anchors), ..Self::any() })
+    }
+
+    /// As [`ClientTrust::system`], and those in the PEM file at `path`, or in all files of the directory
+    /// there; the system store may be empty.
+    ///
+    /// # Errors
+    /// [`Error::Authorities`] names the file and what is wrong with it.
+    pub fn with(path: &Path) -> Result<Self, Error> {
+        let (mut anchors, _) = Anchors::of_system();
+        anchors.add(Anchors::of_files(path)?);
         Ok(Self { anchors: Some(anchors), ..Self::any() })
     }
 
@@ -75,16 +86,21 @@ impl ClientTrust {
     }
 }
 
-/// The key that a client proves to hold: the bytes that its identity is made of.
-fn public_key<'a>(leaf: &'a CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'a>, TlsError> {
-    let key = identity::public_key(leaf).map_err(|_| CertificateError::BadEncoding)?;
-    Ok(key.into())
+/// Asks clients for their certificates.
+#[derive(Debug)]
+struct Verifier {
+    trust: Arc<ClientTrust>,
+    is_mandatory: bool,
 }
 
-impl ClientCertVerifier for ClientTrust {
+impl ClientCertVerifier for Verifier {
     // Go clients withhold self-signed certificates when the request names authorities.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.is_mandatory
     }
 
     fn verify_client_cert(
@@ -93,7 +109,7 @@ impl ClientCertVerifier for ClientTrust {
         others: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, TlsError> {
-        self.check(leaf, others, now)?;
+        self.trust.check(leaf, others, now)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -103,43 +119,61 @@ impl ClientCertVerifier for ClientTrust {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        rustls::crypto::verify_tls12_signature(message, cert, signature, &self.algorithms)
+        verify_tls12(message, cert, signature, &self.trust.algorithms)
     }
 
-    // With the key alone: the rest of the certificate is for `verify` to judge, which takes version 1.
     fn verify_tls13_signature(
         &self,
         message: &[u8],
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        let key = public_key(cert)?;
-        verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms).map_err(
-            |e| match identity::key_kind(cert) {
-                Some("P-256" | "P-384" | "Ed25519" | "RSA") | None => e,
-                Some(kind) => Refusal::Key(kind).into(),
-            },
-        )
+        verify_tls13(message, cert, signature, &self.trust.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        self.trust.algorithms.supported_schemes()
     }
 }
 
-/// TLS as the server speaks it: 1.3 only, client certificate required, stateless session tickets.
-/// Of `groups`, a client gets the one that it likes best.
+/// What a server demands of the TLS of its clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerTls {
+    /// The generation whose versions of TLS are spoken: 1.3, and since then 1.2 too.
+    pub versions: Generation,
+    /// Whether a client needs a certificate.
+    pub client_certificate: ClientCertificate,
+}
+
+/// Whether a client needs a certificate for the handshake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// There is no connection without one.
+    #[default]
+    Required,
+    /// It is checked if there is one.
+    Optional,
+}
+
+/// TLS as the server speaks it, with stateless session tickets. Of `groups`, a client gets the one that it
+/// likes best.
 ///
 /// Every call makes new ticket keys, so a server that changes whom it trusts forgets all sessions.
 pub fn server_config(
     certificate: Arc<CertifiedKey>,
     trust: Arc<ClientTrust>,
     groups: &[Group],
+    tls: ServerTls,
 ) -> Result<Arc<ServerConfig>, Error> {
+    let versions = match tls.versions {
+        Generation::V0_14 => &[&rustls::version::TLS13][..],
+        Generation::Newest => rustls::ALL_VERSIONS,
+    };
+    let is_mandatory = tls.client_certificate == ClientCertificate::Required;
     let mut config = ServerConfig::builder_with_provider(provider_with(groups))
-        .with_protocol_versions(&[&rustls::version::TLS13])
+        .with_protocol_versions(versions)
         .map_err(Error::Tls)?
-        .with_client_cert_verifier(trust)
+        .with_client_cert_verifier(Arc::new(Verifier { trust, is_mandatory }))
         .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certificate)));
     // HTTP/1.0 clients that negotiate at all (`curl --http1.0`) want to see their version.
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];

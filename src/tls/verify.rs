@@ -37,6 +37,13 @@ pub enum Refusal {
         /// Those in the certificate; none if it has no subjectAltName.
         found: Vec<String>,
     },
+    /// It has another identity than the one that is accepted.
+    Identity {
+        /// The one that is accepted.
+        wanted: String,
+        /// Its own; empty if it can't be read.
+        found: String,
+    },
     /// It, or one between it and the trust store, has a signature that can't be checked here.
     Algorithm,
     /// It, or its chain, breaks a rule, or has a critical extension that is unknown here.
@@ -140,6 +147,12 @@ impl Anchors {
             true => Err(fail(path, "no certificate in it can be read".to_owned())),
             false => Ok(anchors),
         }
+    }
+
+    /// Trusts what `others` trust, too.
+    pub(super) fn add(&mut self, others: Self) {
+        self.issuers.extend(others.issuers);
+        self.certificates.extend(others.certificates);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -256,7 +269,6 @@ impl Anchors {
     }
 }
 
-/// Whether a certificate that is itself in the trust store may be used by `end` at `now`.
 fn check_trusted(end: End, leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), TlsError> {
     check_validity(leaf, now)?;
     if !identity::is_version_1(leaf) {

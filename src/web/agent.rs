@@ -80,7 +80,6 @@ impl Agent {
         Self::new(self.options.clone())
     }
 
-    /// Sends a request and reads the head of its answer.
     pub fn send(&self, call: Call<'_>) -> Result<Response<Body>, Error> {
         let mut request = Request::builder().method(call.method).uri(call.url);
         for (name, value) in call.headers {

@@ -211,7 +211,7 @@ fn a_data_key_comes_with_its_ciphertext() {
     }
 }
 
-const NOT_AUTHENTIC: &str = "ciphertext is not authentic";
+const NOT_AUTHENTIC: &str = "decryption failed: ciphertext is not authentic";
 
 #[test]
 fn what_is_encrypted_is_decrypted() {

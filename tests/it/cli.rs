@@ -93,6 +93,7 @@ const COMMANDS: &[&str] = &[
     "tool man",
     "help",
     "version",
+    "update",
 ];
 
 const ALIASES: &[&str] = &[
@@ -208,6 +209,7 @@ fn wrong_usage_is_told_with_the_documented_exit_code() {
         (&["key", "decrypt", "a", "%"], 1, "Error: invalid ciphertext: "),
         (&["key", "derive", "a", "%"], 1, "Error: invalid context: "),
         (&["--update"], 1, "Error: kes does not update itself"),
+        (&["update"], 1, "Error: kes does not update itself"),
     ];
     for (args, code, text) in cases {
         let output = folder.kes(args);

@@ -231,7 +231,10 @@ fn keys_live_from_creation_to_deletion() {
     let decrypt = ["key", "decrypt", "my-key", ciphertext];
     let opened = scene.ok(&[&decrypt[..], &["Y29udGV4dA=="]].concat());
     assert_eq!(format!("{{\"plaintext\":{}}}", derived["plaintext"]), opened);
-    scene.fails(&decrypt, "failed to decrypt ciphertext: ciphertext is not authentic");
+    scene.fails(
+        &decrypt,
+        "failed to decrypt ciphertext: decryption failed: ciphertext is not authentic",
+    );
     let sealed = json(scene.ok(&["key", "encrypt", "given", "aGVsbG8="]));
     let sealed = sealed["ciphertext"].as_str().unwrap();
     let output = scene.run_with(&["key", "decrypt", "given", "-"], sealed);

@@ -13,6 +13,7 @@ mod cli;
 mod client;
 mod config_check;
 mod connections;
+mod generations;
 mod groups;
 mod http2;
 mod http2_bounds;

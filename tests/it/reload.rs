@@ -275,7 +275,8 @@ fn a_key_that_is_made_anew_replaces_the_one_in_the_cache() {
     fs::write(&file, text + "keys: [{name: my-key}]\n").unwrap();
     reload(&server, DONE);
     // Ciphertexts of the old one from now on could not be opened once it has left the cache.
-    ask("/v1/key/decrypt/my-key", &sealed(&old)).is_failure(400, "ciphertext is not authentic");
+    ask("/v1/key/decrypt/my-key", &sealed(&old))
+        .is_failure(400, "decryption failed: ciphertext is not authentic");
     let new = ask("/v1/key/generate/my-key", &json!({})).json();
     let opened = ask("/v1/key/decrypt/my-key", &sealed(&new)).json();
     assert_eq!(new["plaintext"], opened["plaintext"]);

@@ -78,7 +78,7 @@ func keyGenerate(s *session) {
 		opened := s.key(s.root, "decrypt", name, dataKey{Ciphertext: generated.Ciphertext, Context: context})
 		equalBytes("data key", generated.Plaintext, opened.Plaintext)
 		other := dataKey{Ciphertext: generated.Ciphertext, Context: []byte("another context")}
-		s.call(s.root, post, "/v1/key/decrypt/"+name, other.json()).is(400, "ciphertext is not authentic")
+		s.call(s.root, post, "/v1/key/decrypt/"+name, other.json()).is(400, "decryption failed: ciphertext is not authentic")
 	}
 	missing := s.prefix + "missing"
 	s.call(s.root, post, "/v1/key/generate/"+missing, "{}").is(404, "key does not exist")

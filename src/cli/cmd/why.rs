@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     api::routes::{self, Access},
-    base::glob,
+    base::{generation::Generation, glob},
     cli::{
         args::{Args, Argument, Command, INSECURE, JSON, Kind, value},
         certificate::identity_or_file,
@@ -52,7 +52,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         return Err(format!("invalid path {path:?}: it must start with '/'").into());
     }
     let identity = &identity_or_file(identity)?;
-    let route = routes::find(path);
+    let route = routes::find(path, Generation::V0_14);
     // As the server asks the policy.
     let path = &*route.map_or(path.into(), |route| route.slashed(path));
     let call = Call { identity, path };
@@ -133,7 +133,7 @@ impl Call<'_> {
             Verdict::to_string,
         );
         let (word, reason) = sentence.split_once(": ").unwrap_or((&sentence, ""));
-        let advice = Advice::for_call(self.path);
+        let advice = Advice::for_call(self.path, Generation::V0_14);
         if args.is_set("json") {
             print(&self.as_json(is_allowed, reason, verdict.as_ref(), advice))?;
         } else {

@@ -17,7 +17,6 @@ pub const DETAILS: &str = "\
 Completes commands, flags, file names and, if the environment names a server that
 answers quickly, the names of keys, policies and identities.";
 
-/// The scripts, by the shell's name.
 const SCRIPTS: [(&str, &str); 3] = [
     ("bash", include_str!("kes.bash")),
     ("zsh", include_str!("kes.zsh")),
@@ -36,7 +35,6 @@ enum Next {
     Names(Kind),
 }
 
-/// `kes completion <shell>`
 pub fn run(args: &Args, table: Table) -> Result<()> {
     let words: Vec<&str> = args.positional.iter().map(String::as_str).collect();
     match *words {
@@ -82,7 +80,9 @@ fn flags_before(table: Table, words: &[&str]) -> Args {
 fn next(table: Table, words: &[&str]) -> Next {
     let (started, before) = words.split_last().unwrap_or((&"", &[]));
     for count in 1..=before.len() {
-        if let Some(command) = table.find(&before[..count]) {
+        if let (Some(command), true) =
+            (table.find(&before[..count]), table.is_last(&before[..count]))
+        {
             return next_of_command(table, command, &before[count..], started);
         }
     }
@@ -106,7 +106,8 @@ fn command_words(table: Table, before: &[&str]) -> Vec<(String, String)> {
         let meaning = match path.len() == group.len() {
             true => command.summary.to_owned(),
             false => {
-                let below = table.below(group).map(|(path, _)| path[group.len()]);
+                let below =
+                    table.below(group).filter_map(|(path, _)| path.get(group.len()).copied());
                 let mut words: Vec<_> = below.collect();
                 words.dedup();
                 words.join(", ")

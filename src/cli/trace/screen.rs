@@ -159,7 +159,6 @@ fn enter(sender: SyncSender<Message>) -> io::Result<()> {
     write(ENTER.as_bytes())
 }
 
-/// Leaves the terminal as it was before [`enter`].
 fn give_back() {
     if let Some(keyboard) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {
         let _ = write(LEAVE.as_bytes());

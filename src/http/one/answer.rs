@@ -22,7 +22,7 @@ pub fn put_head(reply: &Reply, is_http11: bool, keep_alive: bool, out: &mut Vec<
     put(out, &["\r\n"]);
     if let Some(content_type) = reply.content_type {
         put(out, &["Content-Type: ", content_type, "\r\n"]);
-        if reply.status >= 400 {
+        if reply.is_nosniff {
             put(out, &["X-Content-Type-Options: nosniff\r\n"]);
         }
     }
@@ -66,10 +66,12 @@ fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
         301 => "Moved Permanently",
+        307 => "Temporary Redirect",
         400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         417 => "Expectation Failed",
         422 => "Unprocessable Entity",
         431 => "Request Header Fields Too Large",
@@ -77,6 +79,7 @@ fn reason_phrase(status: u16) -> &'static str {
         501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
+        504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
         _ => "Status",
     }

@@ -7,7 +7,6 @@ const MAX_LINE: usize = 1024;
 
 const MAX_TRAILERS: u32 = 32;
 
-/// Takes one body out of the bytes of a connection.
 #[derive(Debug)]
 pub enum BodyReader {
     /// The bytes that are still to come.

@@ -116,6 +116,8 @@ pub fn parse(bytes: &[u8], kept: Option<&str>) -> Result<Head, Malformed> {
             head.expects_continue = is_http11;
         } else if line.name.eq_ignore_ascii_case("host") {
             hosts += 1;
+        } else if line.name.eq_ignore_ascii_case("content-type") {
+            head.has_content_type = true;
         }
     }
     if hosts > 1 {

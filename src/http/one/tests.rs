@@ -162,6 +162,7 @@ fn answers_are_as_the_request_and_the_reply_say() {
     let failure = || Reply {
         status: 400,
         content_type: Some("text/plain; charset=utf-8"),
+        is_nosniff: true,
         ..Reply::json(b"no".to_vec())
     };
     let moved =

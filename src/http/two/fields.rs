@@ -20,6 +20,7 @@ pub struct Fields {
     pub is_trailer: bool,
     pub length: Option<u64>,
     expects_continue: bool,
+    has_content_type: bool,
     expects_more: bool,
     kept: Vec<Vec<u8>>,
     size: usize,
@@ -96,6 +97,10 @@ impl Fields {
                 self.length = Some(length);
                 is_same.then_some(())
             }
+            b"content-type" => {
+                self.has_content_type = true;
+                Some(())
+            }
             b"expect" => {
                 self.expects_continue = true;
                 self.expects_more |= !value.eq_ignore_ascii_case(CONTINUE);
@@ -154,6 +159,7 @@ impl Fields {
                 (false, Some(length)) => Framing::Length(length),
                 (false, None) => Framing::Chunked,
             },
+            has_content_type: self.has_content_type,
             expects_continue: self.expects_continue && !is_complete,
             kept: self.kept,
             ..head

@@ -88,7 +88,6 @@ const STATIC: [(&str, &str); 61] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken;
 
-/// Decodes the header blocks of one client, in their order.
 #[derive(Default)]
 pub struct Decoder {
     /// The fields that the client may refer to, the oldest first: where each begins in `bytes`, and

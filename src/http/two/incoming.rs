@@ -171,7 +171,6 @@ impl Connection {
         }
     }
 
-    /// Whether a stream was never opened.
     fn is_idle_stream(&self, stream: u32) -> bool {
         stream.is_multiple_of(2) || (stream > self.last && !self.is_ending)
     }

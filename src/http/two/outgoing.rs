@@ -30,7 +30,7 @@ impl Connection {
             hpack::put_status(out, reply.status);
             if let Some(content_type) = reply.content_type {
                 hpack::put_indexed(out, hpack::CONTENT_TYPE, content_type.as_bytes());
-                if reply.status >= 400 {
+                if reply.is_nosniff {
                     hpack::put_field(out, "x-content-type-options", b"nosniff");
                 }
             }
@@ -55,7 +55,6 @@ impl Connection {
         });
     }
 
-    /// Sends the header block that `fields` appends.
     fn send_block(
         &mut self,
         stream: u32,

@@ -190,11 +190,14 @@ impl KeyStore for Fs {
     fn delete(&self, name: &KeyName, _: Deadline) -> Result<(), Error> {
         let during = |err| Error::during(self.during("delete", name))(err);
         let directory = self.directory().map_err(during)?;
-        match rustix::fs::unlinkat(&directory, name.as_str(), AtFlags::empty()) {
+        let result = match rustix::fs::unlinkat(&directory, name.as_str(), AtFlags::empty()) {
+            Ok(()) => Ok(()),
             // A delete that found the key may have crashed before it was durable.
-            Ok(()) | Err(Errno::NOENT) => sync_directory(&directory).map_err(during),
-            Err(err) => Err(during(err.into())),
-        }
+            Err(Errno::NOENT) => Err(Error::NotFound),
+            Err(err) => return Err(during(err.into())),
+        };
+        sync_directory(&directory).map_err(during)?;
+        result
     }
 
     fn list(&self, _: Deadline) -> Result<Vec<String>, Error> {

@@ -20,7 +20,7 @@ use ureq::http::Response;
 
 use crate::{
     base::{deadline::Deadline, secret::Secret},
-    tls::{self, Anchors, words::Hints},
+    tls::{self, ServerTrust, words::Hints},
     web::{
         agent::{self, Agent, Options},
         errors,
@@ -110,14 +110,14 @@ impl Remote {
     /// What is wrong with the client certificate or the trusted authorities.
     pub(crate) fn new(settings: Settings<'_>) -> Result<Self, tls::Error> {
         let trust = match settings.ca {
-            Some(path) => Anchors::of_files(path)?,
-            None => Anchors::of_system().0,
+            Some(path) => ServerTrust::Files(path.to_owned()),
+            None => ServerTrust::System,
         };
         let client_cert = settings.client_cert;
         let client_cert =
             client_cert.map(|(cert, key)| tls::load_client_certificate(cert, key)).transpose()?;
         let agent = Agent::new(Options {
-            tls: Some(tls::client_config(Some(trust), client_cert)),
+            tls: Some(tls::client_config(&trust, client_cert)?.config),
             proxy: None,
             connect_timeout: CONNECT_TIMEOUT,
             response_timeout: None,

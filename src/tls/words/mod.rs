@@ -69,7 +69,6 @@ pub fn of_client_io(error: &io::Error) -> String {
     text.to_owned()
 }
 
-/// Why TLS with a server failed, and what to do about it.
 pub fn of_server(error: &TlsError, hints: &Hints) -> String {
     let TlsError::AlertReceived(alert) = error else {
         let (client, server) = sentences::of(error);
@@ -96,6 +95,7 @@ fn fill(text: &str, hints: &Hints, refusal: Option<&Refusal>) -> String {
         Some(Refusal::Host { wanted: host, found: hosts }) => {
             (wanted, found) = (host, hosts.join(", "));
         }
+        Some(Refusal::Identity { wanted: set, found: own }) => (wanted, found) = (set, own.clone()),
         Some(Refusal::Key(of)) => kind = of,
         _ => {}
     }

@@ -178,6 +178,11 @@ fn of_refusal(refusal: &Refusal) -> Sentences {
             "its certificate is for another host: it is for {found}, not for {wanted}: check \
              {endpoint}{or_skip}",
         ),
+        Refusal::Identity { .. } => (
+            "certificate has another identity",
+            "its identity is {found}, not {wanted} as set: check {endpoint}, or set its own if the \
+             server has a new key",
+        ),
         Refusal::Algorithm => (
             "certificate, or one of its chain, is signed in a way that is not supported: sign with \
              SHA-256 and a P-256, P-384, Ed25519 or RSA (2048 to 8192 bits) key",

@@ -113,6 +113,7 @@ fn tls_errors() -> Vec<TlsError> {
             Refusal::Algorithm,
             Refusal::Rule,
             Refusal::Key("P-521"),
+            Refusal::Identity { wanted: "a".repeat(64), found: "b".repeat(64) },
             host(&["a.example.com", "192.0.2.1"]),
             host(&[]),
         ]

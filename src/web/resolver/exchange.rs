@@ -19,7 +19,6 @@ use crate::base::deadline::Deadline;
 /// How long to wait for the second answer after the first: some servers ignore questions for IPv6.
 pub const SECOND_WAIT: Duration = Duration::from_secs(1);
 
-/// A question, and its answer once there is one.
 pub struct Asked {
     pub question: Question,
     pub answer: Option<io::Result<Answer>>,
@@ -62,7 +61,6 @@ pub fn ask(
     }
 }
 
-/// Whether nothing is left to wait for.
 fn is_done<'a>(mut asked: impl Iterator<Item = &'a Asked> + Clone) -> bool {
     asked.clone().any(Asked::is_denied) || asked.all(|asked| asked.answer.is_some())
 }
@@ -77,11 +75,21 @@ fn patience<'a>(by: Deadline, mut asked: impl Iterator<Item = &'a Asked>) -> Dea
     }
 }
 
-/// A question on its way over UDP.
 struct Datagram<'a> {
     asked: &'a mut Asked,
     socket: UdpSocket,
     has_edns: bool,
+}
+
+/// A UDP socket that is connected to `address`. Nothing is sent.
+pub fn connected(address: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(address)?;
+    Ok(socket)
 }
 
 fn over_udp(
@@ -134,12 +142,7 @@ impl<'a> Datagram<'a> {
     /// Uses a connected socket with a random port for each question: other hosts can't answer, and routers
     /// don't confuse two questions.
     fn send(server: SocketAddr, asked: &'a mut Asked, has_edns: bool) -> io::Result<Self> {
-        let any: IpAddr = match server {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let socket = UdpSocket::bind((any, 0))?;
-        socket.connect(server)?;
+        let socket = connected(server)?;
         socket.set_nonblocking(true)?;
         match has_edns {
             true => socket.send(&asked.question.with_edns())?,
@@ -153,7 +156,6 @@ impl<'a> Datagram<'a> {
         self.socket.send(self.asked.question.plain()).map(drop)
     }
 
-    /// Takes what has come, up to the answer.
     fn receive(&mut self, is_plain: &AtomicBool) {
         let mut message = [0; MAX_DATAGRAM];
         while self.asked.answer.is_none() {

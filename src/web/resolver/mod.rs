@@ -12,7 +12,7 @@ mod tests;
 
 use std::{
     env, fs, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -25,7 +25,7 @@ use ureq::{
 };
 
 pub use self::search::Error;
-use self::{search::Memory, settings::Settings};
+use self::{exchange::connected, search::Memory, settings::Settings};
 use crate::base::deadline::Deadline;
 
 /// The longest lookup without a deadline.
@@ -83,8 +83,8 @@ impl Resolver {
             )?;
         }
         // In the order of RFC 6724, as far as it matters: what no route leads to comes last.
-        let (near, far): (Vec<_>, Vec<_>) =
-            found.into_iter().partition(|address| has_route(*address));
+        let has_route = |address: &IpAddr| connected((*address, 53).into()).is_ok();
+        let (near, far): (Vec<_>, Vec<_>) = found.into_iter().partition(has_route);
         let in_order = |addresses: Vec<IpAddr>| {
             let (six, four): (Vec<_>, Vec<_>) = addresses.into_iter().partition(IpAddr::is_ipv6);
             [six, four]
@@ -142,13 +142,4 @@ fn in_hosts(text: &str, host: &str) -> Vec<IpAddr> {
         }
     }
     found
-}
-
-/// Whether the system knows a way to `address`. Nothing is sent.
-fn has_route(address: IpAddr) -> bool {
-    let any: IpAddr = match address {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    UdpSocket::bind((any, 0)).is_ok_and(|socket| socket.connect((address, 53)).is_ok())
 }

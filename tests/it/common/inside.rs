@@ -9,7 +9,7 @@ use std::{
 
 use kes::inside::{
     AuditMode, ClientTrust, Expiry, Generation, Group, KeyStore, Limits, Listeners, Log,
-    LogSettings, Policies, Server, State, expiry, load_certificate, server_config,
+    LogSettings, Policies, Server, ServerTls, State, expiry, load_certificate, server_config,
 };
 
 use super::{Client, Identity, Profile, TempDir};
@@ -40,7 +40,7 @@ impl Inside {
         let trust = Arc::new(ClientTrust::any());
         let state = State {
             certificate_expiry: expiry(&loaded),
-            tls: server_config(loaded, trust.clone(), &Group::ALL).unwrap(),
+            tls: server_config(loaded, trust.clone(), &Group::ALL, ServerTls::default()).unwrap(),
             trust,
             trust_generation: 0,
             policies: Policies::builder(&root.id, &[]).build(),

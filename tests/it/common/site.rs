@@ -47,6 +47,20 @@ impl Site {
     /// Shows `own`, wants certificates of `clients` if there are any, and answers requests with an empty
     /// list of keys.
     pub fn tls(own: &Identity, clients: Option<&Identity>) -> Self {
+        Self::answering(own, clients, |_| {
+            "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length: 0\r\n"
+                .to_owned()
+                + "Connection: close\r\n\r\n"
+        })
+    }
+
+    /// As [`Self::tls`], with the answers that `answer` has to the first lines of requests, after which the
+    /// connection is closed.
+    pub fn answering(
+        own: &Identity,
+        clients: Option<&Identity>,
+        answer: impl Fn(&str) -> String + Send + 'static,
+    ) -> Self {
         let provider = Arc::new(ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -77,7 +91,8 @@ impl Site {
                     Ok(count) => request.extend_from_slice(&bytes[..count]),
                 }
             }
-            let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            let request = String::from_utf8_lossy(&request);
+            let answer = answer(request.lines().next().unwrap_or_default());
             let _ = stream.write_all(answer.as_bytes());
             stream.conn.send_close_notify();
             let _ = stream.flush();

@@ -7,7 +7,7 @@ mod settings;
 use std::{
     collections::BTreeSet,
     io::{Read as _, Write as _},
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     process::Command,
     sync::{
         Arc, Condvar, Mutex,
