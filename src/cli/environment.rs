@@ -117,7 +117,7 @@ pub(crate) fn certificate(args: &Args) -> Result<Arc<CertifiedKey>, String> {
     }
     match (key, cert) {
         (Some((_, key)), Some((_, cert))) => {
-            tls::load_client_certificate(cert.as_ref(), key.as_ref())
+            tls::load_client_certificate(cert.as_ref(), key.as_ref(), None)
                 .map_err(|e| format!("failed to load TLS private key or certificate: {e}"))
         }
         (Some((name, _)), None) if is_of_newer_versions(name) => {
