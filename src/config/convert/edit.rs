@@ -72,29 +72,6 @@ impl<'a> Edits<'a> {
         }
     }
 
-    /// Takes a field of the map `parent` out.
-    pub(super) fn remove(&mut self, parent: &Node, entry: &Entry) {
-        if !parent.is_flow && entry.position.line == entry.node.position.line {
-            return self.insert(entry.span.start as usize, "# ");
-        }
-        let (start, end) = (entry.span.start as usize, entry.node.span.end as usize);
-        let after = &self.text[end..];
-        let comma =
-            after.find(|c: char| !c.is_whitespace()).filter(|at| after[*at..].starts_with(','));
-        let (start, end) = match comma {
-            Some(at) => {
-                let rest = &after[at + 1..];
-                (start, end + at + 1 + (rest.len() - rest.trim_start_matches(' ').len()))
-            }
-            None if parent.is_flow => {
-                let before = self.text[..start].trim_end();
-                (before.strip_suffix(',').map_or(start, str::len), end)
-            }
-            None => (start, end),
-        };
-        self.replace(Extent { start: start as u32, end: end as u32 }, "");
-    }
-
     /// Sets a field of `top`, the map of the whole file, with a comment where there may be one. `way` leads
     /// there, through maps that may not be there yet.
     pub(super) fn set(&mut self, top: &Node, (way, value): Setting<'_>, comment: &str) {

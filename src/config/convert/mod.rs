@@ -8,7 +8,7 @@ mod edit;
 mod policies;
 mod prefix;
 
-use std::{collections::HashSet, path::Path, time::Duration};
+use std::{collections::HashSet, path::Path};
 
 use zeroize::Zeroizing;
 
@@ -112,15 +112,14 @@ pub(super) fn convert_with(
     }
     let apis = apis.iter().map(|(pattern, is_newest)| Api::new(pattern, *is_newest)).collect();
     let edits = Edits::new(text);
-    let mut conversion =
-        Conversion { before: &before, apis, edits, notes: Vec::new(), other_retry: false };
+    let mut conversion = Conversion { before: &before, apis, edits, notes: Vec::new() };
     conversion.run();
-    let Conversion { edits, mut notes, other_retry, .. } = conversion;
+    let Conversion { edits, mut notes, .. } = conversion;
     let text = edits.apply();
     if notes.iter().all(|note| note.weight != Weight::Refusal) {
         let addr = Flags { addr: flags.addr.clone(), ..Flags::default() };
         let after = load_text(Some(Path::new("")), &text, &addr, &[], env);
-        notes.extend(differences(&before, &after, other_retry));
+        notes.extend(differences(&before, &after));
     }
     notes.sort_by_key(|note| (note.weight, note.position));
     match notes.iter().any(|note| note.weight == Weight::Refusal) {
@@ -153,9 +152,7 @@ fn is_unset(message: &str) -> bool {
 }
 
 /// What makes the file that was written another one than the file that was read, which is a fault.
-///
-/// If there is an `other_retry`, key stores may differ in that.
-fn differences(before: &Loaded, after: &Loaded, other_retry: bool) -> Vec<Note> {
+fn differences(before: &Loaded, after: &Loaded) -> Vec<Note> {
     let refuse = |text: String| Note { weight: Weight::Refusal, position: None, text };
     let wrong = errors(after);
     if !wrong.is_empty() {
@@ -189,10 +186,7 @@ fn differences(before: &Loaded, after: &Loaded, other_retry: bool) -> Vec<Note> 
         ("log", a.log != b.log),
         ("probe", a.probe != b.probe),
         ("limits", a.connections != b.connections),
-        (
-            "keystore",
-            !other_retry && *a.key_store != *b.key_store || a.key_store_start != b.key_store_start,
-        ),
+        ("keystore", *a.key_store != *b.key_store || a.key_store_start != b.key_store_start),
     ];
     let differ = differ.into_iter().filter(|(_, differ)| *differ);
     differ.map(|(what, _)| refuse(format!("\"{what}\" can't be converted: write it out"))).collect()
@@ -203,8 +197,6 @@ struct Conversion<'a> {
     apis: Vec<Api<'a>>,
     edits: Edits<'a>,
     notes: Vec<Note>,
-    /// A time between attempts to log in is no setting any more.
-    other_retry: bool,
 }
 
 impl<'a> Conversion<'a> {
@@ -362,19 +354,6 @@ impl<'a> Conversion<'a> {
         if !source.is_set("keystore.vault.status.ping") {
             let ping = [&way[..], &["status", "ping"]].concat();
             self.edits.set(top, (&ping, "10s"), "15s by default in this format");
-        }
-        for method in ["approle", "kubernetes"] {
-            let Some(section) = source.find(&format!("keystore.vault.{method}")) else { continue };
-            let retry = section.entries().iter().find(|entry| *entry.name == *"retry");
-            if let Some(entry) = retry {
-                self.edits.remove(section, entry);
-                let path = format!("keystore.vault.{method}.retry");
-                if duration::parse_non_negative(&source.text(&path)) != Ok(Duration::from_secs(5)) {
-                    self.other_retry = true;
-                    let text = "the time between attempts to log in is 5s";
-                    self.note(Weight::Change, Some(entry.position), text);
-                }
-            }
         }
         if let Some(jwt) = source.find("keystore.vault.kubernetes.jwt")
             && let Some(text) = jwt.text().filter(|text| !text.contains(['/', '$']))

@@ -138,7 +138,7 @@ fn the_oldest_format_and_files_in_brackets_are_converted() {
   "version": "v1", "api": { "texts": "0.14" }, "admin": { "identity": "boss" }, "tls": { "auth": "off", "key": "a", "cert": "b" },
   "policy": { "p": { "allow": [ "/version",  "/v1/log/audit" ], "identities": [ "x",  ] } },
   "log": { "audit": "off" }, "cache": { "expiry": { "unused": "87600h", "any": "87600h", "offline": "1h" } },
-  "keystore": { "vault": { "status": { "ping": "10s" }, "endpoint": "https://v", "approle": { "id": "i", "secret": "s" } } }
+  "keystore": { "vault": { "status": { "ping": "10s" }, "endpoint": "https://v", "approle": { "retry": "9s", "id": "i", "secret": "s" } } }
 }"#,
     );
 }
