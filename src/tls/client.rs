@@ -66,9 +66,6 @@ impl ClientTls {
 }
 
 /// TLS 1.2 and 1.3 with the servers that `trust` accepts, and with this certificate if there is one.
-///
-/// # Errors
-/// [`Error::Authorities`] if the files of trusted certificates can't be used.
 pub fn client_config(
     trust: &ServerTrust,
     certificate: Option<Arc<CertifiedKey>>,
