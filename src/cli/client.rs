@@ -2,7 +2,6 @@
 //! with retries, and answers of all generations.
 
 use std::{
-    fmt,
     io::{self, Read},
     sync::{
         Arc, OnceLock,
@@ -16,6 +15,7 @@ use rustls::ClientConfig;
 use serde::Deserialize;
 use ureq::{Body, Timeout, http::Response};
 
+pub(crate) use super::error::Error;
 use super::{
     answers::{Document, Entry, List},
     args::Args,
@@ -27,7 +27,7 @@ use crate::{
         generation::Generation,
         glob::{Effort, Pattern},
     },
-    tls::{self, words::Hints},
+    tls::{self, ClientTls, ServerTrust, words::Hints},
     web::{
         agent::{self, Agent, Call, Options},
         errors, escape, proxy,
@@ -42,65 +42,6 @@ const GLANCE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// The largest answer, in bytes: a list of many keys.
 const MAX_ANSWER: u64 = 32 << 20;
 
-/// Why there is no client, or no answer.
-#[derive(Debug)]
-pub(crate) enum Error {
-    /// The environment is not that of a client; what is wrong with it.
-    Environment(String),
-    /// The server refused, with this status and these words.
-    Refused(u16, String),
-    /// The server could not be reached, or what answers is no kes server; why, and whether the same
-    /// request may succeed a moment later.
-    Failed(String, bool),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Environment(text) | Self::Refused(_, text) | Self::Failed(text, _)) = self;
-        f.write_str(text)
-    }
-}
-
-impl Error {
-    /// Whether another server may do better.
-    fn is_of_server(&self) -> bool {
-        match self {
-            Self::Environment(_) => false,
-            Self::Refused(status, _) => *status >= 500 && *status != 501,
-            Self::Failed(..) => true,
-        }
-    }
-
-    /// Whether the same request may succeed a moment later.
-    fn may_pass(&self) -> bool {
-        matches!(self, Self::Refused(503, _) | Self::Failed(_, true))
-    }
-
-    /// Adds what an earlier try, if there was one, may have done.
-    fn after_others(self, is_first: bool) -> Self {
-        match self {
-            Self::Refused(status, text)
-                if !is_first
-                    && matches!(&*text, "key does already exist" | "key already exists") =>
-            {
-                let text = text + " (an earlier try may have created it, its answer was lost)";
-                Self::Refused(status, text)
-            }
-            error => error,
-        }
-    }
-
-    /// What to say if every server has one of these; there is at least one.
-    fn of_all(mut errors: Vec<Self>) -> Self {
-        let said = errors.iter().position(|error| matches!(error, Self::Refused(..)));
-        if let Some(at) = said {
-            return errors.swap_remove(at);
-        }
-        let texts: Vec<_> = errors.iter().map(Self::to_string).collect();
-        Self::Failed(texts.join("; and "), false)
-    }
-}
-
 /// A client of servers that stand in for each other.
 pub(crate) struct Client {
     /// At least one.
@@ -111,8 +52,8 @@ pub(crate) struct Client {
     hints: Hints,
     /// Whether a flag or variable names the servers.
     are_named: bool,
-    /// Why no certificate is trusted, if none is.
-    no_trust: Option<String>,
+    trust: ServerTrust,
+    tls: ClientTls,
     retries: u32,
     timeout: Duration,
     generation: OnceLock<Generation>,
@@ -151,19 +92,22 @@ impl Client {
         let trust = environment::trust(args).map_err(wrong)?;
         let tls =
             tls::client_config(&trust, Some(certificate)).map_err(|e| wrong(e.to_string()))?;
-        let no_trust = tls.no_trust().map(str::to_owned);
         let servers = urls.into_iter().map(|url| Server::new(url, tls.config.clone()));
         Ok(Self {
             servers: servers.collect::<Result<_, _>>()?,
             current: AtomicUsize::new(0),
             hints: Hints {
-                trust: "SSL_CERT_FILE",
+                trust: match trust {
+                    ServerTrust::Files(_) => "KES_CA_FILE",
+                    _ => "SSL_CERT_FILE",
+                },
                 endpoint: named.unwrap_or("KES_SERVER"),
                 certificate: "check KES_CLIENT_CERT and KES_CLIENT_KEY",
                 or_skip: "; or use -k to skip the check",
             },
             are_named: named.is_some(),
-            no_trust,
+            trust,
+            tls,
             retries: RETRIES,
             timeout: TOTAL_TIMEOUT,
             generation: OnceLock::new(),
@@ -411,17 +355,37 @@ impl Client {
         Error::Failed(format!("{url}: {what}; is {endpoint} right?"), may_pass)
     }
 
+    /// The identity of the server that was refused, and how to trust it.
+    fn introduction(&self) -> String {
+        match (&self.trust, self.tls.refused()) {
+            // It was compared with another one.
+            (ServerTrust::Identity(_), _) | (_, None) => String::new(),
+            (_, Some(identity)) => format!(
+                "\nThe server has the identity {identity}.\nCompare it with the one that the server \
+                 prints when it starts. Only if they are the same, trust it:\n    export \
+                 KES_SERVER_IDENTITY={identity}"
+            ),
+        }
+    }
+
     /// Why there was no answer, and what may help.
     fn failed(&self, server: &Server, error: ureq::Error) -> Error {
         let Server { url, proxy, .. } = server;
+        let through = match proxy {
+            None => String::new(),
+            Some(proxy) => format!(" through proxy {proxy} (HTTPS_PROXY)"),
+        };
         let tls = errors::tls_error(&error);
-        if let (Some(why), Some(rustls::Error::InvalidCertificate(_))) = (&self.no_trust, tls) {
-            let why = format!(
-                "{url}: its certificate is not trusted, as none is{why}: set SSL_CERT_FILE to its \
-                 authority, or to the certificate itself{}",
-                self.hints.or_skip
-            );
-            return Error::Failed(why, false);
+        if let Some(rustls::Error::InvalidCertificate(_)) = tls {
+            let why = match self.tls.no_trust() {
+                None => errors::reason(&error, &self.hints, CONNECT_TIMEOUT),
+                Some(why) => format!(
+                    "its certificate is not trusted, as none is{why}: set {} to its authority, or to \
+                     the certificate itself{}",
+                    self.hints.trust, self.hints.or_skip
+                ),
+            };
+            return Error::Failed(format!("{url}{through}: {why}{}", self.introduction()), false);
         }
         let stranger = match (proxy, &error) {
             (_, ureq::Error::Protocol(_)) => {
@@ -452,10 +416,6 @@ impl Client {
             | ureq::Error::HostNotFound
             | ureq::Error::ConnectProxyFailed(_) => true,
             _ => false,
-        };
-        let through = match proxy {
-            None => String::new(),
-            Some(proxy) => format!(" through proxy {proxy} (HTTPS_PROXY)"),
         };
         Error::Failed(format!("{url}{through}: {why}"), may_pass)
     }

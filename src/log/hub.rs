@@ -131,16 +131,16 @@ impl Formatter<'_> {
     }
 
     fn write(&mut self) {
-        let mut effects = Effects::default();
         let now = self.now;
-        self.hub.stdout.with(|outbox| {
+        let effects = self.hub.stdout.with(|outbox| {
             for (line, hold) in self.stdout.drain(..) {
                 match hold {
-                    Some(hold) => outbox.hold(line, hold, now, &mut effects),
-                    None => outbox.push(line, &mut effects),
+                    Some(hold) => outbox.hold(line, hold, now),
+                    None => outbox.push(line),
                 }
             }
-            outbox.expire(now, &mut effects);
+            outbox.expire(now);
+            outbox.take_effects()
         });
         self.hub.apply(effects);
     }
@@ -180,8 +180,7 @@ impl Formatter<'_> {
                 false => line,
             };
             // Lost error lines are not counted.
-            let mut effects = Effects::default();
-            self.hub.stderr.with(|outbox| outbox.push(line, &mut effects));
+            self.hub.stderr.with(|outbox| outbox.push(line));
         }
     }
 }

@@ -42,7 +42,7 @@ impl Entry {
     }
 }
 
-/// An answer that was decided on; to be carried out without any lock.
+/// An answer that was decided on.
 pub struct Decision {
     pub is_accepted: bool,
     pub decide: Decide,
@@ -74,6 +74,7 @@ pub struct Outbox {
     /// Lines can't be written at the moment.
     trouble: Option<Trouble>,
     reported: Option<Instant>,
+    effects: Effects,
 }
 
 struct Trouble {
@@ -92,27 +93,32 @@ impl Outbox {
         self.trouble.is_some()
     }
 
+    /// Takes the effects of the steps so far, to be carried out without any lock.
+    pub fn take_effects(&mut self) -> Effects {
+        std::mem::take(&mut self.effects)
+    }
+
     /// Adds a line, or the effects say that it is lost.
-    pub fn push(&mut self, line: Line, effects: &mut Effects) {
-        self.add(Entry { line, hold: None }, effects);
+    pub fn push(&mut self, line: Line) {
+        self.add(Entry { line, hold: None });
     }
 
     /// Adds a line and an answer that waits for it. Where lines can't be written at the moment, the
     /// answer is refused at once.
-    pub fn hold(&mut self, line: Line, hold: Hold, now: Instant, effects: &mut Effects) {
+    pub fn hold(&mut self, line: Line, hold: Hold, now: Instant) {
         let mut entry = Entry { line, hold: Some(hold) };
         if self.trouble.is_some() || self.bytes + entry.size() > MAX_BYTES {
-            effects.decisions.extend(entry.refuse(now, true));
-            self.trouble(1, "it is read too slowly", now, effects);
+            self.effects.decisions.extend(entry.refuse(now, true));
+            self.trouble(1, "it is read too slowly", now);
         } else {
             self.held += 1;
         }
-        self.add(entry, effects);
+        self.add(entry);
     }
 
-    fn add(&mut self, entry: Entry, effects: &mut Effects) {
+    fn add(&mut self, entry: Entry) {
         if self.bytes + entry.size() > MAX_BYTES {
-            effects.lost += 1;
+            self.effects.lost += 1;
         } else {
             self.bytes += entry.size();
             self.entries.push_back(entry);
@@ -141,7 +147,7 @@ impl Outbox {
     }
 
     /// So many bytes of the block were written.
-    pub fn wrote(&mut self, mut count: usize, effects: &mut Effects) {
+    pub fn wrote(&mut self, mut count: usize) {
         self.in_flight = 0;
         if count == 0 {
             return;
@@ -157,7 +163,7 @@ impl Outbox {
             self.bytes -= entry.size();
             if let Some(Entry { line, hold: Some(hold) }) = self.entries.pop_front() {
                 self.held -= 1;
-                effects.decisions.push(Decision {
+                self.effects.decisions.push(Decision {
                     is_accepted: true,
                     decide: hold.decide,
                     line: line.text,
@@ -167,7 +173,7 @@ impl Outbox {
         if let Some(trouble) = self.trouble.take()
             && trouble.is_reported
         {
-            effects.report = Some(match trouble.refused {
+            self.effects.report = Some(match trouble.refused {
                 0 => "stdout can be written to again".to_owned(),
                 refused => format!(
                     "stdout can be written to again; requests refused because their audit lines \
@@ -179,20 +185,20 @@ impl Outbox {
 
     /// Writing the block failed: every answer that waits is refused. The lines stay, to be tried
     /// again.
-    pub fn failed(&mut self, reason: &str, now: Instant, effects: &mut Effects) {
+    pub fn failed(&mut self, reason: &str, now: Instant) {
         self.in_flight = 0;
         if std::mem::take(&mut self.written) > 0 {
             self.needs_line_feed = true;
         }
-        let refused = self.refuse(now, |_| true, effects);
-        self.trouble(refused, reason, now, effects);
+        let refused = self.refuse(now, |_| true);
+        self.trouble(refused, reason, now);
     }
 
     /// Refuses the answers that have waited too long.
-    pub fn expire(&mut self, now: Instant, effects: &mut Effects) {
-        let refused = self.refuse(now, |hold| now >= hold.since + PATIENCE, effects);
+    pub fn expire(&mut self, now: Instant) {
+        let refused = self.refuse(now, |hold| now >= hold.since + PATIENCE);
         if refused > 0 {
-            self.trouble(refused, "nothing reads it", now, effects);
+            self.trouble(refused, "nothing reads it", now);
         }
     }
 
@@ -205,12 +211,7 @@ impl Outbox {
         holds.next().map(|hold| hold.since + PATIENCE)
     }
 
-    fn refuse(
-        &mut self,
-        now: Instant,
-        which: impl Fn(&Hold) -> bool,
-        effects: &mut Effects,
-    ) -> u64 {
+    fn refuse(&mut self, now: Instant, which: impl Fn(&Hold) -> bool) -> u64 {
         if self.held == 0 {
             return 0;
         }
@@ -221,7 +222,7 @@ impl Outbox {
             }
             let is_untouched = at >= self.in_flight && (at > 0 || self.written == 0);
             self.bytes -= entry.size();
-            effects.decisions.extend(entry.refuse(now, is_untouched));
+            self.effects.decisions.extend(entry.refuse(now, is_untouched));
             self.bytes += entry.size();
             self.held -= 1;
             refused += 1;
@@ -229,12 +230,12 @@ impl Outbox {
         refused
     }
 
-    fn trouble(&mut self, refused: u64, reason: &str, now: Instant, effects: &mut Effects) {
+    fn trouble(&mut self, refused: u64, reason: &str, now: Instant) {
         let trouble = self.trouble.get_or_insert_with(|| {
             let is_quiet = self.reported.is_some_and(|reported| now < reported + REPORT_INTERVAL);
             if !is_quiet {
                 self.reported = Some(now);
-                effects.report = Some(format!("failed to write to stdout: {reason}"));
+                self.effects.report = Some(format!("failed to write to stdout: {reason}"));
             }
             Trouble { refused: 0, is_reported: !is_quiet }
         });
@@ -310,9 +311,9 @@ mod tests {
             Line::audit(&event, &mut Clock::local())
         }
 
-        fn act(&mut self, step: impl FnOnce(&mut Outbox, Instant, &mut Effects)) -> &mut Self {
-            let mut effects = Effects::default();
-            step(&mut self.outbox, self.now, &mut effects);
+        fn act(&mut self, step: impl FnOnce(&mut Outbox, Instant)) -> &mut Self {
+            step(&mut self.outbox, self.now);
+            let effects = self.outbox.take_effects();
             for decision in effects.decisions {
                 (decision.decide)(decision.is_accepted);
                 self.lines.push(decision.line);
@@ -324,7 +325,7 @@ mod tests {
 
         fn push(&mut self) -> &mut Self {
             let line = self.line("/plain");
-            self.act(|outbox, _, effects| outbox.push(line, effects))
+            self.act(|outbox, _| outbox.push(line))
         }
 
         /// Adds an answer that waits; they are numbered from 0.
@@ -332,11 +333,11 @@ mod tests {
             let (number, decided) = (self.count, self.decided.clone());
             self.count += 1;
             let line = self.line(&format!("/held/{number}"));
-            self.act(move |outbox, now, effects| {
+            self.act(move |outbox, now| {
                 let decide =
                     Box::new(move |accepted| decided.lock().unwrap().push((number, accepted)));
                 let hold = Hold { since: now, took: Duration::ZERO, decide };
-                outbox.hold(line, hold, now, effects);
+                outbox.hold(line, hold, now);
             })
         }
 
@@ -346,15 +347,15 @@ mod tests {
         }
 
         fn wrote(&mut self, count: usize) -> &mut Self {
-            self.act(|outbox, _, effects| outbox.wrote(count, effects))
+            self.act(|outbox, _| outbox.wrote(count))
         }
 
         fn expire(&mut self) -> &mut Self {
-            self.act(|outbox, now, effects| outbox.expire(now, effects))
+            self.act(|outbox, now| outbox.expire(now))
         }
 
         fn failed(&mut self) -> &mut Self {
-            self.act(|outbox, now, effects| outbox.failed("disk full", now, effects))
+            self.act(|outbox, now| outbox.failed("disk full", now))
         }
 
         fn decided(&self) -> Vec<(usize, bool)> {
@@ -444,7 +445,7 @@ mod tests {
         let mut scene = Scene::new();
         let line = scene.line(&"x".repeat(10_000));
         let whole = line.text.clone();
-        scene.act(|outbox, _, effects| outbox.push(line, effects));
+        scene.act(|outbox, _| outbox.push(line));
         let mut parts = String::new();
         while !scene.outbox.is_empty() {
             let part = scene.fill();

@@ -103,19 +103,18 @@ impl Output {
         wait_for_room(to);
         self.with(|outbox| outbox.fill(block, limit));
         let written = write(to, block);
-        let mut effects = Effects::default();
-        let pause = self.with(|outbox| {
+        let (pause, effects) = self.with(|outbox| {
             let (count, pause) = match written {
                 Ok(count) => (count, None),
                 Err(Errno::INTR) => (0, None),
                 Err(Errno::AGAIN) => (0, Some(CROWDED)),
                 Err(e) => {
-                    outbox.failed(&e.to_string(), Instant::now(), &mut effects);
-                    return Some(RETRY);
+                    outbox.failed(&e.to_string(), Instant::now());
+                    return (Some(RETRY), outbox.take_effects());
                 }
             };
-            outbox.wrote(count, &mut effects);
-            pause
+            outbox.wrote(count);
+            (pause, outbox.take_effects())
         });
         apply(effects);
         pause
@@ -158,16 +157,16 @@ mod tests {
                 let line = Line::error_for_people(SystemTime::UNIX_EPOCH, &text, &mut clock);
                 expected.push_str(&line.text);
                 output.with(|outbox| {
-                    let (now, mut effects) = (Instant::now(), Effects::default());
+                    let now = Instant::now();
                     match number % 100 {
                         0 => {
                             let hold =
                                 Hold { since: now, took: Duration::ZERO, decide: Box::new(|_| {}) };
-                            outbox.hold(line, hold, now, &mut effects);
+                            outbox.hold(line, hold, now);
                         }
-                        _ => outbox.push(line, &mut effects),
+                        _ => outbox.push(line),
                     }
-                    if effects.lost > 0 {
+                    if outbox.take_effects().lost > 0 {
                         expected.truncate(expected.trim_end().rfind('\n').unwrap() + 1);
                     }
                 });

@@ -355,3 +355,36 @@ fn variables_of_newer_versions_and_object_servers_are_read() {
         assert!(text_of.starts_with(&format!("Error: {text}")), "{text_of}");
     }
 }
+
+#[test]
+fn the_message_about_an_untrusted_server_has_the_identity_that_makes_it_trusted() {
+    let scene = Scene::new(NEWEST);
+    fs::write(scene.folder.path().join("other.crt"), Identity::new("other").certificate_pem())
+        .unwrap();
+    let output = scene.kes(&["key", "list", "--ca", "other.crt"]);
+    let text = stderr(&output);
+    assert_eq!(Some(1), output.status.code(), "{text}");
+    assert!(text.contains("set KES_CA_FILE to its authority"), "{text}");
+    assert!(text.contains("Compare it with the one that the server prints"), "{text}");
+    let (_, identity) = text.trim_end().split_once("export KES_SERVER_IDENTITY=").unwrap();
+    let own = scene.ok(&["tool", "identity", "of", "server.crt"]);
+    assert_eq!(own, identity);
+
+    let list = |args: &[&str], environment: &[(&str, &str)]| {
+        scene.kes_with(&[&["key", "list"], args].concat(), environment)
+    };
+    for output in [
+        list(&[], &[("KES_SERVER_IDENTITY", identity), ("KES_CA_FILE", "other.crt")]),
+        list(&["--server-identity", identity], &[("KES_CA_FILE", "other.crt")]),
+        // Whatever the host is called.
+        list(
+            &["--server-identity", identity, "-s", &scene.server.replace("127.0.0.1", "localhost")],
+            &[],
+        ),
+    ] {
+        assert_eq!(Some(0), output.status.code(), "{}", stderr(&output));
+    }
+    let text = stderr(&list(&["--server-identity", ADMIN], &[]));
+    assert!(text.contains(&format!("its identity is {identity}, not {ADMIN} as set")), "{text}");
+    assert!(!text.contains("export"), "{text}");
+}

@@ -25,39 +25,22 @@ pub struct Fields {
     kept: Vec<Vec<u8>>,
     size: usize,
     has_regular: bool,
+    pub is_malformed: bool,
 }
 
-/// Reads a header block, and keeps the values of the field `kept`. If it is malformed: the path that it
-/// seems to be for.
-pub fn read(
-    decoder: &mut Decoder,
-    block: &[u8],
-    kept: Option<&str>,
-) -> Result<Result<Fields, String>, Broken> {
+/// Reads a header block, and keeps the values of the field `kept`.
+pub fn read(decoder: &mut Decoder, block: &[u8], kept: Option<&str>) -> Result<Fields, Broken> {
     let mut fields = Fields { is_trailer: true, ..Fields::default() };
-    let mut is_well_formed = true;
     decoder.decode(block, |name, value| {
-        is_well_formed = is_well_formed && fields.add(name, value, kept).is_some();
-        if !is_well_formed && name == b":path" && fields.path.is_none() {
+        fields.is_malformed = fields.is_malformed || fields.add(name, value, kept).is_none();
+        if fields.is_malformed && name == b":path" && fields.path.is_none() {
             fields.path = Some(seeming_path(value));
         }
     })?;
-    Ok(fields.unless(!is_well_formed))
+    Ok(fields)
 }
 
 impl Fields {
-    /// The fields, or the path that they seem to be for if the block `is_wrong`.
-    pub fn unless(self, is_wrong: bool) -> Result<Self, String> {
-        match is_wrong {
-            false => Ok(self),
-            true => Err(self.seeming_path()),
-        }
-    }
-
-    fn seeming_path(&self) -> String {
-        seeming_path(self.path.as_deref().unwrap_or_default().as_bytes())
-    }
-
     /// Adds a field. `None` if that makes the block malformed.
     fn add(&mut self, name: &[u8], value: &[u8], kept: Option<&str>) -> Option<()> {
         self.size += name.len() + value.len() + OVERHEAD;
@@ -132,26 +115,24 @@ impl Fields {
     /// The head of a request, or the reason to refuse it, and the announced length of its body. Fails with
     /// the path that a malformed one seems to be for.
     pub fn request(
-        mut self,
+        self,
         is_complete: bool,
     ) -> Result<(Result<Head, Refused>, Option<u64>), String> {
-        let is_empty = self.length.is_none_or(|length| length == 0);
-        if is_complete && !is_empty {
-            return Err(self.seeming_path());
+        let path = self.path.unwrap_or_default();
+        let seeming_path = || seeming_path(path.as_bytes());
+        if self.is_malformed || (is_complete && self.length.is_some_and(|length| length > 0)) {
+            return Err(seeming_path());
         }
         if self.size > MAX_HEADERS {
-            return Ok((Err((Malformed::TOO_LONG, self.seeming_path())), None));
+            return Ok((Err((Malformed::TOO_LONG, seeming_path())), None));
         }
         // RFC 9113 8.3.1: a path is not in the absolute form of HTTP/1.1, which proxies may not expect.
-        let is_path = |path: &String| path.starts_with('/') || path == "*";
-        let (Some(method), true) = (self.method, self.has_scheme) else {
-            return Err(self.seeming_path());
-        };
-        let Some(path) = self.path.take_if(|path| is_path(path)) else {
-            return Err(self.seeming_path());
+        let has_path = path.starts_with('/') || path == "*";
+        let Some(method) = self.method.filter(|_| self.has_scheme && has_path) else {
+            return Err(seeming_path());
         };
         if self.expects_more {
-            return Ok((Err((Malformed::EXPECTATION, seeming_path(path.as_bytes()))), self.length));
+            return Ok((Err((Malformed::EXPECTATION, seeming_path())), self.length));
         }
         let head = Head::new(method, &path).map(|head| Head {
             framing: match (is_complete, self.length) {
@@ -164,8 +145,7 @@ impl Fields {
             kept: self.kept,
             ..head
         });
-        let head = head.map_err(|malformed| (malformed, seeming_path(path.as_bytes())));
-        Ok((head, self.length))
+        Ok((head.map_err(|malformed| (malformed, seeming_path())), self.length))
     }
 }
 
@@ -187,7 +167,7 @@ mod tests {
             put_field(&mut block, name, value.as_bytes());
         }
         let fields = read(&mut Decoder::default(), &block, None).unwrap();
-        match fields.and_then(|fields| fields.request(true)) {
+        match fields.request(true) {
             Ok((Ok(head), _)) => format!("{:?} {}", head.method, head.path),
             Ok((Err((refusal, _)), _)) => refusal.status.to_string(),
             Err(_) => "malformed".to_owned(),

@@ -107,18 +107,17 @@ impl Connection {
         let bytes = if is_whole { part } else { &block.bytes };
         // The blocks behind it can't be decoded without this one, whatever it is worth.
         let fields = fields::read(&mut self.decoder, bytes, kept);
-        let fields = fields.map_err(|_| Code::Compression)?;
+        let mut fields = fields.map_err(|_| Code::Compression)?;
         if id > self.last && !self.is_ending {
             self.last = id;
-            let is_wrong = frame.kind == HEADERS && frame.depends_on_itself();
-            let fields = fields.and_then(|fields| fields.unless(is_wrong));
+            fields.is_malformed |= frame.kind == HEADERS && frame.depends_on_itself();
             return self.request(id, fields, block.ends_stream, has_room, out);
         }
         let Some(at) = self.position(id) else {
             return self.closed(id);
         };
         // Trailers are ignored, but end the body.
-        let is_trailer = block.ends_stream && fields.is_ok_and(|fields| fields.is_trailer);
+        let is_trailer = block.ends_stream && fields.is_trailer && !fields.is_malformed;
         let ends = self.streams[at].receive(0, 0, true);
         match ends.and(if is_trailer { Ok(()) } else { Err(Code::Protocol) }) {
             Err(code) => self.fail(id, code, out),
@@ -132,13 +131,12 @@ impl Connection {
     fn request(
         &mut self,
         id: u32,
-        fields: Result<Fields, String>,
+        fields: Fields,
         is_complete: bool,
         has_room: bool,
         out: &mut Vec<u8>,
     ) -> Result<Event<'static>> {
-        let request = fields.and_then(|fields| fields.request(is_complete));
-        let (code, event) = match request {
+        let (code, event) = match fields.request(is_complete) {
             Err(path) => (Code::Protocol, Event::Malformed(path)),
             Ok(_) if self.streams.len() >= MAX_STREAMS || !has_room => {
                 (Code::RefusedStream, Event::Nothing)

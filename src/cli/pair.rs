@@ -1,0 +1,125 @@
+//! Files of a private key and its certificate: both are there, or none is, and none is overwritten by
+//! accident.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
+
+use super::output::{Failure, Result};
+use crate::keystore::fs::sync_directory;
+
+/// A file to write.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) content: &'a str,
+    pub(crate) mode: u32,
+}
+
+/// Writes both, each in place of an older one if `force` is set.
+pub(crate) fn write(key: Wanted<'_>, cert: Wanted<'_>, force: bool) -> Result<()> {
+    if key.path == cert.path {
+        return Err("private key and certificate can't be the same file".into());
+    }
+    let mut key = Draft::new(key, "private key", force)?;
+    let mut cert = Draft::new(cert, "certificate", force)?;
+    key.place(force)?;
+    cert.place(force).inspect_err(|_| key.take_back())
+}
+
+/// A file that is complete, but not in its place yet. Dropped, only the file in its place is left.
+struct Draft<'a> {
+    path: &'a Path,
+    what: &'static str,
+    mode: u32,
+    /// The draft or, after it took the place of a file, that file.
+    temp: PathBuf,
+    has_replaced: bool,
+}
+
+impl<'a> Draft<'a> {
+    /// Writes a file beside the wanted one, which may not be there unless `force` is set.
+    fn new(wanted: Wanted<'a>, what: &'static str, force: bool) -> Result<Self> {
+        let Wanted { path, content, mode } = wanted;
+        let mut temp = path.as_os_str().to_owned();
+        temp.push(format!(".{}.new", std::process::id()));
+        let draft = Self { path, what, mode, temp: temp.into(), has_replaced: false };
+        if !force && path.symlink_metadata().is_ok() {
+            return Err(draft.failed(&io::ErrorKind::AlreadyExists.into()));
+        }
+        let written = new_file(&draft.temp, mode).and_then(|mut file| {
+            file.write_all(content.as_bytes())?;
+            file.sync_all()
+        });
+        written.map_err(|e| draft.failed(&e))?;
+        Ok(draft)
+    }
+
+    fn place(&mut self, force: bool) -> Result<()> {
+        self.has_replaced = force && self.rename(RenameFlags::EXCHANGE).is_ok();
+        let placed = match (self.has_replaced, force) {
+            (true, _) => Ok(()),
+            (false, true) => fs::rename(&self.temp, self.path),
+            (false, false) => match self.rename(RenameFlags::NOREPLACE) {
+                // Some file systems can't: there, a crash may leave an empty file.
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    new_file(self.path, self.mode).and_then(|_| fs::rename(&self.temp, self.path))
+                }
+                renamed => renamed.map_err(io::Error::from),
+            },
+        };
+        placed.map_err(|e| self.failed(&e))?;
+        sync_folder(self.path).map_err(|e| {
+            self.take_back();
+            self.failed(&e)
+        })
+    }
+
+    /// Undoes [`Self::place`].
+    fn take_back(&mut self) {
+        let _ = match self.has_replaced {
+            true => self.rename(RenameFlags::EXCHANGE).map_err(io::Error::from),
+            false => fs::remove_file(self.path),
+        };
+    }
+
+    fn rename(&self, flags: RenameFlags) -> rustix::io::Result<()> {
+        renameat_with(CWD, &self.temp, CWD, self.path, flags)
+    }
+
+    fn failed(&self, e: &io::Error) -> Failure {
+        let Self { path, what, .. } = self;
+        match e.kind() {
+            io::ErrorKind::AlreadyExists => {
+                format!("{what} {path:?} already exists: Use --force to overwrite it").into()
+            }
+            _ => format!("failed to create {what} {path:?}: {e}").into(),
+        }
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        // A private key that was replaced does not come back after a power failure.
+        let _ = fs::remove_file(&self.temp).and_then(|()| sync_folder(self.path));
+    }
+}
+
+/// Creates a file that did not exist.
+fn new_file(path: &Path, mode: u32) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
+}
+
+/// Makes the entry of `path` in its folder durable.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|path| !path.as_os_str().is_empty());
+    sync_directory(&File::open(folder.unwrap_or(Path::new(".")))?.into())
+}
