@@ -177,7 +177,7 @@ fn deadline() -> Deadline {
 
 #[test]
 fn imports_take_the_bodies_of_all_generations() {
-    let key = base64(&[9; 32]);
+    let key = base64([9; 32]);
     for (generation, old, new) in [
         (OLD, (400, "invalid key"), (400, "invalid key")),
         (NEWEST, (406, "invalid key size for 'AES256'"), (406, "algorithm '' is not supported")),
@@ -234,10 +234,10 @@ fn a_data_key_is_sealed_in_the_format_of_the_generation_and_opened_in_either() {
             size => assert_eq!(size, sealed.len()),
         }
         let body = json!({"ciphertext": base64(&sealed), "context": "Y3R4", "version": "v1"});
-        let opened = root.put("/v1/key/decrypt/app-1", &body.to_string());
+        let opened = root.put("/v1/key/decrypt/app-1", body.to_string());
         assert_eq!(data_key, opened.bytes("plaintext"));
         let message =
-            root.post("/v1/key/decrypt/app-1", &json!({"ciphertext": base64(&sealed)}).to_string());
+            root.post("/v1/key/decrypt/app-1", json!({"ciphertext": base64(&sealed)}).to_string());
         assert_eq!(
             (400, NOT_AUTHENTIC),
             (message.status, message.json()["message"].as_str().unwrap())
@@ -316,7 +316,7 @@ fn many_ciphertexts_are_decrypted_at_once_or_none() {
             if number < 3 {
                 let body =
                     json!({"plaintext": base64(format!("{number}").as_bytes()), "context": "Y3R4"});
-                let answer = root.post("/v1/key/encrypt/app-1", &body.to_string());
+                let answer = root.post("/v1/key/encrypt/app-1", body.to_string());
                 sealed.push(json!({"ciphertext": answer.json()["ciphertext"], "context": "Y3R4"}));
                 plain.push(json!({"plaintext": body["plaintext"]}));
             } else {
@@ -324,7 +324,7 @@ fn many_ciphertexts_are_decrypted_at_once_or_none() {
                 plain.push(plain[number % 3].clone());
             }
         }
-        let decrypt = |body: &Value| root.post("/v1/key/bulk/decrypt/app-1", &body.to_string());
+        let decrypt = |body: &Value| root.post("/v1/key/bulk/decrypt/app-1", body.to_string());
         assert_eq!(json!(plain), decrypt(&json!(sealed)).json());
         assert_eq!(json!([]), decrypt(&json!([])).json());
         let message = |body: &Value| {
