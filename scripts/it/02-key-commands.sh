@@ -33,7 +33,13 @@ step 'create'
 prints '' kes key create my-key
 fails 1 'Failed to create key "my-key": key does already exist' kes key create my-key
 fails 1 'Error: no key name specified' kes key create
-fails 1 'Error: too many arguments' kes key create a b c
+fails 1 'Failed to create key "my-key": key does already exist' kes key create first my-key second
+prints 'Key
+first
+my-key
+second
+' kes ls
+kes key rm first second
 fails 1 "Error: invalid key name \"a/b\": it contains '/'" kes key create a/b
 
 step 'import, as of old and by its own name'
@@ -69,11 +75,13 @@ fails 1 'Error: failed to decrypt ciphertext: decryption failed: ciphertext is n
 
 step 'encrypt, with a context'
 context="$(printf 'bucket/object' | base64_line)" message="$(printf 'hello' | base64_line)"
-kes key encrypt my-key "$message" "$context" >encrypted
+kes key encrypt my-key hello "$context" >encrypted
 grep -qxE '\{"ciphertext":"[A-Za-z0-9+/=]+"\}' encrypted || fail "encrypt printed '$(cat encrypted)'"
 prints "{\"plaintext\":\"$message\"}" kes key decrypt my-key "$(member ciphertext <encrypted)" "$context"
 fails 1 'ciphertext is not authentic' kes key decrypt my-key "$(member ciphertext <encrypted)"
-fails 1 'key does not exist' kes key encrypt missing "$message"
+printf 'hello\n' | kes key encrypt my-key - >encrypted
+prints "{\"plaintext\":\"$(printf 'hello\n' | base64_line)\"}" kes key decrypt my-key "$(member ciphertext <encrypted)"
+fails 1 'key does not exist' kes key encrypt missing hello
 
 step 'delete'
 prints '' kes key delete old-import

@@ -24,7 +24,7 @@ at_terminal() {
 }
 
 step 'a command that reads from a terminal says what it waits for'
-for what in "key:$KES key import typed -" "plaintext:$KES key encrypt typed -" "context:$KES key derive typed -" \
+for what in "key:$KES key import typed -" "message:$KES key encrypt typed -" "context:$KES key derive typed -" \
     "ciphertext:$KES key decrypt typed -" "policy:$KES policy add typed" "policy:$KES policy add typed -" \
     "certificate:$KES tool identity of" "certificate:$KES identity of -" "configuration file:$KES config check -"; do
     # shellcheck disable=SC2086  # a command is words

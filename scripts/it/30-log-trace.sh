@@ -57,7 +57,6 @@ step 'errors'
 fails 1 'Error: invalid log type --type: "all"' kes log trace --type all
 fails 2 'invalid value "x" for flag -rate: invalid duration "x"; use a number with a unit' kes log trace --rate x
 fails 1 'Error: too many arguments' kes log trace x
-fails 2 'Usage' kes log
 fails 1 'Error: invalid log type --type: "none"' kes log --type none
 as app
 fails 1 'Error: failed to connect to audit log: prohibited by policy' kes log trace

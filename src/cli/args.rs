@@ -100,6 +100,8 @@ pub(crate) struct Args {
     /// What is no flag, in order.
     pub(crate) positional: Vec<String>,
     flags: Vec<(&'static str, String)>,
+    /// The command is called by an alias: the newer spelling, where outputs differ by it.
+    pub(crate) by_alias: bool,
 }
 
 /// The flags that every command has.

@@ -59,10 +59,7 @@ const EXIT_CODES: &[(&str, &str)] = &[
         "1",
         "Failed, and the reason is on standard error; also if arguments are missing, too many or wrong.",
     ),
-    (
-        "2",
-        "An unknown flag, a flag without its value, or a wrong value; 'kes key' or 'kes log' alone.",
-    ),
+    ("2", "An unknown flag, a flag without its value, or a wrong value; 'kes key' alone."),
     ("others", "As the commands say."),
 ];
 

@@ -24,7 +24,10 @@ fn call(args: &[OsString]) -> Result<()> {
         let rest = &args[path.len()..];
         let command = COMMANDS.find(&path);
         match rest.first().map(|arg| arg.to_str().unwrap_or_default()) {
-            Some("-h" | "--help" | "-help") => return print(&group_usage(COMMANDS, &path)),
+            Some("-h" | "--help" | "-help") => {
+                let own = command.map_or(String::new(), |command| usage(command, &path) + "\n");
+                return print(&(own + &group_usage(COMMANDS, &path)));
+            }
             Some("-v" | "--version" | "-version") if path.is_empty() => return print(VERSION),
             Some("-u" | "--update" | "-update") if path.is_empty() => return update(),
             Some(word) if !word.starts_with('-') => {
@@ -45,18 +48,12 @@ fn call(args: &[OsString]) -> Result<()> {
                     return run_command(command, &path, &rest[1..]);
                 }
             }
-            // `kes log --json` of newer versions.
-            Some(_) if path == ["log"] && command.is_none() => {
-                let path = ["log", "trace"];
-                let command = COMMANDS.find(&path).expect("it is in the table");
-                return run_command(command, &path, rest);
-            }
             Some(flag) if command.is_none() => {
                 return Err(wrong_usage(&misplaced_flag(&path, flag), &path));
             }
             None if command.is_none() => {
                 complain(&group_usage(COMMANDS, &path));
-                return Err(Failure::Exit(if matches!(*path, ["key" | "log"]) { 2 } else { 1 }));
+                return Err(Failure::Exit(if path == ["key"] { 2 } else { 1 }));
             }
             _ => return run_command(command.expect("others came before"), &path, rest),
         }
@@ -69,7 +66,8 @@ fn is_argument(word: &str) -> bool {
 }
 
 fn run_command(command: &Command, path: &[&str], args: &[OsString]) -> Result<()> {
-    let args = Args::parse(args, command).map_err(|why| wrong_usage(&why, path))?;
+    let mut args = Args::parse(args, command).map_err(|why| wrong_usage(&why, path))?;
+    args.by_alias = path != command.path;
     if let Some(colors) = args.value("color").and_then(Colors::parse) {
         colors.set();
     }

@@ -27,6 +27,7 @@ mod logs;
 mod memory;
 mod metrics;
 mod newest;
+mod object_servers;
 mod policies;
 mod probe;
 mod proxy;

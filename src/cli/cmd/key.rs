@@ -1,6 +1,6 @@
 //! `kes key ...`
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 
 use base64::{DecodeError, Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
@@ -9,6 +9,7 @@ use crate::{
     cli::{
         args::{Args, Argument, CLIENT, Command, KEY, Kind, SILENT},
         client::{Client, Error, path},
+        layout,
         output::{Failure, Result, print, print_lines, stdin, warn},
     },
     crypto::KEY_SIZE,
@@ -22,17 +23,19 @@ const STDIN: &str =
 
 const NEW_KEY: Argument = Argument::new("name", "key name", Kind::NewKey);
 const VALUE: Argument = Argument::new("key", "key", Kind::Text);
-const PLAINTEXT: Argument = Argument::new("plaintext", "plaintext", Kind::Text);
+const MESSAGE: Argument = Argument::new("message", "message", Kind::Text);
 const CIPHERTEXT: Argument = Argument::new("ciphertext", "ciphertext", Kind::Text);
 const CONTEXT: Argument = Argument::new("context", "context", Kind::Text).optional();
 
 pub(crate) const CREATE: Command = Command {
     path: &["key", "create"],
-    arguments: &[NEW_KEY, VALUE.optional()],
-    summary: "Create a key, or import a given one",
-    details: STDIN,
+    arguments: &[NEW_KEY.repeated()],
+    summary: "Create keys",
+    details: "\
+Each failure is reported, and the keys after it are created all the same. As in KES 0.14,
+a key in base64 or '-' behind a single name is imported under it, as by 'kes key import'.",
     flags: SILENT,
-    examples: &["kes key create my-key"],
+    examples: &["kes key create my-key", "kes key create test-1 test-2"],
     run: create,
     ..Command::NEW
 };
@@ -67,9 +70,28 @@ pub(crate) const LIST: Command = Command {
     aliases: &[&["key", "ls"]],
     arguments: &[Argument::pattern(Kind::Key)],
     summary: "List the keys that match a pattern",
+    details: "'kes key ls' prints a table and, with --json, an array.",
     flags: CLIENT,
     examples: &["kes key list 'my-*'"],
     run: list,
+    ..Command::NEW
+};
+
+pub(crate) const INFO: Command = Command {
+    path: &["key", "info"],
+    arguments: &[KEY],
+    summary: "Print when a key was created, by which identity, and its algorithm",
+    flags: CLIENT,
+    examples: &["kes key info my-key"],
+    run: |args| {
+        let labels = [
+            ("Name", "name"),
+            ("Algorithm", "algorithm"),
+            ("Date", "created_at"),
+            ("Owner", "created_by"),
+        ];
+        layout::describe(args, "key", &labels)
+    },
     ..Command::NEW
 };
 
@@ -87,11 +109,13 @@ pub(crate) const DERIVE: Command = Command {
 
 pub(crate) const ENCRYPT: Command = Command {
     path: &["key", "encrypt"],
-    arguments: &[KEY, PLAINTEXT, CONTEXT],
-    summary: "Seal a small secret (all values in base64)",
-    details: STDIN,
+    arguments: &[KEY, MESSAGE, CONTEXT],
+    summary: "Seal a message",
+    details: "\
+The message is sealed as it stands; '-' reads it from standard input, so that it is not
+seen in the list of processes, and to the last byte. The context is base64.",
     flags: CLIENT,
-    examples: &["base64 -w0 secret.txt | kes key encrypt my-key -"],
+    examples: &["kes key encrypt my-key 'Hello World'", "kes key encrypt my-key - <secret.txt"],
     run: encrypt,
     ..Command::NEW
 };
@@ -108,24 +132,49 @@ pub(crate) const DECRYPT: Command = Command {
 };
 
 fn create(args: &Args) -> Result<()> {
-    if args.optional(1).is_some() {
+    if let [name, value] = &*args.positional
+        && is_value(value)
+    {
+        NEW_KEY.check(name)?;
         return import(args);
     }
-    let name = args.get(0);
-    let created = Client::new(args)?.post(&path("key/create", &[name]), None);
-    created.map_err(|e| Failure::Plain(format!("Failed to create key {name:?}: {e}")))?;
-    Ok(())
+    for_each(args, "create", |client, name| client.post(&path("key/create", &[name]), None))
+}
+
+/// Whether a word behind a name is the key to import under it, rather than a second name: no word that
+/// could be a part of a key becomes a name, which is no secret.
+fn is_value(word: &str) -> bool {
+    /// Base64 of a key has 44 characters.
+    const LONG: usize = 40;
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    word == "-" || word.len() >= LONG || !word.chars().all(is_name)
 }
 
 fn import(args: &Args) -> Result<()> {
     let name = args.get(0);
-    let body = body(&[("bytes", value(args, 1, "key")?)]);
-    let imported = Client::new(args)?.post(&path("key/import", &[name]), Some(&body));
+    let value = value(args, 1, "key")?;
+    // One name for each generation of servers.
+    let members = [("bytes", value.clone()), ("key", value), ("cipher", "AES256".to_owned())];
+    let imported = Client::new(args)?.post(&path("key/import", &[name]), Some(&body(&members)));
     imported.map_err(|e| format!("failed to import key {name:?}: {e}"))?;
     Ok(())
 }
 
 fn delete(args: &Args) -> Result<()> {
+    for_each(args, "delete", |client, name| {
+        if name.contains(['*', '?', '[']) {
+            warn(&format!("{name:?} is taken for a name, not for a pattern"));
+        }
+        client.delete(&path("key/delete", &[name]))
+    })
+}
+
+/// Does `act`, which is called `what`, with every key that is named, and reports each failure.
+fn for_each(
+    args: &Args,
+    what: &str,
+    act: impl Fn(&Client, &str) -> std::result::Result<Vec<u8>, Error>,
+) -> Result<()> {
     let mut is_done = true;
     let mut report = |failure: Failure| {
         failure.tell();
@@ -141,15 +190,14 @@ fn delete(args: &Args) -> Result<()> {
     let client = if names.is_empty() { None } else { Some(Client::new(args)?) };
     let mut is_reachable = true;
     for (name, client) in names.iter().zip(client.iter().cycle()) {
-        let failed = |why: &str| format!("failed to delete key {name:?}: {why}").into();
+        let failed = |why: &str| match what {
+            // As KES 0.14 has it.
+            "create" => Failure::Plain(format!("Failed to create key {name:?}: {why}")),
+            _ => format!("failed to {what} key {name:?}: {why}").into(),
+        };
         if !is_reachable {
             report(failed("not tried without a server"));
-            continue;
-        }
-        if name.contains(['*', '?', '[']) {
-            warn(&format!("{name:?} is taken for a name, not for a pattern"));
-        }
-        if let Err(e) = client.delete(&path("key/delete", &[name])) {
+        } else if let Err(e) = act(client, name) {
             report(failed(&e.to_string()));
             is_reachable = matches!(e, Error::Refused(..));
         }
@@ -161,6 +209,9 @@ fn list(args: &Args) -> Result<()> {
     let pattern = args.pattern();
     let names = Client::new(args)?.keys(pattern);
     let names = names.map_err(|why| format!("failed to list keys matching {pattern:?}: {why}"))?;
+    if args.by_alias {
+        return layout::list(args, "Key", &names);
+    }
     match args.wants_json() {
         true => {
             let line = |name| format!("{}\n", serde_json::json!({ "name": name }));
@@ -179,14 +230,22 @@ fn derive(args: &Args) -> Result<()> {
     };
     print(&match args.wants_json() {
         true => format!("{{\"plaintext\":\"{plaintext}\",\"ciphertext\":\"{ciphertext}\"}}"),
+        false if args.by_alias => {
+            format!("\n  plaintext:  {plaintext}\n  ciphertext: {ciphertext}\n")
+        }
         false => format!("{{\n  plaintext : {plaintext}\n  ciphertext: {ciphertext}\n}}\n"),
     })
 }
 
 fn encrypt(args: &Args) -> Result<()> {
     only_one_from_stdin(args)?;
-    let plaintext = value(args, 1, "plaintext")?;
-    let members = [("plaintext", plaintext), ("context", value(args, 2, "context")?)];
+    let mut message = args.get(1).as_bytes().to_vec();
+    if message == b"-" {
+        message.clear();
+        read_stdin("message", |stdin| stdin.read_to_end(&mut message))?;
+    }
+    let members =
+        [("plaintext", STANDARD.encode(message)), ("context", value(args, 2, "context")?)];
     match ask(args, "encrypt", &members, "encrypt plaintext")?.ciphertext {
         Some(ciphertext) => show(args, "ciphertext", &ciphertext),
         None => Err("failed to encrypt plaintext: the server sent no ciphertext".into()),
@@ -261,8 +320,7 @@ fn value(args: &Args, at: usize, what: &str) -> Result<String> {
     };
     if text == "-" {
         text.clear();
-        let read = stdin(what).take(MAX_STDIN).read_to_string(&mut text);
-        read.map_err(|e| format!("failed to read {what} from standard input: {e}"))?;
+        read_stdin(what, |stdin| stdin.read_to_string(&mut text))?;
         text = text.trim().to_owned();
     }
     let invalid = |why: &str| Err(format!("invalid {what}: {why}").into());
@@ -279,4 +337,14 @@ fn value(args: &Args, at: usize, what: &str) -> Result<String> {
         }
         Err(_) => invalid("not padded standard base64, as the command 'base64' prints it"),
     }
+}
+
+/// Reads `what` from standard input.
+fn read_stdin(
+    what: &str,
+    read: impl FnOnce(&mut io::Take<io::Stdin>) -> io::Result<usize>,
+) -> Result<()> {
+    let read = read(&mut stdin(what).take(MAX_STDIN));
+    read.map_err(|e| format!("failed to read {what} from standard input: {e}"))?;
+    Ok(())
 }

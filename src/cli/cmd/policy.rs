@@ -6,12 +6,15 @@ use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
 };
+use serde_json::Value;
 
 use crate::{
     cli::{
+        answers::Document,
         args::{Args, Argument, CLIENT, Command, Kind, POLICY, SILENT},
         client::{Client, path},
-        output::{Result, print, print_lines, stdin},
+        layout,
+        output::{Paint, Result, Style, harmless, print, print_lines, stdin},
     },
     policy::{Policy, Rule},
 };
@@ -37,10 +40,23 @@ last longer into its configuration file.",
 pub(crate) const SHOW: Command = Command {
     path: &["policy", "show"],
     arguments: &[POLICY],
-    summary: "Print the paths that a policy allows",
+    summary: "Print the paths that a policy allows and denies",
     flags: CLIENT,
     examples: &["kes policy show my-app"],
     run: show,
+    ..Command::NEW
+};
+
+pub(crate) const INFO: Command = Command {
+    path: &["policy", "info"],
+    arguments: &[POLICY],
+    summary: "Print when a policy was created, and by which identity",
+    flags: CLIENT,
+    examples: &["kes policy info my-app"],
+    run: |args| {
+        let labels = [("Name", "name"), ("Date", "created_at"), ("Created by", "created_by")];
+        layout::describe(args, "policy", &labels)
+    },
     ..Command::NEW
 };
 
@@ -49,6 +65,7 @@ pub(crate) const LIST: Command = Command {
     aliases: &[&["policy", "ls"]],
     arguments: &[Argument::pattern(Kind::Policy)],
     summary: "List the policies that match a pattern",
+    details: "'kes policy ls' prints a table unless --json is set.",
     flags: CLIENT,
     examples: &["kes policy list 'my-*'"],
     run: list,
@@ -78,20 +95,39 @@ fn add(args: &Args) -> Result<()> {
     };
     let failed = |e: &dyn fmt::Display| format!("failed to add policy {name:?}: {e}");
     let body = serde_json::to_vec(&policy).map_err(|e| failed(&e))?;
-    let added = Client::new(args)?.post(&path("policy/write", &[name]), Some(&body));
-    added.map_err(|e| failed(&e))?;
+    let client = Client::new(args)?;
+    let added = client.post(&path("policy/write", &[name]), Some(&body));
+    added.map_err(|e| failed(&client.gone(e, IN_FILE)))?;
     Ok(())
 }
 
 fn show(args: &Args) -> Result<()> {
     let name = args.get(0);
-    let policy = Client::new(args)?.policy(name);
-    let policy = policy.map_err(|e| format!("failed to fetch policy {name:?}: {e}"))?;
+    let document = Client::new(args)?.policy(name);
+    let Document { json, policy } =
+        document.map_err(|e| format!("failed to fetch policy {name:?}: {e}"))?;
     if args.wants_json() {
-        return print(&policy.json);
+        return print(&json);
     }
-    let paths = policy.policy.allow.iter().map(Rule::as_str).filter(|path| !path.is_empty());
-    print_lines("[\n", paths.map(|path| format!("  {path}")), "]\n\n")
+    let value: Value = serde_json::from_str(&json).unwrap_or_default();
+    if value.get("paths").is_some() {
+        let paths = policy.allow.iter().map(Rule::as_str).filter(|path| !path.is_empty());
+        return print_lines("[\n", paths.map(|path| format!("  {path}")), "]\n\n");
+    }
+    let mut text = String::new();
+    for (label, rules) in [("Allow:", &policy.allow), ("Deny:", &policy.deny)] {
+        if !rules.is_empty() {
+            text += &format!("{}\n", Style::of_stdout().paint(Paint::Bold, label));
+            text.extend(rules.iter().map(|rule| format!("  • {}\n", harmless(rule.as_str()))));
+        }
+    }
+    for (label, member) in [("Created at: ", "created_at"), ("Created by: ", "created_by")] {
+        if let Some(value) = value[member].as_str() {
+            let value = if member == "created_at" { layout::date(value) } else { value.to_owned() };
+            text += &layout::facts(&[(label, value)]);
+        }
+    }
+    print(&text)
 }
 
 fn list(args: &Args) -> Result<()> {
@@ -99,16 +135,24 @@ fn list(args: &Args) -> Result<()> {
     let names = Client::new(args)?
         .policies(pattern)
         .map_err(|why| format!("failed to list policies matching {pattern:?}: {why}"))?;
+    if args.by_alias {
+        return layout::list(args, "Policy", &names);
+    }
     match args.wants_json() {
         true => print(&format!("{}\n", serde_json::json!(names))),
         false => print_lines("[\n", names.iter().map(|name| format!("  {name}")), "]\n"),
     }
 }
 
+/// What to do where policies are only in the configuration file.
+const IN_FILE: &str = "edit policy.<name> in its configuration file and reload it";
+
 fn delete(args: &Args) -> Result<()> {
     let name = args.get(0);
-    let deleted = Client::new(args)?.delete(&path("policy/delete", &[name]));
-    deleted.map_err(|e| format!("failed to delete policy {name:?}: {e}"))?;
+    let client = Client::new(args)?;
+    let deleted = client.delete(&path("policy/delete", &[name]));
+    deleted
+        .map_err(|e| format!("failed to delete policy {name:?}: {}", client.gone(e, IN_FILE)))?;
     Ok(())
 }
 
@@ -124,7 +168,7 @@ fn parse(from: impl Read) -> std::result::Result<Policy, String> {
 }
 
 /// The members of a JSON object as it has them: a map would keep one of two with the same name.
-struct Members(Vec<(String, serde_json::Value)>);
+struct Members(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {
     fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {

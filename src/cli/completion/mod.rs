@@ -80,9 +80,10 @@ fn flags_before(table: Table, words: &[&str]) -> Args {
 fn next(table: Table, words: &[&str]) -> Next {
     let (started, before) = words.split_last().unwrap_or((&"", &[]));
     for count in 1..=before.len() {
-        if let (Some(command), true) =
-            (table.find(&before[..count]), table.is_last(&before[..count]))
-        {
+        // Of a command that is a group as well, only its flags tell that it is meant.
+        let is_flag = || before.get(count).unwrap_or(started).starts_with('-');
+        let is_meant = table.is_last(&before[..count]) || is_flag();
+        if let (Some(command), true) = (table.find(&before[..count]), is_meant) {
             return next_of_command(table, command, &before[count..], started);
         }
     }
@@ -229,7 +230,7 @@ mod tests {
             }
             for flag in command.listed_flags() {
                 let name = dashed(flag.names[0]);
-                assert_eq!([&*name], *words(&[path, &[&name]].concat()));
+                assert!(words(&[path, &[&name]].concat()).contains(&name), "{path:?} {name}");
             }
         }
     }

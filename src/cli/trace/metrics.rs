@@ -6,7 +6,19 @@ use serde::Serialize;
 
 const SECOND: f64 = 1e9;
 
-/// The state of a server at one moment. Serialized as KES prints it.
+/// Other metrics that are shown if a server has them, in the order of their output.
+const MORE: &[&str] = &[
+    "kes_log_error_events",
+    "kes_log_audit_events",
+    "kes_system_num_cpu",
+    "kes_system_num_cpu_used",
+    "kes_system_num_threads",
+    "kes_system_mem_heap_used",
+    "kes_system_mem_heap_objects",
+    "kes_system_mem_stack_used",
+];
+
+/// The state of a server at one moment. Serialized as KES 0.14 prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Sample {
     #[serde(rename = "kes_http_request_success")]
@@ -23,6 +35,14 @@ pub struct Sample {
     /// Nanoseconds, whole seconds of them.
     #[serde(rename = "kes_system_up_time")]
     up_time: u64,
+    /// Answers, and how many nanoseconds they took in all.
+    #[serde(skip)]
+    answers: u64,
+    #[serde(skip)]
+    all_response_times: u64,
+    /// Names, of [`MORE`], and values.
+    #[serde(skip)]
+    more: BTreeMap<&'static str, u64>,
 }
 
 impl Sample {
@@ -49,7 +69,14 @@ impl Sample {
                         add(sample.response_time.entry(bucket).or_default(), count);
                     }
                 }
-                _ => continue,
+                "kes_http_response_time_sum" => sample.all_response_times = nanoseconds(value),
+                "kes_http_response_time_count" => add(&mut sample.answers, count),
+                name => {
+                    if let Some(name) = MORE.iter().find(|known| **known == name) {
+                        add(sample.more.entry(name).or_default(), count);
+                    }
+                    continue;
+                }
             }
             found = true;
         }
@@ -61,6 +88,31 @@ impl Sample {
 
     pub fn as_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// As [`Self::as_json`], with all else that the server counts.
+    pub fn as_whole_json(&self) -> String {
+        let mut json = self.as_json();
+        json.pop();
+        for (name, value) in MORE.iter().filter_map(|name| Some((name, self.get(name)?))) {
+            json += &format!(",\"{name}\":{value}");
+        }
+        json + "}"
+    }
+
+    /// The value of another metric, if the server has it.
+    pub fn get(&self, name: &str) -> Option<u64> {
+        self.more.get(name).copied()
+    }
+
+    /// Requests that were answered.
+    pub fn requests(&self) -> u64 {
+        self.success.saturating_add(self.error).saturating_add(self.failure)
+    }
+
+    /// How long an answer took, on average, in nanoseconds.
+    pub fn latency(&self) -> u64 {
+        self.all_response_times.checked_div(self.answers).unwrap_or_default()
     }
 
     pub fn within(&self, bound: Duration) -> u64 {
@@ -117,6 +169,8 @@ kes_http_response_time_bucket{le=\"+Inf\"} 100
 kes_http_response_time_sum 1.25
 kes_http_response_time_count 100
 kes_system_up_time 3723.45 1700000000000
+kes_system_num_cpu 4
+kes_log_audit_events 7
 something_else{le=\"0.01\"} 5
 nonsense
 ";
@@ -131,6 +185,12 @@ nonsense
              \"10000000000\":100,\"1500000000\":99},\"kes_system_up_time\":3723000000000}",
             sample.as_json()
         );
+        assert!(
+            sample.as_whole_json().ends_with(
+                ",\"kes_system_up_time\":3723000000000,\"kes_log_audit_events\":7,\"kes_system_num_cpu\":4}"
+            )
+        );
+        assert_eq!((100, 12_500_000), (sample.requests(), sample.latency()));
         assert_eq!(95, sample.within(Duration::from_millis(100)));
         assert_eq!(Duration::from_secs(3723), sample.up_time());
     }

@@ -1,5 +1,6 @@
-//! The screens of `kes log trace`: tables of what a server logs and counts.
+//! The screens of `kes log trace` and `kes metric`: tables of what a server logs and counts.
 
+pub mod feed;
 pub mod metrics;
 pub mod screen;
 mod table;

@@ -10,7 +10,7 @@ use std::{
         mpsc::{self, Receiver, SyncSender},
     },
     thread,
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use rustix::{
@@ -44,7 +44,8 @@ const ESCAPE_TIMEOUT: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 pub enum Message {
     /// A line of a log, and when it came in.
     Line(Vec<u8>, SystemTime),
-    Sample(Sample),
+    /// The metrics, and when they came in.
+    Sample(Sample, Instant),
     /// Nothing more will come, and why.
     End(String),
     Resized,
@@ -90,7 +91,7 @@ fn show(view: &mut View, messages: &Receiver<Message>, style: Style) -> Message 
         for message in std::iter::once(first).chain(messages.try_iter().take(QUEUE)) {
             match message {
                 Message::Line(line, now) => view.add(&line, now),
-                Message::Sample(sample) => view.set(sample),
+                Message::Sample(sample, now) => view.set(sample, now),
                 Message::Resized => {}
                 end => return end,
             }

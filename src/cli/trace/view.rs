@@ -1,8 +1,8 @@
-//! The three views: from lines and samples to tables.
+//! The views: from lines and samples to tables.
 
 use std::{
     collections::VecDeque,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::Value;
@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     base::duration,
-    cli::output::{Paint, Style},
+    cli::{
+        layout,
+        output::{Paint, Style, harmless},
+    },
 };
 
 const MAX_ROWS: usize = 1000;
@@ -56,6 +59,8 @@ pub enum Kind {
     Audit,
     Error,
     Metric,
+    /// As [`Self::Metric`], with what the process needs.
+    System,
 }
 
 impl Kind {
@@ -63,7 +68,7 @@ impl Kind {
         match self {
             Self::Audit => "audit",
             Self::Error => "error",
-            Self::Metric => "metric",
+            Self::Metric | Self::System => "metric",
         }
     }
 }
@@ -79,11 +84,15 @@ pub struct View {
     zone: tz::TimeZone,
     rows: VecDeque<Vec<Cell>>,
     sample: Sample,
+    /// When that was.
+    at: Option<Instant>,
+    /// Requests each second between the last two.
+    rate: f64,
 }
 
 impl View {
     pub fn new(kind: Kind, zone: tz::TimeZone) -> Self {
-        Self { kind, zone, rows: VecDeque::new(), sample: Sample::default() }
+        Self { kind, zone, rows: VecDeque::new(), sample: Sample::default(), at: None, rate: 0.0 }
     }
 
     pub fn add(&mut self, line: &[u8], now: SystemTime) {
@@ -100,14 +109,17 @@ impl View {
         self.rows.push_back(row);
     }
 
-    pub fn set(&mut self, sample: Sample) {
+    pub fn set(&mut self, sample: Sample, now: Instant) {
+        let since = self.at.replace(now).map_or(Duration::ZERO, |at| now.duration_since(at));
+        let requests = sample.requests().saturating_sub(self.sample.requests());
+        self.rate = if since.is_zero() { 0.0 } else { requests as f64 / since.as_secs_f64() };
         self.sample = sample;
     }
 
     /// The lines that fit on a terminal, none of them wider than it.
     pub fn lines(&self, size: Size, style: Style) -> Vec<String> {
         let columns = match self.kind {
-            Kind::Metric => return self.metric_lines(size, style),
+            Kind::Metric | Kind::System => return self.metric_lines(size, style),
             Kind::Audit => AUDIT,
             Kind::Error => ERROR,
         };
@@ -132,21 +144,43 @@ impl View {
         let counts: Vec<_> = BUCKETS.iter().map(in_bucket).collect();
         let mut lines = table::lines(&columns, [&counts[..]].into_iter(), size.width, style);
         let Sample { success, error, failure, active, .. } = self.sample;
-        let all = success.saturating_add(error).saturating_add(failure).max(1);
+        let all = self.sample.requests().max(1);
         let part = |count: u64| format!("{:05.2} %  {count}", count as f64 * 100.0 / all as f64);
         let up_time = i64::try_from(self.sample.up_time().as_nanos()).unwrap_or(i64::MAX);
-        for (label, value) in [
+        let mut facts = vec![
             ("Active", active.to_string()),
             ("Success", part(success)),
             ("Error", part(error)),
             ("Failure", part(failure)),
             ("UpTime", duration::format(up_time)),
-        ] {
+        ];
+        if self.kind == Kind::System {
+            self.add_system(&mut facts);
+        }
+        for (label, value) in facts {
             let line: String = format!("  {label:<9}{value}").chars().take(size.width).collect();
             lines.push(line.replacen(label, &style.paint(Paint::Bold, label), 1));
         }
         lines.truncate(size.height);
         lines
+    }
+
+    /// What `kes metric` shows besides.
+    fn add_system(&self, facts: &mut Vec<(&'static str, String)>) {
+        let get = |name: &str| self.sample.get(&format!("kes_{name}"));
+        facts.push(("Rate", format!("{:.1} requests/s", self.rate)));
+        facts.push(("Latency", format!("{} on average", short(self.sample.latency()))));
+        let cpus =
+            || Some(format!("{} of {}", get("system_num_cpu_used")?, get("system_num_cpu")?));
+        let more = [
+            ("CPUs", cpus()),
+            ("Threads", get("system_num_threads").map(|count| count.to_string())),
+            ("Heap", get("system_mem_heap_used").map(layout::bytes)),
+            ("Stack", get("system_mem_stack_used").map(layout::bytes)),
+            ("Audited", get("log_audit_events").map(|count| format!("{count} events were sent"))),
+            ("Errors", get("log_error_events").map(|count| format!("{count} events were sent"))),
+        ];
+        facts.extend(more.into_iter().filter_map(|(label, value)| Some((label, value?))));
     }
 
     /// `hh:mm:ss` here.
@@ -160,28 +194,81 @@ impl View {
     }
 }
 
+/// The titles above [`event_line`]s of the audit log.
+pub const HEADER: &str = "Time      Status  Identity      IP               API                                       Latency";
+
+/// An event as one line of text.
+pub fn event_line(kind: Kind, line: &[u8], style: Style) -> String {
+    let event: Value = serde_json::from_slice(line).unwrap_or_default();
+    let raw = || harmless(String::from_utf8_lossy(line).trim_end());
+    if kind == Kind::Error {
+        return event["message"].as_str().map_or_else(raw, |text| harmless(text.trim_end()));
+    }
+    let Some(AuditEvent { clock, code, identity, ip, path, time }) = AuditEvent::read(&event)
+    else {
+        return raw();
+    };
+    let identity = match identity.char_indices().nth(11) {
+        Some((end, _)) => format!("{}…", &identity[..end]),
+        None => identity.to_owned(),
+    };
+    let code = style.paint(paint(code), &format!("{code:<6}"));
+    let texts = harmless(&format!("{identity:<12}  {ip:<15}  {path:<40}"));
+    format!("{clock:<8}  {code}  {texts}  {}", short(time))
+}
+
+/// What an audit event says.
+struct AuditEvent<'a> {
+    clock: String,
+    code: u16,
+    identity: &'a str,
+    /// Empty if the event has none.
+    ip: &'a str,
+    path: &'a str,
+    /// In nanoseconds.
+    time: u64,
+}
+
+impl<'a> AuditEvent<'a> {
+    fn read(event: &'a Value) -> Option<Self> {
+        let (request, response) = (&event["request"], &event["response"]);
+        let text = |member: &'a Value| member.as_str().unwrap_or_default();
+        // `2021-05-03T10:00:00Z`: the server's clock, as it has it.
+        let clock = event["time"].as_str()?.split(['T', 't']).nth(1).unwrap_or_default();
+        Some(Self {
+            clock: harmless(&clock.chars().take(8).collect::<String>()),
+            code: u16::try_from(response["code"].as_u64()?).ok()?,
+            identity: text(&request["identity"]),
+            ip: text(&request["ip"]),
+            path: request["path"].as_str()?,
+            time: response["time"].as_u64()?,
+        })
+    }
+}
+
+fn paint(code: u16) -> Paint {
+    if code == 200 { Paint::Green } else { Paint::Red }
+}
+
 /// A row of the audit view. A line that is no audit event is shown as it is.
 fn audit_row(line: &[u8]) -> Vec<Cell> {
     let event: Value = serde_json::from_slice(line).unwrap_or_default();
-    let row = || {
-        let (request, response) = (&event["request"], &event["response"]);
-        let code = u16::try_from(response["code"].as_u64()?).ok()?;
-        let paint = if code == 200 { Paint::Green } else { Paint::Red };
-        let text = format!("{code} {}", reason_phrase(code)).trim_end().to_owned();
-        // `2021-05-03T10:00:00Z`: the server's clock, as it has it.
-        let clock = event["time"].as_str()?.split(['T', 't']).nth(1).unwrap_or_default();
-        Some(vec![
-            Cell::new(clock.chars().take(8).collect::<String>()),
-            Cell::new(request["identity"].as_str().unwrap_or_default()),
-            Cell { text, paint: Some(paint) },
-            Cell::new(request["path"].as_str()?),
-            Cell::new(short(response["time"].as_u64()?)),
-        ])
-    };
-    row().unwrap_or_else(|| {
-        let line = String::from_utf8_lossy(line);
-        ["", "", "", line.trim_end(), ""].into_iter().map(Cell::new).collect()
-    })
+    match AuditEvent::read(&event) {
+        Some(AuditEvent { clock, code, identity, path, time, .. }) => {
+            let text = format!("{code} {}", reason_phrase(code)).trim_end().to_owned();
+            vec![
+                Cell::new(clock),
+                Cell::new(identity),
+                Cell { text, paint: Some(paint(code)) },
+                Cell::new(path),
+                Cell::new(short(time)),
+            ]
+        }
+        None => {
+            let line = String::from_utf8_lossy(line);
+            ["", "", "", line.trim_end(), ""].into_iter().map(Cell::new).collect()
+        }
+    }
 }
 
 fn reason_phrase(code: u16) -> &'static str {
@@ -190,7 +277,7 @@ fn reason_phrase(code: u16) -> &'static str {
 }
 
 /// `ns` nanoseconds with as many digits as one wants to see.
-fn short(ns: u64) -> String {
+pub fn short(ns: u64) -> String {
     let unit = match ns {
         0..1_000_000 => 1_000,
         1_000_000..1_000_000_000 => 10_000,
@@ -339,7 +426,7 @@ mod tests {
                     kes_http_response_time_bucket{le=\"0.01\"} 80\n\
                     kes_http_response_time_bucket{le=\"0.05\"} 95\n\
                     kes_http_response_time_bucket{le=\"0.1\"} 100\nkes_system_up_time 3723.9\n";
-        view.set(Sample::parse(text).unwrap());
+        view.set(Sample::parse(text).unwrap(), Instant::now());
         assert_eq!(
             [
                 "┌───────────┬───────────┬───────────┬───────────┬───────────┬───────────┬───────────┬───────────┬───────────┬───────────┐",
@@ -355,6 +442,50 @@ mod tests {
             ],
             *view.lines(size(121, 24), Style::PLAIN)
         );
+    }
+
+    #[test]
+    fn the_system_view_shows_the_rate_and_what_the_process_needs() {
+        let mut view = view(Kind::System);
+        let text = |requests| {
+            let text = format!(
+                "kes_http_request_success {requests}\nkes_http_response_time_sum 1\n\
+                 kes_http_response_time_count 400\nkes_system_num_cpu 4\nkes_system_num_cpu_used 2\n\
+                 kes_system_num_threads 12\nkes_system_mem_heap_used 5242880\n\
+                 kes_log_audit_events 3\nkes_system_up_time 60.5\n"
+            );
+            Sample::parse(&text).unwrap()
+        };
+        let now = Instant::now();
+        view.set(text(100), now);
+        assert_eq!("  Rate     0.0 requests/s", view.lines(size(121, 24), Style::PLAIN)[10]);
+        view.set(text(125), now + Duration::from_secs(2));
+        assert_eq!(
+            [
+                "  UpTime   1m0s",
+                "  Rate     12.5 requests/s",
+                "  Latency  2.5ms on average",
+                "  CPUs     2 of 4",
+                "  Threads  12",
+                "  Heap     5.0 MiB",
+                "  Audited  3 events were sent",
+            ],
+            view.lines(size(121, 24), Style::PLAIN)[9..]
+        );
+    }
+
+    #[test]
+    fn an_event_is_a_line_below_the_titles() {
+        let line = |kind, text: &str| event_line(kind, text.as_bytes(), Style::PLAIN);
+        let event = audit_event("/v1/key/create/my-key", 200, 52_067)
+            .replace("\"path\"", "\"ip\":\"10.0.0.5\",\"path\"");
+        assert_eq!(
+            "10:00:07  200     abababababa…  10.0.0.5         /v1/key/create/my-key                     52µs",
+            line(Kind::Audit, &event)
+        );
+        assert_eq!("no event", line(Kind::Audit, "no event\n"));
+        assert_eq!("a\u{fffd}b", line(Kind::Error, "{\"message\":\"a\\nb\\n\"}\n"));
+        assert_eq!(HEADER.find("Latency"), line(Kind::Audit, &event).replace('…', ".").find("52"));
     }
 
     #[test]
