@@ -64,8 +64,10 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let certificate = material.certificate.clone();
     let state = State::new(&config, material);
     let store = stores::open(&*config.key_store, config.key_store_start, options.quiet)?;
+    let maker = wanted::maker(config.generation, &config.root);
     let missing_keys = match config.keys.iter().try_for_each(|name| {
-        wanted::create(name, store.as_ref(), |_| {}).map_err(|why| Error::Key(name.clone(), why))
+        wanted::create(name, store.as_ref(), maker, |_| {})
+            .map_err(|why| Error::Key(name.clone(), why))
     }) {
         Ok(()) => Vec::new(),
         Err(e) if config.key_store_start == Start::Required => return Err(e),
