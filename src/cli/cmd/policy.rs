@@ -121,7 +121,7 @@ fn show(args: &Args) -> Result<()> {
             text.extend(rules.iter().map(|rule| format!("  • {}\n", harmless(rule.as_str()))));
         }
     }
-    for (label, member) in [("Created at: ", "created_at"), ("Created by: ", "created_by")] {
+    for (label, member) in [("Created at:", "created_at"), ("Created by:", "created_by")] {
         if let Some(value) = value[member].as_str() {
             let value = if member == "created_at" { layout::date(value) } else { value.to_owned() };
             text += &layout::facts(&[(label, value)]);
