@@ -103,10 +103,19 @@ impl Exchange {
         if let Some(metrics) = self.metrics {
             metrics.request_ends(status, took);
         }
-        if self.log.audits() && !std::mem::replace(&mut self.is_audited, true) {
+        let is_event = self.is_event(status) && self.log.audits();
+        if is_event && !std::mem::replace(&mut self.is_audited, true) {
             let event = self.event(status, took);
             self.log.audit(event);
         }
+    }
+
+    /// Whether an answer with `status` is an audit event. The newest generation has them of changes of keys
+    /// alone, unless the audit log is one that can be relied on.
+    fn is_event(&self, status: u16) -> bool {
+        self.manner.generation == Generation::V0_14
+            || (status == 200 && changes_keys(&self.path))
+            || self.log.requires_audit()
     }
 
     /// Takes the path along: there is one event for each exchange.
@@ -139,11 +148,17 @@ impl Exchange {
 
     /// Answers the request by making `subscriber` one.
     pub fn subscribe(mut self, stream: Stream, subscriber: Box<dyn Subscriber>) -> Subscription {
-        let event = self.event(200, self.arrived.elapsed());
+        let event = self.is_event(200).then(|| self.event(200, self.arrived.elapsed()));
         self.is_audited = true;
         self.record(200);
         self.log.subscribe(stream, subscriber, event)
     }
+}
+
+/// Whether a request for `path` that succeeds has created or deleted a key.
+fn changes_keys(path: &str) -> bool {
+    let api = path.strip_prefix("/v1/key/").unwrap_or_default();
+    ["create/", "import/", "delete/"].iter().any(|name| api.starts_with(name))
 }
 
 /// A request that a panic ends without an answer is audited and counted all the same.

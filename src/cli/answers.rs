@@ -141,6 +141,53 @@ impl Document {
     }
 }
 
+/// An identity as a server describes it.
+#[derive(Debug, Default)]
+pub(crate) struct Described {
+    /// The JSON that the server sent.
+    pub(crate) json: String,
+    pub(crate) is_admin: bool,
+    /// The name of its policy; empty if it has none, or the server does not say it.
+    pub(crate) policy_name: String,
+    /// Its policy, where the server adds it.
+    pub(crate) policy: Option<Policy>,
+    /// RFC 3339; empty if the server does not say it.
+    pub(crate) created_at: String,
+    /// An identity; empty if the server does not say it.
+    pub(crate) created_by: String,
+}
+
+impl Described {
+    /// Reads the answer with an identity.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub(crate) fn read(answer: &[u8]) -> Result<Self, String> {
+        let wrong = |why: String| format!("the server sent no identity: {why}");
+        let json = String::from_utf8_lossy(answer).trim_end().to_owned();
+        let value: Value = serde_json::from_str(&json).map_err(|e| wrong(e.to_string()))?;
+        let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+        let is_admin = value["admin"].as_bool().unwrap_or_default();
+        let (policy_name, policy) = match &value["policy"] {
+            Value::String(name) => {
+                let is_here = value["allow"].is_object() || value["deny"].is_object();
+                (name.clone(), is_here.then(|| value.clone()))
+            }
+            policy @ Value::Object(_) => {
+                let name = policy["name"].as_str().map(str::to_owned);
+                (name.unwrap_or_else(|| text("policy_name")), Some(policy.clone()))
+            }
+            _ => (text("policy_name"), None),
+        };
+        if !is_admin && policy_name.is_empty() && policy.is_none() {
+            return Err(wrong("its answer has neither admin nor policy".to_owned()));
+        }
+        let policy = policy.map(Policy::from_answer).transpose().map_err(wrong)?;
+        let (created_at, created_by) = (text("created_at"), text("created_by"));
+        Ok(Self { json, is_admin, policy_name, policy, created_at, created_by })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,6 +258,31 @@ mod tests {
         }
         for answer in ["", "null", "{}", "[]", "{\"names\":[]}", "{\"allow\":[1]}"] {
             assert!(Document::read(answer.as_bytes()).is_err(), "{answer}");
+        }
+    }
+
+    #[test]
+    fn identities_of_all_generations_are_read() {
+        for (answer, is_admin, policy, rules) in [
+            ("{\"identity\":\"x\",\"admin\":true,\"created_at\":\"t\"}", true, "", None),
+            ("{\"policy\":\"p\",\"created_at\":\"t\"}", false, "p", None),
+            ("{\"identity\":\"x\",\"policy\":\"p\",\"allow\":{\"/a\":{}}}", false, "p", Some(1)),
+            ("{\"identity\":\"x\",\"policy\":{\"name\":\"p\",\"allow\":{}}}", false, "p", Some(0)),
+            // 2022
+            (
+                "{\"identity\":\"x\",\"admin\":false,\"policy_name\":\"p\",\
+                 \"policy\":{\"allow\":[\"/a\"],\"deny\":[]}}",
+                false,
+                "p",
+                Some(1),
+            ),
+        ] {
+            let found = Described::read(answer.as_bytes()).unwrap();
+            assert_eq!((is_admin, policy), (found.is_admin, &*found.policy_name), "{answer}");
+            assert_eq!(rules, found.policy.map(|policy| policy.allow.len()), "{answer}");
+        }
+        for answer in ["", "null", "{}", "[]", "{\"identity\":\"x\"}", "{\"policy\":1}"] {
+            assert!(Described::read(answer.as_bytes()).is_err(), "{answer}");
         }
     }
 }

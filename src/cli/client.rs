@@ -13,11 +13,12 @@ use std::{
 
 use rustls::ClientConfig;
 use serde::Deserialize;
+use serde_json::json;
 use ureq::{Body, Timeout, http::Response};
 
 pub(crate) use super::error::Error;
 use super::{
-    answers::{Document, Entry, List},
+    answers::{Described, Document, Entry, List},
     args::Args,
     environment::{self, Servers},
     output, stranger,
@@ -25,7 +26,7 @@ use super::{
 use crate::{
     base::{
         generation::Generation,
-        glob::{Effort, Pattern},
+        glob::{self, Effort, Pattern},
     },
     tls::{self, ClientTls, ServerTrust, words::Hints},
     web::{
@@ -46,6 +47,8 @@ const MAX_ANSWER: u64 = 32 << 20;
 pub(crate) struct Client {
     /// At least one.
     servers: Vec<Server>,
+    /// Of the certificate that is shown.
+    identity: String,
     /// The one that answered last, which is asked first.
     current: AtomicUsize,
     /// What can be set, for error texts.
@@ -90,11 +93,13 @@ impl Client {
         let certificate = environment::certificate(args).map_err(wrong)?;
         let Servers { urls, named } = environment::servers(args).map_err(wrong)?;
         let trust = environment::trust(args).map_err(wrong)?;
+        let identity = tls::server_identity(&certificate);
         let tls =
             tls::client_config(&trust, Some(certificate)).map_err(|e| wrong(e.to_string()))?;
         let servers = urls.into_iter().map(|url| Server::new(url, tls.config.clone()));
         Ok(Self {
             servers: servers.collect::<Result<_, _>>()?,
+            identity,
             current: AtomicUsize::new(0),
             hints: Hints {
                 trust: match trust {
@@ -193,6 +198,34 @@ impl Client {
     pub(crate) fn policy(&self, name: &str) -> Result<Document, String> {
         let answer = self.get(&path("policy/read", &[name])).map_err(|e| e.to_string())?;
         Document::read(&answer)
+    }
+
+    /// What the server says of an identity, or of the one of this client.
+    pub(crate) fn describe(&self, identity: Option<&str>) -> Result<Described, String> {
+        let api = match identity {
+            Some(identity) => path("identity/describe", &[identity]),
+            None => "/v1/identity/self/describe".to_owned(),
+        };
+        let identity = identity.unwrap_or(&self.identity);
+        match self.get(&api) {
+            Ok(answer) => Described::read(&answer),
+            // 0.14 only lists those with a policy.
+            Err(Error::Refused(404 | 501, text)) if text != "identity does not exist" => {
+                let listed = self.identities(&glob::escape(identity))?;
+                let entry = listed.into_iter().find(|entry| entry.name == identity);
+                let Some(Entry { policy: Some(policy_name), is_admin, .. }) = entry else {
+                    return Err("the server knows no policy of it; its root needs none".to_owned());
+                };
+                let json = json!({ "identity": identity, "policy": policy_name }).to_string();
+                Ok(Described { json, is_admin, policy_name, ..Described::default() })
+            }
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    /// The identity of this client.
+    pub(crate) fn identity(&self) -> &str {
+        &self.identity
     }
 
     fn names(&self, list: List, pattern: &str) -> Result<Vec<String>, String> {

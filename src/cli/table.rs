@@ -37,6 +37,7 @@ pub(crate) static COMMANDS: Table = Table(&[
     policy::LIST,
     policy::DELETE,
     why::WHY,
+    identity::INFO,
     identity::ASSIGN,
     identity::LIST,
     identity::FORGET,

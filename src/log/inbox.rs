@@ -102,11 +102,13 @@ impl Inbox {
         Ok(())
     }
 
-    /// Leaves two messages with nothing in between, also if there is no room.
-    pub fn push_pair(&self, first: Message, second: Message) {
+    /// Leaves a message and one right behind it, if there is one, also if there is no room.
+    pub fn push_with(&self, first: Message, second: Option<Message>) {
         let mut state = self.lock();
         state.add(first);
-        state.add(second);
+        if let Some(second) = second {
+            state.add(second);
+        }
         self.wake(state);
     }
 

@@ -159,10 +159,10 @@ impl Log {
         &self,
         stream: Stream,
         subscriber: Box<dyn Subscriber>,
-        event: AuditEvent,
+        event: Option<AuditEvent>,
     ) -> Subscription {
         let subscription = Subscription::new(stream, &self.hub.counts);
-        self.hub.inbox.push_pair(Message::Subscribe(stream, subscriber), Message::Audit(event));
+        self.hub.inbox.push_with(Message::Subscribe(stream, subscriber), event.map(Message::Audit));
         subscription
     }
 

@@ -81,6 +81,7 @@ const COMMANDS: &[&str] = &[
     "policy delete",
     "policy rm",
     "policy why",
+    "identity info",
     "identity assign",
     "identity list",
     "identity ls",

@@ -35,6 +35,11 @@ const V0_14: Answers = &[
          \"3a983cbc6490fb5d48db7a99b58b843be3e8b5d839e332cf2123eacacb658d41\":\"bench\"}\n",
     ),
     ("GET /v1/identity/list/none%2A", TEXT, "{}\n"),
+    (
+        "GET /v1/identity/list/3a983cbc6490fb5d48db7a99b58b843be3e8b5d839e332cf2123eacacb658d41",
+        TEXT,
+        "{\"3a983cbc6490fb5d48db7a99b58b843be3e8b5d839e332cf2123eacacb658d41\":\"bench\"}\n",
+    ),
 ];
 
 /// In the form of KES 0.18 to 2023-10-03.
@@ -217,6 +222,24 @@ fn lists_of_every_generation_are_printed() {
 }
 
 #[test]
+fn an_identity_is_described_by_every_generation() {
+    for answers in [V0_14, NEWEST] {
+        let text = Scene::new(answers).ok(&["identity", "info", APP]);
+        assert!(text.starts_with(&format!("Identity    {APP}\n")), "{text}");
+        let end = "Policy      bench\nAllow       /v1/key/create/x*\n            /v1/key/list/*\n";
+        assert!(text.ends_with(end), "{text}");
+    }
+    let newest = Scene::new(NEWEST);
+    let text = newest.ok(&["identity", "info"]);
+    assert!(
+        text.contains("\nCreated At  2026-11-23T07:26:44.866244507Z\nRole        Admin\n"),
+        "{text}"
+    );
+    assert!(newest.ok(&["identity", "info", "--json"]).starts_with("{\"identity\":\"9480"));
+    assert!(Scene::new(V0_14).error(&["identity", "info"]).contains("failed to describe identity"));
+}
+
+#[test]
 fn an_answer_that_is_none_is_an_error_for_every_command() {
     for body in ["", "null", "{\"a\":1}", "[{}]", "{\"names\":null,\"identities\":null}"] {
         let scene = Scene::answering(move |_| http("200 OK", JSON, body));
@@ -225,6 +248,7 @@ fn an_answer_that_is_none_is_an_error_for_every_command() {
             &["policy", "list"],
             &["policy", "show", "a"],
             &["identity", "list"],
+            &["identity", "info"],
             &["policy", "why", APP, "/v1/key/create/a"],
             &["key", "derive", "a"],
         ] {

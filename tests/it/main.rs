@@ -26,6 +26,7 @@ mod keysecure;
 mod logs;
 mod memory;
 mod metrics;
+mod object_servers;
 mod policies;
 mod probe;
 mod proxy;

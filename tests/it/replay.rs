@@ -491,7 +491,7 @@ fn judge(name: &str, found: &BTreeMap<usize, BTreeSet<String>>) {
     let _ = writeln!(
         std::io::stderr(),
         "replay of {name}: of {total} requests, {identical} are answered the same in every field, {} \
-         but for {} general differences, {} with others; {} reasons",
+         but for {} general differences, {} with others, for {} reasons",
         alike - identical,
         general.len(),
         total - alike,

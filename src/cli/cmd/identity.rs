@@ -1,13 +1,16 @@
-//! `kes identity assign|list|forget`
+//! `kes identity info|assign|list|forget`
 
 use std::collections::BTreeMap;
 
-use crate::cli::{
-    answers::Entry,
-    args::{Args, Argument, CLIENT, Command, IDENTITY, Kind, POLICY, SILENT},
-    certificate::{identity_or_file, is_identity},
-    client::{Client, path},
-    output::{Result, print, print_lines, warn},
+use crate::{
+    cli::{
+        answers::Entry,
+        args::{Args, Argument, CLIENT, Command, IDENTITY, Kind, POLICY, SILENT},
+        certificate::{identity_or_file, is_identity},
+        client::{Client, path},
+        output::{Paint, Result, Style, harmless, print, print_lines, warn},
+    },
+    policy::Rule,
 };
 
 pub(crate) const ASSIGN: Command = Command {
@@ -49,6 +52,53 @@ pub(crate) const FORGET: Command = Command {
 
 /// What to do where policies are only in the configuration file.
 const IN_FILE: &str = "edit policy.<name>.identities in its configuration file and reload it";
+
+pub(crate) const INFO: Command = Command {
+    path: &["identity", "info"],
+    arguments: &[IDENTITY.optional()],
+    summary: "Print what a server knows of an identity, or of your own",
+    flags: CLIENT,
+    examples: &["kes identity info"],
+    run: info,
+    ..Command::NEW
+};
+
+fn info(args: &Args) -> Result<()> {
+    let client = Client::new(args)?;
+    let identity = args.optional(0);
+    let shown = identity.unwrap_or(client.identity());
+    let found = client.describe(identity);
+    let found = found.map_err(|e| format!("failed to describe identity {shown:?}: {e}"))?;
+    if args.is_set("json") {
+        return print(&format!("{}\n", found.json));
+    }
+    let policy = match found.policy {
+        // It may not be for us to see.
+        None if !found.policy_name.is_empty() => {
+            client.policy(&found.policy_name).ok().map(|document| document.policy)
+        }
+        policy => policy,
+    };
+    let role = if found.is_admin { "Admin" } else { "User" };
+    let mut lines = vec![
+        ("Identity", shown),
+        ("Created At", &found.created_at),
+        ("Role", role),
+        ("Created By", &found.created_by),
+        ("Policy", &found.policy_name),
+    ];
+    if let Some(policy) = &policy {
+        for (label, rules) in [("Allow", &policy.allow), ("Deny", &policy.deny)] {
+            let labels = std::iter::once(label).chain(std::iter::repeat(""));
+            lines.extend(labels.zip(rules.iter().map(Rule::as_str)));
+        }
+    }
+    lines.retain(|(_, value)| !value.is_empty());
+    let style = Style::of_stdout();
+    let label = |label: &str| style.paint(Paint::Bold, &format!("{label:<11}"));
+    let line = |(name, value): &(&str, &str)| format!("{} {}\n", label(name), harmless(value));
+    print(&lines.iter().map(line).collect::<String>())
+}
 
 fn assign(args: &Args) -> Result<()> {
     let (identity, policy) = (args.get(0), args.get(1));

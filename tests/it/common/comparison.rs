@@ -265,7 +265,7 @@ fn json(body: &[u8], is_lines: bool) -> Option<Value> {
 fn normal(name: &str, value: &Value) -> Value {
     match value {
         Value::Number(_) if COUNTS.contains(&name) => "<number>".into(),
-        Value::String(text) if WORDS.contains(&name) && !text.is_empty() => "<text>".into(),
+        Value::String(_) if WORDS.contains(&name) => "<text>".into(),
         Value::String(text) if RANDOM.contains(&name) && text.len() >= 32 => {
             random(&from_base64(text)).into()
         }
