@@ -204,7 +204,7 @@ fn a_server_of_the_identity_that_is_set_is_accepted_wherever_it_is() {
     let mut server = server(&certified, ClientTrust::any(), NEWEST);
     assert_eq!([Ok(()), Ok(())], shake(&mut client, &mut server));
     assert_eq!(Some(HandshakeKind::Full), client.handshake_kind());
-    assert_eq!(None, tls.server());
+    assert_eq!(Some(server_identity(&certified)), tls.server());
 }
 
 #[test]
