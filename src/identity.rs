@@ -335,7 +335,8 @@ fn content(element: &[u8], tag: Tag) -> der::Result<&[u8]> {
     reader.finish(&whole[whole.len() - length..])
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Lower-case hex digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a `String` cannot fail.

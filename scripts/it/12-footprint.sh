@@ -21,7 +21,7 @@ begin=$(date +%s%N)
 SERVER=$!
 until (exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null; do :; done
 connected=$(date +%s%N)
-within 5 is_up || fail 'it does not answer'
+within 20 is_up || fail 'it does not answer'
 answered=$(date +%s%N)
 step "start: $(((connected - begin) / 1000)) us to the first connection, $(((answered - begin) / 1000)) us to the first answer, of which curl takes most"
 

@@ -223,7 +223,7 @@ bao_pause
 began=$SECONDS
 api POST /v1/key/create/paused
 case "$STATUS" in 502 | 503 | 504) ;; *) fail "answered $STATUS $BODY" ;; esac
-[ $((SECONDS - began)) -le 16 ] || fail "answered after $((SECONDS - began)) s"
+[ $((SECONDS - began)) -le 25 ] || fail "answered after $((SECONDS - began)) s"
 decrypts after-revocation
 bao_resume
 within 5 eval 'api POST /v1/key/generate/unsealed --data "{}" && [ "$STATUS" = 200 ]' || fail "answered $STATUS $BODY"

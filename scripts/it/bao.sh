@@ -162,7 +162,7 @@ bao() { BAO_ADDR="$BAO_URL" BAO_CACERT="$BAO_CA" BAO_TOKEN="${BAO_AS-$BAO_ROOT}"
 bao_api() {
     local method="$1" path="$2"; shift 2
     : >head.txt; : >body
-    STATUS="$(curl --silent --show-error --max-time 20 --path-as-is --cacert "$BAO_CA" --request "$method" \
+    STATUS="$(curl --silent --show-error --max-time 60 --path-as-is --cacert "$BAO_CA" --request "$method" \
         --header "X-Vault-Token: ${BAO_AS-$BAO_ROOT}" --dump-header head.txt --output body --write-out '%{http_code}' \
         "$@" "${BAO_VIA:-$BAO_URL}$path" 2>curl.log)" || fail "curl $method $path failed: $(cat curl.log)"
     BODY="$(cat body)"
@@ -270,18 +270,18 @@ bao_proxy() {
 # bao_faults JSON: from now on. `{}` for none.
 bao_faults() {
     local answer
-    answer="$(curl --silent --show-error --fail-with-body --max-time 10 --data "$1" "$BAO_CONTROL_URL/__faults" 2>&1)" ||
+    answer="$(curl --silent --show-error --fail-with-body --max-time 60 --data "$1" "$BAO_CONTROL_URL/__faults" 2>&1)" ||
         fail "the proxy does not take these faults: $answer"
 }
 
 # bao_fault_count NAME: how often this fault has happened.
 bao_fault_count() {
-    curl --silent --max-time 10 "$BAO_CONTROL_URL/__faults" | sed -n "s/.*\"injected\":{[^}]*\"$1\":\([0-9]*\).*/\1/p"
+    curl --silent --max-time 60 "$BAO_CONTROL_URL/__faults" | sed -n "s/.*\"injected\":{[^}]*\"$1\":\([0-9]*\).*/\1/p"
 }
 
 # bao_asked METHOD: how many requests with it came in below the prefixes of the proxy.
 bao_asked() {
     local count
-    count="$(curl --silent --max-time 10 "$BAO_CONTROL_URL/__faults" | sed -n "s/.*\"below\":{[^}]*\"$1\":\([0-9]*\).*/\1/p")"
+    count="$(curl --silent --max-time 60 "$BAO_CONTROL_URL/__faults" | sed -n "s/.*\"below\":{[^}]*\"$1\":\([0-9]*\).*/\1/p")"
     echo "${count:-0}"
 }

@@ -68,6 +68,19 @@ within() {
     done
 }
 
+# milliseconds: since some time in the past.
+milliseconds() { echo $(($(date +%s%N) / 1000000)); }
+
+# in_one_of TRIES COMMAND...: what a busy machine can be too slow for has so many tries.
+in_one_of() {
+    local tries="$1"; shift
+    until "$@"; do
+        tries=$((tries - 1))
+        [ "$tries" -gt 0 ] || return 1
+        echo '  again, as this machine was too slow'
+    done
+}
+
 # contains TEXT PART
 contains() { case "$1" in *"$2"*) return 0 ;; *) return 1 ;; esac; }
 
@@ -91,7 +104,7 @@ prints() {
 fails() {
     local expected="$1" text="$2" code=0; shift 2
     if [ "$1" = kes ]; then shift; set -- "$KES" "$@"; fi   # `timeout` knows no functions
-    timeout 20 "$@" >stdout 2>stderr </dev/null || code=$?
+    timeout 60 "$@" >stdout 2>stderr </dev/null || code=$?
     [ "$code" -eq "$expected" ] || fail "'$*' exited with $code instead of $expected: $(cat stderr)"
     contains "$(cat stderr)" "$text" || fail "'$*' said '$(cat stderr)', not '$text'"
 }
@@ -159,11 +172,13 @@ as() {
     export KES_CLIENT_KEY="$WORK/$1.key" KES_CLIENT_CERT="$WORK/$1.crt"
 }
 
-# free_port: of a range that tests which run at the same time do not share.
+# free_port: one that this test did not have before, of a range that tests which run at the same time do
+# not share. The system gives none of these to those who do not choose.
 free_port() {
     local port
     while :; do
         port=$((20000 + ${SLOT:-0} % 12 * 1000 + RANDOM % 1000))
+        mkdir "$WORK/port.$port" 2>/dev/null || continue
         if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then echo "$port"; return; fi
     done
 }
@@ -236,7 +251,7 @@ kill_now() {
 
 # ask ARGUMENTS...: curl as $CLIENT.
 ask() {
-    curl --silent --show-error --max-time 20 --path-as-is --cacert server.crt \
+    curl --silent --show-error --max-time 60 --path-as-is --cacert server.crt \
         --key "$CLIENT.key" --cert "$CLIENT.crt" "$@"
 }
 

@@ -16,9 +16,9 @@ pub(crate) const AUTH: Flag =
 
 pub(crate) fn settings(args: &Args) -> Result<Flags> {
     let auth = match args.value("auth") {
-        None => Auth::On,
-        Some(value) if value.eq_ignore_ascii_case("on") => Auth::On,
-        Some(value) if value.eq_ignore_ascii_case("off") => Auth::Off,
+        None => None,
+        Some(value) if value.eq_ignore_ascii_case("on") => Some(Auth::On),
+        Some(value) if value.eq_ignore_ascii_case("off") => Some(Auth::Off),
         Some(value) => {
             return Err(format!("invalid option for --auth: {value:?}: use on or off").into());
         }

@@ -1,8 +1,9 @@
 //! Environment variables in values of the configuration file.
 //!
-//! The rules are those of Go's `os.ExpandEnv`, applied to values of the form `${...}` only, so that
-//! a `$` in a password or a path stays what it is. Which variables are not set is said, as a value
-//! must not become empty by mistake.
+//! The rules of the formats with a `root` are those of Go's `os.ExpandEnv`, applied to values of the form
+//! `${...}` only, so that a `$` in a password or a path stays what it is. In the newest format such a value
+//! is the name of one variable. Which variables are not set is said, as a value must not become empty by
+//! mistake.
 
 /// Looks up an environment variable by name.
 pub(super) type Env = fn(&str) -> Option<String>;
@@ -14,6 +15,9 @@ pub(super) enum Expansion {
     Whole,
     /// They are replaced wherever they are, and blanks around the value go.
     Parts,
+    /// The value is replaced if it starts with `${` and ends with `}`, apart from blanks. All that is between
+    /// is the name of one variable.
+    Name,
     /// They stay what they are.
     Never,
 }
@@ -30,7 +34,7 @@ impl Expansion {
     /// Whether variables in `value` are replaced.
     pub(super) fn applies_to(self, value: &str) -> bool {
         match self {
-            Self::Whole => {
+            Self::Whole | Self::Name => {
                 let trimmed = value.trim();
                 trimmed.starts_with("${") && trimmed.ends_with('}')
             }
@@ -43,6 +47,7 @@ impl Expansion {
     pub(super) fn expand(self, value: &str, env: Env) -> Expanded {
         let value = if self == Self::Parts { value.trim() } else { value };
         match self.applies_to(value) {
+            true if self == Self::Name => named(value.trim(), env),
             true => replace(value.trim(), env),
             false => Expanded { text: value.to_owned(), ..Expanded::default() },
         }
@@ -57,12 +62,22 @@ impl Expansion {
         let has_variable =
             after.any(|after| after.split_once('}').is_some_and(|(name, _)| is_name(name)));
         has_variable.then_some(match self {
-            Self::Never => ("in the path of a policy", "write the path out"),
+            Self::Never => ("in the paths of a policy", "write the path out"),
             _ => (
                 "in the middle of a value",
                 "write a value that is ${NAME} as a whole, or write it out",
             ),
         })
+    }
+}
+
+/// The value of the variable that `value`, such as `${name}`, is.
+fn named(value: &str, env: Env) -> Expanded {
+    let name = value.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    let name = name.unwrap_or_default().trim();
+    match env(name).filter(|value| !value.is_empty()) {
+        Some(text) => Expanded { text, unset: Vec::new() },
+        None => Expanded { text: String::new(), unset: vec![name.to_owned()] },
     }
 }
 

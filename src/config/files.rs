@@ -20,6 +20,8 @@ use crate::{
 /// A certificate that expires within this time is worth a warning, if less than a third of its life
 /// is left: one that lives for a week is renewed every few days.
 const SOON: Duration = Duration::from_secs(30 * DAY);
+/// The field for authorities of clients.
+const CA: &str = "tls.ca";
 const DAY: u64 = 24 * 60 * 60;
 
 /// What the server needs of files for its connections.
@@ -54,12 +56,21 @@ impl Look<'_> {
     /// Reads the certificate, its key and the trusted authorities; `None` after an error. `in_use` is the
     /// certificate that the server has, if it is running: that one may stay although it has expired.
     pub(super) fn at_certificate(&mut self, in_use: Option<&CertifiedKey>) -> Option<Material> {
-        let Config { auth, tls_key, tls_cert, tls_groups, .. } = self.config;
-        let trust = match auth {
-            Auth::On => ClientTrust::system(),
-            Auth::Off => Ok(ClientTrust::any()),
+        let Config { auth, tls_ca, tls_key, tls_cert, tls_groups, generation, .. } = self.config;
+        let trust = match (auth, tls_ca) {
+            (Auth::On, Some(path)) => ClientTrust::with(path),
+            (Auth::On, None) => ClientTrust::system(),
+            (Auth::Off, _) => Ok(ClientTrust::any()),
         };
-        let trust = trust.map(Arc::new).map_err(|e| self.refuse("--auth", e, "")).ok();
+        let field = match (tls_ca, generation.is_newest()) {
+            (Some(_), _) => CA,
+            (None, true) => "tls.auth",
+            (None, false) => "--auth",
+        };
+        let trust = trust.map(Arc::new).map_err(|e| self.refuse(field, e, "")).ok();
+        if *auth == Auth::Off {
+            self.at_authorities("", CA);
+        }
         if tls_key.as_os_str().is_empty() || tls_cert.as_os_str().is_empty() {
             return None; // an error already
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Beyond so many errors the others are only counted.
-const MAX_ERRORS: usize = 100;
+pub(super) const MAX_ERRORS: usize = 100;
 
 /// Beyond so many warnings the others are only counted.
 const MAX_WARNINGS: usize = 200;
@@ -78,6 +78,8 @@ pub(super) enum Subject {
     Unreadable,
     /// A value.
     Value,
+    /// A field of another format. All of them are one error for a server, whose message is a table.
+    Mixed,
     /// What a value names outside the file. Without a position, a flag has named it.
     Outside,
 }
@@ -114,6 +116,7 @@ impl Finding {
                 format!("Warning: {message}{colon}{advice}")
             }
             (Severity::Warning, _) => format!("Warning: {message}{colon}{advice} ({place})"),
+            (_, Subject::Mixed) => format!("failed to read config file: {place} {message}"),
             (_, Subject::Text) if advice.is_empty() => {
                 format!("failed to read config file: {place}: {message}")
             }
@@ -169,11 +172,13 @@ pub(super) struct Findings {
     /// No field of the file is unknown, of the wrong kind, or empty by mistake. Otherwise what is
     /// missing may be in the part that can't be read.
     pub(super) is_whole: bool,
+    /// How a file that mixes formats can be mended, for people.
+    pub(super) mixture: String,
 }
 
 impl Default for Findings {
     fn default() -> Self {
-        Self { found: Vec::new(), errors: 0, warnings: 0, is_whole: true }
+        Self { found: Vec::new(), errors: 0, warnings: 0, is_whole: true, mixture: String::new() }
     }
 }
 
@@ -229,9 +234,18 @@ impl Findings {
         self.add((Severity::Warning, Subject::Value), at, message, advice);
     }
 
-    /// The first error.
-    pub(super) fn first_error(&self) -> Option<&Finding> {
-        self.found.iter().find(|found| found.severity == Severity::Error)
+    /// The first error. A mixture of formats comes first: it explains others.
+    pub(super) fn first_error(self) -> Option<Finding> {
+        let mut errors = self.found.into_iter().filter(|found| found.severity == Severity::Error);
+        match self.mixture {
+            mixture if mixture.is_empty() => errors.next(),
+            mixture => errors.find(|found| found.subject == Subject::Mixed).map(|found| Finding {
+                message: mixture,
+                position: None,
+                field: String::new(),
+                ..found
+            }),
+        }
     }
 
     /// All of them in the order of the file, those without a place first, and a line about those

@@ -4,14 +4,16 @@
 //! opens no key store.
 //!
 //! A file is read once, into a `tree` of values and their places. `shape` keeps it to the table of
-//! `fields`, `settings` and `policies` say what the values mean, `stores` has the section of each key
+//! `fields`, `mixed` names those of another format, `settings`, `apis` and `policies` say what the values mean, `stores` has the section of each key
 //! store, and `files` looks at the files that they name. All of them add to one list of `findings`, which the start of a server, its
 //! reload and `kes config check` share.
 
+mod apis;
 mod expand;
 mod fields;
 mod files;
 mod findings;
+mod mixed;
 mod policies;
 mod settings;
 mod shape;
@@ -153,7 +155,7 @@ impl Loaded {
     pub fn accept(self) -> Result<Config, Error> {
         match self.findings.first_error() {
             None => Ok(self.config),
-            Some(finding) => Err(Error { finding: finding.clone(), file: self.source.path }),
+            Some(finding) => Err(Error { finding, file: self.source.path }),
         }
     }
 

@@ -11,12 +11,16 @@ use std::{
 use super::{
     expand::Expansion,
     findings::{At, cut},
+    settings::PLAIN_NAME,
     source::Reader,
     tree::{Entry, Node},
     types::Proxy,
 };
 use crate::{
-    base::glob::{Effort, Pattern},
+    base::{
+        glob::{Effort, Pattern},
+        name,
+    },
     policy::{self, Policies, Policy, Rule},
 };
 
@@ -32,24 +36,41 @@ impl Reader<'_> {
         proxy: &Proxy,
         endpoints: &[Pattern],
     ) -> Policies {
-        let mut builder = Policies::builder(root, &proxy.identities);
+        let is_newest = self.source.format.is_newest();
+        let proxies = if is_newest { &[][..] } else { &proxy.identities };
+        let mut builder = Policies::builder(root, proxies);
         let mut effort = SEARCH;
         let mut read = HashMap::new();
         let mut seen = HashSet::new();
         let source = self.source;
         for policy in source.find("policy").map_or(&[][..], Node::entries) {
             let list = |list| policy.node.get(list).map_or(&[][..], Node::items);
-            let paths = list("paths");
+            let paths = list(if is_newest { "allow" } else { "paths" });
+            if is_newest && !name::is_plain(&policy.name) {
+                let at = At::new(format!("policy.{}", cut(&policy.name)), Some(policy.position));
+                let message = format_args!("invalid policy name \"{}\"", cut(&policy.name));
+                self.findings.refuse(at, message, PLAIN_NAME);
+            }
             if paths.is_empty() && self.findings.is_whole {
                 self.findings.warn(
                     At::new(format!("policy.{}", cut(&policy.name)), Some(policy.node.position)),
                     format_args!("policy \"{}\" allows nothing", cut(&policy.name)),
-                    "list what it allows in \"paths\"",
+                    match is_newest {
+                        true => "list what it allows in \"allow\"",
+                        false => "list what it allows in \"paths\"",
+                    },
                 );
             }
-            let shared = read
-                .entry(paths.as_ptr())
-                .or_insert_with(|| Arc::new(self.policy(policy, paths, endpoints, &mut effort)));
+            let deny = list("deny");
+            let shared = read.entry((paths.as_ptr(), deny.as_ptr())).or_insert_with(|| {
+                Arc::new(match is_newest {
+                    true => Policy {
+                        allow: self.rules(policy, "allow", paths, endpoints),
+                        deny: self.rules(policy, "deny", deny, endpoints),
+                    },
+                    false => self.policy(policy, paths, endpoints, &mut effort),
+                })
+            });
             builder.define(&policy.name, shared.clone());
 
             let identities = list("identities");
@@ -59,8 +80,18 @@ impl Reader<'_> {
                 if is_new {
                     self.check_identity(at(policy, "identities", index, node), &identity, "");
                 }
-                if let Err(error) = builder.assign(&policy.name, &identity) {
-                    self.refuse_policy(at(policy, "identities", index, node), &error);
+                let at = at(policy, "identities", index, node);
+                if is_newest && !identity.is_empty() && !name::is_plain(&identity) {
+                    let message = format_args!("invalid identity \"{}\"", cut(&identity));
+                    self.findings.refuse(at.clone(), message, PLAIN_NAME);
+                }
+                // TLS proxies may have no policy where they are ignored, either.
+                let assigned = match is_newest && proxy.identities.contains(&identity) {
+                    true => Err(policy::Error::Proxy { policy: policy.name.clone(), identity }),
+                    false => builder.assign(&policy.name, &identity),
+                };
+                if let Err(error) = assigned {
+                    self.refuse_policy(at, &error);
                 }
             }
         }
@@ -104,6 +135,41 @@ impl Reader<'_> {
         Policy { allow: patterns, deny: Vec::new() }
     }
 
+    /// The rules of the newest generation in a list of a policy.
+    fn rules(
+        &mut self,
+        policy: &Entry,
+        list: &str,
+        items: &[Node],
+        endpoints: &[Pattern],
+    ) -> Vec<Rule> {
+        let mut rules = Vec::with_capacity(items.len());
+        let mut seen = HashSet::new();
+        for (index, node) in items.iter().enumerate() {
+            let text: &str = node.text().map_or("", |text| text);
+            let at = at(policy, list, index, node);
+            let fixed = text.strip_suffix('*').unwrap_or(text);
+            if !seen.insert(text) {
+                let message = format_args!("\"{}\" is listed twice", cut(text));
+                self.findings.warn(at, message, "keep one of them");
+            } else if let Some(literal) = fixed.chars().find(|c| "*?[\\".contains(*c)) {
+                self.findings.warn(
+                    at,
+                    format_args!(
+                        "\"{literal}\" in \"{}\" stands for itself, so no request matches",
+                        cut(text)
+                    ),
+                    "write a path, or the beginning of one and a \"*\" at its end",
+                );
+            } else if !endpoints.is_empty() && !endpoints.iter().any(|api| is_of(text, api)) {
+                let message = format_args!("\"{}\" matches no API", cut(text));
+                self.findings.warn(at, message, closest(&cut(text), endpoints));
+            }
+            rules.push(Rule::prefix(text));
+        }
+        rules
+    }
+
     fn refuse_policy(&mut self, at: At, error: &policy::Error) {
         let advice = match error {
             policy::Error::Pattern { .. } => {
@@ -118,13 +184,23 @@ impl Reader<'_> {
     }
 }
 
+/// Whether a rule of the newest generation matches requests to an API.
+fn is_of(rule: &str, endpoint: &Pattern) -> bool {
+    let (path, argument) = endpoint.as_str().split_once('*').unwrap_or((endpoint.as_str(), ""));
+    let takes_argument = path.len() + argument.len() < endpoint.as_str().len();
+    match rule.strip_suffix('*') {
+        Some(start) => path.starts_with(start) || (takes_argument && start.starts_with(path)),
+        None => rule == path || (takes_argument && rule.starts_with(path)),
+    }
+}
+
 /// Where an item of a list of a policy is.
 fn at(policy: &Entry, list: &str, index: usize, item: &Node) -> At {
     At::new(format!("policy.{}.{list}[{index}]", cut(&policy.name)), Some(item.position))
 }
 
 /// Names the endpoint that is most like `path`, with what stands for its wildcards in `path`.
-fn closest(path: &str, endpoints: &[Pattern]) -> String {
+pub(super) fn closest(path: &str, endpoints: &[Pattern]) -> String {
     let segments: Vec<_> = path.trim_start_matches('/').split('/').collect();
     let likeness = |endpoint: &&Pattern| -> usize {
         let fixed = endpoint.as_str().split('/').skip(1);

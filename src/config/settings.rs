@@ -1,5 +1,4 @@
-//! What the fields of the formats with a `root` mean, but those of policies and key stores, and what
-//! is wrong with their values.
+//! What the fields mean, but those of policies and key stores, and what is wrong with their values.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,7 +15,7 @@ use super::{
     types::{Auth, DEFAULT_PORT, Proxy},
 };
 use crate::{
-    base::{generation::Generation, glob::Pattern},
+    base::{duration, generation::Generation, glob::Pattern, name, secret::Secret},
     cache::Expiry,
     keystore::{self, KeyName, Start},
     log::{self, AuditMode},
@@ -35,7 +34,8 @@ pub struct Config {
     pub apis: HashMap<String, ApiOptions>,
     /// Where to listen.
     pub address: SocketAddr,
-    /// The identity that may do everything; never empty. Text that is no identity disables root.
+    /// The identity that may do everything, which is called root or admin; never empty. Text that is no
+    /// identity disables it.
     pub root: String,
     /// The file with the private key.
     pub tls_key: PathBuf,
@@ -43,8 +43,12 @@ pub struct Config {
     pub tls_cert: PathBuf,
     /// The key exchange groups that clients may choose from; never empty, none of them twice.
     pub tls_groups: Vec<Group>,
+    /// The password of the private key.
+    pub tls_password: Option<Secret>,
     /// Whether client certificates are verified.
     pub auth: Auth,
+    /// Authorities of client certificates beside those of the system: a file or a directory.
+    pub tls_ca: Option<PathBuf>,
     /// The TLS proxies in front of the server.
     pub proxy: Proxy,
     /// Which identities may call which APIs.
@@ -88,21 +92,38 @@ pub struct ApiOptions {
     pub timeout: Option<Duration>,
 }
 
+/// What names of the newest generation look like.
+pub(super) const PLAIN_NAME: &str =
+    "use 1 to 80 letters, digits, \"-\" and \"_\", no \"-\" at either end, and not only \"_\"";
+
 /// Words in the place of an identity that mean no one.
 const NOBODY: [&str; 9] = ["_", "-", "disabled", "disable", "none", "nobody", "no", "off", "false"];
 
 /// The header of the templates, which is there whether there are TLS proxies or not.
 const DEFAULT_HEADER: &str = "X-Tls-Client-Cert";
 
+/// The levels of the newest format. Error events have the last one, audit events that of `INFO`.
+const LEVELS: [(&str, i64); 6] =
+    [("on", INFO), ("off", i64::MAX), ("debug", -4), ("info", INFO), ("warn", 4), ("error", ERROR)];
+const INFO: i64 = 0;
+const ERROR: i64 = 8;
+
 impl Reader<'_> {
     /// All settings. Those that are wrong have their defaults. `endpoints` are the patterns of all API
     /// paths.
     pub(super) fn config(&mut self, endpoints: &[Pattern]) -> Config {
+        let generation = self.source.format.generation();
+        self.read("version", |text| (text == "v1").then_some(()));
         let address = self.get("address", parse_address);
         let root = self.root();
         let tls_key = self.required("tls.key").unwrap_or_default();
         let tls_cert = self.required("tls.cert").unwrap_or_default();
+        let tls_password = self.source.filled("tls.password");
+        let tls_ca = self.source.filled("tls.ca").map(PathBuf::from);
+        let auth = self.auth(tls_ca.is_some());
         let tls_groups = self.groups();
+        let texts = self.read("api.texts", parse_texts).unwrap_or(generation);
+        let apis = self.apis(endpoints);
         let proxy = self.proxy(&root);
         let policies = self.policies(&root, &proxy, endpoints);
         let cache = Expiry {
@@ -111,8 +132,8 @@ impl Reader<'_> {
             offline: self.duration("cache.expiry.offline"),
         };
         let log = log::Settings {
-            error: self.get("log.error", parse_switch),
-            audit: self.get("log.audit", parse_audit),
+            error: self.log("log.error", ERROR) != AuditMode::Off,
+            audit: self.log("log.audit", INFO),
         };
         let probe = self.probe(address);
         let connections = self.read("limits.connections", parse_count);
@@ -120,15 +141,17 @@ impl Reader<'_> {
         let (key_store, key_store_start) = self.key_store();
         self.check_cache(&cache, key_store.is_remote());
         Config {
-            generation: Generation::V0_14,
-            texts: Generation::V0_14,
-            apis: HashMap::new(),
+            generation,
+            texts,
+            apis,
             address,
             root,
             tls_key: tls_key.into(),
             tls_cert: tls_cert.into(),
             tls_groups,
-            auth: self.source.flags.auth,
+            tls_password: tls_password.map(|password| Secret::new(password.into_bytes())),
+            auth,
+            tls_ca,
             proxy,
             policies,
             cache,
@@ -145,12 +168,57 @@ impl Reader<'_> {
     }
 
     fn root(&mut self) -> String {
-        let root = self.required("root").unwrap_or_default();
-        let at = self.source.at("root");
+        let (path, or) = match self.source.format.is_newest() {
+            true => ("admin.identity", ", or \"disabled\" for no admin"),
+            false => ("root", ", or \"disabled\" for no root"),
+        };
+        let root = self.required(path).unwrap_or_default();
+        let at = self.source.at(path);
         if at.position.is_some() {
-            self.check_identity(at, &root, ", or \"disabled\" for no root");
+            self.check_identity(at, &root, or);
         }
         root
+    }
+
+    /// Whether client certificates are verified: a flag says so in older formats, the file in the newest.
+    fn auth(&mut self, has_ca: bool) -> Auth {
+        if !self.source.format.is_newest() {
+            return self.source.flags.auth.unwrap_or_default();
+        }
+        let is_on = self.get("tls.auth", parse_switch);
+        if has_ca && !is_on {
+            self.findings.warn(
+                self.source.at("tls.ca"),
+                "\"tls.auth\" is not on, so client certificates are not verified and \"tls.ca\" means \
+                 nothing",
+                "set \"tls.auth\" to on, or leave out \"tls.ca\"",
+            );
+        }
+        if is_on { Auth::On } else { Auth::Off }
+    }
+
+    /// What is done with events of this level.
+    fn log(&mut self, path: &str, level: i64) -> AuditMode {
+        let is_audit = level == INFO;
+        let required = |text: &str| {
+            (is_audit && text.eq_ignore_ascii_case("required")).then_some(AuditMode::Required)
+        };
+        let mode = |is_on| if is_on { AuditMode::On } else { AuditMode::Off };
+        if !self.source.format.is_newest() {
+            return self.get(path, |text| parse_switch(text).map(mode).or_else(|| required(text)));
+        }
+        let text = self.source.text(path);
+        let parsed =
+            parse_level(&text).map(|least| mode(least <= level)).or_else(|| required(&text));
+        parsed.unwrap_or_else(|| {
+            let message = self.source.table.at(path).wrong.replace("{}", &text);
+            self.findings.refuse(
+                self.source.at(path),
+                message,
+                "write on, off, a number, or DEBUG, INFO, WARN or ERROR, which +1 or -1 may follow",
+            );
+            AuditMode::On
+        })
     }
 
     /// Warns of text that is neither an identity nor one of [`NOBODY`].
@@ -220,6 +288,14 @@ impl Reader<'_> {
                 identities.push(identity);
             }
         }
+        if self.source.format.is_newest() && !seen.is_empty() {
+            self.findings.warn(
+                self.source.at(LIST),
+                "the newest KES has no TLS proxies, so their clients' certificates are ignored here, too",
+                "let clients connect themselves, or use a file with \"root\"",
+            );
+            return Proxy { identities, header_cert: None };
+        }
         let header_cert = self.read(HEADER, parse_header);
         match &header_cert {
             Some(header) if seen.is_empty() && !header.eq_ignore_ascii_case(DEFAULT_HEADER) => {
@@ -261,11 +337,20 @@ impl Reader<'_> {
         let mut keys = Vec::new();
         let mut seen = HashSet::new();
         for (at, name) in self.source.items("keys[].name") {
+            let is_newest = self.source.format.is_newest();
             if !name.is_empty() && !seen.insert(name.clone()) {
                 let message = format_args!("key \"{}\" is listed twice", cut(&name));
-                self.findings.warn(at.clone(), message, "keep one of them");
+                match is_newest {
+                    true => self.findings.refuse(at.clone(), message, "keep one of them"),
+                    false => self.findings.warn(at.clone(), message, "keep one of them"),
+                }
             }
             match KeyName::parse(&name) {
+                Some(_) if is_newest && !name::is_plain(&name) => self.findings.refuse(
+                    at,
+                    format_args!("failed to create key \"{}\": invalid key name", cut(&name)),
+                    PLAIN_NAME,
+                ),
                 None => self.refuse("keys[].name", at, &name),
                 Some(key) => keys.push(key),
             }
@@ -274,6 +359,21 @@ impl Reader<'_> {
     }
 
     fn check_cache(&mut self, cache: &Expiry, is_remote: bool) {
+        if self.source.format.is_newest() {
+            for (path, time) in
+                [("cache.expiry.any", cache.any), ("cache.expiry.unused", cache.unused)]
+            {
+                let zero = |text: &str| duration::parse_non_negative(text) == Ok(Duration::ZERO);
+                if self.source.is_set(path) && zero(&self.source.text(path)) {
+                    let default = time.unwrap_or_default().as_secs();
+                    self.findings.warn(
+                        self.source.at(path),
+                        format_args!("0 is as good as no value: the default, {default}s, counts"),
+                        "write a long time, such as 87600h, for keys that stay",
+                    );
+                }
+            }
+        }
         if let (Some(any), Some(unused)) = (cache.any, cache.unused)
             && unused > any
         {
@@ -333,11 +433,25 @@ pub(super) fn parse_switch(text: &str) -> Option<bool> {
     }
 }
 
-fn parse_audit(text: &str) -> Option<AuditMode> {
-    match parse_switch(text) {
-        Some(true) => Some(AuditMode::On),
-        Some(false) => Some(AuditMode::Off),
-        None => text.eq_ignore_ascii_case("required").then_some(AuditMode::Required),
+fn parse_texts(text: &str) -> Option<Generation> {
+    match text {
+        "0.14" => Some(Generation::V0_14),
+        "newest" => Some(Generation::Newest),
+        _ => None,
+    }
+}
+
+/// The least level of events that are logged: a word in any case, which `+n` or `-n` may follow, or a number.
+fn parse_level(text: &str) -> Option<i64> {
+    if let Ok(number) = text.parse::<i64>() {
+        return Some(number);
+    }
+    let (word, more) = text.split_at(text.find(['+', '-']).unwrap_or(text.len()));
+    let (_, level) = LEVELS.iter().find(|(name, _)| name.eq_ignore_ascii_case(word))?;
+    match more {
+        "" => Some(*level),
+        more if word.len() > "off".len() => level.checked_add(more.parse().ok()?),
+        _ => None,
     }
 }
 

@@ -5,7 +5,8 @@ use std::{collections::HashSet, fmt};
 
 use super::{
     fields::{Field, Shape},
-    findings::{At, Findings, Position, cut},
+    findings::{At, Findings, MAX_ERRORS, Position, cut},
+    mixed::{self, Difference},
     source::Source,
     tree::{Entry, Node, Value},
     types::Format,
@@ -17,12 +18,21 @@ const MAX_NAME: usize = 40;
 
 /// Looks at all of `source`.
 pub(super) fn check(source: &Source, findings: &mut Findings) {
-    Walk { source, findings }.walk(&source.file, "", &mut String::new());
+    let mut walk = Walk { source, findings, own: Vec::new(), foreign: Vec::new() };
+    walk.walk(&source.file, "", &mut String::new());
+    let Walk { own, foreign, .. } = walk;
+    if !foreign.is_empty() {
+        mixed::refuse(source, findings, own, foreign);
+    }
 }
 
 struct Walk<'a> {
     source: &'a Source,
     findings: &'a mut Findings,
+    /// Fields that only the format of the file has.
+    own: Vec<Difference>,
+    /// Fields that only the other formats have.
+    foreign: Vec<Difference>,
 }
 
 impl Walk<'_> {
@@ -68,17 +78,33 @@ impl Walk<'_> {
             let own: &str = &entry.name;
             let step = match (path, own, self.source.format) {
                 ("", "keys", Format::Keys) => "keystore",
+                // The key store in its older place.
+                ("", "keys", Format::Newest) if matches!(entry.node.value, Value::Map(_)) => {
+                    self.foreign.push(Difference::key_store(entry));
+                    continue;
+                }
                 // A file in both formats, which is an error already, or a section without content.
                 ("", "keys", _) if matches!(entry.node.value, Value::Map(_)) => continue,
                 ("", "keystore", Format::Keys) => continue,
                 _ if known.contains(&own) => own,
                 _ if known.contains(&"*") => "*",
                 _ => {
-                    self.unknown(entry, known, path, name);
+                    match self.elsewhere(entry, path, name) {
+                        Some(difference) if self.foreign.len() < MAX_ERRORS => {
+                            self.foreign.push(difference);
+                        }
+                        Some(_) => {}
+                        None => self.unknown(entry, known, path, name),
+                    }
                     continue;
                 }
             };
             let path = if path.is_empty() { step.to_owned() } else { format!("{path}.{step}") };
+            if self.own.len() < MAX_ERRORS
+                && let Some(field) = mixed::only_in(self.source, &path)
+            {
+                self.own.push(Difference::new(field, entry, name));
+            }
             if !seen.insert(own) {
                 let own = cut(own);
                 let reason = format_args!("field `{own}` appears twice; keep one of them");
@@ -92,6 +118,19 @@ impl Walk<'_> {
             self.walk(&entry.node, &path, name);
             name.truncate(length);
         }
+    }
+
+    /// What `entry` is in the formats that the file does not have.
+    fn elsewhere(&self, entry: &Entry, path: &str, name: &str) -> Option<Difference> {
+        let other = match self.source.format {
+            Format::Newest => Format::KeyStore,
+            Format::Keys | Format::KeyStore => Format::Newest,
+        };
+        let Shape::Map(known) = self.source.table.shape(path, other) else { return None };
+        let own: &str = &entry.name;
+        let step = known.iter().find(|step| **step == own || **step == "*")?;
+        let path = if path.is_empty() { (*step).to_owned() } else { format!("{path}.{step}") };
+        Some(Difference::new(self.source.table.first_in(&path, other)?, entry, name))
     }
 
     /// Names the nearest field, and all that there are.
@@ -127,14 +166,15 @@ impl Walk<'_> {
         if !text.contains('$') || self.source.flags.get(field.flag).is_some() {
             return;
         }
-        if !field.expansion.applies_to(text) {
-            if let Some((place, advice)) = field.expansion.unreplaced(text) {
+        let expansion = self.source.expansion(field.expansion);
+        if !expansion.applies_to(text) {
+            if let Some((place, advice)) = expansion.unreplaced(text) {
                 let message = format_args!("a variable is not replaced {place}");
                 self.findings.warn(at, message, advice);
             }
             return;
         }
-        let expanded = field.expansion.expand(text, self.source.env);
+        let expanded = expansion.expand(text, self.source.env);
         if expanded.unset.is_empty() {
             return;
         }

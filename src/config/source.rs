@@ -8,7 +8,7 @@ use super::{
     fields::{Field, Table},
     findings::{At, Findings, Severity, Subject},
     tree::{self, Node, Value},
-    types::{Flags, Format},
+    types::{Auth, Flags, Format},
 };
 use crate::base::duration;
 
@@ -42,7 +42,32 @@ impl Source {
             file = Node::default();
             Format::KeyStore
         });
-        Self { path, file, format, flags, env, table }
+        let mut source = Self { path, file, format, flags, env, table };
+        if format.is_newest() {
+            source.drop_flags(findings);
+        }
+        source
+    }
+
+    /// In the newest format, flags are not in the place of fields, but for the address.
+    fn drop_flags(&mut self, findings: &mut Findings) {
+        for (flag, field) in
+            [("--root", "admin.identity"), ("--key", "tls.key"), ("--cert", "tls.cert")]
+        {
+            if self.flags.get(flag).is_some() {
+                ignored(findings, flag, field, "");
+            }
+        }
+        if let Some(auth) = self.flags.auth {
+            let is_weaker = auth == Auth::On && !self.text("tls.auth").eq_ignore_ascii_case("on");
+            let effect = match is_weaker {
+                true => ", and client certificates are not verified",
+                false => "",
+            };
+            ignored(findings, "--auth", "tls.auth", effect);
+        }
+        let addr = self.flags.addr.take();
+        self.flags = Flags { addr, ..Flags::default() };
     }
 
     /// The value of a field, unless the file does not have it.
@@ -85,7 +110,8 @@ impl Source {
     /// What the flag or the file says, or the default of the field.
     pub(super) fn text(&self, path: &str) -> String {
         let field = self.table.at(path);
-        self.given(field).map_or_else(|| field.default.to_owned(), |(text, _)| text)
+        let default = || field.default_in(self.format).to_owned();
+        self.given(field).map_or_else(default, |(text, _)| text)
     }
 
     /// Whether flag or file fill in the field.
@@ -108,15 +134,33 @@ impl Source {
                 None => Some(item),
             };
             let written = node.and_then(Node::text).map_or("", |text| text);
-            let text = Expansion::Whole.expand(written, self.env).text;
+            let text = self.expansion(Expansion::Whole).expand(written, self.env).text;
             let at = At::new(format!("{list}[{index}]{rest}"), node.map(|node| node.position));
             (written.is_empty() || !text.is_empty()).then_some((at, text))
         })
     }
 
     pub(super) fn value(&self, node: &Node, expansion: Expansion) -> String {
-        expansion.expand(node.text().map_or("", |text| text), self.env).text
+        self.expansion(expansion).expand(node.text().map_or("", |text| text), self.env).text
     }
+
+    /// What becomes of variables in the format of the file.
+    pub(super) fn expansion(&self, expansion: Expansion) -> Expansion {
+        match expansion {
+            Expansion::Never => Expansion::Never,
+            _ if self.format.is_newest() => Expansion::Name,
+            other => other,
+        }
+    }
+}
+
+/// Says that a flag is ignored.
+fn ignored(findings: &mut Findings, flag: &str, field: &str, effect: &str) {
+    findings.warn(
+        At::new(flag, None),
+        format_args!("{flag} is ignored beside a file with \"admin\" or \"version\"{effect}"),
+        format_args!("set \"{field}\" in the file"),
+    );
 }
 
 /// The format of a file; none if it is not one that is read here.
@@ -126,15 +170,8 @@ fn format(file: &Node, findings: &mut Findings) -> Option<Format> {
         findings.refuse_text(Some(file.position), reason, "");
         return None;
     }
-    for field in ["admin", "version"] {
-        if let Some(node) = file.get(field) {
-            findings.refuse(
-                At::new(field, Some(node.position)),
-                "the file has the format of newer versions, which this version does not read yet",
-                "write \"root\" instead of \"admin\" and leave out \"version\"",
-            );
-            return None;
-        }
+    if ["admin", "version"].iter().any(|marker| file.get(marker).is_some()) {
+        return Some(Format::Newest);
     }
     let keys = file.get("keys");
     let is_store = keys.is_some_and(|keys| matches!(keys.value, Value::Map(_)));
@@ -171,14 +208,20 @@ impl Reader<'_> {
                 None => self.refuse(path, at, &text),
             }
         }
-        Some(field.default).filter(|default| !default.is_empty()).and_then(parse)
+        let default = field.default_in(self.source.format);
+        Some(default).filter(|default| !default.is_empty()).and_then(parse)
     }
 
     /// The text of a field that flag or file must fill in.
     pub(super) fn required(&mut self, path: &str) -> Option<String> {
         let text = self.source.filled(path);
         if text.is_none() {
-            let Field { wrong, advice, .. } = self.source.table.at(path);
+            let Field { wrong, advice, flag, .. } = self.source.table.at(path);
+            let by_file = format!("set \"{path}\"");
+            let advice = match flag.is_empty() || !self.source.format.is_newest() {
+                true => advice,
+                false => &*by_file,
+            };
             self.findings.miss(self.source.at_missing(path), wrong, advice);
         }
         text
@@ -198,21 +241,28 @@ impl Reader<'_> {
     /// A length of time; the default, or none, if it is missing or zero.
     pub(super) fn duration(&mut self, path: &str) -> Option<Duration> {
         let field = self.source.table.at(path);
-        if let Some((text, at)) = self.source.given(field) {
-            match duration::parse_non_negative(&text) {
-                Ok(duration) if duration.is_zero() => {}
-                Ok(duration) => return Some(duration),
-                Err(error) => {
-                    let advice = match error.mistake {
-                        duration::Mistake::Negative => "write 0 or more, such as 5m",
-                        _ => "write numbers with units, such as 30s, 5m or 1h30m",
-                    };
-                    let kind = (Severity::Error, Subject::Unreadable);
-                    self.findings.add(kind, at, error, advice);
-                }
+        if let Some((text, at)) = self.source.given(field)
+            && let Some(duration) = self.parse_duration(&text, at)
+        {
+            return Some(duration);
+        }
+        duration::parse_non_negative(field.default_in(self.source.format)).ok()
+    }
+
+    /// The length of time that `text` says; none if that is zero, or wrong.
+    pub(super) fn parse_duration(&mut self, text: &str, at: At) -> Option<Duration> {
+        match duration::parse_non_negative(text) {
+            Ok(duration) => Some(duration).filter(|duration| !duration.is_zero()),
+            Err(error) => {
+                let advice = match error.mistake {
+                    duration::Mistake::Negative => "write 0 or more, such as 5m",
+                    _ => "write numbers with units, such as 30s, 5m or 1h30m",
+                };
+                let kind = (Severity::Error, Subject::Unreadable);
+                self.findings.add(kind, at, error, advice);
+                None
             }
         }
-        duration::parse_non_negative(field.default).ok()
     }
 
     /// As [`Reader::duration`], of a field with a default.

@@ -1,18 +1,36 @@
 //! What the settings are made of, and the flags that win over a file.
 
+use crate::base::generation::Generation;
+
 /// The port of an address without one.
 pub(super) const DEFAULT_PORT: u16 = 7373;
 
 /// The largest configuration file that is read, in bytes.
 pub(super) const MAX_FILE: u64 = 1 << 20;
 
-/// How a file is laid out. Both have a `root`.
+/// How a file is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    /// KES up to 0.13.5: the key store under `keys`.
+    /// KES up to 0.13.5: a `root`, and the key store under `keys`.
     Keys,
-    /// KES 0.13.6 to 0.14: the key store under `keystore`, a list of key names under `keys`.
+    /// KES 0.13.6 to 0.14: a `root`, the key store under `keystore`, a list of key names under `keys`.
     KeyStore,
+    /// KES since 0.18: an `admin`, and mostly a `version`.
+    Newest,
+}
+
+impl Format {
+    /// The generation whose file it is.
+    pub(super) fn generation(self) -> Generation {
+        match self {
+            Self::Keys | Self::KeyStore => Generation::V0_14,
+            Self::Newest => Generation::Newest,
+        }
+    }
+
+    pub(super) fn is_newest(self) -> bool {
+        self == Self::Newest
+    }
 }
 
 /// The settings that the command line gives. One that is given wins over the file; an empty text is
@@ -27,8 +45,8 @@ pub struct Flags {
     pub key: Option<String>,
     /// `--cert`.
     pub cert: Option<String>,
-    /// `--auth`.
-    pub auth: Auth,
+    /// `--auth`, if it is given.
+    pub auth: Option<Auth>,
 }
 
 impl Flags {

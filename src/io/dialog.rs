@@ -88,12 +88,12 @@ impl Dialog {
     /// Does what can be done with `input` and with what has been answered, and says how many bytes of the
     /// former are used up.
     pub fn drive(&mut self, input: &[u8], turn: &mut Turn<'_>) -> (usize, Next) {
+        let kept = turn.session.kept_header();
         let mut used = 0;
         loop {
             if turn.output.room() == 0 {
                 return (used, Next::GoOn);
             }
-            let kept = turn.session.kept_header();
             let (has_room, out) = (self.has_room(), &mut turn.output.bytes);
             let next = self.engine.next(&input[used..], kept.as_deref(), has_room, turn.now, out);
             let (count, event) = match next {

@@ -6,7 +6,7 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::base::{deadline::Deadline, name, secret::Secret};
@@ -142,6 +142,10 @@ pub trait KeyStore: Send + Sync {
 
     /// Logs in again at once, however often that was refused: somebody may have mended the cause.
     fn retry(&self) {}
+
+    /// What there is to do each second: connections that nobody uses any more are closed, since buffers
+    /// of theirs hold parts of keys.
+    fn tidy(&self, _now: Instant) {}
 }
 
 /// Compares settings of any type.
@@ -261,7 +265,6 @@ pub struct ClientCert {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::time::Instant;
 
     use super::*;
 

@@ -198,7 +198,7 @@ impl Outbox {
     pub fn expire(&mut self, now: Instant) {
         let refused = self.refuse(now, |hold| now >= hold.since + PATIENCE);
         if refused > 0 {
-            self.trouble(refused, "nothing reads it", now);
+            self.trouble(refused, "nobody reads it", now);
         }
     }
 
@@ -384,7 +384,7 @@ mod tests {
         assert!(scene.at(899).expire().decided().is_empty());
         assert_eq!(vec![(0, false)], scene.at(900).expire().decided());
         assert!(scene.lines[0].contains("\"code\":503,\"time\":900000000}"));
-        assert_eq!(vec!["failed to write to stdout: nothing reads it"], scene.reports);
+        assert_eq!(vec!["failed to write to stdout: nobody reads it"], scene.reports);
         // From here on nobody has to wait, until something can be written again.
         assert_eq!(vec![(0, false), (2, false)], scene.hold().decided());
         let block = scene.fill();

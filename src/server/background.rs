@@ -28,7 +28,10 @@ pub fn start(core: &'static Core, sockets: &Arc<Sockets>, has_probe: bool) -> io
         core.store.notices().iter().for_each(|notice| core.log.error(notice));
         core.log.report_lost(now);
     })?;
-    every_second(sockets, "expiry", |_, now| core.cache.expire(now))?;
+    every_second(sockets, "expiry", |_, now| {
+        core.cache.expire(now);
+        core.store.tidy(now);
+    })?;
     every_second(sockets, "key-store-status", move |_, now| {
         if core.health.is_due(core.store.ping(), has_probe, core.cache.has_offline(), now) {
             ask_key_store(core, now);

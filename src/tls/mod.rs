@@ -1,9 +1,14 @@
 //! TLS: its cryptography, the certificates that are shown, and those that are trusted, at both ends.
 
+#[allow(dead_code)] // the command line is about to use all of it
+mod api_key;
 mod certificate;
 mod client;
 mod group;
 mod hybrid;
+#[allow(dead_code)] // the command line is about to use all of it
+pub mod pem;
+#[allow(dead_code)] // the command line is about to use all of it
 pub mod self_signed;
 mod server;
 mod signature;
@@ -14,6 +19,7 @@ pub mod words;
 
 #[allow(unused_imports)]
 pub use self::{
+    api_key::{ApiKey, ApiKeyError},
     certificate::{
         Error, check_expiry, expiry, load_certificate, load_client_certificate, server_identity,
     },

@@ -5,39 +5,80 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType, SerialNumber,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
-use rustls_pki_types::PrivatePkcs8KeyDer;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
+use super::pem;
 use crate::base::secret::Secret;
 
 /// A PKCS#8 private key of version 1 with an Ed25519 seed (RFC 8410 7) up to the seed. OpenSSL 3.0
 /// does not read version 2, which ring and rcgen would write.
-const ED25519_PKCS8: [u8; 16] =
+pub(super) const ED25519_PKCS8: [u8; 16] =
     [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 
+/// What a certificate says of its holder.
+#[derive(Debug)]
+pub struct Holder<'a> {
+    /// The common name; none if it is empty.
+    pub name: &'a str,
+    /// The ends that may use it.
+    pub usage: Usage,
+    /// Its addresses, from [`ip`] and [`dns`].
+    pub addresses: Vec<SanType>,
+    /// How long it is valid, from now.
+    pub validity: Duration,
+}
+
+/// The ends of a connection that may use a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Usage {
+    Client,
+    Server,
+    Both,
+}
+
+/// A kind of key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// Ed25519, as KES makes them.
+    Ed25519,
+    /// NIST P-256, which all programs know, browsers too.
+    P256,
+}
+
+/// An IP address for a certificate.
 pub fn ip(text: &str) -> Option<SanType> {
     text.parse().ok().map(SanType::IpAddress)
 }
 
+/// A host name for a certificate.
 pub fn dns(text: &str) -> Option<SanType> {
     text.try_into().ok().map(SanType::DnsName)
 }
 
-/// A private key and a self-signed certificate, both PEM. No common name if `name` is empty.
-pub fn generate(
-    name: &str,
-    is_server: bool,
-    addresses: Vec<SanType>,
-    validity: Duration,
-) -> Result<(String, String), Box<dyn Error>> {
-    let seed = Secret::random(32)?;
-    let pkcs8 = [&ED25519_PKCS8[..], seed.expose()].concat();
-    let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(pkcs8.as_slice()))?;
+/// A private key and a self-signed certificate, both PEM.
+pub fn generate(holder: Holder<'_>, kind: KeyKind) -> Result<(String, String), Box<dyn Error>> {
+    let pkcs8 = match kind {
+        KeyKind::Ed25519 => ed25519_pkcs8(&Secret::random(32)?),
+        KeyKind::P256 => {
+            Secret::new(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?.serialize_der())
+        }
+    };
+    let cert = certify(holder, &pkcs8)?;
+    Ok((pem::write("PRIVATE KEY", pkcs8.expose()), pem::write("CERTIFICATE", &cert)))
+}
 
+/// A certificate for the key `pkcs8`, signed with it.
+pub fn certify(
+    holder: Holder<'_>,
+    pkcs8: &Secret,
+) -> Result<CertificateDer<'static>, Box<dyn Error>> {
+    let Holder { name, usage, addresses, validity } = holder;
+    let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(pkcs8.expose()))?;
     let mut serial = [0; 16];
     getrandom::fill(&mut serial)?;
     let mut params = CertificateParams::default();
@@ -57,18 +98,47 @@ pub fn generate(
     params.not_after = end.into();
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![match is_server {
-        true => ExtendedKeyUsagePurpose::ServerAuth,
-        false => ExtendedKeyUsagePurpose::ClientAuth,
-    }];
+    if usage != Usage::Server {
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+    }
+    if usage != Usage::Client {
+        params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+    }
     params.subject_alt_names = addresses;
-    let cert = params.self_signed(&key)?;
-
-    Ok((pem("PRIVATE KEY", &pkcs8), pem("CERTIFICATE", cert.der())))
+    Ok(params.self_signed(&key)?.into())
 }
 
-/// `der` as PEM text (RFC 7468).
-fn pem(label: &str, der: &[u8]) -> String {
-    let lines = der.chunks(48).map(|line| STANDARD.encode(line) + "\n");
-    format!("-----BEGIN {label}-----\n{}-----END {label}-----\n", lines.collect::<String>())
+/// The private key with this Ed25519 seed.
+pub(super) fn ed25519_pkcs8(seed: &Secret) -> Secret {
+    Secret::new([&ED25519_PKCS8[..], seed.expose()].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{self, End};
+
+    #[test]
+    fn a_certificate_is_for_the_ends_that_may_use_it() {
+        for kind in [KeyKind::Ed25519, KeyKind::P256] {
+            for (usage, client, server) in [
+                (Usage::Client, true, false),
+                (Usage::Server, false, true),
+                (Usage::Both, true, true),
+            ] {
+                let addresses = vec![ip("127.0.0.1").unwrap(), dns("localhost").unwrap()];
+                let validity = Duration::from_secs(60);
+                let holder = Holder { name: "app", usage, addresses, validity };
+                let (_, cert) = generate(holder, kind).unwrap();
+                let cert = pem::Block::find(cert.as_bytes(), "CERTIFICATE").unwrap().body;
+                assert_eq!(client, identity::has_usage_of(End::Client, &cert));
+                assert_eq!(server, identity::has_usage_of(End::Server, &cert));
+                assert_eq!("CN=app", identity::subject(&cert).unwrap());
+                assert_eq!(["127.0.0.1", "localhost"], *identity::hosts(&cert));
+                let wanted = if kind == KeyKind::P256 { "P-256" } else { "Ed25519" };
+                assert_eq!(Some(wanted), identity::key_kind(&cert));
+                assert!(!identity::is_ca(&cert));
+            }
+        }
+    }
 }

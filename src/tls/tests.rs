@@ -39,7 +39,9 @@ impl Drop for Files {
 fn certificate(is_server: bool, seconds: u64) -> (Arc<CertifiedKey>, String) {
     let addresses = if is_server { vec![self_signed::dns("localhost").unwrap()] } else { vec![] };
     let validity = std::time::Duration::from_secs(seconds);
-    let (key, cert) = self_signed::generate("test", is_server, addresses, validity).unwrap();
+    let usage = if is_server { self_signed::Usage::Server } else { self_signed::Usage::Client };
+    let holder = self_signed::Holder { name: "test", usage, addresses, validity };
+    let (key, cert) = self_signed::generate(holder, self_signed::KeyKind::Ed25519).unwrap();
     let files = Files::new();
     let paths = (files.write("cert", &cert), files.write("key", &key));
     (load_client_certificate(&paths.0, &paths.1).unwrap(), cert)
@@ -261,4 +263,19 @@ fn a_server_is_accepted_with_the_file_of_its_certificate_and_for_its_host_only()
         }
     }
     assert!(client_config(&ServerTrust::Files(files.0.join("none")), None).is_err());
+}
+
+#[test]
+fn an_api_key_is_a_client_certificate() {
+    let (certified, _) = certificate(true, 60);
+    let key = ApiKey::generate().unwrap();
+    for versions in [Generation::V0_14, Generation::Newest] {
+        let tls = ServerTls { versions, ..NEWEST };
+        let mut server = server(&certified, ClientTrust::any(), tls);
+        let trust = ServerTrust::Identity(server_identity(&certified));
+        let tls = client_config(&trust, Some(key.certificate().unwrap())).unwrap();
+        assert_eq!([Ok(()), Ok(())], shake(&mut client(&tls, "localhost"), &mut server));
+        let leaf = &server.peer_certificates().unwrap()[0];
+        assert_eq!(key.identity(), identity::of_certificate(leaf).unwrap());
+    }
 }

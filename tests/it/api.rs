@@ -375,7 +375,7 @@ fn patterns_full_of_stars_take_no_time() {
     server.client(&app).post(&path, "").is_failure(403, "prohibited by policy");
     let many = "*a".repeat(30_000) + "b";
     assert_eq!("", server.root().get(&format!("/v1/key/list/{many}")).text());
-    assert!(start.elapsed() < std::time::Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(start.elapsed() < std::time::Duration::from_secs(30), "{:?}", start.elapsed());
 }
 
 // routing
@@ -1003,7 +1003,7 @@ fn a_request_whose_client_is_gone_is_audited_too() {
     let mut connection = server.root().connect();
     let bytes = request("POST", "/v1/key/import/a", &[b' '; 100]);
     connection.send(&bytes[..bytes.len() - 50]);
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    server.reads_all_of(&connection);
     drop(connection);
     let audit = server.audit(1);
     assert_eq!(1, audit.len(), "{audit:?}");

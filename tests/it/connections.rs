@@ -8,9 +8,9 @@ use std::{
 };
 
 use crate::common::{
-    AT_5_SECONDS, Client, Connection, Crowd, Follower, Identity, Server, base64,
+    AT_5_SECONDS, Client, Connection, Crowd, Follower, Identity, PATIENCE, Server, base64,
     client::{chunked, request},
-    closes_between, stored_key, wait_for,
+    closes_between, stored_key, wait_for, wait_until,
 };
 use rustls::ClientConnection;
 use serde_json::json;
@@ -626,7 +626,7 @@ fn full(limit: usize) -> (Server, Vec<Connection>) {
         Some(connection)
     };
     // The one that has looked whether the server is up may not be gone yet.
-    let all = (0..limit).map(|_| wait_for(Duration::from_secs(20), connect).unwrap());
+    let all = (0..limit).map(|_| wait_for(PATIENCE, connect).unwrap());
     let all = all.collect();
     (server, all)
 }
@@ -652,14 +652,9 @@ fn a_full_server_refuses_more_connections_and_serves_those_it_has() {
     let what = "connections were refused or failed";
     server.limits_errors(refused, text, what, 1, begin);
     // Nobody knocks, so there is nothing to do.
-    let cpu_time = server.cpu_time();
-    std::thread::sleep(Duration::from_secs(1));
-    let spent = server.cpu_time() - cpu_time;
-    assert!(spent < Duration::from_millis(200), "{spent:?} in a second");
+    server.comes_to_rest();
     drop(all.pop());
-    let taken = wait_for(Duration::from_secs(20), || {
-        server.root().try_request("GET", "/version", b"").ok()
-    });
+    let taken = wait_for(PATIENCE, || server.root().try_request("GET", "/version", b"").ok());
     taken.expect("there is room again").is_json_success();
 }
 
@@ -673,7 +668,7 @@ fn a_reload_changes_how_many_connections_there_may_be() {
         std::fs::write(&file, text.replace(from, to)).unwrap();
         server.signal(rustix::process::Signal::HUP);
         let limit: u64 = to.split(' ').nth(1).unwrap().parse().unwrap();
-        let is_set = wait_for(Duration::from_secs(20), || {
+        let is_set = wait_for(PATIENCE, || {
             let page = all[0].request("GET", "/v1/metrics", "");
             (page.sample("kes_connections_limit") == limit).then_some(())
         });
@@ -687,26 +682,13 @@ fn a_reload_changes_how_many_connections_there_may_be() {
     for connection in &mut all {
         connection.request("GET", "/version", "").is_json_success();
     }
+    // Three, even when two have left.
     drop(all.split_off(2));
-    std::thread::sleep(Duration::from_millis(100));
+    wait_until("two connections have left", || {
+        let page = all[0].request("GET", "/v1/metrics", "");
+        page.sample("kes_connections_open") == 3
+    });
     assert!(server.root().try_connect().is_err(), "there are three still");
-}
-
-/// The timer that runs for the server's end of a connection, as `/proc/net/tcp` tells: its kind, and when
-/// it ends.
-fn timer(server: &Server, socket: &TcpStream) -> Option<(u8, Duration)> {
-    let port = |address: &str| u16::from_str_radix(address.split_once(':')?.1, 16).ok();
-    let ours = (server.address.port(), socket.local_addr().unwrap().port());
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    table.lines().find_map(|line| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        if (port(fields.get(1)?)?, port(fields.get(2)?)?) != ours {
-            return None;
-        }
-        let (kind, when) = fields.get(5)?.split_once(':')?;
-        let hundredths = u64::from_str_radix(when, 16).ok()?;
-        Some((kind.parse().ok()?, Duration::from_millis(10 * hundredths)))
-    })
 }
 
 #[test]
@@ -718,9 +700,9 @@ fn the_kernel_looks_whether_a_client_is_still_there() {
     let sockets = connections.iter().map(Connection::socket);
     for socket in sockets.chain([follower.connection().socket()]) {
         let mut seen = None;
-        let is_on = wait_for(Duration::from_secs(5), || {
-            seen = timer(&server, socket);
-            let (kind, when) = seen?;
+        let is_on = wait_for(PATIENCE, || {
+            seen = server.socket_of(socket);
+            let (kind, when) = seen.as_ref()?.timer;
             let soon = Duration::from_secs(30)..=Duration::from_secs(60);
             (kind == KEEPALIVE && soon.contains(&when)).then_some(())
         });
@@ -734,16 +716,17 @@ fn the_kernel_looks_whether_a_client_is_still_there() {
 fn a_handshake_that_never_ends_is_cut_at_5_seconds() {
     let server = start();
     let hello = client_hello(&server.root());
+    let began = Instant::now();
     let sockets: Vec<_> = [&hello[..0], &hello[..1], &hello[..100], &hello]
         .into_iter()
         .map(|bytes| {
             let mut socket = TcpStream::connect(server.address).unwrap();
-            socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket.write_all(bytes).unwrap();
             socket
         })
         .collect();
-    closes_between(AT_5_SECONDS.0, AT_5_SECONDS.1, || {
+    closes_between(began, AT_5_SECONDS, || {
         sockets.into_iter().all(|mut socket| socket.read_to_end(&mut Vec::new()).is_ok())
     });
     server.logs_error("tls: handshake timed out");
@@ -755,28 +738,28 @@ fn a_head_that_never_ends_is_cut_at_5_seconds() {
     let mut first = server.root().connect();
     let mut second = server.root().connect();
     second.request("GET", "/version", "").is_json_success();
+    let began = Instant::now();
     first.send("GET /ver");
     second.send(head("GET /version HTTP/1.1\nHost: kes") + "GET /version HTTP/1.1\r\n");
     second.response().is_json_success();
-    closes_between(AT_5_SECONDS.0, AT_5_SECONDS.1, || first.is_closed() && second.is_closed());
+    closes_between(began, AT_5_SECONDS, || first.is_closed() && second.is_closed());
     assert_eq!(2, server.audit(2).len());
 }
 
 #[test]
 fn a_body_that_never_ends_is_cut_at_5_seconds() {
     let server = start();
-    let mut first = server.root().connect();
+    let [mut first, mut second, mut third] = [(); 3].map(|()| server.root().connect());
+    let began = Instant::now();
     let bytes = request("POST", "/v1/key/import/a", &[b' '; 1000]);
     first.send(&bytes[..bytes.len() - 1]);
-    let mut second = server.root().connect();
     let bytes = chunked("POST", "/v1/key/encrypt/my-key", b"{}", 1);
     second.send(&bytes[..bytes.len() - 1]);
     // Nobody reads this one.
-    let mut third = server.root().connect();
     let bytes = request("POST", "/v1/key/create/b", &[b' '; 1000]);
     third.send(&bytes[..bytes.len() - 1]);
     third.response().is_empty_success();
-    closes_between(AT_5_SECONDS.0, AT_5_SECONDS.1, || {
+    closes_between(began, AT_5_SECONDS, || {
         for connection in [&mut first, &mut second] {
             connection.response().is_failure(400, "invalid json");
         }
@@ -810,7 +793,7 @@ fn two_hundred_slow_clients_disturb_nobody_and_are_closed_at_their_deadline() {
     let start = Instant::now();
     let mut hellos: Vec<TcpStream> =
         (0..100).map(|_| TcpStream::connect(server.address).unwrap()).collect();
-    for second in 0..8 {
+    for second in 0.. {
         for socket in &mut hellos {
             let _ = socket.write_all(&hello[second..=second]);
         }
@@ -819,17 +802,18 @@ fn two_hundred_slow_clients_disturb_nobody_and_are_closed_at_their_deadline() {
         }
         let gone = hellos.iter().filter(|socket| is_gone(socket)).count()
             + heads.iter().filter(|connection| is_gone(connection.socket())).count();
-        match second {
-            0..=3 => assert_eq!(0, gone, "closed after {:?}", start.elapsed()),
-            7 => assert_eq!(200, gone, "still open after {:?}", start.elapsed()),
-            _ => {}
+        let since = start.elapsed();
+        if since < AT_5_SECONDS.0 {
+            assert_eq!(0, gone, "closed after {since:?}");
         }
+        if gone == 200 {
+            break;
+        }
+        assert!(since < Duration::from_secs(30), "{gone} are closed after {since:?}");
         for socket in hellos.iter().chain(heads.iter().map(Connection::socket)) {
             socket.set_nonblocking(false).unwrap();
         }
-        if second < 7 {
-            std::thread::sleep(Duration::from_secs(1));
-        }
+        std::thread::sleep(Duration::from_secs(1));
     }
     assert!(crowd.stop() > 500);
 }
@@ -885,8 +869,7 @@ fn clients_that_vanish_leave_nothing_behind() {
     let audit = server.audit(101);
     assert_eq!(101, audit.len());
     // The creates were complete, so they are carried out.
-    let created =
-        wait_for(Duration::from_secs(5), || (server.key_files().len() == 51).then_some(()));
+    let created = wait_for(PATIENCE, || (server.key_files().len() == 51).then_some(()));
     assert!(created.is_some(), "{:?}", server.key_files());
 }
 
@@ -896,7 +879,7 @@ fn a_client_that_reads_no_answers_is_dropped() {
     let crowd = Crowd::start(&server, 2);
     let mut connection = server.root().connect();
     rustix::net::sockopt::set_socket_recv_buffer_size(connection.socket(), 4096).unwrap();
-    connection.socket().set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    connection.socket().set_write_timeout(Some(Duration::from_secs(3))).unwrap();
     let block = request("GET", "/version", b"").repeat(300);
     let mut sent = 0;
     while connection.try_send(&block).is_ok() {
@@ -904,10 +887,8 @@ fn a_client_that_reads_no_answers_is_dropped() {
         assert!(sent < 10_000_000, "the server takes everything");
     }
     // It has stopped to take requests; now it gives up.
-    std::thread::sleep(Duration::from_millis(12_500));
-    let start = Instant::now();
+    server.drops(&connection);
     let answers = connection.rest().len();
-    assert!(start.elapsed() < Duration::from_secs(5), "the connection is still open");
     assert!(answers < sent * 100, "{answers} bytes of answers to {sent} requests");
     assert!(crowd.stop() > 500);
 }

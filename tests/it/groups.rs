@@ -10,10 +10,9 @@ use std::{
         Arc,
         mpsc::{Receiver, channel},
     },
-    time::Duration,
 };
 
-use crate::common::{Authority, Client, Profile, Server, TempDir, wait_for};
+use crate::common::{Authority, Client, PATIENCE, Profile, Server, TempDir, wait_for};
 use rustix::process::Signal;
 use rustls::{
     ClientConnection, HandshakeKind,
@@ -23,8 +22,6 @@ use rustls::{
     crypto::{CryptoProvider, ring},
 };
 use rustls_pki_types::ServerName;
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Cryptography with these groups, the favourite first.
 fn provider(groups: &[NamedGroup]) -> Arc<CryptoProvider> {

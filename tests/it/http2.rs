@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::common::{
-    Authority, Client, Config, Http2, Identity, Profile, Response, Server, base64,
+    Authority, Client, Config, Http2, Identity, PATIENCE, Profile, Response, Server, base64,
     certificates::pem,
     hpack::literal,
     http2::{
@@ -473,7 +473,7 @@ fn policies_hold_from_the_next_request_on() {
 #[test]
 fn a_certificate_that_expires_ends_the_connection_at_the_next_request() {
     let authority = Authority::new("authority");
-    let short = authority.issue("short", &Profile::client().valid_for(4));
+    let app = authority.issue("app", &Profile::client());
     let server = start(|config| {
         let path = config.file("authority.crt", &authority.identity.certificate_pem());
         let path = path.display().to_string();
@@ -481,11 +481,12 @@ fn a_certificate_that_expires_ends_the_connection_at_the_next_request() {
         config.root_identity = authority.issue("root", &Profile::client());
         config.root = config.root_identity.id.clone();
         config.auth = "on";
-        config.policy("app", &["/v1/key/generate/*"], &[&short]);
+        config.policy("app", &["/v1/key/generate/*"], &[&app]);
     });
+    let short = authority.issue_again(&app, &Profile::client().short());
     let mut http2 = Http2::open(&server.client(&short));
     http2.request("POST", GENERATE, "{}").is_json_success();
-    let refused = wait_for(Duration::from_secs(20), || {
+    let refused = wait_for(PATIENCE, || {
         let answer = http2.request("POST", GENERATE, "{}");
         std::thread::sleep(Duration::from_millis(100));
         (answer.status != 200).then_some(answer)

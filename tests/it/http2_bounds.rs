@@ -9,7 +9,7 @@ use crate::common::{
         END_HEADERS, END_STREAM, INITIAL_WINDOW_SIZE, PREFACE, PROTOCOL_ERROR, REFUSED_STREAM,
         block, frame, kind, settings, window_update,
     },
-    stored_key,
+    quickly, stored_key, wait_until,
 };
 use serde_json::json;
 
@@ -48,39 +48,42 @@ fn make_large(server: &Server) {
 
 #[test]
 fn many_long_bodies_at_once_come_in_beside_a_log_stream() {
-    let server = start(|_| {});
-    let mut http2 = Http2::open(&server.root());
-    let log = http2.ask("GET", AUDIT, "");
-    assert_eq!(200, http2.status(log).unwrap());
-    // Together more than a connection may hold, and more than its window.
-    let body = body(260_000);
-    let mut bodies: Vec<_> = (0..17).map(|_| (http2.stream(), &body[..])).collect();
-    for (stream, body) in &bodies {
-        http2.send(announcement(*stream, ENCRYPT, body.len()));
-    }
-    let streams: Vec<_> = bodies.iter().map(|(stream, _)| *stream).collect();
-    // The youngest first, as far as there is room.
-    while !bodies.is_empty() {
-        let mut has_sent = false;
-        for (stream, rest) in bodies.iter_mut().rev() {
-            let room = usize::try_from(http2.room(*stream)).unwrap_or(0);
-            let count = room.min(rest.len()).min(16_384);
-            if count > 0 {
-                let (part, more) = rest.split_at(count);
-                let flags = if more.is_empty() { END_STREAM } else { 0 };
-                http2.send(frame(kind::DATA, flags, *stream, part));
-                *rest = more;
-                has_sent = true;
+    quickly(Duration::from_secs(5), |clock| {
+        let server = start(|_| {});
+        let mut http2 = Http2::open(&server.root());
+        let log = http2.ask("GET", AUDIT, "");
+        assert_eq!(200, http2.status(log).unwrap());
+        // Together more than a connection may hold, and more than its window.
+        let body = body(260_000);
+        clock.start();
+        let mut bodies: Vec<_> = (0..17).map(|_| (http2.stream(), &body[..])).collect();
+        for (stream, body) in &bodies {
+            http2.send(announcement(*stream, ENCRYPT, body.len()));
+        }
+        let streams: Vec<_> = bodies.iter().map(|(stream, _)| *stream).collect();
+        // The youngest first, as far as there is room.
+        while !bodies.is_empty() {
+            let mut has_sent = false;
+            for (stream, rest) in bodies.iter_mut().rev() {
+                let room = usize::try_from(http2.room(*stream)).unwrap_or(0);
+                let count = room.min(rest.len()).min(16_384);
+                if count > 0 {
+                    let (part, more) = rest.split_at(count);
+                    let flags = if more.is_empty() { END_STREAM } else { 0 };
+                    http2.send(frame(kind::DATA, flags, *stream, part));
+                    *rest = more;
+                    has_sent = true;
+                }
+            }
+            bodies.retain(|(_, rest)| !rest.is_empty());
+            if !has_sent {
+                http2.read().unwrap();
             }
         }
-        bodies.retain(|(_, rest)| !rest.is_empty());
-        if !has_sent {
-            http2.read().unwrap();
+        for stream in streams {
+            http2.answer(stream).is_json_success();
         }
-    }
-    for stream in streams {
-        http2.answer(stream).is_json_success();
-    }
+    });
 }
 
 #[test]
@@ -90,51 +93,61 @@ fn bodies_that_are_announced_count_at_once() {
     let streams: Vec<_> = (0..200).map(|_| http2.stream()).collect();
     let heads = streams.iter().flat_map(|stream| announcement(*stream, GENERATE, 1 << 20));
     http2.send(heads.collect::<Vec<_>>());
-    http2.read_for(Duration::from_millis(500));
-    let codes = streams.iter().filter_map(|stream| http2.was_reset(*stream));
-    assert_eq!(196, codes.filter(|code| *code == REFUSED_STREAM).count());
+    let refused = |http2: &Http2| {
+        let codes = streams.iter().filter_map(|stream| http2.was_reset(*stream));
+        codes.filter(|code| *code == REFUSED_STREAM).count()
+    };
+    wait_until("most are refused", || {
+        assert!(http2.catch_up());
+        refused(&http2) >= 196
+    });
+    http2.read_for(Duration::from_millis(300));
+    assert_eq!(196, refused(&http2));
 }
 
 #[test]
 fn bodies_count_until_their_requests_are_answered() {
-    let appliance = Appliance::start();
-    let server = appliance.server();
-    for key in ["my-key", "cold"] {
-        let path = format!("/v1/key/create/{key}");
-        server.root().post(&path, "").is_empty_success();
-    }
-    let mut http2 = Http2::open(&server.root());
-    http2.request("POST", GENERATE, "{}").is_json_success();
-    appliance.pause();
-    // Each fits into the window of its stream, and a request keeps what it decodes to.
-    let body = body(60_000);
-    let streams: Vec<_> = (0..130).map(|_| http2.stream()).collect();
-    for stream in &streams {
-        http2.send(announcement(*stream, "/v1/key/encrypt/cold", body.len()));
-        for part in body.chunks(16_000) {
-            let is_last = part.len() < 16_000;
-            let flags = if is_last { END_STREAM } else { 0 };
-            http2.send(frame(kind::DATA, flags, *stream, part));
+    quickly(Duration::from_secs(15), |clock| {
+        let appliance = Appliance::start();
+        let server = appliance.server();
+        for key in ["my-key", "cold"] {
+            let path = format!("/v1/key/create/{key}");
+            server.root().post(&path, "").is_empty_success();
         }
-        http2.catch_up();
-    }
-    let mut refused = 0;
-    // On a busy machine the server takes its time for all these bodies.
-    for _ in 0..20 {
+        let mut http2 = Http2::open(&server.root());
+        http2.request("POST", GENERATE, "{}").is_json_success();
+        appliance.pause();
+        clock.start();
+        // Each fits into the window of its stream, and a request keeps what it decodes to.
+        let body = body(60_000);
+        let streams: Vec<_> = (0..130).map(|_| http2.stream()).collect();
+        for stream in &streams {
+            http2.send(announcement(*stream, "/v1/key/encrypt/cold", body.len()));
+            for part in body.chunks(16_000) {
+                let is_last = part.len() < 16_000;
+                let flags = if is_last { END_STREAM } else { 0 };
+                http2.send(frame(kind::DATA, flags, *stream, part));
+            }
+            http2.catch_up();
+        }
+        let mut refused = 0;
+        wait_until("some are refused", || {
+            assert!(http2.catch_up());
+            let codes = streams.iter().filter_map(|stream| http2.was_reset(*stream));
+            refused = codes.filter(|code| *code == REFUSED_STREAM).count();
+            refused >= 20
+        });
         http2.read_for(Duration::from_millis(500));
         let codes = streams.iter().filter_map(|stream| http2.was_reset(*stream));
         refused = codes.filter(|code| *code == REFUSED_STREAM).count();
-        if refused >= 20 {
-            break;
+        assert!((20..50).contains(&refused), "{refused} were refused");
+        appliance.go_on();
+        let answered = streams.iter().filter(|stream| http2.was_reset(**stream).is_none());
+        for stream in answered.copied().collect::<Vec<_>>() {
+            http2.answer(stream).is_json_success();
         }
-    }
-    assert!((20..50).contains(&refused), "{refused} were refused");
-    appliance.go_on();
-    let answered = streams.iter().filter(|stream| http2.was_reset(**stream).is_none());
-    for stream in answered.copied().collect::<Vec<_>>() {
-        http2.answer(stream).is_json_success();
-    }
-    http2.request("POST", GENERATE, "{}").is_json_success();
+        http2.request("POST", GENERATE, "{}").is_json_success();
+    });
 }
 
 #[test]
@@ -184,32 +197,36 @@ fn answers_take_turns_and_whoever_waits_for_its_turn_is_not_stalled() {
 /// `hold_back` makes it, and takes its right away. What happens afterwards it must not see.
 #[track_caller]
 fn follower_is_cut_off(hold_back: fn(&mut Http2), let_go: fn(&mut Http2, u32)) {
-    let app = Identity::new("app");
-    let server = start(|config| {
-        config.policy("app", &[AUDIT, LARGE], &[&app]);
-        config.policy("none", &[], &[]);
+    // What is not taken within 10 seconds is given up.
+    quickly(Duration::from_secs(10), |clock| {
+        let app = Identity::new("app");
+        let server = start(|config| {
+            config.policy("app", &[AUDIT, LARGE], &[&app]);
+            config.policy("none", &[], &[]);
+        });
+        make_large(&server);
+        let mut http2 = Http2::silent(&server.client(&app)).unwrap();
+        http2.opens_windows = false;
+        http2.send([PREFACE, &settings(&[(INITIAL_WINDOW_SIZE, 300)])].concat());
+        let log = http2.ask("GET", AUDIT, "");
+        assert_eq!(200, http2.status(log).unwrap());
+        hold_back(&mut http2);
+        clock.start();
+        let root = server.root();
+        for _ in 0..10 {
+            root.get("/before");
+        }
+        let path = format!("/v1/identity/assign/none/{}", app.id);
+        root.post(&path, "").is_empty_success();
+        std::thread::sleep(Duration::from_millis(3500));
+        for _ in 0..10 {
+            root.get("/after");
+        }
+        let_go(&mut http2, log);
+        let seen = http2.answer(log);
+        assert!(seen.text().contains("/before"), "{}", seen.text());
+        assert!(!seen.text().contains("/after"), "{}", seen.text());
     });
-    make_large(&server);
-    let mut http2 = Http2::silent(&server.client(&app)).unwrap();
-    http2.opens_windows = false;
-    http2.send([PREFACE, &settings(&[(INITIAL_WINDOW_SIZE, 300)])].concat());
-    let log = http2.ask("GET", AUDIT, "");
-    assert_eq!(200, http2.status(log).unwrap());
-    hold_back(&mut http2);
-    let root = server.root();
-    for _ in 0..10 {
-        root.get("/before");
-    }
-    let path = format!("/v1/identity/assign/none/{}", app.id);
-    root.post(&path, "").is_empty_success();
-    std::thread::sleep(Duration::from_millis(3500));
-    for _ in 0..10 {
-        root.get("/after");
-    }
-    let_go(&mut http2, log);
-    let seen = http2.answer(log);
-    assert!(seen.text().contains("/before"), "{}", seen.text());
-    assert!(!seen.text().contains("/after"), "{}", seen.text());
 }
 
 #[test]

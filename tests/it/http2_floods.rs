@@ -1,10 +1,10 @@
 //! Hostile clients of HTTP/2: each is disconnected while honest ones are served, and
 //! costs the server neither memory nor lines of its log.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::common::{
-    Client, Crowd, Http2, Server,
+    Client, Crowd, Http2, PATIENCE, Server,
     hpack::{literal, number, remembered},
     http2::{
         COMPRESSION_ERROR, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR,
@@ -12,15 +12,14 @@ use crate::common::{
         REFUSED_STREAM, STREAM_CLOSED, block, frame, head, kind, request, reset, settings,
         window_update,
     },
-    stored_key, wait_for,
+    stored_key, wait_for, wait_until,
 };
 
 const GENERATE: &str = "/v1/key/generate/my-key";
 /// The memory that an attack may make a fresh server hold, in KiB.
 const MEMORY: u64 = 32 * 1024;
-/// A client may send this before it is disconnected, in bytes, and for how long if it does not look.
+/// A client may send this before it is disconnected, in bytes; [`PATIENCE`] if it does not look.
 const ENOUGH: usize = 24 << 20;
-const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A server with honest clients.
 struct Scene {
@@ -35,7 +34,7 @@ fn scene() -> Scene {
         config.audit = "off";
     });
     let crowd = Crowd::start_http2(&server, 8);
-    wait_for(Duration::from_secs(10), || (crowd.served() > 50).then_some(()));
+    wait_for(PATIENCE, || (crowd.served() > 50).then_some(()));
     let memory = server.memory();
     Scene { server, crowd, memory }
 }
@@ -49,8 +48,7 @@ impl Scene {
     #[track_caller]
     fn goes_on(self, what: &str, floods: u64) {
         let before = self.crowd.served();
-        let more =
-            wait_for(Duration::from_secs(10), || (self.crowd.served() > before + 20).then_some(()));
+        let more = wait_for(PATIENCE, || (self.crowd.served() > before + 20).then_some(()));
         assert!(more.is_some(), "{what}: nobody is served any more");
         let memory = self.server.peak_memory();
         eprintln!("{what}: {} KiB, at most {memory} KiB", self.memory);
@@ -145,6 +143,7 @@ fn frames_that_ask_for_nothing_are_answered_with_goaway_and_counted() {
     ];
     let scene = scene();
     let count = attacks.len() as u64;
+    let began = Instant::now();
     for (floods, (what, opening, next)) in (1..).zip(attacks) {
         let code = attack(what, &scene.client(), true, &opening, next);
         assert_eq!(Some(ENHANCE_YOUR_CALM), code, "{what}");
@@ -153,7 +152,8 @@ fn frames_that_ask_for_nothing_are_answered_with_goaway_and_counted() {
     }
     // The burst, and some seconds' worth: most of what was sent was not looked at.
     let created = scene.server.key_files().len();
-    assert!((100..1500).contains(&created), "{created}");
+    let most = 1500 + 100 * began.elapsed().as_secs() as usize;
+    assert!((100..most).contains(&created), "{created} of {most}");
     scene.goes_on("floods", count);
 }
 
@@ -294,12 +294,14 @@ fn more_streams_than_allowed_are_refused_and_harm_nobody() {
             break;
         }
     }
-    http2.read_for(Duration::from_millis(500));
-    let codes = (0..STREAMS).filter_map(|turn| http2.was_reset(stream(turn)));
-    let refused = codes.filter(|&code| code == REFUSED_STREAM).count();
-    let is_gone = [ENHANCE_YOUR_CALM, PROTOCOL_ERROR].map(Some).contains(&http2.goaway);
-    assert!(is_gone || refused >= STREAMS as usize - 1000, "{refused} were refused");
-    assert!(refused > 0 || is_gone);
+    wait_until("streams are refused", || {
+        let is_open = http2.catch_up();
+        let codes = (0..STREAMS).filter_map(|turn| http2.was_reset(stream(turn)));
+        let refused = codes.filter(|&code| code == REFUSED_STREAM).count();
+        let is_gone = [ENHANCE_YOUR_CALM, PROTOCOL_ERROR].map(Some).contains(&http2.goaway);
+        assert!(is_open || is_gone, "{refused} were refused, with {:?}", http2.goaway);
+        is_gone || refused >= STREAMS as usize - 1000
+    });
     let floods = scene.server.metric("kes_http2_flood");
     assert!(floods <= 1);
     scene.goes_on("too many streams", floods);
@@ -451,7 +453,7 @@ fn a_client_that_does_not_begin_with_settings_is_sent_away() {
     let mut http2 = Http2::silent(&scene.client()).unwrap();
     http2.is_quiet = true;
     http2.send([PREFACE, &frame(kind::PING, 0, 0, [0; 8])].concat());
-    http2.read_for(Duration::from_secs(3));
+    http2.read_for(PATIENCE);
     assert_eq!(Some(PROTOCOL_ERROR), http2.goaway);
     scene.goes_on("no settings", 0);
 }

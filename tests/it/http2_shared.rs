@@ -8,12 +8,12 @@ use std::{
 };
 
 use crate::common::{
-    Appliance, Config, Http2, Server, base64,
+    Appliance, Config, Http2, PATIENCE, Server, WHILE_IT_ENDS, base64,
     http2::{
         CANCEL, INITIAL_WINDOW_SIZE, NO_ERROR, PREFACE, PROTOCOL_ERROR, head, request, reset,
         settings,
     },
-    stored_key, wait_for,
+    quickly, stored_key, wait_for,
 };
 use rustix::{
     fs::{CWD, FileType, Mode, OFlags, mknodat},
@@ -24,7 +24,6 @@ use serde_json::{Value, json};
 
 const GENERATE: &str = "/v1/key/generate/my-key";
 const AUDIT: &str = "/v1/log/audit/trace";
-const PATIENCE: Duration = Duration::from_secs(20);
 
 fn start(change: impl FnOnce(&mut Config)) -> Server {
     Server::start(|config| {
@@ -202,6 +201,9 @@ fn a_change_whose_connection_breaks_is_audited_as_what_came_of_it() {
     let stream = http2.ask("POST", &paths[1], "");
     let mut wrong = Http2::open(&server.root());
     wrong.ask("POST", &paths[2], "");
+    for connection in [&http1, &http2.connection, &wrong.connection] {
+        server.reads_all_of(connection);
+    }
     http2.read_for(Duration::from_millis(300));
     assert!(!http2.is_answered(stream));
     // One closes, one is reset, and one does what ends it.
@@ -234,6 +236,7 @@ fn a_change_that_is_not_done_when_the_server_ends_has_its_audit_line() {
     http2.ask("POST", path, "");
     let given_up = http2.ask("DELETE", "/v1/key/delete/other", "");
     http2.send(reset(given_up, CANCEL));
+    server.reads_all_of(&http2.connection);
     http2.read_for(Duration::from_millis(300));
     server.signal(Signal::TERM);
     server.wait_for_exit();
@@ -325,7 +328,7 @@ fn a_subscriber_whose_window_stays_closed_is_dropped_and_nobody_else_notices() {
     let follower = http2.ask("GET", AUDIT, "");
     assert_eq!(200, http2.status(follower).unwrap());
     let mut number = 0;
-    let dropped = wait_for(Duration::from_secs(20), || {
+    let dropped = wait_for(PATIENCE, || {
         // Requests on the connection of the one that is stalled are answered: they need no window.
         assert_eq!(404, closed.request("HEAD", "/nothing", "").status);
         let path = format!("/nothing/{number}");
@@ -343,48 +346,54 @@ fn a_subscriber_whose_window_stays_closed_is_dropped_and_nobody_else_notices() {
 
 #[test]
 fn a_signal_ends_streams_properly_and_answers_what_is_under_way() {
-    let appliance = Appliance::start();
-    let mut server = appliance.server();
-    for key in ["my-key", "cold"] {
-        let path = format!("/v1/key/create/{key}");
-        server.root().post(&path, "").is_empty_success();
-    }
-    let mut http2 = Http2::open(&server.root());
-    let follower = http2.ask("GET", AUDIT, "");
-    assert_eq!(200, http2.status(follower).unwrap());
-    appliance.pause();
-    let blocked = http2.ask("POST", "/v1/key/generate/cold", "{}");
-    let unfinished = http2.stream();
-    http2.send(head(unfinished, "POST", GENERATE, false));
-    http2.request("GET", "/version", "").is_json_success();
-    server.signal(Signal::TERM);
-    // What was begun may be finished.
-    http2.send(crate::common::http2::frame(0, 1, unfinished, b"{}"));
-    appliance.go_on();
-    http2.answer(blocked).is_json_success();
-    http2.answer(unfinished).is_json_success();
-    http2.answer(follower);
-    assert_eq!(Some(NO_ERROR), http2.end().unwrap());
-    let status = server.wait_for_exit();
-    assert_eq!(Some(0), status.code(), "{status}: {}", server.stderr());
+    quickly(WHILE_IT_ENDS, |clock| {
+        let appliance = Appliance::start();
+        let mut server = appliance.server();
+        for key in ["my-key", "cold"] {
+            let path = format!("/v1/key/create/{key}");
+            server.root().post(&path, "").is_empty_success();
+        }
+        let mut http2 = Http2::open(&server.root());
+        let follower = http2.ask("GET", AUDIT, "");
+        assert_eq!(200, http2.status(follower).unwrap());
+        appliance.pause();
+        let blocked = http2.ask("POST", "/v1/key/generate/cold", "{}");
+        let unfinished = http2.stream();
+        http2.send(head(unfinished, "POST", GENERATE, false));
+        http2.request("GET", "/version", "").is_json_success();
+        clock.start();
+        server.signal(Signal::TERM);
+        // What was begun may be finished.
+        http2.send(crate::common::http2::frame(0, 1, unfinished, b"{}"));
+        appliance.go_on();
+        http2.answer(blocked).is_json_success();
+        http2.answer(unfinished).is_json_success();
+        http2.answer(follower);
+        assert_eq!(Some(NO_ERROR), http2.end().unwrap());
+        let status = server.wait_for_exit();
+        assert_eq!(Some(0), status.code(), "{status}: {}", server.stderr());
+    });
 }
 
 #[test]
 fn a_drain_brings_the_last_events_to_streams_that_share_a_connection() {
-    let mut server = start(|_| {});
-    let mut http2 = Http2::open(&server.root());
-    let follower = http2.ask("GET", AUDIT, "");
-    assert_eq!(200, http2.status(follower).unwrap());
-    let last = http2.stream();
-    http2.send(head(last, "POST", GENERATE, false));
-    http2.request("GET", "/version", "").is_json_success();
-    server.signal(Signal::TERM);
-    http2.read_for(Duration::from_millis(300));
-    http2.send(crate::common::http2::frame(0, 1, last, b"{}"));
-    http2.answer(last).is_json_success();
-    let events = http2.answer(follower);
-    assert!(events.text().contains(GENERATE), "{}", events.text());
-    assert_eq!(Some(0), server.wait_for_exit().code());
+    quickly(WHILE_IT_ENDS, |clock| {
+        let mut server = start(|_| {});
+        let mut http2 = Http2::open(&server.root());
+        let follower = http2.ask("GET", AUDIT, "");
+        assert_eq!(200, http2.status(follower).unwrap());
+        let last = http2.stream();
+        http2.send(head(last, "POST", GENERATE, false));
+        http2.request("GET", "/version", "").is_json_success();
+        clock.start();
+        server.signal(Signal::TERM);
+        http2.read_for(Duration::from_millis(300));
+        http2.send(crate::common::http2::frame(0, 1, last, b"{}"));
+        http2.answer(last).is_json_success();
+        let events = http2.answer(follower);
+        assert!(events.text().contains(GENERATE), "{}", events.text());
+        assert_eq!(Some(0), server.wait_for_exit().code());
+    });
 }
 
 #[test]

@@ -10,11 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::{Client, Follower, Http2, Inside, base64, stored_key, wait_for};
+use crate::common::{Client, Follower, Http2, Inside, PATIENCE, base64, stored_key, wait_for};
 use kes::inside::{Deadline, KeyName, KeyStore, KeyStoreError as Error, Secret};
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(10);
 const AUDIT: &str = "/v1/log/audit/trace";
 const BUG: &str = "internal server error";
 
@@ -181,7 +180,7 @@ fn changes_of_a_name_come_one_after_the_other_as_they_were_asked_for() {
         ("POST", "/v1/key/create/slow", "", 400),
     ]
     .map(|(method, path, body, status)| (http2.ask(method, path, body), status));
-    std::thread::sleep(Duration::from_millis(300));
+    http2.read_for(Duration::from_millis(300));
     assert!(streams.iter().all(|(stream, _)| !http2.is_answered(*stream)));
     store.is_open.store(true, Ordering::SeqCst);
     for (stream, status) in streams {
@@ -275,7 +274,8 @@ fn a_bug_in_the_key_store_is_answered_at_once_and_audited_and_nobody_else_notice
         http1.request(method, path, body).is_failure(500, BUG);
         http2.request(method, path, body).is_failure(500, BUG);
     }
-    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    // Not when the time for an answer is over, which is 15 seconds.
+    assert!(began.elapsed() < Duration::from_secs(14), "{:?}", began.elapsed());
     // More often than there are threads.
     for _ in 0..10 {
         http2.request("POST", "/v1/key/create/bug", "").is_failure(500, BUG);
@@ -302,6 +302,7 @@ fn threads_survive_a_bug_that_they_meet() {
     let began = Instant::now();
     assert!(slow.is_closed());
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(12), "{took:?}");
+    // Without a sweeper it would be open for longer.
+    assert!(took < Duration::from_secs(45), "{took:?}");
     server.root().get("/version").is_json_success();
 }

@@ -8,7 +8,8 @@ use std::{
 };
 
 use crate::common::{
-    Authority, Client, Config, Follower, Identity, Profile, Server, stored_key, wait_for,
+    Authority, Client, Config, Follower, Identity, PATIENCE, Profile, Server, WHILE_IT_ENDS,
+    quickly, stored_key, wait_for,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -184,7 +185,7 @@ fn what_a_subscriber_sends_is_ignored_until_it_leaves() {
     for _ in 0..20 {
         drop(Follower::start(&server.root(), AUDIT));
     }
-    let gone = wait_for(Duration::from_secs(10), || (server.descriptors() <= before).then_some(()));
+    let gone = wait_for(PATIENCE, || (server.descriptors() <= before).then_some(()));
     assert!(gone.is_some(), "{} descriptors", server.descriptors());
     let audit = server.audit(40);
     assert!(audit.iter().all(|event| event["request"]["path"] == AUDIT));
@@ -217,15 +218,14 @@ fn subscribers_that_do_not_read_are_dropped_and_nobody_else_notices() {
         for at in 0..total {
             assert_eq!(404, connection.request("GET", &path(at), "").status);
             // On a slow machine the readers of this test would be dropped, too.
-            wait_for(Duration::from_secs(20), || {
+            wait_for(PATIENCE, || {
                 let seen = |count: &AtomicUsize| count.load(Ordering::Relaxed) + 100 > at;
                 progress.iter().all(seen).then_some(())
             });
         }
     });
-    let dropped = wait_for(Duration::from_secs(15), || {
-        (server.descriptors() <= with_all - sleepers.len()).then_some(())
-    });
+    let dropped =
+        wait_for(PATIENCE, || (server.descriptors() <= with_all - sleepers.len()).then_some(()));
     assert!(dropped.is_some(), "they are still connected");
     for sleeper in &mut sleepers {
         assert!(sleeper.rest().is_err(), "the stream seems to be complete");
@@ -237,42 +237,47 @@ fn subscribers_that_do_not_read_are_dropped_and_nobody_else_notices() {
 
 #[test]
 fn a_drain_brings_the_last_events_and_ends_streams_properly() {
-    let mut server = start(|_| {});
-    let mut audit: Vec<_> = (0..5).map(|_| Follower::start(&server.root(), AUDIT)).collect();
-    let mut error = Follower::start(&server.root(), ERROR);
-    let mut busy = server.root().connect();
-    let body = stored_key(&[1; 32]);
-    let bytes = crate::common::client::request("POST", "/v1/key/import/late", body.as_bytes());
-    busy.send(&bytes[..bytes.len() - 5]);
-    work(&server.root(), 2, 50);
-    server.signal(Signal::TERM);
-    std::thread::sleep(Duration::from_millis(100));
-    busy.send(&bytes[bytes.len() - 5..]);
-    busy.response().is_empty_success();
-    drop(busy);
-    for follower in &mut audit {
-        let lines = follower.rest().unwrap();
-        assert_eq!("/v1/key/import/late", path_of(&parse(lines.last().unwrap())));
-        assert!(lines.len() > 100 && follower.connection().is_closed());
-    }
-    assert!(error.rest().unwrap().is_empty());
-    assert_eq!(Some(0), server.wait_for_exit().code());
+    quickly(WHILE_IT_ENDS, |clock| {
+        let mut server = start(|_| {});
+        let mut audit: Vec<_> = (0..5).map(|_| Follower::start(&server.root(), AUDIT)).collect();
+        let mut error = Follower::start(&server.root(), ERROR);
+        let mut busy = server.root().connect();
+        let body = stored_key(&[1; 32]);
+        let bytes = crate::common::client::request("POST", "/v1/key/import/late", body.as_bytes());
+        busy.send(&bytes[..bytes.len() - 5]);
+        work(&server.root(), 2, 50);
+        server.reads_all_of(&busy);
+        clock.start();
+        server.signal(Signal::TERM);
+        std::thread::sleep(Duration::from_millis(100));
+        busy.send(&bytes[bytes.len() - 5..]);
+        busy.response().is_empty_success();
+        drop(busy);
+        for follower in &mut audit {
+            let lines = follower.rest().unwrap();
+            assert_eq!("/v1/key/import/late", path_of(&parse(lines.last().unwrap())));
+            assert!(lines.len() > 100 && follower.connection().is_closed());
+        }
+        assert!(error.rest().unwrap().is_empty());
+        assert_eq!(Some(0), server.wait_for_exit().code());
+    });
 }
 
 #[test]
 fn a_stream_ends_with_the_certificate_of_its_client() {
     let authority = Authority::new("authority");
     let file = authority.identity.certificate_pem();
-    let short = authority.issue("short", &Profile::client().valid_for(3));
+    let app = authority.issue("app", &Profile::client());
     let server = start(|config| {
         let path = config.file("authority.crt", &file).display().to_string();
         config.environment.push(("SSL_CERT_FILE".to_owned(), path));
         config.root_identity = authority.issue("root", &Profile::client());
         config.root = config.root_identity.id.clone();
         config.auth = "on";
-        config.policy("logs", &[AUDIT], &[&short]);
+        config.policy("logs", &[AUDIT], &[&app]);
     });
     let mut long = Follower::start(&server.root(), AUDIT);
+    let short = authority.issue_again(&app, &Profile::client().short());
     let mut follower = Follower::start(&server.client(&short), AUDIT);
     let lines = follower.rest().unwrap();
     assert_eq!(short.id, parse(&lines[0])["request"]["identity"]);
@@ -320,9 +325,8 @@ fn failed_handshakes_neither_fill_the_log_nor_hide_anything_else() {
     assert_eq!(3000, server.metric("kes_tls_handshake_failed"));
     // The last lines left out are counted at the end.
     fail_handshakes(&server, 500);
-    let counted = wait_for(Duration::from_secs(20), || {
-        (server.metric("kes_tls_handshake_failed") == 3500).then_some(())
-    });
+    let counted =
+        wait_for(PATIENCE, || (server.metric("kes_tls_handshake_failed") == 3500).then_some(()));
     assert!(counted.is_some());
     server.signal(Signal::TERM);
     assert_eq!(Some(0), server.wait_for_exit().code());

@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::common::{
-    Client, Follower, Identity, Profile, Server, client::request, stored_key, wait_for,
+    Client, Follower, Identity, PATIENCE, Profile, Server, client::request, quickly, stored_key,
+    wait_for, wait_until,
 };
 
 /// A page of metrics: samples by name, with the label of a histogram's bucket.
@@ -193,37 +194,38 @@ fn requests_from_many_threads_are_all_counted() {
 fn a_request_is_active_from_its_head_to_its_answer_and_its_time_counts() {
     let server = server_with_key();
     let root = server.root();
-    let before = Page::of(&root);
-    let mut slow = root.connect();
     let bytes = request("POST", "/v1/key/generate/my-key", b"{}");
     let (first, last) = bytes.split_at(bytes.len() - 1);
-    let start = Instant::now();
-    slow.send(first);
-    let active = wait_for(Duration::from_secs(5), || {
-        (Page::of(&root).get("kes_http_request_active") == 1.0).then_some(())
+    let is_active = |page: &Page| page.get("kes_http_request_active") > 0.0;
+    // A body is waited for for 5 seconds.
+    quickly(Duration::from_secs(5), |clock| {
+        let before = Page::of(&root);
+        let mut slow = root.connect();
+        clock.start();
+        let start = Instant::now();
+        slow.send(first);
+        wait_until("the request is active", || is_active(&Page::of(&root)));
+        std::thread::sleep(Duration::from_millis(300));
+        slow.send(last);
+        slow.response().is_json_success();
+        let most = start.elapsed().as_secs_f64();
+        let after = Page::of(&root);
+        assert!(!is_active(&after));
+        let buckets =
+            ["0.25", "5"].map(|le| format!("kes_http_response_time_bucket{{le=\"{le}\"}}"));
+        assert_eq!([0.0, 1.0], after.since(&before, buckets.each_ref().map(String::as_str)));
+        let [sum] = after.since(&before, ["kes_http_response_time_sum"]);
+        assert!((0.3..=most).contains(&sum), "{sum} of {most}");
     });
-    assert!(active.is_some(), "the request is not active");
-    std::thread::sleep(Duration::from_millis(300));
-    slow.send(last);
-    slow.response().is_json_success();
-    let most = start.elapsed().as_secs_f64();
     let after = Page::of(&root);
-    assert_eq!(0.0, after.get("kes_http_request_active"));
-    let [fast, all] = after.since(
-        &before,
-        ["kes_http_response_time_bucket{le=\"0.25\"}", "kes_http_response_time_bucket{le=\"5\"}"],
-    );
-    assert_eq!((0.0, 1.0), (fast, all));
-    let [sum] = after.since(&before, ["kes_http_response_time_sum"]);
-    assert!((0.3..=most).contains(&sum), "{sum} of {most}");
     // One whose client goes away was asked, too.
     let mut gone = root.connect();
     gone.send(first);
     drop(gone);
-    let counted = wait_for(Duration::from_secs(5), || {
+    let counted = wait_for(PATIENCE, || {
         let page = Page::of(&root);
         let ended = page.since(&after, ["kes_http_request_error"]) == [1.0];
-        (ended && page.get("kes_http_request_active") == 0.0).then_some(())
+        (ended && !is_active(&page)).then_some(())
     });
     assert!(counted.is_some(), "a request that was given up is not counted");
 }
@@ -251,7 +253,7 @@ fn key_store_and_cache_are_counted() {
     assert_eq!([9.0, 2.0, 1.0], after.since(&before, cache));
     // The thread that had the last answer may not be back yet.
     let is_done = || (page(&mut root).get("kes_keystore_queue") == 0.0).then_some(());
-    assert!(wait_for(Duration::from_secs(10), is_done).is_some());
+    assert!(wait_for(PATIENCE, is_done).is_some());
 
     let away = server.keys().with_file_name("away");
     fs::rename(server.keys(), &away).unwrap();
@@ -267,7 +269,7 @@ fn connections_and_handshakes_are_counted() {
     let mut watcher = root.connect();
     let mut page = || Page::parse(watcher.request("GET", "/v1/metrics", "").text());
     // The connections with which the start was awaited are over then.
-    let before = wait_for(Duration::from_secs(10), || {
+    let before = wait_for(PATIENCE, || {
         let page = page();
         (page.get("kes_connections_open") == 1.0).then_some(page)
     });
@@ -289,7 +291,7 @@ fn connections_and_handshakes_are_counted() {
         ["kes_tls_handshake_full", "kes_tls_handshake_resumed", "kes_tls_handshake_failed"];
     let connections = ["kes_connections_open", "kes_connections_idle"];
     let mut last = page();
-    let seen = wait_for(Duration::from_secs(10), || {
+    let seen = wait_for(PATIENCE, || {
         last = page();
         (last.since(&before, connections) == [4.0, 3.0]
             && last.since(&before, handshakes) == [5.0, 1.0, 1.0])
@@ -298,9 +300,8 @@ fn connections_and_handshakes_are_counted() {
     let found = last.since(&before, handshakes);
     assert!(seen.is_some(), "{:?}, {found:?}", last.since(&before, connections));
     drop((idle, busy));
-    let gone = wait_for(Duration::from_secs(10), || {
-        (page().since(&before, connections) == [0.0, 0.0]).then_some(())
-    });
+    let gone =
+        wait_for(PATIENCE, || (page().since(&before, connections) == [0.0, 0.0]).then_some(()));
     assert!(gone.is_some());
 }
 
@@ -313,7 +314,7 @@ fn log_streams_are_active_while_they_are_open_and_their_events_are_counted() {
         .map(|kind| Follower::start(&root, &format!("/v1/log/{kind}/trace")))
         .into();
     let path = "kes_http_response_time_count";
-    let open = wait_for(Duration::from_secs(10), || {
+    let open = wait_for(PATIENCE, || {
         let page = Page::of(&root);
         (page.get("kes_log_subscribers") == 3.0).then_some(page)
     });
@@ -329,7 +330,7 @@ fn log_streams_are_active_while_they_are_open_and_their_events_are_counted() {
     let sent = Page::of(&root).get("kes_log_audit_events");
     assert!(sent >= 5.0, "{sent}");
     drop(streams);
-    let closed = wait_for(Duration::from_secs(10), || {
+    let closed = wait_for(PATIENCE, || {
         // A write shows which clients have left.
         root.get("/version");
         let page = Page::of(&root);
@@ -353,7 +354,7 @@ fn the_process_and_its_certificate_are_told() {
     assert!((900.0..=1000.0).contains(&left), "{left}");
     let up = page.get("kes_system_up_time");
     assert!(up < 60.0 && ((up * 100.0).round() - up * 100.0).abs() < 1e-6, "{up}");
-    let threads = wait_for(Duration::from_secs(10), || {
+    let threads = wait_for(PATIENCE, || {
         let page = Page::of(&server.root());
         (server.threads() as f64 == page.get("kes_system_num_threads")).then_some(())
     });

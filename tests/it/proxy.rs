@@ -1,13 +1,10 @@
 //! TLS proxies: whom they may speak for, and what others can't make the server believe.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Instant};
 
 use crate::common::{
-    Authority, Connection, Identity, OpenSsl, Profile, Response, Server, certificates::pem,
-    stored_key, wait_for,
+    Authority, Connection, Identity, OpenSsl, PATIENCE, Profile, Response, Server,
+    certificates::pem, stored_key, wait_for,
 };
 
 /// The header of the tests as the configuration has it.
@@ -291,10 +288,10 @@ fn without_checks_every_forwarded_certificate_identifies() {
 #[test]
 fn a_certificate_that_expires_is_refused_on_an_open_connection() {
     let scene = scene("on");
-    let short = scene.authority.issue("short", &Profile::client().valid_for(3));
+    let short = scene.authority.issue("short", &Profile::client().short());
     let mut proxy = scene.proxy();
     forward(&mut proxy, "/version", &short).is_json_success();
-    let ended = wait_for(Duration::from_secs(10), || {
+    let ended = wait_for(PATIENCE, || {
         let answer = forward(&mut proxy, "/version", &short);
         (answer.status != 200).then_some(answer)
     });
@@ -305,12 +302,8 @@ fn a_certificate_that_expires_is_refused_on_an_open_connection() {
 #[test]
 fn a_log_stream_ends_with_the_forwarded_certificate() {
     let scene = scene("on");
-    let short = Profile::client().valid_for(4);
-    let short = scene.authority.issue_for(
-        rcgen::KeyPair::try_from(&scene.server.root_identity.key()).unwrap(),
-        "root",
-        &short,
-    );
+    let root = &scene.server.root_identity;
+    let short = scene.authority.issue_again(root, &Profile::client().short());
     assert_eq!(scene.server.root_identity.id, short.id);
     let mut open = [&short, &scene.server.root_identity].map(|identity| {
         let mut proxy = scene.proxy();

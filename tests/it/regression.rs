@@ -1,10 +1,7 @@
 //! Defects that were found and mended stay mended.
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Duration};
 
-use crate::common::{Server, base64, client::request, wait_for};
+use crate::common::{Server, WHILE_IT_ENDS, base64, client::request, quickly, wait_until};
 use rustix::process::Signal;
 
 /// A key that another server deleted stayed in the cache; after a new create of the same name, data
@@ -30,49 +27,38 @@ fn a_created_key_takes_the_place_of_a_cached_one() {
 /// inside TLS, since its client did not read fast enough, and cut it off.
 #[test]
 fn a_signal_does_not_cut_off_answers_that_a_slow_reader_is_owed() {
-    let mut server = Server::start(|_| {});
-    server.root().post("/v1/key/create/a", "").is_empty_success();
-    let mut connection = server.root().connect();
-    let body = format!("{{\"plaintext\":\"{}\"}}", base64([7; 16 * 1024]));
-    let encrypt = request("POST", "/v1/key/encrypt/a", body.as_bytes());
-    // One request at a time, until the socket of the server takes no more: what it holds has not
-    // grown by an answer, so the rest of the last one is inside TLS.
-    let (mut sent, mut before) = (0, 0);
-    loop {
-        connection.send(&encrypt);
-        sent += 1;
-        let is_answered = || (server.stdout().lines().count() > sent).then_some(());
-        wait_for(Duration::from_secs(10), is_answered).expect("the request is answered");
-        std::thread::sleep(Duration::from_millis(10));
-        let unsent = unsent_by_server(&connection);
-        if unsent > 0 && unsent < before + 16 * 1024 {
-            break;
+    quickly(WHILE_IT_ENDS, |clock| {
+        let mut server = Server::start(|_| {});
+        server.root().post("/v1/key/create/a", "").is_empty_success();
+        let mut connection = server.root().connect();
+        let body = format!("{{\"plaintext\":\"{}\"}}", base64([7; 16 * 1024]));
+        let encrypt = request("POST", "/v1/key/encrypt/a", body.as_bytes());
+        // One request at a time, until the socket of the server takes no more: what it holds has not
+        // grown by an answer, so the rest of the last one is inside TLS.
+        let (mut sent, mut before) = (0, 0);
+        loop {
+            connection.send(&encrypt);
+            sent += 1;
+            wait_until("the answer", || server.stdout().lines().count() > sent);
+            std::thread::sleep(Duration::from_millis(10));
+            let socket = server.socket_of(connection.socket());
+            let unsent = socket.expect("the connection is in the table").unsent;
+            if unsent > 0 && unsent < before + 16 * 1024 {
+                break;
+            }
+            before = unsent;
+            assert!(sent < 2000, "the socket takes everything");
         }
-        before = unsent;
-        assert!(sent < 2000, "the socket takes everything");
-    }
-    server.signal(Signal::TERM);
-    std::thread::sleep(Duration::from_millis(200));
-    for number in 0..sent {
-        let answer = connection.try_response(false);
-        let answer = answer.unwrap_or_else(|e| panic!("answer {number} of {sent}: {e}"));
-        answer.is_json_success();
-    }
-    assert_eq!(Some(0), server.wait_for_exit().code());
-}
-
-/// The bytes that the server's socket holds for this client, as the kernel counts them.
-fn unsent_by_server(connection: &crate::common::Connection) -> u64 {
-    let port = |address: std::net::SocketAddr| format!(":{:04X}", address.port());
-    let local = port(connection.socket().peer_addr().unwrap());
-    let remote = port(connection.socket().local_addr().unwrap());
-    // Fields: number, local, remote, state, tx_queue:rx_queue.
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let line = table.lines().map(|line| line.split_whitespace().collect());
-    let mut rows = line
-        .filter(|fields: &Vec<&str>| fields[1].ends_with(&local) && fields[2].ends_with(&remote));
-    let row = rows.next().expect("the connection is in the table");
-    u64::from_str_radix(row[4].split(':').next().unwrap(), 16).unwrap()
+        clock.start();
+        server.signal(Signal::TERM);
+        std::thread::sleep(Duration::from_millis(200));
+        for number in 0..sent {
+            let answer = connection.try_response(false);
+            let answer = answer.unwrap_or_else(|e| panic!("answer {number} of {sent}: {e}"));
+            answer.is_json_success();
+        }
+        assert_eq!(Some(0), server.wait_for_exit().code());
+    });
 }
 
 /// A stalled connection with a request at the key store was looked at again and again, never closed.
@@ -81,7 +67,7 @@ fn a_client_that_never_reads_is_dropped_also_while_the_key_store_works_for_it() 
     let server = Server::start(|_| {});
     server.root().post("/v1/key/create/a", "").is_empty_success();
     let mut connection = server.root().connect();
-    connection.socket().set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    connection.socket().set_write_timeout(Some(Duration::from_secs(3))).unwrap();
     let mut batch = request("POST", "/v1/key/generate/a", b"{}").repeat(90);
     batch.extend(request("POST", "/v1/key/create/a", b""));
     for _ in 0..200 {
@@ -90,27 +76,7 @@ fn a_client_that_never_reads_is_dropped_also_while_the_key_store_works_for_it() 
         }
     }
     // The limit for a stalled write is 10 seconds.
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(20) {
-        std::thread::sleep(Duration::from_millis(200));
-        let is_open = rustix::net::sockopt::socket_error(connection.socket()).unwrap().is_ok()
-            && peer_is_open(&connection);
-        if !is_open {
-            return;
-        }
-    }
-    panic!("the connection is still open");
-}
-
-/// Whether the server still has its end: the kernel names the state of the socket.
-fn peer_is_open(connection: &crate::common::Connection) -> bool {
-    let port = connection.socket().local_addr().unwrap().port();
-    let wanted = format!(":{port:04X}");
-    // Fields: number, local, remote, state. 01 is established.
-    fs::read_to_string("/proc/net/tcp").unwrap().lines().skip(1).any(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        fields[2].ends_with(&wanted) && fields[3] == "01"
-    })
+    server.drops(&connection);
 }
 
 /// A 64 KiB pattern was parsed anew for every key.

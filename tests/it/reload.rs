@@ -8,7 +8,8 @@ use std::{
 };
 
 use crate::common::{
-    Authority, Client, Config, Connection, Identity, Profile, Server, stored_key, wait_for,
+    Authority, Client, Config, Connection, Identity, PATIENCE, Profile, Server, quickly,
+    stored_key, wait_for,
 };
 use rustix::process::Signal;
 use rustls::HandshakeKind;
@@ -17,7 +18,6 @@ use serde_json::{Value, json};
 const DONE: &str = "the configuration is reloaded";
 const DISTRUSTED: &str = "client certificate has expired or is no longer trusted";
 const FAILED: &str = "failed to reload the configuration, everything stays as it was: ";
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server with `my-key`, which `app` may use.
 fn start(app: &Identity, change: impl FnOnce(&mut Config)) -> Server {
@@ -367,27 +367,30 @@ fn half_of_a_renewed_pair_is_not_taken_and_told_once() {
 #[test]
 fn an_expired_certificate_is_not_taken_but_keeps_no_reload_from_happening() {
     let (app, other) = (Identity::new("app"), Identity::new("other"));
-    let begin = Instant::now();
-    let short = Identity::self_signed("server", &Profile::server().valid_for(7));
-    let mut server = start(&app, |config| {
-        config.certificate = short.certificate_pem();
-        config.key = short.key_pem();
-        config.server_identity = short.clone();
+    quickly(Duration::from_secs(7), |clock| {
+        clock.start();
+        let short = Identity::self_signed("server", &Profile::server().valid_for(8));
+        let mut server = start(&app, |config| {
+            config.certificate = short.certificate_pem();
+            config.key = short.key_pem();
+            config.server_identity = short.clone();
+        });
+        let expired = Identity::self_signed("server", &Profile::server().valid_for(-10));
+        replace(&server, "server.crt", &expired.certificate_pem());
+        replace(&server, "server.key", &expired.key_pem());
+        server.logs_error("has expired");
+        reload(&server, FAILED);
+        replace(&server, "server.crt", &short.certificate_pem());
+        replace(&server, "server.key", &short.key_pem());
+        std::thread::sleep(Duration::from_secs(10).saturating_sub(clock.elapsed()));
+        clock.stop();
+        // By now the certificate in use has expired too: to take a right away must still be possible.
+        edit(&server, &app.id, &other.id);
+        reload(&server, DONE);
+        assert_eq!(403, generate(&mut server.client(&app).connect()));
+        assert_eq!(200, generate(&mut server.client(&other).connect()));
+        assert!(server.is_running());
     });
-    let expired = Identity::self_signed("server", &Profile::server().valid_for(-10));
-    replace(&server, "server.crt", &expired.certificate_pem());
-    replace(&server, "server.key", &expired.key_pem());
-    server.logs_error("has expired");
-    reload(&server, FAILED);
-    replace(&server, "server.crt", &short.certificate_pem());
-    replace(&server, "server.key", &short.key_pem());
-    std::thread::sleep(Duration::from_secs(9).saturating_sub(begin.elapsed()));
-    // By now the certificate in use has expired too: to take a right away must still be possible.
-    edit(&server, &app.id, &other.id);
-    reload(&server, DONE);
-    assert_eq!(403, generate(&mut server.client(&app).connect()));
-    assert_eq!(200, generate(&mut server.client(&other).connect()));
-    assert!(server.is_running());
 }
 
 // trust
@@ -485,7 +488,8 @@ fn a_thousand_reloads_fail_no_request_and_leave_nothing_behind() {
     let before = footprint(&server);
     let file = server.file("config.yml");
     let text = fs::read_to_string(&file).unwrap();
-    let (early, late) = std::thread::scope(|scope| {
+    let (mut threads, mut early) = (0, None);
+    let late = std::thread::scope(|scope| {
         let end = SetOnDrop(&is_over);
         for number in 0..CLIENTS {
             let client = server.client(&app).resuming();
@@ -508,7 +512,6 @@ fn a_thousand_reloads_fail_no_request_and_leave_nothing_behind() {
                 }
             });
         }
-        let mut early = None;
         for number in 1..=RELOADS {
             // What changes, so that each reload has something to do.
             let policy = format!("policy:\n  p-{}: {{paths: [/version]}}\n", number % 7);
@@ -519,17 +522,21 @@ fn a_thousand_reloads_fail_no_request_and_leave_nothing_behind() {
                 assert!(Instant::now() < until, "{number}: {}", server.stderr());
                 std::thread::sleep(Duration::from_millis(1));
             }
+            // The thread that reloads starts last.
+            if number == 1 {
+                threads = server.threads();
+            }
             if number == RELOADS / 4 {
                 early = Some(footprint(&server));
             }
         }
         let late = footprint(&server);
         drop(end);
-        (early.unwrap(), late)
+        late
     });
+    let early = early.unwrap();
     assert_eq!(RELOADS, server.stderr().lines().count(), "{}", server.stderr());
-    assert_eq!(before.threads, early.threads);
-    assert_eq!(before.threads, late.threads);
+    assert_eq!([threads; 2], [early.threads, late.threads]);
     // Clients that connect anew may be seen twice.
     for load in [&early, &late] {
         let most = before.descriptors + 2 * CLIENTS;

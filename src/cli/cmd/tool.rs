@@ -11,7 +11,7 @@ use crate::{
         pair::{self, Wanted},
     },
     identity::Hash,
-    tls::self_signed,
+    tls::self_signed::{self, Holder, KeyKind, Usage},
 };
 
 pub(crate) const NEW: Command = Command {
@@ -86,8 +86,9 @@ fn new(args: &Args) -> Result<()> {
         let address = self_signed::dns(dns);
         addresses.push(address.ok_or_else(|| format!("{dns:?} is not a valid host name"))?);
     }
-    let is_server = args.is_set("server");
-    let (key, cert) = self_signed::generate(args.get(0), is_server, addresses, validity)
+    let usage = if args.is_set("server") { Usage::Server } else { Usage::Client };
+    let holder = Holder { name: args.get(0), usage, addresses, validity };
+    let (key, cert) = self_signed::generate(holder, KeyKind::Ed25519)
         .map_err(|e| format!("failed to make a certificate: {e}"))?;
 
     let key = Wanted { path: &key_file, content: &key, mode: 0o600 };

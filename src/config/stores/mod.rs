@@ -7,7 +7,7 @@ mod vault;
 use std::{net::Ipv6Addr, num::NonZero, sync::Arc};
 
 use super::{
-    fields::{FOREIGN, Field, field},
+    fields::{FOREIGN, Field, OLDER, field},
     files::Look,
     findings::{At, cut},
     settings::{parse_number, parse_switch},
@@ -157,7 +157,8 @@ impl Reader<'_> {
     /// The key store in memory is an error if the section is there, if only its name. Templates list
     /// all stores and leave those empty that are not meant, so this is asked where none is filled in.
     fn in_memory(&mut self) {
-        if self.source.find("keystore").is_none() {
+        let is_optional = !self.source.format.is_newest();
+        if is_optional && self.source.find("keystore").is_none() {
             if self.findings.is_whole {
                 self.findings.warn(
                     At::new("keystore", None),
@@ -175,12 +176,15 @@ impl Reader<'_> {
         // What there is of the way to the field has a place.
         let mut way = std::iter::successors(Some(field), |part| Some(part.rsplit_once('.')?.0));
         let position = way.find_map(|part| self.source.at(part).position);
-        self.findings.miss(
-            At::new(self.source.spelled(field), position),
-            "no key store: a section is there but does not say where",
-            "fill in the field, or that of another key store, or leave out the section for an \
-             in-memory key store",
-        );
+        let (message, advice) = match is_optional {
+            true => (
+                "no key store: a section is there but does not say where",
+                "fill in the field, or that of another key store, or leave out the section for an \
+                 in-memory key store",
+            ),
+            false => ("no key store specified", "fill in the field, or that of another key store"),
+        };
+        self.findings.miss(At::new(self.source.spelled(field), position), message, advice);
     }
 
     /// The URL of `store`, whose API has paths that begin with one of `own`.

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{RETRY, Store, URL, authorities, field};
+use super::{OLDER, RETRY, Store, URL, authorities, field};
 use crate::{
     base::secret::Secret,
     config::{files::Look, source::Reader},
@@ -25,6 +25,7 @@ const CA: &str = "keystore.vault.tls.ca";
 /// How errors about the way to Vault begin, as in KES.
 const CONNECT: &str = "failed to connect to Vault: ";
 const NAMESPACE: &str = "invalid namespace of Vault";
+const NO_RETRY: &str = "the time between attempts to log in is 5s there";
 const ONE_LINE: &str = "write one line without control characters, such as team/kes";
 
 #[rustfmt::skip] // a row is a line or two
@@ -34,27 +35,27 @@ pub(super) const STORE: Store = Store {
         field(ENDPOINT, "URL", "keys are in [Vault or OpenBao](vault.md)")
             .check("invalid Hashicorp Vault endpoint", URL),
         field("keystore.vault.engine", "path", "where the key-value engine is mounted").default("kv"),
-        field("keystore.vault.version", "version", "version of that engine: `v1` or `v2`").default("v1").ours()
+        field("keystore.vault.version", "version", "version of that engine: `v1` or `v2`").default("v1").since_0_18()
             .check("invalid version of the Vault engine", "write v1 or v2, as the engine is"),
         field("keystore.vault.namespace", "namespace", "namespace of the engine").check(NAMESPACE, ONE_LINE),
         field("keystore.vault.prefix", "path", "path of the keys inside the engine").unset("its top"),
-        field("keystore.vault.transit.engine", "path", "where the transit engine is mounted").default("transit").ours(),
-        field("keystore.vault.transit.key", "text", "key of the transit engine that encrypts values before they are stored").unset("values are not encrypted").ours()
+        field("keystore.vault.transit.engine", "path", "where the transit engine is mounted").default("transit").since_0_18(),
+        field("keystore.vault.transit.key", "text", "key of the transit engine that encrypts values before they are stored").unset("values are not encrypted").since_0_18()
             .check("invalid vault keystore: invalid transit config: no key name specified", "set the key, or leave out \"transit\""),
         field("keystore.vault.approle.engine", "path", "where AppRole is mounted").default("approle"),
-        field("keystore.vault.approle.namespace", "namespace", "namespace to log in to; `/` is none").unset("that of the engine").ours().check(NAMESPACE, ONE_LINE),
+        field("keystore.vault.approle.namespace", "namespace", "namespace to log in to; `/` is none").unset("that of the engine").since_0_18().check(NAMESPACE, ONE_LINE),
         field("keystore.vault.approle.id", "text", "role ID"),
         field("keystore.vault.approle.secret", "secret", "secret ID"),
-        field("keystore.vault.approle.retry", "duration", "time between attempts to log in").default(RETRY),
+        field("keystore.vault.approle.retry", "duration", "time between attempts to log in").default(RETRY).only(OLDER).counterpart("", NO_RETRY),
         field("keystore.vault.kubernetes.engine", "path", "where the Kubernetes method is mounted").default("kubernetes"),
-        field("keystore.vault.kubernetes.namespace", "namespace", "namespace to log in to; `/` is none").unset("that of the engine").ours().check(NAMESPACE, ONE_LINE),
+        field("keystore.vault.kubernetes.namespace", "namespace", "namespace to log in to; `/` is none").unset("that of the engine").since_0_18().check(NAMESPACE, ONE_LINE),
         field("keystore.vault.kubernetes.role", "text", "role"),
         field(JWT, "secret", "token of the service account, or the file that has it, which is read at each login"),
-        field("keystore.vault.kubernetes.retry", "duration", "time between attempts to log in").default(RETRY),
+        field("keystore.vault.kubernetes.retry", "duration", "time between attempts to log in").default(RETRY).only(OLDER).counterpart("", NO_RETRY),
         field(KEY, "file", "private key for Vault").unset("no client certificate"),
         field(CERT, "file", "client certificate for Vault"),
         authorities(CA),
-        field("keystore.vault.status.ping", "duration", "time between looks at the status of Vault").default("10s"),
+        field("keystore.vault.status.ping", "duration", "time between looks at the status of Vault").default("10s").newest_default("15s"),
     ],
     read: Some(|reader| reader.vault()),
     look,
@@ -115,7 +116,8 @@ impl Reader<'_> {
                 return Some((Login::AppRole { engine: engine("approle"), id, secret }, "approle"));
             }
             (_, _, Some(role), Some(jwt)) => {
-                let jwt = token_or_file(Secret::new(jwt.into_bytes()));
+                let is_newest = self.source.format.is_newest();
+                let jwt = token_or_file(Secret::new(jwt.into_bytes()), is_newest);
                 let engine = engine("kubernetes");
                 return Some((Login::Kubernetes { engine, role, jwt }, "kubernetes"));
             }
@@ -165,7 +167,8 @@ fn look(look: &mut Look<'_>) {
     }
     // Its text is not repeated: what looks like a path may be a token after all.
     let Some(text) = source.filled(JWT) else { return };
-    let path = match token_or_file(Secret::new(text.clone().into_bytes())) {
+    let is_newest = source.format.is_newest();
+    let path = match token_or_file(Secret::new(text.clone().into_bytes()), is_newest) {
         Jwt::File(path) => path,
         // A directory is no token, whatever it is called.
         Jwt::Token(_) if Path::new(&text).is_dir() => PathBuf::from(text),
@@ -186,11 +189,12 @@ fn look(look: &mut Look<'_>) {
 }
 
 /// What `jwt` is: the path of a file that is there or that can only be meant as one, or the token.
-/// Opaque tokens may have slashes, too.
-fn token_or_file(jwt: Secret) -> Jwt {
+/// Opaque tokens may have slashes, too; in the newest format all that has one is a path.
+fn token_or_file(jwt: Secret, is_newest: bool) -> Jwt {
     match str::from_utf8(jwt.expose()) {
         Ok(text)
             if ["/", "./", "../"].iter().any(|start| text.starts_with(start))
+                || is_newest && text.contains('/')
                 || Path::new(text).is_file() =>
         {
             Jwt::File(PathBuf::from(text))

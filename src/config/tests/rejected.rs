@@ -5,22 +5,6 @@ use std::{fs, path::Path};
 use super::*;
 
 #[test]
-fn the_format_of_newer_versions_is_named() {
-    for (text, place) in [
-        ("version: v1\nroot: x\n", "kes.yml line 1 column 10, field version"),
-        ("\nadmin:\n  identity: x\n", "kes.yml line 3 column 3, field admin"),
-    ] {
-        assert_starts(
-            &error(text),
-            &format!(
-                "the file has the format of newer versions, which this version does not read yet \
-                 ({place}: "
-            ),
-        );
-    }
-}
-
-#[test]
 fn a_key_store_in_both_places_is_refused() {
     assert_eq!(
         "the file mixes two formats (kes.yml line 4 column 3, field keys: beside \"keystore\", \

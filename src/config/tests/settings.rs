@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use super::*;
 use crate::{
     cache::Expiry,
-    config::types::Proxy,
+    config::{
+        expand::Expansion,
+        types::{Format, Proxy},
+    },
     keystore::KeyName,
     log::{AuditMode, Settings},
     tls::Group,
@@ -107,7 +110,7 @@ fn a_flag_wins_over_the_file_and_an_empty_flag_does_not() {
         root: Some("flag".into()),
         key: Some("flag.key".into()),
         cert: Some("flag.crt".into()),
-        auth: Auth::Off,
+        auth: Some(Auth::Off),
     };
     let config = load_with(text, &flags).unwrap();
     assert_eq!("2.2.2.2:2", config.address.to_string());
@@ -224,12 +227,11 @@ keystore: { fs: { path: "${DIR}" } }
     assert_eq!(*in_files("/keys"), *config.key_store);
 }
 
-/// The one field that takes no variables.
-const PATHS: &str = "policy.*.paths[]";
-
-/// A file with `value` in each field that takes a text, and the field.
+/// A file with `value` in each field that takes a text with variables, and the field.
 fn one_text_each(value: &str) -> Vec<(String, String)> {
-    let fields = table().documented().map(|(_, field)| field).filter(|field| field.path != PATHS);
+    let fields = table().documented().map(|(_, field)| field);
+    let fields = fields.filter(|field| field.expansion != Expansion::Never);
+    let fields = fields.filter(|field| field.is_in(Format::KeyStore));
     let paths = fields.map(|field| field.path.replace('*', "p"));
     let file = |field: String| {
         let text =

@@ -255,4 +255,8 @@ impl KeyStore for KeySecure {
     fn retry(&self) {
         self.keeper.retry();
     }
+
+    fn tidy(&self, now: Instant) {
+        self.appliance.remote.tidy(now);
+    }
 }

@@ -31,6 +31,8 @@ use redirect::redirected;
 
 /// A connection must be made within this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that may have carried keys are closed after this time without another request for one.
+const MAX_USELESS: Duration = Duration::from_secs(10);
 /// One try may take no longer than this, whatever the deadline.
 const TRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// What follows the first try, where a retry does no harm.
@@ -64,10 +66,17 @@ pub(crate) struct Remote {
     pause: Range<u64>,
     has_standbys: bool,
     may_pass: fn(&Answer) -> bool,
-    /// The connections, and how often they were replaced.
-    agent: Mutex<(u64, Agent)>,
+    connections: Mutex<Connections>,
     /// The last try got no answer: then there are no retries.
     is_down: AtomicBool,
+}
+
+struct Connections {
+    agent: Agent,
+    /// How often they were replaced.
+    number: u64,
+    /// When the last one was asked for that may have held a key, if there was any.
+    used: Option<Instant>,
 }
 
 /// A request.
@@ -83,11 +92,21 @@ pub(crate) struct Call<'a> {
     pub(crate) is_repeatable: bool,
     /// The largest answer, in bytes.
     pub(crate) limit: u64,
+    /// It is about the state of the key store, and holds no key.
+    pub(crate) is_look: bool,
 }
 
 impl<'a> Call<'a> {
     pub(crate) fn new(method: &'static str, path: &'a str) -> Self {
-        Self { method, path, headers: &[], body: None, is_repeatable: true, limit: MAX_ANSWER }
+        Self {
+            method,
+            path,
+            headers: &[],
+            body: None,
+            is_repeatable: true,
+            limit: MAX_ANSWER,
+            is_look: false,
+        }
     }
 
     pub(crate) fn with(self, body: &'a Secret) -> Self {
@@ -100,6 +119,10 @@ impl<'a> Call<'a> {
 
     pub(crate) fn once(self) -> Self {
         Self { is_repeatable: false, ..self }
+    }
+
+    pub(crate) fn look(self) -> Self {
+        Self { is_look: true, ..self }
     }
 }
 
@@ -128,7 +151,7 @@ impl Remote {
             pause: settings.pause,
             has_standbys: settings.has_standbys,
             may_pass: settings.may_pass,
-            agent: Mutex::new((0, agent)),
+            connections: Mutex::new(Connections { agent, number: 0, used: None }),
             is_down: AtomicBool::new(false),
         })
     }
@@ -174,7 +197,7 @@ impl Remote {
     pub(crate) fn reach(&self, deadline: Deadline) -> Result<(), NoAnswer> {
         /// A body up to this size is read, so that the connection can be used again.
         const MAX_BODY: u64 = 64 * 1024;
-        let call = Call::new("GET", "").limit(MAX_BODY);
+        let call = Call::new("GET", "").limit(MAX_BODY).look();
         let result = self.send(&self.endpoint, call, deadline);
         self.is_down.store(result.is_err(), Relaxed);
         let _ = self.read(&self.endpoint, call, result?);
@@ -235,7 +258,13 @@ impl Remote {
             let why = format!("{} {url}: no time was left to ask", call.method);
             return Err(NoAnswer { why, is_timeout: true, may_pass: false });
         }
-        let (number, agent) = self.lock().clone();
+        let (number, agent) = {
+            let mut connections = self.lock();
+            if !call.is_look {
+                connections.used = Some(Instant::now());
+            }
+            (connections.number, connections.agent.clone())
+        };
         let result = agent.send(agent::Call {
             method: call.method,
             url,
@@ -274,17 +303,33 @@ impl Remote {
         NoAnswer::new(error, format!("{} {url}: {why}", call.method))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, (u64, Agent)> {
-        self.agent.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Connections> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the connections once no key came over them for a while: the buffers of TLS and HTTP, of which
+    /// the next message writes over its own length only, are wiped when they are freed.
+    pub(crate) fn tidy(&self, now: Instant) {
+        let mut connections = self.lock();
+        let used = connections.used;
+        if used.is_some_and(|used| now.saturating_duration_since(used) >= MAX_USELESS) {
+            connections.replace();
+        }
     }
 
     /// Gives up all idle connections if that was not done since they had this number: after one that
     /// was cut off, the others most likely are as well.
     fn replace(&self, number: u64) {
-        let mut agent = self.lock();
-        if agent.0 == number {
-            *agent = (number + 1, agent.1.renewed());
+        let mut connections = self.lock();
+        if connections.number == number {
+            connections.replace();
         }
+    }
+}
+
+impl Connections {
+    fn replace(&mut self) {
+        *self = Self { agent: self.agent.renewed(), number: self.number + 1, used: None };
     }
 }
 

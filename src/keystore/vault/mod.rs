@@ -167,7 +167,7 @@ impl KeyStore for Vault {
                             &drsecondarycode=299&performancestandbycode=299";
         let cluster = &self.0.cluster;
         let headers = &[("X-Vault-Request", "true")];
-        let call = Call { headers, ..Call::new("GET", PATH).once() };
+        let call = Call { headers, ..Call::new("GET", PATH).once().look() };
         let answer = cluster.remote.call(call, deadline).map_err(|e| e.during(ASK))?;
         if !(200..400).contains(&answer.status) {
             let url = cluster.remote.url("/v1/sys/health");
@@ -199,5 +199,9 @@ impl KeyStore for Vault {
 
     fn retry(&self) {
         self.0.keeper.retry();
+    }
+
+    fn tidy(&self, now: Instant) {
+        self.0.cluster.remote.tidy(now);
     }
 }

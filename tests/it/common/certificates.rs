@@ -55,6 +55,12 @@ impl Profile {
         Self { valid_for: seconds, ..self }
     }
 
+    /// Valid for so short a time that a test waits for the end, and long enough for a busy machine to begin
+    /// with it.
+    pub fn short(self) -> Self {
+        self.valid_for(7)
+    }
+
     fn params(&self, name: &str) -> CertificateParams {
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -144,6 +150,11 @@ impl Authority {
 
     pub fn issue(&self, name: &str, profile: &Profile) -> Identity {
         self.issue_for(KeyPair::generate().unwrap(), name, profile)
+    }
+
+    /// Another certificate for the key of `identity`.
+    pub fn issue_again(&self, identity: &Identity, profile: &Profile) -> Identity {
+        self.issue_for(KeyPair::try_from(&identity.key()).unwrap(), "again", profile)
     }
 
     pub fn issue_for(&self, key: KeyPair, name: &str, profile: &Profile) -> Identity {

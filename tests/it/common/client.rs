@@ -4,7 +4,6 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpStream},
     sync::Arc,
-    time::Duration,
 };
 
 use rustls::{
@@ -19,10 +18,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::Identity;
-
-/// No answer of a test takes longer than this.
-const PATIENCE: Duration = Duration::from_secs(20);
+use super::{Identity, PATIENCE};
 
 /// Accepts the one certificate of the test's own server: another server on its port is refused.
 #[derive(Debug)]

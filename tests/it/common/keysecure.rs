@@ -382,8 +382,10 @@ impl Simulator {
 
     /// Listens, on the port that it had before; the port.
     pub fn start(&mut self, config: Arc<ServerConfig>) -> u16 {
+        if self.port == 0 {
+            self.port = super::free_port();
+        }
         let listener = TcpListener::bind(("127.0.0.1", self.port)).unwrap();
-        self.port = listener.local_addr().unwrap().port();
         let shared = self.shared.clone();
         let life = shared.gate().life;
         std::thread::spawn(move || {
@@ -421,7 +423,7 @@ impl Simulator {
         }
         // Each look wakes the listener, which then ends.
         let is_closed = || TcpStream::connect(("127.0.0.1", self.port)).is_err().then_some(());
-        super::wait_for(Duration::from_secs(10), is_closed).expect("it does not end");
+        super::wait_for(super::PATIENCE, is_closed).expect("it does not end");
         let mut state = self.shared.state();
         state.knobs = Knobs::default();
         state.counters.clear();
@@ -662,6 +664,8 @@ impl Request {
             ("GET", path) if path == SECRETS => "list",
             ("DELETE", [space @ .., _]) if space == SECRETS => "delete",
             ("POST", [space @ .., _, "export"]) if space == SECRETS => "export",
+            // By itself the server looks whether the appliance is there.
+            ("GET", [""]) => "look",
             _ => "other",
         };
         let Self { method, url, authorization, body, .. } = self;

@@ -15,12 +15,16 @@ pub mod keysecure;
 pub mod openssl;
 pub mod server;
 pub mod site;
+pub mod sockets;
 pub mod stream;
 pub mod transcript;
 
 use std::{
+    cell::Cell,
+    net::TcpListener,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU16, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -37,6 +41,7 @@ pub use self::{
     openssl::OpenSsl,
     server::{Config, Server},
     site::Site,
+    sockets::Socket,
     stream::Follower,
 };
 
@@ -63,6 +68,10 @@ impl Drop for TempDir {
     }
 }
 
+/// A server starts, answers, logs or ends within this time, even on a very busy machine. Less than the
+/// 100 seconds after which it closes idle connections.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Asks `condition` again and again until it gives something, for at most `patience`.
 pub fn wait_for<T>(patience: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let until = Instant::now() + patience;
@@ -77,17 +86,81 @@ pub fn wait_for<T>(patience: Duration, mut condition: impl FnMut() -> Option<T>)
     }
 }
 
-/// How long it takes until the server closes, which must not be before `from` or after `to`.
+/// Waits until `condition` holds.
 #[track_caller]
-pub fn closes_between(from: Duration, to: Duration, is_closed: impl FnOnce() -> bool) {
-    let start = Instant::now();
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let is_met = wait_for(PATIENCE, || condition().then_some(()));
+    assert!(is_met.is_some(), "not within {PATIENCE:?}: {what}");
+}
+
+/// The time since its last start; none if it does not run.
+#[derive(Default)]
+pub struct Clock(Cell<Option<Instant>>);
+
+impl Clock {
+    pub fn start(&self) {
+        self.0.set(Some(Instant::now()));
+    }
+
+    /// From now on failures count, however long they take.
+    pub fn stop(&self) {
+        self.0.set(None);
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.0.get().map_or(Duration::ZERO, |began| began.elapsed())
+    }
+}
+
+/// Plays a scene that shows something only if the machine lets it go on quickly: a failure counts if it
+/// comes within `limit` after the start of the clock, and in the last of ten tries.
+pub fn quickly(limit: Duration, scene: impl Fn(&Clock)) {
+    for attempt in 1..=10 {
+        let clock = Clock::default();
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| scene(&clock))) else {
+            return;
+        };
+        let took = clock.elapsed();
+        if took < limit || attempt == 10 {
+            resume_unwind(panic);
+        }
+        eprintln!("try {attempt} took {took:?}, too long to count");
+    }
+}
+
+/// What must be over while a server ends, which takes running requests at most 800 milliseconds.
+pub const WHILE_IT_ENDS: Duration = Duration::from_millis(750);
+
+/// Asserts that `is_closed` comes true within these times after `began`.
+#[track_caller]
+pub fn closes_between(
+    began: Instant,
+    (from, to): (Duration, Duration),
+    is_closed: impl FnOnce() -> bool,
+) {
     assert!(is_closed());
-    let took = start.elapsed();
+    let took = began.elapsed();
     assert!((from..to).contains(&took), "closed after {took:?}");
 }
 
+/// Before the next longer deadline of the server, which is that of 10 seconds.
 pub const AT_5_SECONDS: (Duration, Duration) =
-    (Duration::from_millis(4300), Duration::from_millis(7500));
+    (Duration::from_millis(4300), Duration::from_millis(9300));
+
+/// A port of 127.0.0.1 that is free. The system gives none of this range to those who do not choose, so
+/// nobody else takes it before it is used, or while it is free for a moment.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const PORTS: u16 = 10_000;
+    let first = (std::process::id() % u32::from(PORTS)) as u16;
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + first.wrapping_add(number) % PORTS;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 pub fn base64(bytes: impl AsRef<[u8]>) -> String {
     BASE64_STANDARD.encode(bytes)

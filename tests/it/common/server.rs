@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs::{self, File},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -14,10 +14,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{Client, Identity, Profile, TempDir, wait_for};
-
-/// A server starts, ends or logs within this time, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+use super::{
+    Client, Connection, Identity, PATIENCE, Profile, Socket, TempDir, free_port, wait_for,
+    wait_until,
+};
 
 /// What a test may change before its server starts.
 pub struct Config {
@@ -194,7 +194,7 @@ impl Server {
         }
         loop {
             let address = match config.address.as_str() {
-                "" => free_address(),
+                "" => SocketAddr::from(([127, 0, 0, 1], free_port())),
                 address => address.parse().unwrap(),
             };
             let child = spawn(&config, address);
@@ -329,11 +329,11 @@ impl Server {
             let left_out: u64 = counts.map(|found| count(found).unwrap()).sum();
             (stderr.matches(text).count() as u64, left_out)
         };
-        let seconds = begin.elapsed().as_secs();
         let all = wait_for(PATIENCE, || {
             let (lines, left_out) = look();
             (lines + left_out >= total).then_some((lines, left_out))
         });
+        let seconds = begin.elapsed().as_secs();
         let (lines, left_out) = all.unwrap_or_else(|| panic!("of {total}: {:?}", look()));
         assert_eq!(total, lines + left_out, "{lines} lines, {left_out} left out");
         assert!(lines >= per_second.min(total), "{lines} lines");
@@ -342,9 +342,12 @@ impl Server {
 
     /// Waits until there are `count` audit events, and returns all there are a moment later.
     pub fn audit(&self, count: usize) -> Vec<Value> {
-        wait_for(PATIENCE, || (self.stdout().lines().count() >= count).then_some(()));
+        wait_for(PATIENCE, || (self.stdout().matches('\n').count() >= count).then_some(()));
         std::thread::sleep(Duration::from_millis(100));
-        self.stdout()
+        let stdout = self.stdout();
+        // The last line may not be all there.
+        let (whole, _) = stdout.rsplit_once('\n').unwrap_or_default();
+        whole
             .lines()
             .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line:?}: {e}")))
             .collect()
@@ -391,6 +394,45 @@ impl Server {
         Duration::from_millis(10 * ticks)
     }
 
+    /// Asserts that it comes to rest: in some second it takes hardly any time of processors.
+    #[track_caller]
+    pub fn comes_to_rest(&self) {
+        let mut spent = Duration::ZERO;
+        for _ in 0..5 {
+            let before = self.cpu_time();
+            std::thread::sleep(Duration::from_secs(1));
+            spent = self.cpu_time() - before;
+            if spent < Duration::from_millis(100) {
+                return;
+            }
+        }
+        panic!("{spent:?} in a second, for nothing");
+    }
+
+    /// The server's end of a connection.
+    pub fn socket_of(&self, client: &TcpStream) -> Option<Socket> {
+        Socket::find(self.address.port(), client.local_addr().unwrap().port())
+    }
+
+    /// Waits until the server has read all that the client has sent.
+    #[track_caller]
+    pub fn reads_all_of(&self, connection: &Connection) {
+        let (client, server) = (connection.socket(), self.address.port());
+        let port = client.local_addr().unwrap().port();
+        wait_until("the server reads", || {
+            let is_sent = Socket::find(port, server).is_none_or(|socket| socket.unsent == 0);
+            is_sent && self.socket_of(client).is_none_or(|socket| socket.unread == 0)
+        });
+    }
+
+    /// Waits until the server has closed its end, while the client reads nothing.
+    #[track_caller]
+    pub fn drops(&self, connection: &Connection) {
+        wait_until("the connection is closed", || {
+            !self.socket_of(connection.socket()).is_some_and(|socket| socket.is_established)
+        });
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -418,10 +460,6 @@ fn write_private(path: &Path, content: &str) {
         fs::write(path, content).unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     }
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// The binary under test: that of this profile, or the one that `KES` names.
