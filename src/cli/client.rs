@@ -89,8 +89,13 @@ impl Client {
 
     /// As [`Self::new`], for a caller that words the error.
     pub(crate) fn try_new(args: &Args) -> Result<Self, Error> {
+        Self::build(args, true)
+    }
+
+    fn build(args: &Args, may_ask: bool) -> Result<Self, Error> {
         let wrong = Error::Environment;
-        let Shown { certificate, advice } = environment::certificate(args).map_err(wrong)?;
+        let Shown { certificate, advice } =
+            environment::certificate(args, may_ask).map_err(wrong)?;
         let Servers { urls, named } = environment::servers(args).map_err(wrong)?;
         let trust = environment::trust(args).map_err(wrong)?;
         let identity = tls::server_identity(&certificate);
@@ -122,7 +127,7 @@ impl Client {
     /// A client that gives up soon and asks for no password, for completion: without an answer there are
     /// no suggestions.
     pub(crate) fn glancing(args: &Args) -> Result<Self, Error> {
-        Ok(Self { retries: 0, timeout: GLANCE_TIMEOUT, ..Self::try_new(args)? })
+        Ok(Self { retries: 0, timeout: GLANCE_TIMEOUT, ..Self::build(args, false)? })
     }
 
     pub(crate) fn get(&self, path: &str) -> Result<Vec<u8>, Error> {
