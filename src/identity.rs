@@ -75,8 +75,12 @@ pub fn of_certificate(der: &[u8]) -> Result<String, Error> {
 /// # Errors
 /// [`Error`] if `der` is no certificate.
 pub fn with_hash(der: &[u8], hash: Hash) -> Result<String, Error> {
-    let key = parts(der).map_err(Error)?.public_key;
-    Ok(hex(digest::digest(hash.0, key).as_ref()))
+    Ok(of_public_key(parts(der).map_err(Error)?.public_key, hash))
+}
+
+/// The identity of those who have the private key to this `SubjectPublicKeyInfo`.
+pub fn of_public_key(key: &[u8], hash: Hash) -> String {
+    hex(digest::digest(hash.0, key).as_ref())
 }
 
 /// The `SubjectPublicKeyInfo` of a DER certificate.

@@ -26,7 +26,7 @@ at_terminal() {
 step 'a command that reads from a terminal says what it waits for'
 for what in "key:$KES key import typed -" "message:$KES key encrypt typed -" "context:$KES key derive typed -" \
     "ciphertext:$KES key decrypt typed -" "policy:$KES policy add typed" "policy:$KES policy add typed -" \
-    "certificate:$KES tool identity of" "certificate:$KES identity of -" "configuration file:$KES config check -"; do
+    "certificate:$KES tool identity of" "API key or certificate:$KES identity of -" "configuration file:$KES config check -"; do
     # shellcheck disable=SC2086  # a command is words
     said="$(at_terminal 'x' ${what#*:} || true)"
     contains "$said" "Reading the ${what%%:*} from the terminal: end it with Enter and Ctrl-D." ||
@@ -126,7 +126,7 @@ printf '{"paths":"/v1"}' >bad.json
 fails 1 'Error: failed to read policy file from "bad.json": "paths" is no list of paths' kes policy add a bad.json
 fails 1 'Error: failed to read policy file from standard input: ' kes policy add a </dev/null
 fails 1 'Usage' kes policy
-fails 1 'Usage' kes identity
+fails 1 'Error: "lst" is not a kes identity command' kes identity lst
 export KES_SERVER="$URL"
 
 step 'why'

@@ -8,13 +8,22 @@ use std::{
 };
 
 use rustls_pki_types::{
-    CertificateDer,
+    CertificateDer, PrivateKeyDer,
     pem::{self, PemObject as _},
 };
 
-use super::output::{Result, stdin};
+use super::{
+    args::{Args, Flag, value},
+    output::{Result, is_terminal, print, stdin},
+};
 pub(crate) use crate::identity::is_identity;
-use crate::identity::{self, Hash};
+use crate::{
+    identity::{self, Hash},
+    tls::{self, ApiKey},
+};
+
+/// How API keys begin.
+const API_KEY: &str = "kes:v1:";
 
 /// The identity that `argument` is, or that of the certificate in the file of this name.
 pub(crate) fn identity_or_file(argument: &str) -> Result<String> {
@@ -25,9 +34,79 @@ pub(crate) fn identity_or_file(argument: &str) -> Result<String> {
     }
 }
 
+pub(crate) const HASH: Flag = value(&["hash"], "name", "SHA-256 (default), SHA-384 or SHA-512");
+
+/// The hash function that a flag names.
+pub(crate) fn hash(args: &Args) -> Result<Hash> {
+    match args.value("hash") {
+        None => Ok(Hash::SHA256),
+        Some(name) => Hash::parse(name).ok_or_else(|| {
+            format!("invalid --hash: {name:?}: use SHA-256, SHA-384 or SHA-512").into()
+        }),
+    }
+}
+
+pub(crate) fn print_identity(args: &Args, identity: String) -> Result<()> {
+    print(&if args.is_set("json") {
+        format!("{}\n", serde_json::json!({ "identity": identity }))
+    } else if is_terminal() {
+        format!("\n  Identity:  {identity}\n")
+    } else {
+        identity
+    })
+}
+
+/// Where an identity comes from.
+pub(crate) enum Source {
+    /// A file with a private key that is an API key, too.
+    KeyFile(ApiKey),
+    Other,
+}
+
+/// The identity of an API key, or of the first certificate or the private key in a file or, without one or
+/// with `-`, in standard input.
+pub(crate) fn identity_in_any(argument: Option<&str>, hash: Hash) -> Result<(String, Source)> {
+    let text = match argument {
+        Some(key) if key.starts_with(API_KEY) => key.as_bytes().to_vec(),
+        Some(file) if file != "-" => {
+            std::fs::read(file).map_err(|e| format!("failed to open {file:?}: {e}"))?
+        }
+        _ => {
+            let mut text = Vec::new();
+            let read = stdin("API key or certificate").read_to_end(&mut text);
+            read.map_err(|e| format!("failed to read from standard input: {e}"))?;
+            text
+        }
+    };
+    let of_key = |key: PrivateKeyDer<'static>| {
+        let key = tls::provider().key_provider.load_private_key(key).ok()?;
+        Some(identity::of_public_key(&key.public_key()?, hash))
+    };
+    let of_api_key = |key: &ApiKey| {
+        let pkcs8 = key.pkcs8();
+        let der = PrivateKeyDer::Pkcs8(pkcs8.expose().into());
+        of_key(der.clone_key()).ok_or("it is no key for TLS")
+    };
+    let trimmed = text.trim_ascii();
+    if trimmed.starts_with(API_KEY.as_bytes()) {
+        let key = ApiKey::parse(&String::from_utf8_lossy(trimmed))?;
+        return Ok((of_api_key(&key)?, Source::Other));
+    }
+    let file = argument.filter(|file| *file != "-");
+    if matches!(CertificateDer::from_pem_slice(&text), Err(pem::Error::NoItemsFound)) {
+        if let Some(key) = ApiKey::from_pkcs8_pem(&text) {
+            return Ok((of_api_key(&key)?, Source::KeyFile(key)));
+        }
+        if let Some(identity) = PrivateKeyDer::from_pem_slice(&text).ok().and_then(of_key) {
+            return Ok((identity, Source::Other));
+        }
+    }
+    Ok((identity_of_text(&text, file, hash)?, Source::Other))
+}
+
 /// The identity of the first certificate in a file or, without one, in standard input.
 pub(crate) fn identity_in(file: Option<&str>, hash: Hash) -> Result<String> {
-    let source = file.map_or("standard input".to_owned(), |file| format!("{file:?}"));
+    let source = source_of(file);
     let failed = |e: &dyn Display| format!("failed to read certificate from {source}: {e}");
     // It may be a private key, by mistake.
     let mut text = Vec::new();
@@ -38,15 +117,26 @@ pub(crate) fn identity_in(file: Option<&str>, hash: Hash) -> Result<String> {
         None => stdin("certificate").read_to_end(&mut text),
     }
     .map_err(|e| failed(&e))?;
-    match CertificateDer::from_pem_slice(&text) {
+    identity_of_text(&text, file, hash)
+}
+
+/// The identity of the first certificate in `text`, which `file` or standard input has.
+fn identity_of_text(text: &[u8], file: Option<&str>, hash: Hash) -> Result<String> {
+    let source = source_of(file);
+    let failed = |e: &dyn Display| format!("failed to read certificate from {source}: {e}");
+    match CertificateDer::from_pem_slice(text) {
         Ok(der) => Ok(identity::with_hash(&der, hash).map_err(|e| failed(&e))?),
         Err(pem::Error::NoItemsFound) => Err(format!(
             "found no (non-CA) certificate in any PEM block: {source} {}",
-            instead_of_certificate(&text, file)
+            instead_of_certificate(text, file)
         )
         .into()),
         Err(e) => Err(failed(&e).into()),
     }
+}
+
+fn source_of(file: Option<&str>) -> String {
+    file.map_or("standard input".to_owned(), |file| format!("{file:?}"))
 }
 
 /// What `text`, which `file` has and which is no certificate, is instead, and what to give.

@@ -20,7 +20,7 @@ pub(crate) use super::error::Error;
 use super::{
     answers::{Described, Document, Entry, List},
     args::Args,
-    environment::{self, Servers},
+    environment::{self, Servers, Shown},
     output, stranger,
 };
 use crate::{
@@ -90,7 +90,7 @@ impl Client {
     /// As [`Self::new`], for a caller that words the error.
     pub(crate) fn try_new(args: &Args) -> Result<Self, Error> {
         let wrong = Error::Environment;
-        let certificate = environment::certificate(args).map_err(wrong)?;
+        let Shown { certificate, advice } = environment::certificate(args).map_err(wrong)?;
         let Servers { urls, named } = environment::servers(args).map_err(wrong)?;
         let trust = environment::trust(args).map_err(wrong)?;
         let identity = tls::server_identity(&certificate);
@@ -107,7 +107,7 @@ impl Client {
                     _ => "SSL_CERT_FILE",
                 },
                 endpoint: named.unwrap_or("KES_SERVER"),
-                certificate: "check KES_CLIENT_CERT and KES_CLIENT_KEY",
+                certificate: advice,
                 or_skip: "; or use -k to skip the check",
             },
             are_named: named.is_some(),

@@ -9,7 +9,7 @@ use rustls::sign::CertifiedKey;
 use ureq::http::Uri;
 
 use super::{args::Args, certificate::is_identity};
-use crate::tls::{self, ServerTrust};
+use crate::tls::{self, ApiKey, ServerTrust};
 
 /// Variables with the same meaning: the first that is set, and not empty, counts.
 type Names = [&'static str; 3];
@@ -96,29 +96,42 @@ pub(crate) fn trust(args: &Args) -> Result<ServerTrust, String> {
 }
 
 /// The certificate to show, with its private key.
+pub(crate) struct Shown {
+    pub(crate) certificate: Arc<CertifiedKey>,
+    /// What to do if a server does not like it.
+    pub(crate) advice: &'static str,
+}
+
+/// The certificate of the API key, or in the files, that flags and variables name.
 ///
 /// # Errors
 /// What is missing, excludes each other, or can't be read.
-pub(crate) fn certificate(args: &Args) -> Result<Arc<CertifiedKey>, String> {
+pub(crate) fn certificate(args: &Args) -> Result<Shown, String> {
     let (key, cert) = (first(KEY_FILE), first(CERT_FILE));
     let api_key = match args.value("api-key") {
-        Some(text) => Some(text.to_owned()),
+        Some(text) => Some(("--api-key", text.to_owned())),
         None => match (first(API_KEY), &key, &cert) {
             (None, _, _) => None,
             (Some((name, _)), Some((other, _)), _) => return Err(both(name, "private key", other)),
             (Some((name, _)), None, Some((other, _))) => {
                 return Err(both(name, "certificate", other));
             }
-            (Some((_, text)), None, None) => Some(text.to_string_lossy().into_owned()),
+            (Some((name, text)), None, None) => Some((name, text.to_string_lossy().into_owned())),
         },
     };
-    if api_key.is_some() {
-        return Err("API keys are not supported".to_owned());
+    if let Some((name, text)) = api_key {
+        let key = ApiKey::parse(&text).map_err(|e| format!("{e}: check {name}"))?;
+        let certificate = key.certificate().map_err(|e| e.to_string())?;
+        let advice = "check KES_API_KEY, and tls.auth there, which must be off for API keys";
+        return Ok(Shown { certificate, advice });
     }
+    let advice = "check KES_CLIENT_CERT and KES_CLIENT_KEY";
     match (key, cert) {
         (Some((_, key)), Some((_, cert))) => {
-            tls::load_client_certificate(cert.as_ref(), key.as_ref())
-                .map_err(|e| format!("failed to load TLS private key or certificate: {e}"))
+            let certificate = tls::load_client_certificate(cert.as_ref(), key.as_ref());
+            let certificate = certificate
+                .map_err(|e| format!("failed to load TLS private key or certificate: {e}"))?;
+            Ok(Shown { certificate, advice })
         }
         (Some((name, _)), None) if is_of_newer_versions(name) => {
             Err(missing("certificate file", CERT_FILE[0]))

@@ -6,15 +6,20 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use rcgen::SanType;
 use rustix::{
     fs::{CWD, RenameFlags, renameat_with},
     io::Errno,
 };
 
-use super::output::{Failure, Result};
-use crate::keystore::fs::sync_directory;
+use super::{
+    args::Args,
+    output::{Failure, Result},
+};
+use crate::{base::duration, keystore::fs::sync_directory, tls::self_signed};
 
 /// A file to write.
 #[derive(Clone, Copy)]
@@ -33,6 +38,33 @@ pub(crate) fn write(key: Wanted<'_>, cert: Wanted<'_>, force: bool) -> Result<()
     let mut cert = Draft::new(cert, "certificate", force)?;
     key.place(force)?;
     cert.place(force).inspect_err(|_| key.take_back())
+}
+
+/// The length of time that the flag `name` has for a certificate.
+pub(crate) fn validity(args: &Args, name: &str) -> Result<Duration> {
+    let validity = args.value(name).unwrap_or("720h");
+    let validity = duration::parse_non_negative(validity)
+        .map_err(|e| format!("invalid value {validity:?} for --{name}: {e}"))?;
+    match validity.is_zero() {
+        true => {
+            Err(format!("invalid value for --{name}: the certificate would expire at once").into())
+        }
+        false => Ok(validity),
+    }
+}
+
+/// The addresses that `--ip` and `--dns` name.
+pub(crate) fn addresses(args: &Args) -> Result<Vec<SanType>> {
+    let mut addresses = Vec::new();
+    for ip in args.values("ip") {
+        let address = self_signed::ip(ip);
+        addresses.push(address.ok_or_else(|| format!("{ip:?} is not a valid IP address"))?);
+    }
+    for dns in args.values("dns") {
+        let address = self_signed::dns(dns);
+        addresses.push(address.ok_or_else(|| format!("{dns:?} is not a valid host name"))?);
+    }
+    Ok(addresses)
 }
 
 /// A file that is complete, but not in its place yet. Dropped, only the file in its place is left.

@@ -4,8 +4,8 @@
 use super::{
     args::{Argument, Command, Kind, Table},
     cmd::{
-        config, healthcheck, identity, key, log, ls, metric, migrate, policy, server, status, tool,
-        why,
+        api_key, config, healthcheck, identity, key, log, ls, metric, migrate, policy, server,
+        status, tool, why,
     },
     completion, help, man,
     output::{Result, print},
@@ -37,6 +37,9 @@ pub(crate) static COMMANDS: Table = Table(&[
     policy::LIST,
     policy::DELETE,
     why::WHY,
+    api_key::ALONE,
+    api_key::NEW,
+    api_key::OF,
     identity::INFO,
     identity::ASSIGN,
     identity::LIST,

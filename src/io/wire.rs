@@ -1,16 +1,22 @@
 //! The bytes of a connection on their way in and out: socket, TLS, and what neither has taken yet.
 
 use std::{
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     net::{Shutdown, TcpStream},
     time::Instant,
 };
+
+use rustls::InvalidMessage::{InvalidContentType, UnknownProtocolVersion};
 
 use super::transport::Transport;
 use crate::tls::words;
 
 /// Bytes that may wait for the client to read before more requests are looked at.
 pub const MAX_OUTPUT: usize = 64 * 1024;
+
+/// For a client whose first bytes are no TLS: most likely it would not understand an alert, either.
+const NO_HTTPS: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
 pub struct Wire {
     pub socket: TcpStream,
@@ -103,8 +109,14 @@ impl Wire {
                 if is_handshaking {
                     complain(&words::of_client(&e));
                 }
-                // The alert that says why.
-                let _ = self.write();
+                let _ =
+                    match e {
+                        rustls::Error::InvalidMessage(
+                            InvalidContentType | UnknownProtocolVersion,
+                        ) if is_handshaking => self.socket.write(NO_HTTPS).is_ok(),
+                        // The alert that says why.
+                        _ => self.write().is_ok(),
+                    };
                 return Err(io::ErrorKind::InvalidData.into());
             }
         };

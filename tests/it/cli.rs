@@ -101,8 +101,6 @@ const ALIASES: &[&str] = &[
     "key rm",
     "key ls",
     "key dek",
-    "identity new",
-    "identity of",
     "policy create",
     "policy ls",
     "policy rm",
@@ -364,7 +362,7 @@ fn impossible_names_and_patterns_are_refused_with_the_reason() {
 #[test]
 fn what_is_no_certificate_is_told_what_it_is() {
     let folder = Folder::new("no-certificate");
-    folder.kes(&["identity", "new", "--key", "root.key", "--cert", "root.crt"]);
+    folder.kes(&["tool", "identity", "new", "--key", "root.key", "--cert", "root.crt"]);
     fs::create_dir(folder.0.join("other")).unwrap();
     fs::copy(folder.0.join("root.key"), folder.0.join("other/alone.key")).unwrap();
     let block = |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
@@ -401,7 +399,7 @@ fn what_is_no_certificate_is_told_what_it_is() {
 #[test]
 fn why_takes_the_file_of_a_certificate() {
     let folder = Folder::new("why-file");
-    folder.kes(&["identity", "new", "--key", "app.key", "--cert", "app.crt"]);
+    folder.kes(&["tool", "identity", "new", "--key", "app.key", "--cert", "app.crt"]);
     let identity = out(&folder.kes(&["identity", "of", "app.crt"]));
     let policy = format!("policy: {{p: {{paths: [/v1/key/list/*], identities: [{identity}]}}}}\n");
     fs::write(folder.0.join("kes.yml"), policy).unwrap();
@@ -516,12 +514,12 @@ fn flags_without_value_take_true_and_false_and_the_last_one_counts() {
     assert!(why("--json=true").starts_with('{'));
     assert!(why("--json=false").starts_with("refused: "));
     assert!(why("--help=false").starts_with("refused: "));
-    folder.kes(&["identity", "new"]);
+    folder.kes(&["tool", "identity", "new"]);
     let of = |args: &[&str]| out(&folder.kes(&[&["identity", "of", "public.crt"], args].concat()));
     assert_eq!(64, of(&["--json", "--json=false"]).len());
     assert!(of(&["--json=false", "--json"]).starts_with('{'));
     for (forced, code) in [("--force=false", 1), ("--force=true", 0), ("--force=1", 0)] {
-        let output = folder.kes(&["identity", "new", forced]);
+        let output = folder.kes(&["tool", "identity", "new", forced]);
         assert_eq!(Some(code), output.status.code(), "{forced}");
     }
 }

@@ -135,7 +135,7 @@ fn a_full_disk_is_an_error() {
 #[test]
 fn the_first_certificate_of_a_file_counts() {
     let scene = Scene::new("first");
-    scene.ok(&["identity", "new"]);
+    scene.ok(&["tool", "identity", "new"]);
     let vectors = vectors();
     let first = vectors["certificates"][0]["certificate_pem"].as_str().unwrap();
     let text = scene.file("private.key") + first + &scene.file("public.crt");

@@ -9,6 +9,7 @@
 mod common;
 
 mod api;
+mod api_keys;
 mod cli;
 mod client;
 mod config_check;

@@ -11,7 +11,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
 /// What an object server with all it can do needs.
-const MINIO: [&str; 13] = [
+const MINIO: [&str; 15] = [
     "/v1/key/bulk/decrypt/*",
     "/v1/key/create/*",
     "/v1/key/decrypt/*",
@@ -23,8 +23,10 @@ const MINIO: [&str; 13] = [
     "/v1/status",
     "/v1/api",
     "/v1/metrics",
-    "/v1/policy/*/*",
-    "/v1/identity/*/*",
+    "/v1/policy/describe/*",
+    "/v1/policy/list/*",
+    "/v1/policy/read/*",
+    "/v1/identity/describe/*",
 ];
 const LIMITED: [&str; 2] = ["/v1/key/generate/*", "/v1/key/decrypt/*"];
 
@@ -190,7 +192,7 @@ fn play(name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/clients").join(name);
     let (configurations, steps) = parse(&fs::read_to_string(path).unwrap());
     assert!(!configurations.is_empty() && steps.len() > 10, "{name}");
-    for configuration in configurations.into_iter().filter(|name| name == "v0.14") {
+    for configuration in configurations {
         for is_http2 in [false, true] {
             let [minio, limited, stranger] = ["minio", "limited", "stranger"].map(Identity::new);
             let server = Server::start(|config| {
@@ -198,6 +200,11 @@ fn play(name: &str) {
                 config.policy("limited", &LIMITED, &[&limited]);
                 match &*configuration {
                     "v0.14" => {}
+                    "newest" => config.is_newest = true,
+                    "newest with texts of v0.14" => {
+                        config.is_newest = true;
+                        config.more.push_str("api: {texts: '0.14'}\n");
+                    }
                     _ => panic!("{name}: {configuration} is no configuration"),
                 }
             });

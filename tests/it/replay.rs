@@ -487,13 +487,15 @@ fn judge(name: &str, found: &BTreeMap<usize, BTreeSet<String>>) {
     };
     let (total, identical) = (found.len(), count(&BTreeSet::is_empty));
     let alike = count(&|differences| differences.iter().all(|line| general.contains(line)));
+    let but_for = match general.len() {
+        0 => String::new(),
+        count => format!("{} but for {count} general differences, ", alike - identical),
+    };
     // Past the capture of the test harness: a score that nobody sees is none.
     let _ = writeln!(
         std::io::stderr(),
-        "replay of {name}: of {total} requests, {identical} are answered the same in every field, {} \
-         but for {} general differences, {} with others, for {} reasons",
-        alike - identical,
-        general.len(),
+        "replay of {name}: {total} requests, {identical} answered the same in every field, {but_for}\
+         {} with other differences; {} reasons",
         total - alike,
         entries.len()
     );
@@ -549,4 +551,9 @@ fn replay(name: &str, mut scene: Scene, is_unordered: bool) {
 #[test]
 fn a_session_of_0_14() {
     replay("v0.14", Scene::new(|_| {}), true);
+}
+
+#[test]
+fn a_session_of_the_newest() {
+    replay("final", Scene::new(|config| config.is_newest = true), false);
 }

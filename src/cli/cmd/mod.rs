@@ -1,5 +1,6 @@
 //! The commands, a file for each group. Rows of the table and what they run; none knows another.
 
+pub(crate) mod api_key;
 pub(crate) mod config;
 pub(crate) mod healthcheck;
 pub(crate) mod identity;

@@ -3,20 +3,17 @@
 use std::path::PathBuf;
 
 use crate::{
-    base::duration,
     cli::{
         args::{Args, Argument, Command, Flag, JSON, Kind, Takes, flag, value},
-        certificate::identity_in,
-        output::{Result, is_terminal, print},
-        pair::{self, Wanted},
+        certificate::{HASH, hash, identity_in, print_identity},
+        output::Result,
+        pair::{self, Wanted, addresses, validity},
     },
-    identity::Hash,
     tls::self_signed::{self, Holder, KeyKind, Usage},
 };
 
 pub(crate) const NEW: Command = Command {
     path: &["tool", "identity", "new"],
-    aliases: &[&["identity", "new"]],
     arguments: &[Argument::new("name", "name", Kind::Text).optional()],
     summary: "Make a private key and a certificate",
     flags: &[
@@ -42,50 +39,25 @@ pub(crate) const NEW: Command = Command {
 
 pub(crate) const OF: Command = Command {
     path: &["tool", "identity", "of"],
-    aliases: &[&["identity", "of"]],
     arguments: &[Argument::new("certificate file", "certificate file", Kind::File).optional()],
     summary: "Print the identity of a certificate",
     details: "Without a file, or with '-', the certificate is read from standard input.",
-    flags: &[value(&["hash"], "name", "SHA-256 (default), SHA-384 or SHA-512"), JSON],
+    flags: &[HASH, JSON],
     examples: &["kes tool identity of app.crt"],
     run: of,
     ..Command::NEW
 };
 
 fn of(args: &Args) -> Result<()> {
-    let hash = match args.value("hash") {
-        None => Hash::SHA256,
-        Some(name) => Hash::parse(name)
-            .ok_or_else(|| format!("invalid --hash: {name:?}: use SHA-256, SHA-384 or SHA-512"))?,
-    };
-    let identity = identity_in(args.optional(0).filter(|file| *file != "-"), hash)?;
-    print(&if args.is_set("json") {
-        format!("{}\n", serde_json::json!({ "identity": identity }))
-    } else if is_terminal() {
-        format!("\n  Identity:  {identity}\n")
-    } else {
-        identity
-    })
+    let file = args.optional(0).filter(|file| *file != "-");
+    print_identity(args, identity_in(file, hash(args)?)?)
 }
 
 fn new(args: &Args) -> Result<()> {
     let file = |flag, default| PathBuf::from(args.value(flag).unwrap_or(default));
     let (key_file, cert_file) = (file("key", "./private.key"), file("cert", "./public.crt"));
-    let validity = args.value("time").unwrap_or("720h");
-    let validity = duration::parse_non_negative(validity)
-        .map_err(|e| format!("invalid value {validity:?} for --time: {e}"))?;
-    if validity.is_zero() {
-        return Err("invalid value for --time: the certificate would expire at once".into());
-    }
-    let mut addresses = Vec::new();
-    for ip in args.values("ip") {
-        let address = self_signed::ip(ip);
-        addresses.push(address.ok_or_else(|| format!("{ip:?} is not a valid IP address"))?);
-    }
-    for dns in args.values("dns") {
-        let address = self_signed::dns(dns);
-        addresses.push(address.ok_or_else(|| format!("{dns:?} is not a valid host name"))?);
-    }
+    let validity = validity(args, "time")?;
+    let addresses = addresses(args)?;
     let usage = if args.is_set("server") { Usage::Server } else { Usage::Client };
     let holder = Holder { name: args.get(0), usage, addresses, validity };
     let (key, cert) = self_signed::generate(holder, KeyKind::Ed25519)

@@ -112,7 +112,7 @@ impl Comparison {
                     Some(Value::Array(values)) => Value::from(self.sorted(values)).to_string(),
                     Some(value) => value.to_string(),
                     None if answer.body.is_empty() => "empty".to_owned(),
-                    None => quoted(&String::from_utf8_lossy(&answer.body)),
+                    None => quoted(String::from_utf8_lossy(&answer.body).trim_end()),
                 };
                 self.check("body", &text(recorded, a), &text(ours, b));
             }
@@ -238,11 +238,15 @@ impl Comparison {
     }
 
     pub fn end(&mut self, recorded: &End, ours: &End) {
+        let was_closed = matches!(recorded, End::After { closed: true, .. });
         let text = |end: &End| match end {
             End::Open => "stays open".to_owned(),
-            End::Closed => "is closed".to_owned(),
             End::Refused(alert) => alert.clone(),
-            End::After { seconds, closed: true } => format!("is closed after {seconds:.0} s"),
+            End::After { seconds, closed: true } if was_closed => {
+                format!("is closed after {seconds:.0} s")
+            }
+            // When is a matter of the machine.
+            End::Closed | End::After { closed: true, .. } => "is closed".to_owned(),
             End::After { seconds, .. } => format!("is open after {seconds:.0} s"),
         };
         self.check("connection", &text(recorded), &text(ours));
@@ -318,8 +322,11 @@ fn quoted(text: &str) -> String {
 
 /// Enough to recognise a value in one line.
 fn short(text: String) -> String {
-    match text.char_indices().nth(200) {
-        Some((at, _)) => format!("{}... ({} bytes)", &text[..at], text.len()),
-        None => text,
+    let Some((at, _)) = text.char_indices().nth(200) else {
+        return text;
+    };
+    match serde_json::from_str::<Vec<Value>>(&text) {
+        Ok(elements) => format!("<{} elements>", elements.len()),
+        Err(_) => format!("{}... ({} bytes)", &text[..at], text.len()),
     }
 }

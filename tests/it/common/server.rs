@@ -23,8 +23,10 @@ use super::{
 pub struct Config {
     /// Whose client [`Server::root`] is, and unless `root` says otherwise, who is root.
     pub root_identity: Identity,
-    /// The text after `root:`.
+    /// The text after `root:`, or `admin.identity` in the newest generation.
     pub root: String,
+    /// Whether the file is one of the newest generation.
+    pub is_newest: bool,
     /// Whether the server prints nothing at its start.
     pub is_quiet: bool,
     /// Arguments after `server --config <file> -q`.
@@ -62,6 +64,7 @@ impl Config {
         Self {
             root: root_identity.id.clone(),
             root_identity,
+            is_newest: false,
             is_quiet: true,
             arguments: Vec::new(),
             environment: Vec::new(),
@@ -124,7 +127,12 @@ impl Config {
         let quoted = |texts: &[String]| {
             texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ")
         };
-        let mut yaml = format!("address: {address}\nroot: {}\n", self.root);
+        let root = &self.root;
+        let (root, allow, store) = match self.is_newest {
+            false => (format!("root: {root}"), "paths", "keys"),
+            true => (format!("version: v1\nadmin: {{identity: {root}}}"), "allow", "keystore"),
+        };
+        let mut yaml = format!("address: {address}\n{root}\n");
         let path = |name| self.directory.join(name).display().to_string();
         let _ = writeln!(
             yaml,
@@ -139,14 +147,14 @@ impl Config {
         }
         for (name, paths, identities) in &self.policies {
             let (paths, identities) = (quoted(paths), quoted(identities));
-            let _ = writeln!(yaml, "  {name}: {{paths: [{paths}], identities: [{identities}]}}");
+            let _ = writeln!(yaml, "  {name}: {{{allow}: [{paths}], identities: [{identities}]}}");
         }
         let audit = self.audit;
         let _ = writeln!(yaml, "cache: {{expiry: {}}}", self.expiry);
         let _ = writeln!(yaml, "log: {{error: on, audit: {audit}}}");
         let _ = match self.key_store.as_str() {
-            "" => writeln!(yaml, "keys: {{fs: {{path: {}}}}}", path("keys")),
-            key_store if self.wanted_key.is_empty() => writeln!(yaml, "keys: {{{key_store}}}"),
+            "" => writeln!(yaml, "{store}: {{fs: {{path: {}}}}}", path("keys")),
+            key_store if self.wanted_key.is_empty() => writeln!(yaml, "{store}: {{{key_store}}}"),
             key_store => {
                 let key = self.wanted_key;
                 writeln!(yaml, "keystore: {{{key_store}}}\nkeys: [{{name: {key}}}]")
