@@ -154,6 +154,11 @@ impl Client {
         &self.servers[self.current.load(Ordering::Relaxed)].url
     }
 
+    /// The identity of that server.
+    pub(crate) fn server_identity(&self) -> Option<String> {
+        self.tls.server()
+    }
+
     /// The generation of the server's API; one between 0.14 and the newest counts as 0.14.
     pub(crate) fn generation(&self) -> Result<Generation, Error> {
         #[derive(Deserialize)]
@@ -408,7 +413,7 @@ impl Client {
 
     /// The identity of the server that was refused, and how to trust it.
     fn introduction(&self) -> String {
-        match (&self.trust, self.tls.refused()) {
+        match (&self.trust, self.tls.server()) {
             // It was compared with another one.
             (ServerTrust::Identity(_), _) | (_, None) => String::new(),
             (_, Some(identity)) => format!(
