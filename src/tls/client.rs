@@ -22,7 +22,6 @@ use super::{
 use crate::identity;
 
 /// Which servers are accepted.
-#[allow(dead_code)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerTrust {
     /// Those that the store of the system trusts, for their host.
@@ -59,7 +58,6 @@ impl ClientTls {
     }
 
     /// The identity of the server that was refused last, for users to accept.
-    #[allow(dead_code)]
     pub fn refused(&self) -> Option<String> {
         self.verifier.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
