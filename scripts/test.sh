@@ -6,7 +6,7 @@
 #   scripts/test.sh 03 09        only the shell tests whose names start so, after the build
 #
 #   KES    tests this binary instead of building one
-#   JOBS   how many shell tests run at the same time (two for each core)
+#   JOBS   how many shell tests run at the same time (three for each core)
 #
 # With CI=true, missing programs are installed where that is allowed, and a test that cannot be run fails.
 # Elsewhere it says so and is counted as skipped.
@@ -83,21 +83,29 @@ openbao() {
 command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs" >&2; exit 1; }
 provide curl openssl strace nginx:nginx-light python3 go:golang-go tmux zsh fish groff:groff-base mandoc
 
-# The release takes a core for a minute, so it is built while the tests, which wait now and then, run.
+# The tests wait more than they work, so the release is built and the lints run beside them.
 results="$(mktemp -d)"
 declare -A running=() slots=()   # process of a shell test -> its name, and the ports it takes
+building='' testing=''
 finish() {
-    local pids=("${!running[@]}" ${building:+"$building"})
-    if [ ${#pids[@]} -gt 0 ]; then kill "${pids[@]}" 2>/dev/null; wait "${pids[@]}" 2>/dev/null; fi
+    local pids=("${!running[@]}" ${building:+"-$building"} ${testing:+"-$testing"})
+    if [ ${#pids[@]} -gt 0 ]; then kill -- "${pids[@]}" 2>/dev/null; wait; fi
     rm -rf "$results"
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
-building=
+# Each in a process group of its own, which ends as a whole.
+set -m
 if [ -z "${KES-}" ]; then
     scripts/build >"$results/build" 2>"$results/build.log" &
     building=$!
 fi
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 5))}"
+if [ $# -eq 0 ]; then
+    cargo test --locked --quiet --no-fail-fast --workspace >"$results/tests" 2>&1 &
+    testing=$!
+fi
+set +m
 built() {
     local code=0
     [ -n "$building" ] || return 0
@@ -106,15 +114,21 @@ built() {
     cat "$results/build.log"
     [ "$code" -eq 0 ] && KES="$(tail -n 1 "$results/build")" && [ -x "$KES" ] && export KES
 }
+tested() {
+    local code=0
+    wait "$testing" || code=$?
+    testing=
+    cat "$results/tests"
+    return "$code"
+}
 
-export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 3))}"   # they wait more than they work
 if [ $# -eq 0 ]; then
     run 'format' formatted
-    run 'tests' cargo test --locked --quiet --no-fail-fast --workspace
     run 'lints' linted
     run 'documentation' documented
     run 'lints of the benchmark' bench_linted
     run 'programs in Go' go_checked
+    run 'the rest of the tests' tested
 fi
 run 'static release' built
 run 'OpenBao' openbao
@@ -122,11 +136,12 @@ run 'OpenBao' openbao
 # ── Shell tests, several at a time ─────────────────────────────────────────────────────────────
 
 # These take longest, so they begin first. Most of the time they wait.
-readonly LONG=(18-dead-follower 15-slow-store 39-openbao-faults 48-openbao-slow 41-openbao
-    22-memory 47-openbao-cluster 45-openbao-token 38-redirects 46-openbao-bulkhead)
+readonly LONG=(18-dead-follower 15-slow-store 39-openbao-faults 48-openbao-slow 19-power-loss 41-openbao
+    22-memory 47-openbao-cluster 45-openbao-token 38-redirects 46-openbao-bulkhead 43-migrate
+    07-full-disk 25-config-cost)
 # These measure, so nothing runs beside them.
-readonly ALONE=(12-footprint 25-config-cost)
-at_once="${JOBS:-$(($(nproc) * 2))}"
+readonly ALONE=(12-footprint)
+at_once="${JOBS:-$(($(nproc) * 3))}"
 
 passed=0 failed=0 skipped=0
 # begin NAME: in the background; its output and how long it took go to files.

@@ -267,8 +267,10 @@ fn a_request_that_is_given_up_takes_its_body_along() {
     assert!(after < before + 16 * 1024, "{before} KiB, then {after} KiB");
     appliance.go_on();
     let events = server.audit(62);
-    let expected = vec![503; 60];
-    assert_eq!(expected, told(&events, "/v1/key/generate/cold"));
+    let told = told(&events, "/v1/key/generate/cold");
+    assert_eq!(60, told.len(), "{told:?}");
+    // On a busy machine the time of the key store may be over, too.
+    assert!(told.iter().all(|status| [502, 503].contains(status)), "{told:?}");
     http2.request("POST", "/v1/key/generate/cold", "{}").is_json_success();
 }
 

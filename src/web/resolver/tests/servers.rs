@@ -163,7 +163,7 @@ fn a_silent_server_is_not_asked_for_more_once_it_has_used_up_its_time() {
 #[test]
 fn a_name_that_does_not_exist_is_asked_for_once() {
     // How often one is asked for each kind of address, if the answer for IPv6 never comes.
-    let asked = |tag, options: &str| {
+    let ask = |tag, options: &str| {
         let (log, server) = logged(|seen: &Seen| match seen.kind {
             1 => Some((3, false, Vec::new())),
             _ => None,
@@ -172,10 +172,14 @@ fn a_name_that_does_not_exist_is_asked_for_once() {
         let start = Instant::now();
         let unknown = lookup(&resolver, "bao");
         assert!(matches!(unknown, Err(Error::NotFound)), "{unknown:?}");
-        assert!(start.elapsed() < SECOND_WAIT);
+        let is_quick = start.elapsed() < SECOND_WAIT;
         let log = log.lock().unwrap();
         let fours = log.iter().filter(|seen| seen.kind == 1).count();
-        (fours, log.len() - fours)
+        is_quick.then(|| (fours, log.len() - fours))
+    };
+    // A busy machine may be too slow for once.
+    let asked = |tag, options| {
+        (0..10).find_map(|_| ask(tag, options)).expect("it waits for the other answer")
     };
     assert_eq!(1, asked("denied", "").0);
     let one_by_one = asked("denied-single", "options single-request\n");
