@@ -57,9 +57,8 @@ impl Look<'_> {
     /// Reads the certificate, its key and the trusted authorities; `None` after an error. `in_use` is the
     /// certificate that the server has, if it is running: that one may stay although it has expired.
     pub(super) fn at_certificate(&mut self, in_use: Option<&CertifiedKey>) -> Option<Material> {
-        let Config {
-            auth, tls_ca, tls_key, tls_cert, tls_groups, tls_password, generation, ..
-        } = self.config;
+        let Config { auth, tls_ca, tls_key, tls_cert, tls_groups, .. } = self.config;
+        let Config { tls_password, generation, .. } = self.config;
         let trust = match (auth, tls_ca) {
             (Auth::On, Some(path)) => ClientTrust::with(path),
             (Auth::On, None) => ClientTrust::system(),
@@ -77,7 +76,7 @@ impl Look<'_> {
         if tls_key.as_os_str().is_empty() || tls_cert.as_os_str().is_empty() {
             return None; // an error already
         }
-        let certificate = self.pair("", "tls", [tls_cert, tls_key], tls_password.as_ref())?;
+        let certificate = self.pair("", "tls", tls_cert, tls_key, tls_password.as_ref())?;
         if let Err(e) = tls::check_expiry(&certificate, tls_cert, self.now) {
             // The certificate that is in use can only be kept; other settings must not wait for it.
             match in_use.is_some_and(|in_use| in_use.cert == certificate.cert) {
@@ -114,7 +113,8 @@ impl Look<'_> {
         &mut self,
         during: &str,
         section: &str,
-        [cert, key]: [&Path; 2],
+        cert: &Path,
+        key: &Path,
         password: Option<&Secret>,
     ) -> Option<Arc<CertifiedKey>> {
         let (cert_field, key_field) = (format!("{section}.cert"), format!("{section}.key"));
