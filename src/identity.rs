@@ -330,7 +330,7 @@ fn parts(der: &[u8]) -> der::Result<Parts<'_>> {
 }
 
 /// The content of `element`, which must have this tag and nothing behind it.
-fn content(element: &[u8], tag: Tag) -> der::Result<&[u8]> {
+pub(crate) fn content(element: &[u8], tag: Tag) -> der::Result<&[u8]> {
     let mut reader = SliceReader::new(element)?;
     let header = reader.peek_header()?;
     header.tag.assert_eq(tag)?;

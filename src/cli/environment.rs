@@ -128,7 +128,7 @@ pub(crate) fn certificate(args: &Args) -> Result<Shown, String> {
     let advice = "check KES_CLIENT_CERT and KES_CLIENT_KEY";
     match (key, cert) {
         (Some((_, key)), Some((_, cert))) => {
-            let certificate = tls::load_client_certificate(cert.as_ref(), key.as_ref());
+            let certificate = tls::load_client_certificate(cert.as_ref(), key.as_ref(), None);
             let certificate = certificate
                 .map_err(|e| format!("failed to load TLS private key or certificate: {e}"))?;
             Ok(Shown { certificate, advice })

@@ -116,7 +116,7 @@ impl Look<'_> {
     ) -> Option<Arc<CertifiedKey>> {
         let (cert_field, key_field) = (format!("{section}.cert"), format!("{section}.key"));
         self.at_key(&key_field, key);
-        let error = match tls::load_certificate(cert, key) {
+        let error = match tls::load_certificate(cert, key, None) {
             Ok(certified) => return Some(certified),
             Err(error) => error,
         };

@@ -201,7 +201,7 @@ impl Reloader {
 
     fn load_renewed(&self) -> Result<Arc<CertifiedKey>, tls::Error> {
         let Config { tls_cert, tls_key, .. } = &self.config;
-        let certificate = tls::load_certificate(tls_cert, tls_key)?;
+        let certificate = tls::load_certificate(tls_cert, tls_key, None)?;
         tls::check_expiry(&certificate, tls_cert, UnixTime::now())?;
         Ok(certificate)
     }

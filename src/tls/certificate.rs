@@ -16,8 +16,14 @@ use rustls_pki_types::{
 };
 use webpki::EndEntityCert;
 
-use super::group::provider;
-use crate::{base::secret, identity};
+use super::{
+    encrypted::{decrypt, is_encrypted},
+    group::provider,
+};
+use crate::{
+    base::secret::{self, Secret},
+    identity,
+};
 
 /// An error in the server's certificate or the trusted certificate authorities.
 #[derive(Debug)]
@@ -78,9 +84,13 @@ const CERT: &str = "certificate";
 const KEY: &str = "private key";
 
 /// Reads the PEM certificate chain of a server and its private key, and checks that they belong
-/// together and that clients can read the certificate.
-pub fn load_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Error> {
-    let certified = load_client_certificate(cert, key)?;
+/// together and that clients can read the certificate. `password` is that of the key, if it has one.
+pub fn load_certificate(
+    cert: &Path,
+    key: &Path,
+    password: Option<&Secret>,
+) -> Result<Arc<CertifiedKey>, Error> {
+    let certified = load_client_certificate(cert, key, password)?;
     let leaf = certified.end_entity_cert().map_err(Error::Tls)?;
     let why = match EndEntityCert::try_from(leaf) {
         Ok(_) => return Ok(certified),
@@ -93,8 +103,12 @@ pub fn load_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Er
 }
 
 /// Reads the PEM certificate chain of a client and its private key, and checks that they belong
-/// together.
-pub fn load_client_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedKey>, Error> {
+/// together. `password` is that of the key, if it has one.
+pub fn load_client_certificate(
+    cert: &Path,
+    key: &Path,
+    password: Option<&Secret>,
+) -> Result<Arc<CertifiedKey>, Error> {
     let text = std::fs::read(cert).map_err(|e| Error::Unreadable(cert.to_owned(), CERT, e))?;
     let unusable = |why| Error::Unusable(cert.to_owned(), CERT, why);
     let chain = CertificateDer::pem_slice_iter(&text)
@@ -105,7 +119,7 @@ pub fn load_client_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedK
     };
     identity::not_after(leaf).map_err(|e| unusable(e.to_string()))?;
     let public_key = identity::public_key(leaf).map_err(|e| unusable(e.to_string()))?;
-    let signing_key = secret::on_wiped_stack(|| load_private_key(key, cert, leaf))?;
+    let signing_key = secret::on_wiped_stack(|| load_private_key(key, password, cert, leaf))?;
     if (signing_key.public_key()).is_some_and(|own| *own != *public_key) {
         return Err(Error::Other(format!(
             "private key {key:?} does not belong to certificate {cert:?}: their public keys differ"
@@ -116,34 +130,35 @@ pub fn load_client_certificate(cert: &Path, key: &Path) -> Result<Arc<CertifiedK
 
 fn load_private_key(
     key: &Path,
+    password: Option<&Secret>,
     cert: &Path,
     leaf: &CertificateDer<'_>,
 ) -> Result<Arc<dyn SigningKey>, Error> {
     let text = std::fs::read(key).map_err(|e| Error::Unreadable(key.to_owned(), KEY, e))?;
-    let private_key = PrivateKeyDer::from_pem_slice(&text).map_err(|e| {
-        let why = match e {
-            _ if contains(&text, b"ENCRYPTED") => {
-                "the key is protected by a password, which is not supported".to_owned()
-            }
-            pem::Error::NoItemsFound => {
-                "no PEM block of type PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY".to_owned()
-            }
-            e => pem_reason(&e),
-        };
-        Error::Unusable(key.to_owned(), KEY, why)
-    })?;
+    let unusable = |why: String| Error::Unusable(key.to_owned(), KEY, why);
+    let private_key = match (is_encrypted(&text), password) {
+        (true, Some(password)) => decrypt(&text, password).map_err(|e| unusable(e.to_string()))?,
+        (true, None) => {
+            let why = "the key is protected by a password, and none is given: password required";
+            return Err(unusable(why.to_owned()));
+        }
+        (false, _) => PrivateKeyDer::from_pem_slice(&text).map_err(|e| {
+            unusable(match e {
+                pem::Error::NoItemsFound => {
+                    "no PEM block of type PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY".to_owned()
+                }
+                e => pem_reason(&e),
+            })
+        })?,
+    };
     provider().key_provider.load_private_key(private_key).map_err(|_| {
         let mut why =
             "not a key of type Ed25519, P-256, P-384 or RSA (at least 2048 bits)".to_owned();
         if let Some(kind) = identity::key_kind(leaf) {
             why = format!("{why}; the one in certificate {cert:?} is of type {kind}");
         }
-        Error::Unusable(key.to_owned(), KEY, why)
+        unusable(why)
     })
-}
-
-fn contains(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len()).any(|part| part == word)
 }
 
 pub fn pem_reason(error: &pem::Error) -> String {

@@ -4,6 +4,8 @@
 mod api_key;
 mod certificate;
 mod client;
+#[allow(dead_code)] // the command line is about to use all of it
+mod encrypted;
 mod group;
 mod hybrid;
 #[allow(dead_code)] // the command line is about to use all of it
@@ -24,6 +26,7 @@ pub use self::{
         Error, check_expiry, expiry, load_certificate, load_client_certificate, server_identity,
     },
     client::{ClientTls, ServerTrust, client_config},
+    encrypted::{encrypt_pem, is_encrypted},
     group::{Group, provider},
     server::{ClientCertificate, ClientTrust, ServerTls, server_config},
     verify::Anchors,

@@ -12,10 +12,10 @@ use super::*;
 use crate::{base::generation::Generation, identity};
 
 /// Files that are gone with the test.
-struct Files(PathBuf);
+pub(super) struct Files(pub(super) PathBuf);
 
 impl Files {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let random = getrandom::u64().unwrap();
         let directory = std::env::temp_dir().join(format!("kes-tls-{random:016x}"));
         std::fs::create_dir(&directory).unwrap();
@@ -44,7 +44,7 @@ fn certificate(is_server: bool, seconds: u64) -> (Arc<CertifiedKey>, String) {
     let (key, cert) = self_signed::generate(holder, self_signed::KeyKind::Ed25519).unwrap();
     let files = Files::new();
     let paths = (files.write("cert", &cert), files.write("key", &key));
-    (load_client_certificate(&paths.0, &paths.1).unwrap(), cert)
+    (load_client_certificate(&paths.0, &paths.1, None).unwrap(), cert)
 }
 
 fn server(certificate: &Arc<CertifiedKey>, trust: ClientTrust, tls: ServerTls) -> ServerConnection {

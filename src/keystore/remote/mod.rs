@@ -137,8 +137,9 @@ impl Remote {
             None => ServerTrust::System,
         };
         let client_cert = settings.client_cert;
-        let client_cert =
-            client_cert.map(|(cert, key)| tls::load_client_certificate(cert, key)).transpose()?;
+        let client_cert = client_cert
+            .map(|(cert, key)| tls::load_client_certificate(cert, key, None))
+            .transpose()?;
         let agent = Agent::new(Options {
             tls: Some(tls::client_config(&trust, client_cert)?.config),
             proxy: None,

@@ -35,6 +35,7 @@ impl Inside {
         let loaded = load_certificate(
             &file("server.crt", certificate.certificate_pem()),
             &file("server.key", certificate.key_pem()),
+            None,
         )
         .unwrap();
         let trust = Arc::new(ClientTrust::any());
