@@ -36,10 +36,14 @@ pub mod inside {
         api::state::State,
         base::{deadline::Deadline, generation::Generation, secret::Secret},
         cache::Expiry,
-        keystore::{Error as KeyStoreError, KeyName, KeyStore},
+        config::ApiOptions,
+        keystore::{Error as KeyStoreError, KeyName, KeyStore, mem::Mem},
         log::{AuditMode, Log, Settings as LogSettings},
-        policy::Policies,
+        policy::{Policies, Policy, Rule},
         server::{Limits, Listeners, Server},
-        tls::{ClientTrust, Group, ServerTls, expiry, load_certificate, provider, server_config},
+        tls::{
+            ClientCertificate, ClientTrust, Group, ServerTls, expiry, load_certificate, provider,
+            server_config,
+        },
     };
 }

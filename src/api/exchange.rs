@@ -103,25 +103,24 @@ impl Exchange {
         if let Some(metrics) = self.metrics {
             metrics.request_ends(status, took);
         }
-        let is_event = self.is_event(status) && self.log.audits();
-        if is_event && !std::mem::replace(&mut self.is_audited, true) {
+        if self.log.audits(self.is_change(status)) && !std::mem::replace(&mut self.is_audited, true)
+        {
             let event = self.event(status, took);
             self.log.audit(event);
         }
     }
 
-    /// Whether an answer with `status` is an audit event. The newest generation has them of changes of keys
-    /// alone, unless the audit log is one that can be relied on.
-    fn is_event(&self, status: u16) -> bool {
-        self.manner.generation == Generation::V0_14
-            || (status == 200 && changes_keys(&self.path))
-            || self.log.requires_audit()
+    /// Whether an answer with `status` says that a key was created or deleted.
+    fn is_change(&self, status: u16) -> bool {
+        let api = self.path.strip_prefix("/v1/key/").unwrap_or_default();
+        status == 200 && ["create/", "import/", "delete/"].iter().any(|name| api.starts_with(name))
     }
 
     /// Takes the path along: there is one event for each exchange.
     fn event(&mut self, status: u16, took: Duration) -> AuditEvent {
         AuditEvent {
             time: self.arrived_at,
+            is_change: self.is_change(status),
             path: std::mem::take(&mut self.path),
             identity: self.identity.clone(),
             ip: self.ip,
@@ -148,17 +147,11 @@ impl Exchange {
 
     /// Answers the request by making `subscriber` one.
     pub fn subscribe(mut self, stream: Stream, subscriber: Box<dyn Subscriber>) -> Subscription {
-        let event = self.is_event(200).then(|| self.event(200, self.arrived.elapsed()));
+        let event = self.event(200, self.arrived.elapsed());
         self.is_audited = true;
         self.record(200);
         self.log.subscribe(stream, subscriber, event)
     }
-}
-
-/// Whether a request for `path` that succeeds has created or deleted a key.
-fn changes_keys(path: &str) -> bool {
-    let api = path.strip_prefix("/v1/key/").unwrap_or_default();
-    ["create/", "import/", "delete/"].iter().any(|name| api.starts_with(name))
 }
 
 /// A request that a panic ends without an answer is audited and counted all the same.

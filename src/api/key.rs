@@ -1,6 +1,6 @@
 //! The key API: create, import, describe, delete, generate, encrypt, decrypt, HMAC, list.
 
-use std::{sync::atomic::Ordering, time::SystemTime};
+use std::sync::atomic::Ordering;
 
 use base64::Engine as _;
 
@@ -10,6 +10,7 @@ use super::{
     core::Core,
     failure::{Failure, Task},
     object::Object,
+    wanted::{self, new_key, with_origin},
 };
 use crate::{
     base::{deadline::Deadline, glob::Pattern, name, secret::Secret},
@@ -38,8 +39,7 @@ const NO_RANDOMNESS: Failure = Failure::Internal("failed to generate random byte
 pub fn create(call: &Call<'_>) -> Result<Outcome, Failure> {
     let (core, maker) = (call.core, maker(call));
     let job: Job = Box::new(move |name, deadline| {
-        let key = MasterKey::generate().and_then(|key| with_origin(key, maker.as_deref()));
-        let key = key.map_err(|e| no_key(core, name, &e))?;
+        let key = new_key(maker.as_deref()).map_err(|e| no_key(core, name, &e))?;
         store(core, name, &key, deadline)
     });
     Ok(Outcome::Change(Change { name: call.key_name()?, task: Task::Create, job }))
@@ -75,17 +75,9 @@ fn imported(call: &Call<'_>) -> Result<MasterKey, Failure> {
     })
 }
 
-/// The identity that a key of the newest generation names as its maker. Keys of 0.14 name none.
+/// The identity that the key names as its maker.
 fn maker(call: &Call<'_>) -> Option<String> {
-    call.is_newest().then(|| call.identity.to_owned())
-}
-
-/// `key` as it is stored: in the newest generation with its origin.
-fn with_origin(key: MasterKey, maker: Option<&str>) -> Result<MasterKey, getrandom::Error> {
-    match maker {
-        Some(maker) => key.with_origin(maker, SystemTime::now()),
-        None => Ok(key),
-    }
+    wanted::maker(call.state.generation, call.identity).map(str::to_owned)
 }
 
 fn no_key(core: &Core, name: &KeyName, error: &getrandom::Error) -> Failure {

@@ -2,12 +2,12 @@
 
 use std::{
     io,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::core::Core;
 use crate::{
-    base::{deadline::Deadline, panics::survive},
+    base::{deadline::Deadline, generation::Generation, panics::survive},
     crypto::{MasterKey, stored},
     keystore::{self, KeyName, KeyStore},
 };
@@ -19,16 +19,42 @@ const RETRY: Duration = Duration::from_secs(5);
 /// A key must be there within this time.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Creates the key `name` if there is none; `count` sees how the call ended.
+/// The identity that a new key names as its maker: the administrator, in the newest generation. Keys of 0.14
+/// name none.
+pub fn maker(generation: Generation, root: &str) -> Option<&str> {
+    (generation == Generation::Newest).then_some(root)
+}
+
+/// A fresh key of this maker.
+///
+/// # Errors
+/// If the system has no randomness to give.
+pub fn new_key(maker: Option<&str>) -> Result<MasterKey, getrandom::Error> {
+    with_origin(MasterKey::generate()?, maker)
+}
+
+/// `key` as it is stored: with its origin, if it names its maker.
+///
+/// # Errors
+/// If the system has no randomness to give.
+pub fn with_origin(key: MasterKey, maker: Option<&str>) -> Result<MasterKey, getrandom::Error> {
+    match maker {
+        Some(maker) => key.with_origin(maker, SystemTime::now()),
+        None => Ok(key),
+    }
+}
+
+/// Creates the key `name` of this maker if there is none; `count` sees how the call ended.
 ///
 /// # Errors
 /// Why that is not possible.
 pub fn create(
     name: &KeyName,
     store: &dyn KeyStore,
+    maker: Option<&str>,
     count: impl FnOnce(&Result<(), keystore::Error>),
 ) -> Result<(), String> {
-    let key = MasterKey::generate().map_err(|e| e.to_string())?;
+    let key = new_key(maker).map_err(|e| e.to_string())?;
     let deadline = Deadline::after(Instant::now(), TIMEOUT);
     let created = store.create(name, &stored::encode(&key), deadline);
     count(&created);
@@ -44,8 +70,8 @@ impl Core {
     ///
     /// # Errors
     /// Why that is not possible.
-    pub fn create_key(&self, name: &KeyName) -> Result<(), String> {
-        let created = create(name, &*self.store, |created| self.count(created));
+    pub fn create_key(&self, name: &KeyName, maker: Option<&str>) -> Result<(), String> {
+        let created = create(name, &*self.store, maker, |created| self.count(created));
         self.cache.remove(name);
         created
     }
@@ -86,7 +112,11 @@ impl Missing {
     /// Tries to create the key, and logs what is new.
     fn is_created(&mut self, core: &Core) -> bool {
         let name = self.name.as_str();
-        match core.create_key(&self.name) {
+        let maker = {
+            let state = core.state();
+            maker(state.generation, state.policies.root()).map(str::to_owned)
+        };
+        match core.create_key(&self.name, maker.as_deref()) {
             Ok(()) => {
                 if self.complaint.is_some() {
                     core.log.error(&format!("key {name:?}, which was missing, is there now"));

@@ -15,6 +15,7 @@ use rustls_pki_types::{
 use super::{
     args::{Args, Flag, value},
     output::{Result, is_terminal, print, stdin},
+    password,
 };
 pub(crate) use crate::identity::is_identity;
 use crate::{
@@ -93,11 +94,25 @@ pub(crate) fn identity_in_any(argument: Option<&str>, hash: Hash) -> Result<(Str
         return Ok((of_api_key(&key)?, Source::Other));
     }
     let file = argument.filter(|file| *file != "-");
-    if matches!(CertificateDer::from_pem_slice(&text), Err(pem::Error::NoItemsFound)) {
-        if let Some(key) = ApiKey::from_pkcs8_pem(&text) {
-            return Ok((of_api_key(&key)?, Source::KeyFile(key)));
+    const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
+    // Not all keys with a password are PEM that the reader of certificates knows.
+    if !text.windows(CERTIFICATE.len()).any(|part| part == CERTIFICATE) {
+        let key = match tls::is_encrypted(&text) {
+            true => {
+                let password = password::of_key(Path::new(file.unwrap_or("-")), true)?;
+                let key = tls::decrypt(&text, &password);
+                let source = source_of(file);
+                Some(key.map_err(|e| format!("failed to read private key from {source}: {e}"))?)
+            }
+            false => PrivateKeyDer::from_pem_slice(&text).ok(),
+        };
+        if let Some(PrivateKeyDer::Pkcs8(der)) = &key {
+            let text = tls::pem::write("PRIVATE KEY", der.secret_pkcs8_der());
+            if let Some(key) = ApiKey::from_pkcs8_pem(text.as_bytes()) {
+                return Ok((of_api_key(&key)?, Source::KeyFile(key)));
+            }
         }
-        if let Some(identity) = PrivateKeyDer::from_pem_slice(&text).ok().and_then(of_key) {
+        if let Some(identity) = key.and_then(of_key) {
             return Ok((identity, Source::Other));
         }
     }

@@ -89,8 +89,13 @@ impl Client {
 
     /// As [`Self::new`], for a caller that words the error.
     pub(crate) fn try_new(args: &Args) -> Result<Self, Error> {
+        Self::build(args, true)
+    }
+
+    fn build(args: &Args, may_ask: bool) -> Result<Self, Error> {
         let wrong = Error::Environment;
-        let Shown { certificate, advice } = environment::certificate(args).map_err(wrong)?;
+        let Shown { certificate, advice } =
+            environment::certificate(args, may_ask).map_err(wrong)?;
         let Servers { urls, named } = environment::servers(args).map_err(wrong)?;
         let trust = environment::trust(args).map_err(wrong)?;
         let identity = tls::server_identity(&certificate);
@@ -122,7 +127,7 @@ impl Client {
     /// A client that gives up soon and asks for no password, for completion: without an answer there are
     /// no suggestions.
     pub(crate) fn glancing(args: &Args) -> Result<Self, Error> {
-        Ok(Self { retries: 0, timeout: GLANCE_TIMEOUT, ..Self::try_new(args)? })
+        Ok(Self { retries: 0, timeout: GLANCE_TIMEOUT, ..Self::build(args, false)? })
     }
 
     pub(crate) fn get(&self, path: &str) -> Result<Vec<u8>, Error> {
@@ -147,6 +152,11 @@ impl Client {
     /// The URL of the server that answered last.
     pub(crate) fn server(&self) -> &str {
         &self.servers[self.current.load(Ordering::Relaxed)].url
+    }
+
+    /// The identity of that server.
+    pub(crate) fn server_identity(&self) -> Option<String> {
+        self.tls.server()
     }
 
     /// The generation of the server's API; one between 0.14 and the newest counts as 0.14.
@@ -403,7 +413,7 @@ impl Client {
 
     /// The identity of the server that was refused, and how to trust it.
     fn introduction(&self) -> String {
-        match (&self.trust, self.tls.refused()) {
+        match (&self.trust, self.tls.server()) {
             // It was compared with another one.
             (ServerTrust::Identity(_), _) | (_, None) => String::new(),
             (_, Some(identity)) => format!(

@@ -3,12 +3,12 @@
 //! Each setting has the variable of KES 0.14, those of newer versions and those of object servers; a flag
 //! wins over all of them.
 
-use std::{env, ffi::OsString, sync::Arc};
+use std::{env, ffi::OsString, path::Path, sync::Arc};
 
 use rustls::sign::CertifiedKey;
 use ureq::http::Uri;
 
-use super::{args::Args, certificate::is_identity};
+use super::{args::Args, certificate::is_identity, password};
 use crate::tls::{self, ApiKey, ServerTrust};
 
 /// Variables with the same meaning: the first that is set, and not empty, counts.
@@ -102,11 +102,12 @@ pub(crate) struct Shown {
     pub(crate) advice: &'static str,
 }
 
-/// The certificate of the API key, or in the files, that flags and variables name.
+/// The certificate of the API key, or in the files, that flags and variables name. The password of a private
+/// key is asked for if `may_ask`.
 ///
 /// # Errors
 /// What is missing, excludes each other, or can't be read.
-pub(crate) fn certificate(args: &Args) -> Result<Shown, String> {
+pub(crate) fn certificate(args: &Args, may_ask: bool) -> Result<Shown, String> {
     let (key, cert) = (first(KEY_FILE), first(CERT_FILE));
     let api_key = match args.value("api-key") {
         Some(text) => Some(("--api-key", text.to_owned())),
@@ -128,9 +129,16 @@ pub(crate) fn certificate(args: &Args) -> Result<Shown, String> {
     let advice = "check KES_CLIENT_CERT and KES_CLIENT_KEY";
     match (key, cert) {
         (Some((_, key)), Some((_, cert))) => {
-            let certificate = tls::load_client_certificate(cert.as_ref(), key.as_ref(), None);
-            let certificate = certificate
-                .map_err(|e| format!("failed to load TLS private key or certificate: {e}"))?;
+            let failed =
+                |why: &str| format!("failed to load TLS private key or certificate: {why}");
+            // A file that can't be read is reported with both.
+            let is_encrypted = std::fs::read(&key).is_ok_and(|text| tls::is_encrypted(&text));
+            let password =
+                is_encrypted.then(|| password::of_key(Path::new(&key), may_ask)).transpose();
+            let password = password.map_err(|why| failed(&why))?;
+            let certificate =
+                tls::load_client_certificate(cert.as_ref(), key.as_ref(), password.as_ref())
+                    .map_err(|e| failed(&e.to_string()))?;
             Ok(Shown { certificate, advice })
         }
         (Some((name, _)), None) if is_of_newer_versions(name) => {

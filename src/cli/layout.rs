@@ -25,7 +25,7 @@ pub(crate) fn facts(facts: &[(&str, String)]) -> String {
     let style = Style::of_stdout();
     let line = |(label, value): &(&str, String)| {
         let label = style.paint(Paint::Bold, &format!("{label:<LABEL$}"));
-        format!("{label}{}\n", harmless(value))
+        format!("{label} {}\n", harmless(value))
     };
     facts.iter().map(line).collect()
 }

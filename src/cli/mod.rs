@@ -14,6 +14,7 @@ mod layout;
 mod man;
 mod output;
 mod pair;
+mod password;
 mod run;
 mod settings;
 mod stranger;

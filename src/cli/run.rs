@@ -4,6 +4,7 @@ use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use super::{
     args::{Args, Command, flag_name},
+    completion,
     help::{group_usage, unknown_command, usage},
     output::{Colors, Failure, Result, complain, print},
     table::{COMMANDS, VERSION, update},
@@ -29,6 +30,9 @@ fn call(args: &[OsString]) -> Result<()> {
                 return print(&(own + &group_usage(COMMANDS, &path)));
             }
             Some("-v" | "--version" | "-version") if path.is_empty() => return print(VERSION),
+            Some("--auto-completion" | "-auto-completion") if path.is_empty() => {
+                return completion::install();
+            }
             Some("-u" | "--update" | "-update") if path.is_empty() => return update(),
             Some(word) if !word.starts_with('-') => {
                 let longer = [&path[..], &[word]].concat();

@@ -190,8 +190,8 @@ pub(super) const FIELDS: &[Field] = &[
         .unset("as `any` and `unused` say").since_0_18(),
     field("log.error", "switch", "error events to stderr: JSON lines, plain lines on a terminal")
         .default("on").expands(Expansion::Parts).check("\"{}\" is an invalid error log configuration", "write on or off"),
-    field("log.audit", "switch", "`on`: one JSON line per request to stdout, unless nobody reads it. `required`: no key is answered without its line, see [operations](operations.md#audit-that-can-be-relied-on)")
-        .default("off").newest_default("on").check("\"{}\" is an invalid audit log configuration", "write on, off or required"),
+    field("log.audit", "switch", "`on`: one JSON line per request to stdout, unless nobody reads it. `changes`: the lines of keys that are created or deleted alone. `required`: no key is answered without its line, see [operations](operations.md#audit-that-can-be-relied-on)")
+        .default("off").newest_default("changes").check("\"{}\" is an invalid audit log configuration", "write on, off, changes or required"),
     field("probe.address", "address", "IP and port to listen on for [probes](operations.md#probes), without TLS").unset("no probes").ours()
         .check("invalid probe address: \"{}\"", "write IP:PORT, :PORT or [IPv6]:PORT, such as 127.0.0.1:7374"),
     field("limits.connections", "number", "open connections of clients at most, see [operations](operations.md#how-many-connections)").unset("one for each 256 KiB of memory").ours()

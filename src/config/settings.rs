@@ -200,16 +200,18 @@ impl Reader<'_> {
     /// What is done with events of this level.
     fn log(&mut self, path: &str, level: i64) -> AuditMode {
         let is_audit = level == INFO;
-        let required = |text: &str| {
-            (is_audit && text.eq_ignore_ascii_case("required")).then_some(AuditMode::Required)
+        let by_word = |text: &str| match text.to_ascii_lowercase().as_str() {
+            "required" if is_audit => Some(AuditMode::Required),
+            "changes" if is_audit => Some(AuditMode::Changes),
+            _ => None,
         };
         let mode = |is_on| if is_on { AuditMode::On } else { AuditMode::Off };
         if !self.source.format.is_newest() {
-            return self.get(path, |text| parse_switch(text).map(mode).or_else(|| required(text)));
+            return self.get(path, |text| parse_switch(text).map(mode).or_else(|| by_word(text)));
         }
         let text = self.source.text(path);
         let parsed =
-            parse_level(&text).map(|least| mode(least <= level)).or_else(|| required(&text));
+            parse_level(&text).map(|least| mode(least <= level)).or_else(|| by_word(&text));
         parsed.unwrap_or_else(|| {
             let message = self.source.table.at(path).wrong.replace("{}", &text);
             self.findings.refuse(

@@ -42,6 +42,8 @@ pub struct Progress {
     pub same: usize,
     /// Keys that are different at the target, and left alone.
     pub kept: usize,
+    /// Of those that are at the target, the ones in the format of the newest generation.
+    pub of_newest: usize,
     /// What is not copied, and why.
     pub warnings: Vec<String>,
     /// Why the migration ends early: the key and the reason.
@@ -60,8 +62,12 @@ pub struct Migration<'a> {
 
 /// What was done with a key.
 enum Done {
-    Copied,
-    Same,
+    Copied {
+        is_of_newest: bool,
+    },
+    Same {
+        is_of_newest: bool,
+    },
     Kept,
     /// It is not copied, because of this.
     Left(String),
@@ -75,8 +81,14 @@ impl Progress {
 
     fn note(&mut self, name: &str, result: Result<Done, String>) {
         match result {
-            Ok(Done::Copied) => self.copied += 1,
-            Ok(Done::Same) => self.same += 1,
+            Ok(Done::Copied { is_of_newest }) => {
+                self.copied += 1;
+                self.of_newest += usize::from(is_of_newest);
+            }
+            Ok(Done::Same { is_of_newest }) => {
+                self.same += 1;
+                self.of_newest += usize::from(is_of_newest);
+            }
             Ok(Done::Kept) => self.kept += 1,
             Ok(Done::Left(why)) => self.warnings.push(format!("{name:?} {why}")),
             Err(why) => {
@@ -131,17 +143,19 @@ impl Migration<'_> {
             }
             Err(e) => return Err(e.to_string()),
         };
-        if let Err(e) = stored::decode(value.expose()) {
-            return Ok(Done::Left(format!("is left where it is: {e}")));
-        }
+        let is_of_newest = match stored::decode(value.expose()) {
+            // Only its format has one.
+            Ok(key) => key.hmac(b"").is_some(),
+            Err(e) => return Ok(Done::Left(format!("is left where it is: {e}"))),
+        };
         match target.create(name, &value, deadline()) {
-            Ok(()) => return Ok(Done::Copied),
+            Ok(()) => return Ok(Done::Copied { is_of_newest }),
             Err(Error::Exists) => {}
             Err(e) => return Err(e.to_string()),
         }
         let found = target.get(name, deadline()).map_err(|e| e.to_string())?;
         match clash {
-            _ if found == value => return Ok(Done::Same),
+            _ if found == value => return Ok(Done::Same { is_of_newest }),
             Clash::Keep => return Ok(Done::Kept),
             Clash::Fail => {
                 return Err("another key of this name exists at the target: use --merge to keep \
@@ -155,7 +169,7 @@ impl Migration<'_> {
             Err(e) => return Err(format!("{e} (the target has its old key)")),
         }
         let Err(e) = target.create(name, &value, deadline()) else {
-            return Ok(Done::Copied);
+            return Ok(Done::Copied { is_of_newest });
         };
         // Nothing is lost: it is put back as it was.
         Err(match target.create(name, &found, deadline()) {

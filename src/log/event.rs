@@ -22,6 +22,8 @@ pub struct AuditEvent {
     pub identity: Arc<str>,
     /// The client's address, if the event is one of the newest generation, which has it and finer times.
     pub ip: Option<IpAddr>,
+    /// A key was created or deleted.
+    pub is_change: bool,
     pub status: u16,
     /// From arrival to answer.
     pub took: Duration,
@@ -163,6 +165,7 @@ mod tests {
             path: path.to_owned(),
             identity: "ab".into(),
             ip: None,
+            is_change: false,
             status: 200,
             took: Duration::from_nanos(52_067),
         }

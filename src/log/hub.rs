@@ -13,7 +13,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
-    AuditMode, Settings,
+    Settings,
     event::{AuditEvent, Clock, Line},
     inbox::{Inbox, Message},
     outbox::{Effects, Hold},
@@ -155,7 +155,7 @@ impl Formatter<'_> {
     }
 
     fn audit(&mut self, event: &AuditEvent) {
-        let is_on = self.hub.settings.load().audit != AuditMode::Off;
+        let is_on = self.hub.settings.load().audit.wants(event.is_change);
         let is_followed = self.hub.counts.has(Stream::Audit);
         if !is_on && !is_followed {
             return;

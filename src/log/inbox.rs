@@ -102,13 +102,11 @@ impl Inbox {
         Ok(())
     }
 
-    /// Leaves a message and one right behind it, if there is one, also if there is no room.
-    pub fn push_with(&self, first: Message, second: Option<Message>) {
+    /// Leaves two messages with nothing in between, also if there is no room.
+    pub fn push_pair(&self, first: Message, second: Message) {
         let mut state = self.lock();
         state.add(first);
-        if let Some(second) = second {
-            state.add(second);
-        }
+        state.add(second);
         self.wake(state);
     }
 
@@ -191,7 +189,15 @@ mod tests {
     fn audit(size: usize) -> Message {
         let (path, identity) = ("x".repeat(size - OVERHEAD), "".into());
         let took = Duration::ZERO;
-        Message::Audit(AuditEvent { time: UNIX_EPOCH, path, identity, ip: None, status: 200, took })
+        Message::Audit(AuditEvent {
+            time: UNIX_EPOCH,
+            path,
+            identity,
+            ip: None,
+            is_change: false,
+            status: 200,
+            took,
+        })
     }
 
     fn error() -> Message {

@@ -34,10 +34,23 @@ const LOSS_INTERVAL: Duration = Duration::from_secs(60);
 pub enum AuditMode {
     /// They go to subscribers only.
     Off,
+    /// Only those of keys that were created or deleted go to stdout too.
+    Changes,
     /// They go to stdout as long as it is read.
     On,
     /// No key leaves before stdout has its event.
     Required,
+}
+
+impl AuditMode {
+    /// Whether an event goes to stdout. `is_change` if it says that a key was created or deleted.
+    fn wants(self, is_change: bool) -> bool {
+        match self {
+            Self::Off => false,
+            Self::Changes => is_change,
+            Self::On | Self::Required => true,
+        }
+    }
 }
 
 /// The settings of the log, which can change at any time.
@@ -95,9 +108,9 @@ impl Log {
         self.hub.settings.store(Arc::new(settings));
     }
 
-    /// Whether audit events go anywhere.
-    pub fn audits(&self) -> bool {
-        self.hub.settings.load().audit != AuditMode::Off || self.hub.counts.has(Stream::Audit)
+    /// Whether an audit event goes anywhere. `is_change` if it says that a key was created or deleted.
+    pub fn audits(&self, is_change: bool) -> bool {
+        self.hub.settings.load().audit.wants(is_change) || self.hub.counts.has(Stream::Audit)
     }
 
     /// Whether answers with keys must be held ([`Log::hold`]).
@@ -159,10 +172,10 @@ impl Log {
         &self,
         stream: Stream,
         subscriber: Box<dyn Subscriber>,
-        event: Option<AuditEvent>,
+        event: AuditEvent,
     ) -> Subscription {
         let subscription = Subscription::new(stream, &self.hub.counts);
-        self.hub.inbox.push_with(Message::Subscribe(stream, subscriber), event.map(Message::Audit));
+        self.hub.inbox.push_pair(Message::Subscribe(stream, subscriber), Message::Audit(event));
         subscription
     }
 

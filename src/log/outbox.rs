@@ -302,6 +302,7 @@ mod tests {
         fn line(&self, path: &str) -> Line {
             let event = AuditEvent {
                 ip: None,
+                is_change: false,
                 time: UNIX_EPOCH,
                 path: path.to_owned(),
                 identity: "".into(),

@@ -72,17 +72,18 @@ impl Banner<'_> {
         if !ip.is_unspecified() {
             return vec![ip];
         }
-        let mut all: Vec<_> = if_addrs::get_if_addrs()
-            .unwrap_or_default()
-            .iter()
-            .map(if_addrs::Interface::ip)
-            .filter(IpAddr::is_ipv4)
-            .collect();
+        let mut all = local_addresses();
+        all.retain(IpAddr::is_ipv4);
         if all.is_empty() {
             all.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
         }
         all
     }
+}
+
+/// The addresses of this machine; none if the system does not tell.
+pub fn local_addresses() -> Vec<IpAddr> {
+    if_addrs::get_if_addrs().unwrap_or_default().iter().map(if_addrs::Interface::ip).collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod background;
 pub mod banner;
+pub mod dev;
 pub mod options;
 pub mod probe;
 pub mod reload;

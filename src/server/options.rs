@@ -16,6 +16,8 @@ use crate::{
 pub struct Options {
     /// The configuration file.
     pub config: Option<PathBuf>,
+    /// A server to try things out with, without a file.
+    pub dev: bool,
     /// The flags that stand for fields of the file.
     pub flags: Flags,
     /// Lock all memory, so that no key is ever swapped out.

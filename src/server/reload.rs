@@ -23,7 +23,7 @@ use super::{
     room,
 };
 use crate::{
-    api::{core::Core, state::State},
+    api::{core::Core, state::State, wanted},
     base::panics::survive,
     config::Config,
     tls,
@@ -123,8 +123,9 @@ impl Reloader {
         check_audit(&config)?;
         let known = &self.config.keys;
         let mut new_keys = config.keys.iter().filter(|name| !known.contains(name));
+        let maker = wanted::maker(config.generation, &config.root);
         new_keys.try_for_each(|name| {
-            self.core.create_key(name).map_err(|why| Error::Key(name.clone(), why))
+            self.core.create_key(name, maker).map_err(|why| Error::Key(name.clone(), why))
         })?;
 
         // From here on nothing can fail.

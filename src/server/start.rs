@@ -15,6 +15,7 @@ use signal_hook::{
 
 use super::{
     banner::Banner,
+    dev,
     options::{Error, Options, check_audit},
     reload::{Files, Reloader},
     room,
@@ -25,6 +26,7 @@ use crate::{
     api::{state::State, wanted},
     keystore::Start,
     log::{Cause, Log},
+    tls::ApiKey,
 };
 
 /// Running requests may finish within this time after a signal.
@@ -38,25 +40,34 @@ const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 /// [`Error`] if the server can't start. Nothing listens then.
 pub fn run(options: &Options) -> Result<(), Error> {
     protect_memory();
-    let loaded = options.load()?;
-    if options.mlock {
-        use rustix::mm::{MlockAllFlags, mlockall};
-        mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
-            .map_err(|e| Error::Mlock(e.into()))?;
-    }
-    // Before they are read, so that a later change to them is noticed.
-    let files = Files::of(loaded.config());
-    let (config, material, warnings) = loaded.accept_with_files(None).map_err(Error::Config)?;
+    let (config, material, kind) = match options.dev {
+        true => {
+            let (config, material, admin) = dev::settings(options.flags.addr.as_deref())?;
+            lock_memory(options)?;
+            (config, material, Kind::Dev(admin))
+        }
+        false => {
+            let loaded = options.load()?;
+            lock_memory(options)?;
+            // Before they are read, so that a later change to them is noticed.
+            let files = Files::of(loaded.config());
+            let (config, material, warnings) =
+                loaded.accept_with_files(None).map_err(Error::Config)?;
+            check_audit(&config)?;
+            for warning in warnings {
+                // A closed stderr is no reason not to start.
+                let _ = writeln!(io::stderr(), "{warning}");
+            }
+            (config, material, Kind::Configured(files))
+        }
+    };
     let certificate = material.certificate.clone();
     let state = State::new(&config, material);
-    check_audit(&config)?;
-    for warning in warnings {
-        // A closed stderr is no reason not to start.
-        let _ = writeln!(io::stderr(), "{warning}");
-    }
     let store = stores::open(&*config.key_store, config.key_store_start, options.quiet)?;
+    let maker = wanted::maker(config.generation, &config.root);
     let missing_keys = match config.keys.iter().try_for_each(|name| {
-        wanted::create(name, store.as_ref(), |_| {}).map_err(|why| Error::Key(name.clone(), why))
+        wanted::create(name, store.as_ref(), maker, |_| {})
+            .map_err(|why| Error::Key(name.clone(), why))
     }) {
         Ok(()) => Vec::new(),
         Err(e) if config.key_store_start == Start::Required => return Err(e),
@@ -79,7 +90,10 @@ pub fn run(options: &Options) -> Result<(), Error> {
             is_coloured: is_coloured(),
         };
         // Nor is a closed stdout.
-        let _ = banner.write(&mut io::stdout());
+        let _ = match &kind {
+            Kind::Configured(_) => banner.write(&mut io::stdout()),
+            Kind::Dev(admin) => dev::tell(banner.address, &certificate, admin, &mut io::stdout()),
+        };
     }
     let log = Log::start(config.log, io::stderr().is_terminal()).map_err(Error::System)?;
     // Lives as long as the process, so that no request has to count references to it.
@@ -91,14 +105,35 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let server =
         Server::start(listeners, limits, state, expiry, store, log).map_err(Error::System)?;
     wanted::start(server.core, missing_keys).map_err(Error::System)?;
-    let reload = Reloader::new(server.core, options, config, certificate, files)
-        .start()
-        .map_err(Error::System)?;
+    let reload = match kind {
+        Kind::Configured(files) => {
+            let reloader = Reloader::new(server.core, options, config, certificate, files);
+            Some(reloader.start().map_err(Error::System)?)
+        }
+        Kind::Dev(_) => None,
+    };
 
-    wait_for_end(signals, &reload);
+    wait_for_end(signals, reload.as_ref(), log);
     server.stop(DRAIN_TIMEOUT);
     log.finish(LOG_TIMEOUT);
     Ok(())
+}
+
+/// What sets servers apart while they run.
+enum Kind {
+    /// A server whose settings can be read again. Its certificate comes from these files.
+    Configured(Files),
+    /// A server to try things out with, and the key of its admin.
+    Dev(ApiKey),
+}
+
+fn lock_memory(options: &Options) -> Result<(), Error> {
+    use rustix::mm::{MlockAllFlags, mlockall};
+    match options.mlock {
+        true => mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
+            .map_err(|e| Error::Mlock(e.into())),
+        false => Ok(()),
+    }
 }
 
 /// Listens on `address`, which comes from this setting.
@@ -129,13 +164,16 @@ fn log_panics(log: &'static Log) {
 }
 
 /// Passes SIGHUP on to `reload` until another signal comes.
-fn wait_for_end(mut signals: Signals, reload: &SyncSender<()>) {
+fn wait_for_end(mut signals: Signals, reload: Option<&SyncSender<()>>, log: &Log) {
     for signal in signals.forever() {
         if signal != SIGHUP {
             break;
         }
-        // If it can't be sent, one is waiting already, which will see the same files.
-        let _ = reload.try_send(());
+        match reload {
+            // If it can't be sent, one is waiting already, which will see the same files.
+            Some(reload) => drop(reload.try_send(())),
+            None => log.error("nothing is reloaded: this server has no configuration file"),
+        }
     }
     std::thread::spawn(move || {
         if signals.forever().any(|signal| signal != SIGHUP) {

@@ -8,12 +8,10 @@ use ring::{
     signature::{Ed25519KeyPair, KeyPair as _},
 };
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
 use super::{
     certificate::Error,
-    group::provider,
     pem,
     self_signed::{self, ED25519_PKCS8, Holder, Usage, ed25519_pkcs8},
 };
@@ -136,15 +134,8 @@ impl ApiKey {
             addresses: Vec::new(),
             validity: VALIDITY,
         };
-        let pkcs8 = self.pkcs8();
-        let failed =
-            |e: &dyn fmt::Display| Error::Other(format!("failed to make a certificate: {e}"));
-        secret::on_wiped_stack(|| {
-            let chain = vec![self_signed::certify(holder, &pkcs8).map_err(|e| failed(&e))?];
-            let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8.expose()));
-            let key = provider().key_provider.load_private_key(key.clone_key());
-            Ok(Arc::new(CertifiedKey::new(chain, key.map_err(|e| failed(&e))?)))
-        })
+        secret::on_wiped_stack(|| self_signed::certified_by(holder, &self.pkcs8()))
+            .map_err(|e| Error::Other(format!("failed to make a certificate: {e}")))
     }
 }
 

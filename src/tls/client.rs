@@ -58,17 +58,13 @@ impl ClientTls {
         }
     }
 
-    /// The identity of the server that was refused last, for users to accept.
-    #[allow(dead_code)]
-    pub fn refused(&self) -> Option<String> {
-        self.verifier.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The identity of the server that showed its certificate last, accepted or not.
+    pub fn server(&self) -> Option<String> {
+        self.verifier.server.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 /// TLS 1.2 and 1.3 with the servers that `trust` accepts, and with this certificate if there is one.
-///
-/// # Errors
-/// [`Error::Authorities`] if the files of trusted certificates can't be used.
 pub fn client_config(
     trust: &ServerTrust,
     certificate: Option<Arc<CertifiedKey>>,
@@ -84,7 +80,7 @@ pub fn client_config(
     };
     let provider = provider();
     let algorithms = provider.signature_verification_algorithms;
-    let verifier = Arc::new(Verifier { accepted, algorithms, refused: Mutex::default() });
+    let verifier = Arc::new(Verifier { accepted, algorithms, server: Mutex::default() });
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(rustls::ALL_VERSIONS)
         .expect("there are suites and groups for all versions")
@@ -104,8 +100,8 @@ pub fn client_config(
 struct Verifier {
     accepted: Accepted,
     algorithms: WebPkiSupportedAlgorithms,
-    /// The identity of the server that was refused last.
-    refused: Mutex<Option<String>>,
+    /// The identity of the server that showed its certificate last.
+    server: Mutex<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -148,14 +144,9 @@ impl ServerCertVerifier for Verifier {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        match self.check(leaf, others, name, now) {
-            Ok(()) => Ok(ServerCertVerified::assertion()),
-            Err(refusal) => {
-                let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-                *refused = identity::of_certificate(leaf).ok();
-                Err(refusal)
-            }
-        }
+        let identity = identity::of_certificate(leaf).ok();
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+        self.check(leaf, others, name, now).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

@@ -68,10 +68,7 @@ pub fn is_encrypted(text: &[u8]) -> bool {
 }
 
 /// The private key in PEM text, which has this password.
-pub(super) fn decrypt(
-    text: &[u8],
-    password: &Secret,
-) -> Result<PrivateKeyDer<'static>, Undecrypted> {
+pub fn decrypt(text: &[u8], password: &Secret) -> Result<PrivateKeyDer<'static>, Undecrypted> {
     let block = Block::find(text, "PRIVATE KEY").ok_or(Undecrypted::Malformed)?;
     let der = secret::on_wiped_stack(|| match block.label {
         "ENCRYPTED PRIVATE KEY" => decrypt_pkcs8(&block.body, password),

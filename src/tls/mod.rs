@@ -26,7 +26,7 @@ pub use self::{
         Error, check_expiry, expiry, load_certificate, load_client_certificate, server_identity,
     },
     client::{ClientTls, ServerTrust, client_config},
-    encrypted::{encrypt_pem, is_encrypted},
+    encrypted::{decrypt, encrypt_pem, is_encrypted},
     group::{Group, provider},
     server::{ClientCertificate, ClientTrust, ServerTls, server_config},
     verify::Anchors,

@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -9,10 +10,11 @@ use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::pem;
-use crate::base::secret::Secret;
+use super::{group::provider, pem};
+use crate::base::secret::{self, Secret};
 
 /// A PKCS#8 private key of version 1 with an Ed25519 seed (RFC 8410 7) up to the seed. OpenSSL 3.0
 /// does not read version 2, which ring and rcgen would write.
@@ -62,14 +64,35 @@ pub fn dns(text: &str) -> Option<SanType> {
 
 /// A private key and a self-signed certificate, both PEM.
 pub fn generate(holder: Holder<'_>, kind: KeyKind) -> Result<(String, String), Box<dyn Error>> {
-    let pkcs8 = match kind {
+    let pkcs8 = new_key(kind)?;
+    let cert = certify(holder, &pkcs8)?;
+    Ok((pem::write("PRIVATE KEY", pkcs8.expose()), pem::write("CERTIFICATE", &cert)))
+}
+
+/// A private key and a self-signed certificate, for TLS.
+pub fn certified(holder: Holder<'_>, kind: KeyKind) -> Result<Arc<CertifiedKey>, Box<dyn Error>> {
+    secret::on_wiped_stack(|| certified_by(holder, &new_key(kind)?))
+}
+
+/// The key `pkcs8` with a certificate that it has signed.
+pub(super) fn certified_by(
+    holder: Holder<'_>,
+    pkcs8: &Secret,
+) -> Result<Arc<CertifiedKey>, Box<dyn Error>> {
+    let chain = vec![certify(holder, pkcs8)?];
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8.expose()));
+    let key = provider().key_provider.load_private_key(key.clone_key())?;
+    Ok(Arc::new(CertifiedKey::new(chain, key)))
+}
+
+/// A fresh private key in PKCS#8.
+fn new_key(kind: KeyKind) -> Result<Secret, Box<dyn Error>> {
+    Ok(match kind {
         KeyKind::Ed25519 => ed25519_pkcs8(&Secret::random(32)?),
         KeyKind::P256 => {
             Secret::new(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?.serialize_der())
         }
-    };
-    let cert = certify(holder, &pkcs8)?;
-    Ok((pem::write("PRIVATE KEY", pkcs8.expose()), pem::write("CERTIFICATE", &cert)))
+    })
 }
 
 /// A certificate for the key `pkcs8`, signed with it.

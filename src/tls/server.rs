@@ -51,9 +51,6 @@ impl ClientTrust {
 
     /// As [`ClientTrust::system`], and those in the PEM file at `path`, or in all files of the directory
     /// there; the system store may be empty.
-    ///
-    /// # Errors
-    /// [`Error::Authorities`] names the file and what is wrong with it.
     pub fn with(path: &Path) -> Result<Self, Error> {
         let (mut anchors, _) = Anchors::of_system();
         anchors.add(Anchors::of_files(path)?);

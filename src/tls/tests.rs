@@ -206,7 +206,7 @@ fn a_server_of_the_identity_that_is_set_is_accepted_wherever_it_is() {
     let mut server = server(&certified, ClientTrust::any(), NEWEST);
     assert_eq!([Ok(()), Ok(())], shake(&mut client, &mut server));
     assert_eq!(Some(HandshakeKind::Full), client.handshake_kind());
-    assert_eq!(None, tls.refused());
+    assert_eq!(Some(server_identity(&certified)), tls.server());
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn a_server_of_another_identity_is_refused_and_its_own_is_told() {
     assert_eq!(Some(&refusal), verify::refusal_in(&error));
     let alert = TlsError::AlertReceived(AlertDescription::CertificateUnknown);
     assert!(matches!(told, Err(e) if e == alert), "the server learns that it was refused");
-    assert_eq!(Some(found), tls.refused());
+    assert_eq!(Some(found), tls.server());
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn a_server_is_accepted_with_the_file_of_its_certificate_and_for_its_host_only()
         let [end, _] = shake(&mut client(&tls, host), &mut server);
         assert_eq!(is_accepted, end.is_ok(), "{host}: {end:?}");
         if !is_accepted {
-            assert_eq!(Some(server_identity(certified)), tls.refused());
+            assert_eq!(Some(server_identity(certified)), tls.server());
         }
     }
     assert!(client_config(&ServerTrust::Files(files.0.join("none")), None).is_err());

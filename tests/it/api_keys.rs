@@ -189,6 +189,50 @@ fn the_files_of_a_new_identity_are_its_api_key() {
 }
 
 #[test]
+fn private_keys_with_a_password_are_read_and_made() {
+    let scene = Scene(TempDir::new());
+    let case = &vectors()["encrypted_private_key"];
+    let text = |name: &str| case[name].as_str().unwrap();
+    scene.write("a.key", text("pem"));
+    let password = [("KES_CLIENT_KEY_PASSWORD", text("password"))];
+    let run = |args: &[&str], environment: &[(&str, &str)]| {
+        let output = scene.kes_with(args, environment, "");
+        (String::from_utf8(output.stdout.clone()).unwrap(), stderr(&output))
+    };
+    let of = ["identity", "of", "a.key"];
+    assert_eq!((text("identity").to_owned(), String::new()), run(&of, &password));
+    assert_eq!(text("corresponding_api_key"), run(&["identity", "a.key"], &password).0);
+    let wrong = run(&of, &[("KES_CLIENT_KEY_PASSWORD", "wrong")]).1;
+    assert_eq!("Error: failed to read private key from \"a.key\": incorrect password\n", wrong);
+
+    let new = ["identity", "new", "--encrypt", "--key", "b.key", "--cert", "b.crt"];
+    let password = [("MINIO_KMS_KES_KEY_PASSWORD", "a long one")];
+    let (_, identity) = printed(&run(&new, &password).0);
+    let pem = fs::read_to_string(scene.0.path().join("b.key")).unwrap();
+    assert!(pem.contains("Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,"), "{pem}");
+    assert_eq!(identity, run(&["identity", "of", "b.key"], &password).0);
+    let server = Server::start(|config| {
+        config.root = identity;
+        config.auth = "off";
+    });
+    let address = server.address.to_string();
+    let mut environment = vec![
+        ("KES_SERVER", &*address),
+        ("KES_SERVER_IDENTITY", &*server.certificate.id),
+        ("KES_CLIENT_KEY", "b.key"),
+        ("KES_CLIENT_CERT", "b.crt"),
+        password[0],
+    ];
+    assert_eq!("", run(&["key", "create", "a"], &environment).1);
+    environment[4].1 = "wrong";
+    let text = run(&["key", "create", "b"], &environment).1;
+    assert!(text.ends_with("\"b.key\": incorrect password\n"), "{text}");
+    // Completion asks nobody.
+    let names = run(&["completion", "words", "--", "key", "derive", ""], &environment[..4]);
+    assert_eq!((String::new(), String::new()), names);
+}
+
+#[test]
 fn a_mistyped_word_after_identity_is_no_file() {
     let scene = Scene(TempDir::new());
     scene.fails(

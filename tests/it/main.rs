@@ -27,6 +27,7 @@ mod keysecure;
 mod logs;
 mod memory;
 mod metrics;
+mod newest;
 mod object_servers;
 mod policies;
 mod probe;

@@ -264,9 +264,10 @@ fn interrupt(root: &Client, secrets: &mut Secrets) {
         secrets.add(format!("data key in pieces {number}"), &answer.bytes("plaintext"));
     }
 
-    // Bodies in pieces, which are then cut off, or reset while the key is fetched or the answer sent.
+    // Bodies in two pieces, each of which fits into a frame, which are then cut off, or reset while the key
+    // is fetched or the answer sent.
     for (number, plaintext) in
-        (0..20).map(|number| (number, bytes(&format!("broken {number}"), 9_000)))
+        (0..20).map(|number| (number, bytes(&format!("broken {number}"), 6_000)))
     {
         secrets.add(format!("plaintext that was broken off {number}"), &plaintext);
         let body = escaped("plaintext", &plaintext);

@@ -10,10 +10,11 @@ use crate::{
         certificate::{HASH, Source, hash, identity_in_any, print_identity},
         output::{Result, is_terminal, print, warn},
         pair::{self, Wanted, addresses, validity},
+        password,
     },
     identity::Hash,
     tls::{
-        ApiKey, pem,
+        self, ApiKey, pem,
         self_signed::{self, Usage},
     },
 };
@@ -37,7 +38,8 @@ pub(crate) const NEW: Command = Command {
     summary: "Make an API key, and files with its private key and certificate",
     details: "\
 An API key stands for both files, so clients need one or the other. The certificate is
-for clients and servers. The name is its common name.",
+for clients and servers. The name is its common name. With --encrypt, the password comes from
+KES_CLIENT_KEY_PASSWORD or the terminal; choose a long one, as one round of MD5 protects it.",
     flags: &[
         value(&["key"], "file", "write the private key there; goes with --cert"),
         value(&["cert"], "file", "write the certificate there; goes with --key"),
@@ -48,6 +50,7 @@ for clients and servers. The name is its common name.",
         },
         value(&["ip"], "IP", "IP address in the certificate; may be repeated"),
         value(&["dns"], "name", "host name in the certificate; may be repeated"),
+        flag(&["encrypt"], "ask for a password for the private key"),
         flag(&["force", "f"], "overwrite existing files"),
         JSON,
     ],
@@ -106,7 +109,9 @@ fn new(args: &Args) -> Result<()> {
     };
     let api_key = ApiKey::generate()?;
     let Some((key_file, cert_file)) = files else {
-        let vain = ["ip", "dns", "expiry", "force"].iter().find(|flag| args.value(flag).is_some());
+        let vain = ["ip", "dns", "expiry", "encrypt", "force"]
+            .iter()
+            .find(|flag| args.value(flag).is_some());
         if let Some(flag) = vain {
             return Err(format!("--{flag} goes with --key and --cert").into());
         }
@@ -118,7 +123,12 @@ fn new(args: &Args) -> Result<()> {
     let holder = self_signed::Holder { name: args.get(0), usage: Usage::Both, addresses, validity };
     let cert = self_signed::certify(holder, &api_key.pkcs8())
         .map_err(|e| format!("failed to make a certificate: {e}"))?;
-    let (key, cert) = (api_key.pkcs8_pem(), pem::write("CERTIFICATE", &cert));
+    let (mut key, cert) = (api_key.pkcs8_pem(), pem::write("CERTIFICATE", &cert));
+    if args.is_set("encrypt") {
+        let password = password::for_new_key()?;
+        let encrypted = tls::encrypt_pem(key.as_bytes(), &password)?;
+        key = encrypted.expect("it is a private key without a password");
+    }
     let key = Wanted { path: key_file, content: &key, mode: 0o600 };
     let cert = Wanted { path: cert_file, content: &cert, mode: 0o644 };
     pair::write(key, cert, args.is_set("force"))?;

@@ -1,15 +1,18 @@
-//! `kes tool migrate`: copies the keys of one key store into another.
+//! `kes tool migrate` and `kes migrate`: copies the keys of one key store into another.
 
 use std::{path::Path, sync::Arc, time::Instant};
 
 use crate::{
     base::{
         deadline::Deadline,
+        generation::Generation,
         glob::{Effort, Pattern},
     },
     cli::{
         args::{Args, Argument, Command, JSON, Kind, flag, value},
-        output::{Failure, Paint, Result, Style, complain, harmless, is_terminal, print, write},
+        output::{
+            Failure, Paint, Result, Style, complain, harmless, is_terminal, print, warn, write,
+        },
     },
     config::{self, Flags, Origin},
     keystore::{
@@ -28,8 +31,8 @@ The files are those of a server; only their key store section matters. Each key 
 read back and compared. A key that is the same at the target already is done, so a
 migration that was interrupted goes on when it is started again. A key that is
 different there ends the migration, unless --merge or --force says what to do. What
-is no key is left where it is. Servers should not create keys in the source
-meanwhile.",
+is no key is left where it is. Stored values are copied as they are, whatever the
+generations of the files. Servers should not create keys in the source meanwhile.",
     flags: &[
         value(&["from"], "file", "configuration file with the key store to copy from"),
         value(&["to"], "file", "configuration file with the key store to copy to"),
@@ -64,7 +67,8 @@ fn migrate(args: &Args) -> Result<()> {
         })
     };
     let (from, to) = (file("from", "source")?, file("to", "target")?);
-    let (source_config, target_config) = (key_store_of(from)?, key_store_of(to)?);
+    let (source_config, _) = key_store_of(from)?;
+    let (target_config, generation) = key_store_of(to)?;
     if source_config.place() == target_config.place() {
         return Err(format!("{from:?} and {to:?} have the same key store").into());
     }
@@ -106,12 +110,19 @@ fn migrate(args: &Args) -> Result<()> {
     let draw = |progress: &Progress| show(&format!("Migrated keys: {}", progress.done()));
     let progress = migration.run(&keys, progress, draw);
     show("");
+    if progress.of_newest > 0 && !generation.is_newest() {
+        warn(&format!(
+            "{} of the keys are stored in the format of newer versions, which KES 0.14 itself can't read; \
+             {to:?} has its configuration",
+            progress.of_newest
+        ));
+    }
     report(args, &progress, found)
 }
 
 /// Says what was done.
 fn report(args: &Args, progress: &Progress, found: usize) -> Result<()> {
-    let Progress { copied, same, kept, warnings, failure } = progress;
+    let Progress { copied, same, kept, warnings, failure, .. } = progress;
     for warning in warnings {
         complain(&format!("Warning: {}\n", harmless(warning)));
     }
@@ -134,7 +145,10 @@ fn report(args: &Args, progress: &Progress, found: usize) -> Result<()> {
             None => style.paint(Paint::Green, "[ OK ]"),
             Some(_) => style.paint(Paint::Red, "[ FAIL ]"),
         };
-        let mut text = format!("Migrated keys: {} {end}\n", progress.done());
+        let mut text = match (args.by_alias, failure) {
+            (true, None) => format!("Migrated {} keys successfully!\n", progress.done()),
+            _ => format!("Migrated keys: {} {end}\n", progress.done()),
+        };
         for (number, what) in
             [(same, "there already"), (kept, "different at the target and kept there")]
         {
@@ -150,8 +164,9 @@ fn report(args: &Args, progress: &Progress, found: usize) -> Result<()> {
     }
 }
 
-/// The key store of the configuration file `file`, whatever else is in it or not.
-fn key_store_of(file: &str) -> Result<Arc<dyn Settings>> {
+/// The key store of the configuration file `file`, whatever else is in it or not, and the generation of the
+/// file.
+fn key_store_of(file: &str) -> Result<(Arc<dyn Settings>, Generation)> {
     let flags = Flags {
         root: Some("_".to_owned()),
         key: Some("-".into()),
@@ -164,6 +179,6 @@ fn key_store_of(file: &str) -> Result<Arc<dyn Settings>> {
             Err(format!("{file:?} has no key store that outlives a server: set \"keystore\"")
                 .into())
         }
-        Some(_) => Ok(config.key_store),
+        Some(_) => Ok((config.key_store, config.generation)),
     }
 }

@@ -6,7 +6,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     cli::{
@@ -16,7 +16,7 @@ use crate::{
         layout,
         output::{Paint, Result, Style, harmless, print, print_lines, stdin},
     },
-    policy::{Policy, Rule},
+    policy::{Policy, Rule, RuleList},
 };
 
 /// The largest policy that a server takes, in bytes.
@@ -98,6 +98,16 @@ fn add(args: &Args) -> Result<()> {
     let client = Client::new(args)?;
     let added = client.post(&path("policy/write", &[name]), Some(&body));
     added.map_err(|e| failed(&client.gone(e, IN_FILE)))?;
+    // Versions of 2022 take `paths` for nothing, and the policy would be empty.
+    let is_other = || client.policy(name).is_ok_and(|found| found.policy != policy);
+    if is_other() {
+        let body = json!({ "allow": RuleList(&policy.allow), "deny": RuleList(&policy.deny) });
+        let body = body.to_string().into_bytes();
+        client.post(&path("policy/write", &[name]), Some(&body)).map_err(|e| failed(&e))?;
+        if is_other() {
+            return Err(failed(&"the server has made another policy of it").into());
+        }
+    }
     Ok(())
 }
 
@@ -110,7 +120,7 @@ fn show(args: &Args) -> Result<()> {
         return print(&json);
     }
     let value: Value = serde_json::from_str(&json).unwrap_or_default();
-    if value.get("paths").is_some() {
+    if value.get("paths").is_some() && policy.deny.is_empty() {
         let paths = policy.allow.iter().map(Rule::as_str).filter(|path| !path.is_empty());
         return print_lines("[\n", paths.map(|path| format!("  {path}")), "]\n\n");
     }
@@ -121,7 +131,7 @@ fn show(args: &Args) -> Result<()> {
             text.extend(rules.iter().map(|rule| format!("  • {}\n", harmless(rule.as_str()))));
         }
     }
-    for (label, member) in [("Created at: ", "created_at"), ("Created by: ", "created_by")] {
+    for (label, member) in [("Created at:", "created_at"), ("Created by:", "created_by")] {
         if let Some(value) = value[member].as_str() {
             let value = if member == "created_at" { layout::date(value) } else { value.to_owned() };
             text += &layout::facts(&[(label, value)]);
@@ -139,7 +149,7 @@ fn list(args: &Args) -> Result<()> {
         return layout::list(args, "Policy", &names);
     }
     match args.wants_json() {
-        true => print(&format!("{}\n", serde_json::json!(names))),
+        true => print(&format!("{}\n", json!(names))),
         false => print_lines("[\n", names.iter().map(|name| format!("  {name}")), "]\n"),
     }
 }

@@ -22,19 +22,29 @@ A flag wins over the configuration file. The identity of a certificate is what
         KEY,
         CERT,
         AUTH,
+        flag(&["dev"], "try things out: keys in memory, certificate and API key made anew"),
         flag(&["mlock"], "lock all memory, so that no key is swapped out"),
         flag(&["quiet", "q"], "print nothing at start"),
     ],
     examples: &[
         "kes server --config /etc/kes/config.yml",
         "kes server --config config.yml --auth off",
+        "kes server --dev",
     ],
     run,
     ..Command::NEW
 };
 
 fn run(args: &Args) -> Result<()> {
+    let dev = args.is_set("dev");
+    let others = ["config", "root", "key", "cert", "auth"];
+    if let Some(other) = others.iter().find(|other| dev && args.value(other).is_some()) {
+        return Err(
+            format!("--dev and --{other} can't be used together: --dev needs no settings").into()
+        );
+    }
     start::run(&Options {
+        dev,
         config: args.value("config").map(Into::into),
         flags: settings(args)?,
         mlock: args.is_set("mlock"),

@@ -20,7 +20,8 @@ pub(crate) const STATUS: Command = Command {
     path: &["status"],
     summary: "Print whether a server answers, its version, and what it needs",
     details: "\
-Latency is the time that the answer took. Of a server that tells nothing else, such as
+Latency is the time that the answer took. The identity is that of the server's
+certificate, for --server-identity. Of a server that tells nothing else, such as
 KES 0.14, only the version is shown.",
     flags: &[
         flag(&["short", "s"], "only what fits into four lines"),
@@ -74,6 +75,7 @@ fn status(args: &Args, client: &Client) -> Result<()> {
         ("Uptime", number("uptime").map(up_time)),
         ("Latency", Some(short(latency))),
         ("Key store", is_down.then(|| "not available".to_owned())),
+        ("Identity", client.server_identity()),
         ("OS", os()),
         ("CPUs", cpus()),
         ("Heap", number("mem_heap_used").map(layout::bytes)),

@@ -1,6 +1,6 @@
 //! `kes policy why`: whether an identity may call a path, what decides it, and what would change it.
 
-use std::path::Path;
+use std::{borrow::Cow, collections::HashMap, path::Path};
 
 use serde_json::json;
 
@@ -14,8 +14,8 @@ use crate::{
         output::{Failure, Paint, Style, harmless, print},
         settings::{ROOT, first_error},
     },
-    config::{self, Flags, Origin},
-    policy::{Policies, Policy, Verdict},
+    config::{self, ApiOptions, Config, Flags, Loaded, Origin},
+    policy::{Policy, Verdict},
     request::advice::{Advice, quoted},
 };
 
@@ -31,7 +31,8 @@ pub(crate) const WHY: Command = Command {
     summary: "Tell whether an identity may call a path, and why",
     details: "\
 With --config, the configuration file decides; otherwise the server is asked for the
-policy of the identity. A server does not tell who is root or a TLS proxy, a file does.
+policy of the identity. A server of 0.14 does not tell who is root, and none who is a
+TLS proxy; a file does.
 In place of the identity, the file of its certificate will do.",
     flags: &[value(&["config"], "file", "look into this configuration file"), ROOT, INSECURE, JSON],
     exit_codes: &[(0, "allowed"), (REFUSED, "refused"), (1, "failed")],
@@ -40,54 +41,65 @@ In place of the identity, the file of its certificate will do.",
     ..Command::NEW
 };
 
-/// Where the policy is from, and thus where to change it.
-enum Source<'a> {
-    File(&'a str),
-    Server,
-}
-
 fn run(args: &Args) -> Result<(), Failure> {
     let (identity, path) = (args.get(0), args.get(1));
     if !path.starts_with('/') {
         return Err(format!("invalid path {path:?}: it must start with '/'").into());
     }
     let identity = &identity_or_file(identity)?;
-    let route = routes::find(path, Generation::V0_14);
-    // As the server asks the policy.
-    let path = &*route.map_or(path.into(), |route| route.slashed(path));
-    let call = Call { identity, path };
-    if route.is_some_and(|route| matches!(route.access, Access::Anyone)) {
-        return call.tell(args, None, &Source::Server);
-    }
-    match args.value("config") {
-        None if args.value("root").is_some() => {
-            Err("--root goes with --config: a server has its own".into())
-        }
+    let (file, root) = (args.value("config"), args.value("root"));
+    let is_public = |generation, apis: &HashMap<String, ApiOptions>| {
+        let route = routes::find(path, generation);
+        route.is_some_and(|route| route.access(apis) != Access::Policy)
+    };
+    let call = |generation| {
+        let route = routes::find(path, generation);
+        // As the server asks the policy.
+        let path = route.map_or(path.into(), |route| route.slashed(path));
+        Call { args, identity, path, file, generation }
+    };
+    match file {
+        _ if is_public(Generation::V0_14, &HashMap::new()) => call(Generation::V0_14).tell(None),
+        None if root.is_some() => Err("--root goes with --config: a server has its own".into()),
         Some(file) => {
-            let policies = from_file(file, args.value("root"))?;
-            call.tell(args, Some(policies.why(identity, path)), &Source::File(file))
+            let loaded = from_file(file, root)?;
+            let Config { policies, generation, apis, .. } = loaded.config();
+            let call = call(*generation);
+            match is_public(*generation, apis) {
+                true => call.tell(None),
+                false => call.tell(Some(policies.why(identity, &call.path))),
+            }
         }
         None => {
-            let (name, policy) = from_server(args, identity)?;
-            let verdict = match (&name, &policy) {
+            let client = Client::new(args)?;
+            let generation = client.generation();
+            let generation =
+                generation.map_err(|e| format!("failed to ask for the version: {e}"))?;
+            let call = call(generation);
+            let (is_root, name) = assignment(&client, generation, identity)?;
+            let policy = match &name {
+                Some(name) if !is_root => policy(&client, name)?,
+                _ => None,
+            };
+            call.tell(Some(match (&name, &policy) {
+                _ if is_root => Verdict::Root,
                 (None, _) => Verdict::Unassigned,
                 (Some(policy), None) => Verdict::PolicyGone { policy },
-                (Some(name), Some(policy)) => policy.why(name, path),
-            };
-            call.tell(args, Some(verdict), &Source::Server)
+                (Some(name), Some(policy)) => policy.why(name, &call.path),
+            }))
         }
     }
 }
 
-/// The policies of a configuration file for a server with this `--root`. What is wrong elsewhere in the
+/// The settings of a configuration file for a server with this `--root`. What is wrong elsewhere in the
 /// file, or comes from other flags, does not matter.
-fn from_file(file: &str, root: Option<&str>) -> Result<Policies, Failure> {
+fn from_file(file: &str, root: Option<&str>) -> Result<Loaded, Failure> {
     let flags = Flags { root: root.map(Into::into), ..Flags::default() };
     let loaded = config::load(Origin::File(Path::new(file)), &flags, &[])?;
     let findings = loaded.findings();
     let wrong = first_error(&findings, &["policy", "tls.proxy"]);
     match wrong {
-        None => Ok(loaded.config().policies.clone()),
+        None => Ok(loaded),
         Some(found) => {
             let place =
                 found.position.map_or(String::new(), |at| format!(":{}:{}", at.line, at.column));
@@ -96,45 +108,59 @@ fn from_file(file: &str, root: Option<&str>) -> Result<Policies, Failure> {
     }
 }
 
-/// The name of the policy of `identity`, and the policy.
-fn from_server(args: &Args, identity: &str) -> Result<(Option<String>, Option<Policy>), Failure> {
-    let client = Client::new(args)?;
+/// Whether the server says that `identity` is root, and the name of its policy.
+fn assignment(
+    client: &Client,
+    generation: Generation,
+    identity: &str,
+) -> Result<(bool, Option<String>), Failure> {
+    if generation.is_newest() {
+        return match client.describe(Some(identity)) {
+            Ok(found) => {
+                let name = Some(found.policy_name).filter(|name| !name.is_empty());
+                Ok((found.is_admin, name))
+            }
+            Err(e) if e == "identity does not exist" => Ok((false, None)),
+            Err(e) => Err(format!("failed to describe identity {identity:?}: {e}").into()),
+        };
+    }
     let assigned = client
         .identities(&glob::escape(identity))
         .map_err(|e| format!("failed to list identities: {e}"))?;
     let entry = assigned.into_iter().find(|entry| entry.name == *identity);
-    let Some(name) = entry.and_then(|entry| entry.policy) else {
-        return Ok((None, None));
-    };
-    match client.policy(&name) {
-        Err(e) if e == "policy does not exist" => Ok((Some(name), None)),
+    Ok(entry.map_or((false, None), |entry| (entry.is_admin, entry.policy)))
+}
+
+/// The policy called `name`, unless it does not exist.
+fn policy(client: &Client, name: &str) -> Result<Option<Policy>, Failure> {
+    match client.policy(name) {
+        Err(e) if e == "policy does not exist" => Ok(None),
         Err(e) => Err(format!("failed to fetch policy {name:?}: {e}").into()),
-        Ok(document) => Ok((Some(name), Some(document.policy))),
+        Ok(document) => Ok(Some(document.policy)),
     }
 }
 
 /// What is asked about.
 struct Call<'a> {
+    args: &'a Args,
     identity: &'a str,
-    path: &'a str,
+    path: Cow<'a, str>,
+    /// The file that the policies are from, instead of a server.
+    file: Option<&'a str>,
+    generation: Generation,
 }
 
 impl Call<'_> {
     /// Prints the verdict; without one, any client may call.
-    fn tell(
-        &self,
-        args: &Args,
-        verdict: Option<Verdict<'_>>,
-        source: &Source<'_>,
-    ) -> Result<(), Failure> {
+    fn tell(&self, verdict: Option<Verdict<'_>>) -> Result<(), Failure> {
         let is_allowed = verdict.as_ref().is_none_or(Verdict::is_allowed);
         let sentence = verdict.as_ref().map_or_else(
             || "allowed: any client may call this path".to_owned(),
             Verdict::to_string,
         );
         let (word, reason) = sentence.split_once(": ").unwrap_or((&sentence, ""));
-        let advice = Advice::for_call(self.path, Generation::V0_14);
-        if args.is_set("json") {
+        let advice = Advice::for_call(&self.path, self.generation);
+        if self.args.is_set("json") {
             print(&self.as_json(is_allowed, reason, verdict.as_ref(), advice))?;
         } else {
             let paint = if is_allowed { Paint::Green } else { Paint::Red };
@@ -143,7 +169,7 @@ impl Call<'_> {
             text += &match (&verdict, advice) {
                 (_, Advice::Mend(why)) => format!("Note: {why}, so the call fails in any case.\n"),
                 (None, _) => String::new(),
-                (Some(verdict), Advice::Add(pattern)) => self.advice(verdict, &pattern, source),
+                (Some(verdict), Advice::Add(pattern)) => self.advice(verdict, &pattern),
             };
             print(&text)?;
         }
@@ -154,28 +180,37 @@ impl Call<'_> {
     }
 
     /// What to do to have the call, which `pattern` would allow, allowed.
-    fn advice(&self, verdict: &Verdict<'_>, pattern: &str, source: &Source<'_>) -> String {
+    fn advice(&self, verdict: &Verdict<'_>, pattern: &str) -> String {
         let identity = harmless(self.identity);
-        match (verdict, source) {
-            (Verdict::Refused { policy, .. }, Source::File(file)) => format!(
-                "To allow it, add to policy.{}.paths in {}:\n    - {}\n",
+        let is_newest = self.generation.is_newest();
+        let allow = if is_newest { "allow" } else { "paths" };
+        // Policies of the newest generation are in a file, even if a server is asked.
+        let file = match self.file {
+            None if is_newest => Some("its configuration file".to_owned()),
+            file => file.map(harmless),
+        };
+        let pattern = (scalar(pattern), quoted(pattern));
+        match (verdict, file) {
+            (Verdict::Refused { policy, .. }, Some(file)) => format!(
+                "To allow it, add to policy.{}.{allow} in {file}:\n    - {}\n",
                 harmless(policy),
-                harmless(file),
-                scalar(pattern)
+                pattern.0
             ),
-            (Verdict::Refused { policy, .. }, Source::Server) => format!(
+            (Verdict::Refused { policy, .. }, None) => format!(
                 "To allow it, add the path to the policy, here and in the configuration file:\n    \
                  - {}\n'kes policy show {policy}' prints the policy, 'kes policy add {policy}' \
                  replaces it; in its JSON, the path is {}.\n",
-                scalar(pattern),
-                quoted(pattern),
+                pattern.0,
+                pattern.1,
                 policy = harmless(policy),
             ),
-            (Verdict::Unassigned, Source::File(file)) => format!(
-                "To give it one, add to policy.<name>.identities in {}:\n    - {identity}\n",
-                harmless(file)
+            (Verdict::Denied { policy, .. }, _) => {
+                format!("To allow it, remove that path from policy.{}.deny.\n", harmless(policy))
+            }
+            (Verdict::Unassigned, Some(file)) => format!(
+                "To give it one, add to policy.<name>.identities in {file}:\n    - {identity}\n"
             ),
-            (Verdict::Unassigned, Source::Server) => format!(
+            (Verdict::Unassigned, None) => format!(
                 "To give it one: kes identity assign {identity} <policy>\n\
                  If it is the root identity, it may do everything: the server does not tell.\n"
             ),

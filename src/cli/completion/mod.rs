@@ -3,8 +3,11 @@
 //! The scripts of the shells are thin: they hand the words to `kes completion words`, which prints
 //! what fits, so that they never disagree with the program.
 
+mod install;
+
 use std::ffi::OsString;
 
+pub use self::install::install;
 use super::{
     args::{Args, Command, Flag, HELP, Kind, Table, Takes, flag_name},
     client::Client,
@@ -15,7 +18,8 @@ use crate::base::glob;
 
 pub const DETAILS: &str = "\
 Completes commands, flags, file names and, if the environment names a server that
-answers quickly, the names of keys, policies and identities.";
+answers quickly, the names of keys, policies and identities. 'kes --auto-completion' adds
+this to the start file of the shell that SHELL names.";
 
 const SCRIPTS: [(&str, &str); 3] = [
     ("bash", include_str!("kes.bash")),

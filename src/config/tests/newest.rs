@@ -135,7 +135,7 @@ fn its_defaults_are_those_of_the_newest_kes() {
     assert_eq!(Auth::Off, config.auth);
     let times = [config.cache.any, config.cache.unused, config.cache.offline];
     assert_eq!([Some(Duration::from_secs(300)), Some(Duration::from_secs(30)), None], times);
-    assert_eq!((true, AuditMode::On), (config.log.error, config.log.audit));
+    assert_eq!((true, AuditMode::Changes), (config.log.error, config.log.audit));
     assert!(config.apis.is_empty() && config.tls_ca.is_none() && config.tls_password.is_none());
     let zero = "cache: { expiry: { any: 0, unused: 0s } }";
     assert_eq!(config.cache, newest(zero).cache);
@@ -300,12 +300,13 @@ fn the_log_has_levels() {
         ("-4", true, AuditMode::On),
         ("0", true, AuditMode::On),
         ("9", false, AuditMode::Off),
-        ("''", true, AuditMode::On),
+        ("''", true, AuditMode::Changes),
     ] {
         let log = newest(&format!("log: {{ error: {text}, audit: {text} }}")).log;
         assert_eq!((error, audit), (log.error, log.audit), "{text}");
     }
     assert_eq!(AuditMode::Required, newest("log: { audit: required }").log.audit);
+    assert_eq!(AuditMode::Changes, newest("log: { audit: Changes }").log.audit);
     for text in ["on+1", "INFO+", "INFO+x", "+", "1.5", "true"] {
         assert!(
             refused(&format!("log: {{ audit: {text} }}")).contains("invalid audit log"),

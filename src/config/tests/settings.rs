@@ -308,7 +308,7 @@ fn on_and_off_are_words_with_and_without_quotes() {
     }
     assert_eq!(
         "\"true\" is an invalid audit log configuration (kes.yml line 2 column 10, field \
-         log.audit: write on, off or required)",
+         log.audit: write on, off, changes or required)",
         error("log:\n  audit: true\n")
     );
     assert_starts(

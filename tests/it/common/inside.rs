@@ -8,8 +8,9 @@ use std::{
 };
 
 use kes::inside::{
-    AuditMode, ClientTrust, Expiry, Generation, Group, KeyStore, Limits, Listeners, Log,
-    LogSettings, Policies, Server, ServerTls, State, expiry, load_certificate, server_config,
+    ApiOptions, AuditMode, ClientCertificate, ClientTrust, Expiry, Generation, Group, KeyStore,
+    Limits, Listeners, Log, LogSettings, Policies, Server, ServerTls, State, expiry,
+    load_certificate, server_config,
 };
 
 use super::{Client, Identity, Profile, TempDir};
@@ -24,6 +25,18 @@ pub struct Inside {
 
 impl Inside {
     pub fn start(store: Arc<dyn KeyStore>) -> Self {
+        Self::with(store, Generation::V0_14, HashMap::new(), |root| {
+            Policies::builder(root, &[]).build()
+        })
+    }
+
+    /// A server of this generation with settings of single APIs, and policies that know the root identity.
+    pub fn with(
+        store: Arc<dyn KeyStore>,
+        generation: Generation,
+        apis: HashMap<String, ApiOptions>,
+        policies: impl FnOnce(&str) -> Policies,
+    ) -> Self {
         let certificate = Identity::self_signed("server", &Profile::server());
         let root = Identity::new("root");
         let directory = TempDir::new();
@@ -39,15 +52,21 @@ impl Inside {
         )
         .unwrap();
         let trust = Arc::new(ClientTrust::any());
+        let skips_auth = apis.values().any(|api| api.skip_auth);
+        let client_certificate = match skips_auth {
+            true => ClientCertificate::Optional,
+            false => ClientCertificate::Required,
+        };
+        let tls = ServerTls { versions: generation, client_certificate };
         let state = State {
             certificate_expiry: expiry(&loaded),
-            tls: server_config(loaded, trust.clone(), &Group::ALL, ServerTls::default()).unwrap(),
+            tls: server_config(loaded, trust.clone(), &Group::ALL, tls).unwrap(),
             trust,
             trust_generation: 0,
-            policies: Policies::builder(&root.id, &[]).build(),
-            generation: Generation::V0_14,
-            texts: Generation::V0_14,
-            apis: HashMap::new(),
+            policies: policies(&root.id),
+            generation,
+            texts: generation,
+            apis,
             proxy_header: None,
         };
         let api = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -74,8 +93,17 @@ impl Inside {
     }
 
     pub fn root(&self) -> Client {
+        self.client(Some(&self.root))
+    }
+
+    pub fn root_id(&self) -> &str {
+        &self.root.id
+    }
+
+    /// A client with a certificate, or without one.
+    pub fn client(&self, identity: Option<&Identity>) -> Client {
         let certificate = self.certificate.chain[0].clone();
-        Client::new(self.address, certificate, Some(&self.root))
+        Client::new(self.address, certificate, identity)
     }
 }
 
