@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use crate::common::{
-    Client, Http2, Identity, Response, Server,
+    Client, Go, Http2, Identity, Response, Server,
     http2::{END_HEADERS, END_STREAM, block, frame, kind},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -79,14 +79,21 @@ fn parse(text: &str) -> (Vec<String>, Vec<Step>) {
     (configurations, steps)
 }
 
-/// A client of either version, with the headers that those of Go send.
+/// A client of either version with the headers that those of Go send, or one of Go itself.
 enum Link {
     One(Client),
     Two(Box<Http2>),
+    Go(Go),
 }
 
+const LINKS: [&str; 3] = ["HTTP/1.1", "HTTP/2", "Go"];
+
 impl Link {
+    /// The answer to the request of `step` with this path and body.
     fn ask(&mut self, step: &Step, path: &str, body: &str) -> Response {
+        if let Self::Go(go) = self {
+            return go.ask(&step.method, path, &step.headers, body);
+        }
         let is_announced = !body.is_empty() || matches!(&*step.method, "POST" | "PUT");
         let length = is_announced.then(|| ("Content-Length".to_owned(), body.len().to_string()));
         let go = [("User-Agent", "Go-http-client"), ("Accept-Encoding", "gzip")];
@@ -117,6 +124,7 @@ impl Link {
                 http2.send(bytes);
                 http2.answer(stream)
             }
+            Self::Go(_) => unreachable!("it adds its headers itself"),
         }
     }
 }
@@ -193,7 +201,7 @@ fn play(name: &str) {
     let (configurations, steps) = parse(&fs::read_to_string(path).unwrap());
     assert!(!configurations.is_empty() && steps.len() > 10, "{name}");
     for configuration in configurations {
-        for is_http2 in [false, true] {
+        for link_name in LINKS.into_iter().filter(|name| *name != "Go" || Go::is_there()) {
             let [minio, limited, stranger] = ["minio", "limited", "stranger"].map(Identity::new);
             let server = Server::start(|config| {
                 config.policy("minio", &MINIO, &[&minio]);
@@ -212,16 +220,18 @@ fn play(name: &str) {
             let mut texts = BTreeMap::new();
             for step in &steps {
                 let link = links.entry(&step.client).or_insert_with(|| {
-                    let client = match &*step.client {
-                        "minio" => server.client(&minio),
-                        "limited" => server.client(&limited),
-                        "stranger" => server.client(&stranger),
-                        "root" => server.root(),
+                    let identity = match &*step.client {
+                        "minio" => &minio,
+                        "limited" => &limited,
+                        "stranger" => &stranger,
+                        "root" => &server.root_identity,
                         other => panic!("{name}: no client is called {other}"),
                     };
-                    match is_http2 {
-                        false => Link::One(client),
-                        true => Link::Two(Box::new(Http2::open(&client))),
+                    let client = server.client(identity);
+                    match link_name {
+                        "Go" => Link::Go(Go::start(&server, identity)),
+                        "HTTP/2" => Link::Two(Box::new(Http2::open(&client))),
+                        _ => Link::One(client),
                     }
                 });
                 let fill = |text: &str| {
@@ -240,9 +250,8 @@ fn play(name: &str) {
                 );
                 assert!(
                     accepted,
-                    "{name}, line {}, {configuration}, HTTP/{}: {} {} {:?} {:?}",
+                    "{name}, line {}, {configuration}, {link_name}: {} {} {:?} {:?}",
                     step.line,
-                    if is_http2 { 2 } else { 1 },
                     answer.status,
                     answer.text(),
                     answer.headers,

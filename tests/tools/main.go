@@ -21,6 +21,7 @@ var commands = []struct {
 	run           func(args []string) error
 }{
 	{"faults", "is an HTTPS proxy that misbehaves on request: see faults.go", runFaults},
+	{"ask", "sends requests as a client of Go does", runAsk},
 	{"crowd", "is many clients that begin a large head and do not end it", runCrowd},
 	{"tunnel", "lets clients without TLS talk HTTP/2 to a server that wants a client certificate", runTunnel},
 	{"token-review", "answers the one call of Kubernetes that a login with a service account needs", runTokenReview},

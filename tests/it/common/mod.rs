@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod client;
 pub mod comparison;
 pub mod crowd;
+pub mod go;
 pub mod hpack;
 pub mod http2;
 pub mod inside;
@@ -36,6 +37,7 @@ pub use self::{
     certificates::{Authority, Identity, Profile},
     client::{Client, Connection, Response},
     crowd::Crowd,
+    go::Go,
     http2::Http2,
     inside::Inside,
     openssl::OpenSsl,
