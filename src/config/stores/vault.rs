@@ -161,7 +161,7 @@ fn look(look: &mut Look<'_>) {
     look.at_authorities(CONNECT, CA);
     let path = |field| source.filled(field).map(PathBuf::from);
     if let (Some(cert), Some(key)) = (path(CERT), path(KEY))
-        && let Some(certified) = look.pair(CONNECT, "keystore.vault.tls", &cert, &key)
+        && let Some(certified) = look.pair(CONNECT, "keystore.vault.tls", &cert, &key, None)
     {
         look.at_validity(CERT, &certified, 0);
     }
