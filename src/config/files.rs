@@ -108,7 +108,7 @@ impl Look<'_> {
     }
 
     /// Reads a certificate and its key, which are in fields of `section`; `None` after an error, which
-    /// begins with `during`.
+    /// begins with `during`. The key may have a password.
     pub(super) fn pair(
         &mut self,
         during: &str,
@@ -128,7 +128,13 @@ impl Look<'_> {
             tls::Error::Unreadable(_, "private key", _) | tls::Error::Unusable(_, "private key", _)
         );
         let field = if is_about_key { &key_field } else { &cert_field };
-        self.refuse(field, format_args!("{during}{error}"), "");
+        let advice = match error.to_string().ends_with("password required") {
+            true if section == "tls" && self.config.generation.is_newest() => {
+                "set \"tls.password\", such as to ${KES_TLS_PASSWORD}"
+            }
+            _ => "",
+        };
+        self.refuse(field, format_args!("{during}{error}"), advice);
         if let (false, Err(e)) = (is_about_key, fs::read(key)) {
             let error = tls::Error::Unreadable(key.to_owned(), "private key", e);
             self.refuse(&key_field, format_args!("{during}{error}"), "");
