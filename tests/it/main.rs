@@ -36,6 +36,7 @@ mod regression;
 mod reload;
 mod replay;
 mod secrets;
+mod transcripts;
 mod trust;
 mod turns;
 mod vectors;
