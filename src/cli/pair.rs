@@ -40,6 +40,12 @@ pub(crate) fn write(key: Wanted<'_>, cert: Wanted<'_>, force: bool) -> Result<()
     cert.place(force).inspect_err(|_| key.take_back())
 }
 
+/// Writes one file, in place of an older one if `force` is set. Errors call it `what`.
+pub(crate) fn write_one(file: Wanted<'_>, what: &'static str, force: bool) -> Result<()> {
+    let mut file = Draft::new(file, what, force)?;
+    file.place(force)
+}
+
 /// The length of time that the flag `name` has for a certificate.
 pub(crate) fn validity(args: &Args, name: &str) -> Result<Duration> {
     let validity = args.value(name).unwrap_or("720h");

@@ -23,6 +23,7 @@ pub(crate) static COMMANDS: Table = Table(&[
     server::SERVER,
     healthcheck::HEALTHCHECK,
     config::CHECK,
+    config::CONVERT,
     key::CREATE,
     key::IMPORT,
     key::DELETE,

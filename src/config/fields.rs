@@ -51,9 +51,9 @@ enum Known {
 }
 
 /// The formats with a `root`.
-pub(super) const OLDER: &[Format] = &[Format::Keys, Format::KeyStore];
+const OLDER: &[Format] = &[Format::Keys, Format::KeyStore];
 /// The format with an `admin`.
-pub(super) const NEWEST: &[Format] = &[Format::Newest];
+const NEWEST: &[Format] = &[Format::Newest];
 const ALL: &[Format] = &[Format::Keys, Format::KeyStore, Format::Newest];
 
 /// The kind of fields that only other software reads. What they hold is not looked at.

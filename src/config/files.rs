@@ -13,6 +13,7 @@ use super::{
     types::Auth,
 };
 use crate::{
+    base::secret::Secret,
     identity::{self, End},
     tls::{self, ClientTrust},
 };
@@ -56,7 +57,8 @@ impl Look<'_> {
     /// Reads the certificate, its key and the trusted authorities; `None` after an error. `in_use` is the
     /// certificate that the server has, if it is running: that one may stay although it has expired.
     pub(super) fn at_certificate(&mut self, in_use: Option<&CertifiedKey>) -> Option<Material> {
-        let Config { auth, tls_ca, tls_key, tls_cert, tls_groups, generation, .. } = self.config;
+        let Config { auth, tls_ca, tls_key, tls_cert, tls_groups, .. } = self.config;
+        let Config { tls_password, generation, .. } = self.config;
         let trust = match (auth, tls_ca) {
             (Auth::On, Some(path)) => ClientTrust::with(path),
             (Auth::On, None) => ClientTrust::system(),
@@ -74,7 +76,7 @@ impl Look<'_> {
         if tls_key.as_os_str().is_empty() || tls_cert.as_os_str().is_empty() {
             return None; // an error already
         }
-        let certificate = self.pair("", "tls", tls_cert, tls_key)?;
+        let certificate = self.pair("", "tls", tls_cert, tls_key, tls_password.as_ref())?;
         if let Err(e) = tls::check_expiry(&certificate, tls_cert, self.now) {
             // The certificate that is in use can only be kept; other settings must not wait for it.
             match in_use.is_some_and(|in_use| in_use.cert == certificate.cert) {
@@ -106,17 +108,18 @@ impl Look<'_> {
     }
 
     /// Reads a certificate and its key, which are in fields of `section`; `None` after an error, which
-    /// begins with `during`.
+    /// begins with `during`. The key may have a password.
     pub(super) fn pair(
         &mut self,
         during: &str,
         section: &str,
         cert: &Path,
         key: &Path,
+        password: Option<&Secret>,
     ) -> Option<Arc<CertifiedKey>> {
         let (cert_field, key_field) = (format!("{section}.cert"), format!("{section}.key"));
         self.at_key(&key_field, key);
-        let error = match tls::load_certificate(cert, key, None) {
+        let error = match tls::load_certificate(cert, key, password) {
             Ok(certified) => return Some(certified),
             Err(error) => error,
         };
@@ -125,7 +128,13 @@ impl Look<'_> {
             tls::Error::Unreadable(_, "private key", _) | tls::Error::Unusable(_, "private key", _)
         );
         let field = if is_about_key { &key_field } else { &cert_field };
-        self.refuse(field, format_args!("{during}{error}"), "");
+        let advice = match error.to_string().ends_with("password required") {
+            true if section == "tls" && self.config.generation.is_newest() => {
+                "set \"tls.password\", such as to ${KES_TLS_PASSWORD}"
+            }
+            _ => "",
+        };
+        self.refuse(field, format_args!("{during}{error}"), advice);
         if let (false, Err(e)) = (is_about_key, fs::read(key)) {
             let error = tls::Error::Unreadable(key.to_owned(), "private key", e);
             self.refuse(&key_field, format_args!("{during}{error}"), "");

@@ -9,6 +9,7 @@
 //! reload and `kes config check` share.
 
 mod apis;
+mod convert;
 mod expand;
 mod fields;
 mod files;
@@ -34,6 +35,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::UnixTime;
 use zeroize::Zeroizing;
 
+pub use convert::{Converted, Note, Weight, convert};
 pub use files::Material;
 pub use findings::{Error, Finding, Position, Severity};
 pub use settings::{ApiOptions, Config, parse_address};
@@ -83,15 +85,20 @@ pub struct Loaded {
 /// # Errors
 /// If the file can't be read.
 pub fn load(origin: Origin<'_>, flags: &Flags, endpoints: &[&str]) -> Result<Loaded, Error> {
-    let (path, text) = match origin {
+    let (path, text) = read_from(origin)?;
+    Ok(load_text(path, &text, flags, endpoints, |name| std::env::var(name).ok()))
+}
+
+/// The text of the file at `origin`, and what it is called.
+fn read_from(origin: Origin<'_>) -> Result<(Option<&Path>, Zeroizing<String>), Error> {
+    Ok(match origin {
         Origin::File(path) => (Some(path), read(path, fs::File::open(path))?),
         Origin::Stdin => {
             let path = Path::new("<stdin>");
             (Some(path), read(path, Ok(io::stdin()))?)
         }
         Origin::Flags => (None, Zeroizing::default()),
-    };
-    Ok(load_text(path, &text, flags, endpoints, |name| std::env::var(name).ok()))
+    })
 }
 
 fn load_text(

@@ -8,7 +8,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use granit_parser::{
-    ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, Tag,
+    ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, StructureStyle, Tag,
 };
 use zeroize::Zeroizing;
 
@@ -27,7 +27,8 @@ const TOO_MANY: &str = "aliases repeat too many values; write the values out";
 impl Default for Node {
     /// What an empty file has.
     fn default() -> Self {
-        Self { position: Position { line: 1, column: 1 }, value: Value::Null }
+        let position = Position { line: 1, column: 1 };
+        Self { position, span: Extent::default(), is_flow: false, value: Value::Null }
     }
 }
 
@@ -35,7 +36,26 @@ impl Default for Node {
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) position: Position,
+    /// Where it is in the text. The end of a list or map without brackets means nothing.
+    pub(super) span: Extent,
+    /// Whether it is a list or map in brackets.
+    pub(super) is_flow: bool,
     pub(super) value: Value,
+}
+
+/// Where something begins and ends in the text, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Extent {
+    pub(super) start: u32,
+    pub(super) end: u32,
+}
+
+impl Extent {
+    fn of(span: Span) -> Self {
+        let offset = |at: Marker| at.byte_offset().and_then(|at| u32::try_from(at).ok());
+        let (start, end) = (offset(span.start), offset(span.end));
+        Self { start: start.unwrap_or_default(), end: end.unwrap_or_default() }
+    }
 }
 
 /// What a value is. A clone shares its parts.
@@ -56,6 +76,7 @@ pub(super) struct Entry {
     pub(super) name: Arc<str>,
     /// Where the name is.
     pub(super) position: Position,
+    pub(super) span: Extent,
     pub(super) node: Node,
 }
 
@@ -212,6 +233,8 @@ impl<'a> Reader<'a> {
         if depth > MAX_DEPTH {
             return Err(fault(span.start, TOO_DEEP));
         }
+        let mut extent = Extent::of(span);
+        let mut is_flow = false;
         let (value, weight, anchor) = match event {
             Event::Alias(anchor) => {
                 // An anchor counts from the end of its value on, so nothing holds itself.
@@ -226,33 +249,36 @@ impl<'a> Reader<'a> {
                 self.count(weight, span)?;
                 (scalar(&text, style, tag.as_deref(), span)?, weight, anchor)
             }
-            Event::SequenceStart(_, anchor, tag) => {
+            Event::SequenceStart(style, anchor, tag) => {
                 check_tag(tag.as_deref(), span)?;
                 self.count(1, span)?;
-                let (items, weight) = self.list(depth)?;
+                let (items, weight, end) = self.list(depth)?;
+                (is_flow, extent.end) = (style == StructureStyle::Flow, end);
                 (Value::List(items), 1 + weight, anchor)
             }
-            Event::MappingStart(_, anchor, tag) => {
+            Event::MappingStart(style, anchor, tag) => {
                 check_tag(tag.as_deref(), span)?;
                 self.count(1, span)?;
-                let (entries, weight) = self.map(depth)?;
+                let (entries, weight, end) = self.map(depth)?;
+                (is_flow, extent.end) = (style == StructureStyle::Flow, end);
                 (Value::Map(entries), 1 + weight, anchor)
             }
             _ => return Err(fault(span.start, "a value is missing")),
         };
-        let node = Node { position: position(span.start), value };
+        let node = Node { position: position(span.start), span: extent, is_flow, value };
         if anchor != 0 {
             self.anchors.insert(anchor, (node.clone(), weight));
         }
         Ok((node, weight))
     }
 
-    fn list(&mut self, depth: usize) -> Result<(Arc<[Node]>, usize), Fault> {
+    /// The items, how many values they are, and where the list ends.
+    fn list(&mut self, depth: usize) -> Result<(Arc<[Node]>, usize, u32), Fault> {
         let (start, mut total) = (self.items.len(), 0);
-        loop {
+        let end = loop {
             let (event, span) = self.next()?;
             match event {
-                Event::SequenceEnd => break,
+                Event::SequenceEnd => break Extent::of(span).end,
                 event if !event.is_node() => {}
                 event => {
                     let (item, weight) = self.node(event, span, depth + 1)?;
@@ -260,18 +286,19 @@ impl<'a> Reader<'a> {
                     total += weight;
                 }
             }
-        }
-        Ok((self.items.drain(start..).collect(), total))
+        };
+        Ok((self.items.drain(start..).collect(), total, end))
     }
 
-    fn map(&mut self, depth: usize) -> Result<(Arc<[Entry]>, usize), Fault> {
+    /// The fields, how many values they are, and where the map ends.
+    fn map(&mut self, depth: usize) -> Result<(Arc<[Entry]>, usize, u32), Fault> {
         let (start, mut total) = (self.entries.len(), 0);
         let mut name = None;
-        loop {
+        let end = loop {
             let (event, span) = self.next()?;
             let is_empty = span.start == span.end;
             match event {
-                Event::MappingEnd => break,
+                Event::MappingEnd => break Extent::of(span).end,
                 event if !event.is_node() => {}
                 event => {
                     let (mut node, weight) = self.node(event, span, depth + 1)?;
@@ -279,21 +306,21 @@ impl<'a> Reader<'a> {
                         None => {
                             // A name is no value.
                             self.values_left += weight;
-                            name = Some((field_name(&node)?, node.position));
+                            name = Some((field_name(&node)?, node.position, node.span));
                         }
-                        Some((name, position)) => {
+                        Some((name, position, span)) => {
                             total += weight;
                             if is_empty && node.is_null() {
                                 // It is said to be at the colon, and would be behind it.
                                 node.position.column += 1;
                             }
-                            self.entries.push(Entry { name, position, node });
+                            self.entries.push(Entry { name, position, span, node });
                         }
                     }
                 }
             }
-        }
-        Ok((self.entries.drain(start..).collect(), total))
+        };
+        Ok((self.entries.drain(start..).collect(), total, end))
     }
 
     fn count(&mut self, values: usize, span: Span) -> Result<(), Fault> {

@@ -23,7 +23,6 @@ const NONCE_SIZE: usize = kes_aead::NONCE;
 const TAG_SIZE: usize = kes_aead::TAG;
 
 /// How a ciphertext is written. Opening takes all formats.
-#[allow(dead_code)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// C1, the JSON of KES 0.14: `aead`, `iv`, `nonce` (12 bytes) and `bytes`, in padded base64.
@@ -34,7 +33,6 @@ pub enum Format {
 
 impl Format {
     /// The format that servers of `generation` write.
-    #[allow(dead_code)]
     pub fn of(generation: Generation) -> Self {
         match generation {
             Generation::V0_14 => Self::Json,

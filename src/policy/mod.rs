@@ -15,7 +15,6 @@ use std::{
     sync::Arc,
 };
 
-#[allow(unused_imports)]
 pub use self::{
     document::{RuleList, RuleMap},
     rule::Rule,

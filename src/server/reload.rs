@@ -201,8 +201,8 @@ impl Reloader {
     }
 
     fn load_renewed(&self) -> Result<Arc<CertifiedKey>, tls::Error> {
-        let Config { tls_cert, tls_key, .. } = &self.config;
-        let certificate = tls::load_certificate(tls_cert, tls_key, None)?;
+        let Config { tls_cert, tls_key, tls_password, .. } = &self.config;
+        let certificate = tls::load_certificate(tls_cert, tls_key, tls_password.as_ref())?;
         tls::check_expiry(&certificate, tls_cert, UnixTime::now())?;
         Ok(certificate)
     }

@@ -73,7 +73,6 @@ pub fn expiry(certified: &CertifiedKey) -> UnixTime {
 }
 
 /// The identity of the server with this certificate: the SHA-256 of its public key, as clients have theirs.
-#[allow(dead_code)]
 pub fn server_identity(certified: &CertifiedKey) -> String {
     let leaf = certified.cert.first();
     leaf.and_then(|leaf| identity::of_certificate(leaf).ok())

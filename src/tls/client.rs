@@ -22,7 +22,6 @@ use super::{
 use crate::identity;
 
 /// Which servers are accepted.
-#[allow(dead_code)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerTrust {
     /// Those that the store of the system trusts, for their host.

@@ -1,16 +1,14 @@
 //! TLS: its cryptography, the certificates that are shown, and those that are trusted, at both ends.
 
-#[allow(dead_code)] // the command line is about to use all of it
 mod api_key;
 mod certificate;
 mod client;
-#[allow(dead_code)] // the command line is about to use all of it
+#[allow(dead_code)] // `kes identity new --encrypt` writes such keys
 mod encrypted;
 mod group;
 mod hybrid;
-#[allow(dead_code)] // the command line is about to use all of it
 pub mod pem;
-#[allow(dead_code)] // the command line is about to use all of it
+#[allow(dead_code)] // `kes server --dev` has a P-256 key
 pub mod self_signed;
 mod server;
 mod signature;

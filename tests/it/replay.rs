@@ -18,6 +18,8 @@ use crate::common::{
 };
 use serde_json::{Map, Value};
 
+const TRANSCRIPTS: [&str; 2] = ["v0.14", "final"];
+
 /// A server that should close by itself gets this much time.
 const PATIENCE: f64 = 20.0;
 
@@ -415,6 +417,11 @@ fn entries() -> Vec<Entry> {
         }
     }
     for entry in &entries {
+        assert!(
+            TRANSCRIPTS.contains(&&*entry.transcript),
+            "line {}: no such transcript",
+            entry.line
+        );
         assert!(
             entry.reason.split(' ').count() > 3,
             "line {}: a reason in words is missing",

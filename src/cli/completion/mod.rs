@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn commands_are_completed_word_by_word() {
         assert_eq!(["server"], *words(&["se"]));
-        assert_eq!(["check"], *words(&["config", ""]));
+        assert_eq!(["check", "convert"], *words(&["config", ""]));
         assert_eq!(["new", "of"], *words(&["tool", "identity", ""]));
         assert_eq!(["decrypt", "delete", "derive", "dek"].len(), words(&["key", "de"]).len());
         assert!(words(&[]).contains(&"key".to_owned()));

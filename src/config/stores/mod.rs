@@ -7,7 +7,7 @@ mod vault;
 use std::{net::Ipv6Addr, num::NonZero, sync::Arc};
 
 use super::{
-    fields::{FOREIGN, Field, OLDER, field},
+    fields::{FOREIGN, Field, field},
     files::Look,
     findings::{At, cut},
     settings::{parse_number, parse_switch},

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{OLDER, RETRY, Store, URL, authorities, field};
+use super::{RETRY, Store, URL, authorities, field};
 use crate::{
     base::secret::Secret,
     config::{files::Look, source::Reader},
@@ -25,7 +25,6 @@ const CA: &str = "keystore.vault.tls.ca";
 /// How errors about the way to Vault begin, as in KES.
 const CONNECT: &str = "failed to connect to Vault: ";
 const NAMESPACE: &str = "invalid namespace of Vault";
-const NO_RETRY: &str = "the time between attempts to log in is 5s there";
 const ONE_LINE: &str = "write one line without control characters, such as team/kes";
 
 #[rustfmt::skip] // a row is a line or two
@@ -46,12 +45,12 @@ pub(super) const STORE: Store = Store {
         field("keystore.vault.approle.namespace", "namespace", "namespace to log in to; `/` is none").unset("that of the engine").since_0_18().check(NAMESPACE, ONE_LINE),
         field("keystore.vault.approle.id", "text", "role ID"),
         field("keystore.vault.approle.secret", "secret", "secret ID"),
-        field("keystore.vault.approle.retry", "duration", "time between attempts to log in").default(RETRY).only(OLDER).counterpart("", NO_RETRY),
+        field("keystore.vault.approle.retry", "duration", "time between attempts to log in").default(RETRY),
         field("keystore.vault.kubernetes.engine", "path", "where the Kubernetes method is mounted").default("kubernetes"),
         field("keystore.vault.kubernetes.namespace", "namespace", "namespace to log in to; `/` is none").unset("that of the engine").since_0_18().check(NAMESPACE, ONE_LINE),
         field("keystore.vault.kubernetes.role", "text", "role"),
         field(JWT, "secret", "token of the service account, or the file that has it, which is read at each login"),
-        field("keystore.vault.kubernetes.retry", "duration", "time between attempts to log in").default(RETRY).only(OLDER).counterpart("", NO_RETRY),
+        field("keystore.vault.kubernetes.retry", "duration", "time between attempts to log in").default(RETRY),
         field(KEY, "file", "private key for Vault").unset("no client certificate"),
         field(CERT, "file", "client certificate for Vault"),
         authorities(CA),
@@ -161,7 +160,7 @@ fn look(look: &mut Look<'_>) {
     look.at_authorities(CONNECT, CA);
     let path = |field| source.filled(field).map(PathBuf::from);
     if let (Some(cert), Some(key)) = (path(CERT), path(KEY))
-        && let Some(certified) = look.pair(CONNECT, "keystore.vault.tls", &cert, &key)
+        && let Some(certified) = look.pair(CONNECT, "keystore.vault.tls", &cert, &key, None)
     {
         look.at_validity(CERT, &certified, 0);
     }

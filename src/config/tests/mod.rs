@@ -1,5 +1,6 @@
 //! What configuration files mean, and what is said about wrong ones: the common parts.
 
+mod convert;
 mod key_stores;
 mod newest;
 mod rejected;

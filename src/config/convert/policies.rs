@@ -1,0 +1,142 @@
+//! The policies of an older file in the newest format.
+
+use std::collections::HashSet;
+
+use super::{
+    Conversion, Note, Weight,
+    prefix::{Translation, covers, translate},
+};
+use crate::{
+    base::name,
+    config::{
+        findings::cut,
+        tree::{Entry, Node},
+    },
+};
+
+impl<'a> Conversion<'a> {
+    /// Names, rules and identities of all policies.
+    pub(super) fn policies(&mut self, top: &'a Node) {
+        let mut names = HashSet::new();
+        let Some(policies) = top.get("policy") else { return };
+        let all: HashSet<&str> = policies.entries().iter().map(|policy| &*policy.name).collect();
+        for policy in policies.entries() {
+            self.policy_name(policy, &all, &mut names);
+            for entry in policy.node.entries() {
+                match &*entry.name {
+                    "paths" => {
+                        self.edits.rename(entry, "allow");
+                        self.rules(policy, &entry.node);
+                    }
+                    "identities" => self.identities(&entry.node),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Names of policies have fewer characters now.
+    fn policy_name(&mut self, policy: &'a Entry, all: &HashSet<&str>, names: &mut HashSet<String>) {
+        if name::is_plain(&policy.name) {
+            return;
+        }
+        let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+        let mut short: String = policy.name.chars().take(70).map(plain).collect();
+        short = short.trim_matches('-').to_owned();
+        if !name::is_plain(&short) {
+            "policy".clone_into(&mut short);
+        }
+        let mut new = short.clone();
+        let mut number = 1;
+        while all.contains(&*new) || names.contains(&new) {
+            number += 1;
+            new = format!("{short}-{number}");
+        }
+        let text = format!("policy \"{}\" is called \"{new}\"", cut(&policy.name));
+        self.note(Weight::Change, Some(policy.position), text);
+        self.edits.rename(policy, &new);
+        names.insert(new);
+    }
+
+    fn identities(&mut self, list: &Node) {
+        for (index, item) in list.items().iter().enumerate() {
+            let Some(text) = item.text().filter(|text| !text.is_empty() && !text.contains("${"))
+            else {
+                continue;
+            };
+            if !name::is_plain(text) {
+                // No client has it.
+                let what =
+                    format!("\"{}\" is no identity, and the newest format refuses it", cut(text));
+                self.note(Weight::Change, Some(item.position), what);
+                self.edits.remove_item(list, index, "no identity");
+            }
+        }
+    }
+
+    /// The paths of a policy.
+    fn rules(&mut self, policy: &Entry, list: &Node) {
+        let mut known: Vec<String> = Vec::new();
+        for (index, item) in list.items().iter().enumerate() {
+            let pattern: &str = item.text().map_or("", |text| text);
+            let Translation { rules, lost, gone } = translate(pattern, &self.apis);
+            let mut about = |weight, text: String| {
+                let name = cut(&policy.name);
+                let text = format!("policy \"{name}\": \"{}\" {text}", cut(pattern));
+                self.notes.push(Note { weight, position: Some(item.position), text });
+            };
+            if !lost.is_empty() {
+                let text = format!(
+                    "can't be said by a prefix, so {} is left out: allow the names one by one, or what they begin \
+                     with, such as \"{}my-app*\"",
+                    lost.join(", "),
+                    lost[0]
+                );
+                about(Weight::Loss, text);
+            }
+            if !gone.is_empty() && rules.is_empty() && lost.is_empty() {
+                about(
+                    Weight::Loss,
+                    format!("is left out: the newest generation has no {}", gone.join(", ")),
+                );
+            }
+            let has_more = translate_is_wider(pattern, &rules);
+            let fresh: Vec<String> = rules
+                .iter()
+                .filter(|rule| !known.iter().any(|known| covers(known, rule)))
+                .cloned()
+                .collect();
+            match (&*fresh, &*rules) {
+                ([only], _) if *only == *pattern => {}
+                ([], []) => {
+                    if lost.is_empty() && gone.is_empty() {
+                        let text = match has_more {
+                            true => {
+                                "matched no request, but would match many as a prefix: it is left out"
+                            }
+                            false => "matched no request: it is left out",
+                        };
+                        about(Weight::Change, text.to_owned());
+                    }
+                    let why = match (lost.is_empty(), gone.is_empty()) {
+                        (false, _) => "can't be said by a prefix",
+                        (true, false) => "not in the newest generation",
+                        (true, true) => "matched no request",
+                    };
+                    self.edits.replace_item(list, index, &[], why);
+                }
+                ([], _) => self.edits.replace_item(list, index, &[], "allowed by another rule"),
+                (fresh, _) => {
+                    about(Weight::Change, format!("is written as {}", fresh.join(", ")));
+                    self.edits.replace_item(list, index, fresh, "");
+                }
+            }
+            known.extend(fresh);
+        }
+    }
+}
+
+/// Whether a pattern would allow more than `rules` if it were taken for a rule itself.
+fn translate_is_wider(pattern: &str, rules: &[String]) -> bool {
+    pattern.ends_with('*') && !rules.iter().any(|rule| covers(rule, pattern))
+}
