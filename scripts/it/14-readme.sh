@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The five minutes of the README, word for word: the test fills in only the port, the build and the
+# The commands of the README, word for word: the test fills in only the port, the build and the
 # ciphertext that a person would paste. Then the examples of configuration in all pages.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -12,24 +12,39 @@ export PATH="$WORK/bin:$PATH"
 # server as its child, and only the shell would be ended.
 unset -f kes
 
-awk '/^## /{inside = ($0 == "## Five minutes to the first data key")} inside && /^    /' \
-    "$REPO/README.md" | sed \
-    -e 's/^    //' \
-    -e '/^scripts\/build$/d' \
-    -e '/^export PATH=/d' \
-    -e "s/7373/$PORT/g" \
-    -e 's/^kes server .*/& >out.log 2>err.log \& SERVER=$!; listens/' \
-    -e 's/^kes key derive .*/SEALED="$(& | member ciphertext)"/' \
-    -e 's/^curl .*\/generate\/.*/SEALED="$(& | member ciphertext)"/' \
-    -e '/^kes key decrypt/s/<ciphertext>/"$SEALED"/' \
-    -e "s/<ciphertext>/'\"\$SEALED\"'/" >commands
-
+# commands_of SECTION: its indented blocks, as a script.
+commands_of() {
+    awk -v section="## $1" '/^## /{inside = ($0 == section)} inside && /^    /' "$REPO/README.md" | sed \
+        -e 's/^    //' \
+        -e '/^scripts\/build$/d' \
+        -e '/^export PATH=/d' \
+        -e "s/7373/$PORT/g" \
+        -e "s/^kes server --dev/& --addr 127.0.0.1:$PORT/" \
+        -e 's/^kes server .*/& >out.log 2>err.log \& SERVER=$!; listens/' \
+        -e 's/^kes key dek .*/SEALED="$(& | member ciphertext)"/' \
+        -e 's/^curl .*\/generate\/.*/SEALED="$(& | member ciphertext)"/' \
+        -e '/^kes key decrypt/s/<ciphertext>/"$SEALED"/' \
+        -e "s/<ciphertext>/'\"\$SEALED\"'/"
+}
 listens() { within 20 eval '(exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null'; }
 
-step 'the section has its commands'
-equal 'lines that start a server, derive and decrypt' 5 "$(grep -cE 'kes server|derive|decrypt|/generate/' commands)"
+step 'the first data key, with the lines that the server prints'
+commands_of 'The first data key' | sed 's/^kes server .*/&; eval "$(grep "^export " out.log)"/' >first
+equal 'commands' 2 "$(grep -c '^kes ' first)"
+(
+    began=$(date +%s%N)
+    # shellcheck source=/dev/null
+    . ./first >answers
+    grep -q '^{"plaintext":"[^"]\{44\}","ciphertext":"' answers || fail "no data key: $(cat answers out.log err.log)"
+    echo "from the start of the server to the data key: $(( ($(date +%s%N) - began) / 1000000 )) ms"
+    kill "$SERVER" && wait "$SERVER"
+) || fail 'the first data key'
 
-step 'they run'
+step 'a server that keeps its keys'
+PORT="$(free_port)"
+commands_of 'A server that keeps its keys' >commands
+equal 'lines that start a server, get data keys and decrypt them' 5 \
+    "$(grep -cE '^kes server|key dek|key decrypt|/generate/|/decrypt/' commands)"
 # shellcheck source=/dev/null
 . ./commands >answers
 equal 'plaintexts in the answers' 2 "$(grep -o '"plaintext":"[^"]\{44\}"' answers | wc -l)"
@@ -39,11 +54,14 @@ step 'examples of configuration are accepted'
 awk '/^    /{text = text substr($0, 5) "\n"; next} {flush()} END {flush()}
     function flush() { if (text ~ /^(policy|tls|keystore|probe|log):\n/) printf "%s", text >("example-" ++n ".yml"); text = "" }' \
     "$REPO/README.md" "$REPO"/docs/*.md
-equal 'examples' 4 "$(find . -name 'example-*.yml' | wc -l)"
+[ "$(find . -name 'example-*.yml' | wc -l)" -ge 5 ] || fail 'examples are missing'
 sed -i 's|/etc/kes/.*\.crt|server.crt|' example-*.yml
-MY_APP_IDENTITY="$(kes tool identity of root.crt | tr 0-9a-f 1-9a-f0)"
+MY_APP_IDENTITY="$(kes identity of admin.crt | tr 0-9a-f 1-9a-f0)"
 export MY_APP_IDENTITY REFRESH_TOKEN=token
+newest="$(printf '%s\n' 'version: v1' 'admin: {identity: disabled}' 'tls: {key: server.key, cert: server.crt}' \
+    'keystore: {fs: {path: ./keys}}')"
 for example in example-*.yml; do
+    if grep -q 'allow:' "$example"; then sed -i "1i ${newest//$'\n'/\\n}" "$example"; fi
     kes config check --root disabled --key server.key --cert server.crt "$example" >findings 2>&1 ||
         fail "$example: $(cat "$example" findings)"
 done

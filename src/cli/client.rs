@@ -418,8 +418,8 @@ impl Client {
             (ServerTrust::Identity(_), _) | (_, None) => String::new(),
             (_, Some(identity)) => format!(
                 "\nThe server has the identity {identity}.\nCompare it with the one that the server \
-                 prints when it starts. Only if they are the same, trust it:\n    export \
-                 KES_SERVER_IDENTITY={identity}"
+                 prints when it starts, or 'kes identity of' for its certificate there. Only if they \
+                 are the same, trust it:\n    export KES_SERVER_IDENTITY={identity}"
             ),
         }
     }

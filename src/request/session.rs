@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     api::{
+        call::Check,
         core::Core,
         exchange::Exchange,
         failure::Failure,
@@ -142,6 +143,10 @@ impl Session for ApiSession {
                     deadline: exchange.deadline.instant(),
                     witness: route.is_endless().then(witness),
                     announces_no_body,
+                    check: match route.access(&state.apis) {
+                        Access::Policy => check_policy,
+                        Access::Anyone | Access::Certificate => check_nothing,
+                    },
                     phase: Phase::Body(exchange, route),
                 };
                 Begun::Request(Box::new(request), route.max_body(state.generation))
@@ -165,6 +170,8 @@ struct ApiRequest {
     /// For a log stream, which must end with its client's rights: the client and what it forwarded.
     witness: Option<Box<(Client, Option<Box<Forwarded>>)>>,
     announces_no_body: bool,
+    /// What has admitted it, and does so once more if it changes policies.
+    check: Check,
     phase: Phase,
 }
 
@@ -198,11 +205,7 @@ impl Request for ApiRequest {
                 return Progress::Reply(exchange.answer(Err(route.invalid_body())));
             };
             let body = Body { bytes, is_unannounced: self.announces_no_body };
-            let check = match route.access(&self.core.state().apis) {
-                Access::Policy => check_policy,
-                Access::Anyone | Access::Certificate => check_nothing,
-            };
-            let running = Running::start(self.core, exchange, route, body, check, waker);
+            let running = Running::start(self.core, exchange, route, body, self.check, waker);
             self.phase = Phase::Running(running);
         }
         self.poll(now, waker)

@@ -5,14 +5,19 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
+use crate::base::generation::Generation;
+
 /// Columns that one endpoint takes.
 const ENDPOINT_WIDTH: usize = 30;
 
 pub struct Banner<'a> {
     /// Where the server listens.
     pub address: SocketAddr,
-    /// The root identity as configured.
+    /// The root identity as configured, which is called admin in the newest generation.
     pub root: &'a str,
+    /// The identity of the server's own certificate.
+    pub identity: &'a str,
+    pub generation: Generation,
     /// Whether only trusted certificates may connect.
     pub checks_certificates: bool,
     /// `Filesystem: /abs/path`.
@@ -43,7 +48,8 @@ impl Banner<'_> {
         let is_identity = self.root.len() == 64
             && self.root.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
         let root = if is_identity { self.root } else { "_     [ disabled ]" };
-        writeln!(out, "\n{}{root}", label("Root:"))?;
+        let name = if self.generation.is_newest() { "Admin:" } else { "Root:" };
+        writeln!(out, "\n{}{root}", label(name))?;
         let auth = match self.checks_certificates {
             true => "on    [ only clients with trusted certificates can connect ]",
             false => "off   [ any client can connect but policies still apply ]",
@@ -57,12 +63,17 @@ impl Banner<'_> {
         writeln!(
             out,
             "\n{}export KES_SERVER=https://{}\n\
+             \x20         export KES_SERVER_IDENTITY={}\n\
              \x20         export KES_CLIENT_KEY=<client-private-key>   // e.g. $HOME/root.key\n\
              \x20         export KES_CLIENT_CERT=<client-certificate>  // e.g. $HOME/root.cert\n\
              \x20         kes --help",
             label("CLI:"),
-            SocketAddr::new(ip, port)
+            SocketAddr::new(ip, port),
+            self.identity,
         )?;
+        if self.generation.is_newest() {
+            writeln!(out, "\n=> Server is up and running...")?;
+        }
         out.flush()
     }
 
@@ -95,6 +106,8 @@ mod tests {
         let banner = Banner {
             address: "127.0.0.1:7373".parse().expect("an address"),
             root: "disabled",
+            identity: "bce1366e",
+            generation: Generation::V0_14,
             checks_certificates: false,
             key_store: "Filesystem: /keys",
             is_coloured: false,
@@ -107,6 +120,7 @@ mod tests {
              Auth:     off   [ any client can connect but policies still apply ]\n\n\
              Keys:     Filesystem: /keys\n\n\
              CLI:      export KES_SERVER=https://127.0.0.1:7373\n\
+             \x20         export KES_SERVER_IDENTITY=bce1366e\n\
              \x20         export KES_CLIENT_KEY=<client-private-key>   // e.g. $HOME/root.key\n\
              \x20         export KES_CLIENT_CERT=<client-certificate>  // e.g. $HOME/root.cert\n\
              \x20         kes --help\n",

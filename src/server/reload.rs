@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     api::{core::Core, state::State, wanted},
-    base::panics::survive,
+    base::{generation::Generation, panics::survive},
     config::Config,
     tls,
 };
@@ -131,7 +131,10 @@ impl Reloader {
         // From here on nothing can fail.
         let Ok(()) = self.core.change_state(|state| {
             let mut policies = config.policies.clone();
-            policies.keep_calls_of(&state.policies);
+            // The newest generation has no calls that change policies: its file says all there is.
+            if config.generation == Generation::V0_14 {
+                policies.keep_calls_of(&state.policies);
+            }
             *state = State {
                 policies,
                 // Sessions and connections of before are checked against what is trusted now.

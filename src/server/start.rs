@@ -26,7 +26,7 @@ use crate::{
     api::{state::State, wanted},
     keystore::Start,
     log::{Cause, Log},
-    tls::ApiKey,
+    tls::{self, ApiKey},
 };
 
 /// Running requests may finish within this time after a signal.
@@ -85,6 +85,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
         let banner = Banner {
             address: listeners.api.local_addr().unwrap_or(config.address),
             root: &config.root,
+            identity: &tls::server_identity(&certificate),
+            generation: config.generation,
             checks_certificates: state.trust.is_checked(),
             key_store: &store.describe(),
             is_coloured: is_coloured(),

@@ -14,6 +14,7 @@ mod cli;
 mod client;
 mod config_check;
 mod connections;
+mod conversion;
 mod formats;
 mod generations;
 mod groups;

@@ -14,7 +14,7 @@ use kes::inside::{
 };
 use serde_json::{Value, json};
 
-use crate::common::{Client, Follower, Identity, Inside, Response, base64};
+use crate::common::{Client, Follower, Identity, Inside, Response, Server, base64};
 
 const OLD: Generation = Generation::V0_14;
 const NEWEST: Generation = Generation::Newest;
@@ -701,4 +701,19 @@ fn a_server_of_0_14_takes_the_calls_between_the_generations() {
     let described = root.get("/v1/key/describe/none");
     described.is_failure(404, "key does not exist");
     root.delete("/v1/key/delete/none").is_empty_success();
+}
+
+#[test]
+fn a_file_may_let_clients_without_a_certificate_in() {
+    let server = Server::start(|config| {
+        config.is_newest = true;
+        config.more =
+            "api:\n  /v1/ready: {skip_auth: true}\n  /v1/status: {timeout: 7s}\n".to_owned();
+    });
+    succeeds(&server.anonymous().get("/v1/ready"));
+    let required = "tls: client certificate is required";
+    fails(&server.anonymous().get("/v1/status"), 400, required);
+    let api = gives(&server.root().get("/v1/api"));
+    let status = json!({"method": "GET", "path": "/v1/status", "max_body": 0, "timeout": 7});
+    assert!(api.as_array().unwrap().contains(&status), "{api}");
 }

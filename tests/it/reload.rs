@@ -561,3 +561,60 @@ impl Drop for SetOnDrop<'_> {
         self.0.store(true, Ordering::Relaxed);
     }
 }
+
+#[test]
+fn a_reload_may_change_the_generation() {
+    let (app, guest) = (Identity::new("app"), Identity::new("guest"));
+    let server = start(&app, |config| {
+        config.wanted_key = "wanted";
+        config.key_store = format!("fs: {{path: {}}}", config.keys().display());
+    });
+    let root = server.root();
+    root.post("/v1/policy/write/guests", r#"{"paths":["/v1/key/*/my-key"]}"#).is_empty_success();
+    assign(&root, "guests", &guest.id);
+    let mut kept = server.client(&guest).connect();
+    assert_eq!(200, generate(&mut kept));
+    let commit = |client: &Client| client.get("/version").json().get("commit").cloned();
+    assert_eq!(None, commit(&root));
+
+    let id = root_of(&server);
+    edit(&server, &format!("root: {id}"), &format!("version: v1\nadmin: {{identity: {id}}}"));
+    edit(&server, "{paths: [", "{allow: [");
+    edit(&server, "{name: wanted}", "{name: newer}");
+    edit(&server, ", audit: on", "");
+    reload(&server, DONE);
+    // What calls had changed is gone, on connections of before as well.
+    let refused = kept.request("POST", "/v1/key/generate/my-key", "{}");
+    let forbidden = "{\"message\":\"not authorized: insufficient permissions\"\n}";
+    assert_eq!((403, forbidden), (refused.status, refused.text()));
+    assert_eq!(json!({"names": ["my-key", "newer", "wanted"]}), root.get("/v1/key/list/").json());
+    assert!(commit(&root).is_some());
+    assert_eq!(200, generate(&mut server.client(&app).connect()));
+    let described = root.get("/v1/key/describe/newer").json();
+    assert_eq!(json!(id), described["created_by"], "{described}");
+    assert_eq!(None, root.get("/v1/key/describe/wanted").json().get("created_by"));
+
+    // By default, stdout has the changes of keys alone.
+    let lines = server.stdout().lines().count();
+    assert_eq!(404, root.post("/v1/key/generate/none", "{}").status);
+    assert_eq!(200, root.post("/v1/key/create/one", "").status);
+    let audit = server.audit(lines + 1);
+    assert_eq!("/v1/key/create/one", audit[lines]["request"]["path"]);
+    assert_eq!("127.0.0.1", audit[lines]["request"]["ip"]);
+
+    // Object servers of 2021 know these texts only.
+    let file = server.file("config.yml");
+    let text = fs::read_to_string(&file).unwrap() + "\napi: {texts: '0.14'}\n";
+    fs::write(file, text).unwrap();
+    reload(&server, DONE);
+    let taken = root.post("/v1/key/create/one", "");
+    let exists = "{\"message\":\"key does already exist\"\n}";
+    assert_eq!((400, exists), (taken.status, taken.text()));
+}
+
+/// The root identity in the configuration file.
+fn root_of(server: &Server) -> String {
+    let text = fs::read_to_string(server.file("config.yml")).unwrap();
+    let root = text.lines().find_map(|line| line.strip_prefix("root: "));
+    root.unwrap().to_owned()
+}

@@ -70,7 +70,8 @@ pub enum Weight {
 const ALWAYS: &[&str] = &[
     "clients may also use TLS 1.2",
     "policies, and the identities that have them, change with the file only: there are no APIs for that",
-    "the newest API has other paths, lists and answers in places, see docs/api.md; \"api.texts: 0.14\" keeps the \
+    "the newest API has other paths, lists and answers in places, such as 404 where a key to delete is not there: see \
+     docs/api.md; \"api.texts: 0.14\" keeps the \
      words of errors that object servers of 2021 and early 2022 look for",
     "keys have names of 1 to 80 letters, digits, \"-\" and \"_\"; others can't be used",
     "new keys and ciphertexts have formats that KES up to 0.14 can't read; all older ones can still be used",
