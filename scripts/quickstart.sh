@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a checkout to the first data key: builds `kes`, starts a server on a folder of keys, creates
-# a key, derives a data key, and decrypts it with `kes` and with curl. Every command is shown before
+# a key, gets a data key, and decrypts it with `kes` and with curl. Every command is shown before
 # it is run and can be pasted into a shell.
 #
 #   scripts/quickstart.sh          the server stays up until Ctrl-C
@@ -60,14 +60,16 @@ run "cd $folder"
 run "kes() { $KES \"\$@\"; }"
 
 say 'Certificates: one for the server, one for the client that may do everything'
-run "kes tool identity new --server --ip 127.0.0.1 --dns localhost --key server.key --cert server.crt localhost"
-run "kes tool identity new --key root.key --cert root.crt root"
-run "openssl x509 -in root.crt -noout -subject -enddate"
+run "kes identity new --ip 127.0.0.1 --dns localhost --key server.key --cert server.crt localhost"
+run "kes identity new --key admin.key --cert admin.crt admin"
+run "openssl x509 -in admin.crt -noout -subject -enddate"
 
 say 'A configuration: keys are files of a folder'
 run "cat >kes.yml <<END
+version: v1
 address: 127.0.0.1:$port
-root: \$(kes tool identity of root.crt)
+admin:
+  identity: \$(kes identity of admin.crt)
 tls:
   key: server.key
   cert: server.crt
@@ -76,16 +78,16 @@ keystore:
     path: ./keys
 END"
 
-say 'The server; --auth off accepts certificates that no authority has signed'
-printf '$ %s\n' "kes server --config kes.yml --auth off &"
+say 'The server'
+printf '$ %s\n' "kes server --config kes.yml &"
 # Not through the function, so that the process id is the server's.
-"$KES" server --config kes.yml --auth off &
+"$KES" server --config kes.yml &
 server=$!
 
 up=
 for _ in $(seq 200); do
     kill -0 "$server" 2>/dev/null || { echo "the server did not start" >&2; server=; exit 1; }
-    if curl -s -o version --cacert server.crt --key root.key --cert root.crt "https://127.0.0.1:$port/version"; then
+    if curl -s -o version --cacert server.crt --key admin.key --cert admin.crt "https://127.0.0.1:$port/version"; then
         up=yes
         break
     fi
@@ -93,16 +95,16 @@ for _ in $(seq 200); do
 done
 [ -n "$up" ] || { echo "the server does not answer" >&2; exit 1; }
 
-say 'Where the server is, who we are, and whose certificate we trust'
-run "export KES_SERVER=https://127.0.0.1:$port KES_CLIENT_KEY=root.key KES_CLIENT_CERT=root.crt SSL_CERT_FILE=server.crt"
+say 'Where the server is, which public key it has, and who we are'
+run "export KES_SERVER=https://127.0.0.1:$port KES_SERVER_IDENTITY=\$(kes identity of server.crt) KES_CLIENT_KEY=admin.key KES_CLIENT_CERT=admin.crt"
 
 say 'A key, which never leaves the server'
 run "kes key create my-key"
-run "kes key list"
+run "kes key ls"
 
 say 'A data key: use the plaintext to encrypt, keep only the ciphertext'
 # shellcheck disable=SC2016  # expanded by `run`
-run 'derived="$(kes key derive my-key)"'
+run 'derived="$(kes key dek my-key)"'
 run "plaintext=\"\$(printf %s \"\$derived\" | sed 's/.*\"plaintext\":\"\([^\"]*\)\".*/\1/')\""
 run "ciphertext=\"\$(printf %s \"\$derived\" | sed 's/.*\"ciphertext\":\"\([^\"]*\)\".*/\1/')\""
 
@@ -114,7 +116,7 @@ echo "$with_kes"
 
 say '... and with curl'
 # shellcheck disable=SC2016  # expanded by `run`
-run 'with_curl="$(curl -sS --fail --cacert server.crt --key root.key --cert root.crt --data "{\"ciphertext\":\"$ciphertext\"}" "$KES_SERVER/v1/key/decrypt/my-key")"'
+run 'with_curl="$(curl -sS --fail --cacert server.crt --key admin.key --cert admin.crt --data "{\"ciphertext\":\"$ciphertext\"}" "$KES_SERVER/v1/key/decrypt/my-key")"'
 # shellcheck disable=SC2154  # set by `run`
 echo "$with_curl"
 
@@ -131,8 +133,8 @@ if [ -z "$once" ]; then
     say "The server stays up at https://127.0.0.1:$port until Ctrl-C. Try it from another shell:"
     cat <<END
 cd $folder
-export KES_SERVER=https://127.0.0.1:$port KES_CLIENT_KEY=root.key KES_CLIENT_CERT=root.crt SSL_CERT_FILE=server.crt
-$KES key derive my-key
+export KES_SERVER=https://127.0.0.1:$port KES_SERVER_IDENTITY=\$($KES identity of server.crt) KES_CLIENT_KEY=admin.key KES_CLIENT_CERT=admin.crt
+$KES key dek my-key
 END
     wait "$server" || true
 fi

@@ -9,7 +9,7 @@ KES="$KES" TMPDIR="$WORK" "$REPO/scripts/quickstart.sh" --once >transcript 2>err
     fail "it exited with $?: $(tail -n 5 transcript errors)"
 
 step 'it shows its commands before it runs them'
-for command in 'tool identity new' 'server --config' 'key create my-key' 'key derive my-key' \
+for command in 'identity new' 'server --config' 'key create my-key' 'key dek my-key' \
     'key decrypt my-key' 'curl '; do
     grep -q "^\$ .*$command" transcript || fail "'$command' is not shown"
 done
