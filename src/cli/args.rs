@@ -9,8 +9,10 @@ use std::{ffi::OsString, fmt::Write as _};
 use lexopt::{Arg, Parser};
 
 use super::output::{Colors, Failure, is_terminal};
-use crate::base::nearest::nearest;
-use crate::base::{duration, glob::Pattern, name};
+use crate::{
+    base::{duration, glob::Pattern, name, nearest::nearest},
+    tls::{API_KEY_PREFIX, ApiKey},
+};
 
 /// A command: a row of the table.
 pub(crate) struct Command {
@@ -260,6 +262,9 @@ impl Argument {
             |what, why: &dyn std::fmt::Display| format!("invalid {what} {text:?}: it {why}").into();
         match self.kind {
             Kind::Identity if text.is_empty() => Err(invalid("identity", &"is empty")),
+            Kind::Identity if text.starts_with(API_KEY_PREFIX) => {
+                ApiKey::parse(text).map(drop).map_err(Into::into)
+            }
             Kind::Identity if text.contains('/') => Err(invalid("identity", &"contains '/'")),
             Kind::NewKey | Kind::Key => name::check(text).map_err(|why| invalid("key name", &why)),
             Kind::Policy => name::check(text).map_err(|why| invalid("policy name", &why)),

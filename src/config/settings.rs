@@ -20,7 +20,7 @@ use crate::{
     keystore::{self, KeyName, Start},
     log::{self, AuditMode},
     policy::Policies,
-    tls::{ClientCertificate, Group, ServerTls},
+    tls::{ApiKey, ClientCertificate, Group, ServerTls},
 };
 
 /// All settings of the server.
@@ -228,15 +228,26 @@ impl Reader<'_> {
         let is_hex = |c| matches!(c, b'0'..=b'9' | b'a'..=b'f');
         let is_identity = identity.len() == 64 && identity.bytes().all(is_hex);
         let is_nobody = NOBODY.iter().any(|word| identity.eq_ignore_ascii_case(word));
-        if !identity.is_empty() && !is_identity && !is_nobody {
-            self.findings.warn(
+        if identity.is_empty() || is_identity || is_nobody {
+            return;
+        }
+        match ApiKey::parse(identity) {
+            Ok(key) => self.findings.warn(
+                at,
+                "an API key is no identity, so no client can have it",
+                format_args!(
+                    "write {}, the identity of this API key, and keep the key out of the file",
+                    key.identity()
+                ),
+            ),
+            Err(_) => self.findings.warn(
                 at,
                 format_args!("\"{}\" is no identity, so no client can have it", cut(identity)),
                 format_args!(
-                    "write the 64 lower-case hex digits that 'kes tool identity of <certificate>' \
-                     prints{or}"
+                    "write the 64 lower-case hex digits that 'kes identity of' prints for a \
+                     certificate or an API key{or}"
                 ),
-            );
+            ),
         }
     }
 
@@ -353,6 +364,8 @@ impl Reader<'_> {
                     format_args!("failed to create key \"{}\": invalid key name", cut(&name)),
                     PLAIN_NAME,
                 ),
+                // An item that is no map has been refused already.
+                None if at.position.is_none() && !self.findings.is_whole => {}
                 None => self.refuse("keys[].name", at, &name),
                 Some(key) => keys.push(key),
             }

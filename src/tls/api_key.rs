@@ -20,7 +20,8 @@ use crate::{
     identity,
 };
 
-const PREFIX: &str = "kes:v1:";
+/// How API keys begin.
+pub const API_KEY_PREFIX: &str = "kes:v1:";
 /// The first byte, which stands for Ed25519.
 const ED25519: u8 = 0;
 /// The length of the seed of a private key, in bytes.
@@ -72,12 +73,15 @@ impl ApiKey {
     /// The key in `text`, which is `kes:v1:` and, in base64, a zero and the seed; without the prefix too.
     pub fn parse(text: &str) -> Result<Self, ApiKeyError> {
         let text = text.trim();
-        let base64 = match text.strip_prefix(PREFIX) {
+        let base64 = match text.strip_prefix(API_KEY_PREFIX) {
             Some(base64) => base64,
             None if text.contains(':') => return Err(ApiKeyError::Prefix),
             None => text,
         };
-        let bytes = STANDARD.decode(base64).map_err(|_| ApiKeyError::Base64)?;
+        let bytes = STANDARD.decode(base64).map_err(|_| match base64.len() == text.len() {
+            true => ApiKeyError::Prefix,
+            false => ApiKeyError::Base64,
+        })?;
         match bytes.split_first() {
             Some((_, seed)) if seed.len() != SEED => Err(ApiKeyError::Length),
             Some((&ED25519, seed)) => Ok(Self { seed: Secret::new(seed.to_vec()) }),
@@ -89,7 +93,7 @@ impl ApiKey {
     /// The key as text.
     pub fn text(&self) -> Zeroizing<String> {
         let bytes = Secret::new([&[ED25519], self.seed.expose()].concat());
-        Zeroizing::new(PREFIX.to_owned() + &STANDARD.encode(bytes.expose()))
+        Zeroizing::new(API_KEY_PREFIX.to_owned() + &STANDARD.encode(bytes.expose()))
     }
 
     /// The identity of clients with this key.

@@ -276,3 +276,36 @@ fn a_client_with_an_api_key_is_served() {
     let output = scene.kes_with(&["key", "create", "-a", &other, "no"], &environment("X"), "");
     assert!(stderr(&output).ends_with(": prohibited by policy\n"), "{}", stderr(&output));
 }
+
+#[test]
+fn an_api_key_in_the_place_of_an_identity_stays_here() {
+    let scene = Scene(TempDir::new());
+    let (key, identity) = printed(&scene.ok(&["identity", "new"]));
+    let server = Server::start(|config| {
+        config.root = identity.clone();
+        config.auth = "off";
+        config.audit = "on";
+    });
+    let address = server.address.to_string();
+    let environment = [
+        ("KES_SERVER", &*address),
+        ("KES_SERVER_IDENTITY", &*server.certificate.id),
+        ("KES_API_KEY", &*key),
+    ];
+    let (other, other_identity) = printed(&scene.ok(&["identity", "new"]));
+    for args in [
+        &["identity", "info", &other][..],
+        &["identity", "assign", &other, "my-app"],
+        &["identity", "forget", &other],
+        &["policy", "why", &other, "/v1/key/create/a"],
+    ] {
+        let output = scene.kes_with(args, &environment, "");
+        let text = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
+        assert!(!text.contains(&other) && !text.contains("contains '/'"), "{args:?}: {text}");
+    }
+    let output = scene.kes_with(&["identity", "info", &other], &environment, "");
+    let expected = format!("failed to describe identity \"{other_identity}\": ");
+    assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
+    let output = scene.kes_with(&["identity", "info", "kes:v1:none"], &environment, "");
+    assert!(stderr(&output).starts_with("Error: kes: invalid API key: "), "{}", stderr(&output));
+}
