@@ -11,6 +11,7 @@ use lexopt::{Arg, Parser};
 use super::output::{Colors, Failure, is_terminal};
 use crate::base::nearest::nearest;
 use crate::base::{duration, glob::Pattern, name};
+use crate::tls::is_api_key;
 
 /// A command: a row of the table.
 pub(crate) struct Command {
@@ -248,6 +249,13 @@ impl Argument {
 
     /// Refuses `text` if no server would take it for what it stands for.
     pub(crate) fn check(&self, text: &str) -> Result<(), Failure> {
+        // The server would log it.
+        if matches!(self.kind, Kind::Identity | Kind::Holder | Kind::Policy) && is_api_key(text) {
+            let advice = "'kes identity of' prints its identity";
+            return Err(
+                format!("an API key, which is a secret, is no {}: {advice}", self.what).into()
+            );
+        }
         if self.is_pattern {
             let invalid = |why: &str| format!("invalid pattern {text:?}: {why}");
             Pattern::parse(text).map_err(|e| invalid(&e.to_string()))?;

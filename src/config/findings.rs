@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::tls;
+
 /// Beyond so many errors the others are only counted.
 pub(super) const MAX_ERRORS: usize = 100;
 
@@ -197,9 +199,11 @@ impl Findings {
         };
         *count += 1;
         if *count <= most {
+            let message = message.to_string();
+            let message = tls::hide_api_keys(&message);
             let message = match subject {
-                Subject::Text => message.to_string(),
-                _ => cut(&message.to_string()).into_owned(),
+                Subject::Text => message.into_owned(),
+                _ => cut(&message).into_owned(),
             };
             let advice = advice.to_string();
             self.found.push(Finding { severity, position, field, message, advice, subject });

@@ -20,7 +20,7 @@ use crate::{
     keystore::{self, KeyName, Start},
     log::{self, AuditMode},
     policy::Policies,
-    tls::{ClientCertificate, Group, ServerTls},
+    tls::{self, ClientCertificate, Group, ServerTls},
 };
 
 /// All settings of the server.
@@ -225,6 +225,13 @@ impl Reader<'_> {
 
     /// Warns of text that is neither an identity nor one of [`NOBODY`].
     pub(super) fn check_identity(&mut self, at: At, identity: &str, or: &str) {
+        if tls::is_api_key(identity) {
+            return self.findings.refuse(
+                at,
+                "an API key, which is a secret, stands in the place of its identity",
+                "write the identity that 'kes identity of <API key>' prints",
+            );
+        }
         let is_hex = |c| matches!(c, b'0'..=b'9' | b'a'..=b'f');
         let is_identity = identity.len() == 64 && identity.bytes().all(is_hex);
         let is_nobody = NOBODY.iter().any(|word| identity.eq_ignore_ascii_case(word));

@@ -1,6 +1,6 @@
 //! API keys: a private key as a short text, for clients without certificate files.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::{
@@ -56,6 +56,31 @@ impl fmt::Display for ApiKeyError {
 }
 
 impl std::error::Error for ApiKeyError {}
+
+/// Whether `text` is an API key, or is meant to be one.
+pub fn is_api_key(text: &str) -> bool {
+    let text = text.trim();
+    text.len() > PREFIX.len() && text.starts_with(PREFIX)
+}
+
+/// `text` without the API keys in it, for messages: they are easily mistaken for identities.
+pub fn hide_api_keys(text: &str) -> Cow<'_, str> {
+    let mut parts = text.split(PREFIX);
+    let mut hidden = parts.next().unwrap_or_default().to_owned();
+    if hidden.len() == text.len() {
+        return text.into();
+    }
+    for part in parts {
+        let rest =
+            part.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "+/=".contains(c));
+        hidden.push_str(PREFIX);
+        if rest.len() < part.len() {
+            hidden.push('…');
+        }
+        hidden.push_str(rest);
+    }
+    hidden.into()
+}
 
 /// An API key: the seed of an Ed25519 key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -186,6 +211,22 @@ mod tests {
             "kes: invalid API key: missing 'kes:v1:' prefix",
             ApiKeyError::Prefix.to_string()
         );
+    }
+
+    #[test]
+    fn a_message_shows_no_api_key() {
+        let key = ApiKey::generate().unwrap();
+        for (text, shown) in [
+            ("no key", "no key".to_owned()),
+            ("missing 'kes:v1:' prefix", "missing 'kes:v1:' prefix".to_owned()),
+            (
+                &*format!("\"{}\" and {}x, too", *key.text(), *key.text()),
+                "\"kes:v1:…\" and kes:v1:…, too".to_owned(),
+            ),
+        ] {
+            assert_eq!(shown, hide_api_keys(text));
+        }
+        assert!(is_api_key(&key.text()) && is_api_key(" kes:v1:a") && !is_api_key("kes:v1:"));
     }
 
     #[test]

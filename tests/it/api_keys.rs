@@ -276,3 +276,52 @@ fn a_client_with_an_api_key_is_served() {
     let output = scene.kes_with(&["key", "create", "-a", &other, "no"], &environment("X"), "");
     assert!(stderr(&output).ends_with(": prohibited by policy\n"), "{}", stderr(&output));
 }
+
+#[test]
+fn an_api_key_in_the_place_of_its_identity_is_refused_without_being_shown() {
+    let scene = Scene(TempDir::new());
+    let key = printed(&scene.ok(&["identity", "new"])).0;
+    let newest = |admin: &str, app: &str| {
+        format!(
+            "admin: {{identity: '{admin}'}}\npolicy: {{p: {{allow: [/version], identities: ['{app}']}}}}\n"
+        )
+    };
+    for (number, text) in [
+        newest(&key, "app"),
+        newest("disabled", &key),
+        format!("root: '{key}'\ntls: {{proxy: {{identities: ['{key}']}}}}\n"),
+        format!("root: _\npolicy: {{p: {{paths: [/version], identities: ['{key}']}}}}\n"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let file = format!("{number}.yml");
+        scene.write(&file, text);
+        for args in [&["config", "check", &file][..], &["server", "--config", &file]] {
+            let output = scene.kes_with(args, &[], "");
+            let shown = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
+            assert_ne!(Some(0), output.status.code(), "{text}{shown}");
+            assert!(!shown.contains(&key), "{text}{shown}");
+        }
+        let output = scene.kes_with(&["config", "check", &file], &[], "");
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned() + &stderr(&output);
+        assert!(shown.contains("an API key, which is a secret, stands in the place"), "{shown}");
+    }
+    let misspelt = key.clone() + "x";
+    for key in [&key, &misspelt] {
+        // None of them asks a server, which would log it.
+        for (args, what) in [
+            (&["identity", "info", key][..], "identity"),
+            (&["identity", "ls", key], "pattern"),
+            (&["identity", "assign", key, "p"], "identity"),
+            (&["identity", "assign", "p", key], "policy"),
+            (&["identity", "forget", key], "identity"),
+            (&["policy", "why", key, "/version"], "identity"),
+        ] {
+            let advice = "'kes identity of' prints its identity";
+            scene.fails(args, &format!("an API key, which is a secret, is no {what}: {advice}"));
+        }
+    }
+    let output = scene.kes_with(&["policy", "add", "p", &key], &[], "");
+    assert!(stderr(&output).contains("\"kes:v1:…\""), "{}", stderr(&output));
+}
