@@ -75,7 +75,7 @@ prints '{}' kes identity list
 prints '' kes identity assign "$APP" app
 prints '' kes identity assign "$OTHER" b
 prints "$(printf '%s\n' "$APP app" "$OTHER b" | sort | sed 's/\(.*\) \(.*\)/"\1":"\2"/' | paste -sd, | sed 's/.*/{&}/' | tr -d '\n')" kes identity list
-prints "{\"$APP\":\"app\"}" kes identity ls "$APP"
+prints "{\"$APP\":\"app\"}" kes identity list "$APP"
 to_person "{
   $APP => app
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# `kes log trace`: lines for programs; for people, views that fill a real terminal (tmux), compared
-# with the screens in tests/screens, and a terminal that is restored however the view ends.
+# `kes log trace`, `log`, `metric` and `status`: lines for programs; for people, views on a real terminal
+# (tmux), compared with the screens in tests/screens, and a terminal that is restored however a view ends.
 #
 #   UPDATE=1   writes tests/screens anew
 # shellcheck source=scripts/it/lib.sh
@@ -71,14 +71,19 @@ grep -q '^Error: error log closed with: ' closed.err || fail "says '$(cat closed
 
 # ── For people ─────────────────────────────────────────────────────────────────────────────────
 
-# view WIDTH HEIGHT FLAGS: a shell in a terminal that runs the command and then prints its state.
+# view WIDTH HEIGHT FLAGS: `kes log trace` in a terminal.
 view() {
+    local width="$1" height="$2"; shift 2
+    on_terminal "$width" "$height" log trace "$@"
+}
+# on_terminal WIDTH HEIGHT COMMAND...: a shell in a terminal that runs the command and then prints its state.
+on_terminal() {
     local width="$1" height="$2"; shift 2
     tmux kill-server 2>/dev/null || true
     VIEW=$((VIEW + 1))
     cat >session <<SH
 stty -g >before
-"$KES" log trace $* 2>view.err
+"$KES" $* 2>view.err
 echo "ended with \$?" >ended
 stty -g >after
 cat
@@ -108,7 +113,10 @@ matches() {
         -e 's/│ +[0-9.]+(µs|ms|s) +│$/│    …      │/' \
         -e "s/${APP:0:11}…/xxxxxxxxxxx…/" \
         -e '/│ +[0-9]+ +│ +[0-9]+ +│/s/│ +[0-9]+ +/│     n     /g' \
-        -e 's/^(  (Success|Error|Failure) +).*/\1nn.nn %  n/' -e 's/^(  (Active|UpTime) +).*/\1n/' >"$1.screen"
+        -e 's/^(  (Success|Error|Failure) +).*/\1nn.nn %  n/' -e 's/^(  (Active|UpTime) +).*/\1n/' \
+        -e 's/^(  (Rate|Latency|CPUs|Threads|Heap|Stack|Audited|Errors|Uptime|OS|Version) +).*/\1…/' \
+        -e 's/^(  Identity +).*/\1…/' -e 's|(https://127.0.0.1:).*|\1port|' \
+        -e 's/^(hh:mm:ss +[0-9]+ +)[0-9a-f]{11}/\1xxxxxxxxxxx/' -e 's/^(hh:mm:ss .*) [0-9.]+(µs|ms|s)$/\1 …/' >"$1.screen"
     if [ -n "${UPDATE-}" ]; then
         mkdir -p "$REPO/tests/screens" && cp "$1.screen" "$REPO/tests/screens/$1.txt"
     fi
@@ -152,6 +160,42 @@ see 'Success +[0-9]{2}\.[0-9]{2} %'
 matches metric
 tmux send-keys -t view C-c
 gives_back 0
+
+step 'kes metric, on a screen of its own'
+on_terminal 120 24 metric --rate 200ms
+see 'Rate +[0-9]'
+is_alternate || fail 'the view is not on a screen of its own'
+for i in 1 2 3 4 5; do kes key list >/dev/null; done
+see 'Rate +[1-9]'
+matches system
+tmux send-keys -t view Escape
+gives_back 0
+equal 'errors' '' "$(cat view.err)"
+
+step 'kes log, a line for each event'
+on_terminal 120 8 log
+see '^Time +Status +Identity +IP +API +Latency'
+see '/v1/log/audit '
+kes key create logged
+see '/v1/key/create/logged'
+as app; fails 1 'prohibited' kes key delete logged; as root
+see ' 403 .*/v1/key/delete/logged'
+if is_alternate; then fail 'it takes the screen'; fi
+matches log
+tmux capture-pane -p -e -t view | grep -q $'\e\\[31m403' || fail 'a refusal is not red'
+tmux send-keys -t view C-c
+on_terminal 240 8 log --error
+as app; within 20 eval 'kes key create other 2>/dev/null; shows "called \"/v1/key/create/other\""' || fail 'no error comes'; as root
+tmux send-keys -t view C-c
+
+step 'kes status'
+on_terminal 100 14 status
+see 'Stack'
+matches status
+tmux capture-pane -p -e -t view | grep -q $'\e\\[32m●' || fail 'the dot is not green'
+on_terminal 100 14 status --short
+see 'Latency'
+if shows 'Heap'; then fail 'it is not short'; fi
 
 step 'a table of as many lines as the screen has, at every width'
 for height in 8 10; do

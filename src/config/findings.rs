@@ -101,7 +101,7 @@ impl At {
 
 impl Finding {
     /// What a server says at its start, or after a reload. `file` is the configuration file.
-    pub(super) fn sentence(&self, file: Option<&Path>) -> String {
+    pub fn sentence(&self, file: Option<&Path>) -> String {
         let Self { severity, position, field, message, advice, subject } = self;
         let mut place = file.map_or_else(String::new, |file| file.display().to_string());
         if let Some(Position { line, column }) = position {

@@ -664,3 +664,38 @@ fn the_identity_of_a_certificate_is_that_of_the_vectors() {
     let output = folder.kes(&["tool", "identity", "of", "no.crt"]);
     assert!(err(&output).starts_with("Error: failed to open \"no.crt\": "), "{}", err(&output));
 }
+
+#[test]
+fn a_shell_is_set_up_for_completion_once() {
+    let folder = Folder::new("auto-completion");
+    let home = folder.0.to_str().unwrap();
+    let run = |shell: &str| {
+        folder.kes_with(&["--auto-completion"], &[("SHELL", shell), ("HOME", home)], "")
+    };
+    for (shell, file) in
+        [("/bin/bash", ".bashrc"), ("/usr/bin/zsh", ".zshrc"), ("fish", ".config/fish/config.fish")]
+    {
+        let path = folder.0.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "alias a=b").unwrap();
+        let first = run(shell);
+        assert_eq!((Some(0), ""), (first.status.code(), &*err(&first)));
+        assert!(out(&first).contains(file), "{}", out(&first));
+        let text = folder.read(file);
+        assert!(text.starts_with("alias a=b\n") && text.ends_with('\n'), "{text}");
+        assert!(out(&run(shell)).contains("already"));
+        assert_eq!(text, folder.read(file));
+    }
+    let path =
+        format!("{}:{}", env!("CARGO_BIN_EXE_kes").trim_end_matches("/kes"), "/usr/bin:/bin");
+    let bash = Command::new("bash")
+        .args(["-c", "source ~/.bashrc; complete -p kes"])
+        .env_clear()
+        .envs([("PATH", &*path), ("HOME", home)])
+        .output()
+        .unwrap();
+    assert_eq!("complete -F _kes kes\n", out(&bash), "{}", err(&bash));
+    for shell in ["/bin/sh", ""] {
+        assert!(err(&run(shell)).starts_with("Error: SHELL is "));
+    }
+}

@@ -5,7 +5,9 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::common::{Identity, PATIENCE, Server, TempDir, stored_key, wait_for};
+use crate::common::{
+    Authority, Identity, PATIENCE, Profile, Server, TempDir, stored_key, wait_for,
+};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -196,6 +198,46 @@ fn the_template_starts_as_it_is() {
             "{said}"
         );
     }
+}
+
+#[test]
+fn a_reload_changes_the_generation_and_all_that_goes_with_it_or_nothing() {
+    let clients = Clients::new();
+    let authority = Authority::new("authority");
+    let trusted = authority.issue("trusted", &Profile::client());
+    let server = Server::start(|config| {
+        fs::write(config.keys().join("my-key"), stored_key(&[1; 32])).unwrap();
+    });
+    let older = fs::read_to_string(server.file("config.yml")).unwrap();
+    let generates =
+        |client: &Identity| server.client(client).post("/v1/key/generate/my-key", "{}").status;
+    let text = format!(
+        "version: v1\naddress: @ADDRESS@\nadmin: {{ identity: {} }}\ntls:\n  key: @KEY@\n  cert: @CERT@\n  \
+         auth: on\n  ca: {}\napi:\n  /v1/status: {{ skip_auth: true }}\nkeystore: {{ fs: {{ path: @KEYS@ }} }}\n",
+        trusted.id,
+        server.file("authorities").display()
+    );
+    let newer = clients.filled_in(&text, &server);
+
+    // The authorities are not there yet: nothing changes, neither the generation nor the admin.
+    fs::write(server.file("config.yml"), &newer).unwrap();
+    server.signal(Signal::HUP);
+    server.logs_error("failed to reload the configuration, everything stays as it was: ");
+    server.logs_error("field tls.ca");
+    assert_eq!(200, server.root().post("/v1/key/generate/my-key", "{}").status);
+    assert!(server.anonymous().try_request("GET", "/v1/status", b"").is_err());
+    assert!(server.outdated().try_connect().is_err());
+
+    fs::write(server.file("authorities"), authority.identity.certificate_pem()).unwrap();
+    take_up(&server, &newer);
+    assert_eq!(200, generates(&trusted));
+    assert!(server.root().try_request("GET", "/version", b"").is_err());
+    assert_eq!(200, server.anonymous().get("/v1/status").status);
+
+    take_up(&server, &older);
+    assert_eq!(200, server.root().post("/v1/key/generate/my-key", "{}").status);
+    assert_eq!(403, generates(&trusted));
+    assert!(server.anonymous().try_request("GET", "/v1/status", b"").is_err());
 }
 
 #[test]

@@ -4,7 +4,10 @@
 use std::{
     fs,
     process::{Command, Output},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use crate::common::{Identity, Profile, Site, TempDir};
@@ -411,4 +414,54 @@ fn the_message_about_an_untrusted_server_has_the_identity_that_makes_it_trusted(
     let text = stderr(&list(&["--server-identity", ADMIN], &[]));
     assert!(text.contains(&format!("its identity is {identity}, not {ADMIN} as set")), "{text}");
     assert!(!text.contains("export"), "{text}");
+}
+
+#[test]
+fn newer_commands_ask_servers_of_every_generation_or_say_that_they_are_too_old() {
+    for answers in [V0_14, OF_2022, NEWEST] {
+        let scene = Scene::new(answers);
+        assert_eq!("Key\na_b-c\nbench-t1\n", scene.ok(&["ls"]));
+        assert_eq!("[\"bench\",\"pol1\"]\n", scene.ok(&["ls", "-p", "--json"]));
+        assert_eq!(format!("Identity\n{APP}\n{ADMIN}\n"), scene.ok(&["ls", "-i"]));
+        // None of them says more than its version here.
+        let status = scene.ok(&["status"]);
+        assert!(status.starts_with(&format!("● {}\n  Version     ", scene.server)), "{status}");
+        for args in [&["key", "info", "a"][..], &["policy", "info", "a"], &["status", "--api"]] {
+            let error = scene.error(args);
+            assert!(error.starts_with("Error: failed to "), "{error}");
+            assert!(error.ends_with(" is too old for this: it has no such API\n"), "{error}");
+        }
+        for args in [&["log"][..], &["log", "--error"], &["metric"], &["log", "trace"]] {
+            assert!(scene.error(args).contains("404 page not found"), "{args:?}");
+        }
+    }
+    let why = ["policy", "why", APP, "/v1/key/list/a"];
+    let text = Scene::new(NEWEST).ok(&why);
+    assert_eq!("allowed: policy \"bench\" has the path \"/v1/key/list/*\"\n", text);
+}
+
+#[test]
+fn a_policy_for_a_server_of_2022_has_its_form() {
+    const WHOLE: &str = r#"{"allow":["/v1/key/create/x*"],"deny":[],"created_at":"t"}"#;
+    const EMPTY: &str = r#"{"allow":[],"deny":[],"created_at":"t"}"#;
+    for (is_understood, answers) in [(true, [EMPTY, WHOLE]), (false, [EMPTY, EMPTY])] {
+        let writes = AtomicUsize::new(0);
+        let scene = Scene::answering(move |request| match request {
+            "POST /v1/policy/write/p" => {
+                writes.fetch_add(1, Ordering::Relaxed);
+                http("200 OK", JSON, "")
+            }
+            "GET /v1/policy/read/p" => {
+                http("200 OK", JSON, answers[writes.load(Ordering::Relaxed) - 1])
+            }
+            _ => http("404 Not Found", TEXT, "404 page not found\n"),
+        });
+        fs::write(scene.folder.path().join("p.json"), r#"{"paths":["/v1/key/create/x*"]}"#)
+            .unwrap();
+        let add = ["policy", "add", "p", "p.json"];
+        match is_understood {
+            true => assert_eq!("", scene.ok(&add)),
+            false => assert!(scene.error(&add).ends_with("has made another policy of it\n")),
+        }
+    }
 }

@@ -38,6 +38,7 @@ mod regression;
 mod reload;
 mod replay;
 mod secrets;
+mod transcripts;
 mod trust;
 mod turns;
 mod vectors;

@@ -8,6 +8,7 @@ use crate::{
         args::{Args, Argument, CLIENT, Command, IDENTITY, Kind, POLICY, SILENT},
         certificate::{identity_or_file, is_identity},
         client::{Client, path},
+        layout,
         output::{Paint, Result, Style, harmless, print, print_lines, warn},
     },
     policy::Rule,
@@ -31,6 +32,7 @@ pub(crate) const LIST: Command = Command {
     aliases: &[&["identity", "ls"]],
     arguments: &[Argument::pattern(Kind::Identity)],
     summary: "List identities with their policies",
+    details: "'kes identity ls' prints a table without them and, with --json, an array.",
     flags: CLIENT,
     examples: &["kes identity list"],
     run: list,
@@ -118,12 +120,9 @@ fn list(args: &Args) -> Result<()> {
         .identities(pattern)
         .map_err(|e| format!("failed to list identities matching {pattern:?}: {e}"))?;
     // Its policies are not in the list, so the output is that of its own command line.
-    if client.generation()?.is_newest() {
-        let names = found.iter().map(|entry| &entry.name);
-        return match args.is_set("json") {
-            true => print(&format!("{}\n", serde_json::json!(names.collect::<Vec<_>>()))),
-            false => print_lines("Identity\n", names, ""),
-        };
+    if args.by_alias || client.generation()?.is_newest() {
+        let names: Vec<_> = found.into_iter().map(|entry| entry.name).collect();
+        return layout::list(args, "Identity", &names);
     }
     let policy = |entry: &Entry| entry.policy.clone().unwrap_or_default();
     match args.wants_json() {

@@ -13,8 +13,9 @@ use crate::{
         output::{
             Failure, Paint, Result, Style, complain, harmless, is_terminal, print, warn, write,
         },
+        settings::first_error,
     },
-    config::{self, Flags, Origin},
+    config::{self, Config, Flags, Origin},
     keystore::{
         KeyName, Settings, Start,
         copy::{Clash, Migration, Progress, TIMEOUT},
@@ -167,18 +168,17 @@ fn report(args: &Args, progress: &Progress, found: usize) -> Result<()> {
 /// The key store of the configuration file `file`, whatever else is in it or not, and the generation of the
 /// file.
 fn key_store_of(file: &str) -> Result<(Arc<dyn Settings>, Generation)> {
-    let flags = Flags {
-        root: Some("_".to_owned()),
-        key: Some("-".into()),
-        cert: Some("-".into()),
-        ..Flags::default()
-    };
-    let config = config::load(Origin::File(Path::new(file)), &flags, &[])?.accept()?;
-    match config.key_store.place() {
+    let path = Path::new(file);
+    let loaded = config::load(Origin::File(path), &Flags::default(), &[])?;
+    if let Some(wrong) = first_error(&loaded.findings(), &["keystore", "keys"]) {
+        return Err(wrong.sentence(Some(path)).into());
+    }
+    let Config { key_store, generation, .. } = loaded.config();
+    match key_store.place() {
         None => {
             Err(format!("{file:?} has no key store that outlives a server: set \"keystore\"")
                 .into())
         }
-        Some(_) => Ok((config.key_store, config.generation)),
+        Some(_) => Ok((key_store.clone(), *generation)),
     }
 }

@@ -139,7 +139,10 @@ impl<'a> Edits<'a> {
             let field = self.spelled(way[0], first.span);
             return self.insert(first.span.start as usize, format!("{field}: {inner}, "));
         }
-        let indent = " ".repeat(first.position.column as usize - 1);
+        let indent = match name {
+            Some(_) => " ".repeat(first.position.column as usize - 1),
+            None => self.margin(first),
+        };
         let mut lines = String::new();
         if !comment.is_empty() {
             lines += &format!("{indent}# {comment}\n");
@@ -154,9 +157,11 @@ impl<'a> Edits<'a> {
             lines += &format!("{deeper}{name}:{value}\n");
             deeper += "  ";
         }
+        let before = &self.text[..first.span.start as usize];
+        let is_alone = before.ends_with(&format!("\n{indent}"));
         match name {
             // Behind the line of the map's name, if its first field is not there.
-            Some(name) if name.position.line < first.position.line => {
+            Some(name) if name.position.line < first.position.line && is_alone => {
                 let start = name.span.start as usize;
                 let end =
                     self.text[start..].find('\n').map_or(self.text.len(), |at| start + at + 1);
@@ -170,6 +175,13 @@ impl<'a> Edits<'a> {
         }
     }
 
+    /// The blanks that the line of `entry` begins with.
+    fn margin(&self, entry: &Entry) -> String {
+        let before = &self.text[..entry.span.start as usize];
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        line.chars().take_while(|c| *c == ' ').collect()
+    }
+
     /// Puts a field in front of all others of the file.
     pub(super) fn begin(&mut self, top: &Node, name: &str, value: &str) {
         let Some(first) = top.entries().first() else { return };
@@ -177,7 +189,7 @@ impl<'a> Edits<'a> {
             let [name, value] = [name, value].map(|text| self.spelled(text, first.span));
             return self.insert(first.span.start as usize, format!("{name}: {value}, "));
         }
-        let indent = " ".repeat(first.position.column as usize - 1);
+        let indent = self.margin(first);
         // Behind directives and the line that ends them.
         let head = &self.text[..first.span.start as usize];
         let start = head.rfind("---").map_or(0, |at| {

@@ -113,14 +113,15 @@ pub(super) fn convert_with(
     }
     let apis = apis.iter().map(|(pattern, is_newest)| Api::new(pattern, *is_newest)).collect();
     let edits = Edits::new(text);
-    let mut conversion = Conversion { before: &before, apis, edits, notes: Vec::new() };
+    let mut conversion =
+        Conversion { before: &before, apis, edits, notes: Vec::new(), has_new_path: false };
     conversion.run();
-    let Conversion { edits, mut notes, .. } = conversion;
+    let Conversion { edits, mut notes, has_new_path, .. } = conversion;
     let text = edits.apply();
     if notes.iter().all(|note| note.weight != Weight::Refusal) {
         let addr = Flags { addr: flags.addr.clone(), ..Flags::default() };
         let after = load_text(Some(Path::new("")), &text, &addr, &[], env);
-        notes.extend(differences(&before, &after));
+        notes.extend(differences(&before, &after, has_new_path));
     }
     notes.sort_by_key(|note| (note.weight, note.position));
     match notes.iter().any(|note| note.weight == Weight::Refusal) {
@@ -153,7 +154,8 @@ fn is_unset(message: &str) -> bool {
 }
 
 /// What makes the file that was written another one than the file that was read, which is a fault.
-fn differences(before: &Loaded, after: &Loaded) -> Vec<Note> {
+/// With `has_new_path`, paths of the key store may be written in another way.
+fn differences(before: &Loaded, after: &Loaded, has_new_path: bool) -> Vec<Note> {
     let refuse = |text: String| Note { weight: Weight::Refusal, position: None, text };
     let wrong = errors(after);
     if !wrong.is_empty() {
@@ -187,7 +189,11 @@ fn differences(before: &Loaded, after: &Loaded) -> Vec<Note> {
         ("log", a.log != b.log),
         ("probe", a.probe != b.probe),
         ("limits", a.connections != b.connections),
-        ("keystore", *a.key_store != *b.key_store || a.key_store_start != b.key_store_start),
+        (
+            "keystore",
+            (*a.key_store != *b.key_store && !has_new_path)
+                || a.key_store_start != b.key_store_start,
+        ),
     ];
     let differ = differ.into_iter().filter(|(_, differ)| *differ);
     differ.map(|(what, _)| refuse(format!("\"{what}\" can't be converted: write it out"))).collect()
@@ -198,6 +204,8 @@ struct Conversion<'a> {
     apis: Vec<Api<'a>>,
     edits: Edits<'a>,
     notes: Vec<Note>,
+    /// A path of the key store is written in another way.
+    has_new_path: bool,
 }
 
 impl<'a> Conversion<'a> {
@@ -339,6 +347,11 @@ impl<'a> Conversion<'a> {
             && let Some(entry) = top.entries().iter().find(|entry| *entry.name == *"keys")
         {
             self.edits.rename(entry, "keystore");
+            // One that is empty may be beside it.
+            let empty = top.entries().iter().find(|entry| *entry.name == *"keystore");
+            if let Some(empty) = empty.filter(|_| !top.is_flow) {
+                self.edits.insert(empty.span.start as usize, "# ");
+            }
         }
         let in_memory: &dyn Settings = &mem::Settings;
         let is_in_memory = *self.before.config.key_store == *in_memory;
@@ -356,12 +369,21 @@ impl<'a> Conversion<'a> {
             let ping = [&way[..], &["status", "ping"]].concat();
             self.edits.set(top, (&ping, "10s"), "15s by default in this format");
         }
-        if let Some(jwt) = source.find("keystore.vault.kubernetes.jwt")
-            && let Some(text) = jwt.text().filter(|text| !text.contains(['/', '$']))
-            && Path::new(&**text).is_file()
-        {
+        let Some(jwt) = source.find("keystore.vault.kubernetes.jwt") else { return };
+        let Some(text) = jwt.text().filter(|text| !text.contains('$')) else { return };
+        let is_path = ["/", "./", "../"].iter().any(|start| text.starts_with(start));
+        match (text.contains('/'), is_path || Path::new(&**text).is_file()) {
+            (true, false) => {
+                let text = "keystore.vault.kubernetes.jwt: what has a \"/\" is a path in the newest format: write the \
+                            token to a file";
+                self.note(Weight::Refusal, Some(jwt.position), text);
+            }
             // Without a slash it would be a token.
-            self.edits.set_text(jwt, &format!("./{text}"));
+            (false, true) => {
+                self.edits.set_text(jwt, &format!("./{text}"));
+                self.has_new_path = true;
+            }
+            _ => {}
         }
     }
 

@@ -92,6 +92,8 @@ fn tokens(pattern: &str) -> Vec<Token> {
     let mut rest = pattern.chars();
     while let Some(c) = rest.next() {
         tokens.push(match c {
+            // Several are as good as one.
+            '*' if matches!(tokens.last(), Some(Token::Run)) => continue,
             '*' => Token::Run,
             '?' => Token::One,
             '\\' => Token::Char(rest.next().unwrap_or('\\')),

@@ -19,6 +19,36 @@ fn converted(text: &str, flags: &Flags) -> Converted {
     convert_with(text, flags, APIS, env).unwrap_or_else(|notes| panic!("{notes:#?}\n{text}"))
 }
 
+/// Asserts that a right file can be converted, and then means the same: each file of these tests is tried. Those
+/// that can't be converted have a known reason.
+pub(super) fn assert_converts(text: &str, flags: &Flags) {
+    let known =
+        ["the file is empty", "a value is at most one variable", "is a path in the newest format"];
+    match convert_with(text, flags, APIS, env) {
+        Ok(Converted { text, .. }) => {
+            let after = load_text(Some(Path::new("kes.yml")), &text, &Flags::default(), &[], env);
+            after.accept().unwrap_or_else(|e| panic!("{e}\n{}", *text));
+        }
+        Err(notes) if notes.iter().any(|note| note.text.contains("were in memory")) => {
+            // With a key store behind what is there, if it can be behind it.
+            let more = format!("{text}\nkeystore: {{ fs: {{ path: /k }} }}\n");
+            let loaded = load_text(Some(Path::new("kes.yml")), &more, flags, &[], env);
+            if loaded.accept().is_ok() {
+                assert_converts(&more, flags);
+            }
+        }
+        Err(notes) => {
+            for note in notes {
+                assert!(
+                    known.iter().any(|known| note.text.contains(known)),
+                    "{}\n{text}",
+                    note.text
+                );
+            }
+        }
+    }
+}
+
 /// The file that `text` becomes beside these flags.
 #[track_caller]
 fn assert_becomes(text: &str, flags: &Flags, after: &str) {

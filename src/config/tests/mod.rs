@@ -44,7 +44,11 @@ fn env(name: &str) -> Option<String> {
 
 /// What `text` in `kes.yml` means with the given flags.
 fn load_with(text: &str, flags: &Flags) -> Result<Config, Error> {
-    load_text(Some(Path::new("kes.yml")), text, flags, &[], env).accept()
+    let loaded = load_text(Some(Path::new("kes.yml")), text, flags, &[], env).accept();
+    if loaded.as_ref().is_ok_and(|config| !config.generation.is_newest()) {
+        convert::assert_converts(text, flags);
+    }
+    loaded
 }
 
 fn load(text: &str) -> Config {

@@ -1,0 +1,300 @@
+//! The commands of the command line against servers of both generations, as transcripts in
+//! `testdata/cli`: a line with `$` is called, and what it prints follows, lines of standard error behind
+//! `! `, a line without an end before `⏎`, an exit code other than 0 behind `? `.
+//!
+//! Values that differ from run to run are shown by their shape, such as `<time>`. With
+//! `KES_WRITE_TRANSCRIPTS` in the environment, the files are written anew.
+
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use crate::common::{Identity, Server, TempDir};
+
+/// A server, a client of it that is root, and the values that have names.
+struct Scene {
+    server: Server,
+    folder: TempDir,
+    names: HashMap<String, String>,
+}
+
+impl Scene {
+    fn new(is_newest: bool) -> Self {
+        let mut app = Identity::new("app");
+        let server = Server::start(|config| {
+            config.is_newest = is_newest;
+            // Lists are sorted.
+            while app.id < config.root_identity.id {
+                app = Identity::new("app");
+            }
+            config.policy("my-app", &["/v1/key/generate/my-*", "/v1/key/decrypt/my-*"], &[&app]);
+        });
+        let folder = TempDir::new();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("server.crt"), server.certificate.certificate_pem()).unwrap();
+        fs::write(path("root.key"), server.root_identity.key_pem()).unwrap();
+        fs::write(path("root.crt"), server.root_identity.certificate_pem()).unwrap();
+        fs::write(path("policy.json"), r#"{"paths":["/v1/key/create/my-*"]}"#).unwrap();
+        fs::create_dir(path("old-keys")).unwrap();
+        let store = |root: &str, store: &str, keys: &Path| {
+            format!("{root}\n{store}: {{fs: {{path: {}}}}}\n", keys.display())
+        };
+        let root = if is_newest { "admin: {identity: disabled}" } else { "root: disabled" };
+        let own = if is_newest { "keystore" } else { "keys" };
+        fs::write(path("own.yml"), store(root, own, &server.keys())).unwrap();
+        let old = store("root: disabled", "keys", &path("old-keys"));
+        fs::write(path("old.yml"), old).unwrap();
+        let names = [
+            ("APP", app.id.clone()),
+            ("ROOT", server.root_identity.id.clone()),
+            ("SERVER", server.certificate.id.clone()),
+            ("ADDRESS", server.address.to_string()),
+        ];
+        let names = names.map(|(name, value)| (name.to_owned(), value)).into();
+        Self { server, folder, names }
+    }
+
+    fn command(&self, words: &[String]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kes"));
+        let path = |name: &str| self.folder.path().join(name);
+        command
+            .args(&words[1..])
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("KES_SERVER", format!("https://{}", self.server.address))
+            .env("KES_CLIENT_KEY", path("root.key"))
+            .env("KES_CLIENT_CERT", path("root.crt"))
+            .env("SSL_CERT_FILE", path("server.crt"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a line, and returns what it did in the form of a transcript.
+    fn run(&mut self, line: &str) -> String {
+        let (call, lines) = match line.split_once(" | head -n ") {
+            Some((call, count)) => (call, Some(count.parse().unwrap())),
+            None => (line, None),
+        };
+        let words = words(call, &self.names);
+        assert_eq!("kes", words[0], "{line}");
+        let output = match lines {
+            None => self.command(&words).output().unwrap(),
+            Some(count) => self.first_lines(&words, count),
+        };
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        for member in ["plaintext", "ciphertext"] {
+            let json = serde_json::from_str::<serde_json::Value>(&stdout).unwrap_or_default();
+            if let Some(value) = json[member].as_str() {
+                self.names.insert(member.to_uppercase(), value.to_owned());
+            }
+        }
+        let mut said = self.shapes(&stdout);
+        if !said.is_empty() && !said.ends_with('\n') {
+            said += "⏎\n";
+        }
+        for line in self.shapes(&stderr).lines() {
+            let _ = writeln!(said, "! {line}");
+        }
+        match output.status.code() {
+            Some(0) => {}
+            _ if lines.is_some() => {}
+            code => {
+                let _ = writeln!(said, "? {}", code.unwrap());
+            }
+        }
+        said
+    }
+
+    /// The first lines of a command that does not end by itself, while keys come and go, and handshakes fail.
+    fn first_lines(&self, words: &[String], count: usize) -> Output {
+        let mut child = self.command(words).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let is_done = AtomicBool::new(false);
+        let mut text = String::new();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Relaxed) {
+                    for verb in ["create", "rm"] {
+                        let tick = ["kes", "key", verb, "tick"].map(str::to_owned);
+                        assert!(self.command(&tick).status().unwrap().success());
+                    }
+                    if let Ok(mut stream) = TcpStream::connect(self.server.address) {
+                        let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
+                    }
+                    thread::sleep(Duration::from_millis(50));
+                }
+            });
+            for _ in 0..count {
+                stdout.read_line(&mut text).unwrap();
+            }
+            is_done.store(true, Ordering::Relaxed);
+        });
+        let _ = child.kill();
+        let output = child.wait_with_output().unwrap();
+        Output { stdout: text.into_bytes(), ..output }
+    }
+
+    /// `text` with shapes instead of the values that differ from run to run.
+    fn shapes(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (name, value) in &self.names {
+            if !["PLAINTEXT", "CIPHERTEXT"].contains(&&**name) {
+                text = text.replace(&**value, &format!("<{}>", name.to_lowercase()));
+            }
+        }
+        text = text.replace(&format!("{}…", &self.names["ROOT"][..11]), "<root>      ");
+        text = text.replace(&self.folder.path().display().to_string(), "<folder>");
+        text = text.replace("/v1/key/delete/tick", "/v1/key/create/tick");
+        text = text.replace(env!("CARGO_PKG_VERSION"), "<version>");
+        text = text.replace("amd64", "<arch>").replace("arm64", "<arch>");
+        text = without_clocks(&text);
+        for label in ["  CPUs  ", "  Heap  ", "  Stack "] {
+            if let Some((before, (_, after))) = text
+                .split_once(label)
+                .and_then(|(before, rest)| Some((before, rest.split_once('\n')?)))
+            {
+                text = format!("{before}{label}      <n>\n{after}");
+            }
+        }
+        let is_part = |c: char| c.is_alphanumeric() || "+/=-_.".contains(c);
+        let mut shaped = String::new();
+        let mut rest = &*text;
+        while let Some(start) = rest.find(is_part) {
+            let (before, from) = rest.split_at(start);
+            let (word, after) = from.split_at(from.find(|c| !is_part(c)).unwrap_or(from.len()));
+            shaped += before;
+            shaped += &shape(word, &shaped);
+            rest = after;
+        }
+        shaped + rest
+    }
+}
+
+/// `text` with `<clock>` for hours, minutes and seconds, and what follows of a time zone.
+fn without_clocks(text: &str) -> String {
+    let is_clock = |text: &[u8]| {
+        text.iter().zip(b"00:00:00").all(|(c, form)| match form {
+            b'0' => c.is_ascii_digit(),
+            form => c == form,
+        })
+    };
+    let bytes = text.as_bytes();
+    let mut shaped = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes.get(at..at + 8) {
+            Some(clock) if is_clock(clock) => {
+                shaped.extend(b"<clock>");
+                at += 8;
+                // A fraction and a time zone.
+                while bytes.get(at).is_some_and(|c| b".0123456789Z+".contains(c)) {
+                    at += 1;
+                }
+            }
+            _ => {
+                shaped.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8(shaped).unwrap()
+}
+
+/// `word`, or its shape; `before` stands before it.
+fn shape(word: &str, before: &str) -> String {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    let is_form = |form: &str| {
+        let fits = |(c, form): (u8, u8)| if form == b'0' { c.is_ascii_digit() } else { c == form };
+        word.len() >= form.len() && word.bytes().zip(form.bytes()).all(fits)
+    };
+    let is_duration = || {
+        let number = word.trim_end_matches(['n', 'µ', 'm', 's', 'h']);
+        word.ends_with('s')
+            && !number.is_empty()
+            && number.starts_with(|c: char| c.is_ascii_digit())
+            && number.chars().all(|c| c.is_ascii_digit() || "m.h".contains(c))
+    };
+    let label = before.lines().last().unwrap_or_default();
+    let is_api = label.starts_with("GET")
+        || label.starts_with("PUT")
+        || label.starts_with("POST")
+        || label.starts_with("DELETE");
+    let is_base64 = || {
+        let is_of = |c: u8| c.is_ascii_alphanumeric() || b"+/=".contains(&c);
+        word.len() >= 40 && word.bytes().all(is_of)
+    };
+    match word {
+        _ if is_form("0000-00-00T") => "<time>".to_owned(),
+        _ if is_form("0000-00-00") || is_form("0000/00/00") => "<date>".to_owned(),
+        _ if is_form("00") && label.ends_with("127.0.0.1:") => "<port>".to_owned(),
+        _ if !is_api && is_duration() => "<duration>".to_owned(),
+        _ if is_base64() => "<base64>".to_owned(),
+        // Numbers in JSON, and memory.
+        _ if digits(word) && before.ends_with("\":") && !before.ends_with("\"code\":") => {
+            "<n>".to_owned()
+        }
+        _ => word.to_owned(),
+    }
+}
+
+/// The words of a line as a shell has them.
+fn words(line: &str, names: &HashMap<String, String>) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut is_quoted = false;
+    for c in line.chars() {
+        match c {
+            '\'' => is_quoted = !is_quoted,
+            ' ' if !is_quoted => words.push(String::new()),
+            c => words.last_mut().unwrap().push(c),
+        }
+    }
+    let value = |word: String| match word.strip_prefix('$') {
+        Some(name) => names.get(name).unwrap_or_else(|| panic!("no {name} yet")).clone(),
+        None => word,
+    };
+    words.into_iter().map(value).collect()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[track_caller]
+fn replay(file: &str, is_newest: bool) {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/cli").join(file);
+    let recorded = fs::read_to_string(&path).unwrap();
+    let mut scene = Scene::new(is_newest);
+    let mut found = String::new();
+    for line in recorded.lines() {
+        if let Some(call) = line.strip_prefix("$ ") {
+            let _ = write!(found, "$ {call}\n{}", scene.run(call));
+        } else if line.starts_with('#') || line.is_empty() {
+            let _ = writeln!(found, "{line}");
+        }
+    }
+    if std::env::var_os("KES_WRITE_TRANSCRIPTS").is_some() {
+        fs::write(&path, &found).unwrap();
+    }
+    // Empty lines between calls count for nothing: some are printed.
+    let differ = recorded.lines().zip(found.lines()).find(|(one, other)| one != other);
+    assert_eq!(recorded, found, "the first difference: {differ:?}");
+}
+
+#[test]
+fn commands_print_what_their_transcript_with_a_server_of_0_14_says() {
+    replay("v0.14.txt", false);
+}
+
+#[test]
+fn commands_print_what_their_transcript_with_a_server_of_the_newest_generation_says() {
+    replay("newest.txt", true);
+}
