@@ -79,6 +79,8 @@ impl Secrets {
 
 /// The writable mappings of the server, with their content.
 fn memory(server: &Server) -> Vec<(String, Vec<u8>)> {
+    /// The most that is in front of a stack, in bytes.
+    const GUARD: u64 = 64 << 10;
     let maps = fs::read_to_string(format!("/proc/{}/maps", server.pid())).unwrap();
     let mut file = fs::File::open(format!("/proc/{}/mem", server.pid()))
         .expect("the memory of a process that forbids it can be read by root only");
@@ -91,7 +93,8 @@ fn memory(server: &Server) -> Vec<(String, Vec<u8>)> {
         let (range, rest) = line.split_once(' ').unwrap();
         let (start, end) = range.split_once('-').unwrap();
         let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
-        if rest.starts_with("---p") {
+        // What else has no rights is what the heap of a thread has not grown into.
+        if rest.starts_with("---p") && end - start <= GUARD {
             guard = end;
         }
         let is_left_out = start == guard && !is_release;

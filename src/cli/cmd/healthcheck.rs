@@ -52,15 +52,25 @@ probe.address matters.",
     ..Command::NEW
 };
 
+/// What the port for clients says to one that speaks no TLS.
+const NEEDS_TLS: &str = "Client sent an HTTP request to an HTTPS server.";
+
+fn is_for_clients(address: SocketAddr) -> String {
+    format!("unhealthy: {address} speaks TLS, so it is not the address of the probe")
+}
+
 fn run(args: &Args) -> Result<(), Failure> {
     let address = address(args)?;
     let path = if args.is_set("live") { "live" } else { "ready" };
     let url = format!("http://{address}/{path}");
     let (status, text) = ask(&url).map_err(|e| match speaks_tls(address) {
-        true => format!("unhealthy: {address} speaks TLS, so it is not the address of the probe"),
+        true => is_for_clients(address),
         false => format!("unhealthy: {url} does not answer: {}", harmless(e.trim())),
     })?;
     let says = text.trim().replace(char::is_control, " ");
+    if status == 400 && says == NEEDS_TLS {
+        return Err(is_for_clients(address).into());
+    }
     let is_healthy = status == 200;
     if args.is_set("json") {
         let answer = json!({ "healthy": is_healthy, "url": url, "status": status, "says": says });
