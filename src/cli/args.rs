@@ -9,9 +9,10 @@ use std::{ffi::OsString, fmt::Write as _};
 use lexopt::{Arg, Parser};
 
 use super::output::{Colors, Failure, is_terminal};
-use crate::base::nearest::nearest;
-use crate::base::{duration, glob::Pattern, name};
-use crate::tls::is_api_key;
+use crate::{
+    base::{duration, glob::Pattern, name, nearest::nearest},
+    tls::{API_KEY_PREFIX, ApiKey},
+};
 
 /// A command: a row of the table.
 pub(crate) struct Command {
@@ -250,11 +251,8 @@ impl Argument {
     /// Refuses `text` if no server would take it for what it stands for.
     pub(crate) fn check(&self, text: &str) -> Result<(), Failure> {
         // The server would log it.
-        if matches!(self.kind, Kind::Identity | Kind::Holder | Kind::Policy) && is_api_key(text) {
-            let advice = "'kes identity of' prints its identity";
-            return Err(
-                format!("an API key, which is a secret, is no {}: {advice}", self.what).into()
-            );
+        if (self.is_pattern || self.kind == Kind::Policy) && text.starts_with(API_KEY_PREFIX) {
+            return Err(format!("an API key, which is a secret, is no {}", self.what).into());
         }
         if self.is_pattern {
             let invalid = |why: &str| format!("invalid pattern {text:?}: {why}");
@@ -268,6 +266,9 @@ impl Argument {
             |what, why: &dyn std::fmt::Display| format!("invalid {what} {text:?}: it {why}").into();
         match self.kind {
             Kind::Identity if text.is_empty() => Err(invalid("identity", &"is empty")),
+            Kind::Identity if text.starts_with(API_KEY_PREFIX) => {
+                ApiKey::parse(text).map(drop).map_err(Into::into)
+            }
             Kind::Identity if text.contains('/') => Err(invalid("identity", &"contains '/'")),
             Kind::NewKey | Kind::Key => name::check(text).map_err(|why| invalid("key name", &why)),
             Kind::Policy => name::check(text).map_err(|why| invalid("policy name", &why)),

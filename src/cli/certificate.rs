@@ -20,14 +20,22 @@ use super::{
 pub(crate) use crate::identity::is_identity;
 use crate::{
     identity::{self, Hash},
-    tls::{self, ApiKey},
+    tls::{self, API_KEY_PREFIX, ApiKey},
 };
 
-/// How API keys begin.
-const API_KEY: &str = "kes:v1:";
+/// The identity that `argument` is, or that of this API key, which no server should see.
+pub(crate) fn identity_or_key(argument: &str) -> Result<String> {
+    match argument.starts_with(API_KEY_PREFIX) {
+        true => Ok(ApiKey::parse(argument)?.identity()),
+        false => Ok(argument.to_owned()),
+    }
+}
 
-/// The identity that `argument` is, or that of the certificate in the file of this name.
+/// The identity that `argument` is, or that of this API key, or of the certificate in the file of this name.
 pub(crate) fn identity_or_file(argument: &str) -> Result<String> {
+    if argument.starts_with(API_KEY_PREFIX) {
+        return identity_or_key(argument);
+    }
     let is_file = argument.contains(['.', '/']) || Path::new(argument).is_file();
     match is_file && !is_identity(argument) {
         true => identity_in(Some(argument), Hash::SHA256),
@@ -68,7 +76,7 @@ pub(crate) enum Source {
 /// with `-`, in standard input.
 pub(crate) fn identity_in_any(argument: Option<&str>, hash: Hash) -> Result<(String, Source)> {
     let text = match argument {
-        Some(key) if key.starts_with(API_KEY) => key.as_bytes().to_vec(),
+        Some(key) if key.starts_with(API_KEY_PREFIX) => key.as_bytes().to_vec(),
         Some(file) if file != "-" => {
             std::fs::read(file).map_err(|e| format!("failed to open {file:?}: {e}"))?
         }
@@ -89,7 +97,7 @@ pub(crate) fn identity_in_any(argument: Option<&str>, hash: Hash) -> Result<(Str
         of_key(der.clone_key()).ok_or("it is no key for TLS")
     };
     let trimmed = text.trim_ascii();
-    if trimmed.starts_with(API_KEY.as_bytes()) {
+    if trimmed.starts_with(API_KEY_PREFIX.as_bytes()) {
         let key = ApiKey::parse(&String::from_utf8_lossy(trimmed))?;
         return Ok((of_api_key(&key)?, Source::Other));
     }

@@ -2,6 +2,7 @@
 //! with retries, and answers of all generations.
 
 use std::{
+    env,
     io::{self, Read},
     sync::{
         Arc, OnceLock,
@@ -40,6 +41,8 @@ const RETRIES: u32 = 2;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
 const GLANCE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Replaces the trusted certificates of the system, for other programs too.
+const SYSTEM_CA: &str = "SSL_CERT_FILE";
 /// The largest answer, in bytes: a list of many keys.
 const MAX_ANSWER: u64 = 32 << 20;
 
@@ -108,8 +111,8 @@ impl Client {
             current: AtomicUsize::new(0),
             hints: Hints {
                 trust: match trust {
-                    ServerTrust::Files(_) => "KES_CA_FILE",
-                    _ => "SSL_CERT_FILE",
+                    ServerTrust::System if env::var_os(SYSTEM_CA).is_some() => SYSTEM_CA,
+                    _ => environment::CA,
                 },
                 endpoint: named.unwrap_or("KES_SERVER"),
                 certificate: advice,

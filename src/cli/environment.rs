@@ -53,8 +53,8 @@ fn url(name: &str, text: &str) -> Result<String, String> {
     let url = match text.split_once("://") {
         None => format!("https://{text}"),
         Some(("https", _)) => text.to_owned(),
-        // Newer versions take it for https, where 0.14 refuses it.
-        Some(("http", place)) if name != "KES_SERVER" => format!("https://{place}"),
+        // As newer versions take it: nothing is ever sent without TLS.
+        Some(("http", place)) => format!("https://{place}"),
         Some(_) => return invalid("it must start with https://"),
     };
     let url = url.trim_end_matches('/').to_owned();

@@ -8,8 +8,6 @@ use std::{
     sync::OnceLock,
 };
 
-use crate::tls::hide_api_keys;
-
 /// Why a command failed.
 pub(crate) enum Failure {
     /// Printed after `Error: `; the exit code is 1.
@@ -35,9 +33,9 @@ impl Failure {
         match self {
             Self::Message(message) => {
                 let error = Style::of_stderr().paint(Paint::Red, "Error:");
-                complain(&format!("{error} {}\n", shown(message)));
+                complain(&format!("{error} {}\n", harmless_lines(message)));
             }
-            Self::Plain(message) => complain(&format!("{}\n", shown(message))),
+            Self::Plain(message) => complain(&format!("{}\n", harmless_lines(message))),
             Self::Exit(code) => return *code,
         }
         1
@@ -81,7 +79,7 @@ pub(crate) fn complain(text: &str) {
 /// Says what may not be meant so.
 pub(crate) fn warn(text: &str) {
     let warning = Style::of_stderr().paint(Paint::Yellow, "Warning:");
-    complain(&format!("{warning} {}\n", harmless(&hide_api_keys(text))));
+    complain(&format!("{warning} {}\n", harmless(text)));
 }
 
 /// Standard input, from which `what` is read. On a terminal, says that it waits for it.
@@ -105,11 +103,6 @@ pub(crate) fn harmless(text: &str) -> String {
             || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}')
     };
     text.replace(is_harmful, "\u{fffd}")
-}
-
-/// A message that shows no API key; line ends stay.
-fn shown(message: &str) -> String {
-    harmless_lines(&hide_api_keys(message))
 }
 
 /// As [`harmless`], but line ends stay.

@@ -95,6 +95,17 @@ impl Look<'_> {
                  'kes tool identity new --server'",
             );
         }
+        // KES of this generation does not start with it.
+        let names_none =
+            certificate.cert.first().is_some_and(|leaf| identity::hosts(leaf).is_empty());
+        if generation.is_newest() && names_none {
+            self.warn(
+                "tls.cert",
+                "the certificate names no host or IP address in its subjectAltName, so clients refuse \
+                 it",
+                "make or request one that does, as with 'kes identity new --ip' or '--dns'",
+            );
+        }
         let trust = trust?;
         let tls = tls::server_config(
             certificate.clone(),

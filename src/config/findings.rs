@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::tls;
+use crate::tls::API_KEY_PREFIX;
 
 /// Beyond so many errors the others are only counted.
 pub(super) const MAX_ERRORS: usize = 100;
@@ -199,11 +199,9 @@ impl Findings {
         };
         *count += 1;
         if *count <= most {
-            let message = message.to_string();
-            let message = tls::hide_api_keys(&message);
             let message = match subject {
-                Subject::Text => message.into_owned(),
-                _ => cut(&message).into_owned(),
+                Subject::Text => without_api_keys(&message.to_string()).into_owned(),
+                _ => cut(&message.to_string()).into_owned(),
             };
             let advice = advice.to_string();
             self.found.push(Finding { severity, position, field, message, advice, subject });
@@ -277,14 +275,30 @@ impl Findings {
     }
 }
 
-/// `text`, without its middle if it is very long.
+/// `text` without API keys, and without its middle if it is very long.
 pub(super) fn cut(text: &str) -> Cow<'_, str> {
+    let text = without_api_keys(text);
     let start = text.char_indices().nth(LONG);
     let end = text.char_indices().rev().nth(LONG - 1);
     match (start, end) {
         (Some((start, _)), Some((end, _))) if start < end => {
             format!("{}…{}", &text[..start], &text[end..]).into()
         }
-        _ => text.into(),
+        _ => text,
     }
+}
+
+/// `text` with "…" for the secret part of API keys, which people write in the place of identities.
+fn without_api_keys(text: &str) -> Cow<'_, str> {
+    let mut parts = text.split(API_KEY_PREFIX);
+    let first = parts.next().unwrap_or_default();
+    if first.len() == text.len() {
+        return text.into();
+    }
+    let is_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+    parts
+        .fold(first.to_owned(), |shown, part| {
+            shown + API_KEY_PREFIX + "…" + part.trim_start_matches(is_base64)
+        })
+        .into()
 }

@@ -85,6 +85,16 @@ impl Reader<'_> {
                     let message = format_args!("invalid identity \"{}\"", cut(&identity));
                     self.findings.refuse(at.clone(), message, PLAIN_NAME);
                 }
+                if is_newest && !identity.is_empty() && identity == root {
+                    let message = format!(
+                        "cannot assign policy \"{}\" to identity \"{identity}\": this identity is \
+                         already admin",
+                        policy.name
+                    );
+                    let advice = "the admin may do everything without a policy: leave it out here";
+                    self.findings.refuse(at, message, advice);
+                    continue;
+                }
                 // TLS proxies may have no policy where they are ignored, either.
                 let assigned = match is_newest && proxy.identities.contains(&identity) {
                     true => Err(policy::Error::Proxy { policy: policy.name.clone(), identity }),
@@ -175,9 +185,10 @@ impl Reader<'_> {
             policy::Error::Pattern { .. } => {
                 "close every \"[\", and write \"\\\" before a literal \"[\", \"-\" or \"]\""
             }
-            policy::Error::Assigned { .. } => {
-                "an identity has one policy at most, and root has none"
-            }
+            policy::Error::Assigned { .. } => match self.source.format.is_newest() {
+                true => "an identity has one policy at most",
+                false => "an identity has one policy at most, and root has none",
+            },
             policy::Error::Proxy { .. } => "a TLS proxy has no policy",
         };
         self.findings.refuse(at, error, advice);

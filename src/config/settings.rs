@@ -20,7 +20,7 @@ use crate::{
     keystore::{self, KeyName, Start},
     log::{self, AuditMode},
     policy::Policies,
-    tls::{self, ClientCertificate, Group, ServerTls},
+    tls::{ApiKey, ClientCertificate, Group, ServerTls},
 };
 
 /// All settings of the server.
@@ -225,25 +225,30 @@ impl Reader<'_> {
 
     /// Warns of text that is neither an identity nor one of [`NOBODY`].
     pub(super) fn check_identity(&mut self, at: At, identity: &str, or: &str) {
-        if tls::is_api_key(identity) {
-            return self.findings.refuse(
-                at,
-                "an API key, which is a secret, stands in the place of its identity",
-                "write the identity that 'kes identity of <API key>' prints",
-            );
-        }
         let is_hex = |c| matches!(c, b'0'..=b'9' | b'a'..=b'f');
         let is_identity = identity.len() == 64 && identity.bytes().all(is_hex);
         let is_nobody = NOBODY.iter().any(|word| identity.eq_ignore_ascii_case(word));
-        if !identity.is_empty() && !is_identity && !is_nobody {
-            self.findings.warn(
+        if identity.is_empty() || is_identity || is_nobody {
+            return;
+        }
+        match ApiKey::parse(identity) {
+            // Clients that may list identities would see it.
+            Ok(key) => self.findings.refuse(
+                at,
+                "an API key is no identity, so no client can have it",
+                &format!(
+                    "write {}, the identity of this API key, and keep the key out of the file",
+                    key.identity()
+                ),
+            ),
+            Err(_) => self.findings.warn(
                 at,
                 format_args!("\"{}\" is no identity, so no client can have it", cut(identity)),
                 format_args!(
-                    "write the 64 lower-case hex digits that 'kes tool identity of <certificate>' \
-                     prints{or}"
+                    "write the 64 lower-case hex digits that 'kes identity of' prints for a \
+                     certificate or an API key{or}"
                 ),
-            );
+            ),
         }
     }
 
@@ -360,6 +365,8 @@ impl Reader<'_> {
                     format_args!("failed to create key \"{}\": invalid key name", cut(&name)),
                     PLAIN_NAME,
                 ),
+                // An item that is no map has been refused already.
+                None if at.position.is_none() && !self.findings.is_whole => {}
                 None => self.refuse("keys[].name", at, &name),
                 Some(key) => keys.push(key),
             }

@@ -19,7 +19,7 @@ pub mod words;
 
 #[allow(unused_imports)]
 pub use self::{
-    api_key::{ApiKey, ApiKeyError, hide_api_keys, is_api_key},
+    api_key::{API_KEY_PREFIX, ApiKey, ApiKeyError},
     certificate::{
         Error, check_expiry, expiry, load_certificate, load_client_certificate, server_identity,
     },

@@ -194,7 +194,11 @@ fn wrong_usage_is_told_with_the_documented_exit_code() {
             1,
             "Error: \"crate\" is not a kes key command. See 'kes key --help'\n",
         ),
-        (&["server"], 1, "Error: no root identity has been specified"),
+        (
+            &["server"],
+            1,
+            "Error: no root identity has been specified: name a configuration file with --config",
+        ),
         (&["server", "--root", "_"], 1, "Error: no private key file has been specified"),
         (
             &["server", "--root", "_", "--key", "k"],
@@ -555,7 +559,7 @@ fn the_client_says_which_variable_or_file_is_wrong() {
     assert!(mismatch.contains("does not belong to certificate"), "{mismatch}");
     let missing = run(&[cert, ("KES_CLIENT_KEY", "no.key")]);
     assert!(missing.contains("\"no.key\": No such file"), "{missing}");
-    let server = run(&[cert, key, ("KES_SERVER", "http://127.0.0.1:7373")]);
+    let server = run(&[cert, key, ("KES_SERVER", "ftp://127.0.0.1:7373")]);
     assert!(server.contains("must start with https://"), "{server}");
     let refused = run(&[cert, key, ("KES_SERVER", "https://127.0.0.1:1")]);
     assert_eq!(

@@ -78,6 +78,15 @@ fn a_sound_file_has_nothing_to_it_and_nothing_is_made() {
 }
 
 #[test]
+fn a_certificate_for_no_host_is_a_warning_in_the_newest_format() {
+    let scene = Scene::new();
+    let text = format!("admin: {{ identity: disabled }}\n{TLS}{STORE}");
+    let (code, lines) = scene.check(&text, &[]);
+    let warning = ": warning: tls.cert: the certificate names no host or IP address";
+    assert!(code == 0 && lines.iter().any(|line| line.contains(warning)), "{lines:#?}");
+}
+
+#[test]
 fn one_run_finds_all_errors_with_their_places() {
     let scene = Scene::new();
     let (code, lines) = scene.check(

@@ -393,6 +393,8 @@ fn the_message_about_an_untrusted_server_has_the_identity_that_makes_it_trusted(
     assert_eq!(Some(1), output.status.code(), "{text}");
     assert!(text.contains("set KES_CA_FILE to its authority"), "{text}");
     assert!(text.contains("Compare it with the one that the server prints"), "{text}");
+    let by_system = scene.kes_with(&["key", "list"], &[("KES_CA_FILE", "")]);
+    assert!(stderr(&by_system).contains("set KES_CA_FILE to"), "{}", stderr(&by_system));
     let (_, identity) = text.trim_end().split_once("export KES_SERVER_IDENTITY=").unwrap();
     let own = scene.ok(&["tool", "identity", "of", "server.crt"]);
     assert_eq!(own, identity);
@@ -403,6 +405,8 @@ fn the_message_about_an_untrusted_server_has_the_identity_that_makes_it_trusted(
     for output in [
         list(&[], &[("KES_SERVER_IDENTITY", identity), ("KES_CA_FILE", "other.crt")]),
         list(&["--server-identity", identity], &[("KES_CA_FILE", "other.crt")]),
+        // There is no connection without TLS.
+        list(&[], &[("KES_SERVER", &*scene.server.replace("https:", "http:"))]),
         // Whatever the host is called.
         list(
             &["--server-identity", identity, "-s", &scene.server.replace("127.0.0.1", "localhost")],

@@ -6,7 +6,7 @@ use crate::{
     cli::{
         answers::Entry,
         args::{Args, Argument, CLIENT, Command, IDENTITY, Kind, POLICY, SILENT},
-        certificate::{identity_or_file, is_identity},
+        certificate::{identity_or_file, identity_or_key, is_identity},
         client::{Client, path},
         layout,
         output::{Paint, Result, Style, harmless, print, print_lines, warn},
@@ -67,7 +67,8 @@ pub(crate) const INFO: Command = Command {
 
 fn info(args: &Args) -> Result<()> {
     let client = Client::new(args)?;
-    let identity = args.optional(0);
+    let identity = args.optional(0).map(identity_or_key).transpose()?;
+    let identity = identity.as_deref();
     let shown = identity.unwrap_or(client.identity());
     let found = client.describe(identity);
     let found = found.map_err(|e| format!("failed to describe identity {shown:?}: {e}"))?;
@@ -103,7 +104,7 @@ fn info(args: &Args) -> Result<()> {
 }
 
 fn assign(args: &Args) -> Result<()> {
-    let (identity, policy) = (args.get(0), args.get(1));
+    let (identity, policy) = (&*identity_or_key(args.get(0))?, args.get(1));
     let client = Client::new(args)?;
     client
         .post(&path("identity/assign", &[policy, identity]), None)
@@ -139,7 +140,7 @@ fn list(args: &Args) -> Result<()> {
 }
 
 fn forget(args: &Args) -> Result<()> {
-    let identity = args.get(0);
+    let identity = &*identity_or_key(args.get(0))?;
     let client = Client::new(args)?;
     client
         .delete(&path("identity/forget", &[identity]))
@@ -156,7 +157,7 @@ fn doubt(identity: &str) {
     }
     let why = match identity_or_file(identity) {
         Ok(meant) if meant != identity => format!("the certificate in that file has {meant}"),
-        _ => "they are 64 digits 0-9 a-f, see 'kes tool identity of'".to_owned(),
+        _ => "they are 64 digits 0-9 a-f, see 'kes identity of'".to_owned(),
     };
     warn(&format!("no client has the identity {identity:?}: {why}"));
 }

@@ -173,6 +173,12 @@ fn parse(from: impl Read) -> std::result::Result<Policy, String> {
     if text.len() as u64 > MAX_POLICY {
         return Err("larger than 1 MiB".to_owned());
     }
+    if text.trim_ascii().is_empty() {
+        return Err(
+            "it is empty: a policy is {\"paths\":[...]}, or {\"allow\":[...],\"deny\":[...]}"
+                .into(),
+        );
+    }
     let Members(members) = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
     Policy::from_members(members)
 }

@@ -14,7 +14,7 @@ pub(crate) const SERVER: Command = Command {
     summary: "Run a server",
     details: "\
 A flag wins over the configuration file. The identity of a certificate is what
-'kes tool identity of' prints; '--root disabled' switches the root identity off.",
+'kes identity of' prints; '--root disabled' switches the root identity off.",
     flags: &[
         value(&["config"], "file", "configuration file"),
         ADDR,
@@ -43,10 +43,18 @@ fn run(args: &Args) -> Result<()> {
             format!("--dev and --{other} can't be used together: --dev needs no settings").into()
         );
     }
+    let flags = settings(args)?;
+    if !dev && args.value("config").is_none() && flags.root.is_none() {
+        return Err(
+            "no root identity has been specified: name a configuration file with --config, or \
+                    an identity with --root; --dev starts a server to try things out"
+                .into(),
+        );
+    }
     start::run(&Options {
         dev,
         config: args.value("config").map(Into::into),
-        flags: settings(args)?,
+        flags,
         mlock: args.is_set("mlock"),
         quiet: args.is_set("quiet"),
     })?;

@@ -201,7 +201,7 @@ fn values_that_are_wrong_are_named_with_their_place() {
         ),
         (
             "policy: { a: { allow: [/version], identities: [boss] } }",
-            "cannot assign policy \"a\" to identity \"boss\": ",
+            "cannot assign policy \"a\" to identity \"boss\": this identity is already admin (",
         ),
         (
             "policy: { a: { identities: [x] }, b: { identities: [x] } }",
@@ -466,4 +466,37 @@ fn texts_can_be_chosen_in_all_formats() {
     let config = load("api: { texts: newest }");
     assert_eq!((Generation::V0_14, Generation::Newest), (config.generation, config.texts));
     assert_eq!(Generation::Newest, newest("api: { texts: newest }").texts);
+}
+
+#[test]
+fn an_api_key_in_the_place_of_an_identity_is_not_shown() {
+    let key = crate::tls::ApiKey::generate().unwrap();
+    let text = key.text();
+    let bare = text.strip_prefix("kes:v1:").unwrap();
+    for file in [
+        format!("root: {}", *text),
+        format!("root: {bare}"),
+        format!("root: x\npolicy: {{ a: {{ identities: [\"{}\"] }} }}", *text),
+        format!("admin: {{ identity: {} }}", *text),
+        format!("admin: {{ identity: x }}\npolicy: {{ a: {{ identities: [\"{}\"] }} }}", *text),
+    ] {
+        let path = Some(Path::new("kes.yml"));
+        let loaded = load_text(path, &file, &Flags::default(), &[], env);
+        let findings = loaded.findings();
+        let advice = format!("write {}, the identity of this API key", key.identity());
+        assert!(findings.iter().any(|found| found.advice.starts_with(&advice)), "{findings:#?}");
+        assert!(!format!("{findings:?}").contains(&bare[2..]), "{findings:#?}");
+    }
+}
+
+#[test]
+fn a_key_that_is_no_map_is_one_mistake() {
+    let text = file("keys: [ name: a, b ]");
+    let loaded = load_text(Some(Path::new("kes.yml")), &text, &Flags::default(), &[], env);
+    let found = loaded.findings();
+    let errors: Vec<_> = found.iter().filter(|found| found.severity == Severity::Error).collect();
+    assert_eq!(
+        ["keys[1]: expected a map of fields, found a string"],
+        *errors.iter().map(|e| &e.message[..]).collect::<Vec<_>>()
+    );
 }
