@@ -17,6 +17,7 @@ pub mod policy;
 pub mod routes;
 pub mod run;
 pub mod slot;
+pub mod spellings;
 pub mod state;
 pub mod status;
 pub mod threads;

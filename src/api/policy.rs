@@ -68,7 +68,12 @@ pub fn delete(call: &Call<'_>) -> Result<Outcome, Failure> {
 pub fn assign(call: &Call<'_>) -> Result<Outcome, Failure> {
     let name = call.policy_name()?;
     let ([identity], _) = json::texts(call.body, ["identity"]).ok_or(Failure::InvalidJson)?;
+    // The older path of the same call has the identity, too.
+    let older = format!("/v1/identity/assign/{name}/{identity}");
     call.change_policies(|policies| {
+        if policies.denies(call.identity, &older) {
+            return Err(Failure::Prohibited);
+        }
         policies.assign(&identity, name, call.identity).map_err(Failure::Identity)
     })
 }

@@ -250,6 +250,10 @@ impl Argument {
 
     /// Refuses `text` if no server would take it for what it stands for.
     pub(crate) fn check(&self, text: &str) -> Result<(), Failure> {
+        // The server would log it.
+        if (self.is_pattern || self.kind == Kind::Policy) && text.starts_with(API_KEY_PREFIX) {
+            return Err(format!("an API key, which is a secret, is no {}", self.what).into());
+        }
         if self.is_pattern {
             let invalid = |why: &str| format!("invalid pattern {text:?}: {why}");
             Pattern::parse(text).map_err(|e| invalid(&e.to_string()))?;

@@ -232,10 +232,11 @@ impl Reader<'_> {
             return;
         }
         match ApiKey::parse(identity) {
-            Ok(key) => self.findings.warn(
+            // Clients that may list identities would see it.
+            Ok(key) => self.findings.refuse(
                 at,
                 "an API key is no identity, so no client can have it",
-                format_args!(
+                &format!(
                     "write {}, the identity of this API key, and keep the key out of the file",
                     key.identity()
                 ),

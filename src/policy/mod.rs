@@ -48,6 +48,11 @@ impl Policy {
         matches!(self.decide(path), Decision::Allowed(_))
     }
 
+    /// Whether a rule of the policy denies a request to `path`.
+    pub fn denies(&self, path: &str) -> bool {
+        !self.deny.is_empty() && matches!(self.decide(path), Decision::Denied(_))
+    }
+
     /// The decision about `path`, and the first rule that makes it.
     fn decide(&self, path: &str) -> Decision<'_> {
         let mut effort = Effort::ONE_NAME;
@@ -115,6 +120,12 @@ impl Policies {
             return false;
         }
         self.is_root(identity) || self.policy_of(identity).is_some_and(|policy| policy.allows(path))
+    }
+
+    /// Whether a rule denies `identity` a request to `path`. Root is denied nothing.
+    pub fn denies(&self, identity: &str, path: &str) -> bool {
+        !self.is_root(identity)
+            && self.policy_of(identity).is_some_and(|policy| policy.denies(path))
     }
 
     /// The root identity, or what the configuration has in its place.

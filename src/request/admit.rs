@@ -13,6 +13,7 @@ use crate::{
         exchange::Exchange,
         failure::Failure,
         routes::{self, Access, Argument, Route},
+        spellings,
         state::State,
     },
     base::generation::Generation,
@@ -141,10 +142,16 @@ fn check(
 
 /// Checks whether the policies let `identity` call `path`.
 pub fn check_policy(core: &Core, state: &State, identity: &str, path: &str) -> Result<(), Failure> {
-    match state.policies.allows(identity, path) {
+    match allows(state, identity, path) {
         true => Ok(()),
         false => Err(explain::prohibited(core.log, state, identity, path)),
     }
+}
+
+/// Whether the policies let `identity` call `path`, and deny the call by no other path.
+pub fn allows(state: &State, identity: &str, path: &str) -> bool {
+    let denies = |other: &str| state.policies.denies(identity, other);
+    state.policies.allows(identity, &spellings::decisive(path, state.generation, denies))
 }
 
 /// The check of an API that wants no policy.

@@ -2,7 +2,7 @@
 
 use super::advice::{Advice, quoted};
 use crate::{
-    api::{failure::Failure, state::State},
+    api::{failure::Failure, spellings, state::State},
     log::{Cause, Log, MAX_LINE, cut},
     policy::Verdict,
 };
@@ -10,7 +10,9 @@ use crate::{
 /// The failure of a request that the policies do not allow.
 pub fn prohibited(log: &Log, state: &State, identity: &str, path: &str) -> Failure {
     explain(log, &caller(identity), path, || {
-        let verdict = state.policies.why(identity, path);
+        let denies = |other: &str| state.policies.denies(identity, other);
+        let decisive = spellings::decisive(path, state.generation, denies);
+        let verdict = state.policies.why(identity, &decisive);
         let advice = match (&verdict, Advice::for_call(path, state.generation)) {
             (Verdict::Refused { .. }, Advice::Add(pattern)) => {
                 format!("; to allow it, add the path {}", quoted(&pattern))

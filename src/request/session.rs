@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, task::Waker, time::Instant};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{
-    admit::{Arrival, admit, begin, check_nothing, check_policy},
+    admit::{Arrival, admit, allows, begin, check_nothing, check_policy},
     client::Client,
     explain,
     proxy::{self, Forwarded},
@@ -160,7 +160,7 @@ fn may_call(state: &State, identity: &str, path: &str) -> bool {
     let Some(route) = routes::find(path, state.generation) else {
         return false;
     };
-    route.access(&state.apis) == Access::Anyone || state.policies.allows(identity, path)
+    route.access(&state.apis) == Access::Anyone || allows(state, identity, path)
 }
 
 /// A request that was admitted.

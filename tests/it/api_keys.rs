@@ -308,4 +308,41 @@ fn an_api_key_in_the_place_of_an_identity_stays_here() {
     assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
     let output = scene.kes_with(&["identity", "info", "kes:v1:none"], &environment, "");
     assert!(stderr(&output).starts_with("Error: kes: invalid API key: "), "{}", stderr(&output));
+    for (args, what) in [
+        (&["identity", "ls", &*other][..], "pattern"),
+        (&["identity", "assign", "my-app", &other], "policy"),
+    ] {
+        scene.fails(args, &format!("an API key, which is a secret, is no {what}"));
+    }
+}
+
+#[test]
+fn an_api_key_in_the_place_of_an_identity_in_a_file_is_an_error_that_does_not_show_it() {
+    let scene = Scene(TempDir::new());
+    let (key, identity) = printed(&scene.ok(&["identity", "new"]));
+    let newest = |admin: &str, app: &str| {
+        let policy = format!("p: {{allow: [/version], identities: ['{app}']}}");
+        format!("admin: {{identity: '{admin}'}}\npolicy: {{{policy}}}\n")
+    };
+    for text in [
+        newest(&key, "app"),
+        newest("disabled", &key),
+        format!("root: '{key}'\ntls: {{proxy: {{identities: ['{key}']}}}}\n"),
+        format!("root: _\npolicy: {{p: {{paths: [/version], identities: ['{key}']}}}}\n"),
+    ] {
+        scene.write("kes.yml", &text);
+        for args in [&["config", "check", "kes.yml"][..], &["server", "--config", "kes.yml"]] {
+            let output = scene.kes_with(args, &[], "");
+            let shown = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
+            assert!(!output.status.success() && !shown.contains(&key), "{text}{shown}");
+        }
+        let output = scene.kes_with(&["config", "check", "kes.yml"], &[], "");
+        let shown = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
+        let is_error = |line: &str| {
+            line.contains("an API key is no identity")
+                && line.contains("error: ")
+                && line.contains(&identity)
+        };
+        assert!(shown.lines().any(is_error), "{text}{shown}");
+    }
 }

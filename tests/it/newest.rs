@@ -543,6 +543,66 @@ fn what_is_denied_is_refused_whatever_is_allowed() {
 }
 
 #[test]
+fn what_is_denied_is_refused_by_its_other_paths_too() {
+    // As in files of KES, which has `/v1/*` but neither many ciphertexts at once nor `trace`.
+    let (app, other) = (Identity::new("app"), Identity::new("other"));
+    for (generation, rule) in [
+        (NEWEST, (|text: &str| Rule::prefix(text)) as fn(&str) -> Rule),
+        (OLD, |text: &str| Rule::glob(&text.replace("/v1/key/list", "/v1/key/list*")).unwrap()),
+    ] {
+        let server = Inside::with(Arc::new(Mem::default()), generation, <_>::default(), |root| {
+            let policy = |deny: &[&str]| {
+                let deny = deny.iter().map(|text| rule(text)).collect();
+                Policy { allow: vec![Rule::prefix("/v1/*")], deny }
+            };
+            let mut policies = Policies::builder(root, &[]);
+            policies.define(
+                &"new".into(),
+                policy(&["/v1/key/decrypt/app*", "/v1/log/audit", "/v1/key/list"]).into(),
+            );
+            policies.assign(&"new".into(), &app.id).unwrap();
+            let deny = [
+                "/v1/key/list/*",
+                "/v1/log/error/trace",
+                "/v1/identity/forget/*",
+                "/v1/identity/assign/new/*",
+            ];
+            policies.define(&"old".into(), policy(&deny).into());
+            policies.assign(&"old".into(), &other.id).unwrap();
+            policies.build()
+        });
+        let forbidden = |answer: Response| {
+            assert_eq!(403, answer.status, "{}", answer.text());
+        };
+        assert_eq!(200, server.root().post("/v1/key/create/app", "").status);
+        let client = server.client(Some(&app));
+        for path in ["/v1/log/audit", "/v1/log/audit/trace"] {
+            forbidden(client.get(path));
+        }
+        for path in ["/v1/key/list", "/v1/key/list/", "/v1/key/list/%2A"] {
+            forbidden(client.get(path));
+        }
+        forbidden(client.post("/v1/key/decrypt/app", "{}"));
+        forbidden(client.post("/v1/key/bulk/decrypt/app", "[]"));
+        assert_eq!(404, client.post("/v1/key/bulk/decrypt/b", "[]").status);
+        let _ = Follower::start(&client, "/v1/log/error/trace");
+
+        let client = server.client(Some(&other));
+        for path in ["/v1/key/list", "/v1/log/error", "/v1/log/log/error/trace"] {
+            forbidden(client.get(path));
+        }
+        if generation == OLD {
+            let body = json!({"identity": "somebody"}).to_string();
+            forbidden(client.delete("/v1/identity/delete/somebody"));
+            forbidden(client.post("/v1/policy/assign/new", &body));
+            client.post("/v1/policy/assign/old", &body).is_empty_success();
+        }
+        // What the administrator may is denied by nothing.
+        assert_eq!(200, server.root().post("/v1/key/bulk/decrypt/app", "[]").status);
+    }
+}
+
+#[test]
 fn an_api_without_authentication_takes_clients_without_a_certificate() {
     let skip = ApiOptions { skip_auth: true, ..ApiOptions::default() };
     let apis = [("/v1/ready", skip), ("/v1/key/create/", skip), ("/v1/log/audit", skip)];

@@ -5,7 +5,10 @@ use std::{borrow::Cow, collections::HashMap, path::Path};
 use serde_json::json;
 
 use crate::{
-    api::routes::{self, Access},
+    api::{
+        routes::{self, Access},
+        spellings,
+    },
     base::{generation::Generation, glob},
     cli::{
         args::{Args, Argument, Command, INSECURE, JSON, Kind, value},
@@ -67,7 +70,10 @@ fn run(args: &Args) -> Result<(), Failure> {
             let call = call(*generation);
             match is_public(*generation, apis) {
                 true => call.tell(None),
-                false => call.tell(Some(policies.why(identity, &call.path))),
+                false => {
+                    let path = call.decisive(|path| policies.denies(identity, path));
+                    call.tell(Some(policies.why(identity, &path)))
+                }
             }
         }
         None => {
@@ -85,7 +91,9 @@ fn run(args: &Args) -> Result<(), Failure> {
                 _ if is_root => Verdict::Root,
                 (None, _) => Verdict::Unassigned,
                 (Some(policy), None) => Verdict::PolicyGone { policy },
-                (Some(name), Some(policy)) => policy.why(name, &call.path),
+                (Some(name), Some(policy)) => {
+                    policy.why(name, &call.decisive(|path| policy.denies(path)))
+                }
             }))
         }
     }
@@ -151,6 +159,11 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// The path that decides, where `denies` knows the rules.
+    fn decisive(&self, denies: impl Fn(&str) -> bool) -> Cow<'_, str> {
+        spellings::decisive(&self.path, self.generation, denies)
+    }
+
     /// Prints the verdict; without one, any client may call.
     fn tell(&self, verdict: Option<Verdict<'_>>) -> Result<(), Failure> {
         let is_allowed = verdict.as_ref().is_none_or(Verdict::is_allowed);
