@@ -172,6 +172,13 @@ tmux send-keys -t view Escape
 gives_back 0
 equal 'errors' '' "$(cat view.err)"
 
+step 'a server that is not there has no table of zeros'
+KES_SERVER=https://127.0.0.1:1 on_terminal 120 24 metric
+within 20 test -s after || fail 'it does not end'
+equal 'end' 'ended with 1' "$(cat ended)"
+shows '┌─' && fail 'a table is shown'
+grep -q 'connection refused' view.err || fail "no reason: $(cat view.err)"
+
 step 'kes log, a line for each event'
 on_terminal 120 8 log
 see '^Time +Status +Identity +IP +API +Latency'

@@ -123,7 +123,8 @@ pub(crate) fn certificate(args: &Args, may_ask: bool) -> Result<Shown, String> {
     if let Some((name, text)) = api_key {
         let key = ApiKey::parse(&text).map_err(|e| format!("{e}: check {name}"))?;
         let certificate = key.certificate().map_err(|e| e.to_string())?;
-        let advice = "check KES_API_KEY, and tls.auth there, which must be off for API keys";
+        let advice = "check KES_API_KEY, and the server, which takes API keys only with --auth off, or with \
+                      \"tls.auth: off\" in its file";
         return Ok(Shown { certificate, advice });
     }
     let advice = "check KES_CLIENT_CERT and KES_CLIENT_KEY";

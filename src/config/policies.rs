@@ -171,7 +171,11 @@ impl Reader<'_> {
                     ),
                     "write a path, or the beginning of one and a \"*\" at its end",
                 );
-            } else if !endpoints.is_empty() && !endpoints.iter().any(|api| is_of(text, api)) {
+            } else if !endpoints.is_empty()
+                && !endpoints
+                    .iter()
+                    .any(|api| is_of(text, api) || list == "deny" && is_list(text, api))
+            {
                 let message = format_args!("\"{}\" matches no API", cut(text));
                 self.findings.warn(at, message, closest(&cut(text), endpoints));
             }
@@ -203,6 +207,11 @@ fn is_of(rule: &str, endpoint: &Pattern) -> bool {
         Some(start) => path.starts_with(start) || (takes_argument && start.starts_with(path)),
         None => rule == path || (takes_argument && rule.starts_with(path)),
     }
+}
+
+/// Whether a rule is the path of a list of all names without the slash at its end, which denies that list.
+fn is_list(rule: &str, endpoint: &Pattern) -> bool {
+    rule.ends_with("/list") && endpoint.as_str().strip_suffix("/*") == Some(rule)
 }
 
 /// Where an item of a list of a policy is.

@@ -43,7 +43,8 @@ impl ClientTrust {
         if anchors.is_empty() {
             return Err(Error::Other(format!(
                 "no trusted certificate authority found, so no client could connect{why}: install CA \
-                 certificates, set SSL_CERT_FILE or SSL_CERT_DIR, or start with --auth off"
+                 certificates, set SSL_CERT_FILE or SSL_CERT_DIR, or start with --auth off (with \
+                 \"admin\" in the file: set tls.ca, or tls.auth to off)"
             )));
         }
         Ok(Self { anchors: Some(anchors), ..Self::any() })

@@ -81,7 +81,7 @@ fn trace(args: &Args) -> Result<()> {
     let source = match kind {
         Kind::Error => feed::log(&client, kind, ["/v1/log/error/trace", "/v1/log/error"])?,
         Kind::Audit => feed::log(&client, kind, ["/v1/log/audit/trace", "/v1/log/audit"])?,
-        _ => feed::metrics(client, rate),
+        _ => feed::metrics(client, rate)?,
     };
     // Only a terminal can show a table.
     match args.wants_json() || !is_terminal() {

@@ -34,7 +34,7 @@ fn run(args: &Args) -> Result<()> {
     let rate = args.value("rate").unwrap_or("5s");
     let rate = duration::parse_non_negative(rate)
         .map_err(|e| format!("invalid value {rate:?} for --rate: {e}"))?;
-    let source = feed::metrics(Client::new(args)?, rate);
+    let source = feed::metrics(Client::new(args)?, rate)?;
     match args.wants_json() || !is_terminal() {
         false => feed::on_screen(Kind::System, source),
         true => feed::print(source, |item| match item {

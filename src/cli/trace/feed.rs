@@ -58,15 +58,23 @@ fn lines(mut stream: impl BufRead, take: Take<'_>) -> Result<String> {
 }
 
 /// The metrics, as often as `rate` says.
-pub fn metrics(client: Client, rate: Duration) -> Source {
-    Box::new(move |take| {
+///
+/// # Errors
+/// If the server does not tell them: a table of zeros would be taken for an answer.
+pub fn metrics(client: Client, rate: Duration) -> Result<Source> {
+    let ask = move || -> Result<Message> {
+        let answer = client.get("/v1/metrics")?;
+        let sample = Sample::parse(&String::from_utf8_lossy(&answer))?;
+        Ok(Message::Sample(sample, Instant::now()))
+    };
+    let first = ask()?;
+    Ok(Box::new(move |take| {
+        take(first)?;
         loop {
-            let answer = client.get("/v1/metrics")?;
-            let sample = Sample::parse(&String::from_utf8_lossy(&answer))?;
-            take(Message::Sample(sample, Instant::now()))?;
             thread::sleep(rate.max(MIN_RATE));
+            take(ask()?)?;
         }
-    })
+    }))
 }
 
 /// Prints what comes as texts that `text` makes of it, until the reader has gone or no more comes.

@@ -172,13 +172,17 @@ impl View {
         facts.push(("Latency", format!("{} on average", short(self.sample.latency()))));
         let cpus =
             || Some(format!("{} of {}", get("system_num_cpu_used")?, get("system_num_cpu")?));
+        let events = |count| match count {
+            1 => "1 event was sent".to_owned(),
+            count => format!("{count} events were sent"),
+        };
         let more = [
             ("CPUs", cpus()),
             ("Threads", get("system_num_threads").map(|count| count.to_string())),
             ("Heap", get("system_mem_heap_used").map(layout::bytes)),
             ("Stack", get("system_mem_stack_used").map(layout::bytes)),
-            ("Audited", get("log_audit_events").map(|count| format!("{count} events were sent"))),
-            ("Errors", get("log_error_events").map(|count| format!("{count} events were sent"))),
+            ("Audited", get("log_audit_events").map(events)),
+            ("Errors", get("log_error_events").map(events)),
         ];
         facts.extend(more.into_iter().filter_map(|(label, value)| Some((label, value?))));
     }

@@ -40,7 +40,8 @@ fn refused(text: &str) -> String {
 
 /// The warnings about `text` beside `flags`.
 fn warnings(text: &str, flags: &Flags) -> Vec<String> {
-    let endpoints = ["/version", "/v1/status", "/v1/key/create/*", "/v1/key/delete/*"];
+    let endpoints =
+        ["/version", "/v1/status", "/v1/key/create/*", "/v1/key/delete/*", "/v1/key/list/*"];
     let loaded = load_text(Some(Path::new("kes.yml")), text, flags, &endpoints, env);
     let warnings = loaded.findings().into_iter().filter(|found| {
         found.severity == Severity::Warning && !found.message.contains("is no identity")
@@ -367,11 +368,12 @@ fn what_looks_wrong_is_a_warning() {
             "policy: { a: { allow: [/version], deny: [/v1/key/creat/*] } }",
             "Warning: \"/v1/key/creat/*\" matches no API: did you mean ",
         ),
+        ("policy: { a: { allow: [/v1/key/list] } }", "Warning: \"/v1/key/list\" matches no API: "),
         ("policy: { a: { allow: [/version, /version] } }", "Warning: \"/version\" is listed twice"),
     ] {
         assert_warns(text, start);
     }
-    let fine = "policy: { a: { allow: ['*', /v1/*, /v1/key/create/a, /v1/key/create/a*, /v1/key/delete/] } }\n\
+    let fine = "policy: { a: { allow: ['*', /v1/*, /v1/key/create/a, /v1/key/create/a*, /v1/key/delete/], deny: [/v1/key/list] } }\n\
                 api: { /v1/key/create/: { timeout: 1s }, /v1/status: { skip_auth: true } }";
     assert_eq!(Vec::<String>::new(), warnings(&file(fine), &Flags::default()));
 }

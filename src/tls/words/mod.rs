@@ -32,7 +32,7 @@ const SERVER: Hints = Hints {
     trust: "SSL_CERT_FILE or SSL_CERT_DIR",
     endpoint: "",
     certificate: "",
-    or_skip: "; or start with --auth off",
+    or_skip: "; or start with --auth off (with \"admin\" in the file: tls.ca, or tls.auth: off)",
 };
 
 /// Why a handshake with a client failed, in the words that operators know from KES, and what to do

@@ -170,3 +170,11 @@ fn errors_of_the_system_have_a_sentence_too() {
     let other = io::Error::other("the name can't be looked up");
     assert_eq!("the name can't be looked up", of_client_io(&other));
 }
+
+#[test]
+fn the_way_to_go_on_without_trust_is_that_of_either_format() {
+    let text = of_client(&TlsError::InvalidCertificate(rustls::CertificateError::UnknownIssuer));
+    for word in ["--auth off", "tls.ca", "tls.auth: off"] {
+        assert!(text.contains(word), "{text}");
+    }
+}
