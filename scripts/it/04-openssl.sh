@@ -38,7 +38,8 @@ talk 'GET /version' -cert p521.crt -key p521.key && fail 'it was accepted'
 within 2 grep -q "tls: client didn't provide a certificate: .*P-521" err.log || fail 'P-521 is not explained'
 
 step 'plain HTTP is recognised'
-curl --silent --output /dev/null "http://127.0.0.1:$PORT/version" && fail 'it was answered'
+equal 'the answer' 'Client sent an HTTP request to an HTTPS server. 400' \
+    "$(curl --silent --write-out '%{http_code}' "http://127.0.0.1:$PORT/version" | tr '\n' ' ')"
 within 2 grep -q 'client does not speak TLS: does it use http:// instead of https://?' err.log || fail 'the error log does not say so'
 talk 'GET /version' -tls1_2 -cert root.crt -key root.key && fail 'TLS 1.2 was accepted'
 within 2 grep -q 'client is not compatible: it does not offer TLS 1.3' err.log || fail 'TLS 1.2 is not explained'
