@@ -3,12 +3,10 @@
 mod api_key;
 mod certificate;
 mod client;
-#[allow(dead_code)] // `kes identity new --encrypt` writes such keys
 mod encrypted;
 mod group;
 mod hybrid;
 pub mod pem;
-#[allow(dead_code)] // `kes server --dev` has a P-256 key
 pub mod self_signed;
 mod server;
 mod signature;
@@ -17,9 +15,8 @@ mod tests;
 mod verify;
 pub mod words;
 
-#[allow(unused_imports)]
 pub use self::{
-    api_key::{API_KEY_PREFIX, ApiKey, ApiKeyError},
+    api_key::{API_KEY_PREFIX, ApiKey},
     certificate::{
         Error, check_expiry, expiry, load_certificate, load_client_certificate, server_identity,
     },

@@ -67,7 +67,7 @@ fn of_settings(reason: &PeerIncompatible) -> Sentences {
         | ServerDoesNotSupportTls12Or13
         | ServerTlsVersionIsDisabledByOurConfig
         | SignatureAlgorithmsExtensionRequired => (
-            "client is not compatible: it does not offer TLS 1.3, the only version here: allow it \
+            "client is not compatible: it does not offer TLS 1.3, which it needs here: allow it \
              there, or update the client",
             "it speaks neither TLS 1.2 nor 1.3: allow them there, or update it",
         ),
