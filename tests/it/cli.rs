@@ -194,6 +194,7 @@ fn wrong_usage_is_told_with_the_documented_exit_code() {
             1,
             "Error: \"crate\" is not a kes key command. See 'kes key --help'\n",
         ),
+        (&["config", "convert", "none.yml"], 78, "none.yml: error: No such file or directory"),
         (
             &["server"],
             1,

@@ -89,7 +89,8 @@ pub fn convert(
     apis: &[(&str, bool)],
 ) -> Result<Converted, Vec<Note>> {
     let unreadable = |error: Error| {
-        let text = error.to_string();
+        // The command names the file.
+        let text = error.finding.message;
         vec![Note { weight: Weight::Refusal, position: None, text }]
     };
     let (_, text) = read_from(origin).map_err(unreadable)?;
