@@ -86,4 +86,18 @@ kes server --config config.yml --auth off >out.log 2>err.log & SERVER=$!
 listens
 equal 'the plaintext' "$(member plaintext <<<"$NEWER")" \
     "$(kes key decrypt my-app-new "$(member ciphertext <<<"$NEWER")" | member plaintext)"
-equal 'the old key is as it was' '{"bytes":"s3xx/ndknU9j8MttcROmkUtuuWE+e8y8uj1FoYrbbWw="}' "$(cat keys/my-app-key)"
+equal 'the old key' '{"bytes":"s3xx/ndknU9j8MttcROmkUtuuWE+e8y8uj1FoYrbbWw="}' "$(cat keys/my-app-key)"
+kill "$SERVER" && wait "$SERVER"
+
+step 'the template of the newest KES, as it is published'
+ADMIN="$(kes tool identity of server.crt)"
+for file in template.yml template.json; do
+    sed -e "s|@ADDRESS@|127.0.0.1:$PORT|" -e "s|@ADMIN@|$ADMIN|" -e "s|@KEY@|$WORK/server.key|" \
+        -e "s|@CERT@|$WORK/server.crt|" -e "s|@KEYS@|$WORK/keys|" -e "s|@APP@|$APP|" \
+        "$REPO/testdata/configurations/$file" >"$file"
+    MY_APP_IDENTITY="$(tr 0-9a-f 1-9a-f0 <<<"$ADMIN")" kes server --config "$file" >out.log 2>err.log & SERVER=$!
+    listens || fail "$file: $(cat err.log)"
+    kes key dek my-app-key >answers || fail "$file: $(cat err.log answers)"
+    equal 'what the template denies' 1 "$(kes key dek my-app-internal 2>&1 | grep -c 'insufficient permissions')"
+    kill "$SERVER" && wait "$SERVER"
+done
