@@ -54,7 +54,7 @@ out. A login to Vault counts as one of the server. Nothing is changed without --
 
 fn run(args: &Args) -> Result<()> {
     let _ = start::protect_memory(); // it reads keys
-    settings(args)?;
+    let flags = settings(args)?;
     let has_client = environment::has_client(args);
     let names_server = environment::servers(args)?.named.is_some();
     let file = match args.value("config") {
@@ -77,7 +77,7 @@ fn run(args: &Args) -> Result<()> {
         sides.push((side, found));
     };
     if let Some(file) = &file {
-        look("server", &|found| server::examine(args, file, found));
+        look("server", &|found| server::examine(args, &flags, file, found));
     }
     if file.is_none() || has_client && names_server {
         look("client", &|found| client::examine(args, found));

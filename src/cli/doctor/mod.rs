@@ -31,10 +31,12 @@ fn at_clock(ahead: Option<i64>, other: &str, found: &mut Checkup) {
     let how = if ahead > 0 { "ahead of" } else { "behind" };
     let shown = duration::format(i64::try_from(nanos).unwrap_or(i64::MAX));
     let text = format!("the clock of this machine is {shown} {how} that of {other}");
-    match apart {
-        ..=CLOSE => found.ok(CLOCK, format!("like that of {other}")),
-        ..=FAR => found.warn(CLOCK, text, ADVICE),
-        _ => found.fail(CLOCK, text, ADVICE),
+    if apart <= CLOSE {
+        found.ok(CLOCK, format!("like that of {other}"));
+    } else if apart <= FAR {
+        found.warn(CLOCK, text, ADVICE);
+    } else {
+        found.fail(CLOCK, text, ADVICE);
     }
 }
 

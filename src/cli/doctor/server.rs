@@ -19,7 +19,7 @@ use super::{
 use crate::{
     api::wanted,
     base::{checkup::Checkup, deadline::Deadline},
-    cli::{args::Args, environment, settings::settings, stranger},
+    cli::{args::Args, environment, stranger},
     config::{Config, Flags},
     crypto::stored,
     keystore::KeyStore,
@@ -43,13 +43,9 @@ const MANY: usize = 4096;
 /// What a server locks with --mlock, and more.
 const ENOUGH_LOCKED: u64 = 256 << 20;
 
-/// Looks at the server that `file` configures, and these flags.
-pub(crate) fn examine(args: &Args, file: &Path, found: &mut Checkup) {
-    let flags = match settings(args) {
-        Ok(flags) => flags,
-        Err(_) => Flags::default(), // refused already
-    };
-    let options = Options { config: Some(file.into()), flags, ..Options::default() };
+/// Looks at the server that `file` and `flags` configure.
+pub(crate) fn examine(args: &Args, flags: &Flags, file: &Path, found: &mut Checkup) {
+    let options = Options { config: Some(file.into()), flags: flags.clone(), ..Options::default() };
     let loaded = match options.load() {
         Ok(loaded) => loaded,
         Err(e) => {
