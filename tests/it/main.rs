@@ -42,4 +42,5 @@ mod transcripts;
 mod trust;
 mod turns;
 mod vectors;
+mod watch;
 mod words;
