@@ -137,6 +137,10 @@ impl Field {
         self.formats.contains(&format)
     }
 
+    pub(super) fn is_secret(&self) -> bool {
+        self.kind == "secret"
+    }
+
     pub(super) fn is_foreign(&self) -> bool {
         self.kind == FOREIGN
     }
