@@ -8,7 +8,7 @@ use rustls_pki_types::UnixTime;
 use super::exchange::Manner;
 use crate::{
     base::generation::Generation,
-    config::{ApiOptions, Config, Material},
+    config::{ApiOptions, Config, Material, Shutdown},
     policy::Policies,
     tls::{self, ClientTrust},
 };
@@ -35,6 +35,8 @@ pub struct State {
     pub apis: HashMap<String, ApiOptions>,
     /// The header in which TLS proxies forward the certificates of their clients.
     pub proxy_header: Option<Arc<str>>,
+    /// How the server ends.
+    pub shutdown: Shutdown,
 }
 
 impl State {
@@ -51,6 +53,7 @@ impl State {
             texts: config.texts,
             apis: config.apis.clone(),
             proxy_header: config.proxy.header_cert.as_deref().map(Arc::from),
+            shutdown: config.shutdown,
         }
     }
 
@@ -74,6 +77,8 @@ impl State {
 /// A state that lets no client do anything, and its certificate.
 #[cfg(test)]
 pub fn for_tests() -> (State, Arc<CertifiedKey>) {
+    use std::time::Duration;
+
     let key = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(vec![]).unwrap();
     let chain = vec![params.self_signed(&key).unwrap().der().clone()];
@@ -96,6 +101,7 @@ pub fn for_tests() -> (State, Arc<CertifiedKey>) {
         texts: Generation::default(),
         apis: HashMap::new(),
         proxy_header: None,
+        shutdown: Shutdown { delay: Duration::ZERO, timeout: Duration::from_millis(800) },
     };
     (state, certificate)
 }

@@ -1,14 +1,51 @@
 //! The start-up text of `kes server`.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use crate::base::generation::Generation;
+use crate::{base::generation::Generation, log::AuditMode};
 
 /// Columns that one endpoint takes.
 const ENDPOINT_WIDTH: usize = 30;
+
+/// Where the start-up text goes: to stdout or, if that has audit lines, to stderr.
+pub struct StartText {
+    /// None if nothing is to be said.
+    to: Option<Box<dyn Write>>,
+    is_terminal: bool,
+}
+
+impl StartText {
+    /// The text of a server with this audit log, which says nothing if it `is_quiet`.
+    pub fn new(audit: AuditMode, is_quiet: bool) -> Self {
+        let (to, is_terminal): (Box<dyn Write>, _) = match audit {
+            AuditMode::Off => (Box::new(io::stdout()), io::stdout().is_terminal()),
+            _ => (Box::new(io::stderr()), io::stderr().is_terminal()),
+        };
+        Self { to: (!is_quiet).then_some(to), is_terminal }
+    }
+
+    pub fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// Whether labels have colours.
+    pub fn is_coloured(&self) -> bool {
+        self.is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    }
+}
+
+impl Write for StartText {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.to.as_mut().map_or(Ok(bytes.len()), |to| to.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.as_mut().map_or(Ok(()), |to| to.flush())
+    }
+}
 
 pub struct Banner<'a> {
     /// Where the server listens.

@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     fs::{self, File},
     net::{SocketAddr, TcpStream},
-    os::unix::fs::DirBuilderExt as _,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU8, Ordering},
@@ -32,6 +32,8 @@ pub struct Config {
     /// Arguments after `server --config <file> -q`.
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
+    /// Sockets that it gets as a service manager passes them, two at most.
+    pub passed: Vec<OwnedFd>,
     /// PEM texts of the server's files; an empty one is not written.
     pub certificate: String,
     pub key: String,
@@ -68,6 +70,7 @@ impl Config {
             is_quiet: true,
             arguments: Vec::new(),
             environment: Vec::new(),
+            passed: Vec::new(),
             certificate: server.certificate_pem(),
             key: server.key_pem(),
             server_identity: server.clone(),
@@ -479,7 +482,7 @@ fn program() -> PathBuf {
 fn spawn(config: &Config, address: SocketAddr) -> Child {
     let file = config.file("config.yml", &config.yaml(address));
     let output = |name| File::create(config.directory.join(name)).unwrap();
-    let mut command = Command::new(program());
+    let mut command = program_with(config);
     command.arg("server").arg("--config").arg(file).args(["--auth", config.auth]);
     if config.is_quiet {
         command.arg("-q");
@@ -489,9 +492,23 @@ fn spawn(config: &Config, address: SocketAddr) -> Child {
         .env_remove("SSL_CERT_FILE")
         .env_remove("SSL_CERT_DIR")
         .envs(config.environment.iter().cloned())
-        .stdin(Stdio::null())
-        .stdout(output("stdout"))
-        .stderr(output("stderr"))
-        .spawn()
-        .unwrap()
+        .stderr(output("stderr"));
+    if config.passed.is_empty() {
+        command.stdin(Stdio::null()).stdout(output("stdout"));
+    }
+    command.spawn().unwrap()
+}
+
+/// The command that runs the binary, with the sockets that are passed as descriptors 3 and 4.
+fn program_with(config: &Config) -> Command {
+    let copy = |socket: &OwnedFd| Stdio::from(socket.try_clone().unwrap());
+    let [first, rest @ ..] = config.passed.as_slice() else { return Command::new(program()) };
+    let mut command = Command::new("sh");
+    // What a shell finds at 0 and 1 it can put at 3 and 4. Only it knows its own number.
+    let script = "exec 3<&0 4<&1 0</dev/null 1>\"$STDOUT\"; export LISTEN_PID=${LISTEN_PID:-$$}; exec \"$@\"";
+    command.args(["-c", script, "sh"]).arg(program());
+    command.stdin(copy(first)).stdout(rest.first().map_or_else(Stdio::null, copy));
+    command.env("STDOUT", config.directory.join("stdout"));
+    command.env("LISTEN_FDS", config.passed.len().to_string());
+    command
 }
