@@ -73,6 +73,27 @@ fn the_sections_of_the_page_of_2021_start_as_they_are() {
 }
 
 #[test]
+fn a_slip_in_a_section_of_the_page_is_named_and_the_rest_of_it_is_right() {
+    let path =
+        format!("{}/testdata/configurations/page-2021-keysecure.yml", env!("CARGO_MANIFEST_DIR"));
+    let server = Server::start(|_| {});
+    let text = Clients::new().filled_in(&fs::read_to_string(path).unwrap(), &server);
+    let directory = server.file("config.yml").parent().unwrap().to_owned();
+    let check = |text: &str| {
+        fs::write(directory.join("page.yml"), text).unwrap();
+        let output = kes(&directory, &["config", "check", "page.yml"]);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) = check(&text);
+    assert_eq!(Some(78), code, "{said}");
+    assert!(said.starts_with("page.yml:13:20: error: \": \" is not allowed here"), "{said}");
+    assert_eq!(
+        (Some(0), "page.yml: ok\n".to_owned()),
+        check(&text.replace("endpoint: :", "endpoint:"))
+    );
+}
+
+#[test]
 fn the_template_starts_as_it_is() {
     let clients = Clients::new();
     for name in ["template.yml", "template.json"] {
