@@ -107,6 +107,8 @@ fn serve(options: &Options, notifier: &'static Notifier) -> Result<(), Error> {
         generation: config.generation,
         checks_certificates: state.trust.is_checked(),
         key_store: &store.describe(),
+        logs: config.log,
+        locks_memory: options.mlock,
         is_coloured: text.is_coloured(),
     };
     // Nor is a closed stdout.
@@ -124,6 +126,7 @@ fn serve(options: &Options, notifier: &'static Notifier) -> Result<(), Error> {
     let server = Server::start(listeners, limits, state, expiry, store, log, notifier)
         .map_err(Error::System)?;
     wanted::start(server.core, missing_keys).map_err(Error::System)?;
+    let is_newest = config.generation.is_newest();
     let reload = match kind {
         Kind::Configured(read) => {
             let reloader =
@@ -139,6 +142,9 @@ fn serve(options: &Options, notifier: &'static Notifier) -> Result<(), Error> {
     notifier.does("STOPPING=1\n", "Stopping");
     server.stop();
     log.finish(LOG_TIMEOUT);
+    if is_newest {
+        text.say_goodbye();
+    }
     Ok(())
 }
 

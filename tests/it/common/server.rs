@@ -39,10 +39,13 @@ pub struct Config {
     pub key: String,
     /// What clients expect the server to show.
     pub server_identity: Identity,
+    /// The whole file, with `@ADDRESS@` where the server is to listen; without it, the fields here make one.
+    pub text: String,
     /// Lines at the end of the file.
     pub more: String,
     /// `on`, `off` or `required`.
     pub audit: &'static str,
+    /// The flag; none if empty.
     pub auth: &'static str,
     /// What stands under `keys`; the directory of keys if empty.
     pub key_store: String,
@@ -74,6 +77,7 @@ impl Config {
             certificate: server.certificate_pem(),
             key: server.key_pem(),
             server_identity: server.clone(),
+            text: String::new(),
             more: String::new(),
             audit: "on",
             auth: "off",
@@ -106,10 +110,7 @@ impl Config {
 
     /// Adds a probe listener, on an address of its own.
     pub fn probe(&mut self) -> SocketAddr {
-        static COUNT: AtomicU8 = AtomicU8::new(1);
-        let [.., high, low] = std::process::id().to_be_bytes();
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let address = SocketAddr::from(([127, high, low, number], 7374));
+        let address = probe_address();
         let _ = writeln!(self.more, "probe: {{address: {address}}}");
         address
     }
@@ -127,6 +128,9 @@ impl Config {
     }
 
     fn yaml(&self, address: SocketAddr) -> String {
+        if !self.text.is_empty() {
+            return self.text.replace("@ADDRESS@", &address.to_string());
+        }
         let quoted = |texts: &[String]| {
             texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ")
         };
@@ -165,6 +169,14 @@ impl Config {
         };
         yaml + &self.more
     }
+}
+
+/// An address for probes that no other server has.
+pub fn probe_address() -> SocketAddr {
+    static COUNT: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    SocketAddr::from(([127, high, low, number], 7374))
 }
 
 /// A server that did not start.
@@ -222,6 +234,18 @@ impl Server {
             }
             directory = std::mem::replace(&mut server.directory, TempDir::new());
         }
+    }
+
+    /// Ends it, and waits until it has.
+    pub fn end(&mut self) {
+        self.signal(Signal::TERM);
+        self.wait_for_exit();
+    }
+
+    /// Starts another in the place of one that has ended, with these arguments and the file that is there now.
+    pub fn start_again(&mut self, arguments: &[&str]) {
+        self.child = run(self.directory.path(), &self.environment, &[], arguments);
+        self.wait().unwrap_or_else(|refusal| panic!("no start: {refusal:?}"));
     }
 
     /// Waits until the server answers or ends.
@@ -480,35 +504,54 @@ fn program() -> PathBuf {
 }
 
 fn spawn(config: &Config, address: SocketAddr) -> Child {
-    let file = config.file("config.yml", &config.yaml(address));
-    let output = |name| File::create(config.directory.join(name)).unwrap();
-    let mut command = program_with(config);
-    command.arg("server").arg("--config").arg(file).args(["--auth", config.auth]);
-    if config.is_quiet {
-        command.arg("-q");
+    config.file("config.yml", &config.yaml(address));
+    let mut arguments = Vec::new();
+    if !config.auth.is_empty() {
+        arguments.extend(["--auth", config.auth]);
     }
-    command.args(&config.arguments);
+    if config.is_quiet {
+        arguments.push("-q");
+    }
+    let more = config.arguments.iter().map(|text| text.replace("@ADDRESS@", &address.to_string()));
+    let more: Vec<_> = more.collect();
+    arguments.extend(more.iter().map(|text| &**text));
+    run(&config.directory, &config.environment, &config.passed, &arguments)
+}
+
+/// Starts a server with the file in `directory`.
+fn run(
+    directory: &Path,
+    environment: &[(String, String)],
+    passed: &[OwnedFd],
+    arguments: &[&str],
+) -> Child {
+    let output = |name| File::create(directory.join(name)).unwrap();
+    let mut command = program_with(passed, directory);
     command
+        .arg("server")
+        .arg("--config")
+        .arg(directory.join("config.yml"))
+        .args(arguments)
         .env_remove("SSL_CERT_FILE")
         .env_remove("SSL_CERT_DIR")
-        .envs(config.environment.iter().cloned())
+        .envs(environment.iter().cloned())
         .stderr(output("stderr"));
-    if config.passed.is_empty() {
+    if passed.is_empty() {
         command.stdin(Stdio::null()).stdout(output("stdout"));
     }
     command.spawn().unwrap()
 }
 
-/// The command that runs the binary, with the sockets that are passed as descriptors 3 and 4.
-fn program_with(config: &Config) -> Command {
+/// The command that runs the binary, with these sockets as descriptors 3 and 4.
+fn program_with(passed: &[OwnedFd], directory: &Path) -> Command {
     let copy = |socket: &OwnedFd| Stdio::from(socket.try_clone().unwrap());
-    let [first, rest @ ..] = config.passed.as_slice() else { return Command::new(program()) };
+    let [first, rest @ ..] = passed else { return Command::new(program()) };
     let mut command = Command::new("sh");
     // What a shell finds at 0 and 1 it can put at 3 and 4. Only it knows its own number.
     let script = "exec 3<&0 4<&1 0</dev/null 1>\"$STDOUT\"; export LISTEN_PID=${LISTEN_PID:-$$}; exec \"$@\"";
     command.args(["-c", script, "sh"]).arg(program());
     command.stdin(copy(first)).stdout(rest.first().map_or_else(Stdio::null, copy));
-    command.env("STDOUT", config.directory.join("stdout"));
-    command.env("LISTEN_FDS", config.passed.len().to_string());
+    command.env("STDOUT", directory.join("stdout"));
+    command.env("LISTEN_FDS", passed.len().to_string());
     command
 }
