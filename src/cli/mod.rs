@@ -10,6 +10,7 @@ mod completion;
 mod environment;
 mod error;
 mod help;
+mod init;
 mod layout;
 mod man;
 mod output;

@@ -4,6 +4,7 @@ pub(crate) mod api_key;
 pub(crate) mod config;
 pub(crate) mod healthcheck;
 pub(crate) mod identity;
+pub(crate) mod init;
 pub(crate) mod key;
 pub(crate) mod log;
 pub(crate) mod ls;
