@@ -43,4 +43,5 @@ mod transcripts;
 mod trust;
 mod turns;
 mod vectors;
+mod watch;
 mod words;
