@@ -20,14 +20,8 @@ impl Scene {
         Self(TempDir::new())
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kes"));
-        command.args(args).current_dir(self.0.path()).env_clear().stdin(Stdio::null());
-        command
-    }
-
     fn kes(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
+        self.0.kes(args, &[], "")
     }
 
     #[track_caller]
@@ -283,7 +277,9 @@ fn without_a_reader_nothing_is_kept() {
     let before = scene.files();
     let full = || Stdio::from(File::create("/dev/full").unwrap());
     for folder in ["new/folder", "there"] {
-        let output = scene.command(&["init", folder]).stdout(full()).output().unwrap();
+        let mut kes = Command::new(env!("CARGO_BIN_EXE_kes"));
+        let output =
+            kes.args(["init", "--yes"]).arg(scene.path(folder)).stdout(full()).output().unwrap();
         assert_eq!(Some(1), output.status.code());
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(error.contains("so nothing is kept: No space left on device"), "{error}");
@@ -319,11 +315,7 @@ fn a_vault_that_does_not_answer_leads_to_assumptions() {
         commands[..2]
     );
     let id = [("KES_VAULT_ROLE_ID", "id"), ("KES_VAULT_SECRET_ID", "secret")];
-    let output = scene
-        .command(&["config", "check", "--strict", "kes/config.yaml"])
-        .envs(id)
-        .output()
-        .unwrap();
+    let output = scene.0.kes(&["config", "check", "--strict", "kes/config.yaml"], &id, "");
     assert_eq!("kes/config.yaml: ok\n", String::from_utf8(output.stdout).unwrap());
 }
 
