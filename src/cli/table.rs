@@ -4,8 +4,8 @@
 use super::{
     args::{Argument, Command, Kind, Table},
     cmd::{
-        api_key, config, healthcheck, identity, init, key, log, ls, metric, migrate, policy,
-        server, status, tool, why,
+        api_key, config, doctor, healthcheck, identity, init, key, log, ls, metric, migrate,
+        policy, server, status, tool, why,
     },
     completion, help, man,
     output::{Result, print},
@@ -23,6 +23,7 @@ pub(crate) static COMMANDS: Table = Table(&[
     init::INIT,
     server::SERVER,
     healthcheck::HEALTHCHECK,
+    doctor::DOCTOR,
     config::CHECK,
     config::CONVERT,
     key::CREATE,

@@ -40,7 +40,7 @@ const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 /// # Errors
 /// [`Error`] if the server can't start. Nothing listens then.
 pub fn run(options: &Options) -> Result<(), Error> {
-    protect_memory();
+    let _ = protect_memory();
     let (config, material, kind) = match options.dev {
         true => {
             let (config, material, admin) = dev::settings(options.flags.addr.as_deref())?;
@@ -147,10 +147,14 @@ fn is_coloured() -> bool {
 }
 
 /// No core file and no debugger of the same user shall see the keys.
-fn protect_memory() {
-    let _ =
-        rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+///
+/// # Errors
+/// What the system refuses.
+pub fn protect_memory() -> io::Result<()> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior, setrlimit};
+    let limited = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(limited?)
 }
 
 /// A panic is a bug: the log says where, and not with which values.

@@ -70,6 +70,7 @@ const COMMANDS: &[&str] = &[
     "identity forget",
     "identity rm",
     "healthcheck",
+    "doctor",
     "log trace",
     "completion",
     "man",
