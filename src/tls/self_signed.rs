@@ -57,7 +57,7 @@ pub fn ip(text: &str) -> Option<SanType> {
     text.parse().ok().map(SanType::IpAddress)
 }
 
-/// A host name for a certificate, or `*.` and one. Others are in no certificate that clients take.
+/// A host name for a certificate; `*.` may stand before it.
 pub fn dns(text: &str) -> Option<SanType> {
     DnsName::try_from(text.strip_prefix("*.").unwrap_or(text)).ok()?;
     text.try_into().ok().map(SanType::DnsName)
