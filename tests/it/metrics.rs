@@ -263,6 +263,31 @@ fn key_store_and_cache_are_counted() {
 }
 
 #[test]
+fn the_page_says_whether_the_key_store_is_available() {
+    let server = Server::start(|config| {
+        config.probe();
+    });
+    let root = server.root();
+    let shows = |available: f64| {
+        let page = wait_for(PATIENCE, || {
+            let page = Page::of(&root);
+            (page.get("kes_keystore_available") == available).then_some(page)
+        });
+        let page = page.unwrap_or_else(|| panic!("kes_keystore_available is never {available}"));
+        for name in ["kes_keystore_sealed", "kes_keystore_login_failing"] {
+            assert_eq!(0.0, page.get(name), "{name}");
+        }
+        assert!((0.0..60.0).contains(&page.get("kes_keystore_latency")));
+    };
+    shows(1.0);
+    let away = server.keys().with_file_name("away");
+    fs::rename(server.keys(), &away).unwrap();
+    shows(0.0);
+    fs::rename(&away, server.keys()).unwrap();
+    shows(1.0);
+}
+
+#[test]
 fn connections_and_handshakes_are_counted() {
     let server = server_with_key();
     let root = server.root();
