@@ -111,13 +111,13 @@ fn the_page_has_every_family_once_with_one_sample_and_sorted() {
 }
 
 #[test]
-fn the_page_on_operations_names_all_families_and_no_others() {
+fn the_page_on_monitoring_names_all_families_and_no_others() {
     let server = Server::start(|_| {});
     let answer = server.root().get("/v1/metrics");
     let types = answer.text().lines();
     let served: BTreeSet<_> =
         types.filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    let page = include_str!("../../docs/operations.md");
+    let page = include_str!("../../docs/monitoring.md");
     let rows = page
         .lines()
         .skip_while(|line| !line.starts_with("| Family | Type |"))
