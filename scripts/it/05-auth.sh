@@ -112,6 +112,10 @@ as app
 
 step 'off: but not without proof of the key'
 curl --silent --output /dev/null --cacert server.crt "$URL/version" && fail 'no certificate was needed'
+
+step 'curl names the reason each time, though it has sent its request by then'
+for _ in 1 2 3 4 5 6 7 8 9 10; do curl --silent --show-error --cacert server.crt --data '{}' "$URL/version" 2>&1 || true; done >reasons
+equal 'alerts that arrived' 10 "$(grep -c 'alert certificate required' reasons)"
 stop
 
 step 'a value that is neither on nor off'

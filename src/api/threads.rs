@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::failure::Failure;
-use crate::base::panics::survive;
+use crate::base::{panics::survive, secret};
 
 /// Stack of a key store thread, in bytes.
 const STACK: usize = 256 * 1024;
@@ -81,6 +81,7 @@ fn run(jobs: &Mutex<Receiver<Job>>) {
         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((permit, job)) = next else { return };
         survive(job);
+        secret::wipe_stack();
         drop(permit);
     }
 }

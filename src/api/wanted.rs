@@ -7,7 +7,7 @@ use std::{
 
 use super::core::Core;
 use crate::{
-    base::{deadline::Deadline, generation::Generation, panics::survive},
+    base::{deadline::Deadline, generation::Generation, panics::survive, secret},
     crypto::{MasterKey, stored},
     keystore::{self, KeyName, KeyStore},
 };
@@ -72,6 +72,7 @@ impl Core {
     /// Why that is not possible.
     pub fn create_key(&self, name: &KeyName, maker: Option<&str>) -> Result<(), String> {
         let created = create(name, &*self.store, maker, |created| self.count(created));
+        secret::wipe_stack();
         self.cache.remove(name);
         created
     }

@@ -10,12 +10,14 @@ use subtle::ConstantTimeEq;
 use zeroizing_alloc::ZeroAlloc;
 
 /// Wipes freed memory, so that no buffer leaves a secret behind, not even one that grew or that is inside
-/// rustls, ureq or serde_json. Secrets on the stack are wiped by their owners.
+/// rustls, ureq or serde_json. Stacks are wiped by [`on_wiped_stack`] and [`wipe_stack`].
 #[global_allocator]
 static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 /// Bytes of the stack that [`on_wiped_stack`] wipes: more than sealing and opening use.
 const STACK: usize = 8 * 1024;
+/// Bytes of the stack that [`wipe_stack`] wipes: more than a request or an answer of a key store uses.
+const DEEP_STACK: usize = 32 * 1024;
 
 /// Runs `work` and wipes its stack, where libraries leave copies: HMAC of its key, AES-GCM of the last
 /// blocks of a plaintext.
@@ -26,14 +28,22 @@ pub fn on_wiped_stack<T>(work: impl FnOnce() -> T) -> T {
     fn run<T>(work: impl FnOnce() -> T) -> T {
         work()
     }
-    #[inline(never)]
-    fn wipe() {
-        // Mutable, since a constant would live elsewhere.
-        std::hint::black_box(&mut [0_u8; STACK]);
-    }
     let result = run(work);
-    wipe();
+    wipe::<STACK>();
     result
+}
+
+/// Wipes what calls of the caller left on the stack: TLS keeps a copy of the last block of each record
+/// there. For threads that go on to wait, and for those that end, since the C library keeps their stacks.
+pub fn wipe_stack() {
+    wipe::<DEEP_STACK>();
+}
+
+/// Wipes the stack from the frame of the caller on.
+#[inline(never)]
+fn wipe<const BYTES: usize>() {
+    // Mutable, since a constant would live elsewhere.
+    std::hint::black_box(&mut [0_u8; BYTES]);
 }
 
 #[derive(Clone, Default)]

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use rustls::ClientConfig;
+use rustls::{ClientConfig, sign::CertifiedKey};
 use serde::Deserialize;
 use serde_json::json;
 use ureq::{Body, Timeout, http::Response};
@@ -50,7 +50,8 @@ const MAX_ANSWER: u64 = 32 << 20;
 pub(crate) struct Client {
     /// At least one.
     servers: Vec<Server>,
-    /// Of the certificate that is shown.
+    /// The certificate that is shown, and its identity.
+    certificate: Arc<CertifiedKey>,
     identity: String,
     /// The one that answered last, which is asked first.
     current: AtomicUsize,
@@ -101,13 +102,13 @@ impl Client {
             environment::certificate(args, may_ask).map_err(wrong)?;
         let Servers { urls, named } = environment::servers(args).map_err(wrong)?;
         let trust = environment::trust(args).map_err(wrong)?;
-        let identity = tls::server_identity(&certificate);
-        let tls =
-            tls::client_config(&trust, Some(certificate)).map_err(|e| wrong(e.to_string()))?;
+        let tls = tls::client_config(&trust, Some(certificate.clone()));
+        let tls = tls.map_err(|e| wrong(e.to_string()))?;
         let servers = urls.into_iter().map(|url| Server::new(url, tls.config.clone()));
         Ok(Self {
             servers: servers.collect::<Result<_, _>>()?,
-            identity,
+            identity: tls::server_identity(&certificate),
+            certificate,
             current: AtomicUsize::new(0),
             hints: Hints {
                 trust: match trust {
@@ -234,6 +235,27 @@ impl Client {
     /// The identity of this client.
     pub(crate) fn identity(&self) -> &str {
         &self.identity
+    }
+
+    /// The certificate that is shown.
+    pub(crate) fn certificate(&self) -> Arc<CertifiedKey> {
+        self.certificate.clone()
+    }
+
+    /// A client for each of the servers, which asks it once.
+    pub(crate) fn alone(mut self) -> impl Iterator<Item = Self> {
+        let servers = std::mem::take(&mut self.servers);
+        servers.into_iter().map(move |server| Self {
+            servers: vec![server],
+            certificate: self.certificate.clone(),
+            identity: self.identity.clone(),
+            current: AtomicUsize::new(0),
+            trust: self.trust.clone(),
+            tls: self.tls.clone(),
+            retries: 0,
+            generation: OnceLock::new(),
+            ..self
+        })
     }
 
     fn names(&self, list: List, pattern: &str) -> Result<Vec<String>, String> {

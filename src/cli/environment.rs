@@ -95,6 +95,12 @@ pub(crate) fn trust(args: &Args) -> Result<ServerTrust, String> {
     }
 }
 
+/// Whether a flag or variable says who the client is.
+pub(crate) fn has_client(args: &Args) -> bool {
+    let names = [API_KEY, KEY_FILE, CERT_FILE];
+    args.value("api-key").is_some() || names.into_iter().any(|names| first(names).is_some())
+}
+
 /// The certificate to show, with its private key.
 pub(crate) struct Shown {
     pub(crate) certificate: Arc<CertifiedKey>,

@@ -4,9 +4,11 @@
 mod answers;
 mod args;
 mod certificate;
+mod check;
 mod client;
 mod cmd;
 mod completion;
+mod doctor;
 mod environment;
 mod error;
 mod help;

@@ -7,6 +7,9 @@ use super::{
 };
 use crate::config::{Auth, Finding, Flags, Severity};
 
+/// The configuration file of an installed server.
+pub(crate) const INSTALLED: &str = "/etc/kes/config.yaml";
+
 pub(crate) const ADDR: Flag = value(&["addr"], "IP:port", "listen there (default 0.0.0.0:7373)");
 pub(crate) const ROOT: Flag = value(&["root"], "identity", "identity that may do everything");
 pub(crate) const KEY: Flag = value(&["key"], "file", "private key of the server");

@@ -4,8 +4,8 @@
 use super::{
     args::{Argument, Command, Kind, Table},
     cmd::{
-        api_key, config, healthcheck, identity, key, log, ls, metric, migrate, policy, server,
-        status, tool, why,
+        api_key, config, doctor, healthcheck, identity, key, log, ls, metric, migrate, policy,
+        server, status, tool, why,
     },
     completion, help, man,
     output::{Result, print},
@@ -22,6 +22,7 @@ pub(crate) fn update() -> Result<()> {
 pub(crate) static COMMANDS: Table = Table(&[
     server::SERVER,
     healthcheck::HEALTHCHECK,
+    doctor::DOCTOR,
     config::CHECK,
     config::CONVERT,
     key::CREATE,

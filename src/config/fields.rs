@@ -196,6 +196,8 @@ pub(super) const FIELDS: &[Field] = &[
         .default("off").newest_default("changes").check("\"{}\" is an invalid audit log configuration", "write on, off, changes or required"),
     field("probe.address", "address", "IP and port to listen on for [probes](operations.md#probes), without TLS").unset("no probes").ours()
         .check("invalid probe address: \"{}\"", "write IP:PORT, :PORT or [IPv6]:PORT, such as 127.0.0.1:7374"),
+    field("reload.watch", "switch", "`on`: the server reloads by itself when the configuration file or `tls.ca` changes, see [operations](operations.md#changes-without-a-restart)")
+        .unset("`on` for a file that Kubernetes mounts, else `off`").ours().check("whether files are watched is neither on nor off", "write on or off"),
     field("limits.connections", "number", "open connections of clients at most, see [operations](operations.md#how-many-connections)").unset("one for each 256 KiB of memory").ours()
         .check("invalid number of connections: \"{}\"", "write a whole number of at least 1, such as 10000, or leave out the field for as many as there is memory for"),
     field("keys[].name", "key name", "keys that are created at start if they are missing").only(&[Format::KeyStore, Format::Newest])

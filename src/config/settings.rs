@@ -59,6 +59,8 @@ pub struct Config {
     pub log: log::Settings,
     /// Where to listen for probes; not where clients do.
     pub probe: Option<SocketAddr>,
+    /// Whether the settings are read again when their files change; `None` is only where Kubernetes mounts them.
+    pub watch: Option<bool>,
     /// Open connections of clients at most, never zero; `None` is as many as there is memory for.
     pub connections: Option<usize>,
     /// The keys that are created at start if they don't exist.
@@ -136,6 +138,7 @@ impl Reader<'_> {
             audit: self.log("log.audit", INFO),
         };
         let probe = self.probe(address);
+        let watch = self.read("reload.watch", parse_switch);
         let connections = self.read("limits.connections", parse_count);
         let keys = self.keys();
         let (key_store, key_store_start) = self.key_store();
@@ -157,6 +160,7 @@ impl Reader<'_> {
             cache,
             log,
             probe,
+            watch,
             connections,
             keys,
             key_store,

@@ -25,7 +25,7 @@ use super::{
     stream::{LINGER_TIMEOUT, READ_TIMEOUT, WRITE_TIMEOUT},
     transport::Transport,
     turn::Turn,
-    wire::Wire,
+    wire::{Received, Wire},
 };
 use crate::{
     base::panics::survive,
@@ -65,7 +65,7 @@ struct Inner {
 enum Phase {
     Handshake,
     Open(Box<Dialog>),
-    /// The last answer and the goodbye are written; the client may still be sending.
+    /// The last answer and the goodbye are written, or the alert; the client may still be sending.
     Linger,
     Closed,
 }
@@ -317,9 +317,14 @@ impl Inner {
             }
             // A client that was just answered has not sent more yet: the poller will tell, a read would
             // not.
-            let session = &mut self.session;
-            if has_written || !self.wire.receive(|reason| session.handshake_failed(reason))? {
+            if has_written {
                 return Ok(self.rest(&connection.sockets, now));
+            }
+            let session = &mut self.session;
+            match self.wire.receive(|reason| session.handshake_failed(reason))? {
+                Received::Some => {}
+                Received::Nothing => return Ok(self.rest(&connection.sockets, now)),
+                Received::Nonsense => return Ok(self.linger(now)),
             }
         }
         // The turn is over but the work is not.
@@ -415,9 +420,16 @@ impl Inner {
 
     /// Says goodbye and waits a moment for the client to do the same.
     fn hang_up(&mut self, now: Instant) -> End {
-        if !self.wire.hang_up() {
-            return End::Closed;
+        match self.wire.say_goodbye() {
+            true => self.linger(now),
+            false => End::Closed,
         }
+    }
+
+    /// Closes this side, and waits a moment for the client to do the same: to close a socket with unread
+    /// bytes would throw away what is still on its way to the client, be it an answer or an alert.
+    fn linger(&mut self, now: Instant) -> End {
+        let _ = self.wire.socket.shutdown(Shutdown::Write);
         self.close();
         (self.phase, self.since) = (Phase::Linger, now);
         End::Rest

@@ -16,10 +16,12 @@ use std::{
 };
 
 use rustix::{
-    event::{EventfdFlags, epoll, eventfd},
+    event::{EventfdFlags, Timespec, epoll, eventfd},
     net::sockopt,
     thread::sched_getcpu,
 };
+
+use crate::base::secret;
 
 const EVENTS: usize = 64;
 /// Turns of a socket after which its worker looks where its packets arrive.
@@ -29,6 +31,10 @@ const LOOK: u8 = 2;
 const OVERLOAD: Duration = Duration::from_millis(5);
 /// Waiting for less than this time is no rest.
 const REST: Duration = Duration::from_micros(5);
+/// A worker that has driven connections wipes its stack so soon, whether it goes on to or rests.
+const WIPE: Duration = Duration::from_secs(1);
+/// [`WIPE`], for the kernel.
+const WIPE_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// The token of the eventfd of each worker; no socket has it.
 const WAKE: u64 = u64::MAX;
 
@@ -131,11 +137,14 @@ impl Poller {
         let mut events = [none; EVENTS];
         let mut rested = Instant::now();
         let mut woken = Vec::new();
+        // Since when the stack may hold what turns left there.
+        let mut dirty: Option<Instant> = None;
         loop {
             let asked = Instant::now();
             worker.is_asleep.store(true, Ordering::Relaxed);
             worker.core.store(sched_getcpu(), Ordering::Relaxed);
-            let count = match epoll::wait(&worker.epoll, &mut events[..], None) {
+            let timeout = dirty.map(|_| &WIPE_TIMEOUT);
+            let count = match epoll::wait(&worker.epoll, &mut events[..], timeout) {
                 Ok(count) => count,
                 Err(rustix::io::Errno::INTR) => 0,
                 Err(e) => return Err(e.into()),
@@ -161,6 +170,13 @@ impl Poller {
                     (token, Some(helper)) if at % 2 == 1 => driver.hand_over(token, helper),
                     (token, _) => driver.drive(token),
                 }
+            }
+            if count > 0 {
+                dirty.get_or_insert(now);
+            }
+            if dirty.is_some_and(|since| now - since >= WIPE) {
+                secret::wipe_stack();
+                dirty = None;
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{Shutdown, TcpStream},
+    net::TcpStream,
     time::Instant,
 };
 
@@ -35,6 +35,16 @@ pub struct Wire {
 pub struct Output {
     pub bytes: Vec<u8>,
     taken: usize,
+}
+
+/// The result of a read.
+pub enum Received {
+    /// Bytes, or the end.
+    Some,
+    /// There is nothing to read now.
+    Nothing,
+    /// What TLS refuses; the client has an alert.
+    Nonsense,
 }
 
 impl Output {
@@ -75,9 +85,9 @@ impl Wire {
         self.transport.wants_write() || self.output.len() > 0
     }
 
-    /// Reads once from the socket. `false` if there is nothing to read now. `complain` hears why a
-    /// handshake failed; a client that left without a word needs no line in a log.
-    pub fn receive(&mut self, complain: impl FnOnce(&str)) -> io::Result<bool> {
+    /// Reads once from the socket. `complain` hears why a handshake failed; a client that left without a
+    /// word needs no line in a log.
+    pub fn receive(&mut self, complain: impl FnOnce(&str)) -> io::Result<Received> {
         let is_handshaking = self.transport.is_handshaking();
         let failed = match self.transport.read(&mut self.socket) {
             Ok(0) => {
@@ -88,20 +98,20 @@ impl Wire {
                 self.has_received = true;
                 return self.process(complain);
             }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Nothing),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(Received::Some),
             Err(e) => e,
         };
         if is_handshaking && self.has_received {
             complain(&words::of_client_io(&failed));
         }
         match self.is_eof {
-            true => Ok(true),
+            true => Ok(Received::Some),
             false => Err(failed),
         }
     }
 
-    fn process(&mut self, complain: impl FnOnce(&str)) -> io::Result<bool> {
+    fn process(&mut self, complain: impl FnOnce(&str)) -> io::Result<Received> {
         let is_handshaking = self.transport.is_handshaking();
         let received = match self.transport.process() {
             Ok(received) => received,
@@ -117,7 +127,7 @@ impl Wire {
                         // The alert that says why.
                         _ => self.write().is_ok(),
                     };
-                return Err(io::ErrorKind::InvalidData.into());
+                return Ok(Received::Nonsense);
             }
         };
         if received.count > 0 {
@@ -126,7 +136,7 @@ impl Wire {
             self.transport.take(&mut self.input[start..])?;
         }
         self.is_eof |= received.is_end;
-        Ok(true)
+        Ok(Received::Some)
     }
 
     /// Gives the output to the transport and that to the socket. `false` if the socket takes no more now.
@@ -168,16 +178,10 @@ impl Wire {
         Ok(true)
     }
 
-    /// Says goodbye and closes this side. `true` if it is worth waiting for the client to do the same:
-    /// closing a socket with unread bytes would throw away the answer that is still on its way.
-    pub fn hang_up(&mut self) -> bool {
+    /// Says goodbye. `true` if the client may hear it, and still send.
+    pub fn say_goodbye(&mut self) -> bool {
         self.transport.say_goodbye();
-        let is_sent = matches!(self.write(), Ok(true));
-        if self.is_eof || !is_sent {
-            return false;
-        }
-        let _ = self.socket.shutdown(Shutdown::Write);
-        true
+        matches!(self.write(), Ok(true)) && !self.is_eof
     }
 
     /// Reads and drops a part of what still comes in. `false` if no more will come.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::base::{deadline::Deadline, name, secret::Secret};
+use crate::base::{checkup::Checkup, deadline::Deadline, name, secret::Secret};
 
 /// The largest value that a key store takes or gives, in bytes.
 pub const MAX_VALUE: usize = 1 << 20;
@@ -198,6 +198,17 @@ pub trait Settings: Comparable + fmt::Debug + Send + Sync {
 
     /// Whether it is a server of its own, which others change, too.
     fn is_remote(&self) -> bool;
+
+    /// A URL at which a key store that is a server answers anyone, whatever its state.
+    fn look(&self) -> Option<String> {
+        None
+    }
+
+    /// Looks for all that keeps it from being used, or makes it unsafe, and changes nothing. The key store
+    /// that was found, unless it is of no use.
+    fn examine(&self, _found: &mut Checkup) -> Option<Arc<dyn KeyStore>> {
+        None
+    }
 }
 
 /// What happens in the background, until the error log asks.

@@ -10,6 +10,7 @@ pub mod room;
 pub mod serve;
 pub mod start;
 pub mod stores;
+pub mod watch;
 
 pub use self::serve::{Limits, Listeners, Server};
 

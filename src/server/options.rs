@@ -56,6 +56,8 @@ pub enum Error {
     Listen(SocketAddr, &'static str, io::Error),
     /// An audit log is required, and what is written to stdout is thrown away.
     NoAuditLog,
+    /// The files are being changed while they are read.
+    Changing,
     /// The system refuses threads, descriptors or signals.
     System(io::Error),
 }
@@ -87,6 +89,7 @@ impl fmt::Display for Error {
                 "log.audit is required, but stdout is closed or /dev/null: \
                  connect it to whatever keeps the audit log",
             ),
+            Self::Changing => f.write_str("its files are being changed"),
             Self::System(e) => write!(f, "failed to start server: {e}"),
         }
     }

@@ -1,18 +1,16 @@
-//! Changes without a restart: SIGHUP applies the configuration, and the server's certificate is read
-//! again when its files change.
+//! Changes without a restart: SIGHUP applies the configuration, and so does a change of its files where
+//! they are watched; the server's certificate is read again when its files change.
 //!
 //! All that is new is read and checked before any of it is used: it takes effect as a whole, or nothing
 //! changes and the error log says why.
 
 use std::{
     convert::Infallible,
-    os::unix::fs::MetadataExt as _,
-    path::Path,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustls::sign::CertifiedKey;
@@ -21,6 +19,7 @@ use rustls_pki_types::UnixTime;
 use super::{
     options::{Error, Options, check_audit},
     room,
+    watch::{self, Contents, Files, Snapshot},
 };
 use crate::{
     api::{core::Core, state::State, wanted},
@@ -29,8 +28,11 @@ use crate::{
     tls,
 };
 
-/// How often the files of the certificate are looked at.
+/// How often the files are looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
+/// Changed settings that can't be used are tried again after this time, since the reason may be elsewhere: in
+/// a file that they name, or in the key store.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// The thread that reloads.
 pub struct Reloader {
@@ -41,23 +43,32 @@ pub struct Reloader {
     /// The settings in use.
     config: Config,
     certificate: Arc<CertifiedKey>,
-    /// The files that `certificate` was read from, as they were then.
-    files: Files,
+    /// The files that `certificate` and `config` were read from, as they were then.
+    read: Snapshot,
     /// The files as they were at the last look.
     seen: Files,
-    /// The latest complaint about files that can't be used.
+    /// The latest complaint about a certificate that can't be used.
+    complaint: String,
+    /// The latest settings that can't be used.
+    refused: Option<Refused>,
+}
+
+/// Settings that can't be used.
+struct Refused {
+    files: Files,
+    since: Instant,
     complaint: String,
 }
 
 impl Reloader {
-    /// A reloader for a server that runs with `config` and `certificate`, which was read when its
-    /// files looked like `files`.
+    /// A reloader for a server that runs with `config` and `certificate`, which were read from files
+    /// like `read`.
     pub fn new(
         core: &'static Core,
         options: &Options,
         config: Config,
         certificate: Arc<CertifiedKey>,
-        files: Files,
+        read: Snapshot,
     ) -> Self {
         Self {
             core,
@@ -65,9 +76,10 @@ impl Reloader {
             started: config.clone(),
             config,
             certificate,
-            files,
-            seen: files,
+            read,
+            seen: read.files,
             complaint: String::new(),
+            refused: None,
         }
     }
 
@@ -91,7 +103,7 @@ impl Reloader {
             };
             survive(|| match is_asked {
                 true => self.reload(),
-                false => self.renew(),
+                false => self.look(),
             });
         }
     }
@@ -100,24 +112,48 @@ impl Reloader {
     fn reload(&mut self) {
         // First, since new keys can only be created once the key store can be used.
         self.core.store.retry();
-        match self.try_reload() {
-            Ok(notes) => {
-                self.core.log.error("the configuration is reloaded");
-                notes.iter().for_each(|note| self.core.log.error(note));
+        match self.try_reload(None) {
+            Ok(notes) => self.tell(&notes),
+            Err(e) => {
+                let complaint = e.to_string();
+                self.tell_failure(&complaint);
+                self.refuse(self.files(), complaint);
             }
-            Err(e) => self.core.log.error(&format!(
-                "failed to reload the configuration, everything stays as it was: {e}"
-            )),
         }
     }
 
-    /// Reads the settings and puts them in place. Returns notes for the error log.
-    fn try_reload(&mut self) -> Result<Vec<String>, Error> {
-        let loaded = self.options.load()?;
-        let files = Files::of(loaded.config());
+    fn refuse(&mut self, files: Files, complaint: String) {
+        self.refused = Some(Refused { files, since: Instant::now(), complaint });
+    }
+
+    fn tell(&self, notes: &[String]) {
+        self.core.log.error("the configuration is reloaded");
+        notes.iter().for_each(|note| self.core.log.error(note));
+    }
+
+    fn tell_failure(&self, why: &str) {
+        self.core.log.error(&format!(
+            "failed to reload the configuration, everything stays as it was: {why}"
+        ));
+    }
+
+    /// The files of the settings in use as they are now.
+    fn files(&self) -> Files {
+        Files::of(&self.options, &self.config)
+    }
+
+    /// Reads the settings and puts them in place, unless their files are no longer as they were `at_rest`.
+    /// Returns notes for the error log.
+    fn try_reload(&mut self, at_rest: Option<Files>) -> Result<Vec<String>, Error> {
+        let (loaded, read) = watch::load(&self.options)?;
         let in_use = Some(&*self.certificate);
         let (config, material, mut notes) =
             loaded.accept_with_files(in_use).map_err(Error::Config)?;
+        if let Some(at_rest) = at_rest
+            && (self.files() != at_rest || Files::of(&self.options, &config) != read.files)
+        {
+            return Err(Error::Changing);
+        }
         let certificate = material.certificate.clone();
         let fresh = State::new(&config, material);
         check_audit(&config)?;
@@ -148,8 +184,9 @@ impl Reloader {
         self.core.metrics.connections.set_limit(room::connections(config.connections));
         notes.extend(self.needs_restart(&config));
         self.certificate = certificate;
-        (self.files, self.seen) = (files, files);
+        (self.read, self.seen) = (read, read.files);
         self.complaint.clear();
+        self.refused = None;
         self.config = config;
         Ok(notes)
     }
@@ -172,19 +209,54 @@ impl Reloader {
         })
     }
 
-    /// Uses the certificate if its files have changed. The configuration, which may be half edited, is not
-    /// read.
-    fn renew(&mut self) {
-        let files = Files::of(&self.config);
-        // Certificate and key are written one after the other: both must have come to rest.
+    /// Takes up what is new in the files.
+    fn look(&mut self) {
+        let files = self.files();
+        // A file may be half written, and of a pair one file be older: all must have come to rest.
         let is_at_rest = std::mem::replace(&mut self.seen, files) == files;
-        if files == self.files || !is_at_rest {
+        if !is_at_rest {
             return;
         }
+        if files.settings != self.read.files.settings && watch::is_on(&self.options, &self.config) {
+            self.follow(files);
+        }
+        if files.pair != self.read.files.pair {
+            self.renew(files);
+        }
+    }
+
+    /// Reads the settings again if the contents of their files have changed.
+    fn follow(&mut self, files: Files) {
+        let is_early =
+            |refused: &Refused| refused.files == files && refused.since.elapsed() < RETRY;
+        if self.refused.as_ref().is_some_and(is_early) {
+            return;
+        }
+        if Contents::of(&self.options, &self.config) == self.read.contents {
+            self.read.files.settings = files.settings;
+            self.refused = None;
+            return;
+        }
+        match self.try_reload(Some(files)) {
+            Ok(notes) => self.tell(&notes),
+            Err(Error::Changing) => {}
+            Err(_) if self.files() != files => {}
+            Err(e) => {
+                let complaint = e.to_string();
+                if self.refused.as_ref().is_none_or(|refused| refused.complaint != complaint) {
+                    self.tell_failure(&complaint);
+                }
+                self.refuse(files, complaint);
+            }
+        }
+    }
+
+    /// Uses the certificate of changed files. The configuration, which may be half edited, is not read.
+    fn renew(&mut self, files: Files) {
         match self.load_renewed() {
-            Ok(_) if Files::of(&self.config) != files => {}
+            Ok(_) if self.files() != files => {}
             Ok(certificate) => {
-                self.files = files;
+                self.read.files.pair = files.pair;
                 self.complaint.clear();
                 if certificate.cert != self.certificate.cert {
                     self.take_up(certificate);
@@ -225,28 +297,5 @@ impl Reloader {
             }
             Err(e) => self.core.log.error(&e.to_string()),
         }
-    }
-}
-
-/// Metadata that shows changes of the files of a certificate and its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Files([Option<[i64; 7]>; 2]);
-
-impl Files {
-    /// The files that `config` names as they are now.
-    pub fn of(config: &Config) -> Self {
-        let look = |path: &Path| {
-            let file = std::fs::metadata(path).ok()?;
-            Some([
-                file.dev() as i64,
-                file.ino() as i64,
-                file.size() as i64,
-                file.mtime(),
-                file.mtime_nsec(),
-                file.ctime(),
-                file.ctime_nsec(),
-            ])
-        };
-        Self([look(&config.tls_cert), look(&config.tls_key)])
     }
 }

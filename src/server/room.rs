@@ -34,6 +34,13 @@ pub fn connections(wanted: Option<usize>) -> usize {
     wanted.unwrap_or_else(|| for_memory(memory())).min(possible)
 }
 
+/// The most files that a process may open, if that is why a server takes fewer than `useful` connections,
+/// for which there is memory.
+pub fn tight_descriptors(useful: usize) -> Option<u64> {
+    let files = getrlimit(Resource::Nofile).maximum?;
+    (for_descriptors(Some(files)) < useful.min(for_memory(memory()))).then_some(files)
+}
+
 /// Adds what there is to say about the number of connections that a configuration wants.
 pub fn check(mut loaded: Loaded) -> Loaded {
     if let Some(complaint) = complaint(loaded.config().connections) {

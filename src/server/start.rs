@@ -17,10 +17,11 @@ use super::{
     banner::Banner,
     dev,
     options::{Error, Options, check_audit},
-    reload::{Files, Reloader},
+    reload::Reloader,
     room,
     serve::{Limits, Listeners, Server},
     stores,
+    watch::{self, Snapshot},
 };
 use crate::{
     api::{state::State, wanted},
@@ -39,7 +40,7 @@ const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 /// # Errors
 /// [`Error`] if the server can't start. Nothing listens then.
 pub fn run(options: &Options) -> Result<(), Error> {
-    protect_memory();
+    let _ = protect_memory();
     let (config, material, kind) = match options.dev {
         true => {
             let (config, material, admin) = dev::settings(options.flags.addr.as_deref())?;
@@ -47,10 +48,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
             (config, material, Kind::Dev(admin))
         }
         false => {
-            let loaded = options.load()?;
+            let (loaded, read) = watch::load(options)?;
             lock_memory(options)?;
-            // Before they are read, so that a later change to them is noticed.
-            let files = Files::of(loaded.config());
             let (config, material, warnings) =
                 loaded.accept_with_files(None).map_err(Error::Config)?;
             check_audit(&config)?;
@@ -58,7 +57,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
                 // A closed stderr is no reason not to start.
                 let _ = writeln!(io::stderr(), "{warning}");
             }
-            (config, material, Kind::Configured(files))
+            (config, material, Kind::Configured(Box::new(read)))
         }
     };
     let certificate = material.certificate.clone();
@@ -108,8 +107,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
         Server::start(listeners, limits, state, expiry, store, log).map_err(Error::System)?;
     wanted::start(server.core, missing_keys).map_err(Error::System)?;
     let reload = match kind {
-        Kind::Configured(files) => {
-            let reloader = Reloader::new(server.core, options, config, certificate, files);
+        Kind::Configured(read) => {
+            let reloader = Reloader::new(server.core, options, config, certificate, *read);
             Some(reloader.start().map_err(Error::System)?)
         }
         Kind::Dev(_) => None,
@@ -123,8 +122,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
 
 /// What sets servers apart while they run.
 enum Kind {
-    /// A server whose settings can be read again. Its certificate comes from these files.
-    Configured(Files),
+    /// A server whose settings can be read again. They come from these files.
+    Configured(Box<Snapshot>),
     /// A server to try things out with, and the key of its admin.
     Dev(ApiKey),
 }
@@ -148,10 +147,14 @@ fn is_coloured() -> bool {
 }
 
 /// No core file and no debugger of the same user shall see the keys.
-fn protect_memory() {
-    let _ =
-        rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+///
+/// # Errors
+/// What the system refuses.
+pub fn protect_memory() -> io::Result<()> {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior, setrlimit};
+    let limited = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(limited?)
 }
 
 /// A panic is a bug: the log says where, and not with which values.

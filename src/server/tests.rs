@@ -10,7 +10,8 @@ use std::{
 use super::{
     Limits, Listeners, Server,
     options::Options,
-    reload::{Files, Reloader},
+    reload::Reloader,
+    watch::{Contents, Files, Snapshot},
 };
 use crate::{
     api::state,
@@ -78,9 +79,10 @@ fn the_thread_that_reloads_survives_a_bug() {
         ..Flags::default()
     };
     let config = config::load(Origin::Flags, &flags, &[]).unwrap().accept().unwrap();
-    let files = Files::of(&config);
-    let reloader =
-        Reloader::new(server.core, &Options::default(), config, state::for_tests().1, files);
+    let options = Options::default();
+    let (files, contents) = (Files::of(&options, &config), Contents::of(&options, &config));
+    let read = Snapshot { files, contents };
+    let reloader = Reloader::new(server.core, &options, config, state::for_tests().1, read);
     let ask = reloader.start().unwrap();
     for times in 1..4 {
         ask.send(()).unwrap();

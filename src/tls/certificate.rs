@@ -11,7 +11,7 @@ use rustls::{
     sign::{CertifiedKey, SigningKey},
 };
 use rustls_pki_types::{
-    CertificateDer, PrivateKeyDer, UnixTime,
+    CertificateDer, PrivateKeyDer, ServerName, UnixTime,
     pem::{self, PemObject as _},
 };
 use webpki::EndEntityCert;
@@ -77,6 +77,13 @@ pub fn server_identity(certified: &CertifiedKey) -> String {
     let leaf = certified.cert.first();
     leaf.and_then(|leaf| identity::of_certificate(leaf).ok())
         .expect("the certificate was read when it was loaded")
+}
+
+/// Whether the certificate is for the host of this name or IP address.
+pub fn is_for_host(certified: &CertifiedKey, host: &str) -> bool {
+    let Ok(host) = ServerName::try_from(host) else { return false };
+    let leaf = certified.end_entity_cert().ok().and_then(|leaf| EndEntityCert::try_from(leaf).ok());
+    leaf.is_some_and(|leaf| leaf.verify_is_valid_for_subject_name(&host).is_ok())
 }
 
 const CERT: &str = "certificate";

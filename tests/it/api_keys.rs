@@ -1,11 +1,6 @@
 //! `kes identity`: API keys, files that hold the same, and clients with them.
 
-use std::{
-    fs,
-    io::Write as _,
-    os::unix::fs::PermissionsExt as _,
-    process::{Command, Output, Stdio},
-};
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Output};
 
 use serde_json::Value;
 
@@ -14,22 +9,6 @@ use crate::common::{Identity, Server, TempDir};
 struct Scene(TempDir);
 
 impl Scene {
-    fn kes_with(&self, args: &[&str], environment: &[(&str, &str)], stdin: &str) -> Output {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_kes"))
-            .args(args)
-            .current_dir(self.0.path())
-            .env_clear()
-            .envs(environment.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // A command that does not read may be gone already.
-        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-        child.wait_with_output().unwrap()
-    }
-
     /// The output of a command that succeeds.
     #[track_caller]
     fn ok(&self, args: &[&str]) -> String {
@@ -38,14 +17,14 @@ impl Scene {
 
     #[track_caller]
     fn ok_with(&self, args: &[&str], stdin: &str) -> String {
-        let output = self.kes_with(args, &[], stdin);
+        let output = self.0.kes(args, &[], stdin);
         assert_eq!((Some(0), ""), (output.status.code(), &*stderr(&output)), "{args:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
     #[track_caller]
     fn fails(&self, args: &[&str], text: &str) {
-        let output = self.kes_with(args, &[], "");
+        let output = self.0.kes(args, &[], "");
         assert_eq!(
             (Some(1), format!("Error: {text}\n")),
             (output.status.code(), stderr(&output)),
@@ -114,7 +93,7 @@ fn what_is_no_api_key_is_refused_without_being_shown() {
     let scene = Scene(TempDir::new());
     for case in vectors()["invalid_api_keys"].as_array().unwrap() {
         let key = case["api_key"].as_str().unwrap();
-        let output = scene.kes_with(&["key", "ls"], &[("KES_API_KEY", key)], "");
+        let output = scene.0.kes(&["key", "ls"], &[("KES_API_KEY", key)], "");
         let text = stderr(&output);
         let is_accepted = case["reason"].as_str().unwrap().contains("accepted");
         if is_accepted || key.is_empty() {
@@ -125,7 +104,7 @@ fn what_is_no_api_key_is_refused_without_being_shown() {
     }
     let key = &vectors()["api_keys"][1]["api_key"];
     let key = key.as_str().unwrap();
-    let both = scene.kes_with(
+    let both = scene.0.kes(
         &["key", "ls"],
         &[("MINIO_KES_API_KEY", key), ("KES_CLIENT_KEY", "a"), ("KES_CLIENT_CERT", "b")],
         "",
@@ -135,8 +114,7 @@ fn what_is_no_api_key_is_refused_without_being_shown() {
          KES_CLIENT_KEY\n",
         stderr(&both)
     );
-    let both =
-        scene.kes_with(&["key", "ls"], &[("KES_API_KEY", key), ("KES_CLIENT_CERT", "b")], "");
+    let both = scene.0.kes(&["key", "ls"], &[("KES_API_KEY", key), ("KES_CLIENT_CERT", "b")], "");
     assert!(stderr(&both).contains("API key and certificate file cannot be used at"));
 }
 
@@ -196,7 +174,7 @@ fn private_keys_with_a_password_are_read_and_made() {
     scene.write("a.key", text("pem"));
     let password = [("KES_CLIENT_KEY_PASSWORD", text("password"))];
     let run = |args: &[&str], environment: &[(&str, &str)]| {
-        let output = scene.kes_with(args, environment, "");
+        let output = scene.0.kes(args, environment, "");
         (String::from_utf8(output.stdout.clone()).unwrap(), stderr(&output))
     };
     let of = ["identity", "of", "a.key"];
@@ -239,7 +217,7 @@ fn a_mistyped_word_after_identity_is_no_file() {
         &["identity", "lst"],
         "\"lst\" is not a kes identity command. See 'kes identity --help'\nDid you mean 'kes identity list'?",
     );
-    let output = scene.kes_with(&["identity", "none.crt"], &[], "");
+    let output = scene.0.kes(&["identity", "none.crt"], &[], "");
     assert!(stderr(&output).starts_with("Error: failed to open \"none.crt\": "));
 }
 
@@ -256,11 +234,11 @@ fn a_client_with_an_api_key_is_served() {
         [("KES_SERVER", &*address), ("KES_SERVER_IDENTITY", &*server.certificate.id), (name, &*key)]
     };
     for name in ["MINIO_KES_API_KEY", "KES_API_KEY", "MINIO_KMS_KES_API_KEY"] {
-        let output = scene.kes_with(&["key", "create", name], &environment(name), "");
+        let output = scene.0.kes(&["key", "create", name], &environment(name), "");
         assert_eq!((Some(0), ""), (output.status.code(), &*stderr(&output)), "{name}");
     }
     // A flag wins over the files of the environment.
-    let output = scene.kes_with(
+    let output = scene.0.kes(
         &["key", "create", "flag", "--api-key", &key, "--enclave", "x"],
         &[
             ("KES_SERVER", &*address),
@@ -273,7 +251,7 @@ fn a_client_with_an_api_key_is_served() {
     assert_eq!((Some(0), ""), (output.status.code(), &*stderr(&output)));
     assert_eq!(4, server.key_files().len());
     let (other, _) = printed(&scene.ok(&["identity", "new"]));
-    let output = scene.kes_with(&["key", "create", "-a", &other, "no"], &environment("X"), "");
+    let output = scene.0.kes(&["key", "create", "-a", &other, "no"], &environment("X"), "");
     assert!(stderr(&output).ends_with(": prohibited by policy\n"), "{}", stderr(&output));
 }
 
@@ -299,14 +277,14 @@ fn an_api_key_in_the_place_of_an_identity_stays_here() {
         &["identity", "forget", &other],
         &["policy", "why", &other, "/v1/key/create/a"],
     ] {
-        let output = scene.kes_with(args, &environment, "");
+        let output = scene.0.kes(args, &environment, "");
         let text = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
         assert!(!text.contains(&other) && !text.contains("contains '/'"), "{args:?}: {text}");
     }
-    let output = scene.kes_with(&["identity", "info", &other], &environment, "");
+    let output = scene.0.kes(&["identity", "info", &other], &environment, "");
     let expected = format!("failed to describe identity \"{other_identity}\": ");
     assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
-    let output = scene.kes_with(&["identity", "info", "kes:v1:none"], &environment, "");
+    let output = scene.0.kes(&["identity", "info", "kes:v1:none"], &environment, "");
     assert!(stderr(&output).starts_with("Error: kes: invalid API key: "), "{}", stderr(&output));
     for (args, what) in [
         (&["identity", "ls", &*other][..], "pattern"),
@@ -332,11 +310,11 @@ fn an_api_key_in_the_place_of_an_identity_in_a_file_is_an_error_that_does_not_sh
     ] {
         scene.write("kes.yml", &text);
         for args in [&["config", "check", "kes.yml"][..], &["server", "--config", "kes.yml"]] {
-            let output = scene.kes_with(args, &[], "");
+            let output = scene.0.kes(args, &[], "");
             let shown = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
             assert!(!output.status.success() && !shown.contains(&key), "{text}{shown}");
         }
-        let output = scene.kes_with(&["config", "check", "kes.yml"], &[], "");
+        let output = scene.0.kes(&["config", "check", "kes.yml"], &[], "");
         let shown = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
         let is_error = |line: &str| {
             line.contains("an API key is no identity")

@@ -3,47 +3,28 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
 };
 
-struct Folder(PathBuf);
+use crate::common::TempDir;
+
+struct Folder(TempDir);
 
 impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("kes-cli-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Self(path)
+    fn new() -> Self {
+        Self(TempDir::new())
     }
 
     fn kes(&self, args: &[&str]) -> Output {
-        self.kes_with(args, &[], "")
+        self.0.kes(args, &[], "")
     }
 
-    fn kes_with(&self, args: &[&str], env: &[(&str, &str)], stdin: &str) -> Output {
-        use std::io::Write as _;
-        let mut child = Command::new(env!("CARGO_BIN_EXE_kes"))
-            .args(args)
-            .current_dir(&self.0)
-            .env_clear()
-            .envs(env.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        // A command that does not read may be gone already.
-        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-        child.wait_with_output().unwrap()
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
     }
 
     fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.0.join(name)).unwrap()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        fs::read_to_string(self.path(name)).unwrap()
     }
 }
 
@@ -88,6 +69,7 @@ const COMMANDS: &[&str] = &[
     "identity forget",
     "identity rm",
     "healthcheck",
+    "doctor",
     "log trace",
     "completion",
     "man",
@@ -111,7 +93,7 @@ const ALIASES: &[&str] = &[
 
 #[test]
 fn every_command_has_help_and_the_list_names_them_all() {
-    let folder = Folder::new("help");
+    let folder = Folder::new();
     let list = out(&folder.kes(&["--help"]));
     assert!(list.starts_with("kes is a key encryption server"), "{list}");
     for command in COMMANDS {
@@ -128,7 +110,7 @@ fn every_command_has_help_and_the_list_names_them_all() {
 
 #[test]
 fn json_is_listed_where_something_is_printed_and_accepted_everywhere() {
-    let folder = Folder::new("json");
+    let folder = Folder::new();
     for (command, is_listed) in [
         ("key create", false),
         ("key import", false),
@@ -154,7 +136,7 @@ fn json_is_listed_where_something_is_printed_and_accepted_everywhere() {
 
 #[test]
 fn the_version_is_printed() {
-    let folder = Folder::new("version");
+    let folder = Folder::new();
     for word in ["-v", "--version", "version"] {
         let output = folder.kes(&[word]);
         let version = concat!("kes version ", env!("CARGO_PKG_VERSION"), "\n");
@@ -164,7 +146,7 @@ fn the_version_is_printed() {
 
 #[test]
 fn wrong_usage_is_told_with_the_documented_exit_code() {
-    let folder = Folder::new("usage");
+    let folder = Folder::new();
     let cases: &[(&[&str], i32, &str)] = &[
         (&[], 1, "kes is a key encryption server"),
         (&["tool"], 1, "Usage:"),
@@ -225,7 +207,7 @@ fn wrong_usage_is_told_with_the_documented_exit_code() {
 
 #[test]
 fn a_wrong_flag_is_one_line_that_says_what_would_be_right() {
-    let folder = Folder::new("flags");
+    let folder = Folder::new();
     let undefined = "flag provided but not defined";
     for (args, text) in [
         (&["--wrong"][..], format!("{undefined}: -wrong. See 'kes --help'")),
@@ -285,7 +267,7 @@ fn a_wrong_flag_is_one_line_that_says_what_would_be_right() {
 
 #[test]
 fn help_is_what_the_flag_prints() {
-    let folder = Folder::new("help-command");
+    let folder = Folder::new();
     for words in
         [&[][..], &["key"], &["tool", "identity"], &["key", "derive"], &["key", "dek"], &["help"]]
     {
@@ -303,7 +285,7 @@ fn help_is_what_the_flag_prints() {
 /// No variable names a certificate, so these errors are reported before a server could be asked.
 #[test]
 fn impossible_names_and_patterns_are_refused_with_the_reason() {
-    let folder = Folder::new("names");
+    let folder = Folder::new();
     let long = "a".repeat(256);
     let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let commands: &[(&[&str], &[&str], &str)] = &[
@@ -366,17 +348,17 @@ fn impossible_names_and_patterns_are_refused_with_the_reason() {
 
 #[test]
 fn what_is_no_certificate_is_told_what_it_is() {
-    let folder = Folder::new("no-certificate");
+    let folder = Folder::new();
     folder.kes(&["tool", "identity", "new", "--key", "root.key", "--cert", "root.crt"]);
-    fs::create_dir(folder.0.join("other")).unwrap();
-    fs::copy(folder.0.join("root.key"), folder.0.join("other/alone.key")).unwrap();
+    fs::create_dir(folder.path("other")).unwrap();
+    fs::copy(folder.path("root.key"), folder.path("other/alone.key")).unwrap();
     let block = |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
-    fs::write(folder.0.join("app.csr"), block("CERTIFICATE REQUEST")).unwrap();
-    fs::write(folder.0.join("app.pub"), block("PUBLIC KEY")).unwrap();
-    fs::write(folder.0.join("app.enc"), block("ENCRYPTED PRIVATE KEY")).unwrap();
-    fs::write(folder.0.join("app.crl"), block("X509 CRL")).unwrap();
-    fs::write(folder.0.join("empty"), "").unwrap();
-    fs::write(folder.0.join("text"), "text").unwrap();
+    fs::write(folder.path("app.csr"), block("CERTIFICATE REQUEST")).unwrap();
+    fs::write(folder.path("app.pub"), block("PUBLIC KEY")).unwrap();
+    fs::write(folder.path("app.enc"), block("ENCRYPTED PRIVATE KEY")).unwrap();
+    fs::write(folder.path("app.crl"), block("X509 CRL")).unwrap();
+    fs::write(folder.path("empty"), "").unwrap();
+    fs::write(folder.path("text"), "text").unwrap();
     for (file, what) in [
         ("root.key", "is a private key: give its certificate, such as \"root.crt\""),
         ("other/alone.key", "is a private key: give the certificate that belongs to it"),
@@ -391,7 +373,7 @@ fn what_is_no_certificate_is_told_what_it_is() {
         let text = format!("Error: {found}: {file:?} {what}\n");
         let output = folder.kes(&["tool", "identity", "of", file]);
         assert_eq!((Some(1), text), (output.status.code(), err(&output)));
-        let output = folder.kes_with(&["tool", "identity", "of"], &[], &folder.read(file));
+        let output = folder.0.kes(&["tool", "identity", "of"], &[], &folder.read(file));
         let (what, _) = what.split_once(" such as").unwrap_or((what, ""));
         let what = what.replace("its certificate,", "the certificate that belongs to it");
         assert_eq!(format!("Error: {found}: standard input {what}\n"), err(&output));
@@ -403,11 +385,11 @@ fn what_is_no_certificate_is_told_what_it_is() {
 
 #[test]
 fn why_takes_the_file_of_a_certificate() {
-    let folder = Folder::new("why-file");
+    let folder = Folder::new();
     folder.kes(&["tool", "identity", "new", "--key", "app.key", "--cert", "app.crt"]);
     let identity = out(&folder.kes(&["identity", "of", "app.crt"]));
     let policy = format!("policy: {{p: {{paths: [/v1/key/list/*], identities: [{identity}]}}}}\n");
-    fs::write(folder.0.join("kes.yml"), policy).unwrap();
+    fs::write(folder.path("kes.yml"), policy).unwrap();
     let why = |who: &str, path: &str| {
         folder.kes(&["policy", "why", "--json", "--config", "kes.yml", "--root", "_", who, path])
     };
@@ -429,14 +411,14 @@ fn why_takes_the_file_of_a_certificate() {
 /// Runs `kes policy why` with a policy of these `paths`, which are YAML.
 fn why(folder: &Folder, paths: &str, path: &str, more: &[&str]) -> Output {
     let file = format!("policy:\n  p:\n    identities: [app]\n    paths:{paths}\n");
-    fs::write(folder.0.join("why.yml"), file).unwrap();
+    fs::write(folder.path("why.yml"), file).unwrap();
     let args = ["policy", "why", "--config", "why.yml", "--root", "_", "app", path];
     folder.kes(&[&args[..], more].concat())
 }
 
 #[test]
 fn the_path_that_why_advises_allows_the_call_as_it_is_shown() {
-    let folder = Folder::new("why-advice");
+    let folder = Folder::new();
     for name in [
         "a",
         "*",
@@ -492,7 +474,7 @@ fn the_path_that_why_advises_allows_the_call_as_it_is_shown() {
 
 #[test]
 fn why_says_that_a_call_fails_in_any_case() {
-    let folder = Folder::new("why-none");
+    let folder = Folder::new();
     for (path, note) in [
         ("/v1/key/create/", "the request names no key"),
         ("/v1/key/generate", "the request names no key"),
@@ -514,7 +496,7 @@ fn why_says_that_a_call_fails_in_any_case() {
 
 #[test]
 fn flags_without_value_take_true_and_false_and_the_last_one_counts() {
-    let folder = Folder::new("json-off");
+    let folder = Folder::new();
     let why = |json: &str| out(&why(&folder, " []", "/v1/key/create/a", &[json]));
     assert!(why("--json=true").starts_with('{'));
     assert!(why("--json=false").starts_with("refused: "));
@@ -531,10 +513,10 @@ fn flags_without_value_take_true_and_false_and_the_last_one_counts() {
 
 #[test]
 fn the_client_says_which_variable_or_file_is_wrong() {
-    let folder = Folder::new("env");
+    let folder = Folder::new();
     folder.kes(&["tool", "identity", "new", "--key", "a.key", "--cert", "a.crt", "a"]);
     folder.kes(&["tool", "identity", "new", "--key", "b.key", "--cert", "b.crt", "b"]);
-    let run = |env: &[(&str, &str)]| err(&folder.kes_with(&["key", "list"], env, ""));
+    let run = |env: &[(&str, &str)]| err(&folder.0.kes(&["key", "list"], env, ""));
     let cert = ("KES_CLIENT_CERT", "a.crt");
     let key = ("KES_CLIENT_KEY", "a.key");
     let both = |cert: &str, key: &str| {
@@ -595,12 +577,12 @@ fn the_client_says_which_variable_or_file_is_wrong() {
 
 #[test]
 fn an_identity_is_made_and_never_overwritten_by_accident() {
-    let folder = Folder::new("identity");
+    let folder = Folder::new();
     let new = ["tool", "identity", "new", "--ip", "127.0.0.1", "--dns", "localhost", "me"];
     let output = folder.kes(&new);
     assert_eq!((Some(0), String::new()), (output.status.code(), out(&output) + &err(&output)));
     for file in ["private.key", "public.crt"] {
-        let mode = fs::metadata(folder.0.join(file)).unwrap().permissions().mode();
+        let mode = fs::metadata(folder.path(file)).unwrap().permissions().mode();
         assert_eq!(0o600, mode & 0o777, "{file}");
     }
     let (key, cert) = (folder.read("private.key"), folder.read("public.crt"));
@@ -610,24 +592,24 @@ fn an_identity_is_made_and_never_overwritten_by_accident() {
         "Error: private key \"./private.key\" already exists: Use --force to overwrite it\n",
         text
     );
-    fs::remove_file(folder.0.join("private.key")).unwrap();
+    fs::remove_file(folder.path("private.key")).unwrap();
     let text = err(&folder.kes(&new));
     assert_eq!(
         "Error: certificate \"./public.crt\" already exists: Use --force to overwrite it\n",
         text
     );
-    assert!(!folder.0.join("private.key").exists(), "the key without certificate stays behind");
+    assert!(!folder.path("private.key").exists(), "the key without certificate stays behind");
     assert_eq!(cert, folder.read("public.crt"));
 
     let forced: Vec<&str> = new.iter().copied().chain(["--force"]).collect();
     assert_eq!(Some(0), folder.kes(&forced).status.code());
     assert_ne!(key, folder.read("private.key"));
-    assert_eq!(2, fs::read_dir(&folder.0).unwrap().count(), "files are left over");
+    assert_eq!(2, fs::read_dir(folder.0.path()).unwrap().count(), "files are left over");
 }
 
 #[test]
 fn a_failed_force_leaves_the_old_pair() {
-    let folder = Folder::new("force");
+    let folder = Folder::new();
     folder.kes(&["tool", "identity", "new", "me"]);
     let key = folder.read("private.key");
     let args = ["tool", "identity", "new", "-f", "--cert", "no/such/dir.crt", "me"];
@@ -637,16 +619,16 @@ fn a_failed_force_leaves_the_old_pair() {
 
 #[test]
 fn the_identity_of_a_certificate_is_that_of_the_vectors() {
-    let folder = Folder::new("of");
+    let folder = Folder::new();
     let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/identities.json");
     let vectors: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(vectors).unwrap()).unwrap();
     for case in vectors["certificates"].as_array().unwrap() {
         let pem = case["certificate_pem"].as_str().unwrap();
-        fs::write(folder.0.join("a.crt"), pem).unwrap();
+        fs::write(folder.path("a.crt"), pem).unwrap();
         let of = |args: &[&str], stdin: &str| {
             let args: Vec<&str> = ["tool", "identity", "of"].iter().chain(args).copied().collect();
-            out(&folder.kes_with(&args, &[], stdin))
+            out(&folder.0.kes(&args, &[], stdin))
         };
         assert_eq!(case["identity"], of(&["a.crt"], ""));
         assert_eq!(case["identity"], of(&[], pem));
@@ -656,11 +638,11 @@ fn the_identity_of_a_certificate_is_that_of_the_vectors() {
     }
     let first = &vectors["certificates"][0];
     let pem = first["certificate_pem"].as_str().unwrap();
-    let output = folder.kes_with(&["identity", "of", "--json"], &[], pem);
+    let output = folder.0.kes(&["identity", "of", "--json"], &[], pem);
     assert_eq!(format!("{{\"identity\":{}}}\n", first["identity"]), out(&output));
     let output = folder.kes(&["tool", "identity", "of", "--hash", "md5"]);
     assert_eq!("Error: invalid --hash: \"md5\": use SHA-256, SHA-384 or SHA-512\n", err(&output));
-    let output = folder.kes_with(&["tool", "identity", "of"], &[], "nothing");
+    let output = folder.0.kes(&["tool", "identity", "of"], &[], "nothing");
     assert_eq!(
         "Error: found no (non-CA) certificate in any PEM block: standard input is no PEM text, which begins \
          with -----BEGIN CERTIFICATE-----\n",
@@ -672,15 +654,14 @@ fn the_identity_of_a_certificate_is_that_of_the_vectors() {
 
 #[test]
 fn a_shell_is_set_up_for_completion_once() {
-    let folder = Folder::new("auto-completion");
-    let home = folder.0.to_str().unwrap();
-    let run = |shell: &str| {
-        folder.kes_with(&["--auto-completion"], &[("SHELL", shell), ("HOME", home)], "")
-    };
+    let folder = Folder::new();
+    let home = folder.0.path().to_str().unwrap();
+    let run =
+        |shell: &str| folder.0.kes(&["--auto-completion"], &[("SHELL", shell), ("HOME", home)], "");
     for (shell, file) in
         [("/bin/bash", ".bashrc"), ("/usr/bin/zsh", ".zshrc"), ("fish", ".config/fish/config.fish")]
     {
-        let path = folder.0.join(file);
+        let path = folder.path(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, "alias a=b").unwrap();
         let first = run(shell);

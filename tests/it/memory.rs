@@ -351,7 +351,9 @@ fn memory_of_the_past_holds_no_secret() {
     assert!(found.is_empty(), "{} of {all} secrets: {found:#?}", found.len());
 }
 
-/// The server goes on to look at the key store, and keeps a connection for that.
+/// The server goes on to look at the key store, and keeps a connection for that. Nothing comes after the
+/// second key that would write over the last block of its TLS record, which is all of the key's end with
+/// a name of six letters.
 #[test]
 fn connections_to_a_key_store_keep_no_key() {
     if !may_read_memory() || std::env::var_os("KES_TEST_KEYS").is_some() {
@@ -370,7 +372,9 @@ fn connections_to_a_key_store_keep_no_key() {
         secrets.add(format!("master key {name}"), &key);
         let body = format!("{{\"bytes\":\"{}\"}}", base64(&key));
         root.post(&format!("/v1/key/import/{name}"), &body).is_empty_success();
-        root.post(&format!("/v1/key/generate/{name}"), "{}").is_json_success();
+        if name == "first" {
+            root.post(&format!("/v1/key/generate/{name}"), "{}").is_json_success();
+        }
     }
     assert!(!secrets.found_in(&memory(&server)).is_empty(), "the search should find them at first");
     let mut found = Vec::new();

@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::common::{
-    AT_5_SECONDS, PATIENCE, Server, WHILE_IT_ENDS, client::request, closes_between, free_port,
-    quickly, stored_key, wait_for, wait_until,
+    AT_5_SECONDS, Identity, PATIENCE, Profile, Server, WHILE_IT_ENDS, client::request,
+    closes_between, free_port, quickly, stored_key, wait_for, wait_until,
 };
 use rustix::process::Signal;
 
@@ -316,12 +316,10 @@ fn healthcheck_asks_the_probe() {
     let config = config.to_str().unwrap();
     let nothing = String::new();
     for arguments in [&["--probe", &address][..], &["--config", config]] {
-        let expected = format!("healthy: http://{probe}/ready says ok\n");
-        let output = healthcheck(arguments);
-        assert_eq!((0, expected, nothing.clone()), parts(&output));
-        let output = healthcheck(&[arguments, &["--live"]].concat());
-        let expected = format!("healthy: http://{probe}/live says ok\n");
-        assert_eq!((0, expected, nothing.clone()), parts(&output));
+        for more in [&[][..], &["--live"]] {
+            let output = healthcheck(&[arguments, more].concat());
+            assert_eq!((0, nothing.clone(), nothing.clone()), parts(&output));
+        }
     }
     let json = |healthy, says, status| {
         format!(
@@ -367,14 +365,63 @@ fn healthcheck_wants_to_know_where() {
     );
     assert_eq!(1, parts(&healthcheck(&["--probe", "127.0.0.1:1", "extra"])).0);
     assert_eq!(2, parts(&healthcheck(&["--nonsense"])).0);
-    let server = Server::start(|_| {});
-    let config = server.keys().with_file_name("config.yml");
-    let (code, _, text) = parts(&healthcheck(&["--config", config.to_str().unwrap()]));
-    assert_eq!(1, code);
-    assert!(text.contains("no probe.address"), "{text}");
     let (code, _, text) = parts(&healthcheck(&["--config", "/nowhere.yml"]));
     assert_eq!(1, code);
     assert!(text.contains("/nowhere.yml"), "{text}");
+}
+
+#[test]
+fn without_a_probe_healthcheck_asks_the_server_itself() {
+    for auth in ["off", "on"] {
+        let own = Identity::new("root");
+        let mut server = Server::start(|config| {
+            config.auth = auth;
+            let trusted = config.file("trusted.crt", &own.certificate_pem());
+            let trusted = trusted.display().to_string();
+            config.environment.push(("SSL_CERT_FILE".to_owned(), trusted));
+            config.root = own.id.clone();
+            config.root_identity = own.clone();
+        });
+        let config = server.file("config.yml");
+        let config = config.to_str().unwrap();
+        let ask = || parts(&healthcheck(&["--config", config]));
+        assert_eq!((0, String::new(), String::new()), ask(), "{auth}");
+        assert_eq!(0, parts(&healthcheck(&["--config", config, "--live"])).0);
+        let from_environment = Command::new(env!("CARGO_BIN_EXE_kes"))
+            .arg("healthcheck")
+            .env("KES_SERVER", server.address.to_string())
+            .output();
+        assert_eq!(0, parts(&from_environment.unwrap()).0);
+        // Another server at its place is not this one.
+        let other = Identity::self_signed("other", &Profile::server());
+        let whole = fs::read(server.file("server.crt")).unwrap();
+        fs::write(server.file("server.crt"), other.certificate_pem()).unwrap();
+        let (code, _, text) = ask();
+        assert_eq!(1, code);
+        assert!(text.contains("does not answer: ") && text.contains(&other.id), "{text}");
+        fs::write(server.file("server.crt"), whole).unwrap();
+        server.signal(Signal::TERM);
+        server.wait_for_exit();
+        let (code, _, text) = ask();
+        assert_eq!(1, code);
+        assert!(text.contains("does not answer: connection refused"), "{text}");
+        let (code, text, _) = parts(&healthcheck(&["--config", config, "--json"]));
+        assert_eq!(1, code);
+        assert!(text.starts_with("{\"healthy\":false,"), "{text}");
+    }
+}
+
+#[test]
+fn healthcheck_of_a_client_asks_whether_the_server_is_ready() {
+    let server = Server::start(|_| {});
+    assert_eq!(Some(0), server.kes(&["healthcheck"]).status.code());
+    fs::rename(server.keys(), server.keys().with_file_name("away")).unwrap();
+    let output = server.kes(&["healthcheck", "--live"]);
+    // It trusts anyone, and sends nothing.
+    assert_eq!((0, String::new(), String::new()), parts(&output));
+    let (code, _, text) = parts(&server.kes(&["healthcheck"]));
+    assert_eq!(1, code);
+    assert!(text.contains("/v1/ready says "), "{text}");
 }
 
 #[test]

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"crypto/tls"
 	"encoding/json"
 	"flag"
 	"io"
@@ -26,21 +25,13 @@ type message struct {
 // runAsk sends the requests on stdin as a client of Go does, and writes the answers to stdout.
 func runAsk(args []string) error {
 	set := flag.NewFlagSet("ask", flag.ExitOnError)
-	to := set.String("to", "", "`host:port` of the server")
-	cert := set.String("cert", "", "`file` with the client's certificate")
-	key := set.String("key", "", "`file` with its private key")
-	ca := set.String("ca", "", "`file` with the certificates to trust")
+	to, config := clientFlags(set)
 	set.Parse(args)
-	config, err := trusting(*ca)
+	tlsConfig, err := config()
 	if err != nil {
 		return err
 	}
-	pair, err := tls.LoadX509KeyPair(*cert, *key)
-	if err != nil {
-		return err
-	}
-	config.Certificates = []tls.Certificate{pair}
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: tlsConfig, ForceAttemptHTTP2: true}}
 	requests, answers := bufio.NewScanner(os.Stdin), json.NewEncoder(os.Stdout)
 	requests.Buffer(nil, 1<<24)
 	for requests.Scan() {

@@ -76,23 +76,36 @@ func trusting(file string) (*tls.Config, error) {
 	return config, nil
 }
 
-func runTunnel(args []string) error {
-	set := flag.NewFlagSet("tunnel", flag.ExitOnError)
-	to := set.String("to", "", "`host:port` of the server")
+// clientFlags adds what a client of a server needs, and reads the files once the flags are parsed.
+func clientFlags(set *flag.FlagSet) (to *string, config func() (*tls.Config, error)) {
+	to = set.String("to", "", "`host:port` of the server")
 	cert := set.String("cert", "", "`file` with the client's certificate")
 	key := set.String("key", "", "`file` with its private key")
 	ca := set.String("ca", "", "`file` with the certificates to trust")
+	return to, func() (*tls.Config, error) {
+		config, err := trusting(*ca)
+		if err != nil {
+			return nil, err
+		}
+		pair, err := tls.LoadX509KeyPair(*cert, *key)
+		if err != nil {
+			return nil, err
+		}
+		config.Certificates = []tls.Certificate{pair}
+		return config, nil
+	}
+}
+
+func runTunnel(args []string) error {
+	set := flag.NewFlagSet("tunnel", flag.ExitOnError)
+	to, config := clientFlags(set)
 	port := set.String("port", "", "`file` for the port that is listened on")
 	set.Parse(args)
-	config, err := trusting(*ca)
+	tlsConfig, err := config()
 	if err != nil {
 		return err
 	}
-	pair, err := tls.LoadX509KeyPair(*cert, *key)
-	if err != nil {
-		return err
-	}
-	config.Certificates, config.NextProtos = []tls.Certificate{pair}, []string{"h2"}
+	tlsConfig.NextProtos = []string{"h2"}
 	listeners, err := listen(*port, 1)
 	if err != nil {
 		return err
@@ -103,7 +116,7 @@ func runTunnel(args []string) error {
 			return err
 		}
 		go func() {
-			server, err := tls.Dial("tcp", *to, config)
+			server, err := tls.Dial("tcp", *to, tlsConfig)
 			if err != nil {
 				fmt.Fprintln(os.Stderr, "no connection:", err)
 				client.Close()

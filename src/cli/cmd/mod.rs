@@ -2,6 +2,7 @@
 
 pub(crate) mod api_key;
 pub(crate) mod config;
+pub(crate) mod doctor;
 pub(crate) mod healthcheck;
 pub(crate) mod identity;
 pub(crate) mod key;

@@ -3,9 +3,11 @@
 use crate::{
     cli::{
         args::{Args, Command, flag, value},
+        check::check,
         output::Result,
         settings::{ADDR, AUTH, CERT, KEY, ROOT, settings},
     },
+    config::Origin,
     server::{options::Options, start},
 };
 
@@ -14,7 +16,8 @@ pub(crate) const SERVER: Command = Command {
     summary: "Run a server",
     details: "\
 A flag wins over the configuration file. The identity of a certificate is what
-'kes identity of' prints; '--root disabled' switches the root identity off.",
+'kes identity of' prints; '--root disabled' switches the root identity off. With --check,
+the exit code is 0, or 78 if the server would not start.",
     flags: &[
         value(&["config"], "file", "configuration file"),
         ADDR,
@@ -22,6 +25,7 @@ A flag wins over the configuration file. The identity of a certificate is what
         KEY,
         CERT,
         AUTH,
+        flag(&["check"], "look for errors in the settings as 'kes config check' does, and end"),
         flag(&["dev"], "try things out: keys in memory, certificate and API key made anew"),
         flag(&["mlock"], "lock all memory, so that no key is swapped out"),
         flag(&["quiet", "q"], "print nothing at start"),
@@ -29,6 +33,7 @@ A flag wins over the configuration file. The identity of a certificate is what
     examples: &[
         "kes server --config /etc/kes/config.yml",
         "kes server --config config.yml --auth off",
+        "kes server --config config.yml --check",
         "kes server --dev",
     ],
     run,
@@ -44,6 +49,13 @@ fn run(args: &Args) -> Result<()> {
         );
     }
     let flags = settings(args)?;
+    if args.is_set("check") {
+        return match args.value("config") {
+            _ if dev => Err("--dev needs no settings, so there is nothing to check".into()),
+            Some(file) => check(args, file, Origin::File(file.as_ref())),
+            None => check(args, "<flags>", Origin::Flags),
+        };
+    }
     if !dev && args.value("config").is_none() && flags.root.is_none() {
         return Err(
             "no root identity has been specified: name a configuration file with --config, or \

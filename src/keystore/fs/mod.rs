@@ -9,6 +9,7 @@
 //! temporary name until its own is synced, so that a key with two names is synced by its readers.
 //! `scripts/it/19-power-loss.sh` checks that against every order in which a disk may write.
 
+mod examine;
 mod file;
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,7 @@ use rustix::{
 };
 
 use super::store::{Error, KeyName, KeyStore, MAX_VALUE, Settings, Start};
-use crate::base::{deadline::Deadline, secret::Secret};
+use crate::base::{checkup::Checkup, deadline::Deadline, secret::Secret};
 pub use file::sync_directory;
 use file::{Temp, Unfit, read, remove_if_left, sync_way_to};
 
@@ -148,6 +149,11 @@ impl Settings for PathBuf {
 
     fn is_remote(&self) -> bool {
         false
+    }
+
+    fn examine(&self, found: &mut Checkup) -> Option<Arc<dyn KeyStore>> {
+        let store = examine::examine(self, found)?;
+        Some(Arc::new(store))
     }
 }
 

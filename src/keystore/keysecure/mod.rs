@@ -20,12 +20,15 @@ use super::{
     token::{Blame, Keeper, Rules},
 };
 use crate::{
-    base::{deadline::Deadline, secret::Secret},
+    base::{checkup::Checkup, deadline::Deadline, secret::Secret},
+    tls,
     web::escape,
 };
 pub use appliance::Settings;
 use appliance::{Appliance, says};
 
+/// What [`Checkup`] calls it.
+const ABOUT: &str = "KeySecure";
 const SECRETS: &str = "/api/v1/vault/secrets";
 /// The largest answer with a page of names.
 const MAX_PAGE: u64 = 32 << 20;
@@ -44,6 +47,38 @@ pub struct KeySecure {
 }
 
 impl KeySecure {
+    fn new(settings: &Settings) -> Result<Self, tls::Error> {
+        let notices = Arc::new(Notices::default());
+        let rules = Rules {
+            renew_after: 50,
+            retry: settings.retry,
+            longest_retry: LONGEST_RETRY,
+            settles: false,
+        };
+        Ok(Self {
+            appliance: Arc::new(Appliance::new(settings)?),
+            keeper: Keeper::new(rules, notices.clone()),
+            notices,
+        })
+    }
+
+    /// Asks for what a server needs, in the order of its start: an answer, a login, and a page of names.
+    fn check(&self, found: &mut Checkup) -> Result<(), Error> {
+        let deadline = Deadline::after(Instant::now(), LOGIN_TIMEOUT);
+        self.status(deadline)?;
+        found.ok(ABOUT, format!("{} answers", self.appliance.settings.endpoint));
+        self.keeper.log_in(&self.appliance, deadline)?;
+        let path = format!("{SECRETS}?limit=1");
+        let answer = self.ask(Call::new("GET", &path).limit(MAX_PAGE), deadline);
+        let answer = answer.and_then(|answer| match answer.status {
+            200 => Ok(()),
+            _ => Err(self.appliance.refusal(&answer, "list", None)),
+        });
+        answer.map_err(|e| e.during("list keys in KeySecure"))?;
+        found.ok(ABOUT, "it gives a token, which may list secrets".to_owned());
+        self.keeper.start(self.appliance.clone()).map_err(Error::during("keep a token"))
+    }
+
     /// Asks with a token, and once more with a newer one if the token is refused.
     fn ask(&self, call: Call<'_>, deadline: Deadline) -> Result<Answer, Failed> {
         let ask = |token: &_| self.appliance.ask(call, Some(token), deadline);
@@ -174,19 +209,7 @@ fn during(verb: &str, name: &KeyName) -> String {
 impl store::Settings for Settings {
     fn open(&self, start: Start) -> Result<Arc<dyn KeyStore>, Error> {
         const CONNECT: &str = "connect to Gemalto KeySecure";
-        let appliance = Appliance::new(self).map_err(Error::during(CONNECT))?;
-        let notices = Arc::new(Notices::default());
-        let rules = Rules {
-            renew_after: 50,
-            retry: self.retry,
-            longest_retry: LONGEST_RETRY,
-            settles: false,
-        };
-        let store = KeySecure {
-            appliance: Arc::new(appliance),
-            keeper: Keeper::new(rules, notices.clone()),
-            notices,
-        };
+        let store = KeySecure::new(self).map_err(Error::during(CONNECT))?;
         let deadline = Deadline::after(Instant::now(), LOGIN_TIMEOUT);
         let ready = store.keeper.log_in(&store.appliance, deadline);
         start.go_on(ready, CONNECT, &store.notices)?;
@@ -204,6 +227,19 @@ impl store::Settings for Settings {
 
     fn is_remote(&self) -> bool {
         true
+    }
+
+    fn look(&self) -> Option<String> {
+        Some(self.endpoint.clone())
+    }
+
+    fn examine(&self, found: &mut Checkup) -> Option<Arc<dyn KeyStore>> {
+        let store = KeySecure::new(self).map_err(Error::during("connect to Gemalto KeySecure"));
+        let checked = store.and_then(|store| store.check(found).map(|()| store));
+        checked
+            .map_err(|e| found.fail(ABOUT, e.to_string(), ""))
+            .ok()
+            .map(|store| Arc::new(store) as _)
     }
 }
 

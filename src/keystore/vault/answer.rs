@@ -90,13 +90,30 @@ fn is_misplaced(answer: &Answer) -> bool {
         .any(|words| answer.says(words))
 }
 
-/// What lets a token overwrite a secret, in an answer about its capabilities: `update`, or that it is a
-/// root token. `None` also if Vault does not tell.
-pub(crate) fn overwriting(answer: &Answer) -> Option<&'static str> {
-    let json: Value = answer.json().ok().filter(|_| answer.status == 200)?;
-    let granted = json.pointer("/data/capabilities")?.as_array()?;
-    let rights = ["update", "root"];
-    rights.into_iter().find(|right| granted.iter().any(|granted| granted == right))
+/// What a token may do, by path; nothing if Vault does not tell.
+pub(crate) struct Rights(Value);
+
+impl Rights {
+    pub(crate) fn of(answer: &Answer) -> Self {
+        let json = if answer.status == 200 { answer.json().ok() } else { None };
+        Self(json.map_or(Value::Null, |mut json: Value| take(&mut json, "/data")))
+    }
+
+    /// Whether Vault tells.
+    pub(crate) fn are_known(&self, path: &str) -> bool {
+        self.0[path].is_array()
+    }
+
+    /// Whether Vault says that the token may do that; a root token may do all.
+    pub(crate) fn has(&self, path: &str, right: &str) -> bool {
+        self.find(path, &[right, "root"]).is_some()
+    }
+
+    /// The first of these that Vault says the token has.
+    pub(crate) fn find<'a>(&self, path: &str, rights: &[&'a str]) -> Option<&'a str> {
+        let granted = self.0[path].as_array()?;
+        rights.iter().copied().find(|right| granted.iter().any(|granted| granted == right))
+    }
 }
 
 /// What Vault says in an answer that is an error; `None` if it is no answer of Vault.
@@ -165,16 +182,21 @@ mod tests {
 
     #[test]
     fn a_token_that_may_overwrite_keys_is_known() {
-        let found = |name| overwriting(&recorded(name));
+        let found = |name| Rights::of(&recorded(name)).find("kv/any-key", &["update", "root"]);
         assert_eq!(None, found("capabilities"));
         assert_eq!(Some("update"), found("capabilities-update"));
         assert_eq!(Some("root"), found("capabilities-root"));
         assert_eq!(None, found("capabilities-denied"));
-        for body in
-            ["", "<html>", "{}", r#"{"data":null}"#, r#"{"data":{"capabilities":"update"}}"#]
+        for body in ["", "<html>", "{}", r#"{"data":null}"#, r#"{"data":{"kv/any-key":"update"}}"#]
         {
-            assert_eq!(None, overwriting(&Answer::fake(200, body)), "{body}");
+            let rights = Rights::of(&Answer::fake(200, body));
+            assert!(
+                !rights.are_known("kv/any-key") && !rights.has("kv/any-key", "update"),
+                "{body}"
+            );
         }
+        let rights = Rights::of(&recorded("capabilities-root"));
+        assert!(rights.are_known("kv/any-key") && rights.has("kv/any-key", "update"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    answer::{Members, is_absent, overwriting, version},
+    answer::{Members, Rights, is_absent, version},
     cluster::Cluster,
     settings::{Login, Settings, Version, path},
 };
@@ -33,7 +33,9 @@ const LONGEST_RETRY: Duration = Duration::from_secs(300);
 /// The same for Kubernetes, which replaces its token by itself, and where Vault locks out nobody.
 const LONGEST_RETRY_WITH_JWT: Duration = Duration::from_secs(30);
 /// Any key, for a question about all of them.
-const ANY_KEY: &str = "any-key";
+pub(crate) const ANY_KEY: &str = "any-key";
+/// What lets a token overwrite keys on version 1.
+pub(crate) const OVERWRITING: &[&str] = &["update", "root"];
 /// Vault must say within this time what a token may do: nothing depends on it.
 const RIGHTS_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -132,7 +134,7 @@ impl Engine {
 
     /// Checks that the engine is of the configured version, if Vault tells: an engine of version 1
     /// misunderstands the requests of version 2, and would not keep keys from being overwritten.
-    fn check_version(&self, deadline: Deadline) -> Result<(), Failed> {
+    pub(crate) fn check_version(&self, deadline: Deadline) -> Result<(), Failed> {
         if self.is_version_known.load(Relaxed) {
             return Ok(());
         }
@@ -190,26 +192,20 @@ impl Engine {
         if settings.version == Version::V2 || self.has_asked_rights.swap(true, Relaxed) {
             return;
         }
-        let deadline = deadline.min(Deadline::after(Instant::now(), RIGHTS_TIMEOUT));
-        let directory: Vec<_> = (settings.engine.split('/'))
-            .chain(settings.prefix.split('/'))
-            .filter(|part| !part.is_empty())
-            .collect();
-        let directory = directory.join("/");
+        let directory = settings.directory("");
         let key = format!("{directory}/{ANY_KEY}");
-        let body = remote::json(&json!({ "paths": [key] }));
-        let call = Call::new("POST", "/v1/sys/capabilities-self").with(&body);
-        let answer = self.ask_once(call, deadline).ok();
-        if let Some(right) = answer.as_ref().and_then(overwriting) {
-            self.notices.add(format!(
-                "WARNING: keys can be lost: the policy of the role grants {right:?} on \
-                 \"{directory}/*\", so Vault lets this server overwrite keys, and KV version 1 can't \
-                 tell that from creating them. Two creates of a key, even one after the other if a \
-                 standby of Vault lags behind, may both succeed: the second key replaces the first, \
-                 and nobody can decrypt what that has encrypted. Remove \"update\" from the policy, \
-                 or use an engine of version 2"
-            ));
+        let rights = self.rights(&[&key], deadline);
+        if let Some(right) = rights.and_then(|rights| rights.find(&key, OVERWRITING)) {
+            self.notices.add(format!("WARNING: {}", overwriting(right, &directory)));
         }
+    }
+
+    /// What the token may do on these paths. `None`: no answer.
+    pub(crate) fn rights(&self, paths: &[&str], deadline: Deadline) -> Option<Rights> {
+        let deadline = deadline.min(Deadline::after(Instant::now(), RIGHTS_TIMEOUT));
+        let body = remote::json(&json!({ "paths": paths }));
+        let call = Call::new("POST", "/v1/sys/capabilities-self").with(&body);
+        self.ask_once(call, deadline).ok().map(|answer| Rights::of(&answer))
     }
 
     /// The stored text of `name`: `None` if there is none.
@@ -264,4 +260,15 @@ impl Engine {
             None => Err(self.refusal(&answer, "read")),
         }
     }
+}
+
+/// What `right` on the keys in `directory` of an engine of version 1 means.
+pub(crate) fn overwriting(right: &str, directory: &str) -> String {
+    format!(
+        "keys can be lost: the policy of the role grants {right:?} on \"{directory}/*\", so Vault lets \
+         this server overwrite keys, and KV version 1 can't tell that from creating them. Two creates \
+         of a key, even one after the other if a standby of Vault lags behind, may both succeed: the \
+         second key replaces the first, and nobody can decrypt what that has encrypted. Remove \
+         \"update\" from the policy, or use an engine of version 2"
+    )
 }

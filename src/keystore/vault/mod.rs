@@ -7,6 +7,7 @@ mod answer;
 mod cluster;
 mod create;
 mod engine;
+mod examine;
 mod settings;
 mod transit;
 
@@ -22,7 +23,7 @@ use super::{
     store::{self, Error, KeyName, KeyStore, Start},
 };
 use crate::{
-    base::{deadline::Deadline, secret::Secret},
+    base::{checkup::Checkup, deadline::Deadline, secret::Secret},
     web::escape,
 };
 use answer::{is_absent, is_deleted, take};
@@ -35,6 +36,10 @@ const MAX_LIST: u64 = 64 << 20;
 /// The first login must be done within this time.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What tells the state of Vault, with the same status for each.
+const HEALTH: &str = "/v1/sys/health?uninitcode=299&sealedcode=299&standbycode=299\
+                      &drsecondarycode=299&performancestandbycode=299";
+
 /// Keys in Vault.
 pub struct Vault(Engine);
 
@@ -44,6 +49,32 @@ impl Vault {
         self.0.keeper.log_in(&self.0.cluster, deadline)?;
         self.status(deadline)?;
         self.0.check(deadline).map_err(|e| e.during("use the engine for keys"))
+    }
+
+    /// What Vault says of its health.
+    ///
+    /// # Errors
+    /// Why it can't be used.
+    fn health(&self, deadline: Deadline) -> Result<Value, Error> {
+        const ASK: &str = "get the status of Vault";
+        let cluster = &self.0.cluster;
+        let headers = &[("X-Vault-Request", "true")];
+        let call = Call { headers, ..Call::new("GET", HEALTH).once().look() };
+        let answer = cluster.remote.call(call, deadline).map_err(|e| e.during(ASK))?;
+        if !(200..400).contains(&answer.status) {
+            let url = cluster.remote.url("/v1/sys/health");
+            return Err(Error::during(ASK)(format!("GET {url}: status {}", answer.status)));
+        }
+        let health: Value = answer.json().map_err(|e| e.during(ASK))?;
+        let Some(is_sealed) = health["sealed"].as_bool() else {
+            return Err(Error::during(ASK)("the answer does not say whether it is sealed"));
+        };
+        cluster.is_sealed.store(is_sealed, Relaxed);
+        match health["initialized"].as_bool() {
+            Some(false) => Err(Error::during(ASK)("it is not initialised")),
+            _ if is_sealed => Err(Error::Sealed),
+            _ => Ok(health),
+        }
     }
 
     /// Does `work`, which is called `what`, unless Vault is sealed.
@@ -92,6 +123,15 @@ impl store::Settings for Settings {
 
     fn is_remote(&self) -> bool {
         true
+    }
+
+    fn look(&self) -> Option<String> {
+        Some(self.endpoint.clone() + HEALTH)
+    }
+
+    fn examine(&self, found: &mut Checkup) -> Option<Arc<dyn KeyStore>> {
+        let vault = examine::examine(self, found)?;
+        Some(Arc::new(vault))
     }
 }
 
@@ -162,27 +202,7 @@ impl KeyStore for Vault {
     }
 
     fn status(&self, deadline: Deadline) -> Result<(), Error> {
-        const ASK: &str = "get the status of Vault";
-        const PATH: &str = "/v1/sys/health?uninitcode=299&sealedcode=299&standbycode=299\
-                            &drsecondarycode=299&performancestandbycode=299";
-        let cluster = &self.0.cluster;
-        let headers = &[("X-Vault-Request", "true")];
-        let call = Call { headers, ..Call::new("GET", PATH).once().look() };
-        let answer = cluster.remote.call(call, deadline).map_err(|e| e.during(ASK))?;
-        if !(200..400).contains(&answer.status) {
-            let url = cluster.remote.url("/v1/sys/health");
-            return Err(Error::during(ASK)(format!("GET {url}: status {}", answer.status)));
-        }
-        let health: Value = answer.json().map_err(|e| e.during(ASK))?;
-        let Some(is_sealed) = health["sealed"].as_bool() else {
-            return Err(Error::during(ASK)("the answer does not say whether it is sealed"));
-        };
-        cluster.is_sealed.store(is_sealed, Relaxed);
-        match health["initialized"].as_bool() {
-            Some(false) => Err(Error::during(ASK)("it is not initialised")),
-            _ if is_sealed => Err(Error::Sealed),
-            _ => Ok(()),
-        }
+        self.health(deadline).map(drop)
     }
 
     fn describe(&self) -> String {

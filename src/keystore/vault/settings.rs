@@ -33,6 +33,14 @@ pub struct Settings {
     pub ping: Duration,
 }
 
+impl Settings {
+    /// The path of the keys as policies write it, in the part of the engine that is called `kind`.
+    pub(crate) fn directory(&self, kind: &str) -> String {
+        let parts = [&self.engine, kind, &self.prefix].into_iter().flat_map(|part| part.split('/'));
+        parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
+    }
+}
+
 /// The version of the key-value engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Version {

@@ -22,9 +22,11 @@ pub mod transcript;
 
 use std::{
     cell::Cell,
+    io::Write as _,
     net::TcpListener,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
     sync::atomic::{AtomicU16, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -61,6 +63,23 @@ impl TempDir {
 
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Runs `kes` in this directory, with nothing but `environment`, until it ends.
+    pub fn kes(&self, args: &[&str], environment: &[(&str, &str)], stdin: &str) -> Output {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kes"))
+            .args(args)
+            .current_dir(self.path())
+            .env_clear()
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that does not read may be gone already.
+        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+        child.wait_with_output().unwrap()
     }
 }
 

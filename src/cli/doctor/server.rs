@@ -1,0 +1,263 @@
+//! The set-up of a server: its configuration, certificate and ports, its key store, and this machine.
+
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Resource, geteuid, getrlimit};
+use rustls::sign::CertifiedKey;
+use ureq::http::Uri;
+
+use super::{
+    PROBE_KEY, at_clock,
+    look::{self, Way},
+    probe_key,
+};
+use crate::{
+    api::wanted,
+    base::{checkup::Checkup, deadline::Deadline},
+    cli::{args::Args, environment, stranger},
+    config::{Config, Flags},
+    crypto::stored,
+    keystore::KeyStore,
+    server::{
+        options::{Error, Options},
+        room, start,
+    },
+    tls::{self, ServerTrust},
+};
+
+const CONFIGURATION: &str = "configuration";
+const CERTIFICATE: &str = "certificate";
+const PORT: &str = "port";
+const LIMITS: &str = "limits";
+/// What listens on this machine takes a connection within this time.
+const GLANCE: Duration = Duration::from_secs(1);
+/// A step with the probe key may take this time.
+const STEP: Duration = Duration::from_secs(15);
+/// Connections that a server should be able to take.
+const MANY: usize = 4096;
+/// What a server locks with --mlock, and more.
+const ENOUGH_LOCKED: u64 = 256 << 20;
+
+/// Looks at the server that `file` and `flags` configure.
+pub(crate) fn examine(args: &Args, flags: &Flags, file: &Path, found: &mut Checkup) {
+    let options = Options { config: Some(file.into()), flags: flags.clone(), ..Options::default() };
+    let loaded = match options.load() {
+        Ok(loaded) => loaded,
+        Err(e) => {
+            let advice =
+                if geteuid().is_root() { "" } else { "the user of the server must read it" };
+            return found.fail(CONFIGURATION, e.to_string(), advice);
+        }
+    };
+    // A wrong clock makes good certificates expire, so it comes first.
+    if let Some(url) = loaded.config().key_store.look() {
+        let looked =
+            look::look(&url, "the endpoint", &ServerTrust::Anything, None, Way::Direct).ok();
+        let host = url.parse::<Uri>().ok();
+        let host = host.as_ref().and_then(Uri::host).unwrap_or_default();
+        at_clock(looked.and_then(|look| look.ahead), host, found);
+    }
+    let file = file.display();
+    let (config, material, warnings) = match loaded.accept_with_files(None) {
+        Ok(accepted) => accepted,
+        Err(e) => {
+            let advice = format!("'kes config check {file}' tells all of it");
+            return found.fail(CONFIGURATION, e.to_string(), &advice);
+        }
+    };
+    found.ok(CONFIGURATION, format!("a server starts with {file}"));
+    for warning in warnings {
+        let text = warning.trim_start_matches("Warning: ");
+        found.warn(CONFIGURATION, text.to_owned(), "");
+    }
+    at_names(args, &config, &material.certificate, found);
+    at_ports(&config, &tls::server_identity(&material.certificate), found);
+    if let Some(store) = config.key_store.examine(found)
+        && args.is_set("write")
+    {
+        at_writing(&*store, &config, found);
+    }
+    at_limits(&config, found);
+}
+
+/// Whether clients find their server's name in the certificate.
+fn at_names(args: &Args, config: &Config, certificate: &CertifiedKey, found: &mut Checkup) {
+    let advice = "make one with all names that clients use ('kes identity new --dns HOST --ip IP'), or let \
+                  them set KES_SERVER_IDENTITY";
+    let own = tls::server_identity(certificate);
+    let is_pinned = environment::trust(args).is_ok_and(|trust| trust == ServerTrust::Identity(own));
+    let servers = environment::servers(args).ok().filter(|servers| servers.named.is_some());
+    let Some(servers) = servers else {
+        let node = rustix::system::uname();
+        let host = node.nodename().to_string_lossy();
+        let is_for_others = !config.address.ip().is_loopback();
+        match tls::is_for_host(certificate, &host) {
+            true => found.ok(CERTIFICATE, format!("it is for host {host:?}")),
+            false if is_for_others && !is_pinned => {
+                let text = format!("it is not for the name of this machine, {host:?}");
+                found.warn(CERTIFICATE, text, advice);
+            }
+            false => found.ok(CERTIFICATE, "it belongs to its private key".to_owned()),
+        }
+        return;
+    };
+    for url in &servers.urls {
+        let uri: Uri = url.parse().unwrap_or_default();
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        match tls::is_for_host(certificate, host) {
+            true => found.ok(CERTIFICATE, format!("it is for {host:?}")),
+            false if is_pinned => {
+                let text = format!("it is not for {host:?}, but clients know its identity");
+                found.ok(CERTIFICATE, text);
+            }
+            false => {
+                let text = format!("it is not for {host:?}, where clients ask");
+                found.fail(CERTIFICATE, text, advice);
+            }
+        }
+    }
+}
+
+/// Whether the addresses are free, or this server listens there already.
+fn at_ports(config: &Config, own: &str, found: &mut Checkup) {
+    let is_ours = at_port(config.address, "--addr", found, |address| {
+        let url = format!("https://{address}");
+        let asked = format!("{url}/version");
+        let look =
+            look::look(&asked, "--addr", &ServerTrust::Anything, look::nobody(), Way::Direct);
+        match look.ok().and_then(|look| look.identity) {
+            Some(identity) if identity == own => Ok(format!("the identity {own}")),
+            Some(other) => Err(format!("a TLS server with another identity, {other}, has it")),
+            None => {
+                let who = stranger::in_plain(&url);
+                Err(who.unwrap_or_else(|| "another program has it".to_owned()))
+            }
+        }
+    });
+    if let Some(address) = config.probe {
+        at_port(address, "probe.address", found, |address| {
+            let url = format!("http://{address}/live");
+            let look = look::look(&url, "probe.address", &ServerTrust::Anything, None, Way::Direct);
+            match look.map(|look| look.answer) {
+                Ok(Ok((200, text))) if is_ours && text == "ok\n" => Ok("its probe".to_owned()),
+                _ => Err("another program has it".to_owned()),
+            }
+        });
+    }
+}
+
+/// Whether this server has `address` already: `who` says by what it is recognised, or who has it.
+fn at_port(
+    address: SocketAddr,
+    setting: &'static str,
+    found: &mut Checkup,
+    who: impl FnOnce(SocketAddr) -> Result<String, String>,
+) -> bool {
+    let here = look::from_here(address);
+    if address.port() == 0 {
+        return false;
+    }
+    if TcpStream::connect_timeout(&here, GLANCE).is_ok() {
+        match who(here) {
+            Ok(sign) => {
+                found.ok(PORT, format!("this server listens on {address} already ({sign})"))
+            }
+            Err(who) => {
+                let text = format!("{address} is taken: {who}");
+                let advice = format!(
+                    "'ss -ltnp sport = :{}' names the program: stop it, or choose another port with \
+                     {setting}",
+                    address.port()
+                );
+                found.fail(PORT, text, &advice);
+                return false;
+            }
+        }
+        return true;
+    }
+    match TcpListener::bind(address) {
+        Ok(_) => found.ok(PORT, format!("{address} is free")),
+        Err(e) => {
+            let is_of_user = e.kind() == io::ErrorKind::PermissionDenied;
+            let text = Error::Listen(address, setting, e).to_string();
+            match is_of_user {
+                true => found.warn(PORT, text, "run this as the user of the server"),
+                false => found.fail(PORT, text, ""),
+            }
+        }
+    }
+    false
+}
+
+/// Creates a key, reads it, and deletes it.
+fn at_writing(store: &dyn KeyStore, config: &Config, found: &mut Checkup) {
+    let key = wanted::new_key(wanted::maker(config.generation, &config.root));
+    let (Ok(name), Ok(key)) = (probe_key(), key) else { return };
+    let value = stored::encode(&key);
+    let deadline = || Deadline::after(Instant::now(), STEP);
+    if let Err(e) = store.create(&name, &value, deadline()) {
+        return found.fail(PROBE_KEY, e.to_string(), "");
+    }
+    let mut is_good = true;
+    let failed = match store.get(&name, deadline()) {
+        Ok(read) if read == value => None,
+        Ok(_) => Some(format!("key {name:?} is not what was written")),
+        Err(e) => Some(e.to_string()),
+    };
+    if let Some(text) = failed {
+        is_good = false;
+        found.fail(PROBE_KEY, text, "");
+    }
+    if let Err(e) = store.delete(&name, deadline()) {
+        is_good = false;
+        found.fail(PROBE_KEY, e.to_string(), &format!("delete key {name:?} by hand"));
+    }
+    if is_good {
+        found.ok(PROBE_KEY, format!("{name} was created, read and deleted"));
+    }
+}
+
+/// What the system allows this process; a service may be allowed something else.
+fn at_limits(config: &Config, found: &mut Checkup) {
+    match room::tight_descriptors(MANY) {
+        Some(files) => found.warn(
+            LIMITS,
+            format!(
+                "{files} open files allow no more than {} connections",
+                room::connections(config.connections)
+            ),
+            "raise the limit: LimitNOFILE=65536 in a unit, 'ulimit -Hn' in a shell",
+        ),
+        None => {
+            let connections = room::connections(config.connections);
+            found.ok(LIMITS, format!("files and memory for {connections} connections"));
+        }
+    }
+    let may_lock = getrlimit(Resource::Memlock).maximum.is_none_or(|most| most >= ENOUGH_LOCKED);
+    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    match swaps.lines().count() > 1 {
+        false => found.ok(LIMITS, "no swap, so no key gets onto a disk".to_owned()),
+        true if may_lock => {
+            let text = "memory may be swapped to a disk, and keys with it, unless the server runs with \
+                        --mlock, as it may";
+            found.ok(LIMITS, text.to_owned());
+        }
+        true => found.warn(
+            LIMITS,
+            "memory may be swapped to a disk, and keys with it, and may not be locked".to_owned(),
+            "LimitMEMLOCK=infinity and --mlock, or encrypted swap, or none",
+        ),
+    }
+    match start::protect_memory() {
+        Ok(()) => found.ok(LIMITS, "no core dumps, as a server switches them off".to_owned()),
+        Err(e) => {
+            let text = format!("a crash may write keys into a core dump: {e}");
+            found.warn(LIMITS, text, "LimitCORE=0 in a unit, 'ulimit -c 0' in a shell");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What keeps a server from using a directory of keys, and what does not belong into it.
+
+use std::{
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{Access, access, statvfs},
+    io::Errno,
+    process::geteuid,
+};
+
+use super::{Fs, file::TEMP_PREFIX};
+use crate::{
+    base::{checkup::Checkup, deadline::Deadline},
+    crypto::stored,
+    keystore::store::{KeyName, KeyStore as _},
+};
+
+const ABOUT: &str = "key directory";
+/// The contents of so many keys are looked at.
+const MAX_READ: usize = 1000;
+const MIB: u64 = 1 << 20;
+/// Less is worth a warning, in MiB.
+const LITTLE: u64 = 64;
+
+/// How many entries are so, and one of them.
+#[derive(Default)]
+struct Few(usize, String);
+
+impl Few {
+    fn add(&mut self, entry: impl FnOnce() -> String) {
+        if self.0 == 0 {
+            self.1 = entry();
+        }
+        self.0 += 1;
+    }
+}
+
+/// The directory, unless a server can't use it or will only make it.
+pub(super) fn examine(path: &Path, found: &mut Checkup) -> Option<Fs> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let may_write =
+        |path: &Path| access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK);
+    let us = geteuid().as_raw();
+    let directory = match fs::metadata(&path) {
+        Ok(directory) => directory,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let parent = path.ancestors().find(|parent| parent.exists()).unwrap_or(&path);
+            match may_write(parent) {
+                Ok(()) => {
+                    found.ok(ABOUT, format!("{path:?} is not there yet: the server makes it"))
+                }
+                Err(e) => {
+                    let text = format!("{path:?} is not there, and user {us} may not make it: {e}");
+                    found.fail(ABOUT, text, "make it, for the user of the server, with mode 0700");
+                }
+            }
+            return None;
+        }
+        Err(e) => {
+            let text = format!("user {us} may not look at {path:?}: {e}");
+            found.fail(ABOUT, text, "run this as the user of the server");
+            return None;
+        }
+    };
+    let owner = directory.uid();
+    if let Err(e) = may_write(&path) {
+        let mode = directory.mode() & 0o7777;
+        let (text, advice) = match e {
+            Errno::ROFS => {
+                (format!("{path:?} is on a file system that is read-only"), "mount it writable")
+            }
+            _ => (
+                format!(
+                    "user {us} may not read and write {path:?}, which belongs to user {owner} (mode \
+                     {mode:04o}): {e}"
+                ),
+                "run the server, and this, as its owner, or 'chown' it to the user of the server",
+            ),
+        };
+        found.fail(ABOUT, text, advice);
+        return None;
+    }
+    if let (0, 0, Some(user)) = (us, owner, packaged_user()) {
+        let text = format!("{path:?} belongs to root, but the service runs as user kes");
+        found.warn(ABOUT, text, &format!("run 'chown -R {user} {}'", path.display()));
+    }
+    let store = Fs::at(path.clone());
+    let count = match at_entries(&store, &directory, found) {
+        Ok(count) => count,
+        Err(e) => {
+            found.fail(ABOUT, format!("failed to list {path:?}: {e}"), "");
+            return None;
+        }
+    };
+    if at_room(&path, count, found) { Some(store) } else { None }
+}
+
+/// The user of the packaged service, if there is one.
+fn packaged_user() -> Option<String> {
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    let line = users.lines().find(|line| line.starts_with("kes:"))?;
+    line.split(':').nth(2).map(str::to_owned)
+}
+
+/// Looks at what is in the directory; returns the number of keys.
+fn at_entries(store: &Fs, directory: &Metadata, found: &mut Checkup) -> io::Result<usize> {
+    let (mut foreign, mut lost, mut open) = (Few::default(), Few::default(), Few::default());
+    let mut count = 0;
+    let deadline = Deadline::after(Instant::now(), Duration::ZERO); // not kept
+    for entry in fs::read_dir(&store.path)? {
+        let entry = entry?;
+        let file_name = entry.file_name();
+        if file_name.as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes()) {
+            continue; // the next start removes it, or its maker
+        }
+        let shown = || format!("{file_name:?}");
+        let name = file_name.to_str().and_then(KeyName::parse);
+        // Of links themselves.
+        let metadata = entry.metadata();
+        let (Some(name), Ok(metadata)) = (name, metadata) else {
+            foreign.add(shown);
+            continue;
+        };
+        if !metadata.is_file() {
+            foreign.add(shown);
+            continue;
+        }
+        count += 1;
+        if metadata.mode() & 0o077 != 0 {
+            open.add(shown);
+        }
+        if metadata.uid() != directory.uid() && metadata.mode() & 0o044 == 0 {
+            lost.add(|| format!("{file_name:?} (user {})", metadata.uid()));
+        } else if count <= MAX_READ {
+            let value = store.get(&name, deadline);
+            if !value.is_ok_and(|value| stored::decode(value.expose()).is_ok()) {
+                foreign.add(shown);
+            }
+        }
+    }
+    let owner = directory.uid();
+    if let Few(number @ 1.., one) = lost {
+        found.fail(
+            ABOUT,
+            format!(
+                "{number} keys do not belong to user {owner} as the directory does, such as {one}: a \
+                 server that runs as user {owner} can't read them"
+            ),
+            &format!("run 'chown -R {owner} {}'", store.path.display()),
+        );
+    }
+    if let Few(number @ 1.., one) = foreign {
+        let text = format!("{number} entries are no keys, such as {one}");
+        found.warn(ABOUT, text, "move them elsewhere: the directory is for keys alone");
+    }
+    if let Few(number @ 1.., one) = open {
+        let text = format!("{number} keys are open to other users, such as {one}");
+        found.warn(ABOUT, text, "run 'chmod 600' on them");
+    }
+    Ok(count)
+}
+
+/// Whether there is room for another key.
+fn at_room(path: &Path, count: usize, found: &mut Checkup) -> bool {
+    let Ok(room) = statvfs(path) else { return true };
+    let free = room.f_bavail.saturating_mul(room.f_frsize) / MIB;
+    // Some file systems have no fixed number.
+    let has_files = room.f_files == 0 || room.f_favail > 0;
+    let text = format!("{path:?} has {count} keys and {free} MiB of free space");
+    match () {
+        () if !has_files || room.f_bavail == 0 => {
+            let text = format!("no room is left for another key in {path:?}");
+            found.fail(ABOUT, text, "free some space: 'df -h' and 'df -i' show how much there is");
+            return false;
+        }
+        () if free < LITTLE => found.warn(ABOUT, text, "free some, or new keys fail soon"),
+        () => found.ok(ABOUT, text),
+    }
+    true
+}

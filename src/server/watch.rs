@@ -1,0 +1,126 @@
+//! The files that the settings come from: what they looked like and contained when they were read, and
+//! whether they are still the same.
+//!
+//! Metadata shows that a file has changed, or is still being written; the contents show whether there is
+//! anything new in it: Kubernetes replaces all files of a folder when one of them changes.
+
+use std::{
+    fs,
+    io::Read as _,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::options::{Error, Options};
+use crate::config::{Config, Loaded};
+
+/// More than this of a file is not looked at, in bytes.
+const MAX_FILE: u64 = 16 << 20;
+
+/// The files of settings when these were read.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapshot {
+    pub files: Files,
+    pub contents: Contents,
+}
+
+/// Reads the settings. The snapshot is older than what is read of the files, so that a later change to them
+/// is noticed.
+///
+/// # Errors
+/// [`Error::Config`]
+pub fn load(options: &Options) -> Result<(Loaded, Snapshot), Error> {
+    let file = options.config.as_deref().and_then(digest);
+    let loaded = options.load()?;
+    let config = loaded.config();
+    let files = Files::of(options, config);
+    let contents = Contents { file, authorities: config.tls_ca.as_deref().and_then(digest) };
+    Ok((loaded, Snapshot { files, contents }))
+}
+
+/// Metadata that shows changes of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// The certificate and its key.
+    pub pair: [Look; 2],
+    /// The configuration file, and the authorities of clients.
+    pub settings: [Look; 2],
+}
+
+type Look = Option<[i64; 7]>;
+
+impl Files {
+    /// The files of `config` as they are now.
+    pub fn of(options: &Options, config: &Config) -> Self {
+        let Config { tls_cert, tls_key, tls_ca, .. } = config;
+        Self {
+            pair: [look(tls_cert), look(tls_key)],
+            settings: [&options.config, tls_ca].map(|path| path.as_deref().and_then(look)),
+        }
+    }
+}
+
+fn look(path: &Path) -> Look {
+    let file = fs::metadata(path).ok()?;
+    Some([
+        file.dev() as i64,
+        file.ino() as i64,
+        file.size() as i64,
+        file.mtime(),
+        file.mtime_nsec(),
+        file.ctime(),
+        file.ctime_nsec(),
+    ])
+}
+
+/// What is in the configuration file, and in that or those of the authorities of clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contents {
+    file: Option<[u8; 32]>,
+    authorities: Option<[u8; 32]>,
+}
+
+impl Contents {
+    /// The contents of the files of `config` as they are now.
+    pub fn of(options: &Options, config: &Config) -> Self {
+        let [file, authorities] =
+            [&options.config, &config.tls_ca].map(|path| path.as_deref().and_then(digest));
+        Self { file, authorities }
+    }
+}
+
+/// The SHA-256 of a file, or of the files of a directory.
+fn digest(path: &Path) -> Option<[u8; 32]> {
+    let mut files = vec![path.to_owned()];
+    if path.is_dir() {
+        let entries = fs::read_dir(path).ok()?;
+        files = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        files.sort();
+    }
+    // A pipe can be read once only.
+    files.retain(|file: &PathBuf| file.is_file());
+    let mut text = Vec::new();
+    for file in &files {
+        fs::File::open(file).ok()?.take(MAX_FILE).read_to_end(&mut text).ok()?;
+    }
+    (!files.is_empty()).then(|| Sha256::digest(&text).into())
+}
+
+/// Whether the settings are read again when the contents of their files change.
+pub fn is_on(options: &Options, config: &Config) -> bool {
+    let path = options.config.as_deref();
+    path.is_some_and(|path| config.watch.unwrap_or_else(|| is_mounted(path)))
+}
+
+/// Whether `path` is in a folder that Kubernetes mounts: there, `..data` leads to a folder with the files
+/// of the moment, and is turned to the next one at once.
+fn is_mounted(path: &Path) -> bool {
+    let is_current = |folder: &Path| {
+        let link = folder.parent().map(|above| above.join("..data"));
+        let target = link.and_then(|link| fs::read_link(link).ok());
+        target.is_some_and(|target| target.file_name() == folder.file_name())
+    };
+    fs::canonicalize(path).is_ok_and(|file| file.ancestors().any(is_current))
+}
