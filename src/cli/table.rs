@@ -2,7 +2,7 @@
 //! `docs/command-line.md` derive.
 
 use super::{
-    args::{Argument, Command, Kind, Table},
+    args::{Argument, Command, Kind, Table, flag, value},
     cmd::{
         api_key, config, doctor, healthcheck, identity, key, log, ls, metric, migrate, policy,
         server, status, tool, why,
@@ -99,6 +99,15 @@ pub(crate) static COMMANDS: Table = Table(&[
         path: &["update"],
         arguments: &[Argument::new("version", "version", Kind::Text).optional()],
         summary: "Say how to update kes, which does not do it itself",
+        // Those of newer versions: the answer is the same.
+        flags: &[
+            flag(&["downgrade", "d"], ""),
+            flag(&["insecure", "k"], ""),
+            value(&["output", "o"], "file", ""),
+            value(&["os"], "name", ""),
+            value(&["arch"], "name", ""),
+            value(&["minisign-key"], "key", ""),
+        ],
         examples: &["kes update"],
         run: |_| update(),
         ..Command::NEW

@@ -169,6 +169,24 @@ fn a_converted_file_answers_the_same_requests_the_same_way() {
 }
 
 #[test]
+fn the_sections_of_the_page_of_2021_start_as_they_are() {
+    let clients = Clients::new();
+    let path = format!("{}/testdata/configurations/page-2021.yml", env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(path).unwrap();
+    let server = Server::start(|_| {});
+    take_up(&server, &clients.filled_in(&text, &server));
+    let [app, _, stranger] = &clients.0;
+    let ask = |client, path| server.client(client).post(path, "{}").status;
+    assert_eq!(200, server.client(app).post("/v1/key/create/my-key", "").status);
+    assert_eq!(200, ask(app, "/v1/key/generate/my-key"));
+    assert_eq!(403, ask(app, "/v1/key/encrypt/my-key"));
+    assert_eq!(403, ask(stranger, "/v1/key/generate/my-key"));
+    assert_eq!(["my-key"], *server.key_files());
+    let directory = server.file("config.yml").parent().unwrap().to_owned();
+    assert!(kes(&directory, &["config", "check", "config.yml"]).status.success());
+}
+
+#[test]
 fn the_template_starts_as_it_is() {
     let clients = Clients::new();
     for name in ["template.yml", "template.json"] {
