@@ -15,6 +15,7 @@ mod client;
 mod config_check;
 mod connections;
 mod conversion;
+mod converted;
 mod doctor;
 mod formats;
 mod generations;
