@@ -4,8 +4,8 @@
 use super::{
     args::{Argument, Command, Kind, Table, flag, value},
     cmd::{
-        api_key, config, doctor, healthcheck, identity, key, log, ls, metric, migrate, policy,
-        server, status, tool, why,
+        api_key, config, doctor, healthcheck, identity, init, key, log, ls, metric, migrate,
+        policy, server, status, tool, why,
     },
     completion, help, man,
     output::{Result, print},
@@ -31,6 +31,7 @@ pub(crate) fn update() -> Result<()> {
 
 /// All commands, in the order of the help.
 pub(crate) static COMMANDS: Table = Table(&[
+    init::INIT,
     server::SERVER,
     healthcheck::HEALTHCHECK,
     doctor::DOCTOR,

@@ -26,6 +26,7 @@ mod http2_deadlines;
 mod http2_floods;
 mod http2_noise;
 mod http2_shared;
+mod init;
 mod key_store_threads;
 mod keysecure;
 mod logs;

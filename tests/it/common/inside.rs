@@ -69,6 +69,7 @@ impl Inside {
             apis,
             proxy_header: None,
             shutdown: Shutdown { delay: Duration::ZERO, timeout: Duration::ZERO },
+            address_proxies: Arc::default(),
         };
         let api = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = api.local_addr().unwrap();
