@@ -111,7 +111,7 @@ fn is_unreachable(error: &keystore::Error) -> bool {
 }
 
 /// The architecture as Go names it.
-fn architecture() -> &'static str {
+pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
