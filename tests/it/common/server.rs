@@ -96,12 +96,14 @@ impl Config {
         self.policies.push((name.to_owned(), paths, identities));
     }
 
-    /// Makes `identities` TLS proxies that forward certificates in this header.
+    /// Makes `identities` TLS proxies that forward certificates in this header; in the newest generation,
+    /// addresses.
     pub fn proxies(&mut self, identities: &[&Identity], header: Option<&str>) {
         let identities: Vec<_> = identities.iter().map(|identity| &identity.id).collect();
         self.proxy = format!("identities: {identities:?}");
         if let Some(header) = header {
-            let _ = write!(self.proxy, ", header: {{cert: {header}}}");
+            let what = if self.is_newest { "ip" } else { "cert" };
+            let _ = write!(self.proxy, ", header: {{{what}: {header}}}");
         }
     }
 
