@@ -73,6 +73,12 @@ go_checked() {
     done
 }
 documented() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items --quiet; }
+# Licences, sources and banned crates, by deny.toml.
+licensed() {
+    local program
+    program="$(scripts/cargo-deny | tail -n 1)" && [ -x "$program" ] || { [ "${CI-}" != true ]; return; }
+    "$program" --locked check --hide-inclusion-graph bans licenses sources
+}
 # The tests that need OpenBao are skipped without it, except in CI.
 openbao() {
     if BAO="$(scripts/openbao | tail -n 1)" && [ -x "$BAO" ]; then export BAO; return; fi
@@ -83,7 +89,7 @@ openbao() {
 
 command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs" >&2; exit 1; }
 provide curl openssl strace nginx:nginx-light python3 go:golang-go tmux zsh fish groff:groff-base mandoc \
-    prometheus promtool:prometheus gnuplot:gnuplot-nox jq multilog:daemontools logger:bsdutils
+    prometheus promtool:prometheus gnuplot:gnuplot-nox jq multilog:daemontools logger:bsdutils lintian
 
 # The tests wait more than they work, so the release is built and the lints run beside them.
 results="$(mktemp -d)"
@@ -129,6 +135,7 @@ if [ $# -eq 0 ]; then
     run 'format' formatted
     run 'lints' linted
     run 'documentation' documented
+    run 'licences' licensed
     run 'lints of the benchmark' bench_linted
     run 'programs in Go' go_checked
     run 'the rest of the tests' tested

@@ -50,7 +50,7 @@ reads it; with log.audit: required, no key is answered without its line. 'kes lo
 logs as they happen.";
 
 const METRICS: &str = "\
-Metrics for Prometheus are at /v1/metrics: for clients that a policy allows to, and without TLS at \
+Metrics for Prometheus are at /v1/metrics: for clients whose policy allows it, and without TLS at \
 probe.address.";
 
 const EXIT_CODES: &[(&str, &str)] = &[
