@@ -109,7 +109,7 @@ within 20 is_inside || fail "it does not start: $(cat err.log)"
 in_network() { nsenter --target "$INSIDE" --net "$@"; }
 # From now on, curl and the Go client are there.
 curl() { in_network curl "$@" --cacert trust.crt; }
-go_client() { in_network timeout 280 ./go-client "$1" -addr "127.0.0.1:$PORT" -ca trust.crt -cert app.crt -key app.key "${@:2}"; }
+go_client() { in_network nice timeout 280 ./go-client "$1" -addr "127.0.0.1:$PORT" -ca trust.crt -cert app.crt -key app.key "${@:2}"; }
 answers() {
     [ -e "/proc/$INSIDE" ] || fail "it has ended: $(cat err.log)"
     curl --silent --max-time 5 --output up.body --key root.key --cert root.crt "$URL/version"
