@@ -7,6 +7,8 @@
 . "$REPO/scripts/it/machine.sh"
 need cargo python3 dpkg-deb lintian
 at_exit() { stop_machine; }
+"$REPO/scripts/wheel" cyclonedx-python-lib jsonschema attrs pyrsistent >wheels 2>wheels.log || skip "$(cat wheels.log)"
+DENY="$("$REPO/scripts/cargo-deny" 2>wheels.log)" || skip "$(cat wheels.log)"
 
 step 'the same files make the same bytes'
 # A second build would take both cores for more than a minute: `scripts/package --twice` is for people.
@@ -52,8 +54,7 @@ for d in bom["dependencies"]:
 print(f"{len(names)} components")
 PYTHON
 # By the schema that CycloneDX publishes.
-schemas="$("$REPO/scripts/wheel" cyclonedx-python-lib)"
-PYTHONPATH="$("$REPO/scripts/wheel" jsonschema attrs pyrsistent | paste -sd :)" python3 - "$schemas" first/*.cdx.json <<'PYTHON' || fail 'the SBOM is not valid'
+PYTHONPATH="$(tail -n 3 wheels | paste -sd :)" python3 - "$(head -n 1 wheels)" first/*.cdx.json <<'PYTHON' || fail 'the SBOM is not valid'
 import json, sys, zipfile
 from jsonschema import Draft7Validator, FormatChecker, RefResolver
 folder = zipfile.ZipFile(sys.argv[1])
@@ -76,8 +77,7 @@ done
 sed -i 's/AGPL-3.0-only/MIT/' crate/Cargo.toml
 printf '[dependencies]\ncrate-copied = { path = "copied" }\n' >>crate/Cargo.toml
 cp "$REPO/deny.toml" crate/deny.toml
-deny="$("$REPO/scripts/cargo-deny" | tail -n 1)"
-if (cd crate && "$deny" --offline check licenses >out 2>&1); then fail "it passes: $(cat crate/out)"; fi
+if (cd crate && "$DENY" --offline check licenses >out 2>&1); then fail "it passes: $(cat crate/out)"; fi
 grep -q 'AGPL-3.0-only.*Affero' crate/out || fail "it fails otherwise: $(cat crate/out)"
 
 step 'lintian'
