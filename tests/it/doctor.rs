@@ -136,7 +136,7 @@ fn a_sound_server_has_nothing_that_failed_and_nothing_is_changed() {
     found.has("a server starts with kes.yml");
     found.has("it is for \"127.0.0.1\"");
     found.has(&format!("127.0.0.1:{} is free", scene.port));
-    found.has("has 1 keys and ");
+    found.has(" MiB of free space, keys: 1");
     found.has("no core dumps");
     assert_eq!(1, fs::read_dir(scene.file("keys")).unwrap().count());
     let text = scene.kes(&["doctor", "--config", "kes.yml"]);
@@ -247,7 +247,7 @@ fn keys_of_another_user_are_lost_to_the_owner_of_the_directory() {
     let found = scene.server(&[]);
     found.fails(
         "key directory",
-        &["1 keys do not belong to user 4242", "\"made-by-root\" (user 0)"],
+        &["do not belong to user 4242", ": 1, such as \"made-by-root\" (user 0)"],
     );
 }
 
@@ -259,8 +259,8 @@ fn what_is_no_key_and_what_others_can_read_is_warned_of() {
     fs::create_dir(scene.file("keys/lost+found")).unwrap();
     scene.write("keys/\\tmp-1-0123456789abcdef", "", 0o600);
     let found = scene.server(&[]);
-    found.warns("2 entries are no keys, such as ");
-    found.warns("1 keys are open to other users, such as \"open\"");
+    found.warns("that are no keys: 2, such as ");
+    found.warns("that are open to other users: 1, such as \"open\"");
     let output = scene.kes(&["doctor", "--config", "kes.yml", "--strict"]);
     assert_eq!(Some(1), output.status.code());
 }
@@ -432,6 +432,10 @@ fn a_client_without_or_with_a_wrong_key_is_the_cause() {
     scene.environment = vec![("KES_API_KEY", "kes:v1:secret-but-wrong".to_owned())];
     let found = scene.doctor(&[]);
     found.fails("client", &["check KES_API_KEY"]);
+    let key: Value =
+        serde_json::from_slice(&scene.kes(&["identity", "new", "--json"]).stdout).unwrap();
+    scene.environment[0].1 = key["api_key"].as_str().unwrap().to_owned();
+    scene.doctor(&["--server", "ftp://kes"]).fails("client", &["it must start with https://"]);
     assert!(!found.0.to_string().contains("secret-but-wrong"));
 }
 

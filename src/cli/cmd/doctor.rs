@@ -56,7 +56,8 @@ fn run(args: &Args) -> Result<()> {
     let _ = start::protect_memory(); // it reads keys
     let flags = settings(args)?;
     let has_client = environment::has_client(args);
-    let names_server = environment::servers(args)?.named.is_some();
+    // One that is named wrongly is named, too.
+    let names_server = environment::servers(args).map_or(true, |found| found.named.is_some());
     let file = match args.value("config") {
         Some(file) => Some(PathBuf::from(file)),
         None => {

@@ -57,3 +57,27 @@ pub(crate) fn drop_consequences(found: &mut Checkup) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_may_differ_by_seconds_and_not_by_minutes() {
+        for (ahead, outcome) in [
+            (0, Outcome::Ok),
+            (-5, Outcome::Ok),
+            (6, Outcome::Warning),
+            (-60, Outcome::Warning),
+            (61, Outcome::Failed),
+            (i64::MIN, Outcome::Failed),
+        ] {
+            let mut found = Checkup::default();
+            at_clock(Some(ahead), "a server", &mut found);
+            assert_eq!(1, found.count(outcome), "{ahead}: {found:?}");
+        }
+        let mut found = Checkup::default();
+        at_clock(Some(-90), "a server", &mut found);
+        assert!(found.0[0].text.contains("1m30s behind that of a server"), "{found:?}");
+    }
+}

@@ -30,6 +30,8 @@ use crate::{
     tls::{self, ServerTrust},
 };
 
+/// Where a unit that runs has its credentials.
+const CREDENTIALS: &str = "/run/credentials/kes.service";
 const CONFIGURATION: &str = "configuration";
 const CERTIFICATE: &str = "certificate";
 const PORT: &str = "port";
@@ -49,8 +51,10 @@ pub(crate) fn examine(args: &Args, flags: &Flags, file: &Path, found: &mut Check
     let loaded = match options.load() {
         Ok(loaded) => loaded,
         Err(e) => {
-            let advice =
-                if geteuid().is_root() { "" } else { "the user of the server must read it" };
+            let advice = match geteuid().is_root() {
+                true => "",
+                false => "run this as root, or as the user of the server",
+            };
             return found.fail(CONFIGURATION, e.to_string(), advice);
         }
     };
@@ -66,8 +70,16 @@ pub(crate) fn examine(args: &Args, flags: &Flags, file: &Path, found: &mut Check
     let (config, material, warnings) = match loaded.accept_with_files(None) {
         Ok(accepted) => accepted,
         Err(e) => {
-            let advice = format!("'kes config check {file}' tells all of it");
-            return found.fail(CONFIGURATION, e.to_string(), &advice);
+            let (text, check) =
+                (e.to_string(), format!("'kes config check {file}' tells all of it"));
+            // A unit gives its credentials to its own process alone.
+            let is_of_unit =
+                text.contains("CREDENTIALS_DIRECTORY") && Path::new(CREDENTIALS).exists();
+            let advice = match is_of_unit {
+                true => &format!("set CREDENTIALS_DIRECTORY={CREDENTIALS} for this, as root"),
+                false => &check,
+            };
+            return found.fail(CONFIGURATION, text, advice);
         }
     };
     found.ok(CONFIGURATION, format!("a server starts with {file}"));

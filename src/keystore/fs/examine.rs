@@ -98,7 +98,7 @@ pub(super) fn examine(path: &Path, found: &mut Checkup) -> Option<Fs> {
             return None;
         }
     };
-    if at_room(&path, count, found) { Some(store) } else { None }
+    if at_room(&path, owner, count, found) { Some(store) } else { None }
 }
 
 /// The user of the packaged service, if there is one.
@@ -144,35 +144,33 @@ fn at_entries(store: &Fs, directory: &Metadata, found: &mut Checkup) -> io::Resu
             }
         }
     }
-    let owner = directory.uid();
+    let (owner, path) = (directory.uid(), &store.path);
     if let Few(number @ 1.., one) = lost {
-        found.fail(
-            ABOUT,
-            format!(
-                "{number} keys do not belong to user {owner} as the directory does, such as {one}: a \
-                 server that runs as user {owner} can't read them"
-            ),
-            &format!("run 'chown -R {owner} {}'", store.path.display()),
+        let text = format!(
+            "keys that do not belong to user {owner} as {path:?} does, so that a server of that user \
+             can't read them: {number}, such as {one}"
         );
+        found.fail(ABOUT, text, &format!("run 'chown -R {owner} {}'", path.display()));
     }
     if let Few(number @ 1.., one) = foreign {
-        let text = format!("{number} entries are no keys, such as {one}");
+        let text = format!("entries of {path:?} that are no keys: {number}, such as {one}");
         found.warn(ABOUT, text, "move them elsewhere: the directory is for keys alone");
     }
     if let Few(number @ 1.., one) = open {
-        let text = format!("{number} keys are open to other users, such as {one}");
+        let text =
+            format!("keys in {path:?} that are open to other users: {number}, such as {one}");
         found.warn(ABOUT, text, "run 'chmod 600' on them");
     }
     Ok(count)
 }
 
 /// Whether there is room for another key.
-fn at_room(path: &Path, count: usize, found: &mut Checkup) -> bool {
+fn at_room(path: &Path, owner: u32, count: usize, found: &mut Checkup) -> bool {
     let Ok(room) = statvfs(path) else { return true };
     let free = room.f_bavail.saturating_mul(room.f_frsize) / MIB;
     // Some file systems have no fixed number.
     let has_files = room.f_files == 0 || room.f_favail > 0;
-    let text = format!("{path:?} has {count} keys and {free} MiB of free space");
+    let text = format!("{path:?} of user {owner}: {free} MiB of free space, keys: {count}");
     match () {
         () if !has_files || room.f_bavail == 0 => {
             let text = format!("no room is left for another key in {path:?}");
