@@ -20,6 +20,7 @@ commands_of() {
         -e '/^export PATH=/d' \
         -e "s/7373/$PORT/g" \
         -e "s/^kes server --dev/& --addr 127.0.0.1:$PORT/" \
+        -e "s|^kes init\$|& --address 127.0.0.1:$PORT </dev/null >printed; eval \"\$(grep '^  export KES_' printed)\"|" \
         -e 's/^kes server .*/& >out.log 2>err.log \& SERVER=$!; listens/' \
         -e 's/^kes key dek .*/SEALED="$(& | member ciphertext)"/' \
         -e 's/^curl .*\/generate\/.*/SEALED="$(& | member ciphertext)"/' \
@@ -42,9 +43,9 @@ echo : >>first
     kill "$SERVER" && wait "$SERVER"
 ) || fail 'the first data key'
 
-step 'a server that keeps its keys'
+step 'a server to keep'
 PORT="$(free_port)"
-commands_of 'A server that keeps its keys' >commands
+commands_of 'A server to keep' >commands
 equal 'lines that start a server, get data keys and decrypt them' 5 \
     "$(grep -cE '^kes server|key dek|key decrypt|/generate/|/decrypt/' commands)"
 # shellcheck source=/dev/null
@@ -57,13 +58,14 @@ awk '/^    /{text = text substr($0, 5) "\n"; next} {flush()} END {flush()}
     function flush() { if (text ~ /^(policy|tls|keystore|probe|log):\n/) printf "%s", text >("example-" ++n ".yml"); text = "" }' \
     "$REPO/README.md" "$REPO"/docs/*.md
 [ "$(find . -name 'example-*.yml' | wc -l)" -ge 5 ] || fail 'examples are missing'
-sed -i 's|/etc/kes/.*\.crt|server.crt|' example-*.yml
+sed -i 's|/etc/kes/.*\.crt|admin.crt|; s|server\.crt|admin.crt|; s|server\.key|admin.key|' example-*.yml
 MY_APP_IDENTITY="$(kes identity of admin.crt | tr 0-9a-f 1-9a-f0)"
-export MY_APP_IDENTITY REFRESH_TOKEN=token
-newest="$(printf '%s\n' 'version: v1' 'admin: {identity: disabled}' 'tls: {key: server.key, cert: server.crt}' \
+PROMETHEUS_IDENTITY="$(kes identity of admin.crt | tr 0-9a-f 2-9a-f01)"
+export MY_APP_IDENTITY PROMETHEUS_IDENTITY REFRESH_TOKEN=token
+newest="$(printf '%s\n' 'version: v1' 'admin: {identity: disabled}' 'tls: {key: admin.key, cert: admin.crt}' \
     'keystore: {fs: {path: ./keys}}')"
 for example in example-*.yml; do
     if grep -q 'allow:' "$example"; then sed -i "1i ${newest//$'\n'/\\n}" "$example"; fi
-    kes config check --root disabled --key server.key --cert server.crt "$example" >findings 2>&1 ||
+    kes config check --root disabled --key admin.key --cert admin.crt "$example" >findings 2>&1 ||
         fail "$example: $(cat "$example" findings)"
 done

@@ -182,7 +182,7 @@ impl Command {
 
     /// Whether it asks a server.
     pub(crate) fn is_client(&self) -> bool {
-        self.flags.iter().any(|flag| flag.names == INSECURE.names)
+        self.listed_flags().any(|flag| flag.names == INSECURE.names)
     }
 
     /// All the words that call it, the preferred ones first.

@@ -116,7 +116,7 @@ pub(crate) fn called(path: &[&str]) -> String {
 /// `kes key create [options] <name> [<key>]`
 pub(crate) fn synopsis(command: &Command, path: &[&str]) -> String {
     let mut text = called(path);
-    if !command.flags.is_empty() {
+    if command.listed_flags().next().is_some() {
         text.push_str(" [options]");
     }
     for argument in command.arguments.iter().filter(|argument| !argument.name.is_empty()) {

@@ -12,6 +12,7 @@ mod doctor;
 mod environment;
 mod error;
 mod help;
+mod init;
 mod layout;
 mod man;
 mod output;

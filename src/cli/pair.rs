@@ -1,5 +1,5 @@
-//! Files of a private key and its certificate: both are there, or none is, and none is overwritten by
-//! accident.
+//! Files that belong together, such as a private key and its certificate: all are there, or none is, and none
+//! is overwritten by accident.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,7 +11,7 @@ use std::{
 
 use rcgen::SanType;
 use rustix::{
-    fs::{CWD, RenameFlags, renameat_with},
+    fs::{CWD, Gid, Mode, RenameFlags, fchmod, fchown, renameat_with},
     io::Errno,
 };
 
@@ -34,16 +34,41 @@ pub(crate) fn write(key: Wanted<'_>, cert: Wanted<'_>, force: bool) -> Result<()
     if key.path == cert.path {
         return Err("private key and certificate can't be the same file".into());
     }
-    let mut key = Draft::new(key, "private key", force)?;
-    let mut cert = Draft::new(cert, "certificate", force)?;
-    key.place(force)?;
-    cert.place(force).inspect_err(|_| key.take_back())
+    write_all(&[(key, "private key"), (cert, "certificate")], None, force).map(drop)
 }
 
 /// Writes one file, in place of an older one if `force` is set. Errors call it `what`.
 pub(crate) fn write_one(file: Wanted<'_>, what: &'static str, force: bool) -> Result<()> {
-    let mut file = Draft::new(file, what, force)?;
-    file.place(force)
+    write_all(&[(file, what)], None, force).map(drop)
+}
+
+/// Writes files, each with the word that errors call it, in this order; each in place of an older one if
+/// `force` is set. With a `group`, they belong to it, and have their mode whatever the umask is.
+pub(crate) fn write_all<'a>(
+    files: &[(Wanted<'a>, &'static str)],
+    group: Option<u32>,
+    force: bool,
+) -> Result<Written<'a>> {
+    let drafts = files.iter().map(|(wanted, what)| Draft::new(*wanted, what, group, force));
+    let mut written = Written(Vec::new());
+    for mut draft in drafts.collect::<Result<Vec<_>>>()? {
+        if let Err(failure) = draft.place(force) {
+            written.take_back();
+            return Err(failure);
+        }
+        written.0.push(draft);
+    }
+    Ok(written)
+}
+
+/// Files that are in their places.
+pub(crate) struct Written<'a>(Vec<Draft<'a>>);
+
+impl Written<'_> {
+    /// Undoes the writing, the last file first.
+    pub(crate) fn take_back(&mut self) {
+        self.0.iter_mut().rev().for_each(Draft::take_back);
+    }
 }
 
 /// The length of time that the flag `name` has for a certificate.
@@ -85,7 +110,12 @@ struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     /// Writes a file beside the wanted one, which may not be there unless `force` is set.
-    fn new(wanted: Wanted<'a>, what: &'static str, force: bool) -> Result<Self> {
+    fn new(
+        wanted: Wanted<'a>,
+        what: &'static str,
+        group: Option<u32>,
+        force: bool,
+    ) -> Result<Self> {
         let Wanted { path, content, mode } = wanted;
         let mut temp = path.as_os_str().to_owned();
         temp.push(format!(".{}.new", std::process::id()));
@@ -94,6 +124,10 @@ impl<'a> Draft<'a> {
             return Err(draft.failed(&io::ErrorKind::AlreadyExists.into()));
         }
         let written = new_file(&draft.temp, mode).and_then(|mut file| {
+            if group.is_some() {
+                fchown(&file, None, group.map(Gid::from_raw))?;
+                fchmod(&file, Mode::from_raw_mode(mode))?;
+            }
             file.write_all(content.as_bytes())?;
             file.sync_all()
         });

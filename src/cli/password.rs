@@ -39,7 +39,8 @@ pub(crate) fn for_new_key() -> Result<Secret, String> {
     if let Some(password) = from_environment() {
         return Ok(password);
     }
-    let password = ask(PROMPT)?;
+    let password =
+        ask(PROMPT).map_err(|why| format!("no password: {why}: set {} to it", VARIABLES[0]))?;
     match ask("Confirm password for private key: ")? == password {
         _ if password.is_empty() => Err("the password is empty".to_owned()),
         true => Ok(password),

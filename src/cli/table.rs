@@ -2,10 +2,10 @@
 //! `docs/command-line.md` derive.
 
 use super::{
-    args::{Argument, Command, Kind, Table},
+    args::{Argument, Command, Kind, Table, flag, value},
     cmd::{
-        api_key, config, doctor, healthcheck, identity, key, log, ls, metric, migrate, policy,
-        server, status, tool, why,
+        api_key, config, doctor, healthcheck, identity, init, key, log, ls, metric, migrate,
+        policy, server, status, tool, why,
     },
     completion, help, man,
     output::{Result, print},
@@ -20,6 +20,7 @@ pub(crate) fn update() -> Result<()> {
 
 /// All commands, in the order of the help.
 pub(crate) static COMMANDS: Table = Table(&[
+    init::INIT,
     server::SERVER,
     healthcheck::HEALTHCHECK,
     doctor::DOCTOR,
@@ -99,6 +100,15 @@ pub(crate) static COMMANDS: Table = Table(&[
         path: &["update"],
         arguments: &[Argument::new("version", "version", Kind::Text).optional()],
         summary: "Say how to update kes, which does not do it itself",
+        // Those of newer versions: the answer is the same.
+        flags: &[
+            flag(&["downgrade", "d"], ""),
+            flag(&["insecure", "k"], ""),
+            value(&["output", "o"], "file", ""),
+            value(&["os"], "name", ""),
+            value(&["arch"], "name", ""),
+            value(&["minisign-key"], "key", ""),
+        ],
         examples: &["kes update"],
         run: |_| update(),
         ..Command::NEW

@@ -170,6 +170,8 @@ pub(super) const FIELDS: &[Field] = &[
     field("tls.proxy.identities[]", "identities", "the [TLS proxies](#tls-proxies), which speak for other clients").unset("no proxies"),
     field("tls.proxy.header.cert", "header", "the header in which a TLS proxy forwards the client's certificate")
         .check("invalid TLS proxy header name: \"{}\"", "write the name of an HTTP header, such as X-Tls-Client-Cert"),
+    field("tls.proxy.header.ip", "header", "the header in which a TLS proxy forwards the client's address, for [audit lines](#addresses-behind-a-proxy)")
+        .only(NEWEST).ours().check("invalid TLS proxy header name: \"{}\"", "write the name of an HTTP header, such as X-Forwarded-For"),
     field("api.texts", "version", "`0.14` or `newest`: the words of errors, which some clients compare, see [below](#generations)").unset("those of the format").ours()
         .check("unknown texts: \"{}\"", "write 0.14 or newest"),
     field("api.*.skip_auth", "true or false", "`true`: clients need no certificate and no policy for the API with this path, such as `/v1/metrics`")

@@ -1,7 +1,7 @@
 //! The files that the settings name: reads what the server needs of them, and finds what looks wrong.
 //! Changes nothing, and asks nothing over the network.
 
-use std::{fmt, fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
+use std::{fmt, fs, os::unix::fs::MetadataExt as _, path::Path, sync::Arc, time::Duration};
 
 use rustls::{ServerConfig, sign::CertifiedKey};
 use rustls_pki_types::UnixTime;
@@ -153,13 +153,14 @@ impl Look<'_> {
         None
     }
 
-    /// Warns of a private key that others can read.
+    /// Warns of a private key that others can read. One of root's, for a group that is not root's, is meant
+    /// for that group: that is how a server of its own user reads it and can't replace it.
     fn at_key(&mut self, field: &str, path: &Path) {
         let Some(file) = fs::metadata(path).ok().filter(fs::Metadata::is_file) else {
             return; // an error, if it can't be read
         };
-        let mode = file.permissions().mode();
-        let whose = match (mode & 0o004 != 0, mode & 0o040 != 0) {
+        let is_for_group = file.uid() == 0 && file.gid() != 0;
+        let whose = match (file.mode() & 0o004 != 0, file.mode() & 0o040 != 0 && !is_for_group) {
             (true, _) => "every user",
             (false, true) => "its group",
             (false, false) => return,

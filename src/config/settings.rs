@@ -285,6 +285,7 @@ impl Reader<'_> {
     fn proxy(&mut self, root: &str) -> Proxy {
         const LIST: &str = "tls.proxy.identities";
         const HEADER: &str = "tls.proxy.header.cert";
+        const HEADER_IP: &str = "tls.proxy.header.ip";
         let mut identities = Vec::new();
         let mut seen = HashSet::new();
         for (index, (at, identity)) in self.source.items("tls.proxy.identities[]").enumerate() {
@@ -306,32 +307,40 @@ impl Reader<'_> {
                 identities.push(identity);
             }
         }
-        if self.source.format.is_newest() && !seen.is_empty() {
-            self.findings.warn(
-                self.source.at(LIST),
-                "the newest KES has no TLS proxies, so their clients' certificates are ignored here, too",
-                "let clients connect themselves, or use a file with \"root\"",
-            );
-            return Proxy { identities, header_cert: None };
+        let header_ip = self.read(HEADER_IP, parse_header);
+        let has_proxies = !seen.is_empty();
+        if self.source.format.is_newest() && has_proxies {
+            if header_ip.is_none() {
+                self.findings.warn(
+                    self.source.at(LIST),
+                    "the newest KES has no TLS proxies, so their clients' certificates are ignored here, too",
+                    "let clients connect themselves, or use a file with \"root\"",
+                );
+            }
+            return Proxy { identities, header_cert: None, header_ip };
         }
         let header_cert = self.read(HEADER, parse_header);
-        match &header_cert {
-            Some(header) if seen.is_empty() && !header.eq_ignore_ascii_case(DEFAULT_HEADER) => {
+        let is_own = |header: &String| !header.eq_ignore_ascii_case(DEFAULT_HEADER);
+        for (at, is_set) in
+            [(HEADER, header_cert.as_ref().is_some_and(is_own)), (HEADER_IP, header_ip.is_some())]
+        {
+            if is_set && !has_proxies {
                 self.findings.warn(
-                    self.source.at(HEADER),
+                    self.source.at(at),
                     "without TLS proxies this header means nothing",
                     "list the identities of the proxies in \"tls.proxy.identities\"",
                 );
             }
-            None if !seen.is_empty() && self.source.text(HEADER).is_empty() => self.findings.warn(
+        }
+        if has_proxies && header_cert.is_none() && self.source.text(HEADER).is_empty() {
+            self.findings.warn(
                 self.source.at(LIST),
                 "TLS proxies are listed, but not the header with the client's certificate, so all \
                  their requests are refused",
                 "set \"tls.proxy.header.cert\"",
-            ),
-            _ => {}
+            );
         }
-        Proxy { identities, header_cert }
+        Proxy { identities, header_cert, header_ip }
     }
 
     /// The address for probes; `api` is that for clients.

@@ -242,7 +242,7 @@ impl<'a> Reader<'a> {
                     return Err(fault(span.start, "the value refers to itself; write it out"));
                 };
                 self.count(weight, span)?;
-                return Ok((node, weight));
+                return Ok((Node { span: extent, ..node }, weight));
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let weight = 1 + text.len() / BYTES_PER_VALUE;

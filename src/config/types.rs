@@ -80,4 +80,6 @@ pub struct Proxy {
     pub identities: Vec<String>,
     /// The header with the client's certificate.
     pub header_cert: Option<String>,
+    /// The header with the client's address. Proxies that forward it act by their own policies.
+    pub header_ip: Option<String>,
 }

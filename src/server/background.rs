@@ -42,7 +42,7 @@ pub fn start(core: &'static Core, sockets: &Arc<Sockets>, has_probe: bool) -> io
 /// Asks the key store for its status, passes it on to the cache, and logs changes.
 fn ask_key_store(core: &Core, now: Instant) {
     let status = core.store.status(Deadline::after(now, STATUS_TIMEOUT));
-    let [before, unfit_since] = core.health.note(status.is_ok(), now);
+    let [before, unfit_since] = core.health.note(&status, now);
     core.cache.set_offline(unfit_since);
     match status {
         Err(e) if before.is_none() => {

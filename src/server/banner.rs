@@ -1,14 +1,23 @@
-//! The start-up text of `kes server`.
+//! What `kes server` prints when it starts and when it ends.
 
 use std::{
     io::{self, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use crate::base::generation::Generation;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::{
+    api::status::architecture,
+    base::generation::Generation,
+    log::{self, AuditMode},
+};
 
 /// Columns that one endpoint takes.
 const ENDPOINT_WIDTH: usize = 30;
+/// The end of the start-up text in the newest generation.
+pub const UP: &str = "=> Server is up and running...";
+const DOWN: &str = "=> Stopping server... Goodbye.";
 
 pub struct Banner<'a> {
     /// Where the server listens.
@@ -22,62 +31,114 @@ pub struct Banner<'a> {
     pub checks_certificates: bool,
     /// `Filesystem: /abs/path`.
     pub key_store: &'a str,
+    pub logs: log::Settings,
+    /// Whether no memory is swapped out.
+    pub locks_memory: bool,
     /// Blue labels, for a terminal.
     pub is_coloured: bool,
 }
 
 impl Banner<'_> {
-    /// Writes the banner.
+    /// Writes the banner, in the form that servers of the generation have.
     ///
     /// # Errors
     /// If `out` can't be written to.
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let (on, off) = if self.is_coloured { ("\x1b[34m", "\x1b[0m") } else { ("", "") };
-        let label = |name: &str| format!("{on}{name:<10}{off}");
-        let port = self.address.port();
-        let endpoints: Vec<_> = self
-            .addresses()
-            .iter()
-            .map(|ip| format!("https://{}", SocketAddr::new(*ip, port)))
-            .collect();
-        for (row, pair) in endpoints.chunks(2).enumerate() {
-            let start = if row == 0 { label("Endpoint:") } else { " ".repeat(10) };
-            let line: String = pair.iter().map(|e| format!("{e:<ENDPOINT_WIDTH$}")).collect();
-            writeln!(out, "{start}{}", line.trim_end())?;
-        }
-        let is_identity = self.root.len() == 64
-            && self.root.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-        let root = if is_identity { self.root } else { "_     [ disabled ]" };
-        let name = if self.generation.is_newest() { "Admin:" } else { "Root:" };
-        writeln!(out, "\n{}{root}", label(name))?;
-        let auth = match self.checks_certificates {
-            true => "on    [ only clients with trusted certificates can connect ]",
-            false => "off   [ any client can connect but policies still apply ]",
-        };
-        writeln!(out, "{}{auth}", label("Auth:"))?;
-        writeln!(out, "\n{}{}", label("Keys:"), self.key_store)?;
-        let ip = match self.address.ip() {
-            ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            ip => ip,
-        };
-        writeln!(
-            out,
-            "\n{}export KES_SERVER=https://{}\n\
-             \x20         export KES_SERVER_IDENTITY={}\n\
-             \x20         export KES_CLIENT_KEY=<client-private-key>   // e.g. $HOME/root.key\n\
-             \x20         export KES_CLIENT_CERT=<client-certificate>  // e.g. $HOME/root.cert\n\
-             \x20         kes --help",
-            label("CLI:"),
-            SocketAddr::new(ip, port),
-            self.identity,
-        )?;
-        if self.generation.is_newest() {
-            writeln!(out, "\n=> Server is up and running...")?;
+        match self.generation {
+            Generation::V0_14 => self.write_older(out)?,
+            Generation::Newest => self.write_newest(out)?,
         }
         out.flush()
     }
 
-    /// The addresses that clients can use: for an unspecified one, all IPv4 addresses of the host.
+    fn write_older(&self, out: &mut impl Write) -> io::Result<()> {
+        for (row, pair) in self.endpoints().chunks(2).enumerate() {
+            let start = if row == 0 { self.label("Endpoint:", 10) } else { " ".repeat(10) };
+            let line: String = pair.iter().map(|e| format!("{e:<ENDPOINT_WIDTH$}")).collect();
+            writeln!(out, "{start}{}", line.trim_end())?;
+        }
+        writeln!(out, "\n{}{}", self.label("Root:", 10), self.root())?;
+        writeln!(out, "{}{}", self.label("Auth:", 10), self.auth())?;
+        writeln!(out, "\n{}{}\n", self.label("Keys:", 10), self.key_store)?;
+        for (row, line) in self.client().iter().enumerate() {
+            writeln!(out, "{}{line}", self.label(if row == 0 { "CLI:" } else { "" }, 10))?;
+        }
+        Ok(())
+    }
+
+    fn write_newest(&self, out: &mut impl Write) -> io::Result<()> {
+        let one = |text: &str| vec![text.to_owned()];
+        let audit = match self.logs.audit {
+            AuditMode::Off => "off",
+            AuditMode::Changes => "stdout [ changes only ]",
+            AuditMode::On => "stdout",
+            AuditMode::Required => "stdout [ required ]",
+        };
+        let error = if self.logs.error { "stderr" } else { "off" };
+        let rows = [
+            ("Version", one(env!("CARGO_PKG_VERSION"))),
+            ("Runtime", vec![format!("{}/{}", std::env::consts::OS, architecture())]),
+            ("License", one(env!("CARGO_PKG_LICENSE"))),
+            ("KMS", one(self.key_store)),
+            ("API", self.endpoints()),
+            ("Docs", one("kes man")),
+            ("Admin", one(self.root())),
+            ("Auth", one(self.auth())),
+            ("Logs", vec![format!("error: {error}"), format!("audit: {audit}")]),
+            ("MLock", one(if self.locks_memory { "on" } else { "off" })),
+            ("CLI", self.client().to_vec()),
+        ];
+        for (name, lines) in rows {
+            for (row, line) in lines.iter().enumerate() {
+                writeln!(out, "{}{line}", self.label(if row == 0 { name } else { "" }, 12))?;
+            }
+        }
+        writeln!(out, "\n{UP}")
+    }
+
+    /// A label in blue if there are colours, which takes this many columns.
+    fn label(&self, name: &str, width: usize) -> String {
+        let (on, off) = match self.is_coloured && !name.is_empty() {
+            true => ("\x1b[34m", "\x1b[0m"),
+            false => ("", ""),
+        };
+        format!("{on}{name:<width$}{off}")
+    }
+
+    fn root(&self) -> &str {
+        let is_identity = self.root.len() == 64
+            && self.root.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+        if is_identity { self.root } else { "_     [ disabled ]" }
+    }
+
+    fn auth(&self) -> &'static str {
+        match self.checks_certificates {
+            true => "on    [ only clients with trusted certificates can connect ]",
+            false => "off   [ any client can connect but policies still apply ]",
+        }
+    }
+
+    /// What a client of this server sets.
+    fn client(&self) -> [String; 5] {
+        let ip = match self.address.ip() {
+            ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            ip => ip,
+        };
+        [
+            format!("export KES_SERVER=https://{}", SocketAddr::new(ip, self.address.port())),
+            format!("export KES_SERVER_IDENTITY={}", self.identity),
+            "export KES_CLIENT_KEY=<client-private-key>   // e.g. $HOME/root.key".to_owned(),
+            "export KES_CLIENT_CERT=<client-certificate>  // e.g. $HOME/root.cert".to_owned(),
+            "kes --help".to_owned(),
+        ]
+    }
+
+    /// The URLs that clients can use: for an unspecified address, all IPv4 addresses of the host.
+    fn endpoints(&self) -> Vec<String> {
+        let url = |ip| format!("https://{}", SocketAddr::new(ip, self.address.port()));
+        self.addresses().into_iter().map(url).collect()
+    }
+
     fn addresses(&self) -> Vec<IpAddr> {
         let ip = self.address.ip();
         if !ip.is_unspecified() {
@@ -89,6 +150,16 @@ impl Banner<'_> {
             all.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
         }
         all
+    }
+}
+
+/// The last line of a server of the newest generation. A reader of stdout that has stopped reading does not
+/// keep it from ending.
+pub fn say_goodbye() {
+    let stdout = io::stdout();
+    let mut ready = [PollFd::new(&stdout, PollFlags::OUT)];
+    if matches!(poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1)) {
+        let _ = writeln!(&stdout, "{DOWN}");
     }
 }
 
@@ -110,6 +181,8 @@ mod tests {
             generation: Generation::V0_14,
             checks_certificates: false,
             key_store: "Filesystem: /keys",
+            logs: log::Settings::default(),
+            locks_memory: false,
             is_coloured: false,
         };
         let mut out = Vec::new();

@@ -21,7 +21,10 @@ use crate::{
     },
 };
 
-use super::{banner::local_addresses, options::Error};
+use super::{
+    banner::{UP, local_addresses},
+    options::Error,
+};
 
 /// What is listened on without `--addr`: other machines can't connect.
 const ADDRESS: &str = "127.0.0.1:7373";
@@ -76,7 +79,8 @@ pub fn tell(
          export KES_SERVER_IDENTITY={}\n\
          export KES_API_KEY={}\n\
          kes key create my-key\n\
-         kes key dek my-key\n",
+         kes key dek my-key\n\n\
+         {UP}",
         SocketAddr::new(ip, address.port()),
         tls::server_identity(certificate),
         *admin.text(),

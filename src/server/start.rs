@@ -14,7 +14,7 @@ use signal_hook::{
 };
 
 use super::{
-    banner::Banner,
+    banner::{Banner, say_goodbye},
     dev,
     options::{Error, Options, check_audit},
     reload::Reloader,
@@ -88,6 +88,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
             generation: config.generation,
             checks_certificates: state.trust.is_checked(),
             key_store: &store.describe(),
+            logs: config.log,
+            locks_memory: options.mlock,
             is_coloured: is_coloured(),
         };
         // Nor is a closed stdout.
@@ -106,6 +108,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let server =
         Server::start(listeners, limits, state, expiry, store, log).map_err(Error::System)?;
     wanted::start(server.core, missing_keys).map_err(Error::System)?;
+    let is_newest = config.generation.is_newest();
     let reload = match kind {
         Kind::Configured(read) => {
             let reloader = Reloader::new(server.core, options, config, certificate, *read);
@@ -117,6 +120,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
     wait_for_end(signals, reload.as_ref(), log);
     server.stop(DRAIN_TIMEOUT);
     log.finish(LOG_TIMEOUT);
+    if is_newest && !options.quiet {
+        say_goodbye();
+    }
     Ok(())
 }
 

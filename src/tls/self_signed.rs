@@ -11,7 +11,7 @@ use rcgen::{
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::{group::provider, pem};
 use crate::base::secret::{self, Secret};
@@ -57,8 +57,9 @@ pub fn ip(text: &str) -> Option<SanType> {
     text.parse().ok().map(SanType::IpAddress)
 }
 
-/// A host name for a certificate.
+/// A host name for a certificate; `*.` may stand before it.
 pub fn dns(text: &str) -> Option<SanType> {
+    DnsName::try_from(text.strip_prefix("*.").unwrap_or(text)).ok()?;
     text.try_into().ok().map(SanType::DnsName)
 }
 

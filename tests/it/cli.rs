@@ -38,6 +38,7 @@ fn err(output: &Output) -> String {
 
 /// Commands, and other names for them.
 const COMMANDS: &[&str] = &[
+    "init",
     "server",
     "key create",
     "key import",

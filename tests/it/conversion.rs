@@ -1,4 +1,5 @@
-//! `kes config convert`, and files of the newest format as they are published: a real server with each.
+//! `kes config convert` as a command, and files of the newest format as they are published: a real server with
+//! each. What becomes of older files is in `converted.rs`.
 
 use std::{
     fs,
@@ -9,7 +10,6 @@ use crate::common::{
     Authority, Identity, PATIENCE, Profile, Server, TempDir, stored_key, wait_for,
 };
 use rustix::process::Signal;
-use serde_json::Value;
 
 /// Clients, in the order of the names in files.
 struct Clients([Identity; 3]);
@@ -45,55 +45,6 @@ fn take_up(server: &Server, text: &str) {
     assert!(!server.stderr().contains("not in use before a restart"), "{}", server.stderr());
 }
 
-/// Whether each client may do each thing, and the text where it may not.
-fn answers(server: &Server, clients: &Clients) -> Vec<String> {
-    let mut all = Vec::new();
-    let root = server.root();
-    let connections = clients.0.iter().map(|client| server.client(client));
-    for (who, client) in
-        ["app", "ops", "stranger", "root"].into_iter().zip(connections.chain([root]))
-    {
-        let mut connection = client.connect();
-        for (method, path) in [
-            ("GET", "/version"),
-            ("POST", "/v1/key/create/my-app"),
-            ("POST", "/v1/key/create/my-app-1"),
-            ("POST", "/v1/key/create/other"),
-            ("POST", "/v1/key/generate/my-key"),
-            ("POST", "/v1/key/generate/my-app-1"),
-            ("POST", "/v1/key/generate/a"),
-            ("POST", "/v1/key/generate/none"),
-            ("POST", "/v1/key/bulk/decrypt/my-key"),
-            ("GET", "/v1/key/describe/my-key"),
-            ("GET", "/v1/key/list/*"),
-            ("GET", "/v1/key/list/my-*"),
-            ("DELETE", "/v1/key/delete/other"),
-            ("DELETE", "/v1/key/delete/my-app"),
-            ("GET", "/v1/status"),
-            ("GET", "/v1/metrics"),
-            ("GET", "/v1/policy/read/app"),
-            ("GET", "/v1/identity/list/*"),
-        ] {
-            let body = if method == "POST" && !path.contains("create") { "{}" } else { "" };
-            let response = connection.request(method, path, body);
-            let what = match response.status {
-                // The shapes of answers are those of the generation; what fails has the same text.
-                200 => "ok".to_owned(),
-                status => {
-                    let body: Value = serde_json::from_str(response.text()).unwrap_or_default();
-                    format!("{status} {}", body["message"])
-                }
-            };
-            // What a create leaves behind must not be there next time.
-            let _ = fs::remove_file(server.keys().join("my-app"));
-            let _ = fs::remove_file(server.keys().join("my-app-1"));
-            let _ = fs::remove_file(server.keys().join("other"));
-            all.push(format!("{who} {method} {path}: {what}"));
-        }
-    }
-    all
-}
-
 fn kes(directory: &std::path::Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_kes"))
         .args(args)
@@ -103,69 +54,43 @@ fn kes(directory: &std::path::Path, args: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Older files, and what is said about requests that are refused afterwards.
-const OLDER: &[(&str, &[&str])] = &[
-    (
-        "# As in the README.\naddress: @ADDRESS@\nroot: @ADMIN@\ntls:\n  key: @KEY@\n  cert: @CERT@\n\
-         policy:\n  my-app:\n    paths:\n    - /v1/key/generate/my-*\n    - /v1/key/decrypt/my-*\n    identities:\n    \
-         - @APP@   # kes tool identity of my-app.crt\nkeys:\n  fs:\n    path: @KEYS@\n",
-        &[],
-    ),
-    (
-        // Each trap of globs that are prefixes, and of names.
-        "address: @ADDRESS@\nroot: @ADMIN@\ntls: { key: @KEY@, cert: @CERT@ }\npolicy:\n  my.app:\n    paths:\n    \
-         - /v1/key/*\n    - /v1/*/*\n    - /v1/key/*/my-app\n    - '/v1/key/list/*'\n    identities: [ @APP@ ]\n  ops:\n    \
-         paths: [ '/v1/key/*/*', /v1/metrics, '/v1/policy/*/*', '/v1/key/generate/' ]\n    identities: [ @OPS@ ]\n\
-         log: { error: on, audit: on }\ncache: { expiry: { any: 5m, unused: 20s } }\nkeystore: { fs: { path: @KEYS@ } }\n",
-        &[],
-    ),
-    (
-        "{\n\t\"address\": \"@ADDRESS@\", \"root\": \"@ADMIN@\", \"tls\": { \"key\": \"@KEY@\", \"cert\": \"@CERT@\" },\n\t\
-         \"policy\": { \"app\": { \"paths\": [ \"/v1/key/*/my-app-1\", \"/v1/k?y/list/*\", \"/v[0-9]/key/delete/*\", \"/v1/[sm]*\" ], \
-         \"identities\": [ \"@APP@\", \"@STRANGER@\" ] } },\n\t\"keystore\": { \"fs\": { \"path\": \"@KEYS@\" } }\n}\n",
-        &[],
-    ),
-    (
-        "address: @ADDRESS@\nroot: @ADMIN@\ntls: { key: @KEY@, cert: @CERT@ }\npolicy:\n  app:\n    paths:\n    \
-         - /v1/key/create/*-1\n    - /v1/key/generate/?\n    identities: [ @APP@ ]\nkeystore: { fs: { path: @KEYS@ } }\n",
-        &["app POST /v1/key/create/my-app-1: 403", "app POST /v1/key/generate/a: 403"],
-    ),
-];
+#[test]
+fn the_sections_of_the_page_of_2021_start_as_they_are() {
+    let clients = Clients::new();
+    let path = format!("{}/testdata/configurations/page-2021.yml", env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(path).unwrap();
+    let server = Server::start(|_| {});
+    take_up(&server, &clients.filled_in(&text, &server));
+    let [app, _, stranger] = &clients.0;
+    let ask = |client, path| server.client(client).post(path, "{}").status;
+    assert_eq!(200, server.client(app).post("/v1/key/create/my-key", "").status);
+    assert_eq!(200, ask(app, "/v1/key/generate/my-key"));
+    assert_eq!(403, ask(app, "/v1/key/encrypt/my-key"));
+    assert_eq!(403, ask(stranger, "/v1/key/generate/my-key"));
+    assert_eq!(["my-key"], *server.key_files());
+    let directory = server.file("config.yml").parent().unwrap().to_owned();
+    assert!(kes(&directory, &["config", "check", "config.yml"]).status.success());
+}
 
 #[test]
-fn a_converted_file_answers_the_same_requests_the_same_way() {
-    let clients = Clients::new();
-    let server = Server::start(|config| {
-        for name in ["my-key", "a"] {
-            fs::write(config.keys().join(name), stored_key(&[1; 32])).unwrap();
-        }
-    });
-    for (text, lost) in OLDER {
-        let text = clients.filled_in(text, &server);
-        take_up(&server, &text);
-        let before = answers(&server, &clients);
-        let _ = fs::remove_file(server.file("new.yml"));
-        let directory = server.file("config.yml").parent().unwrap().to_owned();
-        let output =
-            kes(&directory, &["config", "convert", "config.yml", "--auth", "off", "-o", "new.yml"]);
-        let said = String::from_utf8(output.stderr).unwrap();
-        let is_incomplete = said.contains("WARNING");
-        assert_eq!(Some(if is_incomplete { 3 } else { 0 }), output.status.code(), "{said}");
-        assert!(is_incomplete || lost.is_empty(), "{said}");
-        let new = fs::read_to_string(server.file("new.yml")).unwrap();
-        take_up(&server, &new);
-        let after = answers(&server, &clients);
-        assert_eq!(before.len(), after.len());
-        for (before, after) in before.iter().zip(&after) {
-            let is_404 = after.contains("DELETE") && after.ends_with("404 \"key does not exist\"");
-            let is_announced = is_404 || lost.iter().any(|lost| after.starts_with(lost));
-            assert!(before == after || is_announced, "{before}\n{after}\n{text}\n{new}\n{said}");
-        }
-        for lost in *lost {
-            assert!(after.iter().any(|after| after.starts_with(lost)), "{lost}");
-            assert!(said.contains("can't be said by a prefix"), "{said}");
-        }
-    }
+fn a_slip_in_a_section_of_the_page_is_named_and_the_rest_of_it_is_right() {
+    let path =
+        format!("{}/testdata/configurations/page-2021-keysecure.yml", env!("CARGO_MANIFEST_DIR"));
+    let server = Server::start(|_| {});
+    let text = Clients::new().filled_in(&fs::read_to_string(path).unwrap(), &server);
+    let directory = server.file("config.yml").parent().unwrap().to_owned();
+    let check = |text: &str| {
+        fs::write(directory.join("page.yml"), text).unwrap();
+        let output = kes(&directory, &["config", "check", "page.yml"]);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) = check(&text);
+    assert_eq!(Some(78), code, "{said}");
+    assert!(said.starts_with("page.yml:13:20: error: \": \" is not allowed here"), "{said}");
+    assert_eq!(
+        (Some(0), "page.yml: ok\n".to_owned()),
+        check(&text.replace("endpoint: :", "endpoint:"))
+    );
 }
 
 #[test]

@@ -1,16 +1,21 @@
 //! The commands of the command line against servers of both generations, as transcripts in
 //! `testdata/cli`: a line with `$` is called, and what it prints follows, lines of standard error behind
-//! `! `, a line without an end before `⏎`, an exit code other than 0 behind `? `.
+//! `! `, a line without an end before `⏎`, an exit code other than 0 behind `? `. With `& kill $!` at its
+//! end, the command is ended with SIGTERM when it waits for that; `kill -HUP $!` comes before it. `script` runs
+//! a command on a terminal.
 //!
-//! Values that differ from run to run are shown by their shape, such as `<time>`. With
-//! `KES_WRITE_TRANSCRIPTS` in the environment, the files are written anew.
+//! Values that differ from run to run are shown by their shape, such as `<time>`. API keys and identities
+//! have numbers, so that the same one can be seen again; `$KEY1` is the first key. No secret is recorded.
+//! With `KES_WRITE_TRANSCRIPTS` in the environment, the files are written anew.
 
 use std::{
     collections::HashMap,
+    ffi::OsString,
     fmt::Write as _,
-    fs,
+    fs::{self, File, Permissions},
     io::{BufRead as _, BufReader, Write as _},
     net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -18,7 +23,10 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{Identity, Server, TempDir};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::common::{Identity, Server, TempDir, stored_key, wait_until};
 
 /// A server, a client of it that is root, and the values that have names.
 struct Scene {
@@ -53,6 +61,20 @@ impl Scene {
         fs::write(path("own.yml"), store(root, own, &server.keys())).unwrap();
         let old = store("root: disabled", "keys", &path("old-keys"));
         fs::write(path("old.yml"), old).unwrap();
+        fs::create_dir(path("other-keys")).unwrap();
+        fs::write(path("other-keys/my-key"), stored_key(&[1; 32])).unwrap();
+        let other = store("root: disabled", "keys", &path("other-keys"));
+        fs::write(path("other.yml"), other).unwrap();
+        fs::write(path("memory.yml"), format!("{root}\n")).unwrap();
+        let mode = |name: &str, mode| {
+            fs::set_permissions(path(name), Permissions::from_mode(mode)).unwrap();
+        };
+        fs::write(path("server.key"), server.certificate.key_pem()).unwrap();
+        mode("server.key", 0o600);
+        mode("old-keys", 0o700);
+        let tls =
+            format!("{root}\naddress: 127.0.0.1:0\ntls: {{key: server.key, cert: server.crt}}");
+        fs::write(path("server.yml"), store(&tls, own, &path("old-keys"))).unwrap();
         let names = [
             ("APP", app.id.clone()),
             ("ROOT", server.root_identity.id.clone()),
@@ -63,17 +85,27 @@ impl Scene {
         Self { server, folder, names }
     }
 
+    /// The command that `words` are, behind the variables that it gets.
     fn command(&self, words: &[String]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kes"));
-        let path = |name: &str| self.folder.path().join(name);
+        let is_variable =
+            |word: &String| word.split_once('=').is_some_and(|(name, _)| is_name(name));
+        let (variables, words) =
+            words.split_at(words.iter().position(|word| !is_variable(word)).unwrap());
+        let mut path = OsString::from(Path::new(env!("CARGO_BIN_EXE_kes")).parent().unwrap());
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        let file = |name: &str| self.folder.path().join(name);
+        let mut command = Command::new(&words[0]);
         command
             .args(&words[1..])
             .current_dir(self.folder.path())
             .env_clear()
+            .env("PATH", path)
             .env("KES_SERVER", format!("https://{}", self.server.address))
-            .env("KES_CLIENT_KEY", path("root.key"))
-            .env("KES_CLIENT_CERT", path("root.crt"))
-            .env("SSL_CERT_FILE", path("server.crt"))
+            .env("KES_CLIENT_KEY", file("root.key"))
+            .env("KES_CLIENT_CERT", file("root.crt"))
+            .env("SSL_CERT_FILE", file("server.crt"))
+            .envs(variables.iter().map(|variable| variable.split_once('=').unwrap()))
             .stdin(Stdio::null());
         command
     }
@@ -84,9 +116,16 @@ impl Scene {
             Some((call, count)) => (call, Some(count.parse().unwrap())),
             None => (line, None),
         };
+        let (call, is_reloaded, is_ended) = match call.strip_suffix(" & kill $!") {
+            Some(call) => (call, false, true),
+            None => match call.strip_suffix(" & kill -HUP $! && kill $!") {
+                Some(call) => (call, true, true),
+                None => (call, false, false),
+            },
+        };
         let words = words(call, &self.names);
-        assert_eq!("kes", words[0], "{line}");
         let output = match lines {
+            _ if is_ended => self.until_ended(&words, is_reloaded),
             None => self.command(&words).output().unwrap(),
             Some(count) => self.first_lines(&words, count),
         };
@@ -97,6 +136,7 @@ impl Scene {
                 self.names.insert(member.to_uppercase(), value.to_owned());
             }
         }
+        self.learn(&stdout);
         let mut said = self.shapes(&stdout);
         if !said.is_empty() && !said.ends_with('\n') {
             said += "⏎\n";
@@ -112,6 +152,52 @@ impl Scene {
             }
         }
         said
+    }
+
+    /// What a command does that waits for signals: SIGHUP if `is_reloaded`, and SIGTERM.
+    fn until_ended(&self, words: &[String], is_reloaded: bool) -> Output {
+        let [out, err] = ["stdout", "stderr"].map(|name| self.folder.path().join(name));
+        let mut command = self.command(words);
+        let command = command.stdout(File::create(&out).unwrap());
+        let mut child = command.stderr(File::create(&err).unwrap()).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        wait_until("it waits for signals, or has ended", || {
+            child.try_wait().unwrap().is_some() || is_waiting(child.id())
+        });
+        if is_reloaded {
+            let said = || fs::metadata(&err).unwrap().len();
+            let before = said();
+            kill_process(pid, Signal::HUP).unwrap();
+            wait_until("it says that it has read its file again", || said() > before);
+        }
+        // It may have ended with an error, and is not waited for before that is known.
+        if child.try_wait().unwrap().is_none() {
+            kill_process(pid, Signal::TERM).unwrap();
+        }
+        let status = child.wait().unwrap();
+        Output { status, stdout: fs::read(out).unwrap(), stderr: fs::read(err).unwrap() }
+    }
+
+    /// Gives numbers to the API keys and identities in `text` that are new.
+    fn learn(&mut self, text: &str) {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || "+/=:".contains(c);
+        for word in text.split(|c| !is_part(c)) {
+            let value = word.split_once('=').filter(|(name, _)| is_name(name));
+            let word = value.map_or(word, |(_, value)| value);
+            let kind = match word.strip_prefix("kes:v1:") {
+                Some(key) => {
+                    let bytes = BASE64_STANDARD.decode(key).expect("an API key is base64");
+                    assert_eq!((33, 0), (bytes.len(), bytes[0]), "an API key of Ed25519");
+                    "KEY"
+                }
+                None if is_identity(word) => "IDENTITY",
+                None => continue,
+            };
+            if !self.names.values().any(|known| known == word) {
+                let number = self.names.keys().filter(|name| is_numbered(name, kind)).count() + 1;
+                self.names.insert(format!("{kind}{number}"), word.to_owned());
+            }
+        }
     }
 
     /// The first lines of a command that does not end by itself, while keys come and go, and handshakes fail.
@@ -153,6 +239,8 @@ impl Scene {
         }
         text = text.replace(&format!("{}…", &self.names["ROOT"][..11]), "<root>      ");
         text = text.replace(&self.folder.path().display().to_string(), "<folder>");
+        assert!(!text.contains("kes:v1:A"), "a secret would be recorded");
+        text = text.replace('\x1b', "\\e").replace("\r\n", "\n");
         text = text.replace("/v1/key/delete/tick", "/v1/key/create/tick");
         text = text.replace(env!("CARGO_PKG_VERSION"), "<version>");
         text = text.replace("amd64", "<arch>").replace("arm64", "<arch>");
@@ -177,6 +265,28 @@ impl Scene {
         }
         shaped + rest
     }
+}
+
+/// Whether this process has set SIGTERM to be more than its end.
+fn is_waiting(process: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask & (1 << (Signal::TERM.as_raw() - 1)) != 0)
+}
+
+/// Whether `text` is the name of a variable.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|c| c.is_ascii_uppercase() || c == b'_')
+}
+
+fn is_numbered(name: &str, kind: &str) -> bool {
+    name.strip_prefix(kind).is_some_and(|number| number.bytes().all(|c| c.is_ascii_digit()))
+}
+
+fn is_identity(text: &str) -> bool {
+    let is_digit = |c: u8| matches!(c, b'0'..=b'9' | b'a'..=b'f');
+    text.len() == 64 && text.bytes().all(is_digit) && !text.starts_with("00000000")
 }
 
 /// `text` with `<clock>` for hours, minutes and seconds, and what follows of a time zone.
@@ -230,7 +340,7 @@ fn shape(word: &str, before: &str) -> String {
         || label.starts_with("DELETE");
     let is_base64 = || {
         let is_of = |c: u8| c.is_ascii_alphanumeric() || b"+/=".contains(&c);
-        word.len() >= 40 && word.bytes().all(is_of)
+        word.len() >= 40 && word.bytes().all(is_of) && !word.starts_with("00000000")
     };
     match word {
         _ if is_form("0000-00-00T") => "<time>".to_owned(),
@@ -257,8 +367,10 @@ fn words(line: &str, names: &HashMap<String, String>) -> Vec<String> {
             c => words.last_mut().unwrap().push(c),
         }
     }
-    let value = |word: String| match word.strip_prefix('$') {
-        Some(name) => names.get(name).unwrap_or_else(|| panic!("no {name} yet")).clone(),
+    let value = |word: String| match word.split_once('$') {
+        Some((before, name)) => {
+            format!("{before}{}", names.get(name).unwrap_or_else(|| panic!("no {name} yet")))
+        }
         None => word,
     };
     words.into_iter().map(value).collect()
@@ -277,14 +389,13 @@ fn replay(file: &str, is_newest: bool) {
     for line in recorded.lines() {
         if let Some(call) = line.strip_prefix("$ ") {
             let _ = write!(found, "$ {call}\n{}", scene.run(call));
-        } else if line.starts_with('#') || line.is_empty() {
+        } else if line.starts_with('#') {
             let _ = writeln!(found, "{line}");
         }
     }
     if std::env::var_os("KES_WRITE_TRANSCRIPTS").is_some() {
         fs::write(&path, &found).unwrap();
     }
-    // Empty lines between calls count for nothing: some are printed.
     let differ = recorded.lines().zip(found.lines()).find(|(one, other)| one != other);
     assert_eq!(recorded, found, "the first difference: {differ:?}");
 }
@@ -297,4 +408,9 @@ fn commands_print_what_their_transcript_with_a_server_of_0_14_says() {
 #[test]
 fn commands_print_what_their_transcript_with_a_server_of_the_newest_generation_says() {
     replay("newest.txt", true);
+}
+
+#[test]
+fn commands_that_need_no_server_print_what_their_transcript_says() {
+    replay("local.txt", true);
 }

@@ -1,14 +1,15 @@
 //! `kes identity`, `kes identity new` and `kes identity of`: API keys, and the files that say the same.
 
-use std::path::Path;
+use std::{io::Read as _, path::Path};
 
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::{
     cli::{
         args::{Args, Argument, Command, Flag, JSON, Kind, Takes, flag, value},
         certificate::{HASH, Source, hash, identity_in_any, print_identity},
-        output::{Result, is_terminal, print, warn},
+        output::{Result, is_terminal, print, stdin, warn},
         pair::{self, Wanted, addresses, validity},
         password,
     },
@@ -41,6 +42,7 @@ An API key stands for both files, so clients need one or the other. The certific
 for clients and servers. The name is its common name. With --encrypt, the password comes from
 KES_CLIENT_KEY_PASSWORD or the terminal; choose a long one, as one round of MD5 protects it.",
     flags: &[
+        value(&["api-key", "a"], "key", "write the files of this API key; '-' reads it from stdin"),
         value(&["key"], "file", "write the private key there; goes with --cert"),
         value(&["cert"], "file", "write the certificate there; goes with --key"),
         Flag {
@@ -107,9 +109,18 @@ fn new(args: &Args) -> Result<()> {
         (Some(_), None) => return Err("no certificate file specified: use --cert too".into()),
         (None, None) => None,
     };
-    let api_key = ApiKey::generate()?;
+    let api_key = match args.value("api-key") {
+        None => ApiKey::generate()?,
+        Some("-") => {
+            let mut text = Zeroizing::new(String::new());
+            let read = stdin("API key").read_to_string(&mut text);
+            read.map_err(|e| format!("failed to read from standard input: {e}"))?;
+            ApiKey::parse(&text)?
+        }
+        Some(text) => ApiKey::parse(text)?,
+    };
     let Some((key_file, cert_file)) = files else {
-        let vain = ["ip", "dns", "expiry", "encrypt", "force"]
+        let vain = ["api-key", "ip", "dns", "expiry", "encrypt", "force"]
             .iter()
             .find(|flag| args.value(flag).is_some());
         if let Some(flag) = vain {
@@ -137,7 +148,10 @@ fn new(args: &Args) -> Result<()> {
         key_file.display(),
         cert_file.display()
     );
-    introduce(args, &api_key, &files)
+    match args.value("api-key") {
+        Some(_) if !args.is_set("json") => print(&files[1..]),
+        _ => introduce(args, &api_key, &files),
+    }
 }
 
 /// Prints a new key, and what to do with it.

@@ -41,6 +41,11 @@ generations of the files. Servers should not create keys in the source meanwhile
         flag(&["merge"], "leave keys that are different at the target as they are"),
         flag(&["quiet", "q"], "print errors only"),
         JSON,
+        // Of newer versions, which can copy to a server of a commercial KMS: refused below.
+        value(&["server", "s"], "host:port", ""),
+        value(&["enclave", "e"], "name", ""),
+        value(&["api-key", "a"], "key", ""),
+        flag(&["insecure", "k"], ""),
     ],
     examples: &[
         "kes tool migrate --from fs.yml --to vault.yml",
@@ -51,6 +56,15 @@ generations of the files. Servers should not create keys in the source meanwhile
 };
 
 fn migrate(args: &Args) -> Result<()> {
+    let mut flags = MIGRATE.flags.iter().filter(|flag| flag.help.is_empty());
+    if let Some(flag) = flags.find(|flag| args.value(flag.names[0]).is_some()) {
+        let [long, short] = [flag.names[0], flag.names[1]];
+        return Err(format!(
+            "-{short}, --{long} is for a KMS server as the target, which does not exist in kes: keys are copied \
+             to a key store, which the configuration file of '--to' names"
+        )
+        .into());
+    }
     let clash = match (args.is_set("force"), args.is_set("merge")) {
         (true, true) => {
             let why =

@@ -27,6 +27,11 @@ impl<'a> Edits<'a> {
         self.text[extent.start as usize..].starts_with('"')
     }
 
+    /// Whether an alias stands for the value at `extent`.
+    pub(super) fn is_alias(&self, extent: Extent) -> bool {
+        self.text[extent.start as usize..].starts_with('*')
+    }
+
     /// `text` in quotes if `model` is, or if it needs them.
     fn spelled(&self, text: &str, model: Extent) -> String {
         match self.is_quoted(model) {
@@ -36,7 +41,26 @@ impl<'a> Edits<'a> {
     }
 
     pub(super) fn replace(&mut self, extent: Extent, text: impl Into<String>) {
-        self.changes.push((extent, text.into()));
+        self.changes.push((self.whole(extent), text.into()));
+    }
+
+    /// All of a value: what lines below a `>` or `|` say begins with that, and ends with the last of them.
+    fn whole(&self, extent: Extent) -> Extent {
+        let text = &self.text[extent.start as usize..extent.end as usize];
+        let trimmed = text.trim_end();
+        if trimmed.is_empty() || trimmed.len() == text.len() {
+            return extent;
+        }
+        let before = self.text[..extent.start as usize].trim_end();
+        let line = before.rfind('\n').map_or(0, |at| at + 1);
+        let is_mark = |(at, _): &(usize, &str)| {
+            let rest =
+                before[line + at + 1..].trim_start_matches(|c: char| "+-0123456789".contains(c));
+            rest.is_empty() || rest.trim_start().starts_with('#')
+        };
+        let mark = before[line..].match_indices(['>', '|']).find(is_mark);
+        let start = mark.map_or(extent.start, |(at, _)| (line + at) as u32);
+        Extent { start, end: extent.start + trimmed.len() as u32 }
     }
 
     pub(super) fn insert(&mut self, at: usize, text: impl Into<String>) {
@@ -211,13 +235,12 @@ impl<'a> Edits<'a> {
                 false => self.replace(item.span, spelled.join(", ")),
             };
         }
-        let before = &self.text[..item.span.start as usize];
-        let dash = before.rfind('-').unwrap_or(before.len());
-        let line = before.rfind('\n').map_or(0, |at| at + 1);
         if spelled.is_empty() {
-            self.insert(dash, "# ");
-            return self.insert(item.span.end as usize, format!("  # {why}"));
+            return self.comment_out(item.span, why);
         }
+        let before = &self.text[..self.whole(item.span).start as usize];
+        let dash = before.rfind('-').unwrap_or(before.len());
+        let line = before[..dash].rfind('\n').map_or(0, |at| at + 1);
         let indent: String = before[line.min(dash)..dash].chars().map(|_| ' ').collect();
         self.replace(item.span, spelled.join(&format!("\n{indent}- ")));
     }
@@ -228,12 +251,24 @@ impl<'a> Edits<'a> {
         if list.is_flow || matches!(item.value, Value::Text(_)) {
             return self.replace_item(list, index, &[], why);
         }
-        // A map in one line, as the names of keys are.
-        let start = item.span.start as usize;
-        let before = &self.text[..start];
-        self.insert(before.rfind('-').unwrap_or(start), "# ");
-        let end = self.text[start..].find('\n').map_or(self.text.len(), |at| start + at);
-        self.insert(end, format!("  # {why}"));
+        // A map of one field, as the names of keys are.
+        let value = item.entries().last().map_or(item.span, |entry| entry.node.span);
+        let end = if item.is_flow { item.span.end } else { self.whole(value).end };
+        self.comment_out(Extent { start: item.span.start, end }, why);
+    }
+
+    /// Makes a comment of each line of an item of a list without brackets.
+    fn comment_out(&mut self, item: Extent, why: &str) {
+        let Extent { start, end } = self.whole(item);
+        let (start, end) = (start as usize, end as usize);
+        let dash = self.text[..start].rfind('-').unwrap_or(start);
+        self.insert(dash, "# ");
+        for (at, _) in self.text[dash..end].match_indices('\n') {
+            self.insert(dash + at + 1, "# ");
+        }
+        let rest = &self.text[end..];
+        let line_end = rest.find('\n').map_or(rest.len(), |at| rest[..at].trim_end().len());
+        self.insert(end + line_end, format!("  # {why}"));
     }
 
     /// An item between brackets, with the comma behind or, if it is the last, nothing else: a list may end

@@ -70,10 +70,11 @@ pub enum Weight {
 const ALWAYS: &[&str] = &[
     "clients may also use TLS 1.2",
     "policies, and the identities that have them, change with the file only: there are no APIs for that",
-    "the newest API has other paths, lists and answers in places, such as 404 where a key to delete is not there: see \
-     docs/api.md; \"api.texts: 0.14\" keeps the \
-     words of errors that object servers of 2021 and early 2022 look for",
-    "keys have names of 1 to 80 letters, digits, \"-\" and \"_\"; others can't be used",
+    "keys, policies and identities have names of 1 to 80 letters, digits, \"-\" and \"_\"; others can't be used or \
+     asked for, and a path that goes on is part of the name",
+    "lists find names by their start, and are one JSON object each, as are policies that are read: see docs/api.md",
+    "a key to delete that is not there is answered with 404, and a generate without a body is as one with {}",
+    "answers have other headers, limits and times, and metrics tell status codes apart: see docs/api.md",
     "new keys and ciphertexts have formats that KES up to 0.14 can't read; all older ones can still be used",
     "audit lines have the newest format",
 ];
@@ -282,6 +283,9 @@ impl<'a> Conversion<'a> {
         if !source.is_set("api.texts") {
             let comment = "error texts of KES 0.14, for object servers of 2021 and early 2022";
             self.edits.set(top, (&["api", "texts"], "0.14"), comment);
+            let text = "\"api.texts: 0.14\" keeps the words of errors that object servers of 2021 and early 2022 \
+                        look for";
+            self.note(Weight::Change, None, text);
         }
         if source.items("tls.proxy.identities[]").next().is_some() {
             let position = source.at("tls.proxy.identities").position;

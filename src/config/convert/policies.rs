@@ -107,7 +107,12 @@ impl<'a> Conversion<'a> {
                 .cloned()
                 .collect();
             match (&*fresh, &*rules) {
-                ([only], _) if *only == *pattern => {}
+                ([only], _) if *only == *pattern => {
+                    // What it stands for may become something else in another policy.
+                    if self.edits.is_alias(item.span) {
+                        self.edits.replace_item(list, index, &fresh, "");
+                    }
+                }
                 ([], []) => {
                     if lost.is_empty() && gone.is_empty() {
                         let text = match has_more {

@@ -70,39 +70,12 @@ fn off() -> Flags {
 #[test]
 fn comments_and_variables_stay_where_they_are() {
     assert_becomes(
-        "\
-# The server of the shop.
-address: 127.0.0.1:7373   # not for all
-
-# The boss
-root: ${ROOT}
-tls:
-  # by the ops
-  key: a.key
-  cert: a.crt
-policy:
-  app:   # the app
-    paths:
-    - /v1/key/create/app-*   # its keys
-    - /v1/key/*              # nothing
-    - '/v1/key/*/my*'
-    identities:
-    - ${ID}
-cache:
-  expiry:
-    any: ${TIME}   # long
-log:
-  error: on
-keys:
-- name: ${ID}
-keystore:
-  fs:
-    path: ${DIR}",
+        &older("comments"),
         &Flags::default(),
         "\
 version: v1
 # The server of the shop.
-address: 127.0.0.1:7373   # not for all
+address: 127.0.0.1:7000   # not for all
 
 # The boss
 admin:
@@ -117,7 +90,7 @@ policy:
   app:   # the app
     allow:
     - /v1/key/create/app-*   # its keys
-    # - /v1/key/*  # matched no request              # nothing
+    # - /v1/key/*              # nothing  # matched no request
     - /v1/key/create/my*
     - /v1/key/delete/my*
     - /v1/key/list/my*
@@ -147,29 +120,24 @@ api:
 #[test]
 fn the_oldest_format_and_files_in_brackets_are_converted() {
     assert_becomes(
-        "---\r\nroot: boss\r\ntls: { key: a, cert: b }\r\nkeys:\r\n  fs: { path: /k }\r\n...\r\n",
+        &older("windows"),
         &off(),
-        "---\r\nversion: v1\nadmin:\n  identity: boss\r\ntls: { auth: off, key: a, cert: b }\r\nkeystore:\r\n  \
-         fs: { path: /k }\r\n# on by default in this format\nlog:\n  audit: off\n\
+        "---\r\nversion: v1\naddress: 127.0.0.1:7000\r\nadmin:\n  identity: boss\r\n\
+         tls: { auth: off, key: a.key, cert: a.crt }\r\nkeystore:\r\n  fs: { path: /keys }\r\n# on by default in this format\nlog:\n  audit: off\n\
          # error texts of KES 0.14, for object servers of 2021 and early 2022\napi:\n  texts: 0.14\n\
          # never, as before; the default of this format is 5m and 30s\n\
          cache:\n  expiry: { any: 87600h, unused: 87600h }\n...\r\n",
     );
-    let json = r#"{
-  "root": "boss", "tls": { "key": "a", "cert": "b" },
-  "policy": { "p": { "paths": [ "/version", "/v1/key/*", "/v1/log/*" ], "identities": [ "x", "a/b" ] } },
-  "log": {}, "cache": { "expiry": { "any": "0s", "offline": "1h" } },
-  "keystore": { "vault": { "endpoint": "https://v", "approle": { "retry": "9s", "id": "i", "secret": "s" } } }
-}"#;
     assert_becomes(
-        json,
+        &older("brackets"),
         &off(),
         r#"{
-  "version": "v1", "api": { "texts": "0.14" }, "admin": { "identity": "boss" }, "tls": { "auth": "off", "key": "a", "cert": "b" },
-  "policy": { "p": { "allow": [ "/version",  "/v1/log/audit" ], "identities": [ "x",  ] } },
+  "version": "v1", "api": { "texts": "0.14" }, "address": "127.0.0.1:7000", "admin": { "identity": "boss" }, "tls": { "auth": "off", "key": "a.key", "cert": "a.crt" },
+  "policy": { "p": { "allow": [ "/version",  "/v1/log/audit" ], "identities": [ "app-1",  ] } },
   "log": { "audit": "off" }, "cache": { "expiry": { "unused": "87600h", "any": "87600h", "offline": "1h" } },
-  "keystore": { "vault": { "status": { "ping": "10s" }, "endpoint": "https://v", "approle": { "retry": "9s", "id": "i", "secret": "s" } } }
-}"#,
+  "keystore": { "vault": { "status": { "ping": "10s" }, "endpoint": "https://v", "tls": { "ca": "/v.ca" }, "approle": { "retry": "9s", "id": "i", "secret": "s" } } }
+}
+"#,
     );
 }
 

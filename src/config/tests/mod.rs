@@ -11,6 +11,36 @@ use std::{path::Path, sync::Arc};
 use super::*;
 use crate::keystore::{Settings, mem};
 
+/// A file of `testdata/configurations/older.txt`, filled in.
+fn older(name: &str) -> String {
+    let all = include_str!("../../../testdata/configurations/older.txt");
+    let (_, rest) = all.split_once(&format!("\n=== {name}\n")).expect(name);
+    let text = rest.split("\n=== ").next().expect("the file");
+    let options = ["flags:", "lines end with:", "no line end:", "refused:"];
+    let lines = text.split_inclusive('\n');
+    let lines = lines.skip_while(|line| options.iter().any(|option| line.starts_with(option)));
+    let end = if text.starts_with("lines end with: CR LF") { "\r\n" } else { "\n" };
+    let mut file = lines.collect::<String>().replace('\n', end);
+    if text.contains("no line end:") {
+        file.truncate(file.trim_end().len());
+    }
+    [
+        ("@ADDRESS@", "127.0.0.1:7000"),
+        ("@ADMIN@", "boss"),
+        ("@APP@", "app-1"),
+        ("@PROXY@", "gate"),
+        ("@KEY@", "a.key"),
+        ("@CERT@", "a.crt"),
+        ("@KEYS@", "/keys"),
+        ("@VAULT@", "https://v"),
+        ("@VAULT_CA@", "/v.ca"),
+        ("@ROLE_ID@", "i"),
+        ("@SECRET_ID@", "s"),
+    ]
+    .iter()
+    .fold(file, |text, (name, value)| text.replace(name, value))
+}
+
 /// What flags alone mean.
 fn load_flags(flags: &Flags) -> Result<Config, Error> {
     super::load(Origin::Flags, flags, &[]).unwrap().accept()

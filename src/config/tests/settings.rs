@@ -51,39 +51,16 @@ fn a_file_without_values_is_like_no_file() {
 
 #[test]
 fn the_format_with_a_key_store_under_keys_is_read() {
-    let text = r#"
-address: 127.0.0.1:7000
-root: aaaa
-tls:
-  key: a.key
-  cert: a.crt
-  proxy:
-    identities: [gate, "", ~]
-    header: { cert: X-Tls-Client-Cert }
-policy:
-  my.app:
-    paths:
-    - /v1/key/create/app-*
-    identities:
-    - app-1
-    - ""
-  empty: ~
-cache:
-  expiry: { any: 5m0s, unused: 30s }
-log: { error: off, audit: ON }
-keys:
-  fs: { path: /keys }
-"#;
-    let config = load_with(text, &Flags::default()).unwrap();
+    let config = load_with(&older("proxies"), &Flags::default()).unwrap();
     assert_eq!("127.0.0.1:7000", config.address.to_string());
-    assert_eq!("aaaa", config.root);
+    assert_eq!("boss", config.root);
     assert_eq!(Path::new("a.key"), config.tls_key);
     assert_eq!(Path::new("a.crt"), config.tls_cert);
     assert_eq!(vec!["gate"], config.proxy.identities);
     assert_eq!(Some("X-Tls-Client-Cert"), config.proxy.header_cert.as_deref());
-    assert!(config.policies.allows("app-1", "/v1/key/create/app-x"));
-    assert!(!config.policies.allows("app-1", "/v1/key/delete/app-x"));
-    assert!(config.policies.allows("aaaa", "/v1/key/delete/app-x"));
+    assert!(config.policies.allows("app-1", "/v1/key/create/my-x"));
+    assert!(!config.policies.allows("app-1", "/v1/key/delete/my-x"));
+    assert!(config.policies.allows("boss", "/v1/key/delete/my-x"));
     assert!(config.policies.is_proxy("gate"));
     assert!(config.policies.get("empty").is_some());
     assert_eq!(Some(Duration::from_secs(300)), config.cache.any);
@@ -201,19 +178,8 @@ fn root_key_and_certificate_are_required() {
 
 #[test]
 fn environment_variables_are_expanded_where_they_always_were() {
-    let text = r#"
-address: "${UNSET}:$PORT${UNSET}"
-root: ${ROOT}
-tls: { groups: ["${GROUP}"], proxy: { identities: ["${ID}"] } }
-policy:
-  ${ID}: { paths: ["${ROOT}"], identities: [ " ${ROOT}-$ID${UNSET}" ] }
-cache: { expiry: { any: "${TIME}" } }
-log: { error: "o${UNSET}ff", audit: "${SWITCH}" }
-keys: [ name: "${ID}" ]
-keystore: { fs: { path: "${DIR}" } }
-"#;
     let flags = Flags { root: None, ..flags() };
-    let config = load_with(text, &flags).unwrap();
+    let config = load_with(&older("texts-of-variables"), &flags).unwrap();
     assert_eq!(7000, config.address.port());
     assert_eq!("boss", config.root);
     assert_eq!(vec![Group::P256], config.tls_groups);

@@ -32,7 +32,8 @@ use rustix::{
 use super::store::{Error, KeyName, KeyStore, MAX_VALUE, Settings, Start};
 use crate::base::{checkup::Checkup, deadline::Deadline, secret::Secret};
 pub use file::sync_directory;
-use file::{Temp, Unfit, read, remove_if_left, sync_way_to};
+pub(crate) use file::sync_way_to;
+use file::{Temp, Unfit, read, remove_if_left};
 
 /// A directory of keys. Other servers may use the same one at the same time.
 ///

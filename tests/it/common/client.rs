@@ -213,20 +213,7 @@ impl Connection {
 
     /// The next answer. `is_head`: it announces a body that does not follow.
     pub fn try_response(&mut self, is_head: bool) -> io::Result<Response> {
-        let head = self.line_block()?;
-        let mut lines = head.split("\r\n");
-        let first = lines.next().unwrap_or_default();
-        let (version, rest) = first.split_once(' ').ok_or_else(|| wrong(first))?;
-        let (code, phrase) = rest.split_once(' ').unwrap_or((rest, ""));
-        let status = code.parse().ok();
-        let mut response = Response {
-            version: version.to_owned(),
-            status: status.ok_or_else(|| wrong(first))?,
-            phrase: phrase.to_owned(),
-            headers: lines.map(header).collect::<io::Result<_>>()?,
-            body: Vec::new(),
-            trailers: Vec::new(),
-        };
+        let mut response = self.try_head()?;
         if is_head || response.status < 200 {
             return Ok(response);
         }
@@ -251,6 +238,24 @@ impl Connection {
         let length = length.parse().map_err(|_| wrong(length))?;
         response.body = self.take(length)?;
         Ok(response)
+    }
+
+    /// The next answer up to its body.
+    pub fn try_head(&mut self) -> io::Result<Response> {
+        let head = self.line_block()?;
+        let mut lines = head.split("\r\n");
+        let first = lines.next().unwrap_or_default();
+        let (version, rest) = first.split_once(' ').ok_or_else(|| wrong(first))?;
+        let (code, phrase) = rest.split_once(' ').unwrap_or((rest, ""));
+        let status = code.parse().ok();
+        Ok(Response {
+            version: version.to_owned(),
+            status: status.ok_or_else(|| wrong(first))?,
+            phrase: phrase.to_owned(),
+            headers: lines.map(header).collect::<io::Result<_>>()?,
+            body: Vec::new(),
+            trailers: Vec::new(),
+        })
     }
 
     /// The next chunk of a body that goes on; an empty one is the last.

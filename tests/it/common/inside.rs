@@ -68,6 +68,7 @@ impl Inside {
             texts: generation,
             apis,
             proxy_header: None,
+            address_proxies: Arc::default(),
         };
         let api = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = api.local_addr().unwrap();

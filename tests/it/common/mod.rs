@@ -4,6 +4,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 pub mod appliance;
+pub mod bao;
 pub mod certificates;
 pub mod client;
 pub mod comparison;
@@ -36,6 +37,7 @@ use serde_json::Value;
 
 pub use self::{
     appliance::Appliance,
+    bao::Bao,
     certificates::{Authority, Identity, Profile},
     client::{Client, Connection, Response},
     crowd::Crowd,
@@ -43,7 +45,7 @@ pub use self::{
     http2::Http2,
     inside::Inside,
     openssl::OpenSsl,
-    server::{Config, Server},
+    server::{Config, Server, probe_address},
     site::Site,
     sockets::Socket,
     stream::Follower,

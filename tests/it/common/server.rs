@@ -37,10 +37,13 @@ pub struct Config {
     pub key: String,
     /// What clients expect the server to show.
     pub server_identity: Identity,
+    /// The whole file, with `@ADDRESS@` where the server is to listen; without it, the fields here make one.
+    pub text: String,
     /// Lines at the end of the file.
     pub more: String,
     /// `on`, `off` or `required`.
     pub audit: &'static str,
+    /// The flag; none if empty.
     pub auth: &'static str,
     /// What stands under `keys`; the directory of keys if empty.
     pub key_store: String,
@@ -71,6 +74,7 @@ impl Config {
             certificate: server.certificate_pem(),
             key: server.key_pem(),
             server_identity: server.clone(),
+            text: String::new(),
             more: String::new(),
             audit: "on",
             auth: "off",
@@ -92,21 +96,20 @@ impl Config {
         self.policies.push((name.to_owned(), paths, identities));
     }
 
-    /// Makes `identities` TLS proxies that forward certificates in this header.
+    /// Makes `identities` TLS proxies that forward certificates in this header; in the newest generation,
+    /// addresses.
     pub fn proxies(&mut self, identities: &[&Identity], header: Option<&str>) {
         let identities: Vec<_> = identities.iter().map(|identity| &identity.id).collect();
         self.proxy = format!("identities: {identities:?}");
         if let Some(header) = header {
-            let _ = write!(self.proxy, ", header: {{cert: {header}}}");
+            let what = if self.is_newest { "ip" } else { "cert" };
+            let _ = write!(self.proxy, ", header: {{{what}: {header}}}");
         }
     }
 
     /// Adds a probe listener, on an address of its own.
     pub fn probe(&mut self) -> SocketAddr {
-        static COUNT: AtomicU8 = AtomicU8::new(1);
-        let [.., high, low] = std::process::id().to_be_bytes();
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let address = SocketAddr::from(([127, high, low, number], 7374));
+        let address = probe_address();
         let _ = writeln!(self.more, "probe: {{address: {address}}}");
         address
     }
@@ -124,6 +127,9 @@ impl Config {
     }
 
     fn yaml(&self, address: SocketAddr) -> String {
+        if !self.text.is_empty() {
+            return self.text.replace("@ADDRESS@", &address.to_string());
+        }
         let quoted = |texts: &[String]| {
             texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ")
         };
@@ -162,6 +168,14 @@ impl Config {
         };
         yaml + &self.more
     }
+}
+
+/// An address for probes that no other server has.
+pub fn probe_address() -> SocketAddr {
+    static COUNT: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    SocketAddr::from(([127, high, low, number], 7374))
 }
 
 /// A server that did not start.
@@ -219,6 +233,18 @@ impl Server {
             }
             directory = std::mem::replace(&mut server.directory, TempDir::new());
         }
+    }
+
+    /// Ends it, and waits until it has.
+    pub fn end(&mut self) {
+        self.signal(Signal::TERM);
+        self.wait_for_exit();
+    }
+
+    /// Starts another in the place of one that has ended, with these arguments and the file that is there now.
+    pub fn start_again(&mut self, arguments: &[&str]) {
+        self.child = run(self.directory.path(), &self.environment, arguments);
+        self.wait().unwrap_or_else(|refusal| panic!("no start: {refusal:?}"));
     }
 
     /// Waits until the server answers or ends.
@@ -477,18 +503,31 @@ fn program() -> PathBuf {
 }
 
 fn spawn(config: &Config, address: SocketAddr) -> Child {
-    let file = config.file("config.yml", &config.yaml(address));
-    let output = |name| File::create(config.directory.join(name)).unwrap();
-    let mut command = Command::new(program());
-    command.arg("server").arg("--config").arg(file).args(["--auth", config.auth]);
-    if config.is_quiet {
-        command.arg("-q");
+    config.file("config.yml", &config.yaml(address));
+    let mut arguments = Vec::new();
+    if !config.auth.is_empty() {
+        arguments.extend(["--auth", config.auth]);
     }
-    command.args(&config.arguments);
-    command
+    if config.is_quiet {
+        arguments.push("-q");
+    }
+    let more = config.arguments.iter().map(|text| text.replace("@ADDRESS@", &address.to_string()));
+    let more: Vec<_> = more.collect();
+    arguments.extend(more.iter().map(|text| &**text));
+    run(&config.directory, &config.environment, &arguments)
+}
+
+/// Starts a server with the file in `directory`.
+fn run(directory: &Path, environment: &[(String, String)], arguments: &[&str]) -> Child {
+    let output = |name| File::create(directory.join(name)).unwrap();
+    Command::new(program())
+        .arg("server")
+        .arg("--config")
+        .arg(directory.join("config.yml"))
+        .args(arguments)
         .env_remove("SSL_CERT_FILE")
         .env_remove("SSL_CERT_DIR")
-        .envs(config.environment.iter().cloned())
+        .envs(environment.iter().cloned())
         .stdin(Stdio::null())
         .stdout(output("stdout"))
         .stderr(output("stderr"))

@@ -1,0 +1,34 @@
+//! Questions to a person at a terminal, on standard error. Nothing is written before the last one is
+//! answered, so Ctrl-C needs no care.
+
+use std::io::{self, IsTerminal as _};
+
+use crate::cli::output::{Result, complain, harmless};
+
+/// Whether somebody can answer.
+pub(crate) fn is_possible() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks until `parse` takes the answer; `default` if that is empty.
+pub(crate) fn ask<T>(
+    question: &str,
+    default: &str,
+    parse: impl Fn(&str) -> std::result::Result<T, String>,
+) -> Result<T> {
+    loop {
+        complain(&format!("{question} [{default}]: "));
+        let mut line = String::new();
+        // A line without its end is the Ctrl-D of someone who gives up.
+        match io::stdin().read_line(&mut line) {
+            Ok(_) if line.ends_with('\n') => {}
+            Ok(_) => return Err("no answer: nothing was written".into()),
+            Err(e) => return Err(format!("failed to read the answer: {e}").into()),
+        }
+        let answer = Some(line.trim()).filter(|line| !line.is_empty()).unwrap_or(default);
+        match parse(answer) {
+            Ok(value) => return Ok(value),
+            Err(why) => complain(&format!("  {}\n", harmless(&why))),
+        }
+    }
+}

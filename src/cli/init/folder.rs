@@ -1,0 +1,91 @@
+//! Folders that are made and can be taken back, and the user of a server that systemd runs.
+
+use std::{
+    fs::{self, DirBuilder, File, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+};
+
+use crate::keystore::fs::sync_way_to;
+
+/// User and group of the server.
+#[derive(Clone, Copy)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl User {
+    /// The user `name` with the group of the same name, if both are in the files of this machine.
+    pub(crate) fn find(name: &str) -> Option<Self> {
+        let number = |file: &str| {
+            let text = fs::read_to_string(file).ok()?;
+            let mut lines = text.lines().map(|line| line.split(':'));
+            let mut found =
+                lines.find_map(|mut line| (line.next() == Some(name)).then_some(line))?;
+            found.nth(1)?.parse().ok()
+        };
+        Some(Self { uid: number("/etc/passwd")?, gid: number("/etc/group")? })
+    }
+}
+
+/// Folders that did not exist, in the order in which they were made.
+#[derive(Default)]
+pub(crate) struct Made(Vec<PathBuf>);
+
+impl Made {
+    /// Makes `path`, with this mode and of these owners, and what leads to it, as the umask says; nothing if it
+    /// is there.
+    ///
+    /// # Errors
+    /// What can't be made, and why.
+    pub(crate) fn make(
+        &mut self,
+        path: &Path,
+        mode: u32,
+        (uid, gid): (Option<u32>, Option<u32>),
+    ) -> Result<(), String> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+            self.make(above, 0o755, (None, None))?;
+        }
+        let failed = |e| format!("failed to make the folder {path:?}: {e}");
+        DirBuilder::new().mode(mode).create(path).map_err(failed)?;
+        self.0.push(path.to_owned());
+        if uid.is_some() || gid.is_some() {
+            chown(path, uid, gid).map_err(failed)?;
+            fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Removes them, but those that others have put something into.
+    pub(crate) fn take_back(&self) {
+        for path in self.0.iter().rev() {
+            let _ = fs::remove_dir(path);
+        }
+    }
+}
+
+/// Makes what is in `folder`, and the way to it, outlast a power failure.
+pub(crate) fn sync(folder: &Path) -> io::Result<()> {
+    sync_way_to(&File::open(folder)?.into())
+}
+
+/// Removes from `folder` what a run that was interrupted has left beside `names`: files that no process is
+/// about to put in their places.
+pub(crate) fn remove_leftovers(folder: &Path, names: &[&str]) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let file = entry.file_name();
+        let process = file.to_str().and_then(|file| {
+            let rest = names.iter().find_map(|name| file.strip_prefix(name))?;
+            rest.strip_prefix('.')?.strip_suffix(".new")?.parse::<u32>().ok()
+        });
+        if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Private keys and certificates of a server and its clients: those that are there, or new ones.
+
+use std::path::PathBuf;
+
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use zeroize::Zeroizing;
+
+use crate::{
+    base::{clock, secret::Secret},
+    cli::{output::Result, pair::Wanted},
+    identity,
+    tls::{
+        self, ApiKey, pem,
+        self_signed::{self, Holder, KeyKind},
+    },
+};
+
+/// A private key and its certificate, in files.
+pub(crate) struct Pair {
+    pub(crate) key: PathBuf,
+    pub(crate) cert: PathBuf,
+    /// What the files will hold, if they are not there.
+    new_key: Option<Zeroizing<String>>,
+    new_cert: Option<String>,
+    pub(crate) identity: String,
+    /// The hosts that the certificate names.
+    pub(crate) names: Vec<String>,
+    /// When it expires, in seconds since 1970.
+    pub(crate) expires: u64,
+}
+
+/// How a client shows who it is.
+pub(crate) enum Client {
+    Key(Zeroizing<String>, String),
+    Files(Pair),
+}
+
+impl Pair {
+    /// The pair in these files, a certificate for the key that is there, or both.
+    ///
+    /// # Errors
+    /// Why that does not work with what is there.
+    pub(crate) fn find_or_make(
+        [key, cert]: [PathBuf; 2],
+        holder: Holder<'_>,
+        kind: KeyKind,
+    ) -> Result<Self> {
+        let is_there = [&key, &cert].map(|path| path.symlink_metadata().is_ok());
+        let failed = |e| format!("failed to make a certificate: {e}");
+        let (mut new_key, mut new_cert) = (None, None);
+        let leaf = match is_there {
+            [true, true] => {
+                let certified = tls::load_certificate(&cert, &key, None)?;
+                tls::check_expiry(&certified, &cert, clock::unix())?;
+                certified.cert[0].clone()
+            }
+            [true, false] => match PrivateKeyDer::from_pem_file(&key) {
+                Ok(PrivateKeyDer::Pkcs8(der)) => {
+                    let key = Secret::new(der.secret_pkcs8_der().to_vec());
+                    let der = self_signed::certify(holder, &key).map_err(failed)?;
+                    new_cert = Some(pem::write("CERTIFICATE", &der));
+                    der
+                }
+                _ => {
+                    return Err(format!(
+                        "private key {key:?} is there, but not its certificate {cert:?}, and none can be \
+                         made for that key: put the certificate there, or move the key away"
+                    )
+                    .into());
+                }
+            },
+            [false, true] => {
+                return Err(format!(
+                    "certificate {cert:?} is there, but not its private key {key:?}: put the key there, or \
+                     move the certificate away"
+                )
+                .into());
+            }
+            [false, false] => {
+                let (key, cert) = self_signed::generate(holder, kind).map_err(failed)?;
+                let der = CertificateDer::from_pem_slice(cert.as_bytes())?;
+                (new_key, new_cert) = (Some(Zeroizing::new(key)), Some(cert));
+                der
+            }
+        };
+        Ok(Self {
+            identity: identity::of_certificate(&leaf)?,
+            names: identity::hosts(&leaf),
+            expires: identity::not_after(&leaf)?.as_secs(),
+            key,
+            cert,
+            new_key,
+            new_cert,
+        })
+    }
+
+    /// The files to write, with this mode of the private key.
+    pub(crate) fn wanted(&self, mode: u32) -> Vec<(Wanted<'_>, &'static str)> {
+        let key = self
+            .new_key
+            .as_ref()
+            .map(|content| (Wanted { path: &self.key, content, mode }, "private key"));
+        let cert = self
+            .new_cert
+            .as_ref()
+            .map(|content| (Wanted { path: &self.cert, content, mode: 0o644 }, "certificate"));
+        key.into_iter().chain(cert).collect()
+    }
+}
+
+impl Client {
+    pub(crate) fn with_api_key() -> Result<Self> {
+        let key = ApiKey::generate()?;
+        Ok(Self::Key(key.text(), key.identity()))
+    }
+
+    pub(crate) fn identity(&self) -> &str {
+        match self {
+            Self::Key(_, identity) => identity,
+            Self::Files(pair) => &pair.identity,
+        }
+    }
+
+    pub(crate) fn wanted(&self) -> Vec<(Wanted<'_>, &'static str)> {
+        match self {
+            Self::Key(..) => Vec::new(),
+            Self::Files(pair) => pair.wanted(0o600),
+        }
+    }
+}
