@@ -1,6 +1,8 @@
 //! What an examination of a set-up finds, a line for each thing: `kes doctor` asks every layer for what
 //! it knows.
 
+use std::fmt::Display;
+
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -27,19 +29,20 @@ pub struct Line {
 pub struct Checkup(pub Vec<Line>);
 
 impl Checkup {
-    pub fn ok(&mut self, about: &'static str, text: String) {
+    pub fn ok(&mut self, about: &'static str, text: &dyn Display) {
         self.add(about, Outcome::Ok, text, "");
     }
 
-    pub fn warn(&mut self, about: &'static str, text: String, advice: &str) {
+    pub fn warn(&mut self, about: &'static str, text: &dyn Display, advice: &str) {
         self.add(about, Outcome::Warning, text, advice);
     }
 
-    pub fn fail(&mut self, about: &'static str, text: String, advice: &str) {
+    pub fn fail(&mut self, about: &'static str, text: &dyn Display, advice: &str) {
         self.add(about, Outcome::Failed, text, advice);
     }
 
-    fn add(&mut self, about: &'static str, outcome: Outcome, text: String, advice: &str) {
+    pub fn add(&mut self, about: &'static str, outcome: Outcome, text: &dyn Display, advice: &str) {
+        let text = text.to_string();
         self.0.push(Line { about, outcome, text, advice: advice.to_owned() });
     }
 

@@ -245,10 +245,7 @@ fn keys_of_another_user_are_lost_to_the_owner_of_the_directory() {
     scene.write("keys/made-by-root", &stored_key(&[1; 32]), 0o600);
     std::os::unix::fs::chown(scene.file("keys"), Some(4242), None).unwrap();
     let found = scene.server(&[]);
-    found.fails(
-        "key directory",
-        &["do not belong to user 4242", ": 1, such as \"made-by-root\" (user 0)"],
-    );
+    found.fails("key directory", &["do not belong to user 4242", ": 1, such as \"made-by-root\""]);
 }
 
 #[test]
@@ -360,7 +357,7 @@ fn a_sound_client_knows_its_servers_and_what_it_may_do() {
     let server = Server::start(|config| {
         config.policy("app", &["/v1/key/*/app-*"], &[&app]);
     });
-    let found = client(&server, &app).doctor(&["--write"]);
+    let found = client(&server, &app).doctor(&[]);
     found.has(&format!("its identity is {}", app.id));
     found.has(&format!("like that of https://{}", server.address));
     found.has(&format!(
@@ -370,13 +367,9 @@ fn a_sound_client_knows_its_servers_and_what_it_may_do() {
         server.certificate.id
     ));
     found.has("policy \"app\" allows /v1/key/*/app-*");
-    // A policy for names of its own is no mistake.
-    found.warns("probe key: ");
-    let found = client(&server, &server.root_identity).doctor(&["--write"]);
+    let found = client(&server, &server.root_identity).doctor(&[]);
     assert_eq!(0, found.0["failed"].as_u64().unwrap() + found.0["warnings"].as_u64().unwrap());
     found.has("all of them, as this client is the admin");
-    found.has("was created, used and deleted");
-    assert!(server.key_files().is_empty());
     // Both sides at once.
     let config = server.file("config.yml");
     let found = client(&server, &app).doctor(&["--config", config.to_str().unwrap(), "--auth=off"]);
@@ -420,7 +413,7 @@ fn a_client_without_a_policy_is_told_what_the_admin_has_to_do() {
             true => format!("add {} to the identities of a policy", stranger.id),
             false => format!("kes identity assign {} POLICY", stranger.id),
         };
-        let found = client(&server, &stranger).doctor(&["--write"]);
+        let found = client(&server, &stranger).doctor(&[]);
         found.fails("rights", &["no policy is for this client", &advice]);
     }
 }
@@ -429,6 +422,9 @@ fn a_client_without_a_policy_is_told_what_the_admin_has_to_do() {
 fn a_client_without_or_with_a_wrong_key_is_the_cause() {
     let mut scene = Scene::new();
     scene.doctor(&[]).fails("client", &["no TLS client certificate", "KES_API_KEY"]);
+    let output = scene.kes(&["doctor", "--write"]);
+    assert_eq!(Some(1), output.status.code());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("name its file with --config"));
     scene.environment = vec![("KES_API_KEY", "kes:v1:secret-but-wrong".to_owned())];
     let found = scene.doctor(&[]);
     found.fails("client", &["check KES_API_KEY"]);

@@ -29,7 +29,10 @@ may it do. The first line that failed is the cause; what only follows from it is
 out. A login to Vault counts as one of the server. Nothing is changed without --write.",
     flags: &[
         value(&["config"], "file", "configuration file of the server"),
-        flag(&["write"], "create, use and delete a key with a name of its own"),
+        flag(
+            &["write"],
+            "create, read and delete a key in the key store, with a name that nobody else has",
+        ),
         flag(&["strict"], "warnings count as failures"),
         ADDR,
         ROOT,
@@ -70,6 +73,9 @@ fn run(args: &Args) -> Result<()> {
             is_meant.then(|| installed.to_owned())
         }
     };
+    if file.is_none() && args.is_set("write") {
+        return Err("--write tries the key store of a server: name its file with --config".into());
+    }
     let mut sides = Vec::new();
     let mut look = |side, examine: &dyn Fn(&mut Checkup)| {
         let mut found = Checkup::default();

@@ -32,11 +32,11 @@ fn at_clock(ahead: Option<i64>, other: &str, found: &mut Checkup) {
     let shown = duration::format(i64::try_from(nanos).unwrap_or(i64::MAX));
     let text = format!("the clock of this machine is {shown} {how} that of {other}");
     if apart <= CLOSE {
-        found.ok(CLOCK, format!("like that of {other}"));
+        found.ok(CLOCK, &format_args!("like that of {other}"));
     } else if apart <= FAR {
-        found.warn(CLOCK, text, ADVICE);
+        found.warn(CLOCK, &text, ADVICE);
     } else {
-        found.fail(CLOCK, text, ADVICE);
+        found.fail(CLOCK, &text, ADVICE);
     }
 }
 
