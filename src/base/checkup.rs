@@ -16,6 +16,8 @@ pub enum Outcome {
 /// What was found about one thing.
 #[derive(Clone, Debug)]
 pub struct Line {
+    /// Whose set-up it is: that of the `server` or of a `client`.
+    pub side: &'static str,
     /// The thing, such as `port`.
     pub about: &'static str,
     pub outcome: Outcome,
@@ -26,7 +28,11 @@ pub struct Line {
 
 /// All that was found, in the order in which it depends on each other.
 #[derive(Debug, Default)]
-pub struct Checkup(pub Vec<Line>);
+pub struct Checkup {
+    pub lines: Vec<Line>,
+    /// That of the next lines.
+    pub side: &'static str,
+}
 
 impl Checkup {
     pub fn ok(&mut self, about: &'static str, text: &dyn Display) {
@@ -41,12 +47,13 @@ impl Checkup {
         self.add(about, Outcome::Failed, text, advice);
     }
 
-    pub fn add(&mut self, about: &'static str, outcome: Outcome, text: &dyn Display, advice: &str) {
+    fn add(&mut self, about: &'static str, outcome: Outcome, text: &dyn Display, advice: &str) {
         let text = text.to_string();
-        self.0.push(Line { about, outcome, text, advice: advice.to_owned() });
+        let (side, advice) = (self.side, advice.to_owned());
+        self.lines.push(Line { side, about, outcome, text, advice });
     }
 
     pub fn count(&self, outcome: Outcome) -> usize {
-        self.0.iter().filter(|line| line.outcome == outcome).count()
+        self.lines.iter().filter(|line| line.outcome == outcome).count()
     }
 }

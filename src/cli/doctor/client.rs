@@ -72,7 +72,7 @@ fn at_server(client: &Client, found: &mut Checkup) {
                         "identity does not exist" => "no policy is for this client",
                         other => other,
                     };
-                    return found.fail(RIGHTS, &format_args!("{server}: {why}"), &advice);
+                    found.fail(RIGHTS, &format_args!("{server}: {why}"), &advice);
                 }
             }
         }

@@ -50,9 +50,9 @@ fn probe_key() -> Result<KeyName, getrandom::Error> {
 /// Drops what a wrong clock explains: certificates seem to have expired, or not to be valid yet.
 pub(crate) fn drop_consequences(found: &mut Checkup) {
     let is_off = |line: &Line| line.about == CLOCK && line.outcome == Outcome::Failed;
-    if found.0.iter().any(is_off) {
+    if found.lines.iter().any(is_off) {
         let words = ["expired", "not valid yet"];
-        found.0.retain(|line| {
+        found.lines.retain(|line| {
             line.outcome == Outcome::Ok || !words.iter().any(|word| line.text.contains(word))
         });
     }
@@ -78,6 +78,6 @@ mod tests {
         }
         let mut found = Checkup::default();
         at_clock(Some(-90), "a server", &mut found);
-        assert!(found.0[0].text.contains("1m30s behind that of a server"), "{found:?}");
+        assert!(found.lines[0].text.contains("1m30s behind that of a server"), "{found:?}");
     }
 }
