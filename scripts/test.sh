@@ -102,6 +102,7 @@ if [ -z "${KES-}" ]; then
     scripts/build >"$results/build" 2>"$results/build.log" &
     building=$!
 fi
+run 'OpenBao' openbao
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 5))}"
 if [ $# -eq 0 ]; then
     cargo test --locked --quiet --no-fail-fast --workspace >"$results/tests" 2>&1 &
@@ -133,7 +134,6 @@ if [ $# -eq 0 ]; then
     run 'the rest of the tests' tested
 fi
 run 'static release' built
-run 'OpenBao' openbao
 
 # ── Shell tests, several at a time ─────────────────────────────────────────────────────────────
 

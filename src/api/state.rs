@@ -11,7 +11,7 @@ use rustls_pki_types::UnixTime;
 use super::exchange::Manner;
 use crate::{
     base::generation::Generation,
-    config::{ApiOptions, Config, Material},
+    config::{ApiOptions, Config, Material, Shutdown},
     policy::Policies,
     tls::{self, ClientTrust},
 };
@@ -39,6 +39,8 @@ pub struct State {
     /// The header in which TLS proxies forward the certificates of their clients or, in the newest
     /// generation, the addresses.
     pub proxy_header: Option<Arc<str>>,
+    /// How the server ends.
+    pub shutdown: Shutdown,
     /// Identities of those that forward addresses.
     pub address_proxies: Arc<HashSet<String>>,
 }
@@ -58,6 +60,7 @@ impl State {
             generation: config.generation,
             texts: config.texts,
             apis: config.apis.clone(),
+            shutdown: config.shutdown,
             proxy_header: proxy_header.map(Arc::from),
             address_proxies: Arc::new(match proxy.header_ip {
                 Some(_) => proxy.identities.iter().cloned().collect(),
@@ -86,6 +89,8 @@ impl State {
 /// A state that lets no client do anything, and its certificate.
 #[cfg(test)]
 pub fn for_tests() -> (State, Arc<CertifiedKey>) {
+    use std::time::Duration;
+
     let key = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(vec![]).unwrap();
     let chain = vec![params.self_signed(&key).unwrap().der().clone()];
@@ -108,6 +113,7 @@ pub fn for_tests() -> (State, Arc<CertifiedKey>) {
         texts: Generation::default(),
         apis: HashMap::new(),
         proxy_header: None,
+        shutdown: Shutdown { delay: Duration::ZERO, timeout: Duration::from_millis(800) },
         address_proxies: Arc::default(),
     };
     (state, certificate)

@@ -12,7 +12,7 @@ use super::{
     findings::{At, cut},
     source::Reader,
     tree::Value,
-    types::{Auth, DEFAULT_PORT, Proxy},
+    types::{Auth, DEFAULT_PORT, Proxy, Shutdown},
 };
 use crate::{
     base::{duration, generation::Generation, glob::Pattern, name, secret::Secret},
@@ -63,6 +63,8 @@ pub struct Config {
     pub watch: Option<bool>,
     /// Open connections of clients at most, never zero; `None` is as many as there is memory for.
     pub connections: Option<usize>,
+    /// How the server ends.
+    pub shutdown: Shutdown,
     /// The keys that are created at start if they don't exist.
     pub keys: Vec<KeyName>,
     /// Where keys are stored.
@@ -140,6 +142,8 @@ impl Reader<'_> {
         let probe = self.probe(address);
         let watch = self.read("reload.watch", parse_switch);
         let connections = self.read("limits.connections", parse_count);
+        let shutdown =
+            Shutdown { delay: self.time("shutdown.delay"), timeout: self.time("shutdown.timeout") };
         let keys = self.keys();
         let (key_store, key_store_start) = self.key_store();
         self.check_cache(&cache, key_store.is_remote());
@@ -162,6 +166,7 @@ impl Reader<'_> {
             probe,
             watch,
             connections,
+            shutdown,
             keys,
             key_store,
             key_store_start: match cache.offline {
