@@ -66,6 +66,7 @@ boot() {
     # Not `chroot`: inside one, no service can have users of its own.
     pivot_root . mnt
     umount --lazy mnt
+    mount --make-rshared /   # credentials of services are mounted in another namespace, and have to come here
     exec env -i container=kes-it PATH=/usr/sbin:/usr/bin:/sbin:/bin \
         /lib/systemd/systemd --system --unit=machine.target --log-target=console --show-status=0
 }
