@@ -35,7 +35,8 @@ provide() {
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)   # for scripts/openbao
     if [ ${#packages[@]} -gt 0 ] && [ "${CI-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+        # In this run level, the services that come along are not started.
+        RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
     fi
     for program; do
         program="${program%%:*}"
@@ -81,7 +82,8 @@ openbao() {
 }
 
 command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs" >&2; exit 1; }
-provide curl openssl strace nginx:nginx-light python3 go:golang-go tmux zsh fish groff:groff-base mandoc
+provide curl openssl strace nginx:nginx-light python3 go:golang-go tmux zsh fish groff:groff-base mandoc \
+    prometheus promtool:prometheus gnuplot:gnuplot-nox jq multilog:daemontools logger:bsdutils
 
 # The tests wait more than they work, so the release is built and the lints run beside them.
 results="$(mktemp -d)"
@@ -100,6 +102,7 @@ if [ -z "${KES-}" ]; then
     scripts/build >"$results/build" 2>"$results/build.log" &
     building=$!
 fi
+run 'OpenBao' openbao
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 5))}"
 if [ $# -eq 0 ]; then
     cargo test --locked --quiet --no-fail-fast --workspace >"$results/tests" 2>&1 &
@@ -131,13 +134,12 @@ if [ $# -eq 0 ]; then
     run 'the rest of the tests' tested
 fi
 run 'static release' built
-run 'OpenBao' openbao
 
 # ── Shell tests, several at a time ─────────────────────────────────────────────────────────────
 
 # These take longest, so they begin first. Most of the time they wait.
 readonly LONG=(18-dead-follower 15-slow-store 39-openbao-faults 48-openbao-slow 19-power-loss 41-openbao
-    22-memory 47-openbao-cluster 45-openbao-token 38-redirects 46-openbao-bulkhead 43-migrate
+    22-memory 56-prometheus 47-openbao-cluster 45-openbao-token 38-redirects 46-openbao-bulkhead 43-migrate
     07-full-disk 25-config-cost)
 # These measure, so nothing runs beside them.
 readonly ALONE=(12-footprint)

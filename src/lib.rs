@@ -36,11 +36,11 @@ pub mod inside {
         api::state::State,
         base::{deadline::Deadline, generation::Generation, secret::Secret},
         cache::Expiry,
-        config::ApiOptions,
+        config::{ApiOptions, Shutdown},
         keystore::{Error as KeyStoreError, KeyName, KeyStore, mem::Mem},
         log::{AuditMode, Log, Settings as LogSettings},
         policy::{Policies, Policy, Rule},
-        server::{Limits, Listeners, Server},
+        server::{Limits, Listeners, Server, notify::Notifier},
         tls::{
             ClientCertificate, ClientTrust, Group, ServerTls, expiry, load_certificate, provider,
             server_config,

@@ -92,9 +92,9 @@ stop
 
 step 'on is the default'
 printf '' >err.log
-"$KES" server --config kes.yml >banner 2>>err.log &
+"$KES" server --config kes.yml >>out.log 2>>err.log &
 SERVER=$!
-within 10 grep -q '^Auth: *on' banner || [ -s err.log ] || fail 'the banner does not say so'
+within 10 grep -q '^Auth: *on' err.log || [ -s err.log ] || fail 'the banner does not say so'
 kill_now
 
 step 'on: no client is trusted'

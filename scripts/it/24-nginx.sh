@@ -48,6 +48,7 @@ http {
             proxy_http_version 1.1;
             proxy_set_header Connection "";
             proxy_set_header X-Tls-Client-Cert \$ssl_client_escaped_cert;
+            proxy_set_header X-Forwarded-For \$remote_addr;
             proxy_ssl_protocols TLSv1.3;
             proxy_ssl_name localhost;
             proxy_ssl_certificate $WORK/gate.crt;
@@ -152,3 +153,31 @@ through app
 api POST /v1/key/generate/my-key --data '{}'; is 200
 equal 'warnings' '' "$(grep '^Warning' err.log || true)"
 directly app
+
+step 'in the newest generation, audit lines have the address from which nginx was asked'
+stop
+cat >kes.yml <<YAML
+version: v1
+address: 127.0.0.1:$PORT
+admin: {identity: disabled}
+tls:
+  key: $WORK/server.key
+  cert: $WORK/server.crt
+  proxy:
+    identities: ["$(identity_of gate)"]
+    header: {ip: X-Forwarded-For}
+policy:
+  gate:
+    allow: ["/v1/key/generate/*"]
+    identities: ["$(identity_of gate)", "$(identity_of app)"]
+log: {audit: on}
+keystore: {fs: {path: $WORK/keys}}
+YAML
+"$KES" server --config kes.yml >>out.log 2>>err.log &
+SERVER=$!
+within 20 is_up || fail "the server does not answer: $(tail -n 3 err.log)"
+has_address() { tail -n 1 out.log | grep -q "\"ip\":\"$1\"" || fail "the audit line lacks $1: $(tail -n 1 out.log)"; }
+through other
+api PUT /v1/key/generate/my-key --interface 127.0.0.9 --header 'X-Forwarded-For: 192.0.2.1'; is 200; audited gate; has_address 127.0.0.9
+directly app
+api PUT /v1/key/generate/my-key --header 'X-Forwarded-For: 192.0.2.1'; is 200; audited app; has_address 127.0.0.1

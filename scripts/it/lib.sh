@@ -247,6 +247,24 @@ kill_now() {
     SERVER=
 }
 
+# ── Memory of a container ──────────────────────────────────────────────────────────────────────
+
+# group BYTES: makes a control group with so much memory, if this machine lets us; its folder is $GROUP.
+GROUP=
+group() {
+    local parent file
+    for parent in /sys/fs/cgroup /sys/fs/cgroup/memory; do
+        mkdir "$parent/kes-it.$$" 2>/dev/null || continue
+        for file in memory.max memory.limit_in_bytes; do
+            if [ -e "$parent/kes-it.$$/$file" ] && (echo "$1" >"$parent/kes-it.$$/$file") 2>/dev/null; then GROUP="$parent/kes-it.$$"; return; fi
+        done
+        rmdir "$parent/kes-it.$$"
+    done
+    return 1
+}
+# leave: removes it, which takes until its last process is gone.
+leave() { [ -z "$GROUP" ] || within 10 rmdir "$GROUP" 2>/dev/null; }
+
 # ── Requests ───────────────────────────────────────────────────────────────────────────────────
 
 # ask ARGUMENTS...: curl as $CLIENT.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::log::Log;
+use crate::{keystore::Error, log::Log};
 
 /// How often the key store is asked for its status.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -31,6 +31,9 @@ struct Status {
     at: Instant,
     /// Since when the key store is not available, if it is not.
     unfit_since: Option<Instant>,
+    is_sealed: bool,
+    /// How long the answer took.
+    took: Duration,
 }
 
 impl Health {
@@ -41,6 +44,11 @@ impl Health {
     /// Whether the key store was available when it was asked last.
     pub fn is_fit(&self) -> bool {
         self.status().is_some_and(|status| status.unfit_since.is_none())
+    }
+
+    /// Whether the key store said that it is sealed, and how long its answer took, when it was asked last.
+    pub fn last_answer(&self) -> (bool, Duration) {
+        self.status().map(|status| (status.is_sealed, status.took)).unwrap_or_default()
     }
 
     /// Why the server is not fit to serve at `now`, if it is not.
@@ -92,13 +100,36 @@ impl Health {
         now.saturating_duration_since(status.at) >= interval
     }
 
-    /// Notes whether the key store, asked at `now`, is available. Returns since when it was not before,
-    /// and since when it is not now.
-    pub fn note(&self, is_fit: bool, now: Instant) -> [Option<Instant>; 2] {
+    /// Notes what the key store, asked at `asked`, has answered. Returns since when it was not available
+    /// before, and since when it is not now.
+    pub fn note(&self, answer: &Result<(), Error>, asked: Instant) -> [Option<Instant>; 2] {
+        let at = Instant::now();
         let mut status = self.status();
         let before = status.and_then(|last| last.unfit_since);
-        let unfit_since = (!is_fit).then(|| before.unwrap_or(now));
-        *status = Some(Status { at: Instant::now(), unfit_since });
+        let unfit_since = answer.is_err().then(|| before.unwrap_or(asked));
+        let is_sealed = matches!(answer, Err(Error::Sealed));
+        let took = at.saturating_duration_since(asked);
+        *status = Some(Status { at, unfit_since, is_sealed, took });
         [before, unfit_since]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_answer_of_the_key_store_counts() {
+        let (health, asked) = (Health::default(), Instant::now());
+        assert!(!health.is_fit());
+        assert_eq!((false, Duration::ZERO), health.last_answer());
+        assert_eq!([None, Some(asked)], health.note(&Err(Error::Sealed), asked));
+        assert!(health.last_answer().0 && !health.is_fit());
+        let failed = Err(Error::during("ask")("refused"));
+        assert_eq!([Some(asked), Some(asked)], health.note(&failed, asked));
+        assert!(!health.last_answer().0 && !health.is_fit());
+        let before = asked.checked_sub(Duration::from_secs(3)).unwrap();
+        assert_eq!([Some(asked), None], health.note(&Ok(()), before));
+        assert!(health.last_answer().1 >= Duration::from_secs(3) && health.is_fit());
     }
 }

@@ -1,6 +1,9 @@
 //! What a reload replaces as a whole: who may connect, who may do what, the certificate.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use rustls::{ServerConfig, sign::CertifiedKey};
 use rustls_pki_types::UnixTime;
@@ -8,7 +11,7 @@ use rustls_pki_types::UnixTime;
 use super::exchange::Manner;
 use crate::{
     base::generation::Generation,
-    config::{ApiOptions, Config, Material},
+    config::{ApiOptions, Config, Material, Shutdown},
     policy::Policies,
     tls::{self, ClientTrust},
 };
@@ -33,14 +36,21 @@ pub struct State {
     pub texts: Generation,
     /// What the configuration says of single APIs, by their paths.
     pub apis: HashMap<String, ApiOptions>,
-    /// The header in which TLS proxies forward the certificates of their clients.
+    /// The header in which TLS proxies forward the certificates of their clients or, in the newest
+    /// generation, the addresses.
     pub proxy_header: Option<Arc<str>>,
+    /// How the server ends.
+    pub shutdown: Shutdown,
+    /// Identities of those that forward addresses.
+    pub address_proxies: Arc<HashSet<String>>,
 }
 
 impl State {
     /// What `config` says, with the files that it names. Takes them over, so that nothing else keeps the
     /// private key when it is replaced.
     pub fn new(config: &Config, material: Material) -> Self {
+        let proxy = &config.proxy;
+        let proxy_header = proxy.header_ip.as_deref().or(proxy.header_cert.as_deref());
         Self {
             certificate_expiry: tls::expiry(&material.certificate),
             tls: material.tls,
@@ -50,7 +60,12 @@ impl State {
             generation: config.generation,
             texts: config.texts,
             apis: config.apis.clone(),
-            proxy_header: config.proxy.header_cert.as_deref().map(Arc::from),
+            shutdown: config.shutdown,
+            proxy_header: proxy_header.map(Arc::from),
+            address_proxies: Arc::new(match proxy.header_ip {
+                Some(_) => proxy.identities.iter().cloned().collect(),
+                None => HashSet::new(),
+            }),
         }
     }
 
@@ -74,6 +89,8 @@ impl State {
 /// A state that lets no client do anything, and its certificate.
 #[cfg(test)]
 pub fn for_tests() -> (State, Arc<CertifiedKey>) {
+    use std::time::Duration;
+
     let key = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(vec![]).unwrap();
     let chain = vec![params.self_signed(&key).unwrap().der().clone()];
@@ -96,6 +113,8 @@ pub fn for_tests() -> (State, Arc<CertifiedKey>) {
         texts: Generation::default(),
         apis: HashMap::new(),
         proxy_header: None,
+        shutdown: Shutdown { delay: Duration::ZERO, timeout: Duration::from_millis(800) },
+        address_proxies: Arc::default(),
     };
     (state, certificate)
 }

@@ -141,9 +141,11 @@ pub fn metrics_reply(core: &Core) -> Reply {
 
 /// What the parts of the server know by themselves.
 #[rustfmt::skip]
-fn readings(core: &Core) -> [Family; 13] {
+fn readings(core: &Core) -> [Family; 17] {
     let expiry = core.state().certificate_expiry.as_secs() as f64 - UnixTime::now().as_secs() as f64;
     let connections = &core.metrics.connections;
+    let (is_sealed, took) = core.health.last_answer();
+    let one_if = |is: bool| f64::from(u8::from(is));
     [
         Family::counter("kes_cache_hits", "Requests whose key was in the cache.", core.cache.hits()),
         Family::counter("kes_cache_misses", "Requests whose key was not in the cache.", core.cache.misses()),
@@ -151,7 +153,11 @@ fn readings(core: &Core) -> [Family; 13] {
         Family::gauge("kes_connections_open", "Open connections of clients.", connections.open() as f64),
         Family::gauge("kes_connections_idle", "Open connections that wait for their next request.", connections.idle() as f64),
         Family::gauge("kes_connections_limit", "Open connections of clients at most.", connections.limit() as f64),
+        Family::gauge("kes_keystore_available", "1 if the key store was available when it was asked last, else 0.", one_if(core.health.is_fit())),
+        Family::gauge("kes_keystore_latency", "Seconds that the key store took to say whether it is available.", took.as_secs_f64()),
+        Family::gauge("kes_keystore_login_failing", "1 if the last login to the key store failed, else 0.", one_if(core.store.is_login_failing())),
         Family::gauge("kes_keystore_queue", "Jobs that wait for the key store or run.", core.threads.depth() as f64),
+        Family::gauge("kes_keystore_sealed", "1 if the key store said that it is sealed when it was asked last, else 0.", one_if(is_sealed)),
         Family::counter("kes_log_audit_events", "Audit events that were sent to subscribers.", core.log.events(Stream::Audit)),
         Family::counter("kes_log_audit_lost", "Audit lines that were lost because nobody read them.", core.log.audit_lost()),
         Family::counter("kes_log_error_events", "Error events that were sent to subscribers.", core.log.events(Stream::Error)),

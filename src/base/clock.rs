@@ -10,6 +10,24 @@ pub fn wall() -> SystemTime {
     UNIX_EPOCH + since_epoch()
 }
 
+/// The zone of times that people read: `TZ`, as in POSIX the name of a zone or a rule, or the one of the
+/// machine. Without either it is UTC, as it is if `TZ` is empty.
+///
+/// # Errors
+/// If `TZ` is set and means nothing here.
+pub fn local_zone() -> Result<tz::TimeZone, String> {
+    match std::env::var("TZ") {
+        Err(_) => Ok(tz::TimeZone::local().unwrap_or_else(|_| tz::TimeZone::utc())),
+        Ok(zone) if zone.is_empty() => Ok(tz::TimeZone::utc()),
+        Ok(zone) => tz::TimeZone::from_posix_tz(&zone).map_err(|_| {
+            format!(
+                "TZ is {zone:?}, which is no time zone here, so times are in UTC: install the time zones \
+                 (tzdata), or write a rule, which needs no file, such as CET-1CEST,M3.5.0,M10.5.0/3"
+            )
+        }),
+    }
+}
+
 pub fn unix() -> UnixTime {
     UnixTime::since_unix_epoch(since_epoch())
 }

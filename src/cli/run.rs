@@ -7,7 +7,7 @@ use super::{
     completion,
     help::{group_usage, unknown_command, usage},
     output::{Colors, Failure, Result, complain, print},
-    table::{COMMANDS, VERSION, update},
+    table::{COMMANDS, update, version},
 };
 
 /// Runs the command line with `args` (without the program's name).
@@ -29,7 +29,7 @@ fn call(args: &[OsString]) -> Result<()> {
                 let own = command.map_or(String::new(), |command| usage(command, &path) + "\n");
                 return print(&(own + &group_usage(COMMANDS, &path)));
             }
-            Some("-v" | "--version" | "-version") if path.is_empty() => return print(VERSION),
+            Some("-v" | "--version" | "-version") if path.is_empty() => return print(&version()),
             Some("--auto-completion" | "-auto-completion") if path.is_empty() => {
                 return completion::install();
             }

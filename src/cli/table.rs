@@ -11,7 +11,18 @@ use super::{
     output::{Result, print},
 };
 
-pub(crate) const VERSION: &str = concat!("kes version ", env!("CARGO_PKG_VERSION"), "\n");
+/// `kes --version`: in a build by `scripts/build` with the commit and its day.
+pub(crate) fn version() -> String {
+    let built = [option_env!("KES_COMMIT"), option_env!("KES_DATE")];
+    let built = built.map(|text| text.filter(|text| !text.is_empty()));
+    let built = match built {
+        [Some(commit), Some(day)] => {
+            format!(" (commit {}, {day})", commit.get(..12).unwrap_or(commit))
+        }
+        _ => String::new(),
+    };
+    format!("kes version {}{built}\n", env!("CARGO_PKG_VERSION"))
+}
 
 /// `kes update` and `kes --update`.
 pub(crate) fn update() -> Result<()> {
@@ -93,7 +104,7 @@ pub(crate) static COMMANDS: Table = Table(&[
         path: &["version"],
         summary: "Print the version",
         examples: &["kes version"],
-        run: |_| print(VERSION),
+        run: |_| print(&version()),
         ..Command::NEW
     },
     Command {

@@ -36,7 +36,7 @@ impl Expansion {
         match self {
             Self::Whole | Self::Name => {
                 let trimmed = value.trim();
-                trimmed.starts_with("${") && trimmed.ends_with('}')
+                trimmed.starts_with("${") && trimmed.ends_with('}') || is_credential(value)
             }
             Self::Parts => value.contains('$'),
             Self::Never => false,
@@ -47,7 +47,7 @@ impl Expansion {
     pub(super) fn expand(self, value: &str, env: Env) -> Expanded {
         let value = if self == Self::Parts { value.trim() } else { value };
         match self.applies_to(value) {
-            true if self == Self::Name => named(value.trim(), env),
+            true if self == Self::Name && !is_credential(value) => named(value.trim(), env),
             true => replace(value.trim(), env),
             false => Expanded { text: value.to_owned(), ..Expanded::default() },
         }
@@ -69,6 +69,13 @@ impl Expansion {
             ),
         })
     }
+}
+
+/// Whether `value` is one of the files that the service manager has made for the server alone, such as
+/// `${CREDENTIALS_DIRECTORY}/vault-secret`.
+pub(super) fn is_credential(value: &str) -> bool {
+    let name = value.trim().strip_prefix("${CREDENTIALS_DIRECTORY}/");
+    name.is_some_and(|name| !name.is_empty() && !name.contains(['/', '$', '}']))
 }
 
 /// The value of the variable that `value`, such as `${name}`, is.

@@ -137,6 +137,10 @@ impl Field {
         self.formats.contains(&format)
     }
 
+    pub(super) fn is_secret(&self) -> bool {
+        self.kind == "secret"
+    }
+
     pub(super) fn is_foreign(&self) -> bool {
         self.kind == FOREIGN
     }
@@ -170,6 +174,8 @@ pub(super) const FIELDS: &[Field] = &[
     field("tls.proxy.identities[]", "identities", "the [TLS proxies](#tls-proxies), which speak for other clients").unset("no proxies"),
     field("tls.proxy.header.cert", "header", "the header in which a TLS proxy forwards the client's certificate")
         .check("invalid TLS proxy header name: \"{}\"", "write the name of an HTTP header, such as X-Tls-Client-Cert"),
+    field("tls.proxy.header.ip", "header", "the header in which a TLS proxy forwards the client's address, for [audit lines](#addresses-behind-a-proxy)")
+        .only(NEWEST).ours().check("invalid TLS proxy header name: \"{}\"", "write the name of an HTTP header, such as X-Forwarded-For"),
     field("api.texts", "version", "`0.14` or `newest`: the words of errors, which some clients compare, see [below](#generations)").unset("those of the format").ours()
         .check("unknown texts: \"{}\"", "write 0.14 or newest"),
     field("api.*.skip_auth", "true or false", "`true`: clients need no certificate and no policy for the API with this path, such as `/v1/metrics`")
@@ -198,6 +204,9 @@ pub(super) const FIELDS: &[Field] = &[
         .unset("`on` for a file that Kubernetes mounts, else `off`").ours().check("whether files are watched is neither on nor off", "write on or off"),
     field("limits.connections", "number", "open connections of clients at most, see [operations](operations.md#how-many-connections)").unset("one for each 256 KiB of memory").ours()
         .check("invalid number of connections: \"{}\"", "write a whole number of at least 1, such as 10000, or leave out the field for as many as there is memory for"),
+    field("shutdown.delay", "duration", "after SIGTERM the server serves on for this time, and its [ready probe](operations.md#stopping) says 503, so that load balancers send clients elsewhere")
+        .default("0s").ours(),
+    field("shutdown.timeout", "duration", "then it takes no new connections, and running requests may take this time").default("800ms").ours(),
     field("keys[].name", "key name", "keys that are created at start if they are missing").only(&[Format::KeyStore, Format::Newest])
         .check("failed to create key \"{}\": invalid key name", "use 1 to 255 bytes without slashes, not \".\" or \"..\""),
     field("keystore.required", "switch", "`off`: the server starts even if the key store can't be reached, says so, and uses it as soon as it can")

@@ -39,7 +39,7 @@ pub use convert::{Converted, Note, Weight, convert};
 pub use files::Material;
 pub use findings::{Error, Finding, Position, Severity};
 pub use settings::{ApiOptions, Config, parse_address};
-pub use types::{Auth, Flags};
+pub use types::{Auth, Flags, Shutdown};
 
 use self::{
     expand::Env,

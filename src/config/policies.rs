@@ -37,6 +37,10 @@ impl Reader<'_> {
         endpoints: &[Pattern],
     ) -> Policies {
         let is_newest = self.source.format.is_newest();
+        // Those that forward nothing can do nothing, as in KES.
+        let is_idle_proxy = |identity: &String| {
+            is_newest && proxy.header_ip.is_none() && proxy.identities.contains(identity)
+        };
         let proxies = if is_newest { &[][..] } else { &proxy.identities };
         let mut builder = Policies::builder(root, proxies);
         let mut effort = SEARCH;
@@ -95,8 +99,7 @@ impl Reader<'_> {
                     self.findings.refuse(at, message, advice);
                     continue;
                 }
-                // TLS proxies may have no policy where they are ignored, either.
-                let assigned = match is_newest && proxy.identities.contains(&identity) {
+                let assigned = match is_idle_proxy(&identity) {
                     true => Err(policy::Error::Proxy { policy: policy.name.clone(), identity }),
                     false => builder.assign(&policy.name, &identity),
                 };

@@ -12,7 +12,7 @@ use super::{
     findings::{At, cut},
     source::Reader,
     tree::Value,
-    types::{Auth, DEFAULT_PORT, Proxy},
+    types::{Auth, DEFAULT_PORT, Proxy, Shutdown},
 };
 use crate::{
     base::{duration, generation::Generation, glob::Pattern, name, secret::Secret},
@@ -63,6 +63,8 @@ pub struct Config {
     pub watch: Option<bool>,
     /// Open connections of clients at most, never zero; `None` is as many as there is memory for.
     pub connections: Option<usize>,
+    /// How the server ends.
+    pub shutdown: Shutdown,
     /// The keys that are created at start if they don't exist.
     pub keys: Vec<KeyName>,
     /// Where keys are stored.
@@ -140,6 +142,8 @@ impl Reader<'_> {
         let probe = self.probe(address);
         let watch = self.read("reload.watch", parse_switch);
         let connections = self.read("limits.connections", parse_count);
+        let shutdown =
+            Shutdown { delay: self.time("shutdown.delay"), timeout: self.time("shutdown.timeout") };
         let keys = self.keys();
         let (key_store, key_store_start) = self.key_store();
         self.check_cache(&cache, key_store.is_remote());
@@ -162,6 +166,7 @@ impl Reader<'_> {
             probe,
             watch,
             connections,
+            shutdown,
             keys,
             key_store,
             key_store_start: match cache.offline {
@@ -285,6 +290,7 @@ impl Reader<'_> {
     fn proxy(&mut self, root: &str) -> Proxy {
         const LIST: &str = "tls.proxy.identities";
         const HEADER: &str = "tls.proxy.header.cert";
+        const HEADER_IP: &str = "tls.proxy.header.ip";
         let mut identities = Vec::new();
         let mut seen = HashSet::new();
         for (index, (at, identity)) in self.source.items("tls.proxy.identities[]").enumerate() {
@@ -306,32 +312,40 @@ impl Reader<'_> {
                 identities.push(identity);
             }
         }
-        if self.source.format.is_newest() && !seen.is_empty() {
-            self.findings.warn(
-                self.source.at(LIST),
-                "the newest KES has no TLS proxies, so their clients' certificates are ignored here, too",
-                "let clients connect themselves, or use a file with \"root\"",
-            );
-            return Proxy { identities, header_cert: None };
+        let header_ip = self.read(HEADER_IP, parse_header);
+        let has_proxies = !seen.is_empty();
+        if self.source.format.is_newest() && has_proxies {
+            if header_ip.is_none() {
+                self.findings.warn(
+                    self.source.at(LIST),
+                    "the newest KES has no TLS proxies, so their clients' certificates are ignored here, too",
+                    "let clients connect themselves, or use a file with \"root\"",
+                );
+            }
+            return Proxy { identities, header_cert: None, header_ip };
         }
         let header_cert = self.read(HEADER, parse_header);
-        match &header_cert {
-            Some(header) if seen.is_empty() && !header.eq_ignore_ascii_case(DEFAULT_HEADER) => {
+        let is_own = |header: &String| !header.eq_ignore_ascii_case(DEFAULT_HEADER);
+        for (at, is_set) in
+            [(HEADER, header_cert.as_ref().is_some_and(is_own)), (HEADER_IP, header_ip.is_some())]
+        {
+            if is_set && !has_proxies {
                 self.findings.warn(
-                    self.source.at(HEADER),
+                    self.source.at(at),
                     "without TLS proxies this header means nothing",
                     "list the identities of the proxies in \"tls.proxy.identities\"",
                 );
             }
-            None if !seen.is_empty() && self.source.text(HEADER).is_empty() => self.findings.warn(
+        }
+        if has_proxies && header_cert.is_none() && self.source.text(HEADER).is_empty() {
+            self.findings.warn(
                 self.source.at(LIST),
                 "TLS proxies are listed, but not the header with the client's certificate, so all \
                  their requests are refused",
                 "set \"tls.proxy.header.cert\"",
-            ),
-            _ => {}
+            );
         }
-        Proxy { identities, header_cert }
+        Proxy { identities, header_cert, header_ip }
     }
 
     /// The address for probes; `api` is that for clients.

@@ -4,6 +4,7 @@
 use std::{collections::HashSet, fmt};
 
 use super::{
+    expand::is_credential,
     fields::{Field, Shape},
     findings::{At, Findings, MAX_ERRORS, Position, cut},
     mixed::{self, Difference},
@@ -175,12 +176,22 @@ impl Walk<'_> {
             return;
         }
         let expanded = expansion.expand(text, self.source.env);
+        let is_credential = is_credential(text);
         if expanded.unset.is_empty() {
+            if let Err(why) = self.source.filled_in(field, text) {
+                let advice = "load it in the unit of the service, such as by LoadCredential=";
+                self.findings.refuse(at, why, advice);
+                self.findings.is_whole = false;
+            }
             return;
         }
-        if expanded.text.trim().is_empty() {
-            let advice =
-                "set the variable in the environment of the server, or write \"\" for nothing";
+        if expanded.text.trim().is_empty() || is_credential {
+            let advice = match is_credential {
+                true => "systemd sets it for a service whose unit has LoadCredential=",
+                false => {
+                    "set the variable in the environment of the server, or write \"\" for nothing"
+                }
+            };
             self.findings.refuse(at, unset(&expanded.unset), advice);
             self.findings.is_whole = false;
         } else {

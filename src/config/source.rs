@@ -1,10 +1,10 @@
 //! What is given to a server: its configuration file, the flags beside it, and the environment for
 //! the variables in it. A field is looked up by its path in the table of `fields`.
 
-use std::{borrow::Cow, path::PathBuf, time::Duration};
+use std::{borrow::Cow, fmt, path::PathBuf, time::Duration};
 
 use super::{
-    expand::{Env, Expansion},
+    expand::{Env, Expansion, is_credential},
     fields::{Field, Table},
     findings::{At, Findings, Severity, Subject},
     tree::{self, Node, Value},
@@ -103,8 +103,25 @@ impl Source {
         if let Some(text) = self.flags.get(field.flag) {
             return Some((text.to_owned(), At::new(field.flag, None)));
         }
-        let text = self.value(self.find(field.path)?, field.expansion);
+        let text = self.filled_in(field, self.find(field.path)?.text()?).unwrap_or_default();
         (!text.is_empty()).then(|| (text, self.at(field.path)))
+    }
+
+    /// The value of a field that the file has as `written`: with its variables replaced or, if it is a secret
+    /// and a credential, what the file of that has.
+    ///
+    /// # Errors
+    /// If that file can't be read, or is empty.
+    pub(super) fn filled_in(&self, field: &Field, written: &str) -> Result<String, String> {
+        let text = self.expansion(field.expansion).expand(written, self.env).text;
+        if !field.is_secret() || !is_credential(written) {
+            return Ok(text);
+        }
+        let failed =
+            |why: &dyn fmt::Display| format!("failed to read the credential {text}: {why}");
+        let mut secret = std::fs::read_to_string(&text).map_err(|e| failed(&e))?;
+        secret.truncate(secret.trim_end_matches(['\r', '\n']).len());
+        if secret.is_empty() { Err(failed(&"it is empty")) } else { Ok(secret) }
     }
 
     /// What the flag or the file says, or the default of the field.

@@ -1,5 +1,7 @@
 //! What the settings are made of, and the flags that win over a file.
 
+use std::time::Duration;
+
 use crate::base::generation::Generation;
 
 /// The port of an address without one.
@@ -80,4 +82,15 @@ pub struct Proxy {
     pub identities: Vec<String>,
     /// The header with the client's certificate.
     pub header_cert: Option<String>,
+    /// The header with the client's address. Proxies that forward it act by their own policies.
+    pub header_ip: Option<String>,
+}
+
+/// How the server ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Before it takes no new connections, it serves on for this time, and probes say that it is not ready.
+    pub delay: Duration,
+    /// Then running requests may take this time.
+    pub timeout: Duration,
 }

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsFd as _, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,9 +12,17 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::sockopt;
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
+    net::sockopt,
+};
 
-use super::{Sockets, connection::Connection, listener::Listener, service::Service};
+use super::{
+    Sockets,
+    connection::Connection,
+    listener::{Listener, Listening},
+    service::Service,
+};
 use crate::{base::panics::survive, log::Cause};
 
 /// A client that has sent nothing for so long is probed, so often and so many times.
@@ -25,16 +34,23 @@ const USER_TIMEOUT: u32 = 120_000;
 
 pub struct Acceptor {
     listener: Arc<Listener>,
+    is_shared: bool,
+    /// Wakes the thread when it has to end.
+    wakeup: Arc<OwnedFd>,
     thread: JoinHandle<()>,
 }
 
 impl Acceptor {
     pub fn start(
         sockets: &Arc<Sockets>,
-        socket: TcpListener,
+        listening: Listening,
         service: Box<dyn Service>,
     ) -> io::Result<Self> {
+        let Listening { socket, is_shared } = listening;
         detect_dead_peers(&socket);
+        // The other process may take the connection that woke this one.
+        socket.set_nonblocking(true)?;
+        let wakeup = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let listener = Arc::new(Listener { socket, service, is_ending: AtomicBool::new(false) });
         let (of, among) = (Arc::downgrade(&listener), Arc::downgrade(sockets));
         listener.service.connections().count_idle_by(move || {
@@ -45,23 +61,26 @@ impl Acceptor {
                 sockets.registry.select(is_ours).len()
             })
         });
-        let (sockets, accepting) = (sockets.clone(), listener.clone());
+        let (sockets, accepting, ending) = (sockets.clone(), listener.clone(), wakeup.clone());
         let thread = std::thread::Builder::new()
             .name("acceptor".to_owned())
             .stack_size(128 * 1024)
             .spawn(move || {
                 while !accepting.is_ending() {
-                    survive(|| accept_all(&sockets, &accepting));
+                    survive(|| accept_all(&sockets, &accepting, &ending));
                 }
             })?;
-        Ok(Self { listener, thread })
+        Ok(Self { listener, is_shared, wakeup, thread })
     }
 
     pub fn stop(self) {
         self.listener.is_ending.store(true, Ordering::SeqCst);
-        // Wakes the thread out of `accept`.
-        let _ = rustix::net::shutdown(&self.listener.socket, rustix::net::Shutdown::Both);
+        let _ = rustix::io::write(&self.wakeup, &1_u64.to_ne_bytes());
         let _ = self.thread.join();
+        // Connections keep the listener. A shared one would be shut down for the other process, too.
+        if !self.is_shared {
+            let _ = rustix::net::shutdown(&self.listener.socket, rustix::net::Shutdown::Both);
+        }
     }
 }
 
@@ -77,18 +96,14 @@ fn detect_dead_peers(socket: &TcpListener) {
     let _ = sockopt::set_tcp_user_timeout(socket, USER_TIMEOUT);
 }
 
-fn accept_all(sockets: &Arc<Sockets>, listener: &Arc<Listener>) {
+fn accept_all(sockets: &Arc<Sockets>, listener: &Arc<Listener>, wakeup: &OwnedFd) {
     let failed = |what: &str, error: io::Error| {
         sockets.log.error_from_outside(Cause::Connection, || {
             format!("failed to {what} a connection: {error}")
         });
     };
     while !listener.is_ending() {
-        let accepted = listener.socket.accept();
-        if listener.is_ending() {
-            return;
-        }
-        match accepted {
+        match listener.socket.accept() {
             // A full server closes it at once, so that the client can go elsewhere.
             Ok((socket, address)) if has_room(sockets, listener) => {
                 if let Err(e) = take(sockets, listener, socket, address) {
@@ -96,6 +111,11 @@ fn accept_all(sockets: &Arc<Sockets>, listener: &Arc<Listener>) {
                 }
             }
             Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                let fd = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+                let mut fds = [fd(listener.socket.as_fd()), fd(wakeup.as_fd())];
+                let _ = poll(&mut fds, None);
+            }
             Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => {

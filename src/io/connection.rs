@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Wake, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustls::HandshakeKind;
@@ -36,6 +36,9 @@ use crate::{
 
 /// Reads and requests in one turn, so that a busy connection does not keep a worker for itself.
 const TURN: u32 = 64;
+
+/// When the server drains, a client that has connected so lately may still send its first request.
+const FRESH: Duration = Duration::from_secs(1);
 
 pub struct Connection {
     pub token: u64,
@@ -220,7 +223,7 @@ impl Connection {
         });
     }
 
-    /// Closes the connection if it is idle, and else after the answers it still owes; `at_once` closes it in
+    /// Closes the connection if it is idle and not fresh, and else after the answers it still owes; `at_once` closes it in
     /// any case. A connection that a worker is processing is skipped.
     pub fn drain(self: &Arc<Self>, at_once: bool) {
         let mut inner = match self.inner.try_lock() {
@@ -228,10 +231,12 @@ impl Connection {
             Err(TryLockError::Poisoned(inner)) => inner.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
+        let now = Instant::now();
         self.guard(&mut inner, |inner| match &inner.phase {
             _ if at_once => self.settle(inner, End::Closed),
+            _ if inner.is_fresh(now) => {}
             Phase::Handshake => {
-                let end = inner.hang_up(Instant::now());
+                let end = inner.hang_up(now);
                 self.settle(inner, end);
             }
             Phase::Open(_) => self.take_turn(inner),
@@ -280,6 +285,16 @@ impl Inner {
         matches!(&self.phase, Phase::Open(dialog) if dialog.is_idle())
             && self.wire.input.is_empty()
             && self.wire.stalled_since.is_none()
+    }
+
+    /// Whether the client has just connected, and has still to send its first request.
+    fn is_fresh(&self, now: Instant) -> bool {
+        let has_begun = match &self.phase {
+            Phase::Handshake => false,
+            Phase::Open(dialog) => dialog.has_begun(),
+            Phase::Linger | Phase::Closed => true,
+        };
+        !has_begun && now < self.since + FRESH
     }
 
     /// Reads, answers and writes until there is nothing left to do without waiting.
@@ -374,6 +389,7 @@ impl Inner {
         now: Instant,
         action: impl FnOnce(&mut Dialog, &[u8], &mut Turn<'_>) -> T,
     ) -> io::Result<T> {
+        let is_fresh = self.is_fresh(now);
         let Phase::Open(dialog) = &mut self.phase else {
             return Err(io::ErrorKind::NotConnected.into());
         };
@@ -387,6 +403,7 @@ impl Inner {
             now,
             is_eof: wire.is_eof,
             is_draining: connection.sockets.is_draining(),
+            is_fresh,
             is_broken: false,
         };
         Ok(action(dialog, &wire.input, &mut turn))
@@ -412,9 +429,13 @@ impl Inner {
         if self.wire.input.is_empty() {
             self.wire.input = Vec::new();
         }
-        match sockets.is_draining() && self.is_idle() {
-            true => self.hang_up(now),
-            false => End::Rest,
+        if !sockets.is_draining() || !self.is_idle() || self.is_fresh(now) {
+            return End::Rest;
+        }
+        match &self.phase {
+            // The drain began during this turn.
+            Phase::Open(dialog) if dialog.owes_goodbye() => End::Again,
+            _ => self.hang_up(now),
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Dialog {
     /// When the client last took bytes of an answer's body, and on which stream.
     progress: Instant,
     served: u32,
+    /// The client has sent a request.
+    has_begun: bool,
 }
 
 /// How a connection goes on.
@@ -41,11 +43,28 @@ pub enum Next {
 
 impl Dialog {
     pub fn new(engine: Engine, now: Instant) -> Self {
-        Self { engine, streams: Vec::new(), held: 0, idle_since: now, progress: now, served: 0 }
+        Self {
+            engine,
+            streams: Vec::new(),
+            held: 0,
+            idle_since: now,
+            progress: now,
+            served: 0,
+            has_begun: false,
+        }
     }
 
     pub fn is_idle(&self) -> bool {
         self.streams.is_empty()
+    }
+
+    /// Whether the client has still to hear that the connection ends, before it may be closed.
+    pub fn owes_goodbye(&self) -> bool {
+        self.engine.is_multiplexed() && !self.engine.is_ending()
+    }
+
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     pub fn is_waiting(&self) -> bool {
@@ -110,7 +129,8 @@ impl Dialog {
                 return (used, Next::Break);
             }
         }
-        if turn.is_draining && (self.engine.is_multiplexed() || !self.is_idle()) {
+        let is_fresh = turn.is_fresh && !self.has_begun;
+        if turn.is_draining && (self.engine.is_multiplexed() && !is_fresh || !self.is_idle()) {
             self.engine.end(Code::NoError, &mut turn.output.bytes);
         }
         if turn.is_eof && !self.engine.is_multiplexed() {
@@ -169,6 +189,7 @@ impl Dialog {
         turn: &mut Turn<'_>,
     ) {
         let now = turn.now;
+        self.has_begun = true;
         if turn.is_draining && !self.engine.is_multiplexed() {
             // The answer says so.
             self.engine.end(Code::NoError, &mut turn.output.bytes);

@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::acceptor::Acceptor;
+pub use self::{acceptor::Acceptor, listener::Listening};
 use self::{
     connection::Connection,
     poller::{Driver, Poller},
@@ -83,6 +83,11 @@ impl Sockets {
         for connection in self.registry.select(|connection| connection.is_due(millis)) {
             connection.on_deadline(now);
         }
+    }
+
+    /// Whether each worker has come round since the last call.
+    pub fn have_all_turned(&self) -> bool {
+        self.poller.have_all_turned()
     }
 
     pub fn is_draining(&self) -> bool {

@@ -117,6 +117,8 @@ struct Worker {
     woken: Mutex<Vec<u64>>,
     connections: AtomicUsize,
     is_asleep: AtomicBool,
+    /// It has come round since it was last asked.
+    has_turned: AtomicBool,
     /// It has had no rest for [`OVERLOAD`].
     is_overloaded: AtomicBool,
 }
@@ -155,6 +157,7 @@ impl Poller {
             }
             let is_overloaded = now - rested >= OVERLOAD;
             worker.is_asleep.store(false, Ordering::Relaxed);
+            worker.has_turned.store(true, Ordering::Relaxed);
             worker.is_overloaded.store(is_overloaded, Ordering::Relaxed);
             // A worker that is behind keeps every second connection.
             let helper = if is_overloaded { self.sleeper() } else { None };
@@ -184,6 +187,17 @@ impl Poller {
     pub fn stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
         self.workers.iter().for_each(Worker::interrupt);
+    }
+
+    /// Whether each worker has come round since the last call. Also wakes those that wait, so that the next
+    /// call tells whether they do.
+    pub fn have_all_turned(&self) -> bool {
+        let mut have_all_turned = true;
+        for worker in &self.workers {
+            have_all_turned &= worker.has_turned.swap(false, Ordering::Relaxed);
+            worker.interrupt();
+        }
+        have_all_turned
     }
 
     /// Gives a socket its place, with the worker that has the fewest, and waits for bytes to read.
@@ -319,6 +333,7 @@ impl Worker {
             woken: Mutex::default(),
             connections: AtomicUsize::new(0),
             is_asleep: AtomicBool::new(false),
+            has_turned: AtomicBool::new(true),
             is_overloaded: AtomicBool::new(false),
         })
     }

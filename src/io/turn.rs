@@ -16,6 +16,8 @@ pub struct Turn<'a> {
     pub now: Instant,
     pub is_eof: bool,
     pub is_draining: bool,
+    /// The client has just connected, and has still to send its first request.
+    pub is_fresh: bool,
     /// An answer can't be completed in a way that the client understands: the connection is closed at
     /// once.
     pub is_broken: bool,

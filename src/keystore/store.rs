@@ -140,6 +140,11 @@ pub trait KeyStore: Send + Sync {
         Vec::new()
     }
 
+    /// Whether the last login failed.
+    fn is_login_failing(&self) -> bool {
+        false
+    }
+
     /// Logs in again at once, however often that was refused: somebody may have mended the cause.
     fn retry(&self) {}
 

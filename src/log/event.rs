@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use crate::base::clock::put_fraction;
+use crate::base::clock::{local_zone, put_fraction};
 
 /// The length of `2021-05-03T10:00:00`.
 const SECOND: usize = 19;
@@ -101,7 +101,7 @@ pub struct Clock {
 
 impl Clock {
     pub fn local() -> Self {
-        Self::new(tz::TimeZone::local().unwrap_or_else(|_| tz::TimeZone::utc()))
+        Self::new(local_zone().unwrap_or_else(|_| tz::TimeZone::utc()))
     }
 
     fn new(zone: tz::TimeZone) -> Self {

@@ -30,7 +30,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where a request comes from, and when.
 #[derive(Clone, Copy)]
 pub struct Arrival {
-    /// The address of the peer.
+    /// The address of the client.
     pub ip: IpAddr,
     /// When its head was there.
     pub now: Instant,

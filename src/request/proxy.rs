@@ -1,5 +1,11 @@
 //! The client that sent a request: the peer of the connection or, if that is a TLS proxy, the client whose
-//! certificate the proxy forwards in a header. From other clients, the header is ignored.
+//! certificate the proxy forwards in a header. In the newest generation it forwards the client's address, for
+//! the audit log. From other clients, the header is ignored.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject as _};
 
@@ -21,9 +27,10 @@ pub struct Forwarded {
     client: Client,
 }
 
-/// The header in which `client` forwards certificates, if it is a proxy.
-pub fn header_of(state: &State, client: &Client) -> Option<std::sync::Arc<str>> {
-    state.proxy_header.as_ref().filter(|_| is_proxy(state, client)).cloned()
+/// The header in which `client` forwards something, if it is a proxy.
+pub fn header_of(state: &State, client: &Client) -> Option<Arc<str>> {
+    let forwards = || is_proxy(state, client) || forwards_addresses(state, client);
+    state.proxy_header.as_ref().filter(|_| forwards()).cloned()
 }
 
 /// Whether a request over the connection to `client`, with the certificate that was forwarded for it if
@@ -73,6 +80,25 @@ pub fn sender<'a>(
         None => Box::new(Forwarded::read(header, state, now, complain)?),
     };
     Ok(&last.insert(forwarded).client)
+}
+
+/// The address of the client that sent `head` over the connection to `client` at `peer`. Of a list in the
+/// header, only the last address is the proxy's own word; its client may have sent the others. `peer` if
+/// there is none.
+pub fn address(state: &State, client: &Client, head: &Head, peer: IpAddr) -> IpAddr {
+    let forwarded = head.kept.last().filter(|_| forwards_addresses(state, client));
+    forwarded.and_then(|list| last_address(list)).unwrap_or(peer)
+}
+
+/// The last address in a list, with or without a port.
+fn last_address(list: &[u8]) -> Option<IpAddr> {
+    let last = str::from_utf8(list).ok()?.rsplit(',').next()?.trim();
+    let with_port = || last.parse().map(|address: SocketAddr| address.ip());
+    last.trim_matches(['[', ']']).parse().or_else(|_| with_port()).ok()
+}
+
+fn forwards_addresses(state: &State, client: &Client) -> bool {
+    state.address_proxies.contains(&**client.identity())
 }
 
 fn is_proxy(state: &State, client: &Client) -> bool {

@@ -133,6 +133,8 @@ impl Session for ApiSession {
                 format!("http: client certificate forwarded by TLS proxy {address}: {reason}")
             });
         });
+        let ip = proxy::address(&state, client, &head, self.address.ip());
+        let arrival = Arrival { ip, now };
         let announces_no_body = head.announces_no_body();
         match admit(core, &state, client, sender, head, arrival) {
             Err(reply) => Begun::Answer(reply, false),

@@ -1,11 +1,15 @@
 //! What `kes server` prints when it starts and when it ends.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fd::BorrowedFd,
+    stdio,
+};
 
 use crate::{
     api::status::architecture,
@@ -18,6 +22,53 @@ const ENDPOINT_WIDTH: usize = 30;
 /// The end of the start-up text in the newest generation.
 pub const UP: &str = "=> Server is up and running...";
 const DOWN: &str = "=> Stopping server... Goodbye.";
+
+/// Where the texts go: to stdout or, if that has audit lines, to stderr.
+pub struct StartText {
+    descriptor: BorrowedFd<'static>,
+    /// None if nothing is to be said.
+    to: Option<Box<dyn Write>>,
+    is_terminal: bool,
+}
+
+impl StartText {
+    /// The text of a server with this audit log, which says nothing if it `is_quiet`.
+    pub fn new(audit: AuditMode, is_quiet: bool) -> Self {
+        let (to, descriptor): (Box<dyn Write>, _) = match audit {
+            AuditMode::Off => (Box::new(io::stdout()), stdio::stdout()),
+            _ => (Box::new(io::stderr()), stdio::stderr()),
+        };
+        Self { descriptor, to: (!is_quiet).then_some(to), is_terminal: descriptor.is_terminal() }
+    }
+
+    pub fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// Whether labels have colours.
+    pub fn is_coloured(&self) -> bool {
+        self.is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    }
+
+    /// The last line of a server of the newest generation. A reader that has stopped reading does not keep it
+    /// from ending.
+    pub fn say_goodbye(&mut self) {
+        let mut ready = [PollFd::from_borrowed_fd(self.descriptor, PollFlags::OUT)];
+        if matches!(poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1)) {
+            let _ = writeln!(self, "{DOWN}");
+        }
+    }
+}
+
+impl Write for StartText {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.to.as_mut().map_or(Ok(bytes.len()), |to| to.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.as_mut().map_or(Ok(()), |to| to.flush())
+    }
+}
 
 pub struct Banner<'a> {
     /// Where the server listens.
@@ -150,16 +201,6 @@ impl Banner<'_> {
             all.push(IpAddr::V4(Ipv4Addr::LOCALHOST));
         }
         all
-    }
-}
-
-/// The last line of a server of the newest generation. A reader of stdout that has stopped reading does not
-/// keep it from ending.
-pub fn say_goodbye() {
-    let stdout = io::stdout();
-    let mut ready = [PollFd::new(&stdout, PollFlags::OUT)];
-    if matches!(poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1)) {
-        let _ = writeln!(&stdout, "{DOWN}");
     }
 }
 

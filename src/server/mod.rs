@@ -3,6 +3,8 @@
 pub mod background;
 pub mod banner;
 pub mod dev;
+pub mod listen;
+pub mod notify;
 pub mod options;
 pub mod probe;
 pub mod reload;

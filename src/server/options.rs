@@ -54,6 +54,8 @@ pub enum Error {
     Key(KeyName, String),
     /// The address can't be listened on; this is where to change it.
     Listen(SocketAddr, &'static str, io::Error),
+    /// The sockets that the service manager has opened do not fit.
+    Activation(String),
     /// An audit log is required, and what is written to stdout is thrown away.
     NoAuditLog,
     /// The files are being changed while they are read.
@@ -84,6 +86,9 @@ impl fmt::Display for Error {
                     _ => String::new(),
                 };
                 write!(f, "failed to start server: listen tcp {address}: {e}{hint}")
+            }
+            Self::Activation(why) => {
+                write!(f, "failed to start server: socket activation: {why}")
             }
             Self::NoAuditLog => f.write_str(
                 "log.audit is required, but stdout is closed or /dev/null: \

@@ -17,6 +17,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::UnixTime;
 
 use super::{
+    notify::{Notifier, Trouble},
     options::{Error, Options, check_audit},
     room,
     watch::{self, Contents, Files, Snapshot},
@@ -37,6 +38,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// The thread that reloads.
 pub struct Reloader {
     core: &'static Core,
+    notifier: &'static Notifier,
     options: Options,
     /// The settings at the start, some of which last until the end.
     started: Config,
@@ -65,6 +67,7 @@ impl Reloader {
     /// like `read`.
     pub fn new(
         core: &'static Core,
+        notifier: &'static Notifier,
         options: &Options,
         config: Config,
         certificate: Arc<CertifiedKey>,
@@ -72,6 +75,7 @@ impl Reloader {
     ) -> Self {
         Self {
             core,
+            notifier,
             options: options.clone(),
             started: config.clone(),
             config,
@@ -110,13 +114,14 @@ impl Reloader {
 
     /// Reads all settings again.
     fn reload(&mut self) {
+        self.notifier.reloads();
         // First, since new keys can only be created once the key store can be used.
         self.core.store.retry();
         match self.try_reload(None) {
-            Ok(notes) => self.tell(&notes),
+            Ok(notes) => self.tell("READY=1\n", &notes),
             Err(e) => {
                 let complaint = e.to_string();
-                self.tell_failure(&complaint);
+                self.tell_failure("READY=1\n", &complaint);
                 self.refuse(self.files(), complaint);
             }
         }
@@ -126,15 +131,18 @@ impl Reloader {
         self.refused = Some(Refused { files, since: Instant::now(), complaint });
     }
 
-    fn tell(&self, notes: &[String]) {
+    /// Says how a reload went well; the service manager hears it after `state`.
+    fn tell(&self, state: &str, notes: &[String]) {
         self.core.log.error("the configuration is reloaded");
         notes.iter().for_each(|note| self.core.log.error(note));
+        self.notifier.has(state, Trouble::Reload, "");
     }
 
-    fn tell_failure(&self, why: &str) {
-        self.core.log.error(&format!(
-            "failed to reload the configuration, everything stays as it was: {why}"
-        ));
+    fn tell_failure(&self, state: &str, why: &str) {
+        let trouble =
+            format!("failed to reload the configuration, everything stays as it was: {why}");
+        self.core.log.error(&trouble);
+        self.notifier.has(state, Trouble::Reload, &trouble);
     }
 
     /// The files of the settings in use as they are now.
@@ -234,17 +242,19 @@ impl Reloader {
         }
         if Contents::of(&self.options, &self.config) == self.read.contents {
             self.read.files.settings = files.settings;
-            self.refused = None;
+            if self.refused.take().is_some() {
+                self.notifier.has("", Trouble::Reload, "");
+            }
             return;
         }
         match self.try_reload(Some(files)) {
-            Ok(notes) => self.tell(&notes),
+            Ok(notes) => self.tell("", &notes),
             Err(Error::Changing) => {}
             Err(_) if self.files() != files => {}
             Err(e) => {
                 let complaint = e.to_string();
                 if self.refused.as_ref().is_none_or(|refused| refused.complaint != complaint) {
-                    self.tell_failure(&complaint);
+                    self.tell_failure("", &complaint);
                 }
                 self.refuse(files, complaint);
             }

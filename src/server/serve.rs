@@ -1,17 +1,12 @@
 //! A running server: its listeners, its workers and what it serves.
 
-use std::{
-    io,
-    net::TcpListener,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, sync::Arc, time::Instant};
 
-use super::{background, probe::Probe};
+use super::{background, notify::Notifier, probe::Probe};
 use crate::{
     api::{core::Core, state::State},
     cache::Expiry,
-    io::{Acceptor, Sockets, Workers},
+    io::{Acceptor, Listening, Sockets, Workers},
     keystore::KeyStore,
     log::Log,
     request::Api,
@@ -30,9 +25,9 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Listeners {
     /// For clients.
-    pub api: TcpListener,
+    pub api: Listening,
     /// For probes, without TLS.
-    pub probe: Option<TcpListener>,
+    pub probe: Option<Listening>,
 }
 
 /// A running server.
@@ -56,11 +51,12 @@ impl Server {
         expiry: Expiry,
         store: Arc<dyn KeyStore>,
         log: &'static Log,
+        notifier: &'static Notifier,
     ) -> io::Result<Self> {
         let core = Core::start(state, expiry, store, log, limits.workers)?;
         core.metrics.connections.set_limit(limits.connections);
         let (sockets, workers) = Sockets::start(limits.workers, log, core.metrics)?;
-        background::start(core, &sockets, listeners.probe.is_some())?;
+        background::start(core, &sockets, listeners.probe.is_some(), notifier)?;
         let serve_probes =
             |listener| Acceptor::start(&sockets, listener, Box::new(Probe::new(core)));
         let probe = listeners.probe.map(serve_probes).transpose()?;
@@ -68,11 +64,14 @@ impl Server {
         Ok(Self { core, sockets, workers, api, probe })
     }
 
-    /// Stops: no new connections, running requests may finish within `patience`, then all connections
-    /// are closed and the workers end. Probes get answers meanwhile.
-    pub fn stop(self, patience: Duration) {
-        let until = Instant::now() + patience;
+    /// Stops: serves on for the delay that the configuration wants, then takes no new connections, lets
+    /// running requests finish within its timeout, closes all connections and ends the workers. Probes get
+    /// answers meanwhile.
+    pub fn stop(self) {
         self.core.health.end();
+        let shutdown = self.core.state().shutdown;
+        std::thread::sleep(shutdown.delay);
+        let until = Instant::now() + shutdown.timeout;
         self.api.stop();
         self.sockets.drain(until, || self.core.log.end_streams());
         if let Some(probe) = self.probe {

@@ -2,45 +2,65 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    net::{SocketAddr, TcpListener},
-    sync::mpsc::SyncSender,
+    sync::{Arc, mpsc::SyncSender},
     time::Duration,
 };
 
 use rustix::process::{Resource, Rlimit};
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2},
+    flag,
     iterator::Signals,
 };
 
 use super::{
-    banner::{Banner, say_goodbye},
+    banner::{Banner, StartText},
     dev,
+    listen::listen,
+    notify::{Notifier, Trouble},
     options::{Error, Options, check_audit},
     reload::Reloader,
     room,
-    serve::{Limits, Listeners, Server},
+    serve::{Limits, Server},
     stores,
     watch::{self, Snapshot},
 };
 use crate::{
     api::{state::State, wanted},
+    base::clock,
     keystore::Start,
     log::{Cause, Log},
     tls::{self, ApiKey},
 };
 
-/// Running requests may finish within this time after a signal.
-const DRAIN_TIMEOUT: Duration = Duration::from_millis(800);
-/// The log queues may be written out within this time after that.
+/// The log queues may be written out within this time after all requests.
 const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Runs a server until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reloads.
+/// Runs a server until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reloads, SIGUSR1
+/// and SIGUSR2 mean nothing. The service manager hears of all of it.
 ///
 /// # Errors
 /// [`Error`] if the server can't start. Nothing listens then.
 pub fn run(options: &Options) -> Result<(), Error> {
+    let (notifier, found) = Notifier::from_env();
+    // Lives as long as the process, as its threads do.
+    let notifier: &'static Notifier = Box::leak(Box::new(notifier));
+    for why in [found.err(), clock::local_zone().err()].into_iter().flatten() {
+        let _ = writeln!(io::stderr(), "Warning: {why}");
+    }
+    let result = serve(options, notifier);
+    if let Err(error) = &result {
+        notifier.does("", &error.to_string());
+    }
+    result
+}
+
+fn serve(options: &Options, notifier: &'static Notifier) -> Result<(), Error> {
     let _ = protect_memory();
+    for signal in [SIGUSR1, SIGUSR2] {
+        // Nothing looks at the flag, so the signal means nothing.
+        flag::register(signal, Arc::default()).map_err(Error::System)?;
+    }
     let (config, material, kind) = match options.dev {
         true => {
             let (config, material, admin) = dev::settings(options.flags.addr.as_deref())?;
@@ -62,7 +82,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
     };
     let certificate = material.certificate.clone();
     let state = State::new(&config, material);
-    let store = stores::open(&*config.key_store, config.key_store_start, options.quiet)?;
+    let mut text = StartText::new(config.log.audit, options.quiet);
+    notifier.does("", "Opening the key store");
+    let store = stores::open(&*config.key_store, config.key_store_start, &mut text)?;
     let maker = wanted::maker(config.generation, &config.root);
     let missing_keys = match config.keys.iter().try_for_each(|name| {
         wanted::create(name, store.as_ref(), maker, |_| {})
@@ -76,28 +98,24 @@ pub fn run(options: &Options) -> Result<(), Error> {
     // Until here a signal simply ends the process.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Error::System)?;
     room::raise_descriptor_limit();
-    let listeners = Listeners {
-        api: listen(config.address, "--addr")?,
-        probe: config.probe.map(|address| listen(address, "probe.address")).transpose()?,
+    let listeners = listen(&config)?;
+    let address = listeners.api.socket.local_addr().unwrap_or(config.address);
+    let banner = Banner {
+        address,
+        root: &config.root,
+        identity: &tls::server_identity(&certificate),
+        generation: config.generation,
+        checks_certificates: state.trust.is_checked(),
+        key_store: &store.describe(),
+        logs: config.log,
+        locks_memory: options.mlock,
+        is_coloured: text.is_coloured(),
     };
-    if !options.quiet {
-        let banner = Banner {
-            address: listeners.api.local_addr().unwrap_or(config.address),
-            root: &config.root,
-            identity: &tls::server_identity(&certificate),
-            generation: config.generation,
-            checks_certificates: state.trust.is_checked(),
-            key_store: &store.describe(),
-            logs: config.log,
-            locks_memory: options.mlock,
-            is_coloured: is_coloured(),
-        };
-        // Nor is a closed stdout.
-        let _ = match &kind {
-            Kind::Configured(_) => banner.write(&mut io::stdout()),
-            Kind::Dev(admin) => dev::tell(banner.address, &certificate, admin, &mut io::stdout()),
-        };
-    }
+    // Nor is a closed stdout.
+    let _ = match &kind {
+        Kind::Configured(_) => banner.write(&mut text),
+        Kind::Dev(admin) => dev::tell(address, &certificate, admin, &mut text),
+    };
     let log = Log::start(config.log, io::stderr().is_terminal()).map_err(Error::System)?;
     // Lives as long as the process, so that no request has to count references to it.
     let log: &'static Log = Box::leak(Box::new(log));
@@ -105,23 +123,27 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     let limits = Limits { workers, connections: room::connections(config.connections) };
     let expiry = config.cache;
-    let server =
-        Server::start(listeners, limits, state, expiry, store, log).map_err(Error::System)?;
+    let server = Server::start(listeners, limits, state, expiry, store, log, notifier)
+        .map_err(Error::System)?;
     wanted::start(server.core, missing_keys).map_err(Error::System)?;
     let is_newest = config.generation.is_newest();
     let reload = match kind {
         Kind::Configured(read) => {
-            let reloader = Reloader::new(server.core, options, config, certificate, *read);
+            let reloader =
+                Reloader::new(server.core, notifier, options, config, certificate, *read);
             Some(reloader.start().map_err(Error::System)?)
         }
         Kind::Dev(_) => None,
     };
 
-    wait_for_end(signals, reload.as_ref(), log);
-    server.stop(DRAIN_TIMEOUT);
+    notifier.does("READY=1\n", &format!("Serving clients at {address}"));
+
+    wait_for_end(signals, reload.as_ref(), log, notifier);
+    notifier.does("STOPPING=1\n", "Stopping");
+    server.stop();
     log.finish(LOG_TIMEOUT);
-    if is_newest && !options.quiet {
-        say_goodbye();
+    if is_newest {
+        text.say_goodbye();
     }
     Ok(())
 }
@@ -141,15 +163,6 @@ fn lock_memory(options: &Options) -> Result<(), Error> {
             .map_err(|e| Error::Mlock(e.into())),
         false => Ok(()),
     }
-}
-
-/// Listens on `address`, which comes from this setting.
-fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).map_err(|e| Error::Listen(address, setting, e))
-}
-
-fn is_coloured() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// No core file and no debugger of the same user shall see the keys.
@@ -175,7 +188,12 @@ fn log_panics(log: &'static Log) {
 }
 
 /// Passes SIGHUP on to `reload` until another signal comes.
-fn wait_for_end(mut signals: Signals, reload: Option<&SyncSender<()>>, log: &Log) {
+fn wait_for_end(
+    mut signals: Signals,
+    reload: Option<&SyncSender<()>>,
+    log: &Log,
+    notifier: &Notifier,
+) {
     for signal in signals.forever() {
         if signal != SIGHUP {
             break;
@@ -183,7 +201,12 @@ fn wait_for_end(mut signals: Signals, reload: Option<&SyncSender<()>>, log: &Log
         match reload {
             // If it can't be sent, one is waiting already, which will see the same files.
             Some(reload) => drop(reload.try_send(())),
-            None => log.error("nothing is reloaded: this server has no configuration file"),
+            None => {
+                let complaint = "nothing is reloaded: this server has no configuration file";
+                notifier.reloads();
+                log.error(complaint);
+                notifier.has("READY=1\n", Trouble::Reload, complaint);
+            }
         }
     }
     std::thread::spawn(move || {

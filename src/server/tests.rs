@@ -27,9 +27,11 @@ fn start(store: Arc<dyn KeyStore>) -> Server {
     let (state, _) = state::for_tests();
     let quiet = Settings { error: false, ..Settings::default() };
     let log = Box::leak(Box::new(Log::start(quiet, true).unwrap()));
-    let listeners = Listeners { api: TcpListener::bind("127.0.0.1:0").unwrap(), probe: None };
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listeners = Listeners { api: socket.into(), probe: None };
     let limits = Limits { workers: 1, connections: 10 };
-    let started = Server::start(listeners, limits, state, Expiry::default(), store, log);
+    let notifier = Box::leak(Box::default());
+    let started = Server::start(listeners, limits, state, Expiry::default(), store, log, notifier);
     started.unwrap()
 }
 
@@ -82,7 +84,9 @@ fn the_thread_that_reloads_survives_a_bug() {
     let options = Options::default();
     let (files, contents) = (Files::of(&options, &config), Contents::of(&options, &config));
     let read = Snapshot { files, contents };
-    let reloader = Reloader::new(server.core, &options, config, state::for_tests().1, read);
+    let notifier = Box::leak(Box::default());
+    let reloader =
+        Reloader::new(server.core, notifier, &options, config, state::for_tests().1, read);
     let ask = reloader.start().unwrap();
     for times in 1..4 {
         ask.send(()).unwrap();

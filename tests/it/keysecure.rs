@@ -99,7 +99,7 @@ fn a_key_lives_and_moves_by_the_commands() {
         format!("Authenticating to Gemalto KeySecure '{endpoint}'"),
         format!("Gemalto KeySecure: {endpoint}"),
     ] {
-        assert!(server.stdout().contains(&text), "not {text:?}: {}", server.stdout());
+        assert!(server.stderr().contains(&text), "not {text:?}: {}", server.stderr());
     }
     let run = |arguments: &[&str]| {
         let output = server.kes(arguments);

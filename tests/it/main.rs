@@ -41,6 +41,8 @@ mod regression;
 mod reload;
 mod replay;
 mod secrets;
+mod shutdown;
+mod systemd;
 mod transcripts;
 mod trust;
 mod turns;

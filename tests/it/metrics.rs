@@ -111,13 +111,13 @@ fn the_page_has_every_family_once_with_one_sample_and_sorted() {
 }
 
 #[test]
-fn the_page_on_operations_names_all_families_and_no_others() {
+fn the_page_on_monitoring_names_all_families_and_no_others() {
     let server = Server::start(|_| {});
     let answer = server.root().get("/v1/metrics");
     let types = answer.text().lines();
     let served: BTreeSet<_> =
         types.filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    let page = include_str!("../../docs/operations.md");
+    let page = include_str!("../../docs/monitoring.md");
     let rows = page
         .lines()
         .skip_while(|line| !line.starts_with("| Family | Type |"))
@@ -260,6 +260,31 @@ fn key_store_and_cache_are_counted() {
     assert_eq!(502, root.request("POST", "/v1/key/create/b", "").status);
     let failed = page(&mut root);
     assert_eq!([0.0, 0.0, 1.0], failed.since(&after, calls));
+}
+
+#[test]
+fn the_page_says_whether_the_key_store_is_available() {
+    let server = Server::start(|config| {
+        config.probe();
+    });
+    let root = server.root();
+    let shows = |available: f64| {
+        let page = wait_for(PATIENCE, || {
+            let page = Page::of(&root);
+            (page.get("kes_keystore_available") == available).then_some(page)
+        });
+        let page = page.unwrap_or_else(|| panic!("kes_keystore_available is never {available}"));
+        for name in ["kes_keystore_sealed", "kes_keystore_login_failing"] {
+            assert_eq!(0.0, page.get(name), "{name}");
+        }
+        assert!((0.0..60.0).contains(&page.get("kes_keystore_latency")));
+    };
+    shows(1.0);
+    let away = server.keys().with_file_name("away");
+    fs::rename(server.keys(), &away).unwrap();
+    shows(0.0);
+    fs::rename(&away, server.keys()).unwrap();
+    shows(1.0);
 }
 
 #[test]

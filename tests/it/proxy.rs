@@ -3,7 +3,7 @@
 use std::{fs, time::Instant};
 
 use crate::common::{
-    Authority, Connection, Identity, OpenSsl, PATIENCE, Profile, Response, Server,
+    Authority, Connection, Http2, Identity, OpenSsl, PATIENCE, Profile, Response, Server,
     certificates::pem, stored_key, wait_for,
 };
 
@@ -381,4 +381,58 @@ fn forwarded_certificates_that_openssl_makes_are_judged_as_in_handshakes() {
         forward(&mut proxy, "/version", identity).is_json_success();
         assert_eq!(identity.id, audit(&scene_off, number + 1));
     }
+}
+
+/// In the newest generation, a proxy acts by its own policy.
+#[test]
+fn audit_lines_have_the_address_that_a_proxy_forwards_and_no_other_client() {
+    let (proxy, app) = (Identity::new("proxy"), Identity::new("app"));
+    let server = Server::start(|config| {
+        config.is_newest = true;
+        config.policy("app", &["/v1/key/generate/*"], &[&proxy, &app]);
+        config.proxies(&[&proxy], Some("X-Forwarded-For"));
+        fs::write(config.keys().join("my-key"), stored_key(&[1; 32])).unwrap();
+    });
+    let generate = |identity, lines: &[&str]| {
+        let lines: Vec<_> = lines.iter().map(|line| format!("X-Forwarded-For: {line}")).collect();
+        assert_eq!(200, ask(&mut server.client(identity).connect(), GENERATE, &lines).status);
+    };
+    let mut expected = Vec::new();
+    for (address, lines) in [
+        ("192.0.2.7", &["192.0.2.7"][..]),
+        // The client itself has sent the others.
+        ("192.0.2.7", &["10.9.9.9, 192.0.2.7"]),
+        ("192.0.2.7", &["10.9.9.9", "192.0.2.7"]),
+        ("192.0.2.7", &["192.0.2.7:61000"]),
+        ("2001:db8::7", &["10.9.9.9 ,2001:db8::7"]),
+        ("2001:db8::7", &["[2001:db8::7]:61000"]),
+        ("192.0.2.7", &["::ffff:192.0.2.7"]),
+        ("127.0.0.1", &[]),
+        ("127.0.0.1", &[""]),
+        ("127.0.0.1", &["192.0.2.7, unknown"]),
+        ("127.0.0.1", &["192.0.2.7, \"},\"x"]),
+    ] {
+        generate(&proxy, lines);
+        expected.push((proxy.id.clone(), address));
+    }
+    let mut http2 = Http2::open(&server.client(&proxy));
+    for (address, lines) in [("192.0.2.8", &["10.9.9.9", "192.0.2.8"][..]), ("127.0.0.1", &[])] {
+        let headers: Vec<_> = lines.iter().map(|line| ("x-forwarded-for", *line)).collect();
+        let stream = http2.ask_with("PUT", GENERATE, &headers, "{}");
+        assert_eq!(200, http2.answer(stream).status);
+        expected.push((proxy.id.clone(), address));
+    }
+    generate(&app, &["192.0.2.7"]);
+    expected.push((app.id.clone(), "127.0.0.1"));
+
+    let audit = server.audit(expected.len());
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let found: Vec<_> = audit
+        .iter()
+        .map(|event| &event["request"])
+        .map(|request| (text(&request["identity"]), text(&request["ip"])))
+        .collect();
+    let expected: Vec<_> =
+        expected.into_iter().map(|(identity, address)| (identity, address.to_owned())).collect();
+    assert_eq!(expected, found);
 }

@@ -11,9 +11,12 @@ use super::{
     screen::{self, Message},
     view::{Kind, View},
 };
-use crate::cli::{
-    client::{Client, Error},
-    output::{Failure, Result, enough, write},
+use crate::{
+    base::clock,
+    cli::{
+        client::{Client, Error},
+        output::{Failure, Result, enough, write},
+    },
 };
 
 /// The longest line that is taken as one, in bytes.
@@ -91,7 +94,7 @@ pub fn print(source: Source, text: impl Fn(Message) -> Vec<u8>) -> Result<()> {
 /// # Errors
 /// Why no more comes.
 pub fn on_screen(kind: Kind, source: Source) -> Result<()> {
-    let zone = tz::TimeZone::local().unwrap_or_else(|_| tz::TimeZone::utc());
+    let zone = clock::local_zone().unwrap_or_else(|_| tz::TimeZone::utc());
     screen::run(View::new(kind, zone), move |sender| {
         let ended = source(&mut |item| sender.send(item).map_err(|_| Failure::Exit(0)));
         let reason = match ended {

@@ -1,6 +1,7 @@
 //! What configuration files mean, and what is said about wrong ones: the common parts.
 
 mod convert;
+mod credentials;
 mod key_stores;
 mod newest;
 mod rejected;

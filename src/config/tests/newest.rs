@@ -345,6 +345,10 @@ fn what_looks_wrong_is_a_warning() {
             "Warning: the newest KES has no TLS proxies, ",
         ),
         (
+            "tls: { key: a, cert: b, proxy: { header: { ip: X-Real-IP } } }",
+            "Warning: without TLS proxies this header means nothing: ",
+        ),
+        (
             "api: { /v1/statu: { skip_auth: true } }",
             "Warning: there is no API \"/v1/statu\", so this means nothing: did you mean \"/v1/status\"?",
         ),
@@ -501,4 +505,15 @@ fn a_key_that_is_no_map_is_one_mistake() {
         ["keys[1]: expected a map of fields, found a string"],
         *errors.iter().map(|e| &e.message[..]).collect::<Vec<_>>()
     );
+}
+
+#[test]
+fn a_proxy_that_forwards_addresses_has_a_policy_like_others() {
+    let text = "policy: { a: { allow: [/version], identities: [p] } }\n\
+                tls: { key: a, cert: b, proxy: { identities: [p], header: { ip: X-Forwarded-For } } }";
+    let config = newest(text);
+    assert_eq!(Some("X-Forwarded-For"), config.proxy.header_ip.as_deref());
+    assert!(config.policies.allows("p", "/version") && !config.policies.is_proxy("p"));
+    let warnings = warnings(&file(text), &Flags::default());
+    assert!(!warnings.iter().any(|warning| warning.contains("proxies")), "{warnings:#?}");
 }

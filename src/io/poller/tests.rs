@@ -208,3 +208,31 @@ fn a_place_that_was_left_is_silent() {
     assert_eq!(0, connection.turns.load(Ordering::SeqCst));
     bench.stop(threads);
 }
+
+#[test]
+fn a_worker_that_hangs_is_noticed_and_one_that_has_nothing_to_do_or_too_much_is_not() {
+    let bench = Bench::new(2);
+    let (connection, mut client) = bench.connect(Interest::Read);
+    let threads = bench.start();
+    let all_turn = || until(|| bench.poller.have_all_turned());
+    all_turn();
+    // Its worker waits in the turn for as long as this is locked.
+    let hang = connection.watch.lock().unwrap();
+    client.write_all(b"x").unwrap();
+    until(|| {
+        let mut looks = (0..10).map(|_| {
+            thread::sleep(Duration::from_millis(1));
+            bench.poller.have_all_turned()
+        });
+        looks.all(|have_all_turned| !have_all_turned)
+    });
+    drop(hang);
+    all_turn();
+    client.set_nonblocking(true).unwrap();
+    let end = Instant::now() + Duration::from_millis(200);
+    while Instant::now() < end {
+        let _ = client.write(&[0; 4096]);
+    }
+    all_turn();
+    bench.stop(threads);
+}

@@ -288,6 +288,10 @@ impl KeyStore for KeySecure {
         lines.iter().map(|line| format!("gemalto: {line}")).collect()
     }
 
+    fn is_login_failing(&self) -> bool {
+        self.keeper.is_failing()
+    }
+
     fn retry(&self) {
         self.keeper.retry();
     }

@@ -171,6 +171,11 @@ impl Keeper {
         })
     }
 
+    /// Whether the last login failed.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.0.lock().failure.is_some()
+    }
+
     /// Why logins fail, if they do.
     fn failure(&self) -> Option<Error> {
         let logins = self.0.lock();

@@ -217,6 +217,10 @@ impl KeyStore for Vault {
         self.0.notices.take()
     }
 
+    fn is_login_failing(&self) -> bool {
+        self.0.keeper.is_failing()
+    }
+
     fn retry(&self) {
         self.0.keeper.retry();
     }

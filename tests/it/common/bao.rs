@@ -29,7 +29,14 @@ pub struct Bao {
 }
 
 impl Bao {
-    /// Starts it, if `BAO` names its binary.
+    /// Whether `BAO` names its binary, which it must in CI.
+    pub fn is_there() -> bool {
+        let is_there = std::env::var_os("BAO").is_some();
+        assert!(is_there || std::env::var_os("CI").is_none(), "BAO names no binary of OpenBao");
+        is_there
+    }
+
+    /// Starts it, if [there is one](Self::is_there).
     pub fn start() -> Option<Self> {
         let program = PathBuf::from(std::env::var_os("BAO")?);
         let directory = TempDir::new();

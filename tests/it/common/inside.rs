@@ -9,8 +9,8 @@ use std::{
 
 use kes::inside::{
     ApiOptions, AuditMode, ClientCertificate, ClientTrust, Expiry, Generation, Group, KeyStore,
-    Limits, Listeners, Log, LogSettings, Policies, Server, ServerTls, State, expiry,
-    load_certificate, server_config,
+    Limits, Listeners, Log, LogSettings, Notifier, Policies, Server, ServerTls, Shutdown, State,
+    expiry, load_certificate, server_config,
 };
 
 use super::{Client, Identity, Profile, TempDir};
@@ -68,18 +68,21 @@ impl Inside {
             texts: generation,
             apis,
             proxy_header: None,
+            shutdown: Shutdown { delay: Duration::ZERO, timeout: Duration::ZERO },
+            address_proxies: Arc::default(),
         };
         let api = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = api.local_addr().unwrap();
         let log = Log::start(LogSettings { audit: AuditMode::Off, error: false }, true);
         let limits = Limits { workers: 2, connections: 100 };
         let server = Server::start(
-            Listeners { api, probe: None },
+            Listeners { api: api.into(), probe: None },
             limits,
             state,
             Expiry::default(),
             store,
             Box::leak(Box::new(log.unwrap())),
+            Box::leak(Box::new(Notifier::default())),
         )
         .unwrap();
         Self { server: Some(server), address, certificate, root }
@@ -88,7 +91,7 @@ impl Inside {
     /// Ends it, while the key store may still be busy.
     pub fn stop(&mut self) {
         if let Some(server) = self.server.take() {
-            server.stop(Duration::ZERO);
+            server.stop();
         }
     }
 

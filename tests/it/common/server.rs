@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     fs::{self, File},
     net::{SocketAddr, TcpStream},
-    os::unix::fs::DirBuilderExt as _,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU8, Ordering},
@@ -32,6 +32,8 @@ pub struct Config {
     /// Arguments after `server --config <file> -q`.
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
+    /// Sockets that it gets as a service manager passes them, two at most.
+    pub passed: Vec<OwnedFd>,
     /// PEM texts of the server's files; an empty one is not written.
     pub certificate: String,
     pub key: String,
@@ -71,6 +73,7 @@ impl Config {
             is_quiet: true,
             arguments: Vec::new(),
             environment: Vec::new(),
+            passed: Vec::new(),
             certificate: server.certificate_pem(),
             key: server.key_pem(),
             server_identity: server.clone(),
@@ -96,12 +99,14 @@ impl Config {
         self.policies.push((name.to_owned(), paths, identities));
     }
 
-    /// Makes `identities` TLS proxies that forward certificates in this header.
+    /// Makes `identities` TLS proxies that forward certificates in this header; in the newest generation,
+    /// addresses.
     pub fn proxies(&mut self, identities: &[&Identity], header: Option<&str>) {
         let identities: Vec<_> = identities.iter().map(|identity| &identity.id).collect();
         self.proxy = format!("identities: {identities:?}");
         if let Some(header) = header {
-            let _ = write!(self.proxy, ", header: {{cert: {header}}}");
+            let what = if self.is_newest { "ip" } else { "cert" };
+            let _ = write!(self.proxy, ", header: {{{what}: {header}}}");
         }
     }
 
@@ -241,7 +246,7 @@ impl Server {
 
     /// Starts another in the place of one that has ended, with these arguments and the file that is there now.
     pub fn start_again(&mut self, arguments: &[&str]) {
-        self.child = run(self.directory.path(), &self.environment, arguments);
+        self.child = run(self.directory.path(), &self.environment, &[], arguments);
         self.wait().unwrap_or_else(|refusal| panic!("no start: {refusal:?}"));
     }
 
@@ -512,13 +517,19 @@ fn spawn(config: &Config, address: SocketAddr) -> Child {
     let more = config.arguments.iter().map(|text| text.replace("@ADDRESS@", &address.to_string()));
     let more: Vec<_> = more.collect();
     arguments.extend(more.iter().map(|text| &**text));
-    run(&config.directory, &config.environment, &arguments)
+    run(&config.directory, &config.environment, &config.passed, &arguments)
 }
 
 /// Starts a server with the file in `directory`.
-fn run(directory: &Path, environment: &[(String, String)], arguments: &[&str]) -> Child {
+fn run(
+    directory: &Path,
+    environment: &[(String, String)],
+    passed: &[OwnedFd],
+    arguments: &[&str],
+) -> Child {
     let output = |name| File::create(directory.join(name)).unwrap();
-    Command::new(program())
+    let mut command = program_with(passed, directory);
+    command
         .arg("server")
         .arg("--config")
         .arg(directory.join("config.yml"))
@@ -526,9 +537,23 @@ fn run(directory: &Path, environment: &[(String, String)], arguments: &[&str]) -
         .env_remove("SSL_CERT_FILE")
         .env_remove("SSL_CERT_DIR")
         .envs(environment.iter().cloned())
-        .stdin(Stdio::null())
-        .stdout(output("stdout"))
-        .stderr(output("stderr"))
-        .spawn()
-        .unwrap()
+        .stderr(output("stderr"));
+    if passed.is_empty() {
+        command.stdin(Stdio::null()).stdout(output("stdout"));
+    }
+    command.spawn().unwrap()
+}
+
+/// The command that runs the binary, with these sockets as descriptors 3 and 4.
+fn program_with(passed: &[OwnedFd], directory: &Path) -> Command {
+    let copy = |socket: &OwnedFd| Stdio::from(socket.try_clone().unwrap());
+    let [first, rest @ ..] = passed else { return Command::new(program()) };
+    let mut command = Command::new("sh");
+    // What a shell finds at 0 and 1 it can put at 3 and 4. Only it knows its own number.
+    let script = "exec 3<&0 4<&1 0</dev/null 1>\"$STDOUT\"; export LISTEN_PID=${LISTEN_PID:-$$}; exec \"$@\"";
+    command.args(["-c", script, "sh"]).arg(program());
+    command.stdin(copy(first)).stdout(rest.first().map_or_else(Stdio::null, copy));
+    command.env("STDOUT", directory.join("stdout"));
+    command.env("LISTEN_FDS", passed.len().to_string());
+    command
 }
