@@ -109,7 +109,7 @@ within 20 is_inside || fail "it does not start: $(cat err.log)"
 in_network() { nsenter --target "$INSIDE" --net "$@"; }
 # From now on, curl and the Go client are there.
 curl() { in_network curl "$@" --cacert trust.crt; }
-go_client() { in_network timeout 280 ./go-client "$1" -addr "127.0.0.1:$PORT" -ca trust.crt -cert app.crt -key app.key "${@:2}"; }
+go_client() { in_network nice timeout 280 ./go-client "$1" -addr "127.0.0.1:$PORT" -ca trust.crt -cert app.crt -key app.key "${@:2}"; }
 answers() {
     [ -e "/proc/$INSIDE" ] || fail "it has ended: $(cat err.log)"
     curl --silent --max-time 5 --output up.body --key root.key --cert root.crt "$URL/version"
@@ -125,7 +125,7 @@ equal 'no_new_privs' 1 "$(status NoNewPrivs)"
 equal 'its own process id' 1 "$(status NSpid | awk '{print $NF}')"
 contains "$(awk '$5 == "/" {print $6}' "/proc/$INSIDE/mountinfo")" ro || fail 'its root is not read-only'
 equal 'what it can write' /keys "$(awk '$6 ~ /^rw/ && $5 != "/proc" {print $5}' "/proc/$INSIDE/mountinfo" | paste -sd ' ')"
-equal 'lines of the error log' '' "$(grep -v 'can be read by its group' err.log || true)"
+equal 'warnings' '' "$(grep Warning err.log || true)"
 
 step 'kes healthcheck, in the container'
 nsenter --target "$INSIDE" --mount --pid --net --setuid 1000 --setgid 1000 /kes healthcheck --config /tmp/kes/server-config.yaml >health 2>&1 ||

@@ -1,0 +1,155 @@
+#!/usr/bin/env bash
+# deploy/kubernetes: the manifests pass the schemas of Kubernetes, where an unknown field is an error, and what
+# the pods mount works: it is laid out as the kubelet lays it out, checked, and served on a real OpenBao, into
+# which the server logs in with the token of its service account.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+source "$REPO/scripts/it/bao.sh"
+need python3
+build_go tests/tools stand-in
+MANIFESTS="$REPO/deploy/kubernetes"
+
+"$REPO/scripts/wheel" ruamel.yaml jsonschema attrs pyrsistent kubernetes-validate >wheels 2>wheels.log || skip "$(cat wheels.log)"
+SCHEMAS="$(tail -n 1 wheels)"
+head -n 4 wheels | while read -r wheel; do python3 -m zipfile -e "$wheel" packages; done
+export PYTHONPATH="$WORK/packages"
+manifests() { python3 -W ignore "$REPO/scripts/it/kubernetes.py" "$@"; }
+# get FILE KIND PATH
+get() { manifests get "$MANIFESTS/$1.yaml" "${@:2}"; }
+
+step 'the manifests pass the schemas of Kubernetes, old and new'
+manifests check "$SCHEMAS" 1.25,1.37 "$MANIFESTS"/*.yaml || fail 'they do not'
+
+step 'the schemas find what is wrong'
+number=0
+for mistake in s/readOnlyRootFilesystem/readOnlyRootFileSystem/ s/minAvailable/minimumAvailable/ 's/containerPort: 7373/containerPort: https/' \
+    's/audience: openbao/audiences: [openbao]/' 's/^  podSelector:/&\n&/' s/serviceAccountName/serviceAccounts/; do
+    number=$((number + 1))
+    sed "$mistake" "$MANIFESTS/kes.yaml" >"wrong-$number.yaml"
+done
+code=0; manifests check "$SCHEMAS" 1.37 wrong-?.yaml >wrong.out 2>&1 || code=$?
+equal 'exit code' 1 "$code"
+for number in $(seq "$number"); do
+    grep -q "^wrong-$number.yaml: " wrong.out || fail "mistake $number passes: $(cat wrong.out)"
+done
+
+step 'what belongs together is called the same'
+container='spec/template/spec/containers/0'
+equal 'the flag' '["server", "--config=/etc/kes/config.yaml"]' "$(get kes Deployment $container/args)"
+equal 'where it is mounted' '/etc/kes' "$(get kes Deployment $container/volumeMounts/0/mountPath)"
+equal 'labels of the Service' "$(get kes Deployment spec/template/metadata/labels)" "$(get kes Service spec/selector)"
+for kind in Deployment PodDisruptionBudget; do
+    equal "labels of $kind" "$(get kes Deployment spec/template/metadata/labels)" "$(get kes "$kind" spec/selector/matchLabels)"
+done
+equal 'labels of NetworkPolicy' "$(get kes Deployment spec/template/metadata/labels)" "$(get kes NetworkPolicy spec/podSelector/matchLabels)"
+# The MinIO operator reads the tag: the time of a release, as those of KES have.
+for image in "$(get kes Deployment $container/image)" "$(get minio-operator Tenant spec/kes/image)"; do
+    [[ $image =~ ^[a-z.]+/kes:[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}-[0-9]{2}-[0-9]{2}Z$ ]] || fail "the image $image"
+done
+
+step 'OpenBao, and Kubernetes to ask about service accounts'
+scene
+identity minio
+bao_start
+part() { base64 | tr -d '=\n' | tr '/+' '_-'; }
+jwt() {
+    printf '%s.%s.%s' "$(printf '{"alg":"RS256","kid":"x"}' | part)" \
+        "$(printf '{"iss":"https://kubernetes.default.svc","aud":["openbao"],"exp":%d,"iat":%d,"jti":"%s","kubernetes.io":{"namespace":"kes","serviceaccount":{"name":"kes","uid":"uid-1"}},"sub":"system:serviceaccount:kes:kes"}' \
+            "$(($(date +%s) + 3600))" "$(date +%s)" "$1" | part)" "$(printf signature | part)"
+}
+jwt 1 >token
+./stand-in token-review --port review.port --token token --namespace kes --account kes &
+REVIEW=$!
+at_exit() { kill "$REVIEW" 2>/dev/null || true; bao_at_exit; }
+within 10 test -s review.port || fail 'the Kubernetes API does not start'
+# The commands of the page, with the one address that this test knows. In the place of kubectl is a program that
+# looks whether the files are there.
+mkdir bin page && ln -s "$BAO" bin/bao && ln -s "$KES" bin/kes && ln -s "$REPO/deploy" page/deploy && cp "$BAO_CA" page/openbao-ca.crt
+cat >bin/kubectl <<'STUB'
+#!/bin/sh
+for word; do
+    case "$word" in
+        --cert=* | --key=* | --from-file=*) test -s "${word##*=}" || exit 1 ;;
+        *.yaml) test -s "$word" || exit 1 ;;
+    esac
+done
+STUB
+chmod +x bin/kubectl
+awk '/^### /{inside = 1; next} /^## /{inside = 0} inside && /^    /' "$REPO/docs/containers.md" | sed \
+    -e 's/^    //' -e "s|kubernetes_host=[^ ]*|kubernetes_host=http://127.0.0.1:$(cat review.port) disable_local_ca_jwt=true kubernetes_ca_cert=@$BAO_CA|" >commands
+equal 'commands' '5 bao, 3 kes, 5 kubectl' "$(grep -oE '^(bao|kes|kubectl) ' commands | sort | uniq -c | awk '{print $1 " " $2}' | paste -sd , | sed 's/,/, /g')"
+(
+    cd page
+    export PATH="$WORK/bin:$PATH" BAO_ADDR="$BAO_URL" BAO_CACERT="$BAO_CA" BAO_TOKEN="$BAO_ROOT"
+    bash -eu ../commands >../commands.out 2>&1
+) || fail "the commands of the page: $(cat commands.out)"
+grep -q "^$(kes identity of page/minio.crt)" commands.out || fail "no identity of MinIO: $(cat commands.out)"
+contains "$(openssl x509 -in page/tls.crt -noout -checkhost kes.kes.svc.cluster.local)" 'does match' || fail 'the certificate is for another host'
+
+# lay_out FOLDER TEXT: a projected volume at FOLDER with this configuration, which names FOLDER, and the rest.
+lay_out() {
+    rm -rf "$1" && mkdir -p "$1/..1"
+    printf '%s\n' "$2" >"$1/..1/${3:-config.yaml}"
+    cp server.key "$1/..1/private.key" && cp server.crt "$1/..1/public.crt" && cp token "$1/..1/token" && cp "$BAO_CA" "$1/..1/openbao-ca.crt"
+    chmod 400 "$1/..1/private.key"
+    ln -s ..1 "$1/..data"
+    local file
+    for file in "$1"/..1/*; do ln -s "..data/${file##*/}" "$1/"; done
+}
+# here: the configuration on stdin with the addresses and folders of this test.
+PROBE="127.0.0.1:$(free_port)"
+here() {
+    sed -e "s|/etc/kes/|$WORK/volume/|; s|0\.0\.0\.0:7373|127.0.0.1:$PORT|; s|0\.0\.0\.0:7374|$PROBE|" \
+        -e "s|https://openbao\.openbao\.svc\.cluster\.local:8200|$BAO_URL|; s|\"0\{64\}\"|\"$(identity_of minio)\"|"
+}
+
+step 'the ConfigMap is accepted as it is, and served'
+get kes ConfigMap data/config.yaml >config.yaml
+lay_out "$WORK/volume" "$(here <config.yaml)"
+kes config check volume/config.yaml >findings 2>&1 || fail "$(cat findings)"
+grep -qx 'volume/config.yaml: ok' findings || fail "something looks wrong: $(cat findings)"
+# Those that the manifests mount, and no others.
+for file in $(sed -n 's|.*: /etc/kes/\(.*\)|\1|p' config.yaml); do
+    contains "$(get kes Deployment spec/template/spec/volumes/0/projected)" "\"path\": \"$file\"" || fail "$file is not mounted"
+done
+"$KES" server --config=volume/config.yaml >>out.log 2>>err.log &
+SERVER=$!
+as minio
+within 20 is_up || fail "it does not answer: $(cat err.log)"
+for path in startupProbe readinessProbe livenessProbe; do
+    curl --silent --fail --max-time 10 "http://$PROBE$(get kes Deployment $container/$path/httpGet/path)" >/dev/null || fail "$path"
+done
+api PUT /v1/key/create/minio-key; is 200
+api PUT /v1/key/generate/minio-key --data '{}'; is 200
+api GET /v1/status; is 200
+api PUT /v1/key/create/other-key; is 403
+bao kv list -format=json kes | grep -q '"minio-key"' || fail 'the key is not in OpenBao'
+
+step 'a second server takes over the key'
+cp -r volume second
+PORT="$(free_port)" PROBE="127.0.0.1:$(free_port)"
+lay_out "$WORK/second" "$(here <config.yaml | sed "s|$WORK/volume/|$WORK/second/|")"
+FIRST=$SERVER URL="https://127.0.0.1:$PORT"
+"$KES" server --config=second/config.yaml >>out.log 2>>err.log &
+SERVER=$!
+within 20 is_up || fail 'the second server does not answer'
+kill -TERM "$FIRST" && wait "$FIRST"
+api PUT /v1/key/generate/minio-key --data '{}'; is 200
+stop
+
+step 'the configuration for the MinIO operator is served, too'
+get minio-operator Secret stringData/server-config.yaml | here | sed "s|/tmp/kes/server.key|$WORK/volume/private.key|; s|/tmp/kes/server.crt|$WORK/volume/public.crt|
+    s|/var/run/secrets/kubernetes.io/serviceaccount/ca.crt|$WORK/volume/openbao-ca.crt|; s|/var/run/secrets/kubernetes.io/serviceaccount/token|$WORK/volume/token|" >operator.yaml
+lay_out "$WORK/volume" "$(cat operator.yaml)" server-config.yaml
+MINIO_KES_IDENTITY="$(identity_of minio)"
+export MINIO_KES_IDENTITY
+kes config check volume/server-config.yaml >findings 2>&1 || fail "$(cat findings)"
+grep -qx 'volume/server-config.yaml: ok' findings || fail "something looks wrong: $(cat findings)"
+# With the flag of older images, too, which a file with `admin` does not need.
+for flags in '' --auth=off; do
+    # shellcheck disable=SC2086
+    "$KES" server --config=volume/server-config.yaml $flags >>out.log 2>>err.log &
+    SERVER=$!
+    within 20 is_up || fail "it does not answer with '$flags'"
+    api PUT /v1/key/generate/minio-key --data '{}'; is 200
+    stop
+done
