@@ -82,7 +82,7 @@ openbao() {
 }
 
 command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs" >&2; exit 1; }
-provide curl openssl strace nginx:nginx-light python3 go:golang-go tmux zsh fish groff:groff-base mandoc \
+provide curl openssl strace nginx:nginx-light python3 go:golang-go tmux zsh fish groff:groff-base mandoc systemd-analyze:systemd \
     prometheus promtool:prometheus gnuplot:gnuplot-nox jq multilog:daemontools logger:bsdutils
 
 # The tests wait more than they work, so the release is built and the lints run beside them.

@@ -232,12 +232,12 @@ printf '127.0.0.1 localhost\n192.0.2.1 other\n127.0.1.1 keeper.example.com keepe
 if [ "$(id -u)" = 0 ] && machine true 2>/dev/null; then
     step 'the names of the host, short and full'
     machine 'printf keeper >/proc/sys/kernel/hostname; kes init --json host >printed'
-    contains "$(cat printed)" '"names":["keeper","keeper.example.com","localhost","127.0.0.1","::1"' || fail "$(cat printed)"
+    contains "$(cat printed)" ', for keeper, keeper.example.com, localhost, 127.0.0.1, ::1' || fail "$(cat printed)"
     machine 'printf big.example.org >/proc/sys/kernel/hostname; kes init --json host2 >printed'
-    contains "$(cat printed)" '"names":["big","big.example.org","localhost",' || fail "$(cat printed)"
+    contains "$(cat printed)" ', for big, big.example.org, localhost, ' || fail "$(cat printed)"
     step 'a host name that no certificate can have is left out'
     machine 'printf %s "-odd name-" >/proc/sys/kernel/hostname; kes init --json host3 >printed'
-    contains "$(cat printed)" '"names":["localhost",' || fail "$(cat printed)"
+    contains "$(cat printed)" ', for localhost, ' || fail "$(cat printed)"
 
     step 'the layout of the service, before there is its user'
     machine 'umask 077; kes init --systemd etc-kes >printed; ls /var/lib >var'
@@ -313,6 +313,32 @@ PORT="$(free_port)"
 BAO_TOKEN="$BAO_ROOT" kes init --address "127.0.0.1:$PORT" --vault "$BAO_URL" third >printed
 grep -q '^      engine: machines$' third/config.yaml
 with_vault third shared/kes 'shared/data/kes/\*'
+
+if [ "$(id -u)" = 0 ] && machine true 2>/dev/null; then
+    step 'the service gets the secret from systemd'
+    PORT="$(free_port)"
+    export BAO_TOKEN="$BAO_ROOT"
+    machine "kes init --systemd --address 127.0.0.1:$PORT --vault $BAO_URL service >printed"
+    equal 'start' 'systemctl enable --now kes' "$(commands_of 'Start it' printed)"
+    # The folder of this machine is left alone.
+    commands_of 'Let the server use it' printed | sed "s|/etc/credstore|$WORK/credstore|" >commands
+    # shellcheck source=/dev/null
+    (unset BAO_ADDR BAO_CACERT; . ./commands >answer 2>&1) || fail "$(cat commands answer)"
+    unset BAO_TOKEN
+    equal 'modes' '-rw-r----- -rw------- drwx------' "$(stat -c %A service/config.yaml credstore/kes.vault-secret credstore | paste -sd ' ')"
+    # As systemd does it.
+    CREDENTIALS_DIRECTORY="$WORK/credstore" "$KES" server --config service/config.yaml >out.log 2>err.log &
+    SERVER=$!
+    within 20 eval '(exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null' || fail 'the server does not start'
+    (
+        unset KES_API_KEY
+        commands_of 'Command line' printed | sed 's/my-key/service-key/' >commands
+        # shellcheck source=/dev/null
+        . ./commands >answer
+        grep -q '"plaintext":"[^"]\{44\}"' answer || fail "no data key: $(cat answer)"
+    ) || fail 'the commands for the admin'
+    stop
+fi
 
 step 'a token that may not look, and engines that are wanted'
 BAO_TOKEN=none kes init --vault "$BAO_URL" --vault-engine mine none >printed

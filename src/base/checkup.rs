@@ -1,6 +1,8 @@
 //! What an examination of a set-up finds, a line for each thing: `kes doctor` asks every layer for what
 //! it knows.
 
+use std::fmt::Display;
+
 /// How something is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -14,6 +16,8 @@ pub enum Outcome {
 /// What was found about one thing.
 #[derive(Clone, Debug)]
 pub struct Line {
+    /// Whose set-up it is: that of the `server` or of a `client`.
+    pub side: &'static str,
     /// The thing, such as `port`.
     pub about: &'static str,
     pub outcome: Outcome,
@@ -24,26 +28,32 @@ pub struct Line {
 
 /// All that was found, in the order in which it depends on each other.
 #[derive(Debug, Default)]
-pub struct Checkup(pub Vec<Line>);
+pub struct Checkup {
+    pub lines: Vec<Line>,
+    /// That of the next lines.
+    pub side: &'static str,
+}
 
 impl Checkup {
-    pub fn ok(&mut self, about: &'static str, text: String) {
+    pub fn ok(&mut self, about: &'static str, text: &dyn Display) {
         self.add(about, Outcome::Ok, text, "");
     }
 
-    pub fn warn(&mut self, about: &'static str, text: String, advice: &str) {
+    pub fn warn(&mut self, about: &'static str, text: &dyn Display, advice: &str) {
         self.add(about, Outcome::Warning, text, advice);
     }
 
-    pub fn fail(&mut self, about: &'static str, text: String, advice: &str) {
+    pub fn fail(&mut self, about: &'static str, text: &dyn Display, advice: &str) {
         self.add(about, Outcome::Failed, text, advice);
     }
 
-    fn add(&mut self, about: &'static str, outcome: Outcome, text: String, advice: &str) {
-        self.0.push(Line { about, outcome, text, advice: advice.to_owned() });
+    fn add(&mut self, about: &'static str, outcome: Outcome, text: &dyn Display, advice: &str) {
+        let text = text.to_string();
+        let (side, advice) = (self.side, advice.to_owned());
+        self.lines.push(Line { side, about, outcome, text, advice });
     }
 
     pub fn count(&self, outcome: Outcome) -> usize {
-        self.0.iter().filter(|line| line.outcome == outcome).count()
+        self.lines.iter().filter(|line| line.outcome == outcome).count()
     }
 }

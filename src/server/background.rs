@@ -29,29 +29,49 @@ pub fn start(
     has_probe: bool,
     notifier: &'static Notifier,
 ) -> io::Result<()> {
-    every(SECOND, sockets, "sweeper", |sockets, now| {
-        core.log.report_left_out();
-        sockets.sweep(now);
-        core.store.notices().iter().for_each(|notice| core.log.error(notice));
-        core.log.report_lost(now);
-    })?;
-    every(SECOND, sockets, "expiry", |_, now| {
-        core.cache.expire(now);
-        core.store.tidy(now);
-    })?;
+    every(
+        SECOND,
+        sockets,
+        "sweeper",
+        Box::new(|sockets, now| {
+            core.log.report_left_out();
+            sockets.sweep(now);
+            core.store.notices().iter().for_each(|notice| core.log.error(notice));
+            core.log.report_lost(now);
+        }),
+    )?;
+    every(
+        SECOND,
+        sockets,
+        "expiry",
+        Box::new(|_, now| {
+            core.cache.expire(now);
+            core.store.tidy(now);
+        }),
+    )?;
     if let Some(timeout) = watchdog() {
         // A worker that is late once is no reason to end the server.
-        every(timeout / 4, sockets, "watchdog", |sockets, _| {
-            if sockets.have_all_turned() {
-                notifier.is_alive();
-            }
-        })?;
+        every(
+            timeout / 4,
+            sockets,
+            "watchdog",
+            Box::new(|sockets, _| {
+                if sockets.have_all_turned() {
+                    notifier.is_alive();
+                }
+            }),
+        )?;
     }
-    every(SECOND, sockets, "key-store-status", move |_, now| {
-        if core.health.is_due(core.store.ping(), has_probe, core.cache.has_offline(), now) {
-            ask_key_store(core, notifier, now);
-        }
-    })
+    every(
+        SECOND,
+        sockets,
+        "key-store-status",
+        Box::new(move |_, now| {
+            if core.health.is_due(core.store.ping(), has_probe, core.cache.has_offline(), now) {
+                ask_key_store(core, notifier, now);
+            }
+        }),
+    )
 }
 
 /// Asks the key store for its status, passes it on to the cache, and logs changes.
@@ -73,11 +93,14 @@ fn ask_key_store(core: &Core, notifier: &Notifier, now: Instant) {
     }
 }
 
+/// What a thread does again and again. Boxed, as threads of several kinds would be code for each.
+type Action = dyn Fn(&Sockets, Instant) + Send;
+
 fn every(
     interval: Duration,
     sockets: &Arc<Sockets>,
     name: &str,
-    action: impl Fn(&Sockets, Instant) + Send + 'static,
+    action: Box<Action>,
 ) -> io::Result<()> {
     let sockets = Arc::downgrade(sockets);
     let run = move || {

@@ -29,7 +29,10 @@ may it do. The first line that failed is the cause; what only follows from it is
 out. A login to Vault counts as one of the server. Nothing is changed without --write.",
     flags: &[
         value(&["config"], "file", "configuration file of the server"),
-        flag(&["write"], "create, use and delete a key with a name of its own"),
+        flag(
+            &["write"],
+            "create, read and delete a key in the key store, with a name that nobody else has",
+        ),
         flag(&["strict"], "warnings count as failures"),
         ADDR,
         ROOT,
@@ -56,7 +59,8 @@ fn run(args: &Args) -> Result<()> {
     let _ = start::protect_memory(); // it reads keys
     let flags = settings(args)?;
     let has_client = environment::has_client(args);
-    let names_server = environment::servers(args)?.named.is_some();
+    // One that is named wrongly is named, too.
+    let names_server = environment::servers(args).map_or(true, |found| found.named.is_some());
     let file = match args.value("config") {
         Some(file) => Some(PathBuf::from(file)),
         None => {
@@ -69,37 +73,31 @@ fn run(args: &Args) -> Result<()> {
             is_meant.then(|| installed.to_owned())
         }
     };
-    let mut sides = Vec::new();
-    let mut look = |side, examine: &dyn Fn(&mut Checkup)| {
-        let mut found = Checkup::default();
-        examine(&mut found);
-        drop_consequences(&mut found);
-        sides.push((side, found));
-    };
+    if file.is_none() && args.is_set("write") {
+        return Err("--write tries the key store of a server: name its file with --config".into());
+    }
+    let mut found = Checkup::default();
     if let Some(file) = &file {
-        look("server", &|found| server::examine(args, &flags, file, found));
+        found.side = "server";
+        server::examine(args, &flags, file, &mut found);
     }
     if file.is_none() || has_client && names_server {
-        look("client", &|found| client::examine(args, found));
+        found.side = "client";
+        client::examine(args, &mut found);
     }
-    let count = |outcome| sides.iter().map(|(_, found)| found.count(outcome)).sum::<usize>();
-    let (failed, warnings) = (count(Outcome::Failed), count(Outcome::Warning));
-    let lines =
-        sides.iter().flat_map(|(side, found)| found.0.iter().map(move |line| (*side, line)));
-    print(&match args.is_set("json") {
-        true => {
-            let lines: Vec<_> = lines.map(as_json).collect();
-            format!("{}\n", json!({ "checks": lines, "failed": failed, "warnings": warnings }))
-        }
-        false => {
-            let lines: String = lines.map(|(_, line)| as_text(line)).collect();
-            let number = |count, what| match count {
-                1 => format!("1 {what}"),
-                count => format!("{count} {what}s"),
-            };
-            lines + &format!("{failed} failed, {}\n", number(warnings, "warning"))
-        }
-    })?;
+    drop_consequences(&mut found);
+    let (failed, warnings) = (found.count(Outcome::Failed), found.count(Outcome::Warning));
+    let mut text = String::new();
+    if args.is_set("json") {
+        let lines: Vec<_> = found.lines.iter().map(as_json).collect();
+        text = json!({ "checks": lines, "failed": failed, "warnings": warnings }).to_string();
+        text.push('\n');
+    } else {
+        found.lines.iter().for_each(|line| put_line(line, &mut text));
+        let end = if warnings == 1 { "" } else { "s" };
+        text += &format!("{failed} failed, {warnings} warning{end}\n");
+    }
+    print(&text)?;
     match failed > 0 || warnings > 0 && args.is_set("strict") {
         true => Err(Failure::Exit(1)),
         false => Ok(()),
@@ -114,21 +112,20 @@ fn word(outcome: Outcome) -> (&'static str, Paint) {
     }
 }
 
-fn as_text(line: &Line) -> String {
+fn put_line(line: &Line, text: &mut String) {
     let (word, paint) = word(line.outcome);
-    let word = Style::of_stdout().paint(paint, &format!("{word:<8}"));
-    let one_line =
-        |text: &str| harmless(&text.lines().map(str::trim).collect::<Vec<_>>().join(" "));
-    let advice = match line.advice.is_empty() {
-        true => String::new(),
-        false => format!(" ({})", one_line(&line.advice)),
-    };
-    format!("{word} {}: {}{advice}\n", line.about, one_line(&line.text))
+    *text += &Style::of_stdout().paint(paint, &format!("{word:<8}"));
+    let mut rest = format!(" {}: {}", line.about, line.text);
+    if !line.advice.is_empty() {
+        rest += &format!(" ({})", line.advice);
+    }
+    *text += &harmless(&rest.replace('\n', " "));
+    text.push('\n');
 }
 
-fn as_json((side, line): (&str, &Line)) -> serde_json::Value {
+fn as_json(line: &Line) -> serde_json::Value {
     json!({
-        "side": side,
+        "side": line.side,
         "about": line.about,
         "outcome": word(line.outcome).0,
         "text": line.text,

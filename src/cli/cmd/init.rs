@@ -80,12 +80,18 @@ const CONFIG: &str = "config.yaml";
 const POLICY: &str = "vault-policy.hcl";
 /// What id and secret for Vault are kept in. The printed commands make it.
 const SECRETS: &str = "vault.env";
+/// The secret alone, for the service: systemd gives it what is there.
+const SYSTEM_SECRET: &str = "/etc/credstore/kes.vault-secret";
 /// Private keys and certificates: of the server, the admin and MinIO.
 const SERVER: [&str; 2] = ["private.key", "public.crt"];
 const ADMIN: [&str; 2] = ["admin.key", "admin.crt"];
 const MINIO: [&str; 2] = ["minio.key", "minio.crt"];
+/// All of these, in the order in which messages name them.
+const ALL: &[&str] =
+    &[CONFIG, POLICY, SERVER[0], SERVER[1], ADMIN[0], ADMIN[1], MINIO[0], MINIO[1]];
 /// The service of the package.
 const USER: &str = "kes";
+const ADDRESS: &str = "0.0.0.0:7373";
 const SYSTEM_FOLDER: &str = "/etc/kes";
 const SYSTEM_KEYS: &str = "/var/lib/kes/keys";
 
@@ -99,24 +105,27 @@ fn run(args: &Args) -> Result<()> {
     let may_ask = !args.is_set("yes") && !args.is_set("json") && dialog::is_possible();
 
     let address = match (args.value("address"), may_ask) {
-        (None, true) => dialog::ask("Address to listen on", "0.0.0.0:7373", to_address)?,
-        (text, _) => to_address(text.unwrap_or("0.0.0.0:7373"))?,
+        (None, true) => {
+            let check = |text: &str| to_address(text).map(drop);
+            dialog::ask("Address to listen on", ADDRESS, &check)?
+        }
+        (text, _) => text.unwrap_or(ADDRESS).to_owned(),
     };
+    let address = to_address(&address)?;
     let (names, outer) = names(args, address, may_ask)?;
     let vault = vault(args, may_ask)?;
     if may_ask {
         let question = format!("Write the server to {}? (yes or no)", folder.display());
-        let is_meant = dialog::ask(&question, "yes", |answer| match answer {
-            "y" | "yes" => Ok(true),
-            "n" | "no" => Ok(false),
+        let answer = dialog::ask(&question, "yes", &|answer| match answer {
+            "y" | "yes" | "n" | "no" => Ok(()),
             _ => Err("answer yes or no".to_owned()),
         })?;
-        if !is_meant {
+        if answer.starts_with('n') {
             return Err("nothing was written".into());
         }
     }
 
-    remove_leftovers(&folder, &[&[CONFIG, POLICY][..], &SERVER, &ADMIN, &MINIO].concat());
+    remove_leftovers(&folder, ALL);
     let validity = match args.value("expiry") {
         None => Duration::from_secs(10 * 365 * 24 * 60 * 60),
         Some(_) => validity(args, "expiry")?,
@@ -134,7 +143,8 @@ fn run(args: &Args) -> Result<()> {
     };
     let (admin, minio) = (client("admin", ADMIN)?, client("minio", MINIO)?);
 
-    let (config, policy, secrets) = (file(CONFIG), file(POLICY), file(SECRETS));
+    let (config, policy) = (file(CONFIG), file(POLICY));
+    let secrets = if is_system { PathBuf::from(SYSTEM_SECRET) } else { file(SECRETS) };
     let keys = if is_system { PathBuf::from(SYSTEM_KEYS) } else { file("keys") };
     let expires = clock::rfc3339(UNIX_EPOCH + Duration::from_secs(server.expires));
     let text = text::configuration(&Facts {
@@ -147,7 +157,7 @@ fn run(args: &Args) -> Result<()> {
         expires: &expires[..10],
         keys: match &vault {
             None => Keys::In(&keys),
-            Some((vault, place)) => Keys::Vault { vault, place, secrets: &secrets },
+            Some((vault, place)) => Keys::Vault { vault, place, secrets: &secrets, is_system },
         },
     });
     let policy_text = vault.as_ref().map(|(_, place)| place.policy());
@@ -169,7 +179,6 @@ fn run(args: &Args) -> Result<()> {
     let report = Report {
         folder: &folder,
         config: &config,
-        written: files.iter().map(|(wanted, _)| wanted.path).collect(),
         server: &server,
         expires: &expires[..10],
         local: SocketAddr::new(to_loopback(address.ip()), address.port()),
@@ -240,9 +249,7 @@ fn folder(args: &Args) -> Result<PathBuf> {
         return Err(format!("{folder:?} is no folder: name one, as in 'kes init my-server'").into());
     }
     match folder.join(CONFIG).symlink_metadata() {
-        Ok(_) => {
-            Err(in_the_way(&folder, &[&[CONFIG, POLICY][..], &SERVER, &ADMIN, &MINIO].concat()))
-        }
+        Ok(_) => Err(in_the_way(&folder, ALL)),
         Err(_) => Ok(folder),
     }
 }
@@ -295,12 +302,12 @@ fn names(args: &Args, address: SocketAddr, may_ask: bool) -> Result<(Names, Stri
             "The certificate is for {}.\nMore host names or IP addresses that clients use, with commas",
             names.list().join(", ")
         );
-        list = dialog::ask(&question, "none", |answer| {
-            let answer = if answer == "none" { "" } else { answer };
-            let words = answer.split(',').map(str::trim).filter(|word| !word.is_empty());
-            let words: Vec<_> = words.map(str::to_owned).collect();
-            words.iter().try_for_each(|word| Names::default().add(word)).map(|()| words)
-        })?;
+        let words = |text: &str| {
+            let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+            words.filter(|word| *word != "none").map(str::to_owned).collect::<Vec<_>>()
+        };
+        let check = |text: &str| words(text).iter().try_for_each(|word| Names::default().add(word));
+        list = words(&dialog::ask(&question, "none", &check)?);
         given = list.iter().map(String::as_str).collect();
     }
     given.iter().try_for_each(|name| names.add(name))?;
@@ -317,12 +324,11 @@ fn vault(args: &Args, may_ask: bool) -> Result<Option<(Vault, Place)>> {
     let url = match (args.value("vault"), may_ask) {
         (None, true) => {
             let question = "URL of a Vault or OpenBao for the keys, or files of this machine";
-            dialog::ask(question, "files", |answer| match answer {
-                "files" => Ok(None),
-                url => vault::url(url).map(Some),
-            })?
+            let check =
+                |text: &str| if text == "files" { Ok(()) } else { vault::url(text).map(drop) };
+            Some(dialog::ask(question, "files", &check)?).filter(|answer| answer != "files")
         }
-        (url, _) => url.map(vault::url).transpose()?,
+        (url, _) => url.map(str::to_owned),
     };
     let Some(url) = url else {
         return match ["vault-ca", "vault-engine"].iter().find(|flag| args.value(flag).is_some()) {
@@ -330,7 +336,7 @@ fn vault(args: &Args, may_ask: bool) -> Result<Option<(Vault, Place)>> {
             None => Ok(None),
         };
     };
-    let vault = Vault::new(url, args.value("vault-ca"))?;
+    let vault = Vault::new(vault::url(&url)?, args.value("vault-ca"))?;
     let place = vault.look(args.value("vault-engine"))?;
     Ok(Some((vault, place)))
 }

@@ -1,16 +1,12 @@
 //! The set-up of a client: each of its servers, whether it is trusted, and what the client may do there.
 
 use super::{
-    PROBE_KEY, at_clock,
+    at_clock,
     look::{self, Way},
-    probe_key,
 };
 use crate::{
     base::{checkup::Checkup, generation::Generation},
-    cli::{
-        args::Args,
-        client::{Client, Error, path},
-    },
+    cli::{args::Args, client::Client},
     policy::Rule,
     tls::ServerTrust,
 };
@@ -27,13 +23,13 @@ pub(crate) fn examine(args: &Args, found: &mut Checkup) {
         Ok(client) => client,
         Err(e) => return fail(CLIENT, &e.to_string(), found),
     };
-    found.ok(CLIENT, format!("its identity is {}", client.identity()));
+    found.ok(CLIENT, &format_args!("its identity is {}", client.identity()));
     for client in client.alone() {
-        at_server(&client, args.is_set("write"), found);
+        at_server(&client, found);
     }
 }
 
-fn at_server(client: &Client, writes: bool, found: &mut Checkup) {
+fn at_server(client: &Client, found: &mut Checkup) {
     let server = client.server();
     let url = format!("{server}/version");
     let certificate = Some(client.certificate());
@@ -46,10 +42,10 @@ fn at_server(client: &Client, writes: bool, found: &mut Checkup) {
     let version: serde_json::Value = serde_json::from_slice(&version).unwrap_or_default();
     let version = version["version"].as_str().unwrap_or("of unknown version").to_owned();
     let identity = client.server_identity().unwrap_or_default();
-    found.ok(SERVER, format!("{server} answers: {version}, its identity is {identity}"));
+    found.ok(SERVER, &format_args!("{server} answers: {version}, its identity is {identity}"));
     match client.describe(None) {
         Ok(own) if own.is_admin => {
-            found.ok(RIGHTS, format!("{server}: all of them, as this client is the admin"));
+            found.ok(RIGHTS, &format_args!("{server}: all of them, as this client is the admin"));
         }
         Ok(own) => {
             let rules = own.policy.map_or(Vec::new(), |policy| policy.allow);
@@ -57,7 +53,7 @@ fn at_server(client: &Client, writes: bool, found: &mut Checkup) {
             let more = if rules.len() > MAX_RULES { ", ..." } else { "" };
             let shown = shown.join(", ");
             let policy = own.policy_name;
-            found.ok(RIGHTS, format!("{server}: policy {policy:?} allows {shown}{more}"));
+            found.ok(RIGHTS, &format_args!("{server}: policy {policy:?} allows {shown}{more}"));
         }
         Err(e) => {
             let identity = client.identity();
@@ -70,52 +66,21 @@ fn at_server(client: &Client, writes: bool, found: &mut Checkup) {
             };
             // Of a server that does not tell who is root, it may be this client.
             match e.starts_with("the server knows no policy of it") {
-                true => found.warn(RIGHTS, format!("{server}: {e}"), &advice),
+                true => found.warn(RIGHTS, &format_args!("{server}: {e}"), &advice),
                 false => {
                     let why = match &*e {
                         "identity does not exist" => "no policy is for this client",
                         other => other,
                     };
-                    return found.fail(RIGHTS, format!("{server}: {why}"), &advice);
+                    found.fail(RIGHTS, &format_args!("{server}: {why}"), &advice);
                 }
             }
         }
-    }
-    if writes {
-        at_writing(client, found);
-    }
-}
-
-/// Makes a key, uses it, and deletes it.
-fn at_writing(client: &Client, found: &mut Checkup) {
-    let Ok(name) = probe_key() else { return };
-    let (server, name) = (client.server(), name.as_str());
-    let post = |api: &str, body| client.post(&path(api, &[name]), body).map(drop);
-    let failed = |what: &str, e: Error, found: &mut Checkup| {
-        let text = format!("{server}: failed to {what} key {name:?}: {e}");
-        match &e {
-            // Policies for names of its own are no mistake.
-            Error::Refused(403, _) => found.warn(PROBE_KEY, text, "the policy does not allow it"),
-            _ => found.fail(PROBE_KEY, text, ""),
-        }
-    };
-    if let Err(e) = post("key/create", None) {
-        return failed("create", e, found);
-    }
-    let before = found.0.len();
-    if let Err(e) = post("key/generate", Some(b"{}")) {
-        failed("use", e, found);
-    }
-    if let Err(e) = client.delete(&path("key/delete", &[name])) {
-        failed("delete", e, found);
-    }
-    if before == found.0.len() {
-        found.ok(PROBE_KEY, format!("{server}: {name} was created, used and deleted"));
     }
 }
 
 /// A message of several lines: the first says what is wrong, the others what to do.
 fn fail(about: &'static str, text: &str, found: &mut Checkup) {
     let (text, advice) = text.split_once('\n').unwrap_or((text, ""));
-    found.fail(about, text.to_owned(), advice);
+    found.fail(about, &text, advice);
 }

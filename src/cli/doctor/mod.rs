@@ -32,11 +32,11 @@ fn at_clock(ahead: Option<i64>, other: &str, found: &mut Checkup) {
     let shown = duration::format(i64::try_from(nanos).unwrap_or(i64::MAX));
     let text = format!("the clock of this machine is {shown} {how} that of {other}");
     if apart <= CLOSE {
-        found.ok(CLOCK, format!("like that of {other}"));
+        found.ok(CLOCK, &format_args!("like that of {other}"));
     } else if apart <= FAR {
-        found.warn(CLOCK, text, ADVICE);
+        found.warn(CLOCK, &text, ADVICE);
     } else {
-        found.fail(CLOCK, text, ADVICE);
+        found.fail(CLOCK, &text, ADVICE);
     }
 }
 
@@ -50,10 +50,34 @@ fn probe_key() -> Result<KeyName, getrandom::Error> {
 /// Drops what a wrong clock explains: certificates seem to have expired, or not to be valid yet.
 pub(crate) fn drop_consequences(found: &mut Checkup) {
     let is_off = |line: &Line| line.about == CLOCK && line.outcome == Outcome::Failed;
-    if found.0.iter().any(is_off) {
+    if found.lines.iter().any(is_off) {
         let words = ["expired", "not valid yet"];
-        found.0.retain(|line| {
+        found.lines.retain(|line| {
             line.outcome == Outcome::Ok || !words.iter().any(|word| line.text.contains(word))
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_may_differ_by_seconds_and_not_by_minutes() {
+        for (ahead, outcome) in [
+            (0, Outcome::Ok),
+            (-5, Outcome::Ok),
+            (6, Outcome::Warning),
+            (-60, Outcome::Warning),
+            (61, Outcome::Failed),
+            (i64::MIN, Outcome::Failed),
+        ] {
+            let mut found = Checkup::default();
+            at_clock(Some(ahead), "a server", &mut found);
+            assert_eq!(1, found.count(outcome), "{ahead}: {found:?}");
+        }
+        let mut found = Checkup::default();
+        at_clock(Some(-90), "a server", &mut found);
+        assert!(found.lines[0].text.contains("1m30s behind that of a server"), "{found:?}");
     }
 }

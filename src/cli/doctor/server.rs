@@ -30,6 +30,8 @@ use crate::{
     tls::{self, ServerTrust},
 };
 
+/// Where a unit that runs has its credentials.
+const CREDENTIALS: &str = "/run/credentials/kes.service";
 const CONFIGURATION: &str = "configuration";
 const CERTIFICATE: &str = "certificate";
 const PORT: &str = "port";
@@ -49,9 +51,11 @@ pub(crate) fn examine(args: &Args, flags: &Flags, file: &Path, found: &mut Check
     let loaded = match options.load() {
         Ok(loaded) => loaded,
         Err(e) => {
-            let advice =
-                if geteuid().is_root() { "" } else { "the user of the server must read it" };
-            return found.fail(CONFIGURATION, e.to_string(), advice);
+            let advice = match geteuid().is_root() {
+                true => "",
+                false => "run this as root, or as the user of the server",
+            };
+            return found.fail(CONFIGURATION, &e, advice);
         }
     };
     // A wrong clock makes good certificates expire, so it comes first.
@@ -66,14 +70,22 @@ pub(crate) fn examine(args: &Args, flags: &Flags, file: &Path, found: &mut Check
     let (config, material, warnings) = match loaded.accept_with_files(None) {
         Ok(accepted) => accepted,
         Err(e) => {
-            let advice = format!("'kes config check {file}' tells all of it");
-            return found.fail(CONFIGURATION, e.to_string(), &advice);
+            let (text, check) =
+                (e.to_string(), format!("'kes config check {file}' tells all of it"));
+            // A unit gives its credentials to its own process alone.
+            let is_of_unit =
+                text.contains("CREDENTIALS_DIRECTORY") && Path::new(CREDENTIALS).exists();
+            let advice = match is_of_unit {
+                true => &format!("set CREDENTIALS_DIRECTORY={CREDENTIALS} for this, as root"),
+                false => &check,
+            };
+            return found.fail(CONFIGURATION, &text, advice);
         }
     };
-    found.ok(CONFIGURATION, format!("a server starts with {file}"));
+    found.ok(CONFIGURATION, &format_args!("a server starts with {file}"));
     for warning in warnings {
         let text = warning.trim_start_matches("Warning: ");
-        found.warn(CONFIGURATION, text.to_owned(), "");
+        found.warn(CONFIGURATION, &text, "");
     }
     at_names(args, &config, &material.certificate, found);
     at_ports(&config, &tls::server_identity(&material.certificate), found);
@@ -97,12 +109,12 @@ fn at_names(args: &Args, config: &Config, certificate: &CertifiedKey, found: &mu
         let host = node.nodename().to_string_lossy();
         let is_for_others = !config.address.ip().is_loopback();
         match tls::is_for_host(certificate, &host) {
-            true => found.ok(CERTIFICATE, format!("it is for host {host:?}")),
+            true => found.ok(CERTIFICATE, &format_args!("it is for host {host:?}")),
             false if is_for_others && !is_pinned => {
                 let text = format!("it is not for the name of this machine, {host:?}");
-                found.warn(CERTIFICATE, text, advice);
+                found.warn(CERTIFICATE, &text, advice);
             }
-            false => found.ok(CERTIFICATE, "it belongs to its private key".to_owned()),
+            false => found.ok(CERTIFICATE, &"it belongs to its private key"),
         }
         return;
     };
@@ -110,14 +122,14 @@ fn at_names(args: &Args, config: &Config, certificate: &CertifiedKey, found: &mu
         let uri: Uri = url.parse().unwrap_or_default();
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         match tls::is_for_host(certificate, host) {
-            true => found.ok(CERTIFICATE, format!("it is for {host:?}")),
+            true => found.ok(CERTIFICATE, &format_args!("it is for {host:?}")),
             false if is_pinned => {
                 let text = format!("it is not for {host:?}, but clients know its identity");
-                found.ok(CERTIFICATE, text);
+                found.ok(CERTIFICATE, &text);
             }
             false => {
                 let text = format!("it is not for {host:?}, where clients ask");
-                found.fail(CERTIFICATE, text, advice);
+                found.fail(CERTIFICATE, &text, advice);
             }
         }
     }
@@ -125,7 +137,7 @@ fn at_names(args: &Args, config: &Config, certificate: &CertifiedKey, found: &mu
 
 /// Whether the addresses are free, or this server listens there already.
 fn at_ports(config: &Config, own: &str, found: &mut Checkup) {
-    let is_ours = at_port(config.address, "--addr", found, |address| {
+    let is_ours = at_port(config.address, "--addr", found, &|address| {
         let url = format!("https://{address}");
         let asked = format!("{url}/version");
         let look =
@@ -140,7 +152,7 @@ fn at_ports(config: &Config, own: &str, found: &mut Checkup) {
         }
     });
     if let Some(address) = config.probe {
-        at_port(address, "probe.address", found, |address| {
+        at_port(address, "probe.address", found, &|address| {
             let url = format!("http://{address}/live");
             let look = look::look(&url, "probe.address", &ServerTrust::Anything, None, Way::Direct);
             match look.map(|look| look.answer) {
@@ -156,7 +168,7 @@ fn at_port(
     address: SocketAddr,
     setting: &'static str,
     found: &mut Checkup,
-    who: impl FnOnce(SocketAddr) -> Result<String, String>,
+    who: &dyn Fn(SocketAddr) -> Result<String, String>,
 ) -> bool {
     let here = look::from_here(address);
     if address.port() == 0 {
@@ -165,7 +177,7 @@ fn at_port(
     if TcpStream::connect_timeout(&here, GLANCE).is_ok() {
         match who(here) {
             Ok(sign) => {
-                found.ok(PORT, format!("this server listens on {address} already ({sign})"))
+                found.ok(PORT, &format_args!("this server listens on {address} already ({sign})"))
             }
             Err(who) => {
                 let text = format!("{address} is taken: {who}");
@@ -174,20 +186,20 @@ fn at_port(
                      {setting}",
                     address.port()
                 );
-                found.fail(PORT, text, &advice);
+                found.fail(PORT, &text, &advice);
                 return false;
             }
         }
         return true;
     }
     match TcpListener::bind(address) {
-        Ok(_) => found.ok(PORT, format!("{address} is free")),
+        Ok(_) => found.ok(PORT, &format_args!("{address} is free")),
         Err(e) => {
             let is_of_user = e.kind() == io::ErrorKind::PermissionDenied;
             let text = Error::Listen(address, setting, e).to_string();
             match is_of_user {
-                true => found.warn(PORT, text, "run this as the user of the server"),
-                false => found.fail(PORT, text, ""),
+                true => found.warn(PORT, &text, "run this as the user of the server"),
+                false => found.fail(PORT, &text, ""),
             }
         }
     }
@@ -201,24 +213,17 @@ fn at_writing(store: &dyn KeyStore, config: &Config, found: &mut Checkup) {
     let value = stored::encode(&key);
     let deadline = || Deadline::after(Instant::now(), STEP);
     if let Err(e) = store.create(&name, &value, deadline()) {
-        return found.fail(PROBE_KEY, e.to_string(), "");
+        return found.fail(PROBE_KEY, &e, "");
     }
-    let mut is_good = true;
-    let failed = match store.get(&name, deadline()) {
-        Ok(read) if read == value => None,
-        Ok(_) => Some(format!("key {name:?} is not what was written")),
-        Err(e) => Some(e.to_string()),
-    };
-    if let Some(text) = failed {
-        is_good = false;
-        found.fail(PROBE_KEY, text, "");
-    }
-    if let Err(e) = store.delete(&name, deadline()) {
-        is_good = false;
-        found.fail(PROBE_KEY, e.to_string(), &format!("delete key {name:?} by hand"));
-    }
-    if is_good {
-        found.ok(PROBE_KEY, format!("{name} was created, read and deleted"));
+    let read = store.get(&name, deadline());
+    let deleted = store.delete(&name, deadline());
+    match (&read, &deleted) {
+        (Ok(read), Ok(())) if *read == value => {
+            found.ok(PROBE_KEY, &format_args!("{name} was created, read and deleted"));
+        }
+        (Ok(_), Ok(())) => found.fail(PROBE_KEY, &"what was read is not what was written", ""),
+        (Err(e), _) => found.fail(PROBE_KEY, e, ""),
+        (_, Err(e)) => found.fail(PROBE_KEY, e, "delete the key by hand"),
     }
 }
 
@@ -227,7 +232,7 @@ fn at_limits(config: &Config, found: &mut Checkup) {
     match room::tight_descriptors(MANY) {
         Some(files) => found.warn(
             LIMITS,
-            format!(
+            &format_args!(
                 "{files} open files allow no more than {} connections",
                 room::connections(config.connections)
             ),
@@ -235,29 +240,29 @@ fn at_limits(config: &Config, found: &mut Checkup) {
         ),
         None => {
             let connections = room::connections(config.connections);
-            found.ok(LIMITS, format!("files and memory for {connections} connections"));
+            found.ok(LIMITS, &format_args!("files and memory for {connections} connections"));
         }
     }
     let may_lock = getrlimit(Resource::Memlock).maximum.is_none_or(|most| most >= ENOUGH_LOCKED);
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
     match swaps.lines().count() > 1 {
-        false => found.ok(LIMITS, "no swap, so no key gets onto a disk".to_owned()),
+        false => found.ok(LIMITS, &"no swap, so no key gets onto a disk"),
         true if may_lock => {
             let text = "memory may be swapped to a disk, and keys with it, unless the server runs with \
                         --mlock, as it may";
-            found.ok(LIMITS, text.to_owned());
+            found.ok(LIMITS, &text);
         }
         true => found.warn(
             LIMITS,
-            "memory may be swapped to a disk, and keys with it, and may not be locked".to_owned(),
+            &"memory may be swapped to a disk, and keys with it, and may not be locked",
             "LimitMEMLOCK=infinity and --mlock, or encrypted swap, or none",
         ),
     }
     match start::protect_memory() {
-        Ok(()) => found.ok(LIMITS, "no core dumps, as a server switches them off".to_owned()),
+        Ok(()) => found.ok(LIMITS, &"no core dumps, as a server switches them off"),
         Err(e) => {
             let text = format!("a crash may write keys into a core dump: {e}");
-            found.warn(LIMITS, text, "LimitCORE=0 in a unit, 'ulimit -c 0' in a shell");
+            found.warn(LIMITS, &text, "LimitCORE=0 in a unit, 'ulimit -c 0' in a shell");
         }
     }
 }

@@ -10,12 +10,12 @@ pub(crate) fn is_possible() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks until `parse` takes the answer; `default` if that is empty.
-pub(crate) fn ask<T>(
+/// Asks until `check` has nothing against the answer, which is `default` if it is empty.
+pub(crate) fn ask(
     question: &str,
     default: &str,
-    parse: impl Fn(&str) -> std::result::Result<T, String>,
-) -> Result<T> {
+    check: &dyn Fn(&str) -> std::result::Result<(), String>,
+) -> Result<String> {
     loop {
         complain(&format!("{question} [{default}]: "));
         let mut line = String::new();
@@ -26,8 +26,8 @@ pub(crate) fn ask<T>(
             Err(e) => return Err(format!("failed to read the answer: {e}").into()),
         }
         let answer = Some(line.trim()).filter(|line| !line.is_empty()).unwrap_or(default);
-        match parse(answer) {
-            Ok(value) => return Ok(value),
+        match check(answer) {
+            Ok(()) => return Ok(answer.to_owned()),
             Err(why) => complain(&format!("  {}\n", harmless(&why))),
         }
     }

@@ -94,6 +94,11 @@ impl Pair {
         })
     }
 
+    /// Whether the private key was there.
+    pub(crate) fn is_old(&self) -> bool {
+        self.new_key.is_none()
+    }
+
     /// The files to write, with this mode of the private key.
     pub(crate) fn wanted(&self, mode: u32) -> Vec<(Wanted<'_>, &'static str)> {
         let key = self

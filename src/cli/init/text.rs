@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     quote::yaml,
-    vault::{self, Place, Vault},
+    vault::{CREDENTIAL, Place, ROLE_ID, SECRET_ID, Vault},
 };
 
 /// What the file is about.
@@ -25,30 +25,48 @@ pub(crate) struct Facts<'a> {
 /// Where keys are.
 pub(crate) enum Keys<'a> {
     In(&'a Path),
-    Vault { vault: &'a Vault, place: &'a Place, secrets: &'a Path },
+    /// The secret is in the file `secrets`, for the environment or for the service.
+    Vault {
+        vault: &'a Vault,
+        place: &'a Place,
+        secrets: &'a Path,
+        is_system: bool,
+    },
 }
 
-/// The first part, up to the key store. Without `# ` before them, the fields in comments count, too.
-const TEXT: &str = "\
+/// The configuration file. Without `# ` before them, the fields in comments count, too.
+pub(crate) fn configuration(facts: &Facts<'_>) -> String {
+    let Facts { address, admin, minio, expires, file, .. } = facts;
+    let path = |path: &Path| yaml(&path.to_string_lossy());
+    let (file, address) = (file.display(), yaml(address));
+    let [key, cert] = [facts.key, facts.cert].map(path);
+    let keys = match &facts.keys {
+        Keys::In(folder) => in_files(&path(folder)),
+        Keys::Vault { vault, place, secrets, is_system } => {
+            in_vault(vault, place, secrets, *is_system)
+        }
+    };
+    format!(
+        "\
 # A key encryption server: made by 'kes init'. Look for mistakes with
-#   kes config check {FILE}
+#   kes config check {file}
 # and let a running server take up a change with SIGHUP. docs/configuration.md has all fields.
 version: v1
 
 # Where clients connect. 0.0.0.0 is all addresses of this machine; 127.0.0.1:7373 hides the server from others.
 # Clients must find the name or address that they use in the certificate.
-address: {ADDRESS}
+address: {address}
 
 # The holder of this identity may do everything. Keep the API key or private key behind it for yourself, and give
 # each application one of its own and a policy. \"disabled\" in its place leaves nobody who may do everything.
 admin:
-  identity: {ADMIN}
+  identity: {admin}
 
-# The certificate expires on {EXPIRES}. Replace both files, or the certificate alone, before; SIGHUP takes them up
+# The certificate expires on {expires}. Replace both files, or the certificate alone, before; SIGHUP takes them up
 # without a lost request. A new private key is a new identity (KES_SERVER_IDENTITY) for clients.
 tls:
-  key: {KEY}
-  cert: {CERT}
+  key: {key}
+  cert: {cert}
   # With \"on\", only clients with a certificate of an authority that the system or \"ca\" trusts may connect, so
   # not those with an API key. With \"off\" all may, and their identities decide what they may do.
   auth: off
@@ -71,7 +89,7 @@ policy:
     - /v1/metrics
     - /v1/api
     identities:
-    - {MINIO}
+    - {minio}
 
 # Keys in memory save the key store a read for each request. Shorter times let a key that was deleted in the key
 # store go sooner. With \"offline\", keys in memory stay usable for so long while the key store is not available.
@@ -90,82 +108,60 @@ log:
 # Whether the server lives and is ready, without TLS and certificate: for load balancers and 'kes healthcheck'.
 # probe:
 #   address: 127.0.0.1:7374
-";
+{keys}"
+    )
+}
 
-const FS: &str = "
+fn in_files(folder: &str) -> String {
+    format!(
+        "
 # Master keys, a file each. Back up this folder: without a key, what it has encrypted is lost. Who reads the
 # folder has the keys; Vault or OpenBao (docs/vault.md) keep them apart. 'kes migrate' moves keys.
 keystore:
   fs:
-    path: {PATH}
-";
+    path: {folder}
+"
+    )
+}
 
-const VAULT: &str = "
+fn in_vault(vault: &Vault, place: &Place, secrets: &Path, is_system: bool) -> String {
+    let line = |start: &str, value: &str| match value {
+        "" => String::new(),
+        value => format!("    {start}: {}\n", yaml(value)),
+    };
+    let ca = vault.ca.as_deref().map_or_else(Default::default, Path::to_string_lossy);
+    let ca = line("tls:\n      ca", &ca);
+    let namespace = line("namespace", vault.namespace.as_deref().unwrap_or_default());
+    let prefix = line("prefix", place.prefix);
+    let [endpoint, engine, approle] =
+        [&vault.url, &place.engine, &place.approle].map(|text| yaml(text));
+    let version = if place.is_old { "v1" } else { "v2" };
+    let file = secrets.display();
+    let (source, secret) = match is_system {
+        true => (
+            format!("The secret of the role comes from {file}, which systemd hands on."),
+            CREDENTIAL,
+        ),
+        false => (
+            format!("Id and secret of the role come from the environment: {file} has them."),
+            SECRET_ID,
+        ),
+    };
+    format!(
+        "
 # Master keys are in Vault or OpenBao, which has to have the policy and the role that 'kes init' has printed.
-# Id and secret of the role come from the environment: {SECRETS} has them.
+# {source}
 keystore:
   # With \"off\", the server starts while Vault can't be reached, and uses it as soon as it can.
   required: on
   vault:
-    endpoint: {ENDPOINT}
-    engine: {ENGINE}
-    version: {VERSION}
-{NAMESPACE}{PREFIX}    approle:
-      engine: {APPROLE}
-      id: ${{ROLE_ID}}
-      secret: ${{SECRET_ID}}
-{CA}";
-
-/// The configuration file.
-pub(crate) fn configuration(facts: &Facts<'_>) -> String {
-    let path = |path: &Path| path.to_string_lossy().into_owned();
-    let line = |indent: &str, name: &str, value: &str| match value {
-        "" => String::new(),
-        value => format!("{indent}{name}: {}\n", yaml(value)),
-    };
-    let mut values = vec![
-        ("{FILE}", path(facts.file)),
-        ("{ADDRESS}", yaml(facts.address)),
-        ("{ADMIN}", facts.admin.to_owned()),
-        ("{MINIO}", facts.minio.to_owned()),
-        ("{KEY}", yaml(&path(facts.key))),
-        ("{CERT}", yaml(&path(facts.cert))),
-        ("{EXPIRES}", facts.expires.to_owned()),
-    ];
-    let keys = match &facts.keys {
-        Keys::In(folder) => {
-            values.push(("{PATH}", yaml(&path(folder))));
-            FS
-        }
-        Keys::Vault { vault, place, secrets } => {
-            let ca = vault.ca.as_deref().map(path).unwrap_or_default();
-            let ca = line("      ", "ca", &ca);
-            let namespace = vault.namespace.as_deref().unwrap_or_default();
-            values.extend([
-                ("{SECRETS}", path(secrets)),
-                ("{ENDPOINT}", yaml(&vault.url)),
-                ("{ENGINE}", yaml(&place.engine)),
-                ("{VERSION}", if place.is_old { "v1" } else { "v2" }.to_owned()),
-                ("{NAMESPACE}", line("    ", "namespace", namespace)),
-                ("{PREFIX}", line("    ", "prefix", place.prefix)),
-                ("{APPROLE}", yaml(&place.approle)),
-                ("{ROLE_ID}", vault::ROLE_ID.to_owned()),
-                ("{SECRET_ID}", vault::SECRET_ID.to_owned()),
-                ("{CA}", if ca.is_empty() { ca } else { format!("    tls:\n{ca}") }),
-            ]);
-            VAULT
-        }
-    };
-    // A path may look like another of these words, so each piece of the text is looked at once.
-    let mut text = String::new();
-    let mut rest = &*(TEXT.to_owned() + keys);
-    while let Some(at) = rest.find('{') {
-        let (before, after) = rest.split_at(at);
-        let value = values.iter().find(|(name, _)| after.starts_with(name));
-        let (length, value) = value.map_or((1, "{"), |(name, value)| (name.len(), value));
-        text += before;
-        text += value;
-        rest = &after[length..];
-    }
-    text + rest
+    endpoint: {endpoint}
+    engine: {engine}
+    version: {version}
+{namespace}{prefix}    approle:
+      engine: {approle}
+      id: ${{{ROLE_ID}}}
+      secret: ${{{secret}
+{ca}"
+    )
 }

@@ -1,7 +1,11 @@
 //! What a Vault or OpenBao has mounted, and what a server needs to have there: the policy, and the commands
 //! that make policy and role.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::Value;
 use ureq::http::Uri;
@@ -23,9 +27,10 @@ const MAX_ANSWER: u64 = 16 << 20;
 /// The name of the engine that is made for a server, of its policy and its role, and of its part of an engine
 /// that others use too.
 const NAME: &str = "kes";
-/// Variables of the environment with what the server logs in with.
+/// Variables of the environment with what the server logs in with, and what the service has of the secret.
 pub(crate) const ROLE_ID: &str = "KES_VAULT_ROLE_ID";
-pub(crate) const SECRET_ID: &str = "KES_VAULT_SECRET_ID";
+pub(crate) const SECRET_ID: &str = "KES_VAULT_SECRET_ID}";
+pub(crate) const CREDENTIAL: &str = "CREDENTIALS_DIRECTORY}/kes.vault-secret";
 
 /// Where a Vault is, and as whom to ask it.
 pub(crate) struct Vault {
@@ -108,13 +113,16 @@ impl Vault {
         }
         let mounts = match &self.token {
             None => Err("without a token in BAO_TOKEN or VAULT_TOKEN it does not tell".to_owned()),
-            Some(_) => self.mounts(&agent),
+            // All that the token may use.
+            Some(_) => self.ask(&agent, "internal/ui/mounts"),
         };
         match mounts {
-            Ok((engines, methods)) => {
-                place.choose(&engines, engine)?;
-                let approle = methods.iter().find(|(_, method)| method["type"] == "approle");
-                if let Some((path, _)) = approle {
+            Ok(mounts) => {
+                let none = Mounts::new();
+                let members = |name| mounts["data"][name].as_object().unwrap_or(&none);
+                place.choose(members("secret"), engine)?;
+                let mut methods = members("auth").iter();
+                if let Some((path, _)) = methods.find(|(_, method)| method["type"] == "approle") {
                     place.approle = path.trim_end_matches('/').to_owned();
                     place.has_approle = true;
                 }
@@ -169,25 +177,6 @@ impl Vault {
             (status, _) => Err(format!("GET {url} was answered with status {status}")),
         }
     }
-
-    /// Engines and login methods with the paths that they are mounted at.
-    fn mounts(&self, agent: &Agent) -> std::result::Result<(Mounts, Mounts), String> {
-        let members = |value: &Value| value.as_object().cloned().unwrap_or_default();
-        // This one has what the token may use.
-        let first = self.ask(agent, "internal/ui/mounts").map(|all| {
-            let all = &all["data"];
-            (members(&all["secret"]), members(&all["auth"]))
-        });
-        match first {
-            Ok((engines, methods)) if !engines.is_empty() => Ok((engines, methods)),
-            first => {
-                let engines =
-                    self.ask(agent, "mounts").map_err(|why| first.err().unwrap_or(why))?;
-                let methods = self.ask(agent, "auth").unwrap_or_default();
-                Ok((members(&engines["data"]), members(&methods["data"])))
-            }
-        }
-    }
 }
 
 type Mounts = serde_json::Map<String, Value>;
@@ -213,9 +202,7 @@ impl Place {
                 .map(|(path, mount)| (path.trim_end_matches('/'), mount)),
         };
         let (name, note) = match chosen {
-            None => {
-                (name, format!("no key-value engine is at {name}/: the first command makes it"))
-            }
+            None => (name, format!("no key-value engine is at {name}/; a command below makes it")),
             Some((name, mount)) => {
                 (self.has_engine, self.is_old) = (true, is_old(mount));
                 // Others may keep something there.
@@ -256,8 +243,16 @@ impl Place {
     }
 
     /// The commands that make what is missing, with the policy in the file `policy`; they put id and secret into
-    /// the file `secrets`.
-    pub(crate) fn commands(&self, vault: &Vault, policy: &str, secrets: &str) -> Vec<String> {
+    /// the file `secrets` for the environment or, of a service, the id into its file `config` and the secret
+    /// into the file `secrets`.
+    pub(crate) fn commands(
+        &self,
+        vault: &Vault,
+        policy: &Path,
+        secrets: &Path,
+        config: Option<&Path>,
+    ) -> Vec<String> {
+        let path = |path: &Path| shell(&path.to_string_lossy());
         let is_there = |program: &str| {
             let path = env::var_os("PATH").unwrap_or_default();
             env::split_paths(&path).any(|folder| folder.join(program).is_file())
@@ -283,16 +278,25 @@ impl Place {
             commands
                 .push(format!("{bao} secrets enable -path={} -version=2 kv", shell(&self.engine)));
         }
-        commands.push(format!("{bao} policy write {NAME} {}", shell(policy)));
+        commands.push(format!("{bao} policy write {NAME} {}", path(policy)));
         if !self.has_approle {
             commands.push(format!("{bao} auth enable approle"));
         }
         commands.push(format!("{bao} write {} token_policies={NAME} token_ttl=20m", shell(&role)));
-        commands.push(format!(
-            "(umask 077; printf '{ROLE_ID}=%s\\n{SECRET_ID}=%s\\n' \"$({bao} read -field=role_id {role_id})\" \
-             \"$({bao} write -f -field=secret_id {secret_id})\" >{})",
-            shell(secrets)
-        ));
+        let id = format!("$({bao} read -field=role_id {role_id})");
+        let secret = format!("{bao} write -f -field=secret_id {secret_id}");
+        let file = path(secrets);
+        match config {
+            None => commands.push(format!(
+                "(umask 077; printf '{ROLE_ID}=%s\\nKES_VAULT_SECRET_ID=%s\\n' \"{id}\" \"$({secret})\" >{file})"
+            )),
+            Some(config) => {
+                let folder = path(secrets.parent().unwrap_or(secrets));
+                commands.push(format!("sed -i \"s/\\${{{ROLE_ID}}}/{id}/\" {}", path(config)));
+                commands.push(format!("mkdir -p -m 700 {folder}"));
+                commands.push(format!("(umask 077; {secret} >{file})"));
+            }
+        }
         commands
     }
 }

@@ -1,6 +1,7 @@
 //! What keeps a server from using a directory of keys, and what does not belong into it.
 
 use std::{
+    ffi::{OsStr, OsString},
     fs::{self, Metadata},
     io,
     os::unix::fs::MetadataExt as _,
@@ -30,14 +31,12 @@ const LITTLE: u64 = 64;
 
 /// How many entries are so, and one of them.
 #[derive(Default)]
-struct Few(usize, String);
+struct Few(usize, OsString);
 
 impl Few {
-    fn add(&mut self, entry: impl FnOnce() -> String) {
-        if self.0 == 0 {
-            self.1 = entry();
-        }
+    fn add(&mut self, name: &OsStr) {
         self.0 += 1;
+        self.1 = name.to_owned();
     }
 }
 
@@ -53,18 +52,18 @@ pub(super) fn examine(path: &Path, found: &mut Checkup) -> Option<Fs> {
             let parent = path.ancestors().find(|parent| parent.exists()).unwrap_or(&path);
             match may_write(parent) {
                 Ok(()) => {
-                    found.ok(ABOUT, format!("{path:?} is not there yet: the server makes it"))
+                    found.ok(ABOUT, &format_args!("{path:?} is not there yet: the server makes it"))
                 }
                 Err(e) => {
                     let text = format!("{path:?} is not there, and user {us} may not make it: {e}");
-                    found.fail(ABOUT, text, "make it, for the user of the server, with mode 0700");
+                    found.fail(ABOUT, &text, "make it, for the user of the server, with mode 0700");
                 }
             }
             return None;
         }
         Err(e) => {
             let text = format!("user {us} may not look at {path:?}: {e}");
-            found.fail(ABOUT, text, "run this as the user of the server");
+            found.fail(ABOUT, &text, "run this as the user of the server");
             return None;
         }
     };
@@ -83,22 +82,22 @@ pub(super) fn examine(path: &Path, found: &mut Checkup) -> Option<Fs> {
                 "run the server, and this, as its owner, or 'chown' it to the user of the server",
             ),
         };
-        found.fail(ABOUT, text, advice);
+        found.fail(ABOUT, &text, advice);
         return None;
     }
     if let (0, 0, Some(user)) = (us, owner, packaged_user()) {
         let text = format!("{path:?} belongs to root, but the service runs as user kes");
-        found.warn(ABOUT, text, &format!("run 'chown -R {user} {}'", path.display()));
+        found.warn(ABOUT, &text, &format!("run 'chown -R {user} {}'", path.display()));
     }
     let store = Fs::at(path.clone());
     let count = match at_entries(&store, &directory, found) {
         Ok(count) => count,
         Err(e) => {
-            found.fail(ABOUT, format!("failed to list {path:?}: {e}"), "");
+            found.fail(ABOUT, &format_args!("failed to list {path:?}: {e}"), "");
             return None;
         }
     };
-    if at_room(&path, count, found) { Some(store) } else { None }
+    if at_room(&path, owner, count, found) { Some(store) } else { None }
 }
 
 /// The user of the packaged service, if there is one.
@@ -119,68 +118,61 @@ fn at_entries(store: &Fs, directory: &Metadata, found: &mut Checkup) -> io::Resu
         if file_name.as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes()) {
             continue; // the next start removes it, or its maker
         }
-        let shown = || format!("{file_name:?}");
         let name = file_name.to_str().and_then(KeyName::parse);
         // Of links themselves.
-        let metadata = entry.metadata();
-        let (Some(name), Ok(metadata)) = (name, metadata) else {
-            foreign.add(shown);
+        let metadata = entry.metadata().ok().filter(Metadata::is_file);
+        let (Some(name), Some(metadata)) = (name, metadata) else {
+            foreign.add(&file_name);
             continue;
         };
-        if !metadata.is_file() {
-            foreign.add(shown);
-            continue;
-        }
         count += 1;
         if metadata.mode() & 0o077 != 0 {
-            open.add(shown);
+            open.add(&file_name);
         }
         if metadata.uid() != directory.uid() && metadata.mode() & 0o044 == 0 {
-            lost.add(|| format!("{file_name:?} (user {})", metadata.uid()));
+            lost.add(&file_name);
         } else if count <= MAX_READ {
             let value = store.get(&name, deadline);
             if !value.is_ok_and(|value| stored::decode(value.expose()).is_ok()) {
-                foreign.add(shown);
+                foreign.add(&file_name);
             }
         }
     }
-    let owner = directory.uid();
+    let (owner, path) = (directory.uid(), &store.path);
     if let Few(number @ 1.., one) = lost {
-        found.fail(
-            ABOUT,
-            format!(
-                "{number} keys do not belong to user {owner} as the directory does, such as {one}: a \
-                 server that runs as user {owner} can't read them"
-            ),
-            &format!("run 'chown -R {owner} {}'", store.path.display()),
+        let text = format!(
+            "keys that do not belong to user {owner} as {path:?} does, so that a server of that user \
+             can't read them: {number}, such as {one:?}"
         );
+        found.fail(ABOUT, &text, &format!("run 'chown -R {owner} {}'", path.display()));
     }
     if let Few(number @ 1.., one) = foreign {
-        let text = format!("{number} entries are no keys, such as {one}");
-        found.warn(ABOUT, text, "move them elsewhere: the directory is for keys alone");
+        let text = format!("entries of {path:?} that are no keys: {number}, such as {one:?}");
+        found.warn(ABOUT, &text, "move them elsewhere: the directory is for keys alone");
     }
     if let Few(number @ 1.., one) = open {
-        let text = format!("{number} keys are open to other users, such as {one}");
-        found.warn(ABOUT, text, "run 'chmod 600' on them");
+        let text =
+            format!("keys in {path:?} that are open to other users: {number}, such as {one:?}");
+        found.warn(ABOUT, &text, "run 'chmod 600' on them");
     }
     Ok(count)
 }
 
 /// Whether there is room for another key.
-fn at_room(path: &Path, count: usize, found: &mut Checkup) -> bool {
+fn at_room(path: &Path, owner: u32, count: usize, found: &mut Checkup) -> bool {
     let Ok(room) = statvfs(path) else { return true };
     let free = room.f_bavail.saturating_mul(room.f_frsize) / MIB;
     // Some file systems have no fixed number.
     let has_files = room.f_files == 0 || room.f_favail > 0;
-    let text = format!("{path:?} has {count} keys and {free} MiB of free space");
+    let text = format!("{path:?} of user {owner}: {free} MiB of free space, keys: {count}");
     match () {
         () if !has_files || room.f_bavail == 0 => {
             let text = format!("no room is left for another key in {path:?}");
-            found.fail(ABOUT, text, "free some space: 'df -h' and 'df -i' show how much there is");
+            found.fail(ABOUT, &text, "free some space: 'df -h' and 'df -i' show how much there is");
             return false;
         }
-        () if free < LITTLE => found.warn(ABOUT, text, "free some, or new keys fail soon"),
-        () => found.ok(ABOUT, text),
+        () if free < LITTLE => found.warn(ABOUT, &text, "free some, or new keys fail soon"),
+        () => found.ok(ABOUT, &text),
     }
     true
 }

@@ -66,7 +66,7 @@ impl KeySecure {
     fn check(&self, found: &mut Checkup) -> Result<(), Error> {
         let deadline = Deadline::after(Instant::now(), LOGIN_TIMEOUT);
         self.status(deadline)?;
-        found.ok(ABOUT, format!("{} answers", self.appliance.settings.endpoint));
+        found.ok(ABOUT, &format_args!("{} answers", self.appliance.settings.endpoint));
         self.keeper.log_in(&self.appliance, deadline)?;
         let path = format!("{SECRETS}?limit=1");
         let answer = self.ask(Call::new("GET", &path).limit(MAX_PAGE), deadline);
@@ -75,7 +75,7 @@ impl KeySecure {
             _ => Err(self.appliance.refusal(&answer, "list", None)),
         });
         answer.map_err(|e| e.during("list keys in KeySecure"))?;
-        found.ok(ABOUT, "it gives a token, which may list secrets".to_owned());
+        found.ok(ABOUT, &"it gives a token, which may list secrets");
         self.keeper.start(self.appliance.clone()).map_err(Error::during("keep a token"))
     }
 
@@ -236,10 +236,7 @@ impl store::Settings for Settings {
     fn examine(&self, found: &mut Checkup) -> Option<Arc<dyn KeyStore>> {
         let store = KeySecure::new(self).map_err(Error::during("connect to Gemalto KeySecure"));
         let checked = store.and_then(|store| store.check(found).map(|()| store));
-        checked
-            .map_err(|e| found.fail(ABOUT, e.to_string(), ""))
-            .ok()
-            .map(|store| Arc::new(store) as _)
+        checked.map_err(|e| found.fail(ABOUT, &e, "")).ok().map(|store| Arc::new(store) as _)
     }
 }
 

@@ -31,11 +31,11 @@ struct Needed {
 
 /// Asks in the order of a start. `None` after the first thing that keeps a server from using Vault.
 pub(super) fn examine(settings: &Settings, found: &mut Checkup) -> Option<Vault> {
-    let failed = |found: &mut Checkup, about, e: Error| found.fail(about, e.to_string(), "");
+    let failed = |found: &mut Checkup, about, e: Error| found.fail(about, &e, "");
     let vault = match Engine::new(settings) {
         Ok(engine) => Vault(engine),
         Err(e) => {
-            found.fail(VAULT, e.to_string(), "");
+            found.fail(VAULT, &e, "");
             return None;
         }
     };
@@ -49,10 +49,10 @@ pub(super) fn examine(settings: &Settings, found: &mut Checkup) -> Option<Vault>
                 Some(true) => "a standby: the active server gets the requests",
                 _ => "unsealed",
             };
-            found.ok(VAULT, format!("{endpoint} answers: {version}, {role}"));
+            found.ok(VAULT, &format_args!("{endpoint} answers: {version}, {role}"));
         }
         Err(Error::Sealed) => {
-            found.fail(VAULT, format!("{endpoint} is sealed"), "run 'bao operator unseal'");
+            found.fail(VAULT, &format_args!("{endpoint} is sealed"), "run 'bao operator unseal'");
             return None;
         }
         Err(e) => {
@@ -64,7 +64,7 @@ pub(super) fn examine(settings: &Settings, found: &mut Checkup) -> Option<Vault>
         failed(found, LOGIN, e);
         return None;
     }
-    found.ok(LOGIN, "Vault gives a token".to_owned());
+    found.ok(LOGIN, &"Vault gives a token");
     if let Err(e) = engine.check_version(deadline) {
         failed(found, ENGINE, e.during("use the engine for keys"));
         return None;
@@ -75,14 +75,14 @@ pub(super) fn examine(settings: &Settings, found: &mut Checkup) -> Option<Vault>
     if missing.is_none() {
         found.ok(
             ENGINE,
-            format!("{:?} is a key-value engine of version {version}", settings.engine),
+            &format_args!("{:?} is a key-value engine of version {version}", settings.engine),
         );
     }
     if !are_rights_enough(engine, missing, deadline, found) {
         return None;
     }
     if let Err(e) = engine.keeper.start(engine.cluster.clone()) {
-        found.fail(LOGIN, e.to_string(), "");
+        found.fail(LOGIN, &e, "");
         return None;
     }
     Some(vault)
@@ -130,12 +130,12 @@ fn are_rights_enough(
     let rights = engine.rights(&paths, deadline).filter(|rights| rights.are_known(keys));
     let Some(rights) = rights else {
         if let Some(missing) = missing {
-            found.fail(ENGINE, missing, "");
+            found.fail(ENGINE, &missing, "");
             return false;
         }
         found.warn(
             POLICY,
-            "Vault does not tell what the token may do".to_owned(),
+            &"Vault does not tell what the token may do",
             "grant \"update\" on sys/capabilities-self, as the policy \"default\" does, or try it with \
              --write",
         );
@@ -152,12 +152,12 @@ fn are_rights_enough(
         "add it to the policy of the role (docs/vault.md has all of it): tokens have it at once";
     if !needed.is_empty() {
         let nothing = missing.map_or(String::new(), |missing| format!("; {missing}"));
-        found.fail(POLICY, format!("the token may not {needed}{nothing}"), advice);
+        found.fail(POLICY, &format_args!("the token may not {needed}{nothing}"), advice);
         return false;
     }
     if !optional.is_empty() {
         let text = format!("the token may not {optional}: such requests are answered 502");
-        found.warn(POLICY, text, advice);
+        found.warn(POLICY, &text, advice);
     }
     let directory = settings.directory(if settings.version == Version::V2 { "data" } else { "" });
     let too_much = match settings.version {
@@ -170,20 +170,17 @@ fn are_rights_enough(
         }),
     };
     if let Some(text) = too_much {
-        found.warn(POLICY, text, "take it out of the policy of the role");
+        found.warn(POLICY, &text, "take it out of the policy of the role");
     } else if rights.find(keys, &["sudo"]).is_some()
         || ["create", "update"].iter().any(|right| rights.has(POLICIES, right))
     {
         found.warn(
             POLICY,
-            "the token may do far more than a server needs, such as to change policies".to_owned(),
+            &"the token may do far more than a server needs, such as to change policies",
             "give the role a policy with the paths of docs/vault.md alone",
         );
     } else if optional.is_empty() {
-        found.ok(
-            POLICY,
-            "the token may do what a server needs, and can't overwrite keys".to_owned(),
-        );
+        found.ok(POLICY, &"the token may do what a server needs, and can't overwrite keys");
     }
     true
 }
