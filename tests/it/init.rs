@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     net::TcpListener,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{PermissionsExt as _, chown},
     path::PathBuf,
     process::{Command, Output, Stdio},
 };
@@ -270,6 +270,24 @@ fn what_is_there_and_does_not_fit_is_named() {
     let url = format!("http://{}", vault.local_addr().unwrap());
     drop(vault);
     scene.fails(&["init", "--vault", &url, "c"], "c has vault-policy.hcl already");
+}
+
+/// Whoever made it knows it.
+#[test]
+fn a_key_of_another_user_is_not_used() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("kes")).unwrap();
+    for [key, cert, name] in [["private", "public", "kes"], ["admin", "admin", "admin"]] {
+        let [key, cert] = [format!("kes/{key}.key"), format!("kes/{cert}.crt")];
+        scene.ok(&["identity", "new", "--key", &key, "--cert", &cert, "--dns", "a", name]);
+        if chown(scene.path(&key), Some(12345), None).is_err() {
+            return; // only root can
+        }
+        let text = format!("{key}\" is there and belongs to user 12345");
+        scene.fails(&["init", "--cert"], &text);
+        chown(scene.path(&key), Some(0), None).unwrap();
+    }
+    scene.init(&["--cert"]);
 }
 
 /// What it prints is nowhere else.

@@ -1,11 +1,13 @@
 //! Folders that are made and can be taken back, and the user of a server that systemd runs.
 
 use std::{
-    fs::{self, DirBuilder, File, Permissions},
+    fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
+
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, open};
 
 use crate::keystore::fs::sync_way_to;
 
@@ -56,8 +58,7 @@ impl Made {
         DirBuilder::new().mode(mode).create(path).map_err(failed)?;
         self.0.push(path.to_owned());
         if uid.is_some() || gid.is_some() {
-            chown(path, uid, gid).map_err(failed)?;
-            fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
+            own(path, mode, (uid, gid)).map_err(failed)?;
         }
         Ok(())
     }
@@ -68,6 +69,15 @@ impl Made {
             let _ = fs::remove_dir(path);
         }
     }
+}
+
+/// Gives `path` to these owners; never what a link leads to, as the folder above may belong to a user who puts
+/// one there.
+fn own(path: &Path, mode: u32, (uid, gid): (Option<u32>, Option<u32>)) -> io::Result<()> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = open(path, flags, Mode::empty())?;
+    fchown(&folder, uid.map(Uid::from_raw), gid.map(Gid::from_raw))?;
+    Ok(fchmod(&folder, Mode::from_raw_mode(mode))?)
 }
 
 /// Makes what is in `folder`, and the way to it, outlast a power failure.
@@ -87,5 +97,25 @@ pub(crate) fn remove_leftovers(folder: &Path, names: &[&str]) {
         if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
             let _ = fs::remove_file(entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn what_a_link_leads_to_keeps_its_owner_and_its_mode() {
+        let above = std::env::temp_dir().join(format!("kes-link-{}", std::process::id()));
+        let (target, link) = (above.join("target"), above.join("link"));
+        fs::create_dir_all(&target).unwrap();
+        symlink(&target, &link).unwrap();
+        let metadata = fs::metadata(&target).unwrap();
+        assert!(own(&link, 0o700 ^ metadata.mode() & 0o777, (Some(metadata.uid()), None)).is_err());
+        assert_eq!(metadata.mode(), fs::metadata(&target).unwrap().mode());
+        own(&target, 0o700, (Some(metadata.uid()), None)).unwrap();
+        fs::remove_dir_all(above).unwrap();
     }
 }

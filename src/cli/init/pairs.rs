@@ -1,7 +1,12 @@
 //! Private keys and certificates of a server and its clients: those that are there, or new ones.
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
+use rustix::process::geteuid;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use zeroize::Zeroizing;
 
@@ -46,6 +51,7 @@ impl Pair {
         kind: KeyKind,
     ) -> Result<Self> {
         let is_there = [&key, &cert].map(|path| path.symlink_metadata().is_ok());
+        check_owner(&key)?;
         let failed = |e| format!("failed to make a certificate: {e}");
         let (mut new_key, mut new_cert) = (None, None);
         let leaf = match is_there {
@@ -110,6 +116,20 @@ impl Pair {
             .as_ref()
             .map(|content| (Wanted { path: &self.cert, content, mode: 0o644 }, "certificate"));
         key.into_iter().chain(cert).collect()
+    }
+}
+
+/// Looks whether a private key that is there is this user's or root's: in a folder that others can write to, one
+/// of them may have put their own there.
+fn check_owner(key: &Path) -> Result<()> {
+    let owner = fs::metadata(key).map_or(0, |file| file.uid());
+    match [0, geteuid().as_raw()].contains(&owner) {
+        true => Ok(()),
+        false => Err(format!(
+            "private key {key:?} is there and belongs to user {owner}, who can know and replace it: 'chown' it \
+             if it is yours, move it away, or name another folder"
+        )
+        .into()),
     }
 }
 

@@ -121,7 +121,7 @@ impl Vault {
                 let none = Mounts::new();
                 let members = |name| mounts["data"][name].as_object().unwrap_or(&none);
                 place.choose(members("secret"), engine)?;
-                let mut methods = members("auth").iter();
+                let mut methods = members("auth").iter().filter(|(path, _)| is_printable(path));
                 if let Some((path, _)) = methods.find(|(_, method)| method["type"] == "approle") {
                     place.approle = path.trim_end_matches('/').to_owned();
                     place.has_approle = true;
@@ -179,6 +179,14 @@ impl Vault {
     }
 }
 
+/// Whether a path that Vault has named can be shown on a terminal, as a part of commands to copy.
+fn is_printable(path: &str) -> bool {
+    harmless(path) == path
+}
+
+/// What is left of an id that Vault gives, as it gets into a file that a shell reads, or into a command.
+const ID_ALONE: &str = "tr -cd '[:alnum:]._-'";
+
 type Mounts = serde_json::Map<String, Value>;
 
 impl Place {
@@ -186,7 +194,7 @@ impl Place {
     fn choose(&mut self, engines: &Mounts, wanted: Option<&str>) -> Result<()> {
         let is_kv = |mount: &Value| ["kv", "generic"].map(Value::from).contains(&mount["type"]);
         let is_old = |mount: &Value| mount["options"]["version"] != "2";
-        let kvs = || engines.iter().filter(|(_, mount)| is_kv(mount));
+        let kvs = || engines.iter().filter(|(path, mount)| is_kv(mount) && is_printable(path));
         let name = wanted.unwrap_or(NAME).trim_matches('/');
         let named = engines.get(&format!("{name}/"));
         if let Some(other) = named.filter(|mount| wanted.is_some() && !is_kv(mount)) {
@@ -283,12 +291,12 @@ impl Place {
             commands.push(format!("{bao} auth enable approle"));
         }
         commands.push(format!("{bao} write {} token_policies={NAME} token_ttl=20m", shell(&role)));
-        let id = format!("$({bao} read -field=role_id {role_id})");
+        let id = format!("$({bao} read -field=role_id {role_id} | {ID_ALONE})");
         let secret = format!("{bao} write -f -field=secret_id {secret_id}");
         let file = path(secrets);
         match config {
             None => commands.push(format!(
-                "(umask 077; printf '{ROLE_ID}=%s\\nKES_VAULT_SECRET_ID=%s\\n' \"{id}\" \"$({secret})\" >{file})"
+                "(umask 077; printf '{ROLE_ID}=%s\\nKES_VAULT_SECRET_ID=%s\\n' \"{id}\" \"$({secret} | {ID_ALONE})\" >{file})"
             )),
             Some(config) => {
                 let folder = path(secrets.parent().unwrap_or(secrets));
@@ -303,6 +311,8 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, process::Command};
+
     use serde_json::json;
 
     use super::*;
@@ -320,6 +330,8 @@ mod tests {
             (json!({ "t/": other }), None, "kes/data/"),
             (json!({ "kes/": other, "b/": two }), None, "b/data/kes/"),
             (json!({ "b/": two }), Some("new"), "new/data/"),
+            // Names that would control the terminal of the operator.
+            (json!({ "a\u{1b}]0;x\u{7}/": two, "b\u{202e}/": two, "c/": one }), None, "c/kes/"),
         ] {
             let mut place = Place::default();
             assert!(place.choose(mounts.as_object().unwrap(), wanted).is_ok());
@@ -327,6 +339,46 @@ mod tests {
         }
         let mounts = json!({ "t/": other });
         assert!(Place::default().choose(mounts.as_object().unwrap(), Some("t")).is_err());
+    }
+
+    /// Runs the printed commands with a Vault that gives `id` as every id; returns the files that they made.
+    fn run_commands(id: &str, is_system: bool) -> [String; 2] {
+        let name = format!("kes-commands-{}", std::process::id());
+        let folder = env::temp_dir().join(name);
+        let file = |name: &str| folder.join(name);
+        let (config, secrets) = (file("config.yaml"), file("secrets/file"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(&config, format!("id: ${{{ROLE_ID}}}\n")).unwrap();
+        fs::create_dir(file("secrets")).unwrap();
+        let vault =
+            Vault { url: "https://v:8200".to_owned(), ca: None, namespace: None, token: None };
+        let place = Place { engine: "kes".to_owned(), ..Place::default() };
+        let config_file = is_system.then_some(&*config);
+        let mut script = format!("cd {}\n", shell(&folder.to_string_lossy()));
+        script += "bao() { printf '%s\\n' \"$ID\"; }; vault() { bao; }\n";
+        script += &place.commands(&vault, &file("policy.hcl"), &secrets, config_file).join("\n");
+        if !is_system {
+            script += &format!("\n. {}", shell(&secrets.to_string_lossy()));
+        }
+        let output = Command::new("sh").args(["-ec", &script]).env("ID", id).output().unwrap();
+        assert!(!file("hacked").exists(), "{id}");
+        assert!(output.status.success(), "{output:?}");
+        let made = [config, secrets].map(|file| fs::read_to_string(file).unwrap());
+        fs::remove_dir_all(&folder).unwrap();
+        made
+    }
+
+    #[test]
+    fn no_id_of_a_vault_is_a_command() {
+        let id = "0e3c5d51-9a1c-1d26-3f2b-bb8a5d0c8d8d";
+        let [config, secrets] = run_commands(id, true);
+        assert_eq!((format!("id: {id}\n"), id), (config, secrets.trim_end()));
+        let [_, secrets] = run_commands(id, false);
+        assert_eq!(format!("{ROLE_ID}={id}\nKES_VAULT_SECRET_ID={id}\n"), secrets);
+        for id in ["x/;s/.*/touch hacked/e;s/", "$(touch hacked)", "x; touch hacked", "x\ntouch hacked"] {
+            run_commands(id, true);
+            run_commands(id, false);
+        }
     }
 
     #[test]
