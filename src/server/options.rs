@@ -58,6 +58,8 @@ pub enum Error {
     Activation(String),
     /// An audit log is required, and what is written to stdout is thrown away.
     NoAuditLog,
+    /// A file is a pipe or a device, which can't be read again.
+    Pipe(PathBuf),
     /// The files are being changed while they are read.
     Changing,
     /// The system refuses threads, descriptors or signals.
@@ -95,6 +97,9 @@ impl fmt::Display for Error {
                  connect it to whatever keeps the audit log",
             ),
             Self::Changing => f.write_str("its files are being changed"),
+            Self::Pipe(path) => {
+                write!(f, "{path:?} is a pipe or a device: only a file can be read again")
+            }
             Self::System(e) => write!(f, "failed to start server: {e}"),
         }
     }

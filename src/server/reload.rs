@@ -153,7 +153,10 @@ impl Reloader {
     /// Reads the settings and puts them in place, unless their files are no longer as they were `at_rest`.
     /// Returns notes for the error log.
     fn try_reload(&mut self, at_rest: Option<Files>) -> Result<Vec<String>, Error> {
+        watch::check(&self.options.config)?;
         let (loaded, read) = watch::load(&self.options)?;
+        let Config { tls_cert, tls_key, tls_ca, .. } = loaded.config();
+        watch::check([tls_cert, tls_key].into_iter().chain(tls_ca))?;
         let in_use = Some(&*self.certificate);
         let (config, material, mut notes) =
             loaded.accept_with_files(in_use).map_err(Error::Config)?;
@@ -285,10 +288,12 @@ impl Reloader {
         }
     }
 
-    fn load_renewed(&self) -> Result<Arc<CertifiedKey>, tls::Error> {
+    fn load_renewed(&self) -> Result<Arc<CertifiedKey>, Error> {
         let Config { tls_cert, tls_key, tls_password, .. } = &self.config;
-        let certificate = tls::load_certificate(tls_cert, tls_key, tls_password.as_ref())?;
-        tls::check_expiry(&certificate, tls_cert, UnixTime::now())?;
+        watch::check([tls_cert, tls_key])?;
+        let certificate =
+            tls::load_certificate(tls_cert, tls_key, tls_password.as_ref()).map_err(Error::Tls)?;
+        tls::check_expiry(&certificate, tls_cert, UnixTime::now()).map_err(Error::Tls)?;
         Ok(certificate)
     }
 

@@ -32,12 +32,29 @@ pub struct Snapshot {
 /// # Errors
 /// [`Error::Config`]
 pub fn load(options: &Options) -> Result<(Loaded, Snapshot), Error> {
-    let file = options.config.as_deref().and_then(digest);
+    let path = options.config.as_deref();
+    let (before, file) = (path.and_then(look), path.and_then(digest));
     let loaded = options.load()?;
     let config = loaded.config();
-    let files = Files::of(options, config);
+    let mut files = Files::of(options, config);
+    files.settings[0] = before;
     let contents = Contents { file, authorities: config.tls_ca.as_deref().and_then(digest) };
     Ok((loaded, Snapshot { files, contents }))
+}
+
+/// Refuses pipes and devices: a running server would wait for their writers for ever, and take up nothing
+/// afterwards.
+///
+/// # Errors
+/// [`Error::Pipe`]
+pub fn check<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<(), Error> {
+    let is_file = |path: &PathBuf| {
+        fs::metadata(path).map_or(true, |metadata| metadata.is_file() || metadata.is_dir())
+    };
+    match paths.into_iter().find(|path| !is_file(path)) {
+        Some(path) => Err(Error::Pipe(path.clone())),
+        None => Ok(()),
+    }
 }
 
 /// Metadata that shows changes of files.
@@ -101,11 +118,17 @@ fn digest(path: &Path) -> Option<[u8; 32]> {
     }
     // A pipe can be read once only.
     files.retain(|file: &PathBuf| file.is_file());
-    let mut text = Vec::new();
+    let (mut sha256, mut part) = (Sha256::new(), [0; 8192]);
     for file in &files {
-        fs::File::open(file).ok()?.take(MAX_FILE).read_to_end(&mut text).ok()?;
+        let mut file = fs::File::open(file).ok()?.take(MAX_FILE);
+        loop {
+            match file.read(&mut part).ok()? {
+                0 => break,
+                size => sha256.update(&part[..size]),
+            }
+        }
     }
-    (!files.is_empty()).then(|| Sha256::digest(&text).into())
+    (!files.is_empty()).then(|| sha256.finalize().into())
 }
 
 /// Whether the settings are read again when the contents of their files change.
@@ -123,4 +146,38 @@ fn is_mounted(path: &Path) -> bool {
         target.is_some_and(|target| target.file_name() == folder.file_name())
     };
     fs::canonicalize(path).is_ok_and(|file| file.ancestors().any(is_current))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write as _, thread};
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_replaced_while_it_is_read_is_not_taken_for_the_one_that_was_read() {
+        let folder = std::env::temp_dir().join(format!("kes-replaced-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (path, new) = (folder.join("config.yaml"), folder.join("new.yaml"));
+        // Whoever reads a pipe waits for the writer.
+        mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let pipe = path.clone();
+        let writer = thread::spawn(move || {
+            let mut opened = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+            fs::write(&new, "version: v1\n").unwrap();
+            fs::rename(&new, &pipe).unwrap();
+            let identity = "0".repeat(64);
+            let text = format!(
+                "version: v1\nadmin:\n  identity: {identity}\ntls:\n  key: a\n  cert: b\nkeystore:\n  fs:\n    path: c\n"
+            );
+            opened.write_all(text.as_bytes()).unwrap();
+        });
+        let options = Options { config: Some(path), ..Options::default() };
+        let (loaded, read) = load(&options).unwrap();
+        writer.join().unwrap();
+        assert_ne!(read.files, Files::of(&options, loaded.config()));
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

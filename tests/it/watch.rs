@@ -6,6 +6,7 @@ use std::{
     io::Write as _,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::Duration,
 };
@@ -167,6 +168,26 @@ fn a_bad_file_is_told_once_and_the_same_contents_are_no_change() {
     mount.swap(&[("config.yml", &changed)]);
     waits_for(&server, DONE, 1);
     assert_eq!(200, generate(&mut server.client(&other).connect()));
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_holds_nothing_up() {
+    let (app, other) = (Identity::new("app"), Identity::new("other"));
+    let (server, mut mount) = mounted(&app, |_| {});
+    let good = text(&server);
+    for (number, file) in ["config.yml", "server.crt", "server.key"].into_iter().enumerate() {
+        let path =
+            server.file("config.yml").with_file_name(format!("..{}", mount.version)).join(file);
+        let is_kept = path.with_extension("kept");
+        fs::rename(&path, &is_kept).unwrap();
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        waits_for(&server, "is a pipe or a device: only a file can be read again", number + 1);
+        fs::rename(&is_kept, &path).unwrap();
+    }
+    mount.swap(&[("config.yml", &good.replace(&app.id, &other.id))]);
+    waits_for(&server, DONE, 1);
+    assert_eq!(200, generate(&mut server.client(&other).connect()));
+    assert_eq!(403, generate(&mut server.client(&app).connect()));
 }
 
 #[test]

@@ -375,7 +375,9 @@ mod tests {
         assert_eq!((format!("id: {id}\n"), id), (config, secrets.trim_end()));
         let [_, secrets] = run_commands(id, false);
         assert_eq!(format!("{ROLE_ID}={id}\nKES_VAULT_SECRET_ID={id}\n"), secrets);
-        for id in ["x/;s/.*/touch hacked/e;s/", "$(touch hacked)", "x; touch hacked", "x\ntouch hacked"] {
+        for id in
+            ["x/;s/.*/touch hacked/e;s/", "$(touch hacked)", "x; touch hacked", "x\ntouch hacked"]
+        {
             run_commands(id, true);
             run_commands(id, false);
         }
