@@ -161,7 +161,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("kes-replaced-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let (path, new) = (folder.join("config.yaml"), folder.join("new.yaml"));
-        // Whoever reads a pipe waits for the writer.
+        // A reader of a pipe waits for the writer.
         mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
         let pipe = path.clone();
         let writer = thread::spawn(move || {
