@@ -61,7 +61,8 @@ awk '/^    /{text = text substr($0, 5) "\n"; next} {flush()} END {flush()}
 sed -i 's|/etc/kes/.*\.crt|admin.crt|; s|server\.crt|admin.crt|; s|server\.key|admin.key|' example-*.yml
 MY_APP_IDENTITY="$(kes identity of admin.crt | tr 0-9a-f 1-9a-f0)"
 PROMETHEUS_IDENTITY="$(kes identity of admin.crt | tr 0-9a-f 2-9a-f01)"
-export MY_APP_IDENTITY PROMETHEUS_IDENTITY REFRESH_TOKEN=token
+export MY_APP_IDENTITY PROMETHEUS_IDENTITY REFRESH_TOKEN=token CREDENTIALS_DIRECTORY="$WORK/credentials"
+mkdir credentials && echo secret >credentials/kes.vault-secret
 newest="$(printf '%s\n' 'version: v1' 'admin: {identity: disabled}' 'tls: {key: admin.key, cert: admin.crt}' \
     'keystore: {fs: {path: ./keys}}')"
 for example in example-*.yml; do
