@@ -25,10 +25,10 @@ def fail(why):
     sys.exit(f"{containerfile}: {why}")
 
 
-def add(tar, path, data=None, mode=0o644):
-    """Adds a file, or without data a folder, as root's and without a time."""
+def add(tar, path, data=None, mode=0o644, owner=0):
+    """Adds a file, or without data a folder, without a time."""
     entry = tarfile.TarInfo(path)
-    entry.mode = mode
+    entry.mode, entry.uid, entry.gid = mode, owner, owner
     if data is None:
         entry.type, entry.mode = tarfile.DIRTYPE, 0o755
     else:
@@ -57,7 +57,8 @@ for line in Path(containerfile).read_text().splitlines():
             key, value = label.split("=", 1)
             config["Labels"][key] = value
         case "COPY":
-            copied.append(rest.split())
+            chown, source, path = re.fullmatch(r"(?:--chown=(\d+):\1 )?(\S+) (\S+)", rest).groups()
+            copied.append((source, path, int(chown or 0)))
         case "USER":
             config["User"] = rest
         case "EXPOSE":
@@ -77,14 +78,17 @@ for line in Path(containerfile).read_text().splitlines():
 
 def fill_layer(tar):
     folders = set()
-    for source, path in sorted(copied, key=lambda pair: pair[1]):
+    for source, path, owner in sorted(copied, key=lambda copy: copy[1]):
         path = path.removeprefix("/")
         for folder in reversed(list(Path(path).parents)[:-1]):
             if folder not in folders:
                 folders.add(folder)
                 add(tar, f"{folder}/")
         file = Path(context, source)
-        add(tar, path, file.read_bytes(), 0o755 if file.stat().st_mode & 0o100 else 0o644)
+        if file.is_dir():  # an empty one
+            add(tar, f"{path}/", owner=owner)
+        else:
+            add(tar, path, file.read_bytes(), 0o755 if file.stat().st_mode & 0o100 else 0o644, owner)
 
 
 layer = archive(fill_layer)

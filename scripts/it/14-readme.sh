@@ -55,14 +55,14 @@ equal 'plaintexts in the answers' 2 "$(grep -o '"plaintext":"[^"]\{44\}"' answer
 step 'examples of configuration are accepted'
 # Each indented block that begins with a section of the file.
 awk '/^    /{text = text substr($0, 5) "\n"; next} {flush()} END {flush()}
-    function flush() { if (text ~ /^(policy|tls|keystore|probe|log):\n/) printf "%s", text >("example-" ++n ".yml"); text = "" }' \
+    function flush() { if (text ~ /^(policy|tls|keystore|probe|log|shutdown):\n/) printf "%s", text >("example-" ++n ".yml"); text = "" }' \
     "$REPO/README.md" "$REPO"/docs/*.md
 [ "$(find . -name 'example-*.yml' | wc -l)" -ge 5 ] || fail 'examples are missing'
 sed -i 's|/etc/kes/.*\.crt|admin.crt|; s|server\.crt|admin.crt|; s|server\.key|admin.key|' example-*.yml
 MY_APP_IDENTITY="$(kes identity of admin.crt | tr 0-9a-f 1-9a-f0)"
 PROMETHEUS_IDENTITY="$(kes identity of admin.crt | tr 0-9a-f 2-9a-f01)"
-export MY_APP_IDENTITY PROMETHEUS_IDENTITY REFRESH_TOKEN=token CREDENTIALS_DIRECTORY="$WORK/credentials"
 mkdir credentials && echo secret >credentials/kes.vault-secret
+export MY_APP_IDENTITY PROMETHEUS_IDENTITY REFRESH_TOKEN=token CREDENTIALS_DIRECTORY="$WORK/credentials"
 newest="$(printf '%s\n' 'version: v1' 'admin: {identity: disabled}' 'tls: {key: admin.key, cert: admin.crt}' \
     'keystore: {fs: {path: ./keys}}')"
 for example in example-*.yml; do

@@ -34,7 +34,7 @@ end() { kill "$SERVER"; wait "$SERVER" || true; SERVER=; }
 # commands_of WORD: the commands of the section whose heading contains it, with what a person would fill in.
 commands_of() {
     awk -v word="$1" '/^###? /{inside = index($0, word) > 0} inside && /^    /' "$PAGE" | sed \
-        -e 's/^ *//' -e "s/7373/$PORT/g" -e "s/7380/$PROBE/g" -e "s/<identity>/${IDENTITY-}/" -e "s/<pid>/$SERVER/"
+        -e 's/^ *//' -e "s/7373/$PORT/g" -e "s/7374/$PROBE/g" -e "s/<identity>/${IDENTITY-}/" -e "s/<pid>/$SERVER/"
 }
 DONE=0
 # section WORDS... -- COMMAND...: the output of the command (its failure is no matter) has the words, and the

@@ -76,7 +76,7 @@ step 'if it does not work'
 (
     unset KES_SERVER_IDENTITY
     # shellcheck source=/dev/null
-    . <(commands_of 'If it does not work' | sed 's/^kes doctor$/kes doctor || true/') >answers 2>&1 || fail "a command failed: $(cat answers)"
+    . <(commands_of 'If it does not work') >answers 2>&1 || fail "a command failed: $(cat answers)"
     grep -q plaintext answers || fail "no data key: $(cat answers)"
 ) || exit 1
 end

@@ -5,7 +5,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need systemd-analyze openssl python3 strace
 
-step 'the service is hardly exposed'
+step 'systemd-analyze rates the exposure at 1.5 or less'
 systemd-analyze security --offline=true --threshold=15 --no-pager "$REPO/deploy/systemd/kes.service" >exposure 2>&1 ||
     fail "$(tail -n 1 exposure)"
 sed -n 's/^→ //p' exposure
@@ -117,7 +117,7 @@ api POST /v1/key/create/my-key; is 200
 equal 'status' "Serving clients at 127.0.0.1:$PORT" "$(shown StatusText)"
 equal 'owner and mode of the keys' 'kes kes 700' "$(inside stat -c '%U %G %a' /var/lib/kes/keys)"
 
-step 'a reload that fails is told, and the server stays'
+step 'the status shows a reload that failed, and the server stays'
 sed 's/^admin:/admins:/' config.yaml >wrong.yaml
 inside cp "$WORK/wrong.yaml" /etc/kes/config.yaml
 inside systemctl reload kes

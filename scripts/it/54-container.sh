@@ -39,6 +39,22 @@ tar -xf "image/$layer" -C root
 equal 'files' './etc/ssl/certs/ca-certificates.crt ./kes' "$(cd root && find . ! -type d | sort | paste -sd ' ')"
 cmp root/kes "$KES" || fail 'the binary is another one'
 
+equal 'folder for keys' 'drwxr-xr-x 1000/1000' "$(tar --numeric-owner -tvf "image/$layer" | awk '$NF == "var/lib/kes/" {print $1, $2}')"
+
+step 'kes init of docs/containers.md, in the container'
+install -d -o 1000 -g 1000 root/etc/kes
+init="$(awk '/^## /{inside = /^## Running it/} inside && /^ +init /' "$REPO/docs/containers.md")"
+[ -n "$init" ] || fail 'the page has no kes init'
+# shellcheck disable=SC2086
+chroot --userspec=1000:1000 root /kes $init >init.out 2>&1 || fail "$(cat init.out)"
+ln -s root/etc/kes etc-kes
+awk '/^## /{inside = /^## Running it/} inside && /^ +sed /' "$REPO/docs/containers.md" >commands
+# shellcheck source=/dev/null
+. ./commands
+grep -q '^    path: /var/lib/kes/keys$' root/etc/kes/config.yaml || fail 'the keys are not in the volume'
+chroot --userspec=1000:1000 root /kes config check --strict /etc/kes/config.yaml >init.out 2>&1 || fail "$(cat init.out)"
+rm -r root/etc/kes
+
 # What a runtime adds: places to mount things.
 mkdir -p root/proc root/tmp/kes root/keys keys
 chown 1000:1000 keys && chmod 700 keys

@@ -20,7 +20,7 @@ struct Scene {
     folder: TempDir,
     port: u16,
     environment: Vec<(&'static str, String)>,
-    /// Who runs it, if it is somebody else.
+    /// The user that runs it, if another one.
     user: Option<u32>,
 }
 
@@ -249,7 +249,7 @@ fn keys_of_another_user_are_lost_to_the_owner_of_the_directory() {
 }
 
 #[test]
-fn what_is_no_key_and_what_others_can_read_is_warned_of() {
+fn files_that_are_no_keys_and_files_that_others_can_read_are_warnings() {
     let scene = Scene::new();
     scene.write("keys/open", &stored_key(&[1; 32]), 0o644);
     scene.write("keys/README", "keys of the company", 0o600);
@@ -378,11 +378,11 @@ fn a_sound_client_knows_its_servers_and_what_it_may_do() {
 }
 
 #[test]
-fn a_server_that_is_not_trusted_is_the_cause_and_how_to_trust_it_is_said() {
+fn a_server_that_is_not_trusted_is_the_cause_with_the_command_to_trust_it() {
     let server = Server::start(|_| {});
     let mut scene = client(&server, &server.root_identity);
     scene.environment.retain(|(name, _)| *name != "KES_SERVER_IDENTITY");
-    let export = format!("export KES_SERVER_IDENTITY={}", server.certificate.id);
+    let export = format!("trust it: export KES_SERVER_IDENTITY={}", server.certificate.id);
     scene.doctor(&[]).fails("server", &["its certificate is not trusted", &export]);
     let other = "0".repeat(64);
     scene.environment.push(("KES_SERVER_IDENTITY", other.clone()));
@@ -400,7 +400,7 @@ fn of_several_servers_the_one_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_client_without_a_policy_is_told_what_the_admin_has_to_do() {
+fn a_client_without_a_policy_learns_what_the_admin_has_to_do() {
     let stranger = Identity::new("stranger");
     for is_newest in [false, true] {
         let server = Server::start(|config| {

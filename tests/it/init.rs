@@ -108,7 +108,7 @@ fn a_server_is_made_whose_configuration_has_nothing_to_complain_about() {
 
 /// The fields in the comments, switched on.
 #[test]
-fn what_the_comments_of_the_configuration_offer_is_right_too() {
+fn fields_in_the_comments_of_the_configuration_are_accepted() {
     let scene = Scene::new();
     scene.init(&[]);
     fs::copy(scene.path("kes/public.crt"), scene.path("clients.crt")).unwrap();
@@ -248,7 +248,7 @@ fn a_key_and_a_certificate_that_are_there_are_used() {
 }
 
 #[test]
-fn what_is_there_and_does_not_fit_is_named() {
+fn files_that_do_not_fit_are_named() {
     let scene = Scene::new();
     for folder in ["a", "b", "c"] {
         fs::create_dir(scene.path(folder)).unwrap();
@@ -272,7 +272,7 @@ fn what_is_there_and_does_not_fit_is_named() {
     scene.fails(&["init", "--vault", &url, "c"], "c has vault-policy.hcl already");
 }
 
-/// What it prints is nowhere else.
+/// The keys that it prints are nowhere else.
 #[test]
 fn without_a_reader_nothing_is_kept() {
     let scene = Scene::new();

@@ -39,7 +39,7 @@ fn new_clients_are_served_during_the_delay_and_the_ready_probe_sends_them_elsewh
         open.request("POST", "/v1/key/generate/my-key", "{}").is_json_success();
     }
     assert!(server.is_running());
-    // Whoever can't wait sends a second signal.
+    // A second signal ends it at once.
     server.signal(Signal::TERM);
     assert_eq!(Some(1), server.wait_for_exit().code());
 }

@@ -79,8 +79,8 @@ fn at_server(client: &Client, found: &mut Checkup) {
     }
 }
 
-/// A message of several lines: the first says what is wrong, the others what to do.
+/// A message of several lines, which are one here: the first says what is wrong, the others what to do.
 fn fail(about: &'static str, text: &str, found: &mut Checkup) {
     let (text, advice) = text.split_once('\n').unwrap_or((text, ""));
-    found.fail(about, &text, advice);
+    found.fail(about, &text, &advice.replace("\n    ", " "));
 }

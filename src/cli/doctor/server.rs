@@ -71,7 +71,7 @@ pub(crate) fn examine(args: &Args, flags: &Flags, file: &Path, found: &mut Check
         Ok(accepted) => accepted,
         Err(e) => {
             let (text, check) =
-                (e.to_string(), format!("'kes config check {file}' tells all of it"));
+                (e.to_string(), format!("'kes config check {file}' shows all errors"));
             // A unit gives its credentials to its own process alone.
             let is_of_unit =
                 text.contains("CREDENTIALS_DIRECTORY") && Path::new(CREDENTIALS).exists();

@@ -72,8 +72,8 @@ tls:
   auth: off
   # ca: /etc/kes/clients.crt
 
-# A policy for each application: the calls that it may make. A * at the end stands for anything. Who is in no
-# policy may do nothing. 'kes identity new' makes an identity; 'kes policy why' says why a call is refused.
+# A policy for each application: the calls that it may make. A * at the end stands for anything. An identity in
+# no policy may do nothing. 'kes identity new' makes one; 'kes policy why' says why a call is refused.
 policy:
   # MinIO, for keys that begin with minio-. Without MinIO, delete this, or make your own application of it.
   minio:
@@ -115,8 +115,8 @@ log:
 fn in_files(folder: &str) -> String {
     format!(
         "
-# Master keys, a file each. Back up this folder: without a key, what it has encrypted is lost. Who reads the
-# folder has the keys; Vault or OpenBao (docs/vault.md) keep them apart. 'kes migrate' moves keys.
+# Master keys, a file each. Back up this folder: without a key, what it has encrypted is lost. Anyone who can read
+# the folder has the keys; Vault or OpenBao (docs/vault.md) keep them apart. 'kes migrate' moves keys.
 keystore:
   fs:
     path: {folder}
