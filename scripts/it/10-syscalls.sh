@@ -12,7 +12,7 @@ need strace
 scene
 sed -i 's/audit: on/audit: off/' kes.yml
 
-readonly CREATES=160   # more than it takes any thread to get to the last point
+readonly CREATES=480   # more than it takes any thread to get to the last point
 
 # trace [STRACE ARGUMENTS]: starts the server under strace; false if it is killed at its start.
 trace() {

@@ -55,7 +55,7 @@ equal 'plaintexts in the answers' 2 "$(grep -o '"plaintext":"[^"]\{44\}"' answer
 step 'examples of configuration are accepted'
 # Each indented block that begins with a section of the file.
 awk '/^    /{text = text substr($0, 5) "\n"; next} {flush()} END {flush()}
-    function flush() { if (text ~ /^(policy|tls|keystore|probe|log):\n/) printf "%s", text >("example-" ++n ".yml"); text = "" }' \
+    function flush() { if (text ~ /^(policy|tls|keystore|probe|log|shutdown):\n/) printf "%s", text >("example-" ++n ".yml"); text = "" }' \
     "$REPO/README.md" "$REPO"/docs/*.md
 [ "$(find . -name 'example-*.yml' | wc -l)" -ge 5 ] || fail 'examples are missing'
 sed -i 's|/etc/kes/.*\.crt|admin.crt|; s|server\.crt|admin.crt|; s|server\.key|admin.key|' example-*.yml

@@ -156,10 +156,10 @@ stop; : >err.log
 bao_policy "$may_overwrite
 path \"sys/capabilities-self\" { capabilities = [\"deny\"] }"
 quiet() { ! grep -v '^Warning: "cache.expiry.any" is not set' err.log; }
-start; looked; quiet || fail 'Vault does not tell'; stop
+start -q; looked; quiet || fail 'Vault does not tell'; stop
 bao_policy "$may_overwrite"
 bao_keystore 2 a/b
-start; looked; quiet || fail 'version 2 has nothing to warn of'; stop
+start -q; looked; quiet || fail 'version 2 has nothing to warn of'; stop
 bao_keystore 1 a/b; cp kes.yml before.yml
 bao_seal
 sed -i 's/^keystore:/keystore:\n  required: off/' kes.yml

@@ -38,13 +38,13 @@ kubernetes() {
 
 step 'the token itself'
 kubernetes "$(cat token)"
-start
+start -q
 kes key create -k my-key
 stop
 
 step 'a file, whose content is replaced while the server runs'
 kubernetes "$WORK/token"
-start
+start -q
 kes key create -k another
 jwt 2 >token
 sleep 5   # the token of OpenBao cannot be renewed: a new login with the new token is due

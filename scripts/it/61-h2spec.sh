@@ -52,7 +52,7 @@ step 'h2spec is there'
 [ -x "$H2SPEC" ] || build || skip "h2spec cannot be built: $(tail -n 1 go.log)"
 
 scene
-start
+start -q
 if ! ask --http2 "$URL/version" --output /dev/null --write-out '%{http_version}' | grep -qx 2; then
     skip 'this server, or this curl, speaks no HTTP/2'
 fi

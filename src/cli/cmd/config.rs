@@ -30,7 +30,7 @@ standard input.",
         (0, "a server would start"),
         (EX_CONFIG, "it would not (with --strict: there is anything to say)"),
     ],
-    examples: &["kes config check --strict /etc/kes/config.yml"],
+    examples: &["kes config check --strict /etc/kes/config.yaml"],
     run: check,
     ..Command::NEW
 };
@@ -63,7 +63,7 @@ input.",
         (INCOMPLETE, "some requests will be refused that were allowed"),
         (EX_CONFIG, "the file is wrong, or can't be converted"),
     ],
-    examples: &["kes config convert /etc/kes/config.yml --auth off -o new.yml"],
+    examples: &["kes config convert /etc/kes/config.yaml --auth off -o new.yml"],
     run: convert,
     ..Command::NEW
 };

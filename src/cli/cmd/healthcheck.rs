@@ -48,7 +48,7 @@ is well.",
     exit_codes: &[(0, "healthy"), (1, "not, or it is not clear whom to ask")],
     examples: &[
         "kes healthcheck",
-        "kes healthcheck --config /etc/kes/config.yml",
+        "kes healthcheck --config /etc/kes/config.yaml",
         "kes healthcheck --probe 127.0.0.1:7374 --live",
     ],
     run,

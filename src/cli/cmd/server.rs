@@ -31,7 +31,7 @@ the exit code is 0, or 78 if the server would not start.",
         flag(&["quiet", "q"], "print nothing at start"),
     ],
     examples: &[
-        "kes server --config /etc/kes/config.yml",
+        "kes server --config /etc/kes/config.yaml",
         "kes server --config config.yml --auth off",
         "kes server --config config.yml --check",
         "kes server --dev",
