@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::{PATIENCE, TempDir, free_port, wait_for};
+use super::{PATIENCE, TempDir, free_ports, wait_for};
 
 const POLICY: &str = r#"
 path "kv/*"           { capabilities = ["create", "read", "delete", "list"] }
@@ -40,7 +40,8 @@ impl Bao {
     pub fn start() -> Option<Self> {
         let program = PathBuf::from(std::env::var_os("BAO")?);
         let directory = TempDir::new();
-        let listen = format!("127.0.0.1:{}", free_port());
+        // It takes the next one for a cluster.
+        let listen = format!("127.0.0.1:{}", free_ports(2));
         let log = || fs::File::create(directory.path().join("bao.log")).unwrap();
         let child = Command::new(&program)
             .args(["server", "-dev", "-dev-tls", "-dev-no-store-token", "-dev-root-token-id=root"])

@@ -24,7 +24,7 @@ pub mod transcript;
 use std::{
     cell::Cell,
     io::Write as _,
-    net::TcpListener,
+    net::TcpStream,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
@@ -173,13 +173,21 @@ pub const AT_5_SECONDS: (Duration, Duration) =
 /// A port of 127.0.0.1 that is free. The system gives none of this range to those who do not choose, so
 /// nobody else takes it before it is used, or while it is free for a moment.
 pub fn free_port() -> u16 {
+    free_ports(1)
+}
+
+/// The first of so many ports in a row that are free.
+pub fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const PORTS: u16 = 10_000;
     let first = (std::process::id() % u32::from(PORTS)) as u16;
+    // To listen for a moment would not do: a process that another test starts just then holds the port, too,
+    // until it has become another program.
+    let is_free = |port| TcpStream::connect(("127.0.0.1", port)).is_err();
     loop {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let number = NEXT.fetch_add(count, Ordering::Relaxed);
         let port = 10_000 + first.wrapping_add(number) % PORTS;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if (port..port + count).all(is_free) {
             return port;
         }
     }
