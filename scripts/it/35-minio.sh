@@ -31,7 +31,8 @@ serve() {
     } >commands
     # shellcheck source=/dev/null
     . ./commands >answers || fail "a command of $1 failed: $(cat answers)"
-    printed_of 'Start it' | sed 's/^kes/exec kes/' >start
+    # Without a subshell, so that the process is the server's.
+    printed_of 'Start it' | sed -e 's/^(\(.*\))$/\1/' -e 's/^kes/exec kes/' >start
     bash ./start >out.log 2>err.log & SERVER=$!
     listens || fail "no server: $(cat err.log)"
 }
