@@ -223,8 +223,8 @@ impl Connection {
         });
     }
 
-    /// Closes the connection if it is idle and not fresh, and else after the answers it still owes; `at_once` closes it in
-    /// any case. A connection that a worker is processing is skipped.
+    /// Closes the connection if it is idle and not fresh, and else after the answers it still owes; `at_once`
+    /// closes it in any case. A connection that a worker is processing is skipped.
     pub fn drain(self: &Arc<Self>, at_once: bool) {
         let mut inner = match self.inner.try_lock() {
             Ok(inner) => inner,

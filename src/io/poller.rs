@@ -31,7 +31,7 @@ const LOOK: u8 = 2;
 const OVERLOAD: Duration = Duration::from_millis(5);
 /// Waiting for less than this time is no rest.
 const REST: Duration = Duration::from_micros(5);
-/// A worker that has driven connections wipes its stack so soon, whether it goes on to or rests.
+/// A worker wipes its stack this long after it first drove a connection, whether it is busy or idle by then.
 const WIPE: Duration = Duration::from_secs(1);
 /// [`WIPE`], for the kernel.
 const WIPE_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
