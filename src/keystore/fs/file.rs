@@ -218,7 +218,7 @@ pub(crate) fn read(directory: &OwnedFd, name: &KeyName) -> io::Result<(Secret, S
 }
 
 /// Makes new and removed entries durable.
-pub fn sync_directory(directory: &OwnedFd) -> io::Result<()> {
+pub(crate) fn sync_directory(directory: &OwnedFd) -> io::Result<()> {
     match rustix::fs::fsync(directory) {
         // Some network file systems have nothing to do for directories and say so; one that has
         // become read-only has nothing left to do.
