@@ -6,14 +6,21 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, PoisonError,
         atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, Sender, channel},
     },
 };
 
 use super::failure::Failure;
-use crate::base::{panics::survive, secret};
+use crate::base::{
+    panics::survive,
+    secret,
+    sync::{
+        Mutex,
+        mpsc::{Receiver, Sender, channel},
+        thread,
+    },
+};
 
 /// Stack of a key store thread, in bytes.
 const STACK: usize = 256 * 1024;
@@ -38,7 +45,7 @@ impl Threads {
         let receiver = Arc::new(Mutex::new(receiver));
         for number in 0..threads {
             let receiver = receiver.clone();
-            std::thread::Builder::new()
+            thread::Builder::new()
                 .name(format!("key-store-{number}"))
                 .stack_size(STACK)
                 .spawn(move || run(&receiver))?;

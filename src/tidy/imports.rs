@@ -23,6 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["request"],
     &["server"],
     &["cli"],
+    &["simulation"],
 ];
 
 /// `crate::a::b` as `["a", "b"]`.
