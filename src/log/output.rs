@@ -193,6 +193,7 @@ mod tests {
             output.close();
             std::thread::scope(|scope| {
                 scope.spawn(|| {
+                    let writer = writer; // closed at the end
                     output.run(&writer, |effects| {
                         let decisions = effects.decisions.iter();
                         let count = decisions.filter(|decision| decision.is_accepted).count();

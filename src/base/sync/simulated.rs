@@ -260,7 +260,7 @@ pub mod mpsc {
         time::Duration,
     };
 
-    pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TrySendError};
+    pub use std::sync::mpsc::{RecvTimeoutError, SendError, TrySendError};
 
     use super::{Condvar, Mutex, MutexGuard};
 
@@ -285,10 +285,6 @@ pub mod mpsc {
     pub struct Sender<T>(Arc<Channel<T>>);
     pub type SyncSender<T> = Sender<T>;
     pub struct Receiver<T>(Arc<Channel<T>>);
-
-    pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
-        sync_channel(usize::MAX)
-    }
 
     /// A queue with room for `limit` values.
     pub fn sync_channel<T>(limit: usize) -> (Sender<T>, Receiver<T>) {
@@ -353,21 +349,6 @@ pub mod mpsc {
     }
 
     impl<T> Receiver<T> {
-        pub fn recv(&self) -> Result<T, RecvError> {
-            let mut queue = self.0.lock();
-            loop {
-                if let Some(value) = queue.values.pop_front() {
-                    drop(queue);
-                    self.0.changed.notify_all();
-                    return Ok(value);
-                }
-                if queue.senders == 0 {
-                    return Err(RecvError);
-                }
-                queue = self.0.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            }
-        }
-
         pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
             let mut queue = self.0.lock();
             let until = crate::base::clock::now() + timeout;
