@@ -54,12 +54,15 @@ struct Peer<'a> {
     ours: i64,
     streams: BTreeMap<u32, Side>,
     last: u32,
+    /// The server has said that the connection ends.
     is_going: bool,
 }
 
 /// A stream, as the client knows it.
 struct Side {
     window: i64,
+    /// Bytes of the body that the server has not made room for again.
+    unused: usize,
     /// The request came in; its body is whole.
     is_whole: bool,
     /// The server may send nothing more.
@@ -108,17 +111,26 @@ impl<'a> Peer<'a> {
                         let window = self.initial;
                         self.streams.insert(
                             stream,
-                            Side { window, is_whole: is_complete, is_over: false, has_head: false },
+                            Side {
+                                window,
+                                is_whole: is_complete,
+                                is_over: false,
+                                has_head: false,
+                                unused: 0,
+                            },
                         );
                     }
-                    Event::Body { stream, is_complete, .. } => {
+                    Event::Body { stream, bytes, is_complete } => {
                         let side = self.streams.get_mut(&stream).expect("a body has a request");
                         assert!(!side.is_whole, "a body behind its end");
                         side.is_whole = is_complete;
+                        side.unused += bytes.len();
                     }
-                    Event::Reset { stream } => {
-                        self.streams.get_mut(&stream).expect("there is a request").is_whole = true;
-                    }
+                    Event::Reset { stream } => match self.streams.get_mut(&stream) {
+                        Some(side) => side.is_whole = true,
+                        // The client may have opened it, which the server ignores by then.
+                        None => assert!(self.is_going, "stream {stream} was never opened"),
+                    },
                     Event::BadBody { .. } => panic!("no event of HTTP/2"),
                 }
                 self.waiting.drain(..used);
@@ -244,7 +256,11 @@ impl<'a> Peer<'a> {
                 Ok(())
             }
             17 => {
-                self.engine.release(stream, cursor.short().into(), &mut self.out);
+                if let Some(side) = self.streams.get_mut(&stream) {
+                    let count = side.unused.min(cursor.short().into());
+                    side.unused -= count;
+                    self.engine.release(stream, count, &mut self.out);
+                }
                 Ok(())
             }
             18 => {

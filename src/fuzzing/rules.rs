@@ -26,8 +26,12 @@ pub fn rules(data: &[u8]) {
                 let wanted = reference(text, path);
                 let rule = Rule::glob(text);
                 assert_eq!(wanted.is_some(), rule.is_ok(), "{text:?} is well-formed");
-                let (Ok(rule), Some(matches)) = (rule, wanted) else { continue };
+                let (Ok(rule), Some(mut matches)) = (rule, wanted) else { continue };
                 patterns.push(text);
+                if is_greedy(text) {
+                    assert!(matches || !rule.matches(path, &mut enough()), "{line:?} {path:?}");
+                    matches = rule.matches(path, &mut enough());
+                }
                 (rule, matches)
             }
             Some('p') => (Rule::prefix(text), prefix_reference(text, path)),
@@ -93,11 +97,20 @@ fn decide(policy: Policy, path: &str, allows: bool, denies: bool) {
     }
 }
 
+/// Whether Go may overlook a match: each `*` but the last is as short as it can be, which is not best where
+/// something else crosses a `/` behind it.
+fn is_greedy(pattern: &str) -> bool {
+    let pattern: Vec<char> = pattern.chars().collect();
+    let places = (0..pattern.len()).filter(|at| pattern[*at] == '[');
+    let crosses = |at| one(&pattern, at, '/').is_some_and(|(fits, _)| fits);
+    pattern.iter().filter(|c| **c == '*').count() > 1 && places.into_iter().any(crosses)
+}
+
 fn check_pattern(text: &str, path: &str, others: &[&str]) {
     let pattern = Pattern::parse(text).expect("it is well-formed");
     let reach = pattern.reach(path, &mut enough());
     assert!(path.is_char_boundary(reach), "{text:?} {path:?}");
-    let matches = reference(text, path) == Some(true);
+    let matches = reference(text, path) == Some(true) && !is_greedy(text);
     assert!(!matches || reach == path.len(), "{text:?} {path:?}");
     for other in others {
         let overlaps = |a: &str, b: &str| {
