@@ -32,6 +32,7 @@ mod keysecure;
 mod logs;
 mod memory;
 mod metrics;
+mod neighbours;
 mod newest;
 mod object_servers;
 mod policies;
