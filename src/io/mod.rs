@@ -3,7 +3,7 @@
 
 mod acceptor;
 mod connection;
-mod dialog;
+pub mod dialog;
 #[cfg(test)]
 pub mod door;
 mod epoll;
@@ -13,11 +13,11 @@ pub mod memory;
 mod poller;
 mod registry;
 pub mod service;
-mod socket;
+pub mod socket;
 mod stream;
 pub mod transport;
-mod turn;
-mod wire;
+pub mod turn;
+pub mod wire;
 
 use std::{
     io,
