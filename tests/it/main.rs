@@ -10,6 +10,7 @@ mod common;
 
 mod api;
 mod api_keys;
+mod certificates;
 mod cli;
 mod client;
 mod config_check;
@@ -20,6 +21,7 @@ mod doctor;
 mod formats;
 mod generations;
 mod groups;
+mod handshakes;
 mod http2;
 mod http2_bounds;
 mod http2_deadlines;
