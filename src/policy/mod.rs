@@ -372,7 +372,8 @@ mod tests {
     #[test]
     fn only_a_rule_denies_and_root_is_denied_nothing() {
         let mut builder = builder();
-        let strict = Policy { deny: vec![Rule::prefix("/v1/key/*")], ..policy(&["/v1/key/list/*"]) };
+        let strict =
+            Policy { deny: vec![Rule::prefix("/v1/key/*")], ..policy(&["/v1/key/list/*"]) };
         for (name, assigned) in [("strict", "strict"), ("none", "nobody")] {
             let policy = if name == "none" { Policy::default() } else { strict.clone() };
             builder.define(&name.into(), Arc::new(policy));
