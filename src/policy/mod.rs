@@ -400,7 +400,7 @@ mod tests {
     #[test]
     fn unknown_and_empty_identities_may_do_nothing() {
         let policies = builder().build();
-        for identity in ["stranger", "", "gate", "APP", "Root"] {
+        for identity in ["stranger", "", "gate", "APP", "Root", "roo", "roots", "ap"] {
             assert!(!policies.allows(identity, "/v1/key/create/app-1"), "{identity}");
         }
         let no_root = Policies::builder("", &[]).build();
