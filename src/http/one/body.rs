@@ -189,6 +189,9 @@ mod tests {
         }
         assert!(decode(&[b'1'; 2000], 64).is_err());
         assert!(decode(b"000000000000001\r\nA\r\n", 64).is_ok());
+        let trailers = |count| "0\r\n".to_owned() + &"T: x\r\n".repeat(count) + "\r\n";
+        assert!(decode(trailers(32).as_bytes(), 64).is_ok_and(|body| body.is_some()));
+        assert!(decode(trailers(33).as_bytes(), 64).is_err());
         let line = |length| "1;".to_owned() + &"x".repeat(length - 3) + "\r\n";
         assert!(decode(line(MAX_LINE).as_bytes(), 64).is_ok());
         assert!(decode(line(MAX_LINE + 1).as_bytes(), 64).is_err());
