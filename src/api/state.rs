@@ -11,7 +11,7 @@ use rustls_pki_types::UnixTime;
 use super::exchange::Manner;
 use crate::{
     base::generation::Generation,
-    config::{ApiOptions, Config, Material, Shutdown},
+    config::{ApiOptions, Config, Limits, Material, Shutdown},
     policy::Policies,
     tls::{self, ClientTrust},
 };
@@ -39,6 +39,8 @@ pub struct State {
     /// The header in which TLS proxies forward the certificates of their clients or, in the newest
     /// generation, the addresses.
     pub proxy_header: Option<Arc<str>>,
+    /// How much may be asked for.
+    pub limits: Limits,
     /// How the server ends.
     pub shutdown: Shutdown,
     /// Identities of those that forward addresses.
@@ -60,6 +62,7 @@ impl State {
             generation: config.generation,
             texts: config.texts,
             apis: config.apis.clone(),
+            limits: config.limits,
             shutdown: config.shutdown,
             proxy_header: proxy_header.map(Arc::from),
             address_proxies: Arc::new(match proxy.header_ip {
@@ -87,15 +90,16 @@ impl State {
 }
 
 /// A state that lets no client do anything, and its certificate.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub fn for_tests() -> (State, Arc<CertifiedKey>) {
     use std::time::Duration;
 
-    let key = rcgen::KeyPair::generate().unwrap();
-    let params = rcgen::CertificateParams::new(vec![]).unwrap();
-    let chain = vec![params.self_signed(&key).unwrap().der().clone()];
+    let key = rcgen::KeyPair::generate().expect("it is for tests");
+    let params = rcgen::CertificateParams::new(vec![]).expect("it is for tests");
+    let chain = vec![params.self_signed(&key).expect("it is for tests").der().clone()];
     let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-    let certificate = CertifiedKey::from_der(chain, key, &tls::provider()).unwrap();
+    let certificate =
+        CertifiedKey::from_der(chain, key, &tls::provider()).expect("it is for tests");
     let (certificate, trust) = (Arc::new(certificate), Arc::new(ClientTrust::any()));
     let state = State {
         certificate_expiry: tls::expiry(&certificate),
@@ -105,7 +109,7 @@ pub fn for_tests() -> (State, Arc<CertifiedKey>) {
             &tls::Group::ALL,
             tls::ServerTls::default(),
         )
-        .unwrap(),
+        .expect("it is for tests"),
         trust,
         trust_generation: 0,
         policies: Policies::default(),
@@ -113,6 +117,7 @@ pub fn for_tests() -> (State, Arc<CertifiedKey>) {
         texts: Generation::default(),
         apis: HashMap::new(),
         proxy_header: None,
+        limits: Limits::default(),
         shutdown: Shutdown { delay: Duration::ZERO, timeout: Duration::from_millis(800) },
         address_proxies: Arc::default(),
     };

@@ -14,6 +14,7 @@ mod expand;
 mod fields;
 mod files;
 mod findings;
+mod limits;
 mod mixed;
 mod policies;
 mod settings;
@@ -35,11 +36,13 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::UnixTime;
 use zeroize::Zeroizing;
 
+#[cfg(any(test, fuzzing))]
+pub use convert::convert_with;
 pub use convert::{Converted, Note, Weight, convert};
 pub use files::Material;
 pub use findings::{Error, Finding, Position, Severity};
 pub use settings::{ApiOptions, Config, parse_address};
-pub use types::{Auth, Flags, Shutdown};
+pub use types::{Auth, Flags, Limits, Shutdown};
 
 use self::{
     expand::Env,
@@ -101,7 +104,7 @@ fn read_from(origin: Origin<'_>) -> Result<(Option<&Path>, Zeroizing<String>), E
     })
 }
 
-fn load_text(
+pub fn load_text(
     path: Option<&Path>,
     text: &str,
     flags: &Flags,

@@ -98,7 +98,7 @@ pub fn convert(
     convert_with(&text, flags, apis, |name| std::env::var(name).ok())
 }
 
-pub(super) fn convert_with(
+pub fn convert_with(
     text: &str,
     flags: &Flags,
     apis: &[(&str, bool)],
@@ -190,7 +190,7 @@ fn differences(before: &Loaded, after: &Loaded, has_new_path: bool) -> Vec<Note>
         ("policy", assigned(a) != assigned(b)),
         ("log", a.log != b.log),
         ("probe", a.probe != b.probe),
-        ("limits", a.connections != b.connections),
+        ("limits", a.limits != b.limits),
         (
             "keystore",
             (*a.key_store != *b.key_store && !has_new_path)
