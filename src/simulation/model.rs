@@ -44,6 +44,8 @@ struct Inner {
     lines: BTreeMap<(String, u16), usize>,
     /// When the client might call, and when not.
     rights: Vec<(Duration, bool)>,
+    /// Until when the key store is busy with calls for requests.
+    busy: Duration,
     /// The server ends: connections may end without an answer.
     is_ending: bool,
 }
@@ -207,6 +209,23 @@ impl Model {
         let mut inner = self.lock();
         let keys = inner.keys.iter_mut();
         keys.filter_map(|(name, key)| key.current().map(|_| name.clone())).collect()
+    }
+
+    /// The key store is busy for this time.
+    pub fn is_busy(&self, time: Duration) {
+        let mut inner = self.lock();
+        inner.busy = inner.busy.max(world::elapsed() + time);
+    }
+
+    /// The time of a request that waits is over. While the key store has nothing to do, none waits so long.
+    pub fn check_waiting(&self, connection: u32, number: u32) {
+        let inner = self.lock();
+        ensure!(
+            inner.is_ending || world::elapsed() <= inner.busy + SLACK,
+            "request {number} of connection {connection} is forgotten: its time is over, and the key store has had \
+             nothing to do since {:?}",
+            inner.busy
+        );
     }
 
     /// The client may call from now on, or may not.

@@ -321,6 +321,7 @@ impl Request for Traced {
     }
 
     fn expire(&mut self) {
+        self.model.check_waiting(self.connection, self.number);
         self.request.expire();
     }
 

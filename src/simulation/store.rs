@@ -49,6 +49,9 @@ impl Store {
         };
         let pause = Duration::from_micros(world::below(most * 1000));
         world::note(|| format!("key store: {what}, takes {pause:?}"));
+        if what != "status" {
+            self.model.is_busy(pause);
+        }
         thread::sleep(pause);
         if happens(panic) {
             world::note(|| format!("key store: {what} panics"));
