@@ -22,6 +22,8 @@ pub struct Version {
     value: Secret,
     from: Duration,
     until: Option<Duration>,
+    /// This server has stored it.
+    is_own: bool,
     /// When a read of it ended last.
     read: Option<Duration>,
     /// A create that was answered 200 stands for it.
@@ -36,6 +38,8 @@ pub struct Model(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     keys: BTreeMap<String, Key>,
+    /// The values that clients import.
+    imports: Vec<Secret>,
     /// The requests that the server has begun, by connection and number.
     requests: BTreeMap<(u32, u32), Begun>,
     /// The answers that clients have got, by path and status.
@@ -157,8 +161,13 @@ impl Model {
         inner.keys.entry(name.to_owned()).or_default().creates[number].1 = Some(now);
     }
 
-    /// Stores a value, if there is none.
-    pub fn create(&self, name: &str, value: &Secret) -> bool {
+    /// A client imports this value.
+    pub fn import(&self, value: &Secret) {
+        self.lock().imports.push(value.clone());
+    }
+
+    /// Stores a value, if there is none; `by_server` if the server wants that.
+    pub fn create(&self, name: &str, value: &Secret, by_server: bool) -> bool {
         let (mut inner, now) = (self.lock(), world::elapsed());
         let key = inner.keys.entry(name.to_owned()).or_default();
         if key.current().is_some() {
@@ -168,6 +177,7 @@ impl Model {
             value: value.clone(),
             from: now,
             until: None,
+            is_own: by_server,
             read: None,
             is_claimed: false,
             gone: None,
@@ -299,13 +309,19 @@ impl Model {
             let changes = inner.rights.iter().any(|(at, _)| *at > sent.at && *at <= now);
             ensure!(changes || status >= 500, "{what}, though the client may not since {since:?}");
         }
+        let inner = &mut *inner;
         let key = inner.keys.entry(sent.name.clone()).or_default();
         match (sent.what, status) {
             (What::Create | What::Import, 200) => {
+                let is_sent = |value: &Secret| match &sent.value {
+                    Some(sent) => sent == value,
+                    None => !inner.imports.contains(value),
+                };
                 let is_it = |version: &&mut Version| {
                     version.from >= sent.at
+                        && version.is_own
                         && !version.is_claimed
-                        && sent.value.as_ref().is_none_or(|value| *value == version.value)
+                        && is_sent(&version.value)
                 };
                 match key.versions.iter_mut().find(is_it) {
                     Some(version) => version.is_claimed = true,
