@@ -9,7 +9,9 @@ strace -e trace=none true 2>/dev/null || skip 'strace may not trace here'
 scene
 sed -i "s|path: .*|path: $WORK/disk/a/b/keys|" kes.yml
 
-TRACES=0
+# Modes depend on it.
+umask 022
+TRACES=0 CHECK=()
 model() { python3 "$REPO/tests/tools/crash_model.py" "$@"; }
 
 # disk: an empty one, of which nothing is recorded yet.
@@ -46,14 +48,19 @@ asks() {
         --ca server.crt --cert root.crt --key-file root.key "$@"
 }
 
-# promised PATH...: the files that the program has just left are a promise.
-promised() { model note --root disk --promises promises "$TRACES" "$@"; }
+# promised [--last] PATH...: the files that the program has just left are a promise. With --last, the last
+# of them is there only if the others are.
+promised() {
+    local last=()
+    if [ "$1" = --last ]; then last=(--last) && shift; fi
+    model note --root disk --promises promises ${last[0]+"${last[@]}"} "$TRACES" "$@"
+}
 
 # survives KIND...: each promise is kept. Without the fsyncs of these kinds it would not be.
 survives() {
     local traces=() kind
     for ((n = 1; n <= TRACES; n++)); do traces+=("trace.$n"); done
-    model check disk promises "${traces[@]}" >checked || fail "$(tail -n 1 checked)"
+    model check ${CHECK[0]+"${CHECK[@]}"} disk promises "${traces[@]}" >checked || fail "$(tail -n 1 checked)"
     sed 's/^/    /' checked
     for kind; do
         grep -q "^$kind: .* together yes" checked || fail "no fsync of kind '$kind' is needed, so this shows nothing"
@@ -143,6 +150,13 @@ equal 'answer' "generate k$KEY 200" "$(asks "generate k$KEY")"
 served
 survives file folder parent
 
+step 'a key whose directory could not be synced is found by a second create, which says so'
+unsynced error=EIO 502
+# Each thread fails once.
+within 20 eval '[ "$(asks "create k$KEY")" = "create k$KEY 400" ]' || fail 'no answer that the key exists'
+served
+survives file folder parent
+
 step 'kes tool migrate'
 mkdir source
 for key in m1 m2 m3; do printf '{"bytes":"%s"}' "$(random_base64 32)" >"source/$key"; done
@@ -170,7 +184,79 @@ survives file folder all
 step 'kes tool identity new, and again with --force'
 disk
 traced "$KES" tool identity new --key "$WORK/disk/private.key" --cert "$WORK/disk/public.crt"
-promised private.key public.crt
+promised --last private.key public.crt
 traced "$KES" tool identity new --force --key "$WORK/disk/private.key" --cert "$WORK/disk/public.crt"
-promised private.key public.crt '*.new' '*.old'
+promised --last private.key public.crt
+promised '*.new'
 survives file folder
+
+step 'kes identity new with a password, in a folder that others have just made'
+disk
+traced mkdir "$WORK/disk/a" "$WORK/disk/a/b"
+printf 'some password\n' >password
+KES_CLIENT_KEY_PASSWORD='some password' traced "$KES" identity new --encrypt --key "$WORK/disk/a/b/a.key" --cert "$WORK/disk/a/b/a.crt" a >/dev/null </dev/null
+promised --last a/b/a.key a/b/a.crt
+survives file folder parent
+
+step 'the same on a file system where a rename may replace a file'
+disk
+traced --inject renameat2:error=EINVAL "$KES" tool identity new --key "$WORK/disk/private.key" --cert "$WORK/disk/public.crt"
+promised --last private.key public.crt
+promised '*.new'
+survives file folder
+
+step 'kes config convert, and again with --force'
+disk
+for old in 1 2; do
+    printf 'address: 127.0.0.1:7373\nroot: %s\n# %s\n' "$ROOT" "$old" >old.yml
+    printf 'tls: { key: %s, cert: %s }\nkeystore: { fs: { path: %s } }\n' "$WORK/server.key" "$WORK/server.crt" "$WORK/keys" >>old.yml
+    traced "$KES" config convert --auth off --force -o "$WORK/disk/new.yml" old.yml 2>/dev/null
+    promised new.yml
+done
+promised '*.new'
+survives file folder
+
+readonly PAIRS=(private.key public.crt admin.key admin.crt minio.key minio.crt)
+for way in --cert --vault; do
+    step "kes init $way"
+    disk
+    [ "$way" = --cert ] || way="--cert --vault http://127.0.0.1:$PORT"
+    # shellcheck disable=SC2086
+    traced "$KES" init --yes $way "$WORK/disk/a/kes" >/dev/null
+    promised --last "${PAIRS[@]/#/a/kes/}" $([ "$way" = --cert ] || echo a/kes/vault-policy.hcl) a/kes/config.yaml
+    promised '*.new'
+    survives file folder parent
+done
+
+step 'kes init that could not print what it has made, so that nothing is kept'
+disk
+CHECK=(--leftover 'a/kes/*')
+traced "$KES" init --yes "$WORK/disk/a/kes" >/dev/full 2>/dev/null && fail 'no error'
+promised 'a/kes/*'
+survives folder
+CHECK=()
+
+# As in 51-init: users, and /var/lib, are ours.
+printf 'root:x:0:0::/root:/bin/sh\nkes:x:612:613::/:/bin/sh\n' >etc.passwd
+printf 'root:x:0:\nkes:x:613:\n' >etc.group
+export REPO KES WORK
+machine() {
+    unshare --mount -- bash -euc 'mount --make-rprivate /; mount --bind etc.passwd /etc/passwd
+        mount --bind etc.group /etc/group; mount --bind disk/lib /var/lib; '"$1"
+}
+disk && mkdir disk/lib
+if [ "$(id -u)" = 0 ] && machine true 2>/dev/null; then
+    step 'kes init --systemd'
+    rmdir disk/lib
+    traced mkdir "$WORK/disk/lib" && traced sync "$WORK/disk"
+    TRACES=3
+    machine 'python3 "$REPO/tests/tools/crash_model.py" strace --trace trace.3 "$KES" init --yes --systemd "$WORK/disk/etc/kes"' >/dev/null
+    promised --last lib/kes lib/kes/keys etc/kes/{private.key,public.crt,config.yaml}
+    promised '*.new'
+    CHECK=(--alias /var/lib=lib)
+    survives file folder parent
+    CHECK=()
+else
+    echo '  SKIPPED: kes init --systemd needs root and namespaces' >&2
+    [ "${CI-}" != true ] || exit 1
+fi

@@ -230,6 +230,13 @@ printf 'root:x:0:0::/root:/bin/sh\n' >etc.passwd
 printf 'root:x:0:\n' >etc.group
 printf '127.0.0.1 localhost\n192.0.2.1 other\n127.0.1.1 keeper.example.com keeper # own\n' >etc.hosts
 if [ "$(id -u)" = 0 ] && machine true 2>/dev/null; then
+    step 'after a power failure in a container, where each run has the number 1'
+    mkdir contained
+    for file in private.key.1.new config.yaml.1-0123abcd.new other.key.1.new; do echo half >"contained/$file"; done
+    unshare --pid --fork --mount-proc "$KES" init --yes contained >printed
+    unshare --pid --fork --mount-proc "$KES" tool identity new --key contained/other.key --cert contained/other.crt
+    equal 'files' 'config.yaml other.crt other.key other.key.1.new private.key public.crt ' "$(ls contained | tr '\n' ' ')"
+
     step 'the names of the host, short and full'
     machine 'printf keeper >/proc/sys/kernel/hostname; kes init --json host >printed'
     contains "$(cat printed)" ', for keeper, keeper.example.com, localhost, 127.0.0.1, ::1' || fail "$(cat printed)"

@@ -19,7 +19,7 @@ use super::{
     args::Args,
     output::{Failure, Result},
 };
-use crate::{base::duration, keystore::fs::sync_directory, tls::self_signed};
+use crate::{base::duration, keystore::fs::sync_way_to, tls::self_signed};
 
 /// A file to write.
 #[derive(Clone, Copy)]
@@ -118,7 +118,9 @@ impl<'a> Draft<'a> {
     ) -> Result<Self> {
         let Wanted { path, content, mode } = wanted;
         let mut temp = path.as_os_str().to_owned();
-        temp.push(format!(".{}.new", std::process::id()));
+        // In a container, each run may have the number of the one that a power failure ended.
+        let random = getrandom::u32().map_err(|e| format!("failed to name a file: {e}"))?;
+        temp.push(format!(".{}-{random:08x}.new", std::process::id()));
         let draft = Self { path, what, mode, temp: temp.into(), has_replaced: false };
         if !force && path.symlink_metadata().is_ok() {
             return Err(draft.failed(&io::ErrorKind::AlreadyExists.into()));
@@ -141,26 +143,32 @@ impl<'a> Draft<'a> {
             (true, _) => Ok(()),
             (false, true) => fs::rename(&self.temp, self.path),
             (false, false) => match self.rename(RenameFlags::NOREPLACE) {
-                // Some file systems can't: there, a crash may leave an empty file.
-                Err(Errno::INVAL | Errno::NOSYS) => {
-                    new_file(self.path, self.mode).and_then(|_| fs::rename(&self.temp, self.path))
-                }
+                // Some file systems can't; a few of them have no hard links either.
+                Err(Errno::INVAL | Errno::NOSYS) => match fs::hard_link(&self.temp, self.path) {
+                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                        // There, a crash may leave an empty file.
+                        let placed = new_file(self.path, self.mode);
+                        placed.and_then(|_| fs::rename(&self.temp, self.path))
+                    }
+                    linked => linked,
+                },
                 renamed => renamed.map_err(io::Error::from),
             },
         };
         placed.map_err(|e| self.failed(&e))?;
-        sync_folder(self.path).map_err(|e| {
+        sync_entry(self.path).map_err(|e| {
             self.take_back();
             self.failed(&e)
         })
     }
 
-    /// Undoes [`Self::place`].
+    /// Undoes [`Self::place`], before files that were placed earlier are taken back.
     fn take_back(&mut self) {
-        let _ = match self.has_replaced {
+        let undone = match self.has_replaced {
             true => self.rename(RenameFlags::EXCHANGE).map_err(io::Error::from),
             false => fs::remove_file(self.path),
         };
+        let _ = undone.and_then(|()| sync_entry(self.path));
     }
 
     fn rename(&self, flags: RenameFlags) -> rustix::io::Result<()> {
@@ -181,7 +189,7 @@ impl<'a> Draft<'a> {
 impl Drop for Draft<'_> {
     fn drop(&mut self) {
         // A private key that was replaced does not come back after a power failure.
-        let _ = fs::remove_file(&self.temp).and_then(|()| sync_folder(self.path));
+        let _ = fs::remove_file(&self.temp).and_then(|()| sync_entry(self.path));
     }
 }
 
@@ -191,7 +199,12 @@ fn new_file(path: &Path, mode: u32) -> io::Result<File> {
 }
 
 /// Makes the entry of `path` in its folder durable.
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_entry(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|path| !path.as_os_str().is_empty());
-    sync_directory(&File::open(folder.unwrap_or(Path::new(".")))?.into())
+    sync_folder(folder.unwrap_or(Path::new(".")))
+}
+
+/// Makes what is in `folder` durable, and the way to it, which may be as new.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    sync_way_to(&File::open(folder)?.into())
 }

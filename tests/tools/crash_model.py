@@ -35,28 +35,54 @@ import time
 import urllib.parse
 
 CHANGES = ["mkdir", "mkdirat", "link", "linkat", "unlink", "unlinkat", "rmdir", "rename", "renameat",
-           "renameat2", "write", "ftruncate", "open", "openat"]
+           "renameat2", "write", "ftruncate", "open", "openat", "fchmod"]
 SYNCS = ["fsync", "fdatasync", "syncfs", "sync"]
 DESCRIPTORS = ["close", "dup", "dup2", "dup3", "fcntl", "accept4", "chdir"]
 SENDS = ["sendto", "sendmsg", "write", "writev"]
 # Calls that change files, which the model does not know: a trace with one of them is refused.
 UNKNOWN = ["creat", "truncate", "pwrite64", "pwritev", "pwritev2", "fallocate", "copy_file_range", "sendfile",
-           "splice", "openat2", "close_range", "fchdir", "symlink", "symlinkat", "mknod", "mknodat", "io_uring_setup"]
+           "splice", "openat2", "chmod", "fchmodat", "fchmodat2", "close_range", "fchdir", "symlink", "symlinkat", "mknod", "mknodat", "io_uring_setup"]
 TRACED = sorted({*CHANGES, *SYNCS, *DESCRIPTORS, *SENDS, *UNKNOWN})
 
+# Of the programs that are recorded.
+UMASK = 0o022
 # Files that may be left over until they are noted as gone: the temporary files of a key store, and those of
-# `kes tool identity new`.
-LEFTOVERS = ["*\\tmp-*", "*.new", "*.old"]
+# commands that write files.
+LEFTOVERS = ["*\\tmp-*", "*.new"]
 # Beyond 2 to the power of this, combinations of one file's effects are not tried one by one.
 MOST_EFFECTS = 12
 
 
+# The content of a folder that a program promised.
+FOLDER = b"a folder"
+
+
 # ── The disk ───────────────────────────────────────────────────────────────────────────────────
 
-class File:
+class Node:
+    """A file or a folder with the history of its mode, (when, mode): the first is durable, the last is now."""
+
+    def __init__(self, mode):
+        self.modes = [(-1, mode)]
+
+    def chmod(self, when, mode):
+        self.modes.append((when, mode))
+
+    def sync(self, before):
+        self.modes = since(self.modes, before)
+
+
+def since(history, before):
+    """What is left of a history when all before is durable."""
+    # An fsync that began later may have ended already.
+    return history[max((n for n, (when, _) in enumerate(history) if when < before), default=0):]
+
+
+class File(Node):
     """Content that is durable, and effects that are not: (when, size, offset, bytes)."""
 
-    def __init__(self):
+    def __init__(self, mode=0o600):
+        super().__init__(mode)
         self.now, self.durable, self.pending = b"", b"", []
 
     def write(self, when, offset, data):
@@ -89,6 +115,7 @@ class File:
         return bytes(content)
 
     def sync(self, before):
+        super().sync(before)
         done = [effect for when, effect in self.pending if when < before]
         self.durable = self.after(self.durable, done)
         self.pending = [(when, effect) for when, effect in self.pending if when >= before]
@@ -105,10 +132,11 @@ class File:
         return {self.after(self.durable, itertools.compress(effects, keep)) for keep in kept}
 
 
-class Folder:
+class Folder(Node):
     """The history of each name, (when, node or None): the first is durable, the last is now."""
 
-    def __init__(self, above=None):
+    def __init__(self, above=None, mode=0o700):
+        super().__init__(mode)
         self.above, self.entries = above, {}
 
     def get(self, name):
@@ -118,10 +146,8 @@ class Folder:
         self.entries.setdefault(name, [(-1, None)]).append((when, node))
 
     def sync(self, before):
-        for name, history in self.entries.items():
-            # An fsync that began later may have ended already.
-            durable = max((n for n, (when, _) in enumerate(history) if when < before), default=0)
-            self.entries[name] = history[durable:]
+        super().sync(before)
+        self.entries = {name: since(history, before) for name, history in self.entries.items()}
 
     def all(self):
         """Each node that ever was below this folder, with its names."""
@@ -139,6 +165,8 @@ class Folder:
                 found |= node.states(names[1:])
             elif isinstance(node, File) and len(names) == 1:
                 found |= node.states()
+            elif isinstance(node, Folder):
+                found.add(FOLDER)
             else:
                 found.add(None)
         return found
@@ -156,9 +184,9 @@ class Folder:
         return node
 
     def files(self):
-        """The files that are there now, with their content."""
+        """The files that are there now, with content and mode."""
         nodes = (("/".join(names), node) for names, node in self.all() if isinstance(node, File))
-        return {path: node.now for path, node in nodes if self.find(path) is node}
+        return {path: (node.now, node.modes[-1][1]) for path, node in nodes if self.find(path) is node}
 
 
 # ── Traces ─────────────────────────────────────────────────────────────────────────────────────
@@ -206,6 +234,9 @@ def read_trace(number, path):
 class Replay:
     """Replays traces into a disk. `left_out` are the numbers of fsyncs that do not happen."""
 
+    # Folders outside of the root that a bind mount leads to: (path, name below the root).
+    aliases = ()
+
     def __init__(self, root, promises, left_out=()):
         self.root = os.path.realpath(root)
         self.disk, self.clock, self.left_out = Folder(), 0, left_out
@@ -213,7 +244,7 @@ class Replay:
         self.syncs = []    # the kind of each
         self.began = {}    # of each sync that is going on: the clock
         self.faults, self.points, self.states = [], 0, 0
-        self.waiting = promises
+        self.waiting, self.promises = promises, promises
         self.promised, self.kept = {promise["path"]: None for promise in promises}, set()
 
     def run(self, traces):
@@ -272,10 +303,12 @@ class Replay:
     def change(self, call):
         """Carries out a call; whether something has changed."""
         name, args, strings = call.name, call.args.split(", "), self.strings(call)
-        if name in ("write", "ftruncate"):
+        if name in ("write", "ftruncate", "fchmod"):
             if not (node := self.node(call)):
                 return False
-            if name == "ftruncate":
+            if name == "fchmod":
+                node.chmod(self.clock, int(args[1], 8))
+            elif name == "ftruncate":
                 node.truncate(self.clock, int(args[1]))
             else:
                 number = self.number(call)
@@ -303,14 +336,15 @@ class Replay:
             ends[1][0].put(self.clock, ends[1][1], node)
         elif name.startswith("rename") and node is not ends[1][0].get(ends[1][1]):
             # Both names may be there afterwards, or none of them: no order is promised between them.
+            other = ends[1][0].get(ends[1][1]) if "RENAME_EXCHANGE" in call.args else None
             ends[1][0].put(self.clock, ends[1][1], node)
-            folder.put(self.clock, entry, None)
+            folder.put(self.clock, entry, other)
         return True
 
     def open(self, call, end, node):
         is_new = end and node is None and "O_CREAT" in call.args
         if is_new:
-            node = File()
+            node = File(int(call.args.rpartition(", ")[2], 8) & ~UMASK)
             end[0].put(self.clock, end[1], node)
         is_cut = isinstance(node, File) and "O_TRUNC" in call.args
         if is_cut:
@@ -340,6 +374,9 @@ class Replay:
         path = os.fsdecode(path)
         if path.startswith("/"):
             path = os.path.normpath(path)
+            for alias, place in self.aliases:
+                if path == alias or path.startswith(alias + "/"):
+                    path = self.root + "/" + place + path[len(alias):]
             if path != self.root and not path.startswith(self.root + "/"):
                 return None
             return self.disk.find(path[len(self.root):])
@@ -383,6 +420,33 @@ class Replay:
                                    f"{' or '.join(sorted(map(brief, allowed)))} after {call}")
 
 
+        self.look_together(call)
+        self.look_at_modes(call)
+
+    def look_together(self, call):
+        """A file that needs others is new only if they are."""
+        for promise in self.waiting:
+            needs = [other for other in self.promises if other["path"] in promise.get("needs", ())
+                     and other.get("end") == promise.get("end")]
+            if needs and promise["value"] in self.disk.states(promise["path"].split("/")):
+                for other in needs:
+                    if self.disk.states(other["path"].split("/")) != {other["value"]}:
+                        self.faults.append(f"{promise['path']} may be there without {other['path']} after {call}")
+
+    def look_at_modes(self, call):
+        """Only the owner can read a key, and others what they can in the end, a draft no more than its file."""
+        for names, node in self.disk.all():
+            if isinstance(node, Folder) or node.now.startswith(b"-----BEGIN CERTIFICATE") or not node.now:
+                continue
+            path = "/".join(names)
+            final = re.sub(r"\.[0-9]+-[0-9a-f]+\.new$", "", path)
+            allowed = next((promise["mode"] for promise in self.promises
+                            if promise["path"] == final and "mode" in promise), 0o600)
+            for _, mode in node.modes:
+                if mode & 0o077 & ~allowed:
+                    self.faults.append(f"{path} may have the mode {mode:o} after {call}")
+
+
 def brief(value):
     return "missing" if value is None else f"{len(value)} bytes {value[:20]!r}"
 
@@ -391,6 +455,8 @@ def check(options):
     promises = [json.loads(line) for line in open(options.promises, encoding="ascii")]
     for promise in promises:
         promise["value"] = None if promise["value"] is None else bytes.fromhex(promise["value"])
+    Replay.aliases = [alias.split("=") for alias in options.alias]
+    LEFTOVERS.extend(options.leftover)
     traces = [list(read_trace(number, path)) for number, path in enumerate(options.trace, 1)]
     replay = Replay(options.root, promises).run(traces)
     if replay.waiting:
@@ -400,7 +466,7 @@ def check(options):
         for name in names:
             path = os.path.join(above, name)
             with open(path, "rb") as file:
-                real[os.path.relpath(path, options.root)] = file.read()
+                real[os.path.relpath(path, options.root)] = file.read(), os.fstat(file.fileno()).st_mode & 0o777
     if (model := replay.disk.files()) != real:
         raise SystemExit(f"the model does not follow: {sorted(model)} instead of {sorted(real)}, or their content")
     print(f"promises {len(promises)}, crash points {replay.points}, states {replay.states}")
@@ -431,15 +497,19 @@ def note_file(options, path, promise):
     try:
         with open(os.path.join(options.root, path), "rb") as file:
             value = file.read().hex()
+            promise["mode"] = os.fstat(file.fileno()).st_mode & 0o777
     except FileNotFoundError:
         value = None
+    except IsADirectoryError:
+        value = FOLDER.hex()
     with open(options.promises, "a", encoding="ascii") as out:
         print(json.dumps({"path": path, "value": value, **promise}), file=out)
 
 
 def note(options):
     for path in options.path:
-        note_file(options, path, {"end": options.traces})
+        needs = options.path[:-1] if options.last and path == options.path[-1] else []
+        note_file(options, path, {"end": options.traces, "needs": needs})
 
 
 class Client:
@@ -469,7 +539,7 @@ class Client:
 
 
 def ask(options):
-    """Prints the status of each request; 200 is a promise."""
+    """Prints the status of each request. 200 is a promise, and so is the answer that a key exists."""
     client = Client(options)
     for request in options.request:
         verb, name = request.split()
@@ -486,7 +556,7 @@ def ask(options):
                 break
             after = time.time()
         print(verb, name, status, flush=True)
-        if status == 200:
+        if status == 200 or (verb, status) == ("create", 400):
             note_file(options, f"{options.keys}/{name}", {"after": after, "port": port})
 
 
@@ -502,6 +572,8 @@ def main():
 
     command = commands.add_parser("check")
     command.set_defaults(run=check)
+    command.add_argument("--alias", action="append", default=[], metavar="PATH=NAME", help="PATH is NAME below the root")
+    command.add_argument("--leftover", action="append", default=[], metavar="PATTERN", help="may be there until noted")
     command.add_argument("--faults", type=int, default=5, help="how many are shown")
     command.add_argument("root")
     command.add_argument("promises")
@@ -513,6 +585,7 @@ def main():
         command.add_argument("--root", required=True)
         command.add_argument("--promises", required=True)
         if run is note:
+            command.add_argument("--last", action="store_true", help="the last one is there only if the others are")
             command.add_argument("traces", type=int, help="after how many traces")
             command.add_argument("path", nargs="+", help="below the root")
             continue

@@ -21,7 +21,7 @@ use crate::{
         args::{Args, Argument, Command, Flag, JSON, Kind, Takes, flag, value},
         init::{
             dialog,
-            folder::{Made, User, remove_leftovers, sync},
+            folder::{Made, User, remove_leftovers},
             names::Names,
             pairs::{Client, Pair},
             quote::shell,
@@ -30,7 +30,7 @@ use crate::{
             vault::{self, Place, Vault},
         },
         output::{Failure, Result, write},
-        pair::{self, Wanted, addresses, validity},
+        pair::{self, Wanted, addresses, sync_folder, validity},
     },
     config::parse_address,
     tls::self_signed::{Holder, KeyKind, Usage},
@@ -220,13 +220,12 @@ fn put(
         // The user may only enter its own folder.
         for path in keys.into_iter().flat_map(|keys| [keys.parent().unwrap_or(keys), keys]) {
             made.make(path, 0o700, (owner, group))?;
+            sync_folder(path).map_err(|e| format!("failed to make the folder {path:?}: {e}"))?;
         }
         let mut written = pair::write_all(files, group, false)?;
-        let synced = sync(folder).and_then(|()| write(report.as_bytes()));
-        synced.map_err(|e| {
+        write(report.as_bytes()).map_err(|e| {
             written.take_back();
-            format!("failed to write to {folder:?} or to standard output, so nothing is kept: {e}")
-                .into()
+            format!("failed to write to standard output, so nothing is kept: {e}").into()
         })
     });
     result.inspect_err(|_| made.take_back())

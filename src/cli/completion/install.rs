@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::cli::output::{Result, print};
+use crate::cli::{
+    output::{Result, print},
+    pair::sync_entry,
+};
 
 /// Shells, their start files below the home directory, and the lines for them.
 const SHELLS: [(&str, &str, &str); 3] = [
@@ -60,5 +63,7 @@ fn add(path: &Path, line: &str) -> std::io::Result<bool> {
     let start = if is_open { "\n" } else { "" };
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
     file.write_all(format!("{start}{line}\n").as_bytes())?;
+    file.sync_all()?;
+    sync_entry(path)?;
     Ok(false)
 }

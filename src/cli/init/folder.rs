@@ -1,15 +1,13 @@
 //! Folders that are made and can be taken back, and the user of a server that systemd runs.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder},
     io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, open};
-
-use crate::keystore::fs::sync_way_to;
 
 /// User and group of the server.
 #[derive(Clone, Copy)]
@@ -80,21 +78,17 @@ fn own(path: &Path, mode: u32, (uid, gid): (Option<u32>, Option<u32>)) -> io::Re
     Ok(fchmod(&folder, Mode::from_raw_mode(mode))?)
 }
 
-/// Makes what is in `folder`, and the way to it, outlast a power failure.
-pub(crate) fn sync(folder: &Path) -> io::Result<()> {
-    sync_way_to(&File::open(folder)?.into())
-}
-
-/// Removes from `folder` what a run that was interrupted has left beside `names`: files that no process is
-/// about to put in their places.
+/// Removes from `folder` what a run that was interrupted has left beside `names`: files that no other process
+/// is about to put in their places.
 pub(crate) fn remove_leftovers(folder: &Path, names: &[&str]) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let file = entry.file_name();
         let process = file.to_str().and_then(|file| {
             let rest = names.iter().find_map(|name| file.strip_prefix(name))?;
-            rest.strip_prefix('.')?.strip_suffix(".new")?.parse::<u32>().ok()
+            rest.strip_prefix('.')?.strip_suffix(".new")?.split('-').next()?.parse::<u32>().ok()
         });
-        if process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists()) {
+        let is_running = |process: u32| Path::new("/proc").join(process.to_string()).exists();
+        if process.is_some_and(|process| process == std::process::id() || !is_running(process)) {
             let _ = fs::remove_file(entry.path());
         }
     }

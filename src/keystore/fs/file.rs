@@ -22,6 +22,9 @@ use crate::{
 /// How the names of temporary files start.
 pub(crate) const TEMP_PREFIX: &str = "\\tmp-";
 
+/// How a directory is opened.
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
 /// What is wrong where the operating system sees no error.
 #[derive(Debug)]
 pub(crate) enum Unfit {
@@ -218,23 +221,26 @@ pub(crate) fn read(directory: &OwnedFd, name: &KeyName) -> io::Result<(Secret, S
 }
 
 /// Makes new and removed entries durable.
-pub fn sync_directory(directory: &OwnedFd) -> io::Result<()> {
+pub(crate) fn sync_directory(directory: &OwnedFd) -> io::Result<()> {
     match rustix::fs::fsync(directory) {
         // Some network file systems have nothing to do for directories and say so; one that has
         // become read-only has nothing left to do.
-        Ok(()) | Err(Errno::INVAL | Errno::ROFS) => Ok(()),
-        Err(err) => Err(err.into()),
+        Ok(()) | Err(Errno::INVAL | Errno::ROFS) => {}
+        Err(err) => return Err(err.into()),
     }
+    // XFS that shut down, as it does when it can't write its journal, reports no error here, although
+    // nothing is synced any more. It opens nothing either.
+    rustix::fs::openat(directory, ".", DIRECTORY, Mode::empty())?;
+    Ok(())
 }
 
 /// Makes the entries in `directory` durable, and those that lead to it from the root of its file
 /// system, even if another process made them.
 pub(crate) fn sync_way_to(directory: &OwnedFd) -> io::Result<()> {
     sync_directory(directory)?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let mut below = directory.try_clone()?;
     loop {
-        let above = match rustix::fs::openat(&below, "..", flags, Mode::empty()) {
+        let above = match rustix::fs::openat(&below, "..", DIRECTORY, Mode::empty()) {
             // What may be passed but not read can't be synced alone.
             Err(Errno::ACCESS | Errno::PERM) => return Ok(rustix::fs::syncfs(directory)?),
             above => above?,

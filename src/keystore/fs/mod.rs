@@ -31,9 +31,8 @@ use rustix::{
 
 use super::store::{Error, KeyName, KeyStore, MAX_VALUE, Settings, Start};
 use crate::base::{checkup::Checkup, deadline::Deadline, secret::Secret};
-pub use file::sync_directory;
 pub(crate) use file::sync_way_to;
-use file::{Temp, Unfit, read, remove_if_left};
+use file::{Temp, Unfit, read, remove_if_left, sync_directory};
 
 /// A directory of keys. Other servers may use the same one at the same time.
 ///
@@ -172,7 +171,11 @@ impl KeyStore for Fs {
 
         match temp.link(name) {
             Ok(()) => {}
-            Err(Errno::EXIST) => return Err(Error::Exists),
+            Err(Errno::EXIST) => {
+                // Its create may be in progress, or have crashed before the key was durable.
+                sync_directory(&directory).map_err(during)?;
+                return Err(Error::Exists);
+            }
             Err(err) => return Err(during(err.into())),
         }
         temp.finish(name, value).map_err(during)
