@@ -12,6 +12,7 @@ use super::{
     changes::Changes,
     failure::{Failure, Task},
     health::Health,
+    quota::Quotas,
     slot::Waiter,
     state::State,
     threads::Threads,
@@ -26,8 +27,8 @@ use crate::{
 };
 
 const KEY_STORE_THREADS: usize = 8;
-/// Requests that may wait for the key store threads.
-const KEY_STORE_QUEUE: usize = 1024;
+/// Jobs that may wait for the key store threads, half of them of one identity.
+const KEY_STORE_QUEUE: usize = 2048;
 /// Keys that the cache holds at most.
 const CACHE_CAPACITY: usize = 16 * 1024;
 /// The assumed size of a list before the first one, in bytes.
@@ -51,6 +52,8 @@ pub struct Core {
     pub cache: Cache<Arc<MasterKey>, Waiter<Fetched>>,
     /// The key store threads.
     pub threads: Threads,
+    /// What each identity has asked for lately.
+    pub quotas: Quotas,
     /// Changes of keys.
     pub changes: Changes,
     /// The size of all names as an answer, in bytes, when they were listed last.
@@ -85,6 +88,7 @@ impl Core {
             writer: Mutex::default(),
             store,
             cache: Cache::new(CACHE_CAPACITY, expiry),
+            quotas: Quotas::default(),
             changes: Changes::new(threads.clone(), log),
             threads,
             list_size: AtomicUsize::new(UNKNOWN_LIST),

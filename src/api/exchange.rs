@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{failure::Failure, slot::Waiter};
+use super::{failure::Failure, quota::UnderWay, slot::Waiter};
 use crate::{
     base::{clock, deadline::Deadline, generation::Generation},
     http::reply::Reply,
@@ -47,6 +47,8 @@ pub struct Exchange {
     log: &'static Log,
     /// `None` if the request is not counted.
     metrics: Option<&'static Metrics>,
+    /// Until it is answered, if requests under way are limited.
+    pub under_way: Option<UnderWay>,
     is_answered: bool,
     /// The log has its event, or is responsible for it.
     is_audited: bool,
@@ -74,6 +76,7 @@ impl Exchange {
             manner,
             log,
             metrics: None,
+            under_way: None,
             is_answered: false,
             is_audited: false,
             deadline: Deadline::after(now, timeout),

@@ -84,6 +84,8 @@ pub enum Failure {
     Timeout,
     /// The audit line of an answer with a key could not be written, and has to be.
     NotAudited,
+    /// The identity has reached the limit of its requests.
+    Limited,
     /// More requests wait for the key store than it can serve.
     Overloaded,
     /// The server itself failed.
@@ -231,6 +233,7 @@ impl Failure {
             Self::Unavailable => one(502, "key store is unavailable"),
             Self::Timeout => one(503, "timeout"),
             Self::NotAudited => one(503, "audit log is not available"),
+            Self::Limited => one(429, "too many requests of this identity"),
             Self::Overloaded => one(503, "too many requests wait for the key store"),
             Self::Internal(text) => one(500, text),
             Self::Malformed(Malformed { status, reason }) => one(*status, reason),
@@ -257,9 +260,12 @@ impl Failure {
                 reply.body = message.into_owned().into_bytes();
             }
             _ => {
-                if let Self::MethodNotAllowed(_, expected) = self {
-                    reply.header = Some(("Accept", (*expected).to_owned()));
-                }
+                reply.header = match self {
+                    Self::MethodNotAllowed(_, expected) => Some(("Accept", (*expected).to_owned())),
+                    // In seconds: no limit of requests a second refuses for longer.
+                    Self::Limited => Some(("Retry-After", "1".to_owned())),
+                    _ => None,
+                };
                 reply.is_nosniff = is_old;
                 reply.content_type = Some(match generation {
                     Generation::V0_14 => "application/json; charset=utf-8",

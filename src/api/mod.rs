@@ -14,6 +14,7 @@ pub mod identity;
 pub mod key;
 pub mod object;
 pub mod policy;
+pub mod quota;
 pub mod routes;
 pub mod run;
 pub mod slot;

@@ -232,6 +232,11 @@ impl Route {
         }
     }
 
+    /// Whether its requests count for the limits of their identity: all but those that show how the server is.
+    pub fn is_limited(&self) -> bool {
+        !matches!(self.path, "/version" | "/v1/status" | "/v1/ready" | "/v1/api" | METRICS)
+    }
+
     /// Whether what it answers may be a key or what was sealed under one.
     pub fn answers_with_keys(&self) -> bool {
         self.path.starts_with("/v1/key/")

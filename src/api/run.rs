@@ -217,7 +217,7 @@ impl Running {
         if let Some(key) = core.cache.get(&then.name, now) {
             return self.finish(exchange, use_key(&key), waker);
         }
-        let Some(permit) = core.threads.reserve() else {
+        let Some(permit) = core.threads.reserve(&exchange.identity) else {
             return self.finish(exchange, Err(Failure::Overloaded), waker);
         };
         let (slot, waiter) = Slot::new(waker());
@@ -253,7 +253,7 @@ impl Running {
         size: usize,
         waker: NewWaker<'_>,
     ) {
-        let Some(permit) = core.threads.reserve() else {
+        let Some(permit) = core.threads.reserve(&exchange.identity) else {
             return self.finish(exchange, Err(Failure::Overloaded), waker);
         };
         let (slot, waiter) = Slot::new(waker());
@@ -274,7 +274,7 @@ impl Running {
         change: Change,
         waker: NewWaker<'_>,
     ) {
-        let Some(permit) = core.threads.reserve() else {
+        let Some(permit) = core.threads.reserve(&exchange.identity) else {
             return self.finish(exchange, Err(Failure::Overloaded), waker);
         };
         let deadline = exchange.deadline.earlier(HEAD_START);

@@ -11,7 +11,7 @@ use rustls_pki_types::UnixTime;
 use super::exchange::Manner;
 use crate::{
     base::generation::Generation,
-    config::{ApiOptions, Config, Material, Shutdown},
+    config::{ApiOptions, Config, Limits, Material, Shutdown},
     policy::Policies,
     tls::{self, ClientTrust},
 };
@@ -39,6 +39,8 @@ pub struct State {
     /// The header in which TLS proxies forward the certificates of their clients or, in the newest
     /// generation, the addresses.
     pub proxy_header: Option<Arc<str>>,
+    /// How much may be asked for.
+    pub limits: Limits,
     /// How the server ends.
     pub shutdown: Shutdown,
     /// Identities of those that forward addresses.
@@ -60,6 +62,7 @@ impl State {
             generation: config.generation,
             texts: config.texts,
             apis: config.apis.clone(),
+            limits: config.limits,
             shutdown: config.shutdown,
             proxy_header: proxy_header.map(Arc::from),
             address_proxies: Arc::new(match proxy.header_ip {
@@ -113,6 +116,7 @@ pub fn for_tests() -> (State, Arc<CertifiedKey>) {
         texts: Generation::default(),
         apis: HashMap::new(),
         proxy_header: None,
+        limits: Limits::default(),
         shutdown: Shutdown { delay: Duration::ZERO, timeout: Duration::from_millis(800) },
         address_proxies: Arc::default(),
     };

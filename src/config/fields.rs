@@ -204,6 +204,10 @@ pub(super) const FIELDS: &[Field] = &[
         .unset("`on` for a file that Kubernetes mounts, else `off`").ours().check("whether files are watched is neither on nor off", "write on or off"),
     field("limits.connections", "number", "open connections of clients at most, see [operations](operations.md#how-many-connections)").unset("one for each 256 KiB of memory").ours()
         .check("invalid number of connections: \"{}\"", "write a whole number of at least 1, such as 10000, or leave out the field for as many as there is memory for"),
+    field("limits.requests_per_second", "number", "requests of each identity in a second, see [operations](operations.md#bad-neighbours)").unset("any number").ours()
+        .check("invalid number of requests a second: \"{}\"", "write a whole number of at least 1, such as 1000, or leave out the field for any number"),
+    field("limits.concurrent", "number", "requests of each identity that are under way at the same time, see [operations](operations.md#bad-neighbours)").unset("any number").ours()
+        .check("invalid number of concurrent requests: \"{}\"", "write a whole number of at least 1, such as 256, or leave out the field for any number"),
     field("shutdown.delay", "duration", "after SIGTERM the server serves on for this time, and its [ready probe](operations.md#stopping) says 503, so that load balancers send clients elsewhere")
         .default("0s").ours(),
     field("shutdown.timeout", "duration", "then it takes no new connections, and running requests may take this time").default("800ms").ours(),

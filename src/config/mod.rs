@@ -14,6 +14,7 @@ mod expand;
 mod fields;
 mod files;
 mod findings;
+mod limits;
 mod mixed;
 mod policies;
 mod settings;
@@ -39,7 +40,7 @@ pub use convert::{Converted, Note, Weight, convert};
 pub use files::Material;
 pub use findings::{Error, Finding, Position, Severity};
 pub use settings::{ApiOptions, Config, parse_address};
-pub use types::{Auth, Flags, Shutdown};
+pub use types::{Auth, Flags, Limits, Shutdown};
 
 use self::{
     expand::Env,

@@ -12,7 +12,7 @@ use super::{
     findings::{At, cut},
     source::Reader,
     tree::Value,
-    types::{Auth, DEFAULT_PORT, Proxy, Shutdown},
+    types::{Auth, DEFAULT_PORT, Limits, Proxy, Shutdown},
 };
 use crate::{
     base::{duration, generation::Generation, glob::Pattern, name, secret::Secret},
@@ -61,8 +61,8 @@ pub struct Config {
     pub probe: Option<SocketAddr>,
     /// Whether the settings are read again when their files change; `None` is only where Kubernetes mounts them.
     pub watch: Option<bool>,
-    /// Open connections of clients at most, never zero; `None` is as many as there is memory for.
-    pub connections: Option<usize>,
+    /// How much clients may ask for.
+    pub limits: Limits,
     /// How the server ends.
     pub shutdown: Shutdown,
     /// The keys that are created at start if they don't exist.
@@ -141,7 +141,7 @@ impl Reader<'_> {
         };
         let probe = self.probe(address);
         let watch = self.read("reload.watch", parse_switch);
-        let connections = self.read("limits.connections", parse_count);
+        let limits = self.limits();
         let shutdown =
             Shutdown { delay: self.time("shutdown.delay"), timeout: self.time("shutdown.timeout") };
         let keys = self.keys();
@@ -165,7 +165,7 @@ impl Reader<'_> {
             log,
             probe,
             watch,
-            connections,
+            limits,
             shutdown,
             keys,
             key_store,
@@ -452,10 +452,6 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 /// A number of digits alone: Rust's own parser takes a sign too.
 pub(super) fn parse_number<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.parse().ok().filter(|_| !text.starts_with('+'))
-}
-
-fn parse_count(text: &str) -> Option<usize> {
-    parse_number(text).filter(|number| *number > 0)
 }
 
 /// `on` or `off` in any case.

@@ -86,6 +86,17 @@ pub struct Proxy {
     pub header_ip: Option<String>,
 }
 
+/// How much clients may ask for; no number is zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Open connections at most; `None` is as many as there is memory for.
+    pub connections: Option<usize>,
+    /// Requests of one identity in a second; `None` is any number, as below.
+    pub requests_per_second: Option<usize>,
+    /// Requests of one identity that are under way.
+    pub concurrent: Option<usize>,
+}
+
 /// How the server ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shutdown {

@@ -12,6 +12,8 @@ pub enum Cause {
     Connection,
     /// A policy does not allow a request, or its client is no longer trusted.
     Refusal,
+    /// An identity has reached a limit.
+    Limit,
     /// A TLS proxy forwarded a certificate that does not count.
     Forwarded,
     /// A request failed because of its key or the key store.
@@ -20,10 +22,11 @@ pub enum Cause {
 }
 
 /// The causes in their order: lines that are logged each second, and what the count of the others says.
-const CAUSES: [(u32, &str); 6] = [
+const CAUSES: [(u32, &str); 7] = [
     (10, "TLS handshakes failed"),
     (1, "connections were refused or failed"),
     (10, "requests were prohibited by policy"),
+    (1, "requests were answered 429"),
     (10, "certificates of TLS proxies' clients were refused"),
     // Each may be about another key, and its client has the right to it.
     (100, "requests failed"),

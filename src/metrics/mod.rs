@@ -41,6 +41,7 @@ pub enum Event {
     NotAudited,
     Http2Flood,
     RefusedConnection,
+    Limited,
 }
 
 /// The events in the order of their places, with the families that tell how many there were.
@@ -59,6 +60,7 @@ const EVENTS: &[(Event, &str, &str)] = &[
     (Event::NotAudited, "kes_log_audit_refused", "Requests refused because their audit lines could not be written."),
     (Event::Http2Flood, "kes_http2_flood", "HTTP/2 connections closed because the client sent too much that asks for nothing, or did not take its answers."),
     (Event::RefusedConnection, "kes_connections_refused", "Connections of clients that were refused because there were enough."),
+    (Event::Limited, "kes_http_request_limited", "Requests answered 429 because their identity had reached a limit."),
 ];
 
 /// The families that count requests by their outcomes, each for the statuses below the next one's.
@@ -69,8 +71,8 @@ const REQUESTS: [(&str, &str, u16); 3] = [
 ];
 
 /// The statuses that are counted, the most frequent first. Others count as the last one.
-const STATUSES: [u16; 18] =
-    [200, 404, 400, 403, 301, 307, 405, 406, 417, 422, 431, 501, 502, 503, 504, 505, 409, 500];
+const STATUSES: [u16; 19] =
+    [200, 404, 400, 403, 301, 307, 405, 406, 417, 422, 431, 501, 502, 503, 504, 505, 409, 429, 500];
 
 const RESPONSE_TIME: &str = "kes_http_response_time";
 
@@ -92,6 +94,7 @@ impl Event {
             Self::NotAudited => 10,
             Self::Http2Flood => 11,
             Self::RefusedConnection => 12,
+            Self::Limited => 13,
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
         core::Core,
         exchange::Exchange,
         failure::Failure,
+        quota::UnderWay,
         routes::{self, Access, Argument, Route},
         spellings,
         state::State,
@@ -22,6 +23,8 @@ use crate::{
         request::{Head, Method},
         target::{clean, is_clean},
     },
+    log::Cause,
+    metrics::Event,
 };
 
 /// How long an answer may take that no route serves.
@@ -42,7 +45,7 @@ pub struct Arrival {
 /// # Errors
 /// The answer, which is audited.
 pub fn admit(
-    core: &Core,
+    core: &'static Core,
     state: &State,
     client: &Client,
     sender: Result<&Client, Failure>,
@@ -59,7 +62,7 @@ pub fn admit(
     }
     let identity = sender.as_ref().copied().unwrap_or(client).identity();
     let mut exchange = begin(core, state, route, path, identity, arrival);
-    match check(core, state, client, sender, method, &exchange.path, route) {
+    match check(core, state, client, sender, method, &mut exchange, route) {
         Ok(route) => {
             // The newest generation counts what it admits, 0.14 what it sees.
             if generation == Generation::Newest && route.is_metered(generation) {
@@ -91,15 +94,15 @@ pub fn begin(
 }
 
 fn check(
-    core: &Core,
+    core: &'static Core,
     state: &State,
     client: &Client,
     sender: Result<&Client, Failure>,
     method: Method,
-    path: &str,
+    exchange: &mut Exchange,
     route: Option<&'static Route>,
 ) -> Result<&'static Route, Failure> {
-    let generation = state.generation;
+    let (generation, path) = (state.generation, &*exchange.path);
     let find_sender = |path: &str| {
         sender.inspect_err(|_| {
             if let Some(several) = client.several_identities() {
@@ -134,10 +137,34 @@ fn check(
     if !sender.has_certificate() {
         return Err(Failure::NoCertificate);
     }
+    if route.is_limited() {
+        exchange.under_way = count(core, state, sender.identity(), exchange.arrived)?;
+    }
     if access == Access::Policy {
         check_policy(core, state, sender.identity(), path)?;
     }
     Ok(route)
+}
+
+/// Counts a request for the limits of its identity. Only those with rights have any: the others are refused in
+/// any case, and may be any number.
+fn count(
+    core: &'static Core,
+    state: &State,
+    identity: &Arc<str>,
+    now: Instant,
+) -> Result<Option<UnderWay>, Failure> {
+    let policies = &state.policies;
+    if !policies.is_root(identity) && policies.policy_name_of(identity).is_none() {
+        return Ok(None);
+    }
+    core.quotas.count(&state.limits, identity, now).map_err(|limit| {
+        core.metrics.count(Event::Limited);
+        core.log.error_from_outside(Cause::Limit, || {
+            format!("identity {:?} has reached {limit}: a request was answered 429", &**identity)
+        });
+        Failure::Limited
+    })
 }
 
 /// Checks whether the policies let `identity` call `path`.

@@ -192,7 +192,7 @@ impl Reloader {
         });
         self.core.cache.set_expiry(config.cache);
         self.core.log.configure(config.log);
-        self.core.metrics.connections.set_limit(room::connections(config.connections));
+        self.core.metrics.connections.set_limit(room::connections(config.limits.connections));
         notes.extend(self.needs_restart(&config));
         self.certificate = certificate;
         (self.read, self.seen) = (read, read.files);

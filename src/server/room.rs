@@ -43,7 +43,7 @@ pub fn tight_descriptors(useful: usize) -> Option<u64> {
 
 /// Adds what there is to say about the number of connections that a configuration wants.
 pub fn check(mut loaded: Loaded) -> Loaded {
-    if let Some(complaint) = complaint(loaded.config().connections) {
+    if let Some(complaint) = complaint(loaded.config().limits.connections) {
         loaded.warn("limits.connections", &complaint);
     }
     loaded

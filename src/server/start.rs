@@ -121,7 +121,7 @@ fn serve(options: &Options, notifier: &'static Notifier) -> Result<(), Error> {
     let log: &'static Log = Box::leak(Box::new(log));
     log_panics(log);
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-    let limits = Limits { workers, connections: room::connections(config.connections) };
+    let limits = Limits { workers, connections: room::connections(config.limits.connections) };
     let expiry = config.cache;
     let server = Server::start(listeners, limits, state, expiry, store, log, notifier)
         .map_err(Error::System)?;

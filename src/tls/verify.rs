@@ -14,7 +14,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime, pem::PemObject as _};
 use webpki::{
     EndEntityCert, Error as PkiError, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter,
-    RawPublicKeyEntity, anchor_from_trusted_cert, spki_for_anchor,
+    RawPublicKeyEntity, VerifiedPath, anchor_from_trusted_cert, spki_for_anchor,
 };
 
 use super::certificate::{Error, pem_reason};
@@ -217,7 +217,7 @@ impl Anchors {
             now,
             Usage(end),
             None,
-            None,
+            Some(&has_issuers_only),
         );
         match verified {
             Ok(_) => Ok(()),
@@ -266,6 +266,14 @@ impl Anchors {
             }
         }
         Err(error)
+    }
+}
+
+/// webpki does not look at the key usage of the authorities between (RFC 5280 6.1.4 n).
+fn has_issuers_only(path: &VerifiedPath<'_>) -> Result<(), PkiError> {
+    match path.intermediate_certificates().all(|between| identity::may_issue(&between.der())) {
+        true => Ok(()),
+        false => Err(PkiError::UnknownIssuer),
     }
 }
 

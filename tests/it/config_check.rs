@@ -271,6 +271,28 @@ fn a_number_of_connections_is_looked_at() {
 }
 
 #[test]
+fn limits_of_requests_that_allow_none_or_limit_nothing_are_looked_at() {
+    let scene = Scene::new();
+    for field in ["requests_per_second", "concurrent"] {
+        let check = |number: &str| {
+            let text = format!("root: _\n{TLS}{STORE}limits: {{ {field}: {number} }}\n");
+            scene.check(&text, &[])
+        };
+        for fine in ["1", "1000000", "''"] {
+            assert_eq!((0, vec![]), check(fine), "{fine}");
+        }
+        for wrong in ["0", "-1", "none"] {
+            let (code, lines) = check(wrong);
+            let says = format!(": error: limits.{field}: invalid number of ");
+            assert!(code == 78 && lines[0].contains(&says), "{lines:#?}");
+        }
+        let (code, lines) = check("1000001");
+        let says = format!(": warning: limits.{field}: no client comes near this number");
+        assert!(code == 0 && lines[0].contains(&says), "{lines:#?}");
+    }
+}
+
+#[test]
 fn a_wrong_key_store_is_not_said_to_be_none() {
     let scene = Scene::new();
     for (section, start) in [

@@ -24,6 +24,8 @@ var commands = []command{
 	{"race", "lets many callers create the same keys on several servers and prints one line of JSON", runRace},
 	{"agree", "looks whether what each of several servers has sealed is opened by each, and prints one line of JSON", runAgree},
 	{"shake", "makes handshakes with many callers at once and prints one line of JSON", runShake},
+	{"neighbours", "lets one identity ask for little and another for much, and prints one line of JSON", runNeighbours},
+	{"soak", "asks at a share of what the server can do, and prints a line of JSON each second", runSoak},
 }
 
 // errFailed ends the program with 1 when everything was said already.

@@ -234,12 +234,12 @@ fn at_limits(config: &Config, found: &mut Checkup) {
             LIMITS,
             &format_args!(
                 "{files} open files allow no more than {} connections",
-                room::connections(config.connections)
+                room::connections(config.limits.connections)
             ),
             "raise the limit: LimitNOFILE=65536 in a unit, 'ulimit -Hn' in a shell",
         ),
         None => {
-            let connections = room::connections(config.connections);
+            let connections = room::connections(config.limits.connections);
             found.ok(LIMITS, &format_args!("files and memory for {connections} connections"));
         }
     }

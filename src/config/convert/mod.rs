@@ -190,7 +190,7 @@ fn differences(before: &Loaded, after: &Loaded, has_new_path: bool) -> Vec<Note>
         ("policy", assigned(a) != assigned(b)),
         ("log", a.log != b.log),
         ("probe", a.probe != b.probe),
-        ("limits", a.connections != b.connections),
+        ("limits", a.limits != b.limits),
         (
             "keystore",
             (*a.key_store != *b.key_store && !has_new_path)

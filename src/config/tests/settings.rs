@@ -347,15 +347,33 @@ fn there_are_probes_only_where_the_file_says_so() {
 
 #[test]
 fn connections_are_limited_by_a_number_or_by_memory() {
-    assert_eq!(None, load("").connections);
-    assert_eq!(None, load("limits: { connections: }").connections);
+    assert_eq!(None, load("").limits.connections);
+    assert_eq!(None, load("limits: { connections: }").limits.connections);
     for (text, number) in [("10000", 10_000), ("'1'", 1), ("'${PORT}'", 7000)] {
         let text = format!("limits: {{ connections: {text} }}");
-        assert_eq!(Some(number), load(&text).connections, "{text}");
+        assert_eq!(Some(number), load(&text).limits.connections, "{text}");
     }
     assert_starts(
         &error("limits:\n  connections: none"),
         "invalid number of connections: \"none\" (kes.yml line 2 column 16, field limits.connections: ",
+    );
+}
+
+#[test]
+fn requests_of_an_identity_are_not_limited_unless_the_file_says_so() {
+    let Limits { requests_per_second, concurrent, .. } = load("").limits;
+    assert_eq!((None, None), (requests_per_second, concurrent));
+    let text = "limits: { requests_per_second: 100, concurrent: '${PORT}' }";
+    let Limits { requests_per_second, concurrent, connections } = load(text).limits;
+    assert_eq!((Some(100), Some(7000), None), (requests_per_second, concurrent, connections));
+    assert_starts(
+        &error("limits:\n  requests_per_second: 0"),
+        "invalid number of requests a second: \"0\" (kes.yml line 2 column 24, field \
+         limits.requests_per_second: write a whole number of at least 1",
+    );
+    assert_starts(
+        &error("limits: { concurrent: many }"),
+        "invalid number of concurrent requests: \"many\" (kes.yml line 1 column 23, field limits.concurrent: ",
     );
 }
 

@@ -74,6 +74,7 @@ fn reason_phrase(status: u16) -> &'static str {
         406 => "Not Acceptable",
         417 => "Expectation Failed",
         422 => "Unprocessable Entity",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",

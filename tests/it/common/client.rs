@@ -126,6 +126,11 @@ impl Client {
         Self { address: self.address, config: Arc::new(config) }
     }
 
+    /// The same at another address.
+    pub fn at(&self, address: SocketAddr) -> Self {
+        Self { address, ..self.clone() }
+    }
+
     /// The same over HTTP/2.
     pub fn speaking_http2(&self) -> Self {
         let mut config = (*self.config).clone();
@@ -276,6 +281,11 @@ impl Connection {
     pub fn rest(&mut self) -> Vec<u8> {
         while self.fill().is_ok() {}
         std::mem::take(&mut self.input)
+    }
+
+    /// Sends a KeyUpdate that asks for one.
+    pub fn refresh_keys(&mut self) {
+        self.stream.conn.refresh_traffic_keys().unwrap();
     }
 
     pub fn handshake_kind(&self) -> Option<HandshakeKind> {

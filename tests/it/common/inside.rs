@@ -37,6 +37,17 @@ impl Inside {
         apis: HashMap<String, ApiOptions>,
         policies: impl FnOnce(&str) -> Policies,
     ) -> Self {
+        Self::changed(store, generation, apis, policies, |_| {})
+    }
+
+    /// The same with another state.
+    pub fn changed(
+        store: Arc<dyn KeyStore>,
+        generation: Generation,
+        apis: HashMap<String, ApiOptions>,
+        policies: impl FnOnce(&str) -> Policies,
+        change: impl FnOnce(&mut State),
+    ) -> Self {
         let certificate = Identity::self_signed("server", &Profile::server());
         let root = Identity::new("root");
         let directory = TempDir::new();
@@ -58,7 +69,8 @@ impl Inside {
             false => ClientCertificate::Required,
         };
         let tls = ServerTls { versions: generation, client_certificate };
-        let state = State {
+        let mut state = State {
+            limits: Default::default(),
             certificate_expiry: expiry(&loaded),
             tls: server_config(loaded, trust.clone(), &Group::ALL, tls).unwrap(),
             trust,
@@ -71,6 +83,7 @@ impl Inside {
             shutdown: Shutdown { delay: Duration::ZERO, timeout: Duration::ZERO },
             address_proxies: Arc::default(),
         };
+        change(&mut state);
         let api = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = api.local_addr().unwrap();
         let log = Log::start(LogSettings { audit: AuditMode::Off, error: false }, true);
