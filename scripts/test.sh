@@ -89,15 +89,15 @@ openbao() {
 
 command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs" >&2; exit 1; }
 provide curl openssl ip:iproute2 strace nginx:nginx-light python3 go:golang-go tmux zsh fish groff:groff-base mandoc systemd-analyze:systemd \
-    prometheus promtool:prometheus gnuplot:gnuplot-nox jq multilog:daemontools logger:bsdutils lintian \
-    xfs_io:xfsprogs mkfs.ext4:e2fsprogs
+    prometheus promtool:prometheus gnuplot:gnuplot-nox jq multilog:daemontools logger:bsdutils lintian podman skopeo runc \
+    xfs_io:xfsprogs mkfs.ext4:e2fsprogs c++:g++
 
 # The tests wait more than they work, so the release is built and the lints run beside them.
 results="$(mktemp -d)"
 declare -A running=() slots=()   # process of a shell test -> its name, and the ports it takes
-building='' testing=''
+building='' testing='' fuzzing=''
 finish() {
-    local pids=("${!running[@]}" ${building:+"-$building"} ${testing:+"-$testing"})
+    local pids=("${!running[@]}" ${building:+"-$building"} ${testing:+"-$testing"} ${fuzzing:+"-$fuzzing"})
     if [ ${#pids[@]} -gt 0 ]; then kill -- "${pids[@]}" 2>/dev/null; wait; fi
     rm -rf "$results"
 }
@@ -114,6 +114,9 @@ export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 5))}"
 if [ $# -eq 0 ]; then
     cargo test --locked --quiet --no-fail-fast --workspace >"$results/tests" 2>&1 &
     testing=$!
+    # It gets the time that nothing else wants.
+    nice -n 15 bash -c 'scripts/prove fuzz --lint && scripts/prove fuzz --short' >"$results/fuzz" 2>&1 &
+    fuzzing=$!
 fi
 set +m
 built() {
@@ -129,6 +132,14 @@ tested() {
     wait "$testing" || code=$?
     testing=
     cat "$results/tests"
+    return "$code"
+}
+
+fuzzed() {
+    local code=0
+    wait "$fuzzing" || code=$?
+    fuzzing=
+    cat "$results/fuzz"
     return "$code"
 }
 
@@ -213,6 +224,7 @@ for name in "${ordered[@]}"; do
     begin "$name"
 done
 while [ ${#running[@]} -gt 0 ]; do await; done
+if [ $# -eq 0 ]; then run 'fuzz targets, 30 s each' fuzzed; fi
 for name in "${names[@]}"; do
     if is_in "$name" "${ALONE[@]}"; then begin "$name"; await; fi
 done

@@ -13,6 +13,8 @@ mod cache;
 mod cli;
 mod config;
 mod crypto;
+#[cfg(any(test, fuzzing))]
+mod fuzzing;
 mod http;
 mod identity;
 mod io;
@@ -32,6 +34,10 @@ pub use cli::run;
 /// Parts that the tests of this package work with directly. No stable interface.
 #[doc(hidden)]
 pub mod inside {
+    #[cfg(fuzzing)]
+    pub mod fuzzing {
+        pub use crate::fuzzing::*;
+    }
     pub use crate::{
         api::state::State,
         base::{deadline::Deadline, generation::Generation, secret::Secret},

@@ -121,19 +121,17 @@ done
 # unsynced FAULT: keys are created until one appears whose directory is not synced; it is k$KEY.
 unsynced() {
     # After those of the start, each second fsync of a thread is for the directory.
-    local start answer=200
+    local start names
     disk
     serve
     start="$(grep -c "^$(traced_server) .*fsync(" "trace.$TRACES")"
     served
     disk
     serve --inject "fsync:$1:when=$((start / 2 * 2 + 2))"
-    KEY=0
-    while [ "$answer" = 200 ] && [ "$KEY" -lt 200 ]; do
-        KEY=$((KEY + 1))
-        answer="$(asks "create k$KEY" | cut -d ' ' -f 3)"
-    done
-    equal 'answer to the last create' "$2" "$answer"
+    names=(k{1..200})
+    asks --stop "${names[@]/#/create }" >creates
+    KEY="$(wc -l <creates)"
+    equal 'the last create' "create k$KEY $2" "$(tail -n 1 creates)"
 }
 
 step 'a key whose directory could not be synced, so that its create was refused, is used'

@@ -90,15 +90,16 @@ impl State {
 }
 
 /// A state that lets no client do anything, and its certificate.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub fn for_tests() -> (State, Arc<CertifiedKey>) {
     use std::time::Duration;
 
-    let key = rcgen::KeyPair::generate().unwrap();
-    let params = rcgen::CertificateParams::new(vec![]).unwrap();
-    let chain = vec![params.self_signed(&key).unwrap().der().clone()];
+    let key = rcgen::KeyPair::generate().expect("it is for tests");
+    let params = rcgen::CertificateParams::new(vec![]).expect("it is for tests");
+    let chain = vec![params.self_signed(&key).expect("it is for tests").der().clone()];
     let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-    let certificate = CertifiedKey::from_der(chain, key, &tls::provider()).unwrap();
+    let certificate =
+        CertifiedKey::from_der(chain, key, &tls::provider()).expect("it is for tests");
     let (certificate, trust) = (Arc::new(certificate), Arc::new(ClientTrust::any()));
     let state = State {
         certificate_expiry: tls::expiry(&certificate),
@@ -108,7 +109,7 @@ pub fn for_tests() -> (State, Arc<CertifiedKey>) {
             &tls::Group::ALL,
             tls::ServerTls::default(),
         )
-        .unwrap(),
+        .expect("it is for tests"),
         trust,
         trust_generation: 0,
         policies: Policies::default(),

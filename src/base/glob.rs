@@ -117,7 +117,8 @@ impl Pattern {
         let mut rest = name.chars();
         // The elements behind the latest `*`, and the place in the name to try them at next, one character
         // further each time. Earlier ones need no second try, so the work is bounded by the length of the
-        // pattern times that of the name.
+        // pattern times that of the name. Only a class that fits `/` could make one worthwhile; Go overlooks
+        // such matches, too.
         let mut retry: Option<(&[Element], Chars<'_>)> = None;
         loop {
             let steps = match elements.first() {

@@ -4,15 +4,16 @@
 //! search for that word finds every place that handles key material. It is wiped when dropped, as is
 //! all memory that is freed.
 
-use std::{alloc::System, fmt};
+use std::fmt;
 
 use subtle::ConstantTimeEq;
-use zeroizing_alloc::ZeroAlloc;
 
 /// Wipes freed memory, so that no buffer leaves a secret behind, not even one that grew or that is inside
 /// rustls, ureq or serde_json. Stacks are wiped by [`on_wiped_stack`] and [`wipe_stack`].
+#[cfg(not(fuzzing))] // there, fuzz/ counts what is allocated
 #[global_allocator]
-static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
+    zeroizing_alloc::ZeroAlloc(std::alloc::System);
 
 /// Bytes of the stack that [`on_wiped_stack`] wipes: more than sealing and opening use.
 const STACK: usize = 8 * 1024;

@@ -36,6 +36,8 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::UnixTime;
 use zeroize::Zeroizing;
 
+#[cfg(any(test, fuzzing))]
+pub use convert::convert_with;
 pub use convert::{Converted, Note, Weight, convert};
 pub use files::Material;
 pub use findings::{Error, Finding, Position, Severity};
@@ -102,7 +104,7 @@ fn read_from(origin: Origin<'_>) -> Result<(Option<&Path>, Zeroizing<String>), E
     })
 }
 
-fn load_text(
+pub fn load_text(
     path: Option<&Path>,
     text: &str,
     flags: &Flags,

@@ -3,15 +3,15 @@
 
 mod acceptor;
 mod connection;
-mod dialog;
+pub mod dialog;
 mod listener;
 mod poller;
 mod registry;
 pub mod service;
 mod stream;
 pub mod transport;
-mod turn;
-mod wire;
+pub mod turn;
+pub mod wire;
 
 use std::{
     io,

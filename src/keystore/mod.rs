@@ -7,7 +7,7 @@ pub mod copy;
 pub mod fs;
 pub mod keysecure;
 pub mod mem;
-mod remote;
+pub mod remote;
 mod store;
 mod token;
 pub mod vault;

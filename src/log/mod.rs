@@ -104,6 +104,35 @@ impl Log {
         })
     }
 
+    /// A log that is read by [`Log::take_audit_lines`] alone.
+    #[cfg(any(test, fuzzing))]
+    pub fn without_threads(settings: Settings) -> Self {
+        let hub = Hub { settings: ArcSwap::from_pointee(settings), ..Hub::default() };
+        let hub = Arc::new(hub);
+        Self {
+            hub,
+            threads: Mutex::default(),
+            reported: Mutex::default(),
+            limiter: Limiter::default(),
+        }
+    }
+
+    /// The lines of the audit events so far. Ends the log streams that have begun.
+    #[cfg(any(test, fuzzing))]
+    pub fn take_audit_lines(&self) -> Vec<String> {
+        let (mut batch, mut clock) = (std::collections::VecDeque::new(), event::Clock::local());
+        self.hub.inbox.take(&mut batch, None, Some(Instant::now()));
+        let lines = batch.into_iter().filter_map(|message| match message {
+            Message::Audit(event) => Some(event::Line::audit(&event, &mut clock).text),
+            Message::Subscribe(_, subscriber) => {
+                subscriber.end(true);
+                None
+            }
+            _ => None,
+        });
+        lines.collect()
+    }
+
     pub fn configure(&self, settings: Settings) {
         self.hub.settings.store(Arc::new(settings));
     }

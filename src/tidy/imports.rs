@@ -23,6 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["request"],
     &["server"],
     &["cli"],
+    &["fuzzing"],
 ];
 
 /// `crate::a::b` as `["a", "b"]`.

@@ -256,6 +256,8 @@ class Replay:
                     self.start(call)
                 elif call.result is not None and call.result >= 0:
                     self.end(call)
+                if self.faults and self.left_out:
+                    return self   # one is enough
             self.keep(lambda promise: promise.get("end") == number, f"trace {number} has ended")
         return self
 
@@ -558,6 +560,8 @@ def ask(options):
         print(verb, name, status, flush=True)
         if status == 200 or (verb, status) == ("create", 400):
             note_file(options, f"{options.keys}/{name}", {"after": after, "port": port})
+        elif options.stop:
+            break
 
 
 def main():
@@ -593,6 +597,7 @@ def main():
             command.add_argument(flag, required=True)
         command.add_argument("--keys", required=True, help="the folder of the keys, below the root")
         command.add_argument("--retry", type=float, default=0, metavar="SECONDS", help="ask until it is answered 200")
+        command.add_argument("--stop", action="store_true", help="after the first request that is not answered 200")
         command.add_argument("--timeout", type=float, default=20)
         command.add_argument("request", nargs="+")
 

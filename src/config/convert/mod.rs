@@ -98,7 +98,7 @@ pub fn convert(
     convert_with(&text, flags, apis, |name| std::env::var(name).ok())
 }
 
-pub(super) fn convert_with(
+pub fn convert_with(
     text: &str,
     flags: &Flags,
     apis: &[(&str, bool)],

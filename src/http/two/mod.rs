@@ -4,10 +4,10 @@
 //! arrive, and answers are taken only as far as the client has made room for them. Knows nothing of
 //! TLS, routes or keys.
 
-mod connection;
-mod fields;
-mod frame;
-mod hpack;
+pub mod connection;
+pub mod fields;
+pub mod frame;
+pub mod hpack;
 mod huffman;
 mod incoming;
 mod meter;

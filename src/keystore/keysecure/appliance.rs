@@ -150,7 +150,7 @@ fn is_refused(status: u16) -> bool {
 }
 
 /// Reads the answer to a login. The secret of the lease is the value of the header `Authorization`.
-fn lease(answer: &Answer) -> Result<Lease, Failed> {
+pub(crate) fn lease(answer: &Answer) -> Result<Lease, Failed> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Login {

@@ -3,7 +3,7 @@
 //! The appliance itself refuses to create a name twice, and no state is kept here but a token, so any
 //! number of servers can use one domain.
 
-mod appliance;
+pub mod appliance;
 
 use std::{
     collections::HashSet,

@@ -66,7 +66,7 @@ impl Answer {
         self.unusable(&why)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn fake(status: u16, body: &str) -> Self {
         Self {
             asked: "GET https://example.com/".to_owned(),

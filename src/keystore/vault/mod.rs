@@ -3,7 +3,7 @@
 //! The secret of a key has one member, which is called like the key. No state is kept here but a token,
 //! so that any number of servers can use one engine.
 
-mod answer;
+pub mod answer;
 mod cluster;
 mod create;
 mod engine;

@@ -4,9 +4,9 @@
 //! 120 KB. Answers are not authenticated: servers prove their identity in TLS.
 
 mod exchange;
-mod message;
+pub mod message;
 mod search;
-mod settings;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 

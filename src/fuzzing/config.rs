@@ -1,0 +1,119 @@
+//! Configuration files of all formats, and their conversion.
+
+use super::cursor::Cursor;
+use crate::{
+    api::routes::{ROUTES, Served},
+    base::generation::Generation,
+    config::{Config, Flags, Severity, convert_with, load_text},
+};
+
+/// A file. What can be converted is accepted again, means the same, and lets nobody do more.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let flags = Flags::default();
+    let patterns: Vec<_> = ROUTES.iter().map(|route| route.pattern).collect();
+    let loaded = load_text(None, text, &flags, &patterns, variable);
+    let findings = loaded.findings();
+    for finding in &findings {
+        assert!(!finding.message.is_empty());
+        // A carriage return ends a line, too.
+        let lines = text.split(['\r', '\n']).count() as u32 + 1;
+        let is_inside = |line: u32| (1..=lines).contains(&line);
+        assert!(finding.position.is_none_or(|at| is_inside(at.line)), "{finding:?}");
+    }
+    let is_wrong = findings.iter().any(|finding| finding.severity == Severity::Error);
+    let before = loaded.accept();
+    assert_eq!(is_wrong, before.is_err(), "an error is found, or the file is accepted");
+    let apis: Vec<_> =
+        ROUTES.iter().map(|route| (route.pattern, route.served == Served::Both)).collect();
+    let converted = convert_with(text, &flags, &apis, variable);
+    let (Ok(before), Ok(converted)) = (before, converted) else { return };
+    let after = load_text(None, &converted.text, &flags, &patterns, variable).accept();
+    let after = after.unwrap_or_else(|e| panic!("{e}\n{}", *converted.text));
+    assert_eq!(Generation::Newest, after.generation);
+    assert!(convert_with(&converted.text, &flags, &apis, variable).is_err(), "it is converted");
+    compare(&before, &after, text);
+}
+
+/// All variables are set.
+fn variable(_: &str) -> Option<String> {
+    Some("value".to_owned())
+}
+
+fn compare(before: &Config, after: &Config, text: &str) {
+    assert_eq!(before.address, after.address);
+    assert_eq!(before.root, after.root);
+    assert_eq!(before.keys, after.keys);
+    assert_eq!((&before.tls_key, &before.tls_cert), (&after.tls_key, &after.tls_cert));
+    for (identity, _) in before.policies.assigned().chain(after.policies.assigned()) {
+        for route in ROUTES.iter().filter(|route| route.served == Served::Both) {
+            for name in ["my-key", "a", "key-1", "x_y"] {
+                let path = match route.path.ends_with('/') {
+                    true => format!("{}{name}", route.path),
+                    false => route.path.to_owned(),
+                };
+                let may = after.policies.allows(identity, &path);
+                assert!(
+                    !may || before.policies.allows(identity, &path),
+                    "{identity} may call {path} once the file is converted:\n{text}"
+                );
+            }
+        }
+    }
+}
+
+/// API keys, private keys with a password, and certificates: what is read is written the same.
+pub fn credentials(data: &[u8]) {
+    use crate::{base::secret::Secret, identity, tls};
+
+    let mut cursor = Cursor(data);
+    match cursor.byte() % 4 {
+        0 => {
+            let text = String::from_utf8_lossy(cursor.0);
+            let Ok(key) = tls::ApiKey::parse(&text) else { return };
+            assert!(identity::is_identity(&key.identity()));
+            assert!(tls::ApiKey::parse(&key.text()).is_ok_and(|again| again == key));
+            let pem = key.pkcs8_pem();
+            assert_eq!(Some(key), tls::ApiKey::from_pkcs8_pem(pem.as_bytes()));
+        }
+        1 => {
+            let password = Secret::new(cursor.bytes().to_vec());
+            let pem = tls::pem::write("PRIVATE KEY", &[0x30, 3, 4, 1, cursor.byte()]);
+            let sealed = tls::encrypt_pem(pem.as_bytes(), &password).expect("random bytes");
+            let sealed = sealed.expect("it has no password yet");
+            assert!(tls::is_encrypted(sealed.as_bytes()));
+            let opened = tls::decrypt(sealed.as_bytes(), &password);
+            let Ok(opened) = opened else { panic!("a key with a password can't be read") };
+            assert_eq!(pem, tls::pem::write("PRIVATE KEY", opened.secret_der()));
+        }
+        2 => {
+            let password = Secret::new(b"password".to_vec());
+            let _ = tls::decrypt(cursor.0, &password);
+            let _ = tls::ApiKey::from_pkcs8_pem(cursor.0);
+        }
+        _ => certificate(cursor.0),
+    }
+}
+
+fn certificate(der: &[u8]) {
+    use crate::{identity, tls};
+    use rustls_pki_types::{CertificateDer, UnixTime};
+
+    let found = identity::of_certificate(der);
+    if let Ok(found) = &found {
+        assert!(identity::is_identity(found));
+        let key = identity::public_key(der).expect("its identity is that of its key");
+        assert_eq!(*found, identity::of_public_key(key, identity::Hash::SHA256));
+    }
+    let _ = (identity::subject(der), identity::hosts(der), identity::key_kind(der));
+    let _ = (identity::is_ca(der), identity::may_issue(der), identity::signed(der));
+    if let Ok([_, end]) = identity::valid_between(der) {
+        assert_eq!(
+            Ok(end.as_secs()),
+            identity::not_after(der).map(|it| it.as_secs()).map_err(|_| ())
+        );
+    }
+    let chain = [CertificateDer::from(der)];
+    let _ = tls::ClientTrust::any()
+        .verify(&chain, UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_700_000_000)));
+}
