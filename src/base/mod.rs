@@ -10,3 +10,4 @@ pub mod name;
 pub mod nearest;
 pub mod panics;
 pub mod secret;
+pub mod sync;
