@@ -18,7 +18,7 @@ use rustls::HandshakeKind;
 
 use super::{
     Sockets,
-    dialog::{Dialog, Next},
+    dialog::{Dialog, Next, TURN},
     listener::Listener,
     poller::{Interest, Place, Watch},
     service::{Handshake, NotAccepted, Session},
@@ -33,9 +33,6 @@ use crate::{
     log::Cause,
     metrics::Event,
 };
-
-/// Reads and requests in one turn, so that a busy connection does not keep a worker for itself.
-const TURN: u32 = 64;
 
 /// When the server drains, a client that has connected so lately may still send its first request.
 const FRESH: Duration = Duration::from_secs(1);
@@ -305,6 +302,11 @@ impl Inner {
         // One look at the clock for the whole turn, which never waits.
         let now = Instant::now();
         let mut has_written = false;
+        let begun = |phase: &Phase| match phase {
+            Phase::Open(dialog) => dialog.begun(),
+            _ => 0,
+        };
+        let end = begun(&self.phase) + TURN;
         for _ in 0..TURN {
             let mut has_more = false;
             if !self.is_closing {
@@ -316,6 +318,9 @@ impl Inner {
             }
             if self.is_closing {
                 return Ok(self.hang_up(now));
+            }
+            if has_more && begun(&self.phase) >= end {
+                break;
             }
             if has_more {
                 continue;

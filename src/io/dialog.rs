@@ -10,6 +10,9 @@ use super::{
 };
 use crate::http::{Code, Engine, Event, Malformed, Refused, request::Head};
 
+/// Reads and requests in one turn, so that a busy connection does not keep a worker for itself.
+pub const TURN: u64 = 64;
+
 /// Bodies and answers that a connection may hold, in bytes. More requests are refused.
 const MAX_HELD: usize = 4 << 20;
 
@@ -24,8 +27,8 @@ pub struct Dialog {
     /// When the client last took bytes of an answer's body, and on which stream.
     progress: Instant,
     served: u32,
-    /// The client has sent a request.
-    has_begun: bool,
+    /// Requests that have begun in all.
+    begun: u64,
 }
 
 /// How a connection goes on.
@@ -50,7 +53,7 @@ impl Dialog {
             idle_since: now,
             progress: now,
             served: 0,
-            has_begun: false,
+            begun: 0,
         }
     }
 
@@ -64,7 +67,12 @@ impl Dialog {
     }
 
     pub fn has_begun(&self) -> bool {
-        self.has_begun
+        self.begun > 0
+    }
+
+    /// Requests that have begun in all.
+    pub fn begun(&self) -> u64 {
+        self.begun
     }
 
     pub fn is_waiting(&self) -> bool {
@@ -108,9 +116,9 @@ impl Dialog {
     /// former are used up.
     pub fn drive(&mut self, input: &[u8], turn: &mut Turn<'_>) -> (usize, Next) {
         let kept = turn.session.kept_header();
-        let mut used = 0;
+        let (mut used, end) = (0, self.begun + TURN);
         loop {
-            if turn.output.room() == 0 {
+            if turn.output.room() == 0 || self.begun >= end {
                 return (used, Next::GoOn);
             }
             let (has_room, out) = (self.has_room(), &mut turn.output.bytes);
@@ -129,7 +137,7 @@ impl Dialog {
                 return (used, Next::Break);
             }
         }
-        let is_fresh = turn.is_fresh && !self.has_begun;
+        let is_fresh = turn.is_fresh && !self.has_begun();
         if turn.is_draining && (self.engine.is_multiplexed() && !is_fresh || !self.is_idle()) {
             self.engine.end(Code::NoError, &mut turn.output.bytes);
         }
@@ -189,7 +197,7 @@ impl Dialog {
         turn: &mut Turn<'_>,
     ) {
         let now = turn.now;
-        self.has_begun = true;
+        self.begun += 1;
         if turn.is_draining && !self.engine.is_multiplexed() {
             // The answer says so.
             self.engine.end(Code::NoError, &mut turn.output.bytes);
