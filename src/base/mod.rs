@@ -11,3 +11,4 @@ pub mod name;
 pub mod nearest;
 pub mod panics;
 pub mod secret;
+pub mod sync;

@@ -8,13 +8,16 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use crate::keystore::KeyName;
+use crate::{
+    base::sync::{Mutex, MutexGuard},
+    keystore::KeyName,
+};
 
 /// How long entries live. `None` is for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

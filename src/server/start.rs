@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    sync::{Arc, mpsc::SyncSender},
+    sync::Arc,
     time::Duration,
 };
 
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     api::{state::State, wanted},
-    base::{arena, clock},
+    base::{arena, clock, sync::mpsc::SyncSender},
     keystore::Start,
     log::{Cause, Log},
     tls::{self, ApiKey},
