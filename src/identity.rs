@@ -389,6 +389,148 @@ mod tests {
         }
     }
 
+    /// A DER element.
+    fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let content = parts.concat();
+        let length = match content.len() {
+            short @ 0..128 => vec![short as u8],
+            middle @ 128..256 => vec![0x81, middle as u8],
+            long => vec![0x82, (long >> 8) as u8, long as u8],
+        };
+        [&[tag], &*length, &content].concat()
+    }
+
+    /// A certificate with names of one letter and nothing that version 1 lacks, but these elements behind
+    /// its key. Its signature is none.
+    fn certificate(issuer: u8, subject: u8, key: &[u8], behind: &[u8]) -> Vec<u8> {
+        let name = |letter| {
+            let common_name = element(0x06, &[&[0x55, 4, 3]]);
+            let attribute = element(0x30, &[&common_name, &element(0x0c, &[&[letter]])]);
+            element(0x30, &[&element(0x31, &[&attribute])])
+        };
+        let algorithm = element(0x30, &[&element(0x06, &[&[0x2b, 0x65, 0x70]])]);
+        let time = element(0x17, &[b"300101000000Z"]);
+        let (issuer, subject) = (name(issuer), name(subject));
+        let validity = element(0x30, &[&time, &time]);
+        let signature = element(0x03, &[&[0; 65]]);
+        let signed: [&[u8]; 7] =
+            [&[2, 1, 1], &algorithm, &issuer, &validity, &subject, key, behind];
+        element(0x30, &[&element(0x30, &signed), &algorithm, &signature])
+    }
+
+    /// A public key with this algorithm and curve.
+    fn key(algorithm: &str, curve: Option<&str>) -> Vec<u8> {
+        use der::Encode as _;
+        let oid = |text: &str| ObjectIdentifier::new_unwrap(text).to_der().unwrap();
+        let curve = curve.map(oid).unwrap_or_default();
+        element(0x30, &[&element(0x30, &[&oid(algorithm), &curve]), &element(0x03, &[&[0; 90]])])
+    }
+
+    #[test]
+    fn the_kind_of_a_key_has_its_common_name() {
+        const ELLIPTIC: &str = "1.2.840.10045.2.1";
+        for (algorithm, curve, kind) in [
+            ("1.2.840.113549.1.1.1", None, Some("RSA")),
+            ("1.2.840.113549.1.1.10", None, Some("RSA-PSS")),
+            ("1.3.101.112", None, Some("Ed25519")),
+            ("1.3.101.113", None, Some("Ed448")),
+            ("1.2.840.10040.4.1", None, Some("DSA")),
+            (ELLIPTIC, Some("1.2.840.10045.3.1.7"), Some("P-256")),
+            (ELLIPTIC, Some("1.3.132.0.34"), Some("P-384")),
+            (ELLIPTIC, Some("1.3.132.0.35"), Some("P-521")),
+            (ELLIPTIC, Some("1.3.132.0.33"), Some("P-224")),
+            (ELLIPTIC, Some("1.3.132.0.10"), Some("secp256k1")),
+            (ELLIPTIC, None, None),
+            ("1.3.101.110", None, None),
+        ] {
+            let key = key(algorithm, curve);
+            let der = certificate(b'a', b'a', &key, b"");
+            assert_eq!(kind, key_kind(&der));
+            assert_eq!(key, public_key(&der).unwrap());
+            assert_eq!("CN=a", subject(&der).unwrap());
+        }
+        assert_eq!(None, key_kind(b"0"));
+    }
+
+    #[test]
+    fn a_certificate_of_version_1_completes_a_chain_only_below_itself() {
+        let key = key("1.3.101.112", None);
+        let newer = certificate(b'r', b'r', &key, &element(0x82, &[b"id"]));
+        let certificate = |issuer, subject| certificate(issuer, subject, &key, b"");
+        let (root, leaf) = (certificate(b'r', b'r'), certificate(b'r', b'l'));
+        let stranger = certificate(b's', b'l');
+        assert!(is_version_1(&root) && may_issue(&root) && !is_ca(&root));
+        assert!(completes(&root, &[&leaf]));
+        assert!(completes(&root, &[&stranger, &leaf]));
+        for (other, chain) in [(&root, &stranger), (&root, &root), (&leaf, &root), (&leaf, &leaf)] {
+            assert!(!completes(other, &[chain]));
+        }
+        assert!(!completes(b"0", &[&leaf]) && !completes(&root, &[b"0"]) && !is_version_1(b"0"));
+        // Not with something behind the key.
+        assert!(!is_version_1(&newer) && !may_issue(&newer) && !completes(&newer, &[&leaf]));
+        assert!(signed(&root).is_ok_and(|signed| signed.signature == [0; 64]));
+    }
+
+    #[test]
+    fn usages_and_names_are_those_of_the_extensions() {
+        use rcgen::{
+            BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose as Purpose, IsCa, KeyPair,
+            KeyUsagePurpose::{self as Usage, *},
+        };
+        let pair = KeyPair::generate().unwrap();
+        let make = |usages: &[Usage], purposes: &[Purpose], is_ca| {
+            let names = ["*.example.com", "10.1.2.3", "::1"].map(str::to_owned);
+            let mut params = CertificateParams::new(names).unwrap();
+            (params.key_usages, params.extended_key_usages) = (usages.into(), purposes.into());
+            if is_ca {
+                params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            }
+            params.self_signed(&pair).unwrap().der().to_vec()
+        };
+        for (usages, handshakes, issues) in [
+            (&[][..], true, true),
+            (&[DigitalSignature], true, false),
+            (&[KeyEncipherment], true, false),
+            (&[KeyAgreement], true, false),
+            (&[KeyCertSign], false, true),
+            (&[CrlSign, ContentCommitment], false, false),
+        ] {
+            let [plain, authority] = [false, true].map(|is_ca| make(usages, &[], is_ca));
+            assert_eq!(handshakes, has_usage_of_handshakes(&plain), "{usages:?}");
+            assert!(!may_issue(&plain) && !is_version_1(&plain), "{usages:?}");
+            assert_eq!(issues, may_issue(&authority), "{usages:?}");
+            assert!(completes(&authority, &[&plain]) && !completes(&plain, &[&authority]));
+            assert_eq!(["*.example.com", "10.1.2.3", "::1"], *hosts(&plain));
+            assert_ne!(signed(&plain).unwrap().message, signed(&authority).unwrap().message);
+        }
+        for (purposes, client, server) in [
+            (&[][..], true, true),
+            (&[Purpose::ClientAuth], true, false),
+            (&[Purpose::ServerAuth], false, true),
+            (&[Purpose::CodeSigning], false, false),
+            (&[Purpose::CodeSigning, Purpose::Any], true, true),
+        ] {
+            let der = make(&[], purposes, false);
+            assert_eq!(client, has_usage_of(End::Client, &der), "{purposes:?}");
+            assert_eq!(server, has_usage_of(End::Server, &der), "{purposes:?}");
+        }
+    }
+
+    #[test]
+    fn a_hash_function_has_its_name_with_or_without_hyphen() {
+        for (name, length) in [("sha256", 64), ("SHA-256", 64), ("Sha384", 96), ("sha-512", 128)] {
+            assert_eq!(length, of_public_key(b"key", Hash::parse(name).unwrap()).len());
+        }
+        assert!(Hash::parse("sha1").is_none() && Hash::parse("").is_none());
+    }
+
+    #[test]
+    fn an_unreadable_certificate_says_so_with_its_cause() {
+        let error = of_certificate(b"").unwrap_err();
+        assert!(error.to_string().starts_with("malformed certificate: "), "{error}");
+        assert!(std::error::Error::source(&error).is_some());
+    }
+
     #[test]
     fn a_certificate_cut_short_or_with_a_tail_is_none() {
         let text = include_str!("../testdata/identities.json");

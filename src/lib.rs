@@ -25,6 +25,8 @@ mod policy;
 mod request;
 mod server;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tidy;
 mod tls;
 mod web;

@@ -5,8 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    sync::{Arc, PoisonError},
 };
 
 use super::{
@@ -15,7 +14,16 @@ use super::{
     slot::Waiter,
     threads::{Permit, Threads, guarded},
 };
-use crate::{base::deadline::Deadline, http::reply::Reply, keystore::KeyName, log::Log};
+use crate::{
+    base::{
+        clock,
+        deadline::Deadline,
+        sync::{Mutex, MutexGuard},
+    },
+    http::reply::Reply,
+    keystore::KeyName,
+    log::Log,
+};
 
 /// Changes of one name that may wait: a slow name must leave room for the others.
 const MAX_PARKED: usize = 128;
@@ -127,7 +135,7 @@ impl Changes {
     fn carry_out(&'static self, order: Order) {
         let Order { change: Change { name, task, job }, party, deadline, permit } = order;
         self.threads.submit(permit, move || {
-            let result = match party.claim.is_answered() || deadline.has_passed(Instant::now()) {
+            let result = match party.claim.is_answered() || deadline.has_passed(clock::now()) {
                 true => Err(Failure::Timeout),
                 false => guarded(|| job(&name, deadline)),
             };

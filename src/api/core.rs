@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+    sync::{Arc, PoisonError, atomic::AtomicUsize},
     time::{Duration, SystemTime},
 };
 
@@ -18,7 +18,7 @@ use super::{
     threads::Threads,
 };
 use crate::{
-    base::deadline::Deadline,
+    base::{clock, deadline::Deadline, sync::Mutex},
     cache::{Cache, Expiry},
     crypto::{MasterKey, stored},
     keystore::{self, KeyName, KeyStore},
@@ -95,7 +95,7 @@ impl Core {
             log,
             metrics,
             health: Health::default(),
-            started_at: SystemTime::now(),
+            started_at: clock::wall(),
         })))
     }
 

@@ -102,7 +102,7 @@ impl Exchange {
 
     fn record(&mut self, status: u16) {
         self.is_answered = true;
-        let took = self.arrived.elapsed();
+        let took = clock::now() - self.arrived;
         if let Some(metrics) = self.metrics {
             metrics.request_ends(status, took);
         }
@@ -140,7 +140,7 @@ impl Exchange {
     /// Hands the audit event over ahead of the answer; `waiter` gets whether its line is written.
     /// `false` if the log can't take it.
     pub fn hold(&mut self, waiter: Waiter<bool>) -> bool {
-        let event = self.event(200, self.arrived.elapsed());
+        let event = self.event(200, clock::now() - self.arrived);
         match self.log.hold(event, move |is_written| waiter.deliver(is_written)) {
             Ok(()) => self.is_audited = true,
             Err(event) => self.path = event.path,
@@ -150,7 +150,7 @@ impl Exchange {
 
     /// Answers the request by making `subscriber` one.
     pub fn subscribe(mut self, stream: Stream, subscriber: Box<dyn Subscriber>) -> Subscription {
-        let event = self.event(200, self.arrived.elapsed());
+        let event = self.event(200, clock::now() - self.arrived);
         self.is_audited = true;
         self.record(200);
         self.log.subscribe(stream, subscriber, event)

@@ -2,12 +2,15 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, PoisonError, Weak},
     task::Waker,
 };
 
 use super::exchange::Exchange;
-use crate::log::{Stream, Subscriber, Subscription};
+use crate::{
+    base::sync::{Mutex, MutexGuard},
+    log::{Stream, Subscriber, Subscription},
+};
 
 /// Lines that may wait for one client to read, in bytes. A client that falls further behind is
 /// disconnected.

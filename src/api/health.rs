@@ -2,13 +2,20 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use crate::{keystore::Error, log::Log};
+use crate::{
+    base::{
+        clock,
+        sync::{Mutex, MutexGuard},
+    },
+    keystore::Error,
+    log::Log,
+};
 
 /// How often the key store is asked for its status.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -103,7 +110,7 @@ impl Health {
     /// Notes what the key store, asked at `asked`, has answered. Returns since when it was not available
     /// before, and since when it is not now.
     pub fn note(&self, answer: &Result<(), Error>, asked: Instant) -> [Option<Instant>; 2] {
-        let at = Instant::now();
+        let at = clock::now();
         let mut status = self.status();
         let before = status.and_then(|last| last.unfit_since);
         let unfit_since = answer.is_err().then(|| before.unwrap_or(asked));

@@ -3,11 +3,14 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasher as _, RandomState},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
-use crate::config::Limits;
+use crate::{
+    base::sync::{Mutex, MutexGuard},
+    config::Limits,
+};
 
 /// Identities that share a lock are few.
 const SHARDS: usize = 16;

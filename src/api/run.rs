@@ -21,7 +21,7 @@ use super::{
     slot::Slot,
     threads::guarded,
 };
-use crate::{cache::Lookup, crypto::MasterKey, http::reply::Reply};
+use crate::{base::clock, cache::Lookup, crypto::MasterKey, http::reply::Reply};
 
 /// The log decides about a held answer in less time than this.
 const HOLD_TIMEOUT: Duration = Duration::from_secs(3);
@@ -43,6 +43,8 @@ pub struct Running {
     pub deadline: Instant,
     /// The answer may be a key, a ciphertext or a name: it waits for its audit line if audit is required.
     has_keys: bool,
+    /// It waits for a fetch that began before it came, which may have looked before the key was created.
+    has_joined: bool,
     stage: Stage,
 }
 
@@ -93,6 +95,7 @@ impl Running {
         let mut running = Self {
             deadline: exchange.deadline.instant(),
             has_keys: route.answers_with_keys(),
+            has_joined: false,
             stage: Stage::Over,
         };
         match outcome {
@@ -113,10 +116,18 @@ impl Running {
     }
 
     /// The answer if it is there; it may have to wait for its audit line first.
-    pub fn poll(&mut self, waker: NewWaker<'_>) -> Option<Reply> {
+    pub fn poll(&mut self, core: &'static Core, waker: NewWaker<'_>) -> Option<Reply> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Key(exchange, then, slot) => match slot.take() {
                 None => self.stage = Stage::Key(exchange, then, slot),
+                // The second fetch that it waits for has begun since it came.
+                Some(Err(Failure::KeyNotFound))
+                    if std::mem::take(&mut self.has_joined)
+                        && !exchange.deadline.earlier(HEAD_START).has_passed(clock::now()) =>
+                {
+                    self.get_key(core, exchange, then, waker);
+                    self.has_joined = false;
+                }
                 Some(key) => {
                     let result = key.and_then(|key| (then.then)(&key, &then));
                     self.finish(exchange, result, waker);
@@ -194,7 +205,7 @@ impl Running {
                 let (slot, waiter) = Slot::new(waker());
                 match exchange.hold(waiter) {
                     true => {
-                        self.deadline = Instant::now() + HOLD_TIMEOUT;
+                        self.deadline = clock::now() + HOLD_TIMEOUT;
                         Stage::Line(exchange, reply, slot)
                     }
                     false => Stage::Done(exchange.answer(Err(Failure::NotAudited))),
@@ -223,13 +234,20 @@ impl Running {
         let (slot, waiter) = Slot::new(waker());
         match core.cache.get_or_wait(&then.name, waiter, now) {
             Lookup::Hit(key, _) => return self.finish(exchange, use_key(&key), waker),
-            Lookup::Waiting => {}
+            Lookup::Waiting => self.has_joined = true,
             Lookup::Fetch(ticket) => {
                 let deadline = exchange.deadline.earlier(HEAD_START);
                 core.threads.submit(permit, move || {
-                    let key = guarded(|| core.fetch(ticket.name(), deadline));
+                    let name = ticket.name().clone();
+                    let mut key = guarded(|| core.fetch(&name, deadline));
                     let found = key.as_ref().ok().map(Arc::clone);
-                    for waiter in core.cache.complete(ticket, found, Instant::now()) {
+                    for (at, waiter) in
+                        core.cache.complete(ticket, found, clock::now()).into_iter().enumerate()
+                    {
+                        // The key may have been created after it was found missing, and before others asked.
+                        if at == 1 && matches!(key, Err(Failure::KeyNotFound)) {
+                            key = guarded(|| core.fetch(&name, deadline));
+                        }
                         waiter.deliver(key.clone());
                     }
                 });
@@ -252,7 +270,7 @@ impl Running {
         let (slot, waiter) = Slot::new(waker());
         let deadline = exchange.deadline.earlier(HEAD_START);
         core.threads.submit(permit, move || {
-            waiter.deliver(match deadline.has_passed(Instant::now()) {
+            waiter.deliver(match deadline.has_passed(clock::now()) {
                 true => Err(Failure::Timeout),
                 false => guarded(|| job(deadline)),
             });

@@ -4,9 +4,11 @@
 //! that has gone is dropped at once.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, PoisonError, Weak},
     task::Waker,
 };
+
+use crate::base::sync::{Mutex, MutexGuard};
 
 /// Room for one value; the first that comes is the one that counts.
 pub struct Slot<T>(Arc<Mutex<Option<T>>>);

@@ -1,10 +1,6 @@
 //! What the server says about itself.
 
-use std::{
-    error::Error as _,
-    io::ErrorKind,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{error::Error as _, io::ErrorKind, time::Duration};
 
 use rustls_pki_types::UnixTime;
 
@@ -15,7 +11,7 @@ use super::{
     object::Object,
 };
 use crate::{
-    base::{deadline::Deadline, generation::Generation},
+    base::{clock, deadline::Deadline, generation::Generation},
     http::reply::Reply,
     keystore,
     log::Stream,
@@ -56,10 +52,10 @@ pub fn ready(call: &Call<'_>) -> Result<Outcome, Failure> {
 pub fn status(call: &Call<'_>) -> Result<Outcome, Failure> {
     let core = call.core;
     Ok(ask(move |deadline| {
-        let asked_at = Instant::now();
+        let asked_at = clock::now();
         let status = core.store.status(deadline);
-        let latency = asked_at.elapsed().as_nanos().max(1);
-        let up = SystemTime::now().duration_since(core.started_at).unwrap_or_default();
+        let latency = (clock::now() - asked_at).as_nanos().max(1);
+        let up = clock::wall().duration_since(core.started_at).unwrap_or_default();
         let process = Process::now();
         let number = |number: Option<usize>| number.unwrap_or_default().to_string();
         let object = Object::new()
@@ -84,7 +80,7 @@ pub fn status(call: &Call<'_>) -> Result<Outcome, Failure> {
 
 /// Has a key store thread do `job`, but not for long.
 fn ask(job: impl FnOnce(Deadline) -> Result<Reply, Failure> + Send + 'static) -> Outcome {
-    let limit = Deadline::after(Instant::now(), STATUS_TIMEOUT);
+    let limit = Deadline::after(clock::now(), STATUS_TIMEOUT);
     Outcome::Ask(Box::new(move |deadline| job(deadline.min(limit))), 0)
 }
 
@@ -132,7 +128,7 @@ pub fn version_reply(generation: Generation) -> Reply {
 pub fn metrics_reply(core: &Core) -> Reply {
     let readings = metrics::process().into_iter().chain(readings(core));
     let by_status = core.state().generation == Generation::Newest;
-    let page = core.metrics.page(readings, core.log.subscribers(), by_status, Instant::now());
+    let page = core.metrics.page(readings, core.log.subscribers(), by_status, clock::now());
     Reply {
         content_type: Some("text/plain; version=0.0.4; charset=utf-8"),
         ..Reply::json(page.into_bytes())

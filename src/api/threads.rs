@@ -6,11 +6,15 @@
 use std::{
     collections::{HashMap, VecDeque},
     io,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
 };
 
 use super::failure::Failure;
-use crate::base::{panics::survive, secret};
+use crate::base::{
+    panics::survive,
+    secret,
+    sync::{Condvar, Mutex, MutexGuard, thread},
+};
 
 /// Stack of a key store thread, in bytes.
 const STACK: usize = 256 * 1024;
@@ -53,7 +57,7 @@ impl Threads {
         let shared = Arc::new(shared);
         for number in 0..threads {
             let shared = shared.clone();
-            std::thread::Builder::new()
+            thread::Builder::new()
                 .name(format!("key-store-{number}"))
                 .stack_size(STACK)
                 .spawn(move || shared.run())?;

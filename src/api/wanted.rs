@@ -1,13 +1,12 @@
 //! Keys that the configuration asks for. A thread creates those that could not be created at the start.
 
-use std::{
-    io,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{io, time::Duration};
 
 use super::core::Core;
 use crate::{
-    base::{deadline::Deadline, generation::Generation, panics::survive, secret},
+    base::{
+        clock, deadline::Deadline, generation::Generation, panics::survive, secret, sync::thread,
+    },
     crypto::{MasterKey, stored},
     keystore::{self, KeyName, KeyStore},
 };
@@ -39,7 +38,7 @@ pub fn new_key(maker: Option<&str>) -> Result<MasterKey, getrandom::Error> {
 /// If the system has no randomness to give.
 pub fn with_origin(key: MasterKey, maker: Option<&str>) -> Result<MasterKey, getrandom::Error> {
     match maker {
-        Some(maker) => key.with_origin(maker, SystemTime::now()),
+        Some(maker) => key.with_origin(maker, clock::wall()),
         None => Ok(key),
     }
 }
@@ -55,7 +54,7 @@ pub fn create(
     count: impl FnOnce(&Result<(), keystore::Error>),
 ) -> Result<(), String> {
     let key = new_key(maker).map_err(|e| e.to_string())?;
-    let deadline = Deadline::after(Instant::now(), TIMEOUT);
+    let deadline = Deadline::after(clock::now(), TIMEOUT);
     let created = store.create(name, &stored::encode(&key), deadline);
     count(&created);
     match created {
@@ -94,14 +93,14 @@ pub fn start(core: &'static Core, names: Vec<KeyName>) -> io::Result<()> {
     }
     let missing = |name| Missing { name, complaint: None };
     let mut missing: Vec<_> = names.into_iter().map(missing).collect();
-    std::thread::Builder::new().name("wanted-keys".to_owned()).stack_size(256 * 1024).spawn(
+    thread::Builder::new().name("wanted-keys".to_owned()).stack_size(256 * 1024).spawn(
         move || {
-            let mut next = Instant::now();
+            let mut next = clock::now();
             while !missing.is_empty() {
-                std::thread::sleep(INTERVAL);
-                if Instant::now() >= next && core.health.is_fit() {
+                thread::sleep(INTERVAL);
+                if clock::now() >= next && core.health.is_fit() {
                     survive(|| missing.retain_mut(|key| !key.is_created(core)));
-                    next = Instant::now() + RETRY;
+                    next = clock::now() + RETRY;
                 }
             }
         },

@@ -1,9 +1,19 @@
-//! The time of day, cheap enough for each request.
+//! The time: the clock that runs evenly, and the time of day, cheap enough for each request. Inside a simulation
+//! both are the simulation's.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 use rustls_pki_types::UnixTime;
+
+/// The time by the clock that runs evenly.
+pub fn now() -> Instant {
+    #[cfg(test)]
+    if let Some(now) = super::sync::world::now() {
+        return now;
+    }
+    Instant::now()
+}
 
 /// The time of day, a few milliseconds late at most.
 pub fn wall() -> SystemTime {
@@ -58,6 +68,10 @@ pub fn put_fraction(nanos: u32, text: &mut String) {
 }
 
 fn since_epoch() -> Duration {
+    #[cfg(test)]
+    if let Some(wall) = super::sync::world::wall() {
+        return wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+    }
     // The kernel updates it at each tick; reading a precise clock costs ten times as much.
     let now = clock_gettime(ClockId::RealtimeCoarse);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();

@@ -176,10 +176,6 @@ impl Pattern {
                 // A run may end here, or take one more character of the other side.
                 match (ours.get(i), theirs.get(j)) {
                     (None, None) => return true,
-                    (Some(Element::Run), Some(Element::Run)) => {
-                        next[j] = true;
-                        reached[j + 1] = true;
-                    }
                     (Some(Element::Run), other) => {
                         next[j] = true;
                         if other.is_some_and(|other| other.shares(&Element::One)) {
@@ -360,6 +356,19 @@ mod tests {
     }
 
     #[test]
+    fn many_names_have_more_effort_and_no_less_than_one_has() {
+        let steps = |count| Effort::for_names(count).0;
+        assert!(steps(0) >= Effort::ONE_NAME.0);
+        assert!(steps(100_000) - steps(0) >= 100_000 * 500, "plenty for each name");
+        assert!(steps(100_000) < 1_000_000_000, "some seconds");
+        // A class takes a step for each of its ranges, and one more.
+        let pattern = Pattern::parse("[a-cx-z]").unwrap();
+        for (steps, enough) in [(1, false), (4, false), (5, true)] {
+            assert_eq!(enough, pattern.matches("z", &mut Effort::of(steps)), "{steps}");
+        }
+    }
+
+    #[test]
     fn patterns_overlap_if_some_name_fits_both() {
         let overlap = |a: &str, b: &str| {
             let (a, b) = (Pattern::parse(a).unwrap(), Pattern::parse(b).unwrap());
@@ -378,6 +387,9 @@ mod tests {
             ("[^b-z]", "?"),
             ("/v1[^a]key", "/v1/key"),
             ("", "*"),
+            ("**", "*"),
+            ("a*b", "*"),
+            ("*a*", "*b*"),
             ("\\*", "*"),
         ] {
             assert!(overlap(a, b), "{a} {b}");

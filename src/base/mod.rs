@@ -1,5 +1,6 @@
 //! Basics that know nothing of keys or HTTP.
 
+pub mod arena;
 pub mod checkup;
 pub mod clock;
 pub mod deadline;
@@ -10,3 +11,4 @@ pub mod name;
 pub mod nearest;
 pub mod panics;
 pub mod secret;
+pub mod sync;

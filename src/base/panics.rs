@@ -4,5 +4,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs `action`; `None` if it panicked. The panic hook has logged that by then.
 pub fn survive<T>(action: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(action)).ok()
+    let done = catch_unwind(AssertUnwindSafe(action));
+    #[cfg(test)]
+    if let Err(payload) = &done {
+        super::sync::world::caught(&**payload);
+    }
+    done.ok()
 }

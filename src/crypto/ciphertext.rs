@@ -161,8 +161,7 @@ pub fn open(key: &MasterKey, ciphertext: &[u8], context: &[u8]) -> Result<Secret
     // format is taken for one.
     let parsed = match ciphertext.trim_ascii_start().first() {
         Some(b'{') => from_json(ciphertext)?,
-        _ if ciphertext.first() == Some(&0x95) => from_msgpack(ciphertext),
-        _ => None,
+        _ => from_msgpack(ciphertext),
     };
     let Some(sealed) = parsed.or_else(|| from_concatenation(ciphertext)) else {
         return Err(OpenError::NotAuthentic);
@@ -447,6 +446,7 @@ mod tests {
             let read = stored::decode(value.expose()).unwrap();
             for format in [Generation::V0_14, Generation::Newest].map(Format::of) {
                 let (data_key, sealed) = seal_fresh(key, 32, b"context", format).unwrap();
+                assert_eq!(32, data_key.expose().len());
                 assert_eq!(data_key, open(&read, &sealed, b"context").unwrap());
                 let sealed = seal(&read, b"plaintext", b"", format).unwrap();
                 assert_eq!(b"plaintext", open(key, &sealed, b"").unwrap().expose());
@@ -518,6 +518,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_can_not_be_sealed_says_why_and_from_what_cause() {
+        use std::error::Error;
+        assert_eq!("plaintext is too long", SealError::TooLong.to_string());
+        assert!(SealError::TooLong.source().is_none());
+        let entropy = SealError::Entropy(getrandom::Error::UNSUPPORTED);
+        assert_eq!("failed to read random bytes", entropy.to_string());
+        assert!(entropy.source().is_some());
     }
 
     #[test]

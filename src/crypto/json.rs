@@ -204,6 +204,30 @@ mod tests {
     }
 
     #[test]
+    fn an_array_is_read_up_to_so_many_objects() {
+        let read = |body: &str, max| {
+            let lists = lists_of_secrets(body.as_bytes(), ["ciphertext", "context"], max)?;
+            let exposed =
+                lists.iter().map(|list| list.each_ref().map(|secret| secret.expose().to_vec()));
+            Some(exposed.collect::<Vec<_>>())
+        };
+        let [a, b, none] = [&b"a"[..], b"b", b""].map(<[u8]>::to_vec);
+        let body =
+            r#"[{"ciphertext":"YQ==","context":"Yg=="},{"Context":"YQ=="},{"ciphertext":"!"}]"#;
+        assert_eq!(Some(vec![[a.clone(), b]]), read(body, 1));
+        assert_eq!(2, read(body, 2).unwrap().len());
+        assert_eq!([none.clone(), a], read(body, 2).unwrap()[1]);
+        assert_eq!(None, read(body, 3), "the third is no base64");
+        for body in ["[]", "null", "[] trailing"] {
+            assert_eq!(Some(vec![]), read(body, 3), "{body:?}");
+        }
+        assert_eq!(Some(vec![[none.clone(), none]]), read("[null]", 3));
+        for body in ["", "{}", "[", "[1]", "[[]]", "1", "[{}", r#"{"ciphertext":"YQ=="}"#] {
+            assert_eq!(None, read(body, 3), "{body:?}");
+        }
+    }
+
+    #[test]
     fn bodies_that_are_not_json_of_the_right_shape_are_refused() {
         for body in [
             "",

@@ -35,6 +35,7 @@ use crate::{
     io::{
         dialog::{Dialog, Next},
         service::{Begun, Handshake, NotAccepted, Service, Session},
+        socket::Socket,
         turn::Turn,
         wire::Output,
     },
@@ -113,7 +114,7 @@ struct Site {
     policies: Policies,
     wakes: Arc<Wakes>,
     /// Log streams want one.
-    socket: TcpStream,
+    socket: Socket,
 }
 
 #[derive(Default)]
@@ -172,7 +173,8 @@ impl Site {
             chains,
             policies,
             wakes: Arc::default(),
-            socket: socket.expect("a connection"),
+            #[allow(clippy::useless_conversion, reason = "tests have sockets of other kinds, too")]
+            socket: socket.expect("a connection").into(),
         }
     }
 

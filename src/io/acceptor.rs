@@ -148,9 +148,6 @@ fn take(
 ) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     socket.set_nodelay(true)?;
-    let (transport, session) = listener.service.open(address)?;
-    let connection = sockets.registry.insert(|token| {
-        Connection::new(token, socket, transport, session, listener.clone(), sockets.clone())
-    });
-    connection.register().inspect_err(|_| sockets.registry.remove(connection.token))
+    #[allow(clippy::useless_conversion, reason = "tests have sockets of other kinds, too")]
+    sockets.take(listener, socket.into(), address)
 }

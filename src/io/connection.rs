@@ -5,9 +5,9 @@
 
 use std::{
     io,
-    net::{Shutdown, TcpStream},
+    net::Shutdown,
     sync::{
-        Arc, Mutex, PoisonError, TryLockError, Weak,
+        Arc, PoisonError, TryLockError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     task::{Wake, Waker},
@@ -22,13 +22,14 @@ use super::{
     listener::Listener,
     poller::{Interest, Place, Watch},
     service::{Handshake, NotAccepted, Session},
+    socket::Socket,
     stream::{LINGER_TIMEOUT, READ_TIMEOUT, WRITE_TIMEOUT},
     transport::Transport,
     turn::Turn,
     wire::{Received, Wire},
 };
 use crate::{
-    base::panics::survive,
+    base::{clock, panics::survive, sync::Mutex},
     http::{Code, Engine},
     log::Cause,
     metrics::Event,
@@ -82,13 +83,13 @@ enum End {
 impl Connection {
     pub fn new(
         token: u64,
-        socket: TcpStream,
+        socket: Socket,
         transport: Transport,
         session: Box<dyn Session>,
         listener: Arc<Listener>,
         sockets: Arc<Sockets>,
     ) -> Self {
-        let now = Instant::now();
+        let now = clock::now();
         Self {
             token,
             listener,
@@ -228,7 +229,7 @@ impl Connection {
             Err(TryLockError::Poisoned(inner)) => inner.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
-        let now = Instant::now();
+        let now = clock::now();
         self.guard(&mut inner, |inner| match &inner.phase {
             _ if at_once => self.settle(inner, End::Closed),
             _ if inner.is_fresh(now) => {}
@@ -300,7 +301,7 @@ impl Inner {
             return Ok(if self.wire.discard() { End::Rest } else { End::Closed });
         }
         // One look at the clock for the whole turn, which never waits.
-        let now = Instant::now();
+        let now = clock::now();
         let mut has_written = false;
         let begun = |phase: &Phase| match phase {
             Phase::Open(dialog) => dialog.begun(),
@@ -491,7 +492,7 @@ impl Inner {
     /// Ends what is under way where nobody will hear the answers; it is audited all the same.
     fn close(&mut self) {
         if let Phase::Open(dialog) = std::mem::replace(&mut self.phase, Phase::Closed) {
-            dialog.abandon(Instant::now());
+            dialog.abandon(clock::now());
         }
         self.wire.input = Vec::new();
     }

@@ -4,10 +4,16 @@
 mod acceptor;
 mod connection;
 pub mod dialog;
+#[cfg(test)]
+pub mod door;
+mod epoll;
 mod listener;
+#[cfg(test)]
+pub mod memory;
 mod poller;
 mod registry;
 pub mod service;
+pub mod socket;
 mod stream;
 pub mod transport;
 pub mod turn;
@@ -15,21 +21,31 @@ pub mod wire;
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 pub use self::{acceptor::Acceptor, listener::Listening};
 use self::{
     connection::Connection,
+    listener::Listener,
     poller::{Driver, Poller},
     registry::Registry,
+    socket::Socket,
 };
-use crate::{base::panics::survive, log::Log, metrics::Metrics};
+use crate::{
+    base::{
+        clock,
+        panics::survive,
+        sync::thread::{self, JoinHandle},
+    },
+    log::Log,
+    metrics::Metrics,
+};
 
 /// Stack of a worker, in bytes.
 const WORKER_STACK: usize = 512 * 1024;
@@ -58,23 +74,36 @@ impl Sockets {
             poller: Poller::new(workers)?,
             registry: Registry::default(),
             is_draining: AtomicBool::new(false),
-            started: Instant::now(),
+            started: clock::now(),
             log,
             metrics,
         });
         let workers = (0..workers).map(|number| {
             let sockets = sockets.clone();
-            std::thread::Builder::new()
-                .name(format!("worker-{number}"))
-                .stack_size(WORKER_STACK)
-                .spawn(move || {
+            thread::Builder::new().name(format!("worker-{number}")).stack_size(WORKER_STACK).spawn(
+                move || {
                     if let Err(e) = sockets.poller.run(number, &*sockets) {
                         sockets.log.error(&format!("a worker has to stop: {e}"));
                     }
-                })
+                },
+            )
         });
         let workers = Workers(workers.collect::<io::Result<_>>()?);
         Ok((sockets, workers))
+    }
+
+    /// Takes over a client's connection.
+    fn take(
+        self: &Arc<Self>,
+        listener: &Arc<Listener>,
+        socket: Socket,
+        address: SocketAddr,
+    ) -> io::Result<()> {
+        let (transport, session) = listener.service.open(address)?;
+        let connection = self.registry.insert(|token| {
+            Connection::new(token, socket, transport, session, listener.clone(), self.clone())
+        });
+        connection.register().inspect_err(|_| self.registry.remove(connection.token))
     }
 
     /// Ends what is past its deadline. Called once a second.
@@ -98,7 +127,7 @@ impl Sockets {
     /// while others do, so that they show the last requests, and for a quarter of the time after that:
     /// `end_streams` ends them.
     pub fn drain(&self, until: Instant, end_streams: impl FnOnce()) {
-        let patience = until.saturating_duration_since(Instant::now());
+        let patience = until.saturating_duration_since(clock::now());
         self.is_draining.store(true, Ordering::SeqCst);
         let is_left =
             |connection: &Connection| connection.is_counted() && !connection.only_follows();
@@ -116,10 +145,10 @@ impl Sockets {
                     .iter()
                     .for_each(|connection| connection.drain(false));
             }
-            if is_done() || Instant::now() >= until {
+            if is_done() || clock::now() >= until {
                 return;
             }
-            std::thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -127,9 +156,9 @@ impl Sockets {
     pub fn stop(&self, workers: &Workers) {
         self.registry.select(|_| true).iter().for_each(|connection| connection.drain(true));
         self.poller.stop();
-        let until = Instant::now() + WORKER_PATIENCE;
-        while Instant::now() < until && !workers.0.iter().all(JoinHandle::is_finished) {
-            std::thread::sleep(Duration::from_millis(2));
+        let until = clock::now() + WORKER_PATIENCE;
+        while clock::now() < until && !workers.0.iter().all(JoinHandle::is_finished) {
+            thread::sleep(Duration::from_millis(2));
         }
     }
 

@@ -7,21 +7,23 @@
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
     sync::{
-        Mutex, PoisonError,
+        PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{EventfdFlags, Timespec, epoll, eventfd},
-    net::sockopt,
-    thread::sched_getcpu,
-};
+use rustix::event::{Timespec, epoll};
 
-use crate::base::secret;
+use super::{
+    epoll::WAKE,
+    socket::{Epoll, Socket, incoming_core},
+};
+use crate::base::{
+    clock, secret,
+    sync::{Mutex, MutexGuard},
+};
 
 const EVENTS: usize = 64;
 /// Turns of a socket after which its worker looks where its packets arrive.
@@ -35,8 +37,6 @@ const REST: Duration = Duration::from_micros(5);
 const WIPE: Duration = Duration::from_secs(1);
 /// [`WIPE`], for the kernel.
 const WIPE_TIMEOUT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-/// The token of the eventfd of each worker; no socket has it.
-const WAKE: u64 = u64::MAX;
 
 pub trait Driver {
     fn drive(&self, token: u64);
@@ -109,10 +109,9 @@ pub struct Poller {
 /// Workers write to theirs all the time, so none shares a cache line.
 #[repr(align(128))]
 struct Worker {
-    epoll: OwnedFd,
+    epoll: Epoll,
     /// Where it ran last.
     core: AtomicUsize,
-    wakeup: OwnedFd,
     /// Connections to drive though their sockets may not be ready.
     woken: Mutex<Vec<u64>>,
     connections: AtomicUsize,
@@ -137,21 +136,17 @@ impl Poller {
         let none =
             epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
         let mut events = [none; EVENTS];
-        let mut rested = Instant::now();
+        let mut rested = clock::now();
         let mut woken = Vec::new();
         // Since when the stack may hold what turns left there.
         let mut dirty: Option<Instant> = None;
         loop {
-            let asked = Instant::now();
+            let asked = clock::now();
             worker.is_asleep.store(true, Ordering::Relaxed);
-            worker.core.store(sched_getcpu(), Ordering::Relaxed);
+            worker.core.store(worker.epoll.core(), Ordering::Relaxed);
             let timeout = dirty.map(|_| &WIPE_TIMEOUT);
-            let count = match epoll::wait(&worker.epoll, &mut events[..], timeout) {
-                Ok(count) => count,
-                Err(rustix::io::Errno::INTR) => 0,
-                Err(e) => return Err(e.into()),
-            };
-            let now = Instant::now();
+            let count = worker.epoll.wait(&mut events[..], timeout)?;
+            let now = clock::now();
             if now - asked >= REST {
                 rested = now;
             }
@@ -201,7 +196,7 @@ impl Poller {
     }
 
     /// Gives a socket its place, with the worker that has the fewest, and waits for bytes to read.
-    pub fn register(&self, place: &Place, watch: &mut Watch, socket: impl AsFd) -> io::Result<()> {
+    pub fn register(&self, place: &Place, watch: &mut Watch, socket: &Socket) -> io::Result<()> {
         let fewest = |number: &usize| self.workers[*number].connections.load(Ordering::Relaxed);
         let worker = (0..self.workers.len()).min_by_key(fewest).unwrap_or(0);
         place.worker.store(worker, Ordering::Relaxed);
@@ -214,12 +209,12 @@ impl Poller {
     }
 
     /// Gives up a place; the socket must be the same as ever.
-    pub fn leave(&self, place: &Place, watch: &mut Watch, socket: impl AsFd) {
+    pub fn leave(&self, place: &Place, watch: &mut Watch, socket: &Socket) {
         let Watch { watched, is_registered: true, .. } = std::mem::take(watch) else { return };
         let worker = &self.workers[place.worker()];
         worker.connections.fetch_sub(1, Ordering::Relaxed);
         if watched != Interest::Wake {
-            let _ = epoll::delete(&worker.epoll, socket);
+            let _ = worker.epoll.delete(socket);
         }
     }
 
@@ -231,7 +226,7 @@ impl Poller {
         &self,
         place: &Place,
         watch: &mut Watch,
-        socket: impl AsFd,
+        socket: &Socket,
         wanted: Interest,
     ) -> io::Result<()> {
         let before = std::mem::replace(&mut watch.wanted, wanted);
@@ -241,12 +236,11 @@ impl Poller {
         }
         let was_watched = std::mem::replace(&mut watch.watched, wanted) != Interest::Wake;
         let epoll = &self.workers[place.worker()].epoll;
-        let token = epoll::EventData::new_u64(place.token);
-        Ok(match (was_watched, wanted) {
-            (true, Interest::Wake) => epoll::delete(epoll, socket),
-            (true, _) => epoll::modify(epoll, socket, token, wanted.flags()),
-            (false, _) => epoll::add(epoll, socket, token, wanted.flags()),
-        }?)
+        match (was_watched, wanted) {
+            (true, Interest::Wake) => epoll.delete(socket),
+            (true, _) => epoll.modify(socket, place.token, wanted.flags()),
+            (false, _) => epoll.add(socket, place.token, wanted.flags()),
+        }
     }
 
     pub fn wake(&self, place: &Place) {
@@ -265,15 +259,15 @@ impl Poller {
 
     /// A turn ends: now and then the connection moves to the core that its packets arrive on, unless the
     /// worker there is behind.
-    pub fn end_turn(&self, place: &Place, watch: &mut Watch, socket: impl AsFd) -> io::Result<()> {
+    pub fn end_turn(&self, place: &Place, watch: &mut Watch, socket: &Socket) -> io::Result<()> {
         if watch.turns < LOOK || !self.follows {
             watch.turns = LOOK.min(watch.turns + 1);
             return Ok(());
         }
         watch.turns = 0;
-        let Ok(core) = sockopt::socket_incoming_cpu(&socket) else { return Ok(()) };
+        let Some(core) = incoming_core(socket) else { return Ok(()) };
         let is_there = |worker: &Worker| {
-            worker.core.load(Ordering::Relaxed) == core as usize
+            worker.core.load(Ordering::Relaxed) == core
                 && !worker.is_overloaded.load(Ordering::Relaxed)
         };
         if is_there(&self.workers[place.worker()]) {
@@ -289,7 +283,7 @@ impl Poller {
         &self,
         place: &Place,
         watch: &mut Watch,
-        socket: impl AsFd,
+        socket: &Socket,
         worker: usize,
     ) -> io::Result<()> {
         let before = place.worker();
@@ -303,15 +297,12 @@ impl Poller {
         if watch.watched == Interest::Wake {
             return Ok(());
         }
-        epoll::delete(&self.workers[before].epoll, &socket)?;
+        self.workers[before].epoll.delete(socket)?;
         self.watch(place, watch, socket)
     }
 
-    /// Level-triggered: what is there to read already is reported, too.
-    fn watch(&self, place: &Place, watch: &Watch, socket: impl AsFd) -> io::Result<()> {
-        let token = epoll::EventData::new_u64(place.token);
-        let epoll = &self.workers[place.worker()].epoll;
-        Ok(epoll::add(epoll, socket, token, watch.watched.flags())?)
+    fn watch(&self, place: &Place, watch: &Watch, socket: &Socket) -> io::Result<()> {
+        self.workers[place.worker()].epoll.add(socket, place.token, watch.watched.flags())
     }
 
     fn sleeper(&self) -> Option<usize> {
@@ -321,15 +312,9 @@ impl Poller {
 
 impl Worker {
     fn new() -> io::Result<Self> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let wakeup = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        // Edge-triggered, so that nobody has to read it.
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&epoll, &wakeup, epoll::EventData::new_u64(WAKE), flags)?;
         Ok(Self {
-            epoll,
+            epoll: Epoll::new()?,
             core: AtomicUsize::new(usize::MAX),
-            wakeup,
             woken: Mutex::default(),
             connections: AtomicUsize::new(0),
             is_asleep: AtomicBool::new(false),
@@ -338,12 +323,12 @@ impl Worker {
         })
     }
 
-    fn woken(&self) -> std::sync::MutexGuard<'_, Vec<u64>> {
+    fn woken(&self) -> MutexGuard<'_, Vec<u64>> {
         self.woken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn interrupt(&self) {
-        let _ = rustix::io::write(&self.wakeup, &1_u64.to_ne_bytes());
+        self.epoll.interrupt();
     }
 }
 

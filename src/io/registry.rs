@@ -1,8 +1,10 @@
 //! All open connections by token.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use super::connection::Connection;
+
+use crate::base::sync::{Mutex, MutexGuard};
 
 /// The open connections. A token is a slot in the lower half and the slot's generation in the upper,
 /// so that a late event for a closed connection does not reach the next one in its slot.

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     service::{Lines, Progress, Request},
+    socket::limit_send_buffer,
     turn::Turn,
 };
 use crate::http::{
@@ -300,10 +301,7 @@ impl Stream {
             Progress::Reply(reply) => self.reply(reply, engine, turn),
             Progress::Lines => {
                 if !engine.is_multiplexed() {
-                    // Bounds what a client that does not read can make the kernel hold. Where it can't be
-                    // set, the system has bounds of its own.
-                    let socket = &turn.socket;
-                    let _ = rustix::net::sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER);
+                    limit_send_buffer(turn.socket, SEND_BUFFER);
                 }
                 let out = &mut turn.output.bytes;
                 engine.send_head(self.id, &Reply::open_stream(), false, out);

@@ -363,7 +363,7 @@ fn output_for_a_client_that_is_always_behind_does_not_grow() {
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (socket, _) = listener.accept().unwrap();
     socket.set_nonblocking(true).unwrap();
-    let mut wire = Wire::new(socket, Transport::plain());
+    let mut wire = Wire::new(socket.into(), Transport::plain());
     let mut sent = 0_usize;
     let mut write = |wire: &mut Wire| {
         wire.output.bytes.extend_from_slice(&[(sent / PART) as u8; PART]);
@@ -391,7 +391,7 @@ fn frames_that_ask_for_nothing_do_not_put_off_the_end_of_an_idle_connection() {
     const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0pingpong";
     const IDLE: Duration = Duration::from_secs(90);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap().into();
     let mut session = Scripted(Script::new());
     let start = Instant::now();
     let mut dialog = Dialog::new(Engine::two(start, &mut Vec::new()), start);

@@ -1,13 +1,11 @@
 //! The layer between the bytes of HTTP and the socket: TLS for clients, nothing for probes.
 
-use std::{
-    io::{self, IoSlice, Read, Write},
-    net::TcpStream,
-};
+use std::io::{self, IoSlice, Read, Write};
 
 use rustls::{HandshakeKind, ServerConnection};
 use rustls_pki_types::CertificateDer;
 
+use super::socket::Socket;
 use crate::tls::Group;
 
 /// Bytes that a probe may send at a time.
@@ -25,6 +23,9 @@ pub enum Transport {
 pub struct Plain {
     received: Vec<u8>,
     to_send: Vec<u8>,
+    /// Tests choose, as TLS does else.
+    #[cfg(test)]
+    pub speaks_http2: bool,
 }
 
 pub struct Received {
@@ -54,7 +55,13 @@ impl Transport {
     }
 
     pub fn speaks_http2(&self) -> bool {
-        matches!(self, Self::Tls(tls) if tls.alpn_protocol() == Some(b"h2"))
+        match self {
+            Self::Tls(tls) => tls.alpn_protocol() == Some(b"h2"),
+            #[cfg(test)]
+            Self::Plain(plain) => plain.speaks_http2,
+            #[cfg(not(test))]
+            Self::Plain(_) => false,
+        }
     }
 
     /// The group of the key exchange in the handshake, which a resumed session does anew.
@@ -74,7 +81,7 @@ impl Transport {
     }
 
     /// Reads once; 0 is the end.
-    pub fn read(&mut self, socket: &mut TcpStream) -> io::Result<usize> {
+    pub fn read(&mut self, socket: &mut Socket) -> io::Result<usize> {
         match self {
             Self::Tls(tls) => tls.read_tls(socket),
             Self::Plain(plain) => {
@@ -123,7 +130,7 @@ impl Transport {
         }
     }
 
-    pub fn write(&mut self, socket: &mut TcpStream) -> io::Result<usize> {
+    pub fn write(&mut self, socket: &mut Socket) -> io::Result<usize> {
         match self {
             Self::Tls(tls) => tls.write_tls(&mut Piecewise(socket)),
             Self::Plain(plain) => {
@@ -143,7 +150,7 @@ impl Transport {
 
 /// A socket that takes one piece, which is what there nearly always is, by `send`: the system call for
 /// several takes longer.
-struct Piecewise<'a>(&'a mut TcpStream);
+struct Piecewise<'a>(&'a mut Socket);
 
 impl Write for Piecewise<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -1,16 +1,16 @@
 //! The things that a connection lends its dialog while a worker drives it.
 
-use std::{net::TcpStream, task::Waker, time::Instant};
+use std::{task::Waker, time::Instant};
 
 use rustls_pki_types::CertificateDer;
 
-use super::{service::Session, wire::Output};
+use super::{service::Session, socket::Socket, wire::Output};
 
 pub struct Turn<'a> {
     pub session: &'a mut dyn Session,
     /// The certificates of the client, leaf first.
     pub chain: &'a [CertificateDer<'static>],
-    pub socket: &'a TcpStream,
+    pub socket: &'a Socket,
     pub output: &'a mut Output,
     pub waker: &'a dyn Fn() -> Waker,
     pub now: Instant,

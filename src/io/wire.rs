@@ -2,13 +2,12 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::TcpStream,
     time::Instant,
 };
 
 use rustls::InvalidMessage::{InvalidContentType, UnknownProtocolVersion};
 
-use super::transport::Transport;
+use super::{socket::Socket, transport::Transport};
 use crate::tls::words;
 
 /// Bytes that may wait for the client to read before more requests are looked at.
@@ -19,7 +18,7 @@ const NO_HTTPS: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
 pub struct Wire {
-    pub socket: TcpStream,
+    pub socket: Socket,
     pub transport: Transport,
     /// Decrypted bytes that are not used yet.
     pub input: Vec<u8>,
@@ -68,7 +67,7 @@ impl Output {
 }
 
 impl Wire {
-    pub fn new(socket: TcpStream, transport: Transport) -> Self {
+    pub fn new(socket: Socket, transport: Transport) -> Self {
         Self {
             socket,
             transport,

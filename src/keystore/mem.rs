@@ -2,11 +2,15 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
 };
 
 use super::store::{self, Error, KeyName, KeyStore, Start};
-use crate::base::{deadline::Deadline, secret::Secret};
+use crate::base::{
+    deadline::Deadline,
+    secret::Secret,
+    sync::{Mutex, MutexGuard},
+};
 
 /// A key store in memory. Lists in the order of the names.
 #[derive(Default)]

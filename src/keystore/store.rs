@@ -5,11 +5,11 @@ use std::{
     collections::VecDeque,
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
-use crate::base::{checkup::Checkup, deadline::Deadline, name, secret::Secret};
+use crate::base::{checkup::Checkup, deadline::Deadline, name, secret::Secret, sync::Mutex};
 
 /// The largest value that a key store takes or gives, in bytes.
 pub const MAX_VALUE: usize = 1 << 20;

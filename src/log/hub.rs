@@ -20,7 +20,7 @@ use super::{
     output::Output,
     streams::{Counts, Stream, Streams},
 };
-use crate::base::panics::survive;
+use crate::base::{clock, panics::survive};
 
 /// Events may wait for so long to be handled together.
 const NAP: Duration = Duration::from_millis(10);
@@ -49,7 +49,7 @@ impl Hub {
     }
 
     pub fn error(&self, text: String) {
-        if self.inbox.push(Message::Error(SystemTime::now(), text)).is_err() {
+        if self.inbox.push(Message::Error(clock::wall(), text)).is_err() {
             self.has_gap[Stream::Error as usize].store(true, Ordering::Relaxed);
         }
     }
@@ -82,7 +82,7 @@ pub fn run(hub: &Hub) {
     let mut formatter = Formatter {
         hub,
         clock: Clock::local(),
-        now: Instant::now(),
+        now: clock::now(),
         stdout: Vec::new(),
         streams: Streams::default(),
     };
@@ -94,7 +94,7 @@ pub fn run(hub: &Hub) {
         if !hub.inbox.take(&mut batch, nap, until) {
             break;
         }
-        formatter.now = Instant::now();
+        formatter.now = clock::now();
         for message in batch.drain(..) {
             survive(|| formatter.handle(message));
         }

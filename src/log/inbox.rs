@@ -5,7 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::PoisonError,
     time::{Instant, SystemTime},
 };
 
@@ -13,6 +13,11 @@ use super::{
     event::AuditEvent,
     outbox::Decide,
     streams::{Stream, Subscriber},
+};
+
+use crate::base::{
+    clock,
+    sync::{Condvar, Mutex, MutexGuard},
 };
 
 /// A queue that has grown larger is given back, in messages.
@@ -136,7 +141,7 @@ impl Inbox {
         }
         let mut state = self.lock();
         loop {
-            let now = Instant::now();
+            let now = clock::now();
             let nap = nap.filter(|nap| *nap > now);
             let is_ready = match nap {
                 Some(_) => state.has_urgent,

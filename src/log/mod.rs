@@ -14,19 +14,30 @@ mod streams;
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
-    thread::JoinHandle,
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 
+#[cfg(test)]
+pub use self::output::Sink;
+#[cfg(not(test))]
+use self::output::Sink;
 pub use self::{
     event::AuditEvent,
     limiter::{Cause, MAX_LINE, cut},
     streams::{Stream, Subscriber, Subscription},
 };
 use self::{hub::Hub, inbox::Message, limiter::Limiter};
+
+use crate::base::{
+    clock,
+    sync::{
+        Mutex,
+        thread::{self, JoinHandle},
+    },
+};
 
 const LOSS_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -80,21 +91,30 @@ impl Log {
     /// Starts the threads of the log. Error events are plain text lines if `error_is_plain` (stderr
     /// is a terminal) and JSON lines otherwise.
     pub fn start(settings: Settings, error_is_plain: bool) -> io::Result<Self> {
+        Self::start_on(settings, error_is_plain, io::stdout(), io::stderr())
+    }
+
+    /// The same with other places for the lines.
+    pub fn start_on(
+        settings: Settings,
+        error_is_plain: bool,
+        stdout: impl Sink + Send + 'static,
+        stderr: impl Sink + Send + 'static,
+    ) -> io::Result<Self> {
         let settings = ArcSwap::from_pointee(settings);
         let hub = Arc::new(Hub { settings, error_is_plain, ..Hub::default() });
-        let start = |name: &str, run: fn(&Hub)| {
+        let start = |name: &str, run: Box<dyn FnOnce(&Hub) + Send>| {
             let hub = hub.clone();
-            std::thread::Builder::new()
+            thread::Builder::new()
                 .name(name.to_owned())
                 .stack_size(128 * 1024)
                 .spawn(move || run(&hub))
         };
+        let write = move |hub: &Hub| hub.stdout.run(&stdout, |effects| hub.apply(effects));
         let threads = vec![
-            start("log", hub::run)?,
-            start("log-stdout", |hub| {
-                hub.stdout.run(io::stdout(), |effects| hub.apply(effects));
-            })?,
-            start("log-stderr", |hub| hub.stderr.run(io::stderr(), |_| {}))?,
+            start("log", Box::new(hub::run))?,
+            start("log-stdout", Box::new(write))?,
+            start("log-stderr", Box::new(move |hub| hub.stderr.run(&stderr, |_| {})))?,
         ];
         Ok(Self {
             hub,
@@ -121,7 +141,7 @@ impl Log {
     #[cfg(any(test, fuzzing))]
     pub fn take_audit_lines(&self) -> Vec<String> {
         let (mut batch, mut clock) = (std::collections::VecDeque::new(), event::Clock::local());
-        self.hub.inbox.take(&mut batch, None, Some(Instant::now()));
+        self.hub.inbox.take(&mut batch, None, Some(clock::now()));
         let lines = batch.into_iter().filter_map(|message| match message {
             Message::Audit(event) => Some(event::Line::audit(&event, &mut clock).text),
             Message::Subscribe(_, subscriber) => {
@@ -166,7 +186,7 @@ impl Log {
         event: AuditEvent,
         decide: impl FnOnce(bool) + Send + 'static,
     ) -> Result<(), AuditEvent> {
-        let message = Message::Hold(event, Instant::now(), Box::new(decide));
+        let message = Message::Hold(event, clock::now(), Box::new(decide));
         match self.hub.inbox.push(message) {
             Err(Message::Hold(event, ..)) => Err(event),
             _ => Ok(()),
@@ -246,15 +266,15 @@ impl Log {
 
     /// Writes what is queued, for at most `patience`, and ends the threads.
     pub fn finish(&self, patience: Duration) {
-        let until = Instant::now() + patience;
+        let until = clock::now() + patience;
         self.report_left_out();
         self.report_lost(until + LOSS_INTERVAL);
         self.hub.inbox.close();
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
-            while !thread.is_finished() && Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(2));
+            while !thread.is_finished() && clock::now() < until {
+                thread::sleep(Duration::from_millis(2));
             }
             // A writer that is stuck ends with the process.
             if thread.is_finished() {

@@ -187,7 +187,9 @@ impl Outbox {
     /// again.
     pub fn failed(&mut self, reason: &str, now: Instant) {
         self.in_flight = 0;
-        if std::mem::take(&mut self.written) > 0 {
+        // A line that lacks only its line feed is whole with the one that follows: it is not written twice.
+        let is_whole = |first: &Entry| self.written + 1 == first.line.text.len();
+        if !self.entries.front().is_some_and(is_whole) && std::mem::take(&mut self.written) > 0 {
             self.needs_line_feed = true;
         }
         let refused = self.refuse(now, |_| true);
@@ -439,6 +441,19 @@ mod tests {
         scene.wrote(block.len());
         assert!(scene.outbox.is_empty() && scene.outbox.bytes == 0);
         assert_eq!(vec![(0, false), (1, false)], scene.decided());
+    }
+
+    #[test]
+    fn a_line_that_lacks_only_its_line_feed_is_not_written_twice() {
+        let mut scene = Scene::new();
+        let block = scene.hold().push().fill();
+        let first = block.find('\n').unwrap();
+        scene.wrote(first).failed();
+        assert_eq!(vec![(0, false)], scene.decided());
+        assert_eq!(block[first..], scene.fill());
+        scene.wrote(block.len() - first);
+        assert!(scene.outbox.is_empty() && scene.outbox.bytes == 0);
+        assert_eq!(vec![(0, false)], scene.decided());
     }
 
     #[test]

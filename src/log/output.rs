@@ -3,11 +3,7 @@
 //! It waits for room and then writes no more than a pipe takes at once, so that the fate of every line
 //! is known, even if the reader stops.
 
-use std::{
-    os::fd::{AsFd, BorrowedFd},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{os::fd::AsFd, sync::PoisonError, time::Duration};
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -16,7 +12,11 @@ use rustix::{
 };
 
 use super::outbox::{Effects, Outbox};
-use crate::base::panics::survive;
+use crate::base::{
+    clock,
+    panics::survive,
+    sync::{Condvar, Mutex, MutexGuard, thread},
+};
 
 /// A pipe that has any room takes so many bytes without waiting (`PIPE_BUF`).
 const PIPE_BLOCK: usize = 4096;
@@ -75,11 +75,8 @@ impl Output {
     }
 
     /// Writes lines until the output is closed; `apply` carries out what that has led to.
-    pub fn run(&self, to: impl AsFd, apply: impl Fn(Effects)) {
-        let to = to.as_fd();
-        let is_file = fstat(to)
-            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
-        let limit = if is_file { FILE_BLOCK } else { PIPE_BLOCK };
+    pub fn run(&self, to: &impl Sink, apply: impl Fn(Effects)) {
+        let limit = to.limit();
         let mut block = Vec::new();
         while self.wait() {
             let turn = survive(|| self.write(to, limit, &mut block, &apply));
@@ -87,7 +84,7 @@ impl Output {
                 if self.lock().is_closed {
                     return;
                 }
-                std::thread::sleep(pause);
+                thread::sleep(pause);
             }
         }
     }
@@ -95,21 +92,21 @@ impl Output {
     /// Writes a block. If the next has to wait, says how long.
     fn write(
         &self,
-        to: BorrowedFd<'_>,
+        to: &impl Sink,
         limit: usize,
         block: &mut Vec<u8>,
         apply: impl Fn(Effects),
     ) -> Option<Duration> {
-        wait_for_room(to);
+        to.wait_for_room();
         self.with(|outbox| outbox.fill(block, limit));
-        let written = write(to, block);
+        let written = to.write(block);
         let (pause, effects) = self.with(|outbox| {
             let (count, pause) = match written {
                 Ok(count) => (count, None),
                 Err(Errno::INTR) => (0, None),
                 Err(Errno::AGAIN) => (0, Some(CROWDED)),
                 Err(e) => {
-                    outbox.failed(&e.to_string(), Instant::now());
+                    outbox.failed(&e.to_string(), clock::now());
                     return (Some(RETRY), outbox.take_effects());
                 }
             };
@@ -121,10 +118,32 @@ impl Output {
     }
 }
 
-/// Returns when a write does not have to wait, or fails.
-fn wait_for_room(to: BorrowedFd<'_>) {
-    let mut fds = [PollFd::from_borrowed_fd(to, PollFlags::OUT)];
-    while matches!(poll(&mut fds, None), Err(Errno::INTR)) {}
+/// What a writer writes to.
+pub trait Sink {
+    /// Bytes that are written at once, at most.
+    fn limit(&self) -> usize;
+
+    /// Returns when a write does not have to wait, or fails.
+    fn wait_for_room(&self);
+
+    fn write(&self, block: &[u8]) -> Result<usize, Errno>;
+}
+
+impl<T: AsFd> Sink for T {
+    fn limit(&self) -> usize {
+        let is_file = fstat(self)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+        if is_file { FILE_BLOCK } else { PIPE_BLOCK }
+    }
+
+    fn wait_for_room(&self) {
+        let mut fds = [PollFd::new(self, PollFlags::OUT)];
+        while matches!(poll(&mut fds, None), Err(Errno::INTR)) {}
+    }
+
+    fn write(&self, block: &[u8]) -> Result<usize, Errno> {
+        write(self, block)
+    }
 }
 
 #[cfg(test)]
@@ -132,7 +151,7 @@ mod tests {
     use std::{
         io::{Read as _, pipe},
         sync::atomic::{AtomicUsize, Ordering},
-        time::SystemTime,
+        time::{Instant, SystemTime},
     };
 
     use rustix::fs::{OFlags, fcntl_setfl};
@@ -174,7 +193,8 @@ mod tests {
             output.close();
             std::thread::scope(|scope| {
                 scope.spawn(|| {
-                    output.run(writer, |effects| {
+                    let writer = writer; // closed at the end
+                    output.run(&writer, |effects| {
                         let decisions = effects.decisions.iter();
                         let count = decisions.filter(|decision| decision.is_accepted).count();
                         accepted.fetch_add(count, Ordering::Relaxed);

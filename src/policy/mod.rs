@@ -15,6 +15,8 @@ use std::{
     sync::Arc,
 };
 
+use subtle::ConstantTimeEq as _;
+
 pub use self::{
     document::{RuleList, RuleMap},
     rule::Rule,
@@ -135,7 +137,8 @@ impl Policies {
 
     /// Whether `identity` is the root identity. The empty identity never is.
     pub fn is_root(&self, identity: &str) -> bool {
-        !identity.is_empty() && *identity == *self.root
+        // In the same time wherever they differ.
+        !identity.is_empty() && identity.as_bytes().ct_eq(self.root.as_bytes()).into()
     }
 
     /// Whether `identity` is a TLS proxy.
@@ -370,9 +373,37 @@ mod tests {
     }
 
     #[test]
+    fn only_a_rule_denies_and_root_is_denied_nothing() {
+        let mut builder = builder();
+        let strict =
+            Policy { deny: vec![Rule::prefix("/v1/key/*")], ..policy(&["/v1/key/list/*"]) };
+        for (name, assigned) in [("strict", "strict"), ("none", "nobody")] {
+            let policy = if name == "none" { Policy::default() } else { strict.clone() };
+            builder.define(&name.into(), Arc::new(policy));
+            builder.assign(&name.into(), assigned).unwrap();
+        }
+        let policies = builder.build();
+        assert!(policies.denies("strict", "/v1/key/list/a"));
+        assert!(!policies.denies("strict", "/version"));
+        for identity in ["app", "nobody", "stranger", "", "root"] {
+            assert!(!policies.denies(identity, "/v1/key/list/a"), "{identity}");
+        }
+    }
+
+    #[test]
+    fn root_and_proxies_are_those_of_the_configuration_and_all_policies_are_listed() {
+        let policies = builder().build();
+        assert_eq!("root", policies.root());
+        assert!(policies.is_proxy("gate") && policies.has_proxies());
+        assert!(!Policies::builder("root", &[]).build().has_proxies());
+        let listed: Vec<_> = policies.iter().collect();
+        assert_eq!([("apps", policies.get("apps").unwrap())], *listed);
+    }
+
+    #[test]
     fn unknown_and_empty_identities_may_do_nothing() {
         let policies = builder().build();
-        for identity in ["stranger", "", "gate", "APP", "Root"] {
+        for identity in ["stranger", "", "gate", "APP", "Root", "roo", "roots", "ap"] {
             assert!(!policies.allows(identity, "/v1/key/create/app-1"), "{identity}");
         }
         let no_root = Policies::builder("", &[]).build();

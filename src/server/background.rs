@@ -10,7 +10,7 @@ use std::{
 use super::notify::{Notifier, Trouble, watchdog};
 use crate::{
     api::core::Core,
-    base::{deadline::Deadline, panics::survive},
+    base::{clock, deadline::Deadline, panics::survive, sync::thread},
     io::Sockets,
 };
 
@@ -105,11 +105,11 @@ fn every(
     let sockets = Arc::downgrade(sockets);
     let run = move || {
         while let Some(sockets) = sockets.upgrade() {
-            survive(|| action(&sockets, Instant::now()));
+            survive(|| action(&sockets, clock::now()));
             drop(sockets);
-            std::thread::sleep(interval);
+            thread::sleep(interval);
         }
     };
-    std::thread::Builder::new().name(name.to_owned()).stack_size(256 * 1024).spawn(run)?;
+    thread::Builder::new().name(name.to_owned()).stack_size(256 * 1024).spawn(run)?;
     Ok(())
 }

@@ -6,10 +6,7 @@
 
 use std::{
     convert::Infallible,
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -24,7 +21,15 @@ use super::{
 };
 use crate::{
     api::{core::Core, state::State, wanted},
-    base::{generation::Generation, panics::survive},
+    base::{
+        clock,
+        generation::Generation,
+        panics::survive,
+        sync::{
+            mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+            thread,
+        },
+    },
     config::Config,
     tls,
 };
@@ -91,7 +96,7 @@ impl Reloader {
     /// the same files.
     pub fn start(self) -> std::io::Result<SyncSender<()>> {
         let (ask, asked) = sync_channel(1);
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name("reload".to_owned())
             .stack_size(512 * 1024)
             .spawn(move || self.run(&asked))?;
@@ -128,7 +133,7 @@ impl Reloader {
     }
 
     fn refuse(&mut self, files: Files, complaint: String) {
-        self.refused = Some(Refused { files, since: Instant::now(), complaint });
+        self.refused = Some(Refused { files, since: clock::now(), complaint });
     }
 
     /// Says how a reload went well; the service manager hears it after `state`.
@@ -239,7 +244,7 @@ impl Reloader {
     /// Reads the settings again if the contents of their files have changed.
     fn follow(&mut self, files: Files) {
         let is_early =
-            |refused: &Refused| refused.files == files && refused.since.elapsed() < RETRY;
+            |refused: &Refused| refused.files == files && (clock::now() - refused.since) < RETRY;
         if self.refused.as_ref().is_some_and(is_early) {
             return;
         }

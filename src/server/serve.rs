@@ -1,10 +1,11 @@
 //! A running server: its listeners, its workers and what it serves.
 
-use std::{io, sync::Arc, time::Instant};
+use std::{io, sync::Arc};
 
 use super::{background, notify::Notifier, probe::Probe};
 use crate::{
     api::{core::Core, state::State},
+    base::{clock, sync::thread},
     cache::Expiry,
     io::{Acceptor, Listening, Sockets, Workers},
     keystore::KeyStore,
@@ -70,8 +71,8 @@ impl Server {
     pub fn stop(self) {
         self.core.health.end();
         let shutdown = self.core.state().shutdown;
-        std::thread::sleep(shutdown.delay);
-        let until = Instant::now() + shutdown.timeout;
+        thread::sleep(shutdown.delay);
+        let until = clock::now() + shutdown.timeout;
         self.api.stop();
         self.sockets.drain(until, || self.core.log.end_streams());
         if let Some(probe) = self.probe {

@@ -23,7 +23,7 @@ const LAYERS: &[&[&str]] = &[
     &["request"],
     &["server"],
     &["cli"],
-    &["fuzzing"],
+    &["fuzzing", "simulation"],
 ];
 
 /// `crate::a::b` as `["a", "b"]`.

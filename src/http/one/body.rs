@@ -128,7 +128,7 @@ fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
     while let [rest @ .., b' ' | b'\t'] = digits {
         digits = rest;
     }
-    if digits.is_empty() || digits.len() > 15 || !digits.iter().all(u8::is_ascii_hexdigit) {
+    if digits.len() > 15 || !digits.iter().all(u8::is_ascii_hexdigit) {
         return Err(Malformed::bad_request("malformed chunk size"));
     }
     std::str::from_utf8(digits)
@@ -182,10 +182,19 @@ mod tests {
             "1\x0c\r\nA\r\n",
             "0\r\nT: a\rb\r\n\r\n",
             " 1\r\nA\r\n",
+            "+1\r\nA\r\n",
+            "0000000000000001\r\nA\r\n",
         ] {
             assert!(decode(input.as_bytes(), 64).is_err(), "{input:?} was taken");
         }
         assert!(decode(&[b'1'; 2000], 64).is_err());
+        assert!(decode(b"000000000000001\r\nA\r\n", 64).is_ok());
+        let trailers = |count| "0\r\n".to_owned() + &"T: x\r\n".repeat(count) + "\r\n";
+        assert!(decode(trailers(32).as_bytes(), 64).is_ok_and(|body| body.is_some()));
+        assert!(decode(trailers(33).as_bytes(), 64).is_err());
+        let line = |length| "1;".to_owned() + &"x".repeat(length - 3) + "\r\n";
+        assert!(decode(line(MAX_LINE).as_bytes(), 64).is_ok());
+        assert!(decode(line(MAX_LINE + 1).as_bytes(), 64).is_err());
     }
 
     #[test]

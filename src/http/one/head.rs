@@ -266,6 +266,10 @@ mod tests {
 
     #[test]
     fn a_head_over_64_kib_is_refused() {
+        let long =
+            |length: usize| format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "a".repeat(length - 23));
+        assert_eq!(Ok(Some(65_536)), find_end(long(65_536).as_bytes(), &mut 0));
+        assert_eq!(431, find_end(long(65_537).as_bytes(), &mut 0).unwrap_err().status);
         let text = format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(MAX_HEAD));
         assert_eq!(431, find_end(text.as_bytes(), &mut 0).unwrap_err().status);
     }

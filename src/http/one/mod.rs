@@ -82,7 +82,7 @@ impl Connection {
             return (input.len(), Event::Nothing);
         }
         match (&mut self.body, self.answer) {
-            (Some(reader), _) if !input.is_empty() => match reader.read(input) {
+            (Some(reader), _) => match reader.read(input) {
                 Ok(step) => {
                     let body::Step { consumed, content, is_complete } = step;
                     if is_complete {

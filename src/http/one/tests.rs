@@ -271,6 +271,67 @@ fn a_request_waits_for_the_answer_to_the_one_before() {
 }
 
 #[test]
+fn calls_for_another_request_change_nothing() {
+    let streamed = Reply::json_lines(b"x".to_vec());
+    let mut peer = Peer::new();
+    let head = "Content-Length: 1\nExpect: 100-continue\n";
+    peer.send(get(head));
+    for other in [0, 2] {
+        peer.connection.go_ahead(other, &mut peer.out);
+        peer.connection.send_head(other, &streamed, false, &mut peer.out);
+        assert_eq!("", peer.sent());
+    }
+    peer.connection.go_ahead(1, &mut peer.out);
+    assert_eq!("HTTP/1.1 100 Continue\r\n\r\n", peer.sent());
+    peer.connection.send_head(1, &streamed, false, &mut peer.out);
+    assert!(peer.sent().ends_with("\r\n\r\n"));
+    for other in [0, 2] {
+        peer.connection.send_body(other, b"other", true, &mut peer.out);
+        peer.connection.send_trailers(other, &mut peer.out);
+        peer.connection.reset(other);
+        assert_eq!("", peer.sent());
+    }
+    peer.connection.send_body(1, b"own", false, &mut peer.out);
+    peer.connection.send_trailers(1, &mut peer.out);
+    assert_eq!("3\r\nown\r\n0\r\nStatus: 200\r\nError: \r\n\r\n", peer.sent());
+    // Nor do calls for the one that has its answer.
+    peer.connection.send_body(1, b"more", true, &mut peer.out);
+    peer.connection.send_trailers(1, &mut peer.out);
+    peer.connection.send_head(1, &streamed, false, &mut peer.out);
+    peer.connection.go_ahead(1, &mut peer.out);
+    assert_eq!("", peer.sent());
+}
+
+#[test]
+fn each_status_has_the_phrase_of_the_standard() {
+    // RFC 9110 15
+    for line in [
+        "200 OK",
+        "301 Moved Permanently",
+        "307 Temporary Redirect",
+        "400 Bad Request",
+        "403 Forbidden",
+        "404 Not Found",
+        "405 Method Not Allowed",
+        "406 Not Acceptable",
+        "417 Expectation Failed",
+        "422 Unprocessable Entity",
+        "431 Request Header Fields Too Large",
+        "500 Internal Server Error",
+        "501 Not Implemented",
+        "502 Bad Gateway",
+        "503 Service Unavailable",
+        "504 Gateway Timeout",
+        "505 HTTP Version Not Supported",
+    ] {
+        let reply = Reply { status: line[..3].parse().unwrap(), ..Reply::empty() };
+        let mut out = Vec::new();
+        answer::put_head(&reply, true, true, &mut out);
+        assert!(out.starts_with(format!("HTTP/1.1 {line}\r\n").as_bytes()), "{line}");
+    }
+}
+
+#[test]
 fn a_go_ahead_is_for_clients_that_wait_for_it() {
     const GO_AHEAD: &str = "HTTP/1.1 100 Continue\r\n\r\n";
     let post = |version: &str, more: &str| {

@@ -208,6 +208,36 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_ends_with_its_head_has_no_body_and_awaits_none() {
+        assert_eq!("Get /a", fate("GET", &[("content-length", "0")]));
+        assert_eq!("malformed", fate("GET", &[("content-length", "1")]));
+        for is_complete in [true, false] {
+            let mut block = Vec::new();
+            for (name, value) in [
+                (":method", "PUT"),
+                (":scheme", "https"),
+                (":path", "/a"),
+                ("expect", "100-continue"),
+            ] {
+                put_field(&mut block, name, value.as_bytes());
+            }
+            let fields = read(&mut Decoder::default(), &block, None).unwrap();
+            let head = fields.request(is_complete).unwrap().0.unwrap();
+            assert_eq!(!is_complete, head.expects_continue);
+        }
+    }
+
+    #[test]
+    fn a_malformed_request_is_for_the_path_that_it_seems_to_name() {
+        let mut block = Vec::new();
+        put_field(&mut block, ":method", b"GET");
+        put_field(&mut block, "X", b"/x");
+        put_field(&mut block, ":path", b"/v1/\xff");
+        let fields = read(&mut Decoder::default(), &block, None).unwrap();
+        assert!(fields.request(true).is_err_and(|path| path.starts_with("/v1/")));
+    }
+
+    #[test]
     fn there_is_one_expectation_only() {
         let expect = |value| ("expect", value);
         let go_ahead = expect("100-Continue");

@@ -1,7 +1,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    sync::Arc,
+    sync::{Arc, Mutex},
     thread::{self, JoinHandle},
 };
 
@@ -16,7 +16,7 @@ struct Bench {
 struct Connection {
     place: Place,
     watch: Mutex<Watch>,
-    socket: TcpStream,
+    socket: Socket,
     /// What it waits for after a turn.
     wanted: Interest,
     /// Bytes it has read.
@@ -26,6 +26,13 @@ struct Connection {
 }
 
 impl Connection {
+    fn read(&self) -> io::Result<usize> {
+        match &self.socket {
+            Socket::Tcp(socket) => (&mut &*socket).read(&mut [0]),
+            Socket::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     fn hand_over(&self, poller: &Poller, worker: usize) {
         let watch = &mut self.watch.lock().unwrap();
         poller.hand_over(&self.place, watch, &self.socket, worker).unwrap();
@@ -38,7 +45,7 @@ impl Driver for Bench {
         let (place, mut watch) = (&connection.place, connection.watch.lock().unwrap());
         place.begin_turn();
         *connection.last_thread.lock().unwrap() = thread::current().name().unwrap().to_owned();
-        if connection.wanted == Interest::Read && (&connection.socket).read(&mut [0]).is_ok() {
+        if connection.wanted == Interest::Read && connection.read().is_ok() {
             connection.bytes.fetch_add(1, Ordering::SeqCst);
         }
         self.poller.set_interest(place, &mut watch, &connection.socket, connection.wanted).unwrap();
@@ -80,6 +87,7 @@ impl Bench {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = listener.accept().unwrap();
         socket.set_nonblocking(true).unwrap();
+        let socket = Socket::from(socket);
         let mut connections = self.connections.lock().unwrap();
         let (place, mut watch) = (Place::new(connections.len() as u64), Watch::default());
         self.poller.register(&place, &mut watch, &socket).unwrap();

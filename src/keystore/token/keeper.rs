@@ -2,8 +2,7 @@
 
 use std::{
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -12,7 +11,12 @@ use super::{
     life::{Lease, Life, Step, Token},
 };
 use crate::{
-    base::deadline::Deadline,
+    base::{
+        clock,
+        deadline::Deadline,
+        panics::survive,
+        sync::{Condvar, Mutex, MutexGuard, thread},
+    },
     keystore::{
         remote::{Answer, Failed},
         store::{Error, Notices},
@@ -97,16 +101,16 @@ impl Keeper {
         authority: &impl Authority,
         deadline: Deadline,
     ) -> Result<(), Error> {
-        let asked = Instant::now();
+        let asked = clock::now();
         let result = authority.login(deadline);
         let mut logins = self.0.lock();
         match result {
             Ok(lease) => {
-                logins.life.logged_in(lease, asked, Instant::now());
+                logins.life.logged_in(lease, asked, clock::now());
                 Ok(())
             }
             Err(NoLease { error, refusal }) => {
-                let pause = logins.life.login_failed(refusal, Instant::now());
+                let pause = logins.life.login_failed(refusal, clock::now());
                 logins.failure = Some((error.to_string(), pause));
                 Err(error)
             }
@@ -126,7 +130,7 @@ impl Keeper {
             self.0.notices.add(next);
         }
         let shared = self.0.clone();
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name("key-store-token".to_owned())
             .stack_size(256 * 1024)
             .spawn(move || shared.run(&authority))?;
@@ -187,7 +191,7 @@ impl Keeper {
     /// and over: `None` if there is none, and the refusal is to be believed.
     fn replace(&self, token: &Token, blame: Blame, deadline: Deadline) -> Option<Arc<Token>> {
         let is_doubtful = blame == Blame::Unclear;
-        if !self.0.lock().life.refused(token, is_doubtful, Instant::now()) {
+        if !self.0.lock().life.refused(token, is_doubtful, clock::now()) {
             return None;
         }
         self.0.changed.notify_all();
@@ -222,7 +226,7 @@ impl Shared {
     fn wait(&self, number: u64, deadline: Deadline) -> Option<Arc<Token>> {
         let mut logins = self.lock();
         loop {
-            let now = Instant::now();
+            let now = clock::now();
             let token = logins.life.token(now);
             if let Some(token) = token.filter(|token| token.number >= number) {
                 return Some(token);
@@ -238,7 +242,7 @@ impl Shared {
     fn run(&self, authority: &impl Authority) {
         let mut logins = self.lock();
         while !logins.is_over {
-            let asked = Instant::now();
+            let asked = clock::now();
             let step = logins.life.step(asked);
             if let Step::Wait(timeout) = step {
                 logins = self.sleep(logins, timeout);
@@ -249,11 +253,11 @@ impl Shared {
             let deadline = Deadline::after(asked, ATTEMPT_TIMEOUT);
             // The panic hook has logged it; threads that wait for a token must not wait for ever.
             let unrefused = |error| NoLease { error, refusal: Refusal::No };
-            let result = catch_unwind(AssertUnwindSafe(|| match &step {
+            let result = survive(|| match &step {
                 Step::Renew(token) => authority.renew(token, deadline).map_err(unrefused),
                 _ => authority.login(deadline),
-            }))
-            .unwrap_or_else(|_| {
+            })
+            .unwrap_or_else(|| {
                 let error = Error::during("get an auth token")("internal error");
                 Err(unrefused(error))
             });
@@ -271,7 +275,7 @@ impl Shared {
         result: Result<Lease, NoLease>,
         asked: Instant,
     ) {
-        let now = Instant::now();
+        let now = clock::now();
         match (step, result) {
             (Step::Renew(token), Ok(lease)) => logins.life.renewed(&token, &lease, asked),
             (Step::Renew(token), Err(NoLease { error, .. })) => {
