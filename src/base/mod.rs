@@ -1,5 +1,6 @@
 //! Basics that know nothing of keys or HTTP.
 
+pub mod arena;
 pub mod checkup;
 pub mod clock;
 pub mod deadline;

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::arena::{SLOT, Slot};
 use subtle::ConstantTimeEq;
 
 /// Wipes freed memory, so that no buffer leaves a secret behind, not even one that grew or that is inside
@@ -47,12 +48,28 @@ fn wipe<const BYTES: usize>() {
     std::hint::black_box(&mut [0_u8; BYTES]);
 }
 
-#[derive(Clone, Default)]
-pub struct Secret(Vec<u8>);
+pub struct Secret(Bytes);
+
+enum Bytes {
+    Heap(Vec<u8>),
+    /// The first so many bytes of the slot.
+    Arena(Slot, usize),
+}
 
 impl Secret {
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+        Self(Bytes::Heap(bytes))
+    }
+
+    /// Bytes that live longer than a request, in the [arena](super::arena) if they fit and it has room.
+    pub fn kept(bytes: &[u8]) -> Self {
+        match (bytes.len() <= SLOT).then(Slot::take).flatten() {
+            Some(mut slot) => {
+                slot[..bytes.len()].copy_from_slice(bytes);
+                Self(Bytes::Arena(slot, bytes.len()))
+            }
+            None => Self::new(bytes.to_vec()),
+        }
     }
 
     /// `len` fresh random bytes from the operating system. A stock of them would hold the secrets of later
@@ -60,19 +77,37 @@ impl Secret {
     pub fn random(len: usize) -> Result<Self, getrandom::Error> {
         let mut bytes = vec![0; len];
         getrandom::fill(&mut bytes)?;
-        Ok(Self(bytes))
+        Ok(Self::new(bytes))
     }
 
     pub fn expose(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Bytes::Heap(bytes) => bytes,
+            Bytes::Arena(slot, len) => &slot[..*len],
+        }
     }
 
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.expose().len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.expose().is_empty()
+    }
+}
+
+impl Default for Secret {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
+}
+
+impl Clone for Secret {
+    fn clone(&self) -> Self {
+        match &self.0 {
+            Bytes::Heap(bytes) => Self::new(bytes.clone()),
+            Bytes::Arena(..) => Self::kept(self.expose()),
+        }
     }
 }
 

@@ -9,9 +9,12 @@ use super::{
     output::{Colors, Failure, Result, complain, print},
     table::{COMMANDS, update, version},
 };
+use crate::server::start;
 
 /// Runs the command line with `args` (without the program's name).
 pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    // Commands have keys, too.
+    let _ = start::protect_memory();
     let args: Vec<OsString> = args.collect();
     match call(&args) {
         Ok(()) => ExitCode::SUCCESS,

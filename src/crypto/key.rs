@@ -1,17 +1,19 @@
 //! The master key: 32 secret bytes, their algorithm, and the keys derived from them.
 
 use std::{
-    fmt,
-    sync::OnceLock,
+    array, fmt, slice,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use chacha20::{R20, hchacha};
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use sha2::{Sha256, block_api::compress256};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::base::secret::{self, Secret};
+use crate::base::{
+    arena,
+    secret::{self, Secret},
+};
 
 /// Size of a master key, of the keys derived from it, and of an HMAC key, in bytes.
 pub const KEY_SIZE: usize = 32;
@@ -85,14 +87,22 @@ impl CreatedAt {
 ///
 /// Prints its properties, never its bytes.
 pub struct MasterKey {
-    /// HMAC-SHA-256 under the key, ready for the first byte of a message.
-    mac: OnceLock<Hmac<Sha256>>,
-    pub(super) bytes: Secret,
+    /// All that is secret, in one slot of the arena: the key, what HMAC-SHA-256 makes of it before the first
+    /// byte of a message (its inner and its outer state), and the HMAC key.
+    secret: Secret,
+    has_hmac_key: bool,
     pub(super) algorithm: Option<Algorithm>,
-    pub(super) hmac_key: Option<Secret>,
     pub(super) created_at: Option<CreatedAt>,
     pub(super) created_by: Option<String>,
 }
+
+/// Places in the secret of a master key.
+const KEY: usize = 0;
+const INNER: usize = KEY_SIZE;
+const OUTER: usize = 2 * KEY_SIZE;
+const HMAC_KEY: usize = 3 * KEY_SIZE;
+const ALL: usize = 4 * KEY_SIZE;
+const _: () = assert!(ALL <= arena::SLOT);
 
 impl MasterKey {
     /// A new random key for any algorithm.
@@ -100,12 +110,20 @@ impl MasterKey {
     /// # Errors
     /// If the system provides no randomness.
     pub fn generate() -> Result<Self, getrandom::Error> {
-        Secret::random(KEY_SIZE).map(Self::generic)
+        let bytes = Secret::random(KEY_SIZE)?;
+        Ok(Self::from_bytes(bytes.expose()).expect("it has that many"))
     }
 
     /// The key with these bytes for any algorithm; `None` unless there are exactly [`KEY_SIZE`] of them.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        (bytes.len() == KEY_SIZE).then(|| Self::generic(Secret::new(bytes.to_vec())))
+        let key = bytes.try_into().ok()?;
+        Some(Self {
+            secret: secret_of(key, &[0; KEY_SIZE]),
+            has_hmac_key: false,
+            algorithm: None,
+            created_at: None,
+            created_by: None,
+        })
     }
 
     /// The same key for `algorithm` alone.
@@ -123,22 +141,30 @@ impl MasterKey {
         let seconds = i64::try_from(at.as_secs()).unwrap_or_default();
         Ok(Self {
             algorithm: self.algorithm.or(Some(Algorithm::Aes256)),
-            hmac_key: Some(Secret::random(KEY_SIZE)?),
             created_at: CreatedAt::from_timestamp(seconds, at.subsec_nanos()),
             created_by: Some(created_by.to_owned()).filter(|by| !by.is_empty()),
-            ..self
+            ..self.with_hmac_key(Secret::random(KEY_SIZE)?.expose()).expect("it has that many")
         })
     }
 
-    fn generic(bytes: Secret) -> Self {
-        Self {
-            mac: OnceLock::new(),
-            bytes,
-            algorithm: None,
-            hmac_key: None,
-            created_at: None,
-            created_by: None,
-        }
+    /// The same key with that HMAC key; `None` unless it has [`KEY_SIZE`] bytes.
+    pub(super) fn with_hmac_key(self, hmac_key: &[u8]) -> Option<Self> {
+        let secret = secret_of(self.part(KEY), hmac_key.try_into().ok()?);
+        Some(Self { secret, has_hmac_key: true, ..self })
+    }
+
+    fn part(&self, at: usize) -> &[u8; KEY_SIZE] {
+        self.secret.expose()[at..].first_chunk().expect("each part is whole")
+    }
+
+    /// The bytes of the key.
+    pub(super) fn bytes(&self) -> &[u8; KEY_SIZE] {
+        self.part(KEY)
+    }
+
+    /// The HMAC key that is stored beside the key, if there is one.
+    pub(super) fn hmac_key(&self) -> Option<&[u8; KEY_SIZE]> {
+        self.has_hmac_key.then(|| self.part(HMAC_KEY))
     }
 
     /// The only algorithm this key may be used with; `None` if any will do.
@@ -158,31 +184,31 @@ impl MasterKey {
 
     /// HMAC-SHA-256 of `message` under the HMAC key that is stored beside the key, if there is one.
     pub fn hmac(&self, message: &[u8]) -> Option<[u8; 32]> {
-        let key = self.hmac_key.as_ref()?;
-        let mut mac = keyed(key.expose());
+        let key = self.hmac_key()?;
+        let mut mac = secret::on_wiped_stack(|| {
+            Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length")
+        });
         mac.update(message);
         Some(mac.finalize().into_bytes().into())
     }
 
     /// The key of the message with this `iv`: HMAC-SHA-256 of `iv` under the master key, or HChaCha20
     /// of both (draft-irtf-cfrg-xchacha 2.2).
+    ///
+    /// Not inlined, so that it works where the caller, which goes on to seal or open, wipes the stack.
+    #[inline(never)]
     pub(super) fn message_key(
         &self,
         algorithm: Algorithm,
         iv: &[u8; IV_SIZE],
     ) -> Zeroizing<[u8; KEY_SIZE]> {
-        let bytes = self.bytes.expose();
         match algorithm {
             Algorithm::Aes256 => {
-                let mut mac = self.mac.get_or_init(|| keyed(bytes)).clone();
-                mac.update(iv);
-                Zeroizing::new(mac.finalize().into_bytes().into())
+                let inner = last_block(self.part(INNER), iv);
+                Zeroizing::new(last_block(self.part(OUTER), inner.as_slice()))
             }
             Algorithm::ChaCha20 => {
-                let bytes = bytes
-                    .try_into()
-                    .expect("every constructor checks that a master key has 32 bytes");
-                let mut derived = hchacha::<R20>(bytes, iv.into());
+                let mut derived = hchacha::<R20>(self.bytes().into(), iv.into());
                 let key = Zeroizing::new(derived.into());
                 derived.zeroize();
                 key
@@ -194,19 +220,61 @@ impl MasterKey {
 impl fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MasterKey")
-            .field("bytes", &self.bytes)
+            .field("secret", &self.secret)
             .field("algorithm", &self.algorithm)
-            .field("hmac_key", &self.hmac_key)
+            .field("has_hmac_key", &self.has_hmac_key)
             .field("created_at", &self.created_at)
             .field("created_by", &self.created_by)
             .finish()
     }
 }
 
-/// HMAC-SHA-256 (RFC 2104) under `key`.
-fn keyed(key: &[u8]) -> Hmac<Sha256> {
-    let keyed = || Hmac::new_from_slice(key).expect("HMAC takes keys of any length");
-    secret::on_wiped_stack(keyed)
+/// The secret of a master key, which [`MasterKey::part`] takes apart.
+fn secret_of(key: &[u8; KEY_SIZE], hmac_key: &[u8; KEY_SIZE]) -> Secret {
+    secret::on_wiped_stack(|| {
+        // RFC 2104: the key, filled up with zeros, over the inner and over the outer padding.
+        let [inner, outer] = [0x36, 0x5c].map(|padding| {
+            let block = array::from_fn(|at| key.get(at).unwrap_or(&0) ^ padding);
+            compressed(SHA_256, &block)
+        });
+        Secret::kept([*key, inner, outer, *hmac_key].as_flattened())
+    })
+}
+
+/// SHA-256 (FIPS 180-4) before the first block.
+const SHA_256: [u32; 8] = [
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
+    0x5be0_cd19,
+];
+
+/// The state of SHA-256, in the form of its result, after another block.
+fn compressed(mut state: [u32; 8], block: &[u8; 64]) -> [u8; KEY_SIZE] {
+    compress256(&mut state, slice::from_ref(block));
+    let mut bytes = [0; KEY_SIZE];
+    for (bytes, word) in bytes.chunks_exact_mut(4).zip(state) {
+        bytes.copy_from_slice(&word.to_be_bytes());
+    }
+    state.zeroize();
+    bytes
+}
+
+/// The result of SHA-256 that was in `state` after one block, if `message` is all that follows. It has to
+/// fit into a block with its length.
+fn last_block(state: &[u8; KEY_SIZE], message: &[u8]) -> [u8; KEY_SIZE] {
+    let words =
+        array::from_fn(|at| u32::from_be_bytes(array::from_fn(|byte| state[4 * at + byte])));
+    let mut block = Zeroizing::new([0; 64]);
+    block[..message.len()].copy_from_slice(message);
+    block[message.len()] = 0x80;
+    let bits = (64 + message.len()) as u16 * 8;
+    block[62..].copy_from_slice(&bits.to_be_bytes());
+    compressed(words, &block)
 }
 
 #[cfg(test)]
@@ -232,8 +300,8 @@ mod tests {
     #[test]
     fn a_key_with_an_hmac_key_authenticates_messages() {
         for case in testdata::read("hmac.json")["cases"].as_array().unwrap() {
-            let mut key = MasterKey::generate().unwrap();
-            key.hmac_key = Some(Secret::new(testdata::base64(case, "hmac_key")));
+            let key = MasterKey::generate().unwrap();
+            let key = key.with_hmac_key(&testdata::base64(case, "hmac_key")).unwrap();
             let tag = key.hmac(&testdata::base64(case, "message")).unwrap();
             assert_eq!(testdata::base64(case, "hmac"), tag);
         }
@@ -255,13 +323,13 @@ mod tests {
     #[test]
     fn generated_keys_differ() {
         let [a, b] = [(); 2].map(|()| MasterKey::generate().unwrap());
-        assert_ne!(a.bytes, b.bytes);
+        assert_ne!(a.bytes(), b.bytes());
     }
 
     #[test]
     fn debug_does_not_show_the_bytes() {
         let shown = format!("{:?}", MasterKey::from_bytes(&[77; 32]).unwrap());
-        assert!(shown.contains("Secret(32 bytes)"), "{shown}");
+        assert!(shown.contains("Secret(128 bytes)"), "{shown}");
         assert!(!shown.contains("77"), "{shown}");
     }
 }

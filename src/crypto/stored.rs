@@ -50,30 +50,30 @@ impl std::error::Error for Error {}
 /// With an HMAC key it is K4, which the newest generation reads, and keeps all that is known of the key.
 /// Otherwise it is K1, `{"bytes":"<base64>"}`, which every version of KES reads; it loses algorithm and origin.
 pub fn encode(key: &MasterKey) -> Secret {
-    match &key.hmac_key {
+    match key.hmac_key() {
         Some(hmac_key) => Secret::new(BASE64.encode(encode_protobuf(key, hmac_key)).into_bytes()),
         None => {
-            let text = BASE64.encode(key.bytes.expose());
+            let text = BASE64.encode(key.bytes());
             Secret::new(format!(r#"{{"bytes":"{text}"}}"#).into_bytes())
         }
     }
 }
 
 /// Writes the message that [`decode_protobuf`] reads.
-fn encode_protobuf(key: &MasterKey, hmac_key: &Secret) -> Vec<u8> {
+fn encode_protobuf(key: &MasterKey, hmac_key: &[u8]) -> Vec<u8> {
     let kind = match key.algorithm {
         Some(Algorithm::Aes256) | None => 1,
         Some(Algorithm::ChaCha20) => 2,
     };
-    let part = |bytes: &Secret, kind| {
+    let part = |bytes: &[u8], kind| {
         let mut part = Vec::with_capacity(64);
-        put_bytes(1, bytes.expose(), &mut part);
+        put_bytes(1, bytes, &mut part);
         put_number(2, kind, &mut part);
         part
     };
     // Buffers that grow leave copies, which the allocator wipes.
     let mut message = Vec::with_capacity(256);
-    put_bytes(1, &part(&key.bytes, kind), &mut message);
+    put_bytes(1, &part(key.bytes(), kind), &mut message);
     put_bytes(2, &part(hmac_key, SHA256), &mut message);
     if let Some(CreatedAt { timestamp: (seconds, nanos), .. }) = key.created_at
         && (seconds, nanos) != (0, 0)
@@ -149,10 +149,10 @@ fn decode_protobuf(message: &[u8]) -> Result<MasterKey, Error> {
     });
 
     let hmac = Fields::parse(fields.bytes[1])?;
-    if hmac.bytes[0].len() != KEY_SIZE || hmac.numbers[1] != SHA256 {
+    if hmac.numbers[1] != SHA256 {
         return Err(Error::HmacKey);
     }
-    key.hmac_key = Some(Secret::new(hmac.bytes[0].to_vec()));
+    key = key.with_hmac_key(hmac.bytes[0]).ok_or(Error::HmacKey)?;
 
     let time = Fields::parse(fields.bytes[2])?.numbers;
     key.created_at = u32::try_from(time[1])
@@ -214,7 +214,7 @@ mod tests {
         let value = encode(&key);
         assert_eq!(56, value.len());
         assert_eq!(b"{\"bytes\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"}", value.expose());
-        assert_eq!(key.bytes, decode(value.expose()).unwrap().bytes);
+        assert_eq!(key.bytes(), decode(value.expose()).unwrap().bytes());
     }
 
     #[test]
@@ -228,7 +228,7 @@ mod tests {
                 continue;
             }
             let key = result.unwrap_or_else(|err| panic!("{name}: {err}"));
-            assert_eq!(testdata::base64(case, "key"), key.bytes.expose(), "{name}");
+            assert_eq!(testdata::base64(case, "key"), key.bytes(), "{name}");
             let algorithm = match testdata::text(case, "type") {
                 "AES256" => Some(Algorithm::Aes256),
                 "ChaCha20" => Some(Algorithm::ChaCha20),
@@ -236,7 +236,7 @@ mod tests {
             };
             assert_eq!(algorithm, key.algorithm(), "{name}");
             let hmac_key = case.get("hmac_key").map(|_| testdata::base64(case, "hmac_key"));
-            assert_eq!(hmac_key.as_deref(), key.hmac_key.as_ref().map(Secret::expose), "{name}");
+            assert_eq!(hmac_key.as_deref(), key.hmac_key().map(|key| key.as_slice()), "{name}");
             for (member, actual) in
                 [("created_at", key.created_at()), ("created_by", key.created_by())]
             {
@@ -272,7 +272,7 @@ mod tests {
                 let key = MasterKey::generate().unwrap().with_algorithm(algorithm);
                 let key = key.with_origin("admin", at).unwrap();
                 let read = decode(encode(&key).expose()).unwrap();
-                assert_eq!(key.bytes, read.bytes);
+                assert_eq!(key.bytes(), read.bytes());
                 assert_eq!(Some(algorithm), read.algorithm());
                 assert_eq!(Some(text), read.created_at());
                 assert_eq!(Some("admin"), read.created_by());

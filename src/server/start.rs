@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     api::{state::State, wanted},
-    base::{clock, sync::mpsc::SyncSender},
+    base::{arena, clock, sync::mpsc::SyncSender},
     keystore::Start,
     log::{Cause, Log},
     tls::{self, ApiKey},
@@ -35,6 +35,9 @@ use crate::{
 
 /// The log queues may be written out within this time after all requests.
 const LOG_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How to let a server lock the keys that it keeps.
+pub const MEMLOCK: &str = "LimitMEMLOCK=8M in a unit, 'ulimit -l 8192' in a shell";
 
 /// Runs a server until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reloads, SIGUSR1
 /// and SIGUSR2 mean nothing. The service manager hears of all of it.
@@ -56,7 +59,12 @@ pub fn run(options: &Options) -> Result<(), Error> {
 }
 
 fn serve(options: &Options, notifier: &'static Notifier) -> Result<(), Error> {
-    let _ = protect_memory();
+    if let Err(e) = arena::can_lock() {
+        let _ = writeln!(
+            io::stderr(),
+            "Warning: keys in memory may be swapped to a disk: {e}: {MEMLOCK}"
+        );
+    }
     for signal in [SIGUSR1, SIGUSR2] {
         // Nothing looks at the flag, so the signal means nothing.
         flag::register(signal, Arc::default()).map_err(Error::System)?;

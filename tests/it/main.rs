@@ -10,6 +10,7 @@ mod common;
 
 mod api;
 mod api_keys;
+mod arena;
 mod certificates;
 mod cli;
 mod client;

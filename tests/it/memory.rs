@@ -29,14 +29,14 @@ const WINDOW: usize = 8;
 
 /// The secrets to look for.
 #[derive(Default)]
-struct Secrets {
+pub struct Secrets {
     names: Vec<String>,
     /// Each part of a secret, raw and in base64: whose it is, and which.
     parts: HashMap<[u8; WINDOW], (usize, &'static str, usize)>,
 }
 
 impl Secrets {
-    fn add(&mut self, name: impl Into<String>, secret: &[u8]) {
+    pub fn add(&mut self, name: impl Into<String>, secret: &[u8]) {
         assert!(secret.len() >= 32, "too short to be known again");
         let index = self.names.len();
         self.names.push(name.into());
@@ -54,8 +54,44 @@ impl Secrets {
         }
     }
 
+    /// A key, and what HMAC-SHA-256 makes of it before the first byte of a message, which is as good.
+    pub fn add_master_key(&mut self, name: impl Into<String>, key: &[u8]) {
+        let name = name.into();
+        for padding in [0x36, 0x5c] {
+            let mut block = [padding; 64];
+            block.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
+            // FIPS 180-4 5.3.3
+            let mut state = [
+                0x6a09_e667,
+                0xbb67_ae85,
+                0x3c6e_f372,
+                0xa54f_f53a,
+                0x510e_527f,
+                0x9b05_688c,
+                0x1f83_d9ab,
+                0x5be0_cd19_u32,
+            ];
+            sha2::block_api::compress256(&mut state, &[block]);
+            self.add(
+                format!("HMAC state {padding:x} of {name}"),
+                state.map(u32::to_be_bytes).as_flattened(),
+            );
+            let words = state.map(u32::to_ne_bytes);
+            self.parts.extend(
+                words.as_flattened().windows(WINDOW).enumerate().map(|(at, part)| {
+                    (part.try_into().unwrap(), (self.names.len() - 1, "words", at))
+                }),
+            );
+        }
+        self.add(format!("master key {name}"), key);
+    }
+
+    pub fn count(&self) -> usize {
+        self.names.len()
+    }
+
     /// The names of the secrets that have a part in `memory`, with where that is.
-    fn found_in(&self, memory: &[(String, Vec<u8>)]) -> Vec<String> {
+    pub fn found_in(&self, memory: &[(String, Vec<u8>)]) -> Vec<String> {
         let mut begins = vec![false; 1 << 16];
         for part in self.parts.keys() {
             begins[usize::from(u16::from_le_bytes([part[0], part[1]]))] = true;
@@ -78,7 +114,7 @@ impl Secrets {
 }
 
 /// The writable mappings of the server, with their content.
-fn memory(server: &Server) -> Vec<(String, Vec<u8>)> {
+pub fn memory(server: &Server) -> Vec<(String, Vec<u8>)> {
     /// The most that is in front of a stack, in bytes.
     const GUARD: u64 = 64 << 10;
     let maps = fs::read_to_string(format!("/proc/{}/maps", server.pid())).unwrap();
@@ -114,7 +150,7 @@ fn memory(server: &Server) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Bytes that are like no others.
-fn bytes(text: &str, count: usize) -> Vec<u8> {
+pub fn bytes(text: &str, count: usize) -> Vec<u8> {
     let blocks = 0..count.div_ceil(32) as u32;
     let mut bytes: Vec<u8> =
         blocks.flat_map(|block| Sha256::digest(format!("{text} {block}"))).collect();
@@ -152,7 +188,7 @@ impl Ask {
 }
 
 /// Whether this test can be run. In CI it has to be.
-fn may_read_memory() -> bool {
+pub fn may_read_memory() -> bool {
     let may = rustix::process::geteuid().is_root();
     assert!(
         may || std::env::var("CI").as_deref() != Ok("true"),
@@ -177,7 +213,7 @@ fn use_keys(way: &str, ask: &mut Ask, stranger: &Client, secrets: &mut Secrets) 
     assert_eq!(400, ask.post(&format!("create/{}", name("created")), "").status);
     for (what, escapes) in [("imported", false), ("escaped", true)] {
         let key = bytes(&name(what), 32);
-        secrets.add(format!("master key {}", name(what)), &key);
+        secrets.add_master_key(name(what), &key);
         let body = match escapes {
             true => escaped("bytes", &key),
             false => format!("{{\"bytes\":\"{}\"}}", base64(&key)),
@@ -330,7 +366,7 @@ fn memory_of_the_past_holds_no_secret() {
         if name.ends_with("-created") || name == "pieces" {
             let value: serde_json::Value = serde_json::from_str(&text).unwrap();
             let key = from_base64(value["bytes"].as_str().unwrap());
-            secrets.add(format!("master key {name}"), &key);
+            secrets.add_master_key(name, &key);
         }
     }
     // It holds keys for a few seconds, which the search should find.
@@ -369,7 +405,7 @@ fn connections_to_a_key_store_keep_no_key() {
     let mut secrets = Secrets::default();
     for name in ["first", "second"] {
         let key = bytes(name, 32);
-        secrets.add(format!("master key {name}"), &key);
+        secrets.add_master_key(name, &key);
         let body = format!("{{\"bytes\":\"{}\"}}", base64(&key));
         root.post(&format!("/v1/key/import/{name}"), &body).is_empty_success();
         if name == "first" {

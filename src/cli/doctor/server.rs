@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api::wanted,
-    base::{checkup::Checkup, deadline::Deadline},
+    base::{arena, checkup::Checkup, deadline::Deadline},
     cli::{args::Args, environment, stranger},
     config::{Config, Flags},
     crypto::stored,
@@ -243,20 +243,23 @@ fn at_limits(config: &Config, found: &mut Checkup) {
             found.ok(LIMITS, &format_args!("files and memory for {connections} connections"));
         }
     }
-    let may_lock = getrlimit(Resource::Memlock).maximum.is_none_or(|most| most >= ENOUGH_LOCKED);
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    match swaps.lines().count() > 1 {
-        false => found.ok(LIMITS, &"no swap, so no key gets onto a disk"),
-        true if may_lock => {
-            let text = "memory may be swapped to a disk, and keys with it, unless the server runs with \
-                        --mlock, as it may";
+    match (swaps.lines().count() > 1, arena::can_lock()) {
+        (false, _) => found.ok(LIMITS, &"no swap, so no key gets onto a disk"),
+        (true, Ok(())) => {
+            let may_lock =
+                getrlimit(Resource::Memlock).maximum.is_none_or(|most| most >= ENOUGH_LOCKED);
+            let may = if may_lock { "as it may" } else { "with LimitMEMLOCK=infinity" };
+            let text = format!(
+                "keys that are kept are never swapped to a disk; data keys, plaintexts and the private key \
+                 may be, unless the server runs with --mlock, {may}"
+            );
             found.ok(LIMITS, &text);
         }
-        true => found.warn(
-            LIMITS,
-            &"memory may be swapped to a disk, and keys with it, and may not be locked",
-            "LimitMEMLOCK=infinity and --mlock, or encrypted swap, or none",
-        ),
+        (true, Err(e)) => {
+            let text = format!("memory may be swapped to a disk, and keys with it: {e}");
+            found.warn(LIMITS, &text, start::MEMLOCK);
+        }
     }
     match start::protect_memory() {
         Ok(()) => found.ok(LIMITS, &"no core dumps, as a server switches them off"),

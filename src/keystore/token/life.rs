@@ -163,7 +163,7 @@ impl Life {
         let held = Held {
             token: Arc::new(Token {
                 number: self.number,
-                secret: lease.token.unwrap_or_else(|| Secret::new(Vec::new())),
+                secret: Secret::kept(lease.token.unwrap_or_default().expose()),
             }),
             since: asked,
             lifetime: lease.lifetime,

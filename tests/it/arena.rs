@@ -1,0 +1,209 @@
+//! Keys that the server keeps are in memory that is locked, and left out of core dumps and of children:
+//! while they are in its cache, nothing else of its memory has them, no core dump and no swapped page.
+//!
+//! `scripts/it/64-memory.sh` runs these tests against the release: a program that is not optimised keeps
+//! copies on its stacks.
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::Read as _,
+    os::unix::process::ExitStatusExt as _,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+
+use crate::{
+    common::{Identity, PATIENCE, Server, TempDir, base64, from_base64, hex, wait_for, wait_until},
+    memory::{Secrets, bytes, may_read_memory, memory},
+};
+
+/// A server with keys in its cache, which are what to look for; and a text of its ordinary memory, which a
+/// search that works finds.
+fn scene() -> (Server, Secrets, Secrets) {
+    let ordinary = hex(&bytes("ordinary", 20));
+    let server = Server::start(|config| {
+        config.expiry = "{any: 1h, unused: 1h}";
+        config.policy(&ordinary, &["/version"], &[&Identity::new("app")]);
+    });
+    let mut control = Secrets::default();
+    control.add("the name of a policy", ordinary.as_bytes());
+    let mut keys = Secrets::default();
+    let mut connection = server.root().connect();
+    for number in 0..40 {
+        let name = format!("kept-{number}");
+        if number % 2 == 0 {
+            connection.request("POST", &format!("/v1/key/create/{name}"), "").is_empty_success();
+        } else {
+            let body = format!("{{\"bytes\":\"{}\"}}", base64(bytes(&name, 32)));
+            connection.request("POST", &format!("/v1/key/import/{name}"), &body).is_empty_success();
+        }
+        connection.request("POST", &format!("/v1/key/generate/{name}"), "{}").is_json_success();
+        let text = fs::read_to_string(server.keys().join(&name)).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        keys.add_master_key(name, &from_base64(value["bytes"].as_str().unwrap()));
+    }
+    drop(connection);
+    (server, keys, control)
+}
+
+/// The flags of each mapping, by its addresses.
+fn flags(server: &Server) -> HashMap<String, String> {
+    let text = fs::read_to_string(format!("/proc/{}/smaps", server.pid())).unwrap();
+    let mut range = String::new();
+    let mut all = HashMap::new();
+    for line in text.lines() {
+        match line.strip_prefix("VmFlags: ") {
+            Some(flags) => drop(all.insert(range.clone(), format!(" {flags}"))),
+            None => {
+                let first = line.split(' ').next().unwrap();
+                if first.contains('-') {
+                    range = first.to_owned();
+                }
+            }
+        }
+    }
+    all
+}
+
+/// The memory of the server outside of the arena, and inside.
+fn parts(server: &Server) -> [Vec<(String, Vec<u8>)>; 2] {
+    let flags = flags(server);
+    let is_protected = |mapping: &str| {
+        let flags = &flags[mapping.split(' ').next().unwrap()];
+        // Locked, no dump, no copy at a fork.
+        ["lo", "dd", "dc"].iter().all(|flag| flags.contains(&format!(" {flag}")))
+    };
+    let (inside, outside) = memory(server).into_iter().partition(|(line, _)| is_protected(line));
+    [outside, inside]
+}
+
+#[test]
+fn a_cached_key_is_in_locked_memory_alone() {
+    if !may_read_memory() {
+        return;
+    }
+    let (server, keys, _) = scene();
+    let mut found = Vec::new();
+    wait_for(PATIENCE, || {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        found = keys.found_in(&parts(&server)[0]);
+        found.is_empty().then_some(())
+    });
+    assert!(found.is_empty(), "a cached key is outside of the arena: {found:#?}");
+    let [_, inside] = parts(&server);
+    assert_eq!(keys.count(), keys.found_in(&inside).len(), "all keys are in the arena");
+    let size: usize = inside.iter().map(|(_, bytes)| bytes.len()).sum();
+    assert!(size <= 256 << 10, "{size} bytes are locked");
+}
+
+/// Lets `process` write a core file, which the system may refuse.
+fn allows_core(process: Pid) -> bool {
+    prlimit(Some(process), Resource::Core, Rlimit { current: None, maximum: None }).is_ok()
+}
+
+#[test]
+fn a_crash_writes_no_core_file() {
+    // The same signal, in a process that protects nothing.
+    let directory = TempDir::new();
+    let mut other = Command::new("sleep");
+    other.arg("60").current_dir(directory.path());
+    let mut other = other.spawn().unwrap();
+    let pid = Pid::from_child(&other);
+    if !may_read_memory() {
+        other.kill().unwrap();
+        other.wait().unwrap();
+        return;
+    }
+    let may = allows_core(pid);
+    kill_process(pid, Signal::ABORT).unwrap();
+    if !other.wait().unwrap().core_dumped() || !may {
+        eprintln!("this machine writes no core files at all");
+        return;
+    }
+    let suid = fs::read_to_string("/proc/sys/fs/suid_dumpable").unwrap();
+    for (signal, raises_limit) in [(Signal::ABORT, false), (Signal::SEGV, true)] {
+        if raises_limit && suid.trim() != "0" {
+            eprintln!("this machine writes core files of protected processes for root");
+            continue;
+        }
+        let mut server = Server::start(|_| {});
+        let process = Pid::from_raw(server.pid().cast_signed()).unwrap();
+        if raises_limit && !allows_core(process) {
+            eprintln!("this machine does not let root raise the limit of another process");
+            continue;
+        }
+        server.signal(signal);
+        let status = server.wait_for_exit();
+        assert_eq!(Some(signal.as_raw()), status.signal());
+        assert!(!status.core_dumped(), "{signal:?} wrote a core file");
+    }
+
+    // A command, which waits for an API key.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kes"));
+    command.args(["identity", "new", "--api-key", "-", "--key", "k", "--cert", "c"]);
+    let mut command = command.current_dir(directory.path()).stdin(Stdio::piped()).spawn().unwrap();
+    let limits = format!("/proc/{}/limits", command.id());
+    wait_until("it has set its limits", || {
+        let limits = fs::read_to_string(&limits).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        line.split_whitespace().nth(4) == Some("0")
+    });
+    kill_process(Pid::from_child(&command), Signal::ABORT).unwrap();
+    assert!(!command.wait().unwrap().core_dumped(), "a command wrote a core file");
+}
+
+/// Whether the release is tested, and `programs` are there. In CI they have to be.
+fn can_run(programs: &[&str]) -> bool {
+    let has = |program: &str| {
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+            .any(|folder| folder.join(program).exists())
+    };
+    let is_ci = std::env::var("CI").as_deref() == Ok("true");
+    may_read_memory()
+        && std::env::var_os("KES").is_some()
+        && programs.iter().all(|program| {
+            let has = has(program);
+            assert!(has || !is_ci, "{program} is not installed");
+            has
+        })
+}
+
+fn succeeds(command: &mut Command) -> Result<(), String> {
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {text}")) }
+}
+
+fn content(file: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut bytes = Vec::new();
+    fs::File::open(file).unwrap().read_to_end(&mut bytes).unwrap();
+    vec![(file.display().to_string(), bytes)]
+}
+
+#[test]
+fn a_core_dump_that_root_forces_has_no_cached_key() {
+    if !can_run(&["gcore", "gdb"]) {
+        return;
+    }
+    let (server, keys, control) = scene();
+    server.comes_to_rest();
+    let directory = TempDir::new();
+    let dump = || {
+        let base = directory.path().join("core");
+        succeeds(Command::new("gcore").arg("-o").arg(&base).arg(server.pid().to_string())).unwrap();
+        content(&base.with_extension(server.pid().to_string()))
+    };
+    let mut found = Vec::new();
+    wait_for(PATIENCE, || {
+        let core = dump();
+        assert_eq!(1, control.found_in(&core).len(), "the core file has ordinary memory");
+        found = keys.found_in(&core);
+        found.is_empty().then_some(())
+    });
+    assert!(found.is_empty(), "a core dump has cached keys: {found:#?}");
+    // It is honest to know that the arena is what keeps them out.
+    assert_eq!(keys.count(), keys.found_in(&memory(&server)).len());
+}
