@@ -15,6 +15,8 @@ type call struct {
 	// Microseconds since the start.
 	Call   int64 `json:"call"`
 	Return int64 `json:"return"`
+	// When it began by the clock of the machine, which may be set meanwhile, in microseconds since 1970.
+	Clock int64 `json:"clock"`
 	// 0: there was no answer.
 	Status int    `json:"status"`
 	Said   string `json:"said,omitempty"`

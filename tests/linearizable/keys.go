@@ -137,7 +137,7 @@ func open(key, ciphertext []byte) ([]byte, error) {
 
 // identify finds out of each call which key it has made, or seen. It returns the calls that have used a key that was
 // never written.
-func identify(calls []call, start time.Time, identities []string, keys map[string][]*written) []int {
+func identify(calls []call, identities []string, keys map[string][]*written) []int {
 	byWorker := map[string][]int{} // identity -> its creates and imports, in their order
 	for i, c := range calls {
 		if c.What == "create" || c.What == "import" {
@@ -146,10 +146,10 @@ func identify(calls []call, start time.Time, identities []string, keys map[strin
 	}
 	for _, list := range keys {
 		for _, key := range list {
-			at := key.at.Sub(start).Microseconds()
+			at := key.at.UnixMicro()
 			mine := byWorker[key.by]
 			// A worker makes one call at a time, and a server makes the key while it does.
-			next := sort.Search(len(mine), func(i int) bool { return calls[mine[i]].Call > at })
+			next := sort.Search(len(mine), func(i int) bool { return calls[mine[i]].Clock > at })
 			if next > 0 {
 				key.version = mine[next-1] + 1
 				calls[mine[next-1]].Version = key.version
@@ -166,7 +166,7 @@ func identify(calls []call, start time.Time, identities []string, keys map[strin
 		version := sealed[string(c.Ciphertext)]
 		if version == 0 {
 			list := keys[c.Key]
-			from := sort.Search(len(list), func(i int) bool { return list[i].at.Sub(start).Microseconds() > c.Return })
+			from := sort.Search(len(list), func(i int) bool { return list[i].at.UnixMicro() > c.Clock+c.Return-c.Call })
 			for k := 0; k < len(list) && version == 0; k++ {
 				key := list[(from-1-k+2*len(list))%len(list)] // the newest of that time first
 				if _, err := open(key.bytes, c.Ciphertext); err == nil {

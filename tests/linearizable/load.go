@@ -123,6 +123,7 @@ func (l *load) ask(worker int, client *http.Client, what string, server int, nam
 	if err != nil {
 		panic(err)
 	}
+	c.Clock = time.Now().UnixMicro()
 	c.Call = time.Since(l.start).Microseconds()
 	var answer struct {
 		Message, Plaintext, Ciphertext string

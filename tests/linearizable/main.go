@@ -56,7 +56,7 @@ func main() {
 			fail(err.Error())
 		}
 		sort.Slice(l.calls, func(a, b int) bool { return l.calls[a].Call < l.calls[b].Call })
-		for _, i := range identify(l.calls, l.start, strings.Split(*identities, ","), keys) {
+		for _, i := range identify(l.calls, strings.Split(*identities, ","), keys) {
 			l.wrong = append(l.wrong, "it was sealed with a key that no server has written:\n"+table(l.calls, []int{i}))
 		}
 		writeHistory(*file, l.calls)
