@@ -8,7 +8,7 @@
 need strace openssl
 scene
 
-readonly QUEUE=512    # requests of one identity that may wait for the key store: half of all, running ones included
+readonly QUEUE=1024   # requests of one identity that may wait for the key store, running ones included
 readonly MORE=60      # beyond that
 tracer=
 at_exit() { [ -z "$tracer" ] || kill -9 "$tracer" 2>/dev/null; }
