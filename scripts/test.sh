@@ -66,10 +66,10 @@ bench_linted() { cargo clippy --locked --manifest-path scripts/bench/tool/Cargo.
 go_checked() {
     command -v go >/dev/null || { echo 'Go is missing' >&2; [ "${CI-}" != true ]; return; }
     local folder unformatted
-    unformatted="$(gofmt -l scripts/bench tests/tools)" || return
+    unformatted="$(gofmt -l scripts/bench tests/tools tests/linearizable)" || return
     [ -z "$unformatted" ] || { echo "gofmt would change: $unformatted" >&2; return 1; }
-    for folder in scripts/bench/go-client tests/tools; do
-        (cd "$folder" && GOPROXY=off GOTOOLCHAIN=local go vet ./...) || return
+    for folder in scripts/bench/go-client tests/tools tests/linearizable; do
+        (cd "$folder" && GOPROXY=off GOTOOLCHAIN=local go vet ./... && GOPROXY=off GOTOOLCHAIN=local go test ./...) || return
     done
 }
 documented() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items --quiet; }
@@ -88,7 +88,7 @@ openbao() {
 }
 
 command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs" >&2; exit 1; }
-provide curl openssl strace gdb setpriv:util-linux nginx:nginx-light python3 go:golang-go tmux zsh fish groff:groff-base mandoc systemd-analyze:systemd \
+provide curl openssl ip:iproute2 strace gdb setpriv:util-linux nginx:nginx-light python3 go:golang-go tmux zsh fish groff:groff-base mandoc systemd-analyze:systemd \
     prometheus promtool:prometheus gnuplot:gnuplot-nox jq multilog:daemontools logger:bsdutils lintian podman skopeo runc \
     xfs_io:xfsprogs mkfs.ext4:e2fsprogs c++:g++
 
@@ -157,7 +157,7 @@ run 'static release' built
 # ── Shell tests, several at a time ─────────────────────────────────────────────────────────────
 
 # These take longest, so they begin first. Most of the time they wait.
-readonly LONG=(18-dead-follower 15-slow-store 39-openbao-faults 48-openbao-slow 19-power-loss 63-power-loss-disk 41-openbao
+readonly LONG=(62-linearizable 18-dead-follower 15-slow-store 39-openbao-faults 48-openbao-slow 19-power-loss 63-power-loss-disk 41-openbao
     22-memory 56-prometheus 47-openbao-cluster 45-openbao-token 38-redirects 46-openbao-bulkhead 43-migrate
     07-full-disk 25-config-cost 54-container 55-kubernetes)
 # These measure, so nothing runs beside them.

@@ -162,6 +162,20 @@ fn links_between_pages_lead_somewhere() {
 }
 
 #[test]
+fn files_that_pages_name_exist() {
+    for (page, text) in pages() {
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let is_path = ["src/", "tests/", "scripts/it/"].iter().any(|it| quoted.starts_with(it));
+            let has_gap = quoted.contains(|c: char| c.is_whitespace() || "*{<".contains(c));
+            if is_path && !has_gap && !quoted.contains("NAME") {
+                let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(quoted);
+                assert!(path.exists(), "{page}: there is no {quoted}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_readme_fits_on_250_lines() {
     assert!(text_of("README.md").lines().count() <= 250);
 }

@@ -75,6 +75,28 @@ FAULTS
     bao_faults '{}'
     api POST "/v1/key/decrypt/kept$version" --data "{\"ciphertext\":\"$sealed\"}"; is 200
 
+    step "KV version $version: a delete without an answer is not repeated, since others may create the key anew"
+    for fault in '"lose":{"next":1,"method":"DELETE"}' '"status":{"next":1,"method":"DELETE","status":500}'; do
+        kes key create -k "gone$version"
+        asked="$(bao_asked DELETE)"
+        bao_faults "{$fault}"
+        api DELETE "/v1/key/delete/gone$version"; is 502 '{"message":"bad gateway: failed to delete key"}'
+        equal 'deletes that OpenBao was asked for' 1 $(($(bao_asked DELETE) - asked))
+        api DELETE "/v1/key/delete/gone$version"; is 200
+    done
+    bao_faults '{}'
+
+    if [ "$version" = 2 ]; then
+        step 'KV version 2: nor is a create, since others may delete the key and it would come back'
+        asked="$(bao_asked PUT)"
+        bao_faults '{"status":{"next":1,"method":"PUT","status":500}}'
+        api POST /v1/key/create/once; is 502
+        bao_faults '{"lose":{"next":1,"method":"PUT"}}'
+        api POST /v1/key/create/once; is 200
+        equal 'creates that OpenBao was asked for' 2 $(($(bao_asked PUT) - asked))
+        bao_faults '{}'
+    fi
+
     step "KV version $version: a 404 of something in front of OpenBao says nothing of keys"
     bao_faults '{"status":{"probability":1,"status":404,"body":"404 page not found"}}'
     api DELETE "/v1/key/delete/kept$version"; is 502

@@ -40,13 +40,13 @@ at_exit() { bao_at_exit; }
 
 # ── The server ─────────────────────────────────────────────────────────────────────────────────
 
-# bao_authority: BAO_CA, and bao.key and bao.crt for 127.0.0.1 and localhost.
+# bao_authority [NAMES]: BAO_CA, and bao.key and bao.crt for 127.0.0.1, localhost and NAMES (`,IP:...`).
 bao_authority() {
     local request=(openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2)
     "${request[@]}" -keyout bao-ca.key -out "$BAO_CA" -subj '/CN=OpenBao authority' \
         -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign 2>/dev/null
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout bao.key -out bao.csr -subj '/CN=OpenBao' 2>/dev/null
-    printf '%s\n' subjectAltName=IP:127.0.0.1,DNS:localhost basicConstraints=critical,CA:FALSE \
+    printf '%s\n' "subjectAltName=IP:127.0.0.1,DNS:localhost${1-}" basicConstraints=critical,CA:FALSE \
         keyUsage=critical,digitalSignature extendedKeyUsage=serverAuth >bao.ext
     openssl x509 -req -in bao.csr -CA "$BAO_CA" -CAkey bao-ca.key -CAcreateserial -days 2 \
         -extfile bao.ext -out bao.crt 2>/dev/null

@@ -238,9 +238,16 @@ impl Running {
             Lookup::Fetch(ticket) => {
                 let deadline = exchange.deadline.earlier(HEAD_START);
                 core.threads.submit(permit, move || {
-                    let key = guarded(|| core.fetch(ticket.name(), deadline));
+                    let name = ticket.name().clone();
+                    let mut key = guarded(|| core.fetch(&name, deadline));
                     let found = key.as_ref().ok().map(Arc::clone);
-                    for waiter in core.cache.complete(ticket, found, clock::now()) {
+                    for (at, waiter) in
+                        core.cache.complete(ticket, found, clock::now()).into_iter().enumerate()
+                    {
+                        // The key may have been created after it was found missing, and before others asked.
+                        if at == 1 && matches!(key, Err(Failure::KeyNotFound)) {
+                            key = guarded(|| core.fetch(&name, deadline));
+                        }
                         waiter.deliver(key.clone());
                     }
                 });

@@ -68,6 +68,7 @@ pub struct Ticket<V, W> {
     shared: Arc<Shared<V, W>>,
     name: KeyName,
     id: u64,
+    began: Instant,
     is_complete: bool,
 }
 
@@ -111,33 +112,41 @@ impl<V: Clone, W> Cache<V, W> {
             return Lookup::Hit(value, waiter);
         }
         self.shared.misses.fetch_add(1, Ordering::Relaxed);
+        let any = state.expiry.any;
         if let Some(fetch) = state.fetches.get_mut(name) {
-            fetch.waiters.push(waiter);
-            return Lookup::Waiting;
+            if any.is_none_or(|any| now.saturating_duration_since(fetch.began) < any) {
+                fetch.waiters.push(waiter);
+                return Lookup::Waiting;
+            }
+            // What it has read may be too old already.
+            state.end_joining(name);
         }
         let id = state.next_id;
         state.next_id += 1;
         let waiters = vec![waiter];
-        state.fetches.insert(name.clone(), Fetch { id, waiters });
+        state.fetches.insert(name.clone(), Fetch { id, began: now, waiters });
         Lookup::Fetch(Ticket {
             shared: self.shared.clone(),
             name: name.clone(),
             id,
+            began: now,
             is_complete: false,
         })
     }
 
     /// Ends a fetch: keeps `value`, unless the key was removed since the fetch began, and returns
-    /// all waiters parked behind the fetch, to be answered, in the order in which they came.
+    /// all waiters parked behind the fetch, to be answered, in the order in which they came. The value is as old
+    /// as the fetch.
     ///
-    /// `None` is for a fetch that failed or found nothing, neither of which is remembered.
+    /// `None` is for a fetch that failed or found nothing, neither of which is remembered. Waiters but the first
+    /// came after it began: a key may have been created since.
     pub fn complete(&self, mut ticket: Ticket<V, W>, value: Option<V>, now: Instant) -> Vec<W> {
         debug_assert!(Arc::ptr_eq(&self.shared, &ticket.shared));
         ticket.is_complete = true;
         let mut state = ticket.shared.lock();
         let (waiters, is_current) = state.end_fetch(&ticket.name, ticket.id);
         if let (Some(value), true) = (value, is_current) {
-            state.insert(ticket.name.clone(), value, now);
+            state.insert(ticket.name.clone(), value, ticket.began, now);
         }
         waiters
     }
@@ -146,9 +155,7 @@ impl<V: Clone, W> Cache<V, W> {
     /// next lookup starts a new one.
     pub fn remove(&self, name: &KeyName) {
         let mut state = self.shared.lock();
-        if let Some(fetch) = state.fetches.remove(name) {
-            state.stale.insert(fetch.id, fetch.waiters);
-        }
+        state.end_joining(name);
         if let Some(&at) = state.index.get(name) {
             state.remove(at);
         }
@@ -254,7 +261,8 @@ struct Entries<V, W> {
     oldest: usize,
     /// The fetches that a lookup may join.
     fetches: HashMap<KeyName, Fetch<W>>,
-    /// The waiters of fetches whose key was removed meanwhile, by the fetch.
+    /// The waiters of fetches that leave no entry, by the fetch: their key was removed meanwhile, or they took
+    /// too long.
     stale: HashMap<u64, Vec<W>>,
     next_id: u64,
 }
@@ -270,6 +278,7 @@ struct Entry<V> {
 
 struct Fetch<W> {
     id: u64,
+    began: Instant,
     waiters: Vec<W>,
 }
 
@@ -294,7 +303,7 @@ impl<V, W> Entries<V, W> {
         Some(value)
     }
 
-    fn insert(&mut self, name: KeyName, value: V, now: Instant) {
+    fn insert(&mut self, name: KeyName, value: V, fetched_at: Instant, now: Instant) {
         if let Some(&at) = self.index.get(&name) {
             self.remove(at);
         }
@@ -309,7 +318,7 @@ impl<V, W> Entries<V, W> {
         self.entries.push(Entry {
             name,
             value,
-            fetched_at: now,
+            fetched_at,
             last_used: now,
             newer: NONE,
             older: NONE,
@@ -340,6 +349,13 @@ impl<V, W> Entries<V, W> {
             return is_over(self.expiry.offline, entry.fetched_at.max(offline_since));
         }
         is_over(self.expiry.any, entry.fetched_at) || is_over(self.expiry.unused, entry.last_used)
+    }
+
+    /// Lets no lookup join the fetch of `name` any more. It serves its waiters, and leaves no entry.
+    fn end_joining(&mut self, name: &KeyName) {
+        if let Some(fetch) = self.fetches.remove(name) {
+            self.stale.insert(fetch.id, fetch.waiters);
+        }
     }
 
     /// Forgets a fetch. Returns its waiters, and whether its key was not removed meanwhile.

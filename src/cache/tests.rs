@@ -60,6 +60,21 @@ fn a_delete_during_a_fetch_wins() {
     assert_eq!(Some(20), cache.get(&key(1), now));
 }
 
+/// What a fetch has read may be as old as the fetch, which may take long.
+#[test]
+fn a_value_is_as_old_as_its_fetch() {
+    let any = Expiry { any: Some(2 * SECOND), ..FOR_EVER };
+    let (cache, now) = (TestCache::new(10, any), Instant::now());
+    let slow = fetch(&cache, &key(1), 1, now);
+    assert!(matches!(cache.get_or_wait(&key(1), 2, now + SECOND), Lookup::Waiting));
+    let fresh = fetch(&cache, &key(1), 3, now + 2 * SECOND);
+    assert_eq!(vec![1, 2], cache.complete(slow, Some(10), now + 3 * SECOND));
+    assert_eq!(None, cache.get(&key(1), now + 3 * SECOND));
+    assert_eq!(vec![3], cache.complete(fresh, Some(20), now + 3 * SECOND));
+    assert_eq!(Some(20), cache.get(&key(1), now + 3 * SECOND));
+    assert_eq!(None, cache.get(&key(1), now + 4 * SECOND));
+}
+
 #[test]
 fn a_ticket_that_is_dropped_lets_the_next_one_fetch() {
     let (cache, now) = (Cache::new(10, FOR_EVER), Instant::now());
@@ -157,8 +172,8 @@ struct Model {
     expiry: Expiry,
     /// Name, value, fetched at, last used; the last is the one used last.
     entries: Vec<(usize, u32, Instant, Instant)>,
-    /// Name, waiters, whether the name was removed since.
-    fetches: Vec<(usize, Vec<u32>, bool)>,
+    /// Name, waiters, whether none may join it any more, and when it began.
+    fetches: Vec<(usize, Vec<u32>, bool, Instant)>,
 }
 
 impl Model {
@@ -178,10 +193,10 @@ impl Model {
     }
 
     fn complete(&mut self, at: usize, value: Option<u32>, now: Instant) -> Vec<u32> {
-        let (name, waiters, is_stale) = self.fetches.remove(at);
+        let (name, waiters, is_stale, began) = self.fetches.remove(at);
         if let (Some(value), false) = (value, is_stale) {
             self.entries.retain(|entry| entry.0 != name);
-            self.entries.push((name, value, now, now));
+            self.entries.push((name, value, began, now));
             if self.entries.len() > self.capacity {
                 self.entries.remove(0);
             }
@@ -222,18 +237,24 @@ fn run_model(seed: u64) {
             0..4 => assert_eq!(model.get(name, now), cache.get(&key(name), now)),
             4..10 => {
                 let expected = model.get(name, now);
+                let any = model.expiry.any;
+                if expected.is_none() {
+                    for (fetched, _, is_stale, began) in &mut model.fetches {
+                        *is_stale |= *fetched == name && any.is_some_and(|any| *began + any <= now);
+                    }
+                }
                 let fetch = model
                     .fetches
                     .iter_mut()
-                    .find(|(fetched, _, is_stale)| *fetched == name && !is_stale);
+                    .find(|(fetched, _, is_stale, _)| *fetched == name && !is_stale);
                 match (cache.get_or_wait(&key(name), step, now), expected, fetch) {
                     (Lookup::Hit(value, waiter), Some(expected), _) => {
                         assert_eq!((expected, step), (value, waiter));
                     }
-                    (Lookup::Waiting, None, Some((_, waiters, _))) => waiters.push(step),
+                    (Lookup::Waiting, None, Some((_, waiters, ..))) => waiters.push(step),
                     (Lookup::Fetch(ticket), None, None) => {
                         tickets.push(ticket);
-                        model.fetches.push((name, vec![step], false));
+                        model.fetches.push((name, vec![step], false, now));
                     }
                     (lookup, expected, fetch) => {
                         panic!("{lookup:?} instead of {expected:?}, {fetch:?}")
@@ -255,7 +276,7 @@ fn run_model(seed: u64) {
             15 => {
                 cache.remove(&key(name));
                 model.entries.retain(|entry| entry.0 != name);
-                for (_, _, is_stale) in model.fetches.iter_mut().filter(|f| f.0 == name) {
+                for (_, _, is_stale, _) in model.fetches.iter_mut().filter(|f| f.0 == name) {
                     *is_stale = true;
                 }
             }

@@ -26,6 +26,8 @@ struct Store {
     creates: Mutex<Vec<String>>,
     /// Creates of a name called `slow` wait for this.
     is_open: AtomicBool,
+    /// A read of `late` has found what it found, and then waits for the same.
+    late: AtomicUsize,
     /// Calls for `slow` at this moment, and the most that there were.
     inside: AtomicUsize,
     most: AtomicUsize,
@@ -74,9 +76,12 @@ impl KeyStore for Store {
         if name.as_str() == "broken" {
             return Err(Error::during("read the key")("it is broken"));
         }
-        let values = self.values.lock().unwrap();
-        let value = values.get(name.as_str()).ok_or(Error::NotFound)?;
-        Ok(Secret::new(value.clone()))
+        let value = self.values.lock().unwrap().get(name.as_str()).cloned();
+        if name.as_str() == "late" {
+            self.late.fetch_add(1, Ordering::SeqCst);
+            wait_for(2 * PATIENCE, || self.is_open.load(Ordering::SeqCst).then_some(()));
+        }
+        Ok(Secret::new(value.ok_or(Error::NotFound)?))
     }
 
     fn delete(&self, name: &KeyName, _: Deadline) -> Result<(), Error> {
@@ -189,6 +194,26 @@ fn changes_of_a_name_come_one_after_the_other_as_they_were_asked_for() {
     assert_eq!(1, store.most.load(Ordering::SeqCst), "two at once");
     let value = store.values.lock().unwrap()["slow"].clone();
     assert_eq!(stored_key(&[7; 32]).as_bytes(), value);
+}
+
+/// Another server creates it after this one has found that it is not there.
+#[test]
+fn a_key_that_is_there_when_a_request_comes_is_found_although_an_older_read_found_none() {
+    let store = Arc::new(Store::default());
+    let server = Inside::start(store.clone());
+    let root = server.root();
+    let early = at_once(&root, 1, "GET", "/v1/key/describe/late");
+    let has_read = || (store.late.load(Ordering::SeqCst) > 0).then_some(());
+    assert!(wait_for(PATIENCE, has_read).is_some());
+    let value = stored_key(&[7; 32]).into_bytes();
+    store.values.lock().unwrap().insert("late".to_owned(), value);
+    let later = at_once(&root, 3, "GET", "/v1/key/describe/late");
+    std::thread::sleep(Duration::from_millis(300));
+    store.is_open.store(true, Ordering::SeqCst);
+    assert_eq!(vec![404], statuses(early));
+    assert_eq!(vec![200; 3], statuses(later));
+    let reads = store.late.load(Ordering::SeqCst);
+    assert!(reads <= 3, "{reads} reads: those that wait share one");
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub(crate) struct Answer {
     pub(crate) path: String,
     pub(crate) status: u16,
     pub(crate) body: Secret,
+    /// The header `X-Vault-Index`.
+    pub(crate) index: Option<String>,
     /// It was not the first try: an earlier one may have taken effect.
     pub(crate) is_repeat: bool,
 }
@@ -71,6 +73,7 @@ impl Answer {
             path: "/".to_owned(),
             status,
             body: Secret::new(body.as_bytes().to_vec()),
+            index: None,
             is_repeat: false,
         }
     }

@@ -290,11 +290,13 @@ impl Remote {
     ) -> Result<Answer, NoAnswer> {
         let body = agent::read(&mut answer, call.limit);
         let body = body.map_err(|e| self.no_answer(url, call, &e))?;
+        let index = answer.headers().get("x-vault-index");
         Ok(Answer {
             asked: format!("{} {}", call.method, self.url(call.path)),
             path: call.path.to_owned(),
             status: answer.status().as_u16(),
             body: Secret::new(body),
+            index: index.and_then(|index| index.to_str().ok()).map(str::to_owned),
             is_repeat: false,
         })
     }

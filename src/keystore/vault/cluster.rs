@@ -2,12 +2,13 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::{
@@ -16,6 +17,7 @@ use super::{
 };
 use crate::{
     base::{deadline::Deadline, secret::Secret},
+    crypto::BASE64,
     keystore::{
         remote::{self, Answer, Call, Failed, Remote},
         store::Error,
@@ -31,6 +33,8 @@ pub(crate) struct Cluster {
     pub(crate) settings: Settings,
     /// Vault has said that it is sealed.
     pub(crate) is_sealed: AtomicBool,
+    /// The header that keeps standbys of OpenBao from answering by themselves, once one is known.
+    beyond: Mutex<Option<String>>,
 }
 
 impl Cluster {
@@ -50,7 +54,12 @@ impl Cluster {
             has_standbys: true,
             may_pass: |answer| answer.may_pass() && !answer.says("sealed"),
         })?;
-        Ok(Self { remote, settings: settings.clone(), is_sealed: AtomicBool::new(false) })
+        Ok(Self {
+            remote,
+            settings: settings.clone(),
+            is_sealed: AtomicBool::new(false),
+            beyond: Mutex::default(),
+        })
     }
 
     /// Sends `call` with the headers of Vault.
@@ -71,12 +80,24 @@ impl Cluster {
         if let Some(token) = token {
             headers.push(("X-Vault-Token", token.text()));
         }
+        let beyond = self.beyond().clone();
+        if let Some(beyond) = &beyond {
+            headers.push(("X-Vault-Index", beyond));
+            headers.push(("X-Vault-Inconsistent", "forward-active-node"));
+        }
         let answer = self.remote.call(Call { headers: &headers, ..call }, deadline)?;
+        if let Some(index) = answer.index.as_deref().and_then(beyond_index) {
+            *self.beyond() = Some(index);
+        }
         if answer.status == 503 && said(&answer).is_some_and(|text| text.contains("sealed")) {
             self.is_sealed.store(true, Relaxed);
             return Err(Error::Sealed.into());
         }
         Ok(answer)
+    }
+
+    fn beyond(&self) -> MutexGuard<'_, Option<String>> {
+        self.beyond.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What Vault said, and what to check. `capability` is what the policy has to grant.
@@ -213,6 +234,15 @@ impl Cluster {
     }
 }
 
+/// From how far a server of OpenBao has written, `index`: the point that none will reach. A standby answers reads
+/// by itself, late as it may be, unless it is asked for what it does not have yet.
+fn beyond_index(index: &str) -> Option<String> {
+    let mut json: Value = serde_json::from_slice(&BASE64.decode(index).ok()?).ok()?;
+    json.get("cluster")?;
+    *json.get_mut("value")? = u64::MAX.to_string().into();
+    Some(BASE64.encode(json.to_string()))
+}
+
 impl Authority for Arc<Cluster> {
     fn login(&self, deadline: Deadline) -> Result<Lease, NoLease> {
         self.log_in(deadline).map_err(NoLease::during("log in to Vault"))
@@ -224,5 +254,24 @@ impl Authority for Arc<Cluster> {
         let call = Call::new("PUT", "/v1/auth/token/renew-self").with(&body);
         let answer = self.ask(call, Some(token), deadline);
         answer.and_then(|answer| self.lease(&answer)).map_err(|e| e.during("ask Vault"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_standby_has_what_lies_beyond_the_index_of_openbao() {
+        // As OpenBao 2.7.2 answered a write.
+        let index =
+            "eyJjbHVzdGVyIjoiMGFkNDFlMTgtOWVhYy0yYjMwLTRmNzgtNDA2NTU5OWE0YjQwIiwidmFsdWUiOiI0OSJ9";
+        let beyond = BASE64.decode(beyond_index(index).unwrap()).unwrap();
+        let expected =
+            r#"{"cluster":"0ad41e18-9eac-2b30-4f78-4065599a4b40","value":"18446744073709551615"}"#;
+        assert_eq!(expected, String::from_utf8(beyond).unwrap());
+        for other in ["", "djE6", "bnVsbA==", "v1:abc", "eyJ2YWx1ZSI6IjQ5In0="] {
+            assert_eq!(None, beyond_index(other), "{other}");
+        }
     }
 }

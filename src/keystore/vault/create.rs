@@ -51,9 +51,12 @@ impl Engine {
         let path = self.location(name);
         let data = json!({ name.as_str(): text(stored)? });
         let body = remote::json(&json!({ "options": { "cas": 0 }, "data": data }));
-        let put = Call::new("PUT", &path).with(&body);
-        // Only the first write can succeed, so it may be repeated: the read shows which one did.
-        let mut answer = self.ask_once(put, deadline)?;
+        // It is not repeated: the key may be there, be deleted by others, and come back.
+        let put = Call::new("PUT", &path).with(&body).once();
+        let mut answer = match self.ask_once(put, deadline) {
+            Err(e @ Failed::NoAnswer(_)) => return self.find(name, stored, e, deadline),
+            answer => answer?,
+        };
         if answer.status == 403 {
             // Without the right to `update`, this also says that the key was created meanwhile.
             if let Some(found) = self.read(name, deadline)? {
@@ -69,6 +72,10 @@ impl Engine {
                 None => self.check_not_trimmed(name, deadline)?,
             },
             204 => return Err(answer.unusable(NOT_VERSION_2)),
+            500.. => {
+                let e = self.refusal(&answer, "create");
+                return self.find(name, stored, e, deadline);
+            }
             _ => return Err(self.refusal(&answer, "create")),
         }
         self.read_back(name, stored, deadline)
@@ -147,6 +154,21 @@ impl Engine {
         self.read_back(name, stored, deadline)
     }
 
+    /// Looks whether a write that `failed` was done after all. If the key is not there, it may still come.
+    fn find(
+        &self,
+        name: &KeyName,
+        stored: &Secret,
+        failed: Failed,
+        deadline: Deadline,
+    ) -> Result<bool, Failed> {
+        self.cluster.remote.pause(deadline);
+        match self.read(name, deadline) {
+            Ok(Some(found)) if found == *stored => Ok(true),
+            _ => Err(failed),
+        }
+    }
+
     fn read_back(
         &self,
         name: &KeyName,
@@ -154,8 +176,20 @@ impl Engine {
         deadline: Deadline,
     ) -> Result<bool, Failed> {
         let read = || self.read(name, deadline);
-        Ok(remote::read_back("Vault has accepted the key", read)? == *stored)
+        match remote::read_back("Vault has accepted the key", read)? == *stored {
+            true => Ok(true),
+            false => Err(replaced()),
+        }
     }
+}
+
+/// The key was there, and may have encrypted something, so its name was not taken.
+fn replaced() -> Failed {
+    Failed::Other(
+        "Vault has accepted the key, but has another one now: did others delete it and \
+                   create it anew?"
+            .to_owned(),
+    )
 }
 
 fn text(value: &Secret) -> Result<&str, Failed> {

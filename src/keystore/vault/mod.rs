@@ -171,8 +171,15 @@ impl KeyStore for Vault {
 
     fn delete(&self, name: &KeyName, deadline: Deadline) -> Result<(), Error> {
         self.work("delete the key", || {
+            // This may be repeated, and finds out whether Vault answers.
+            if let Err(e @ (Failed::NoAnswer(_) | Failed::NotReady(_))) =
+                self.0.read(name, deadline)
+            {
+                return Err(e);
+            }
+            // This may not: others may have created the key anew after a try whose answer was lost.
             let path = self.0.place("metadata", &escape::segment(name.as_str()));
-            let answer = self.0.ask(Call::new("DELETE", &path), deadline)?;
+            let answer = self.0.ask(Call::new("DELETE", &path).once(), deadline)?;
             match is_deleted(&answer) {
                 true => Ok(()),
                 false => Err(self.0.refusal(&answer, "delete")),

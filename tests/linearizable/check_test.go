@@ -1,0 +1,120 @@
+package main
+
+import "testing"
+
+// said is a call at a server: when it began and ended, in microseconds, its status and the version it saw or made.
+func said(server int, what string, from, to int64, status, version int) call {
+	return call{Key: "k", Server: server, What: what, Call: from, Return: to, Status: status, Version: version}
+}
+
+func TestHistories(t *testing.T) {
+	const stale = 100
+	for _, test := range []struct {
+		name       string
+		isGood     bool
+		overwrites bool
+		calls      []call
+	}{
+		{"create, use, delete", true, false, []call{
+			said(1, "create", 0, 10, 200, 1), said(2, "generate", 20, 30, 200, 1),
+			said(1, "delete", 40, 50, 200, 0), said(1, "generate", 60, 70, 404, 0),
+		}},
+		{"two creates succeed", false, false, []call{
+			said(1, "create", 0, 10, 200, 1), said(2, "create", 5, 15, 200, 2),
+		}},
+		{"two creates that overlap, where that may happen", true, true, []call{
+			said(1, "create", 0, 10, 200, 1), said(2, "create", 5, 15, 200, 2), said(2, "generate", 20, 30, 200, 2),
+		}},
+		{"two creates one after the other, even there", false, true, []call{
+			said(1, "create", 0, 10, 200, 1), said(2, "create", 15, 25, 200, 2),
+		}},
+		{"the first key is back, even there", false, true, []call{
+			said(1, "create", 0, 10, 200, 1), said(2, "create", 5, 15, 200, 2),
+			said(2, "generate", 200, 210, 200, 2), said(2, "generate", 240, 250, 200, 1),
+		}},
+		{"create, delete between, create", true, false, []call{
+			said(1, "create", 0, 10, 200, 1), said(2, "delete", 5, 30, 200, 0), said(2, "create", 8, 20, 200, 2),
+			said(3, "generate", 40, 50, 200, 2),
+		}},
+		{"the create of a key that is not there is refused", false, false, []call{
+			said(1, "create", 0, 10, 400, 0),
+		}},
+		{"a key that was answered 200 is lost", false, false, []call{
+			said(1, "create", 0, 10, 200, 1), said(2, "generate", 20, 30, 404, 0),
+		}},
+		{"another server has it in the cache", true, false, []call{
+			said(1, "create", 0, 10, 200, 1), said(2, "generate", 20, 30, 200, 1),
+			said(1, "delete", 40, 50, 200, 0), said(2, "generate", 120, 130, 200, 1),
+		}},
+		{"for too long", false, false, []call{
+			said(1, "create", 0, 10, 200, 1), said(2, "generate", 20, 30, 200, 1),
+			said(1, "delete", 40, 50, 200, 0), said(2, "generate", 160, 170, 200, 1),
+		}},
+		{"the server that has answered the delete uses the key", false, false, []call{
+			said(1, "create", 0, 10, 200, 1), said(1, "delete", 40, 50, 200, 0), said(1, "generate", 60, 70, 200, 1),
+		}},
+		{"a delete whose outcome is unknown takes effect late", true, false, []call{
+			said(1, "create", 0, 10, 200, 1), said(1, "delete", 20, 30, 502, 0),
+			said(2, "generate", 500, 510, 200, 1), said(2, "generate", 700, 710, 404, 0),
+		}},
+		{"twice", false, false, []call{
+			said(1, "create", 0, 10, 200, 1), said(1, "delete", 20, 30, 502, 0), said(2, "generate", 200, 210, 404, 0),
+			said(2, "create", 300, 310, 200, 2), said(2, "generate", 500, 510, 404, 0),
+		}},
+		{"a create whose outcome is unknown takes effect late", true, false, []call{
+			said(1, "create", 0, 10, 503, 1), said(2, "generate", 200, 210, 404, 0),
+			said(2, "generate", 400, 410, 200, 1), said(2, "create", 420, 430, 400, 2),
+		}},
+		{"a create comes back after a delete", false, false, []call{
+			said(1, "create", 0, 500, 200, 1), said(2, "generate", 110, 120, 200, 1),
+			said(2, "delete", 130, 140, 200, 0), said(2, "generate", 150, 160, 404, 0), said(2, "generate", 400, 410, 200, 1),
+		}},
+		{"a key opens what another has sealed", false, false, []call{
+			said(1, "create", 0, 10, 200, 1), said(1, "delete", 20, 30, 200, 0), said(1, "create", 40, 50, 200, 2),
+			said(1, "decrypt", 60, 70, 200, 1),
+		}},
+		{"and says so if it does not", true, false, []call{
+			said(1, "create", 0, 10, 200, 1), said(1, "delete", 20, 30, 200, 0), said(1, "create", 40, 50, 200, 2),
+			said(1, "decrypt", 60, 70, 400, 1), said(1, "decrypt", 80, 90, 200, 2),
+		}},
+		{"a key does not open what it has sealed", false, false, []call{
+			said(1, "create", 0, 10, 200, 1), said(1, "decrypt", 60, 70, 400, 1),
+		}},
+	} {
+		verdicts := check(test.calls, stale, rules{test.overwrites})
+		if isGood := len(verdicts[0].lines) == 0; isGood != test.isGood || verdicts[0].err != nil {
+			t.Errorf("%s: order %v, error %v", test.name, isGood, verdicts[0].err)
+		}
+	}
+}
+
+// The part that is printed has what matters, and not the thousand calls before.
+func TestShrink(t *testing.T) {
+	var calls []call
+	for i := 0; i < 1000; i++ {
+		at := int64(i) * 100
+		calls = append(calls, said(1, "create", at, at+10, 200, i+1), said(2, "generate", at+20, at+30, 200, i+1),
+			said(1, "delete", at+40, at+50, 200, 0))
+	}
+	calls = append(calls, said(2, "generate", 200_000, 200_010, 200, 700))
+	lines := check(calls, 100, rules{})[0].lines
+	if len(lines) == 0 || len(lines) > 10 {
+		t.Errorf("%d lines:\n%s", len(lines), table(calls, lines))
+	}
+}
+
+// One order among many, with operations that overlap and outcomes that are unknown.
+func TestManyAtOnce(t *testing.T) {
+	var calls []call
+	for i := 0; i < 2000; i++ {
+		at := int64(i) * 100
+		calls = append(calls, said(1, "create", at, at+150, 200, i+1), said(2, "generate", at+20, at+230, 200, i+1),
+			said(3, "delete", at+40, at+190, 200, 0))
+		if i%10 == 0 {
+			calls = append(calls, said(1, "create", at, at+10, 502, 10_000+i), said(1, "delete", at, at+10, 0, 0))
+		}
+	}
+	if v := check(calls, 100, rules{})[0]; v.err != nil || len(v.lines) > 0 {
+		t.Errorf("%v after %d steps\n%s", v.err, v.steps, table(calls, v.lines))
+	}
+}
