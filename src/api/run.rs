@@ -43,8 +43,6 @@ pub struct Running {
     pub deadline: Instant,
     /// The answer may be a key, a ciphertext or a name: it waits for its audit line if audit is required.
     has_keys: bool,
-    /// It waits for a fetch that began before it came, which may have looked before the key was created.
-    has_joined: bool,
     stage: Stage,
 }
 
@@ -95,7 +93,6 @@ impl Running {
         let mut running = Self {
             deadline: exchange.deadline.instant(),
             has_keys: route.answers_with_keys(),
-            has_joined: false,
             stage: Stage::Over,
         };
         match outcome {
@@ -116,18 +113,10 @@ impl Running {
     }
 
     /// The answer if it is there; it may have to wait for its audit line first.
-    pub fn poll(&mut self, core: &'static Core, waker: NewWaker<'_>) -> Option<Reply> {
+    pub fn poll(&mut self, waker: NewWaker<'_>) -> Option<Reply> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Key(exchange, then, slot) => match slot.take() {
                 None => self.stage = Stage::Key(exchange, then, slot),
-                // The second fetch that it waits for has begun since it came.
-                Some(Err(Failure::KeyNotFound))
-                    if std::mem::take(&mut self.has_joined)
-                        && !exchange.deadline.earlier(HEAD_START).has_passed(clock::now()) =>
-                {
-                    self.get_key(core, exchange, then, waker);
-                    self.has_joined = false;
-                }
                 Some(key) => {
                     let result = key.and_then(|key| (then.then)(&key, &then));
                     self.finish(exchange, result, waker);
@@ -234,7 +223,7 @@ impl Running {
         let (slot, waiter) = Slot::new(waker());
         match core.cache.get_or_wait(&then.name, waiter, now) {
             Lookup::Hit(key, _) => return self.finish(exchange, use_key(&key), waker),
-            Lookup::Waiting => self.has_joined = true,
+            Lookup::Waiting => {}
             Lookup::Fetch(ticket) => {
                 let deadline = exchange.deadline.earlier(HEAD_START);
                 core.threads.submit(permit, move || {
@@ -244,7 +233,8 @@ impl Running {
                     for (at, waiter) in
                         core.cache.complete(ticket, found, clock::now()).into_iter().enumerate()
                     {
-                        // The key may have been created after it was found missing, and before others asked.
+                        // The key may have been created after it was found missing, and before the others asked,
+                        // all of which have asked by now.
                         if at == 1 && matches!(key, Err(Failure::KeyNotFound)) {
                             key = guarded(|| core.fetch(&name, deadline));
                         }

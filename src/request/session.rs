@@ -214,14 +214,13 @@ impl Request for ApiRequest {
     }
 
     fn poll(&mut self, _now: Instant, waker: &dyn Fn() -> Waker) -> Progress {
-        let core = self.core;
         let Some(running) = self.running() else {
             return Progress::Wait;
         };
         if running.follower().is_some() {
             return Progress::Lines;
         }
-        let reply = running.poll(core, waker);
+        let reply = running.poll(waker);
         let deadline = running.deadline;
         match reply {
             None => {
