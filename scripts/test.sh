@@ -111,6 +111,7 @@ if [ -z "${KES-}" ]; then
 fi
 run 'OpenBao' openbao
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 5))}"
+export KES_SIM_SEEDS="${KES_SIM_SEEDS:-10000}"   # 80 s of CPU
 if [ $# -eq 0 ]; then
     cargo test --locked --quiet --no-fail-fast --workspace >"$results/tests" 2>&1 &
     testing=$!

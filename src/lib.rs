@@ -45,13 +45,14 @@ pub mod inside {
         base::{deadline::Deadline, generation::Generation, secret::Secret},
         cache::Expiry,
         config::{ApiOptions, Shutdown},
+        crypto::{Algorithm, MasterKey, ciphertext, json},
         keystore::{Error as KeyStoreError, KeyName, KeyStore, mem::Mem},
         log::{AuditMode, Log, Settings as LogSettings},
         policy::{Policies, Policy, Rule},
         server::{Limits, Listeners, Server, notify::Notifier},
         tls::{
-            ClientCertificate, ClientTrust, Group, ServerTls, expiry, load_certificate, provider,
-            server_config,
+            ApiKey, ClientCertificate, ClientTrust, Group, ServerTls, decrypt, encrypt_pem, expiry,
+            load_certificate, provider, server_config,
         },
     };
 }

@@ -221,8 +221,8 @@ within 10 has "count({__name__=~\"kes:.*\",$KES})" 7 || fail 'a recording rule h
 step 'each panel has data, and is drawn'
 END="$(date +%s)"
 panels() { python3 "$REPO/tests/tools/panels.py" "$@" >panels.txt 2>&1 || fail "$(cat panels.txt)"; }
-# No client here floods.
-panels "$DASHBOARD" "http://$PROMETHEUS" "$BEGAN" "$END" kes "127.0.0.1:$PORT" "$REPO/target/panels" kes_http2_flood
+# No client here floods, or has a limit.
+panels "$DASHBOARD" "http://$PROMETHEUS" "$BEGAN" "$END" kes "127.0.0.1:$PORT" "$REPO/target/panels" kes_http2_flood kes_http_request_limited
 sed 's/^/  /' panels.txt
 
 step 'and data for the server of the older generation'

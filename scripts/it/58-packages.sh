@@ -134,7 +134,7 @@ dpkg-deb -R "$DEB" newer
 sed -i 's/^Version: .*/&.1/' newer/DEBIAN/control
 dpkg-deb --root-owner-group -Znone --build newer newer.deb >/dev/null
 on_machine sh -c 'echo "# mine" >>/etc/kes/config.yaml'
-awk '/^\*\*/{on = /^..Restarts without a refused/} on && /^    /{print substr($0, 5)}' "$REPO/docs/operations.md" >commands
+awk '/^(\*\*|## )/{on = /^..Restarts without a refused/} on && /^    /{print substr($0, 5)}' "$REPO/docs/operations.md" >commands
 equal 'commands' 'systemctl stop kes.service,systemctl enable --now kes.socket kes.service' "$(paste -sd , commands)"
 as_printed
 before="$(state MainPID)" configuration="$(on_machine sha256sum /etc/kes/config.yaml)"

@@ -2,4 +2,4 @@
 # Wrong policy decisions, identities, patterns and tags are noticed by the tests: scripts/proofs/mutation has the rest.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-"$(dirname "${BASH_SOURCE[0]}")/../prove" mutation --short
+"$REPO/scripts/prove" mutation --short

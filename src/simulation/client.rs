@@ -111,6 +111,7 @@ impl Client {
         bytes.iter_mut().for_each(|byte| *byte = world::below(256) as u8);
         let key = MasterKey::from_bytes(&bytes).expect("it has 32 bytes");
         let value = (what == What::Import).then(|| stored::encode(&key));
+        value.iter().for_each(|value| self.model.import(value));
         let body = match what {
             What::Import => format!("{{\"bytes\":\"{}\"}}", BASE64.encode(bytes)),
             What::Generate => "{}".to_owned(),

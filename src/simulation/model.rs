@@ -22,6 +22,8 @@ pub struct Version {
     value: Secret,
     from: Duration,
     until: Option<Duration>,
+    /// This server has stored it.
+    is_own: bool,
     /// When a read of it ended last.
     read: Option<Duration>,
     /// A create that was answered 200 stands for it.
@@ -36,6 +38,8 @@ pub struct Model(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     keys: BTreeMap<String, Key>,
+    /// The values that clients import.
+    imports: Vec<Secret>,
     /// The requests that the server has begun, by connection and number.
     requests: BTreeMap<(u32, u32), Begun>,
     /// The answers that clients have got, by path and status.
@@ -44,6 +48,8 @@ struct Inner {
     lines: BTreeMap<(String, u16), usize>,
     /// When the client might call, and when not.
     rights: Vec<(Duration, bool)>,
+    /// Until when the key store is busy with calls for requests.
+    busy: Duration,
     /// The server ends: connections may end without an answer.
     is_ending: bool,
 }
@@ -155,8 +161,13 @@ impl Model {
         inner.keys.entry(name.to_owned()).or_default().creates[number].1 = Some(now);
     }
 
-    /// Stores a value, if there is none.
-    pub fn create(&self, name: &str, value: &Secret) -> bool {
+    /// A client imports this value.
+    pub fn import(&self, value: &Secret) {
+        self.lock().imports.push(value.clone());
+    }
+
+    /// Stores a value, if there is none; `by_server` if the server wants that.
+    pub fn create(&self, name: &str, value: &Secret, by_server: bool) -> bool {
         let (mut inner, now) = (self.lock(), world::elapsed());
         let key = inner.keys.entry(name.to_owned()).or_default();
         if key.current().is_some() {
@@ -166,6 +177,7 @@ impl Model {
             value: value.clone(),
             from: now,
             until: None,
+            is_own: by_server,
             read: None,
             is_claimed: false,
             gone: None,
@@ -207,6 +219,23 @@ impl Model {
         let mut inner = self.lock();
         let keys = inner.keys.iter_mut();
         keys.filter_map(|(name, key)| key.current().map(|_| name.clone())).collect()
+    }
+
+    /// The key store is busy for this time.
+    pub fn is_busy(&self, time: Duration) {
+        let mut inner = self.lock();
+        inner.busy = inner.busy.max(world::elapsed() + time);
+    }
+
+    /// The time of a request that waits is over. While the key store has nothing to do, none waits so long.
+    pub fn check_waiting(&self, connection: u32, number: u32) {
+        let inner = self.lock();
+        ensure!(
+            inner.is_ending || world::elapsed() <= inner.busy + SLACK,
+            "request {number} of connection {connection} is forgotten: its time is over, and the key store has had \
+             nothing to do since {:?}",
+            inner.busy
+        );
     }
 
     /// The client may call from now on, or may not.
@@ -280,13 +309,19 @@ impl Model {
             let changes = inner.rights.iter().any(|(at, _)| *at > sent.at && *at <= now);
             ensure!(changes || status >= 500, "{what}, though the client may not since {since:?}");
         }
+        let inner = &mut *inner;
         let key = inner.keys.entry(sent.name.clone()).or_default();
         match (sent.what, status) {
             (What::Create | What::Import, 200) => {
+                let is_sent = |value: &Secret| match &sent.value {
+                    Some(sent) => sent == value,
+                    None => !inner.imports.contains(value),
+                };
                 let is_it = |version: &&mut Version| {
                     version.from >= sent.at
+                        && version.is_own
                         && !version.is_claimed
-                        && sent.value.as_ref().is_none_or(|value| *value == version.value)
+                        && is_sent(&version.value)
                 };
                 match key.versions.iter_mut().find(is_it) {
                     Some(version) => version.is_claimed = true,

@@ -157,7 +157,7 @@ fn use_elsewhere(model: &Model) {
             let bytes: Vec<u8> = (0..32).map(|_| world::below(256) as u8).collect();
             let key = MasterKey::from_bytes(&bytes).expect("it has 32 bytes");
             let value: Secret = stored::encode(&key);
-            let is_done = model.create(name, &value);
+            let is_done = model.create(name, &value, false);
             world::note(|| format!("creates {name}: {is_done}"));
         }
     }
@@ -321,6 +321,7 @@ impl Request for Traced {
     }
 
     fn expire(&mut self) {
+        self.model.check_waiting(self.connection, self.number);
         self.request.expire();
     }
 

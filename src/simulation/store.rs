@@ -49,6 +49,9 @@ impl Store {
         };
         let pause = Duration::from_micros(world::below(most * 1000));
         world::note(|| format!("key store: {what}, takes {pause:?}"));
+        if what != "status" {
+            self.model.is_busy(pause);
+        }
         thread::sleep(pause);
         if happens(panic) {
             world::note(|| format!("key store: {what} panics"));
@@ -66,7 +69,7 @@ impl KeyStore for Store {
     fn create(&self, name: &KeyName, value: &Secret, _: Deadline) -> Result<(), Error> {
         let _running = Create(&self.model, name.as_str(), self.model.begin_create(name.as_str()));
         self.take("create")?;
-        let is_stored = self.model.create(name.as_str(), value);
+        let is_stored = self.model.create(name.as_str(), value, true);
         world::note(|| format!("key store: created {name}: {is_stored}"));
         self.take("answer to create")?;
         if is_stored { Ok(()) } else { Err(Error::Exists) }

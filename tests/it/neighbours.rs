@@ -77,7 +77,7 @@ fn an_identity_that_asks_too_much_is_answered_429_and_nobody_else_is() {
         let limited: Vec<_> = server
             .stdout()
             .lines()
-            .filter(|line| line.contains("429"))
+            .filter(|line| line.contains("\"code\":429"))
             .map(|line| [&noisy.id, &other.id].map(|id| line.contains(&**id)))
             .collect();
         assert_eq!([[true, false], [false, true]], *limited, "{}", server.stdout());
