@@ -1,7 +1,8 @@
 //! The key store threads: a fixed number, in front of them a bounded queue.
 //!
 //! All calls that may block run here, so that a key store that hangs fills only these threads and their
-//! queue. Identities take turns: one that asks for much waits behind its own jobs, not in front of others'.
+//! queue. Identities take turns: one that asks for much waits behind its own jobs, not in front of others',
+//! except where both want one key.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -71,7 +72,7 @@ impl Threads {
     }
 
     /// Room for one more job of `identity`, or `None` if it has as much as there is left for others: so one alone
-    /// gets half of the queue, and there is always room for one more.
+    /// gets half of the queue, the next half of the rest, and eleven can fill it.
     pub fn reserve(&self, identity: &Arc<str>) -> Option<Permit> {
         let mut queue = self.0.lock();
         let own = queue.lines.get(identity).map_or(0, |line| line.permits);

@@ -251,7 +251,7 @@ fn at_limits(config: &Config, found: &mut Checkup) {
                 getrlimit(Resource::Memlock).maximum.is_none_or(|most| most >= ENOUGH_LOCKED);
             let may = if may_lock { "as it may" } else { "with LimitMEMLOCK=infinity" };
             let text = format!(
-                "keys that are kept are never swapped to a disk; data keys, plaintexts and the private key \
+                "the first 2048 keys that are kept are never swapped to a disk; data keys, plaintexts and the private key \
                  may be, unless the server runs with --mlock, {may}"
             );
             found.ok(LIMITS, &text);
