@@ -51,7 +51,7 @@ impl Quotas {
         identity: &Arc<str>,
         now: Instant,
     ) -> Result<Option<UnderWay>, &'static str> {
-        if limits.requests_per_second.is_none() && limits.concurrent.is_none() {
+        if !limits.are_for_identities() {
             return Ok(None);
         }
         let mut accounts = self.accounts(identity);

@@ -97,6 +97,13 @@ pub struct Limits {
     pub concurrent: Option<usize>,
 }
 
+impl Limits {
+    /// Whether any of them is for an identity.
+    pub fn are_for_identities(&self) -> bool {
+        self.requests_per_second.is_some() || self.concurrent.is_some()
+    }
+}
+
 /// How the server ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shutdown {

@@ -137,7 +137,7 @@ fn check(
     if !sender.has_certificate() {
         return Err(Failure::NoCertificate);
     }
-    if route.is_limited() {
+    if state.limits.are_for_identities() && route.is_limited() {
         exchange.under_way = count(core, state, sender.identity(), exchange.arrived)?;
     }
     if access == Access::Policy {
