@@ -76,6 +76,12 @@ impl Follower {
         (block, end)
     }
 
+    /// How much waits for the client to read, in bytes.
+    #[cfg(test)]
+    pub fn unread(&self) -> usize {
+        lock(&self.queue).blocks.iter().map(|block| block.len()).sum()
+    }
+
     /// Ends the stream after the lines that are queued.
     pub fn end(&mut self) {
         lock(&self.queue).end.get_or_insert(End::Complete);

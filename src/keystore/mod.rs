@@ -9,7 +9,7 @@ pub mod keysecure;
 pub mod mem;
 pub mod remote;
 mod store;
-mod token;
+pub(crate) mod token;
 pub mod vault;
 
-pub use store::{ClientCert, Error, KeyName, KeyStore, Settings, Start};
+pub use store::{ClientCert, Error, KeyName, KeyStore, Notices, Settings, Start};

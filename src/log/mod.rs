@@ -228,6 +228,12 @@ impl Log {
         subscription
     }
 
+    /// How much waits for stdout, in bytes.
+    #[cfg(test)]
+    pub fn unwritten(&self) -> usize {
+        self.hub.stdout.with(|outbox| outbox.unwritten())
+    }
+
     pub fn end_streams(&self) {
         let _ = self.hub.inbox.push(Message::EndStreams);
     }

@@ -87,6 +87,12 @@ impl Outbox {
         self.entries.is_empty()
     }
 
+    /// How much there is to write, in bytes.
+    #[cfg(test)]
+    pub fn unwritten(&self) -> usize {
+        self.entries.iter().map(|entry| entry.line.text.len()).sum()
+    }
+
     /// Whether lines can't be written at the moment, so that answers are refused. Lines wait then,
     /// so the writer finds out by itself when that is over.
     pub fn is_refusing(&self) -> bool {

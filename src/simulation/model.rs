@@ -288,6 +288,12 @@ impl Model {
             let may = before.is_none_or(|(_, may)| *may);
             let changes = inner.rights.iter().any(|(at, _)| *at > sent.at && *at <= now);
             ensure!(!may || changes, "{what}, though the client may");
+            // The state that takes the rights away has other words.
+            let text = String::from_utf8_lossy(body);
+            ensure!(
+                text.contains("not authorized"),
+                "{what}, in the words of another state: {text}"
+            );
             return;
         }
         if let Some((since, false)) = inner.rights.iter().rev().find(|(at, _)| *at <= sent.at) {

@@ -25,6 +25,7 @@ use crate::{
     },
     base::{
         clock,
+        generation::Generation,
         secret::Secret,
         sync::{
             thread,
@@ -163,7 +164,8 @@ fn use_elsewhere(model: &Model) {
     }
 }
 
-/// Takes the client its rights for a while.
+/// Takes the client its rights for a while. A request is decided and answered by the state before or the one
+/// after.
 fn operate(core: &'static Core, model: &Model) {
     let (_, _, policies) = prepared();
     for may in [false, true] {
@@ -172,6 +174,7 @@ fn operate(core: &'static Core, model: &Model) {
         model.allow(may);
         let Ok(()) = core.change_state(|state| {
             state.policies = if may { policies.clone() } else { Policies::default() };
+            state.texts = if may { Generation::V0_14 } else { Generation::Newest };
             state.trust_generation += 1;
             Ok::<(), std::convert::Infallible>(())
         });
