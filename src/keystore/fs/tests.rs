@@ -262,9 +262,10 @@ fn a_key_that_a_power_failure_may_take_away_is_known() {
     let directory = store.directory().unwrap();
     let stat = || read(&directory, &name("key")).unwrap().1;
     assert!(!store.may_vanish(&stat()));
-    std::fs::hard_link(dir.0.join("key"), dir.0.join("\\tmp-1")).unwrap();
+    let temporary = dir.0.join(format!("{TEMP_PREFIX}1"));
+    std::fs::hard_link(dir.0.join("key"), &temporary).unwrap();
     assert!(store.may_vanish(&stat()), "its maker is not done");
-    std::fs::remove_file(dir.0.join("\\tmp-1")).unwrap();
+    std::fs::remove_file(temporary).unwrap();
     store.has_links = false;
     assert!(store.may_vanish(&stat()), "nothing shows whether its maker is done");
 }
