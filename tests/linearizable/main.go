@@ -26,7 +26,7 @@ func main() {
 	trust := set.String("trust", "", "`file` with the authority of the servers")
 	operations := set.Int64("operations", 1000, "how many calls")
 	seed := set.Int64("seed", 1, "of the choice of calls")
-	names := set.Int("names", 6, "how many keys")
+	names := set.Int("names", 6, "how many keys are in use at a time")
 	pause := set.Duration("pause", 25*time.Millisecond, "between two calls of a client, on average")
 	identities := set.String("identities", "", "those of the clients, with commas between them")
 	logs := set.String("written", "", "audit `files` of OpenBao that show which keys were written, with commas between them")
@@ -43,11 +43,8 @@ func main() {
 		if err != nil {
 			fail(err.Error())
 		}
-		l := &load{servers: strings.Split(*servers, ","), operations: *operations, seed: *seed, pause: *pause,
-			start: time.Now(), pool: map[string][]sealed{}}
-		for i := 0; i < *names; i++ {
-			l.names = append(l.names, fmt.Sprintf("key-%d", i+1))
-		}
+		l := &load{servers: strings.Split(*servers, ","), names: *names, operations: *operations, seed: *seed,
+			pause: *pause, start: time.Now(), pool: map[string][]sealed{}}
 		if err := l.run(set.Args(), trusted); err != nil {
 			fail(err.Error())
 		}
