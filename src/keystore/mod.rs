@@ -12,4 +12,6 @@ mod store;
 pub(crate) mod token;
 pub mod vault;
 
-pub use store::{ClientCert, Error, KeyName, KeyStore, Notices, Settings, Start};
+#[cfg(test)]
+pub(crate) use store::Notices;
+pub use store::{ClientCert, Error, KeyName, KeyStore, Settings, Start};
