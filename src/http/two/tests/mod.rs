@@ -1,4 +1,6 @@
+mod endings;
 mod floods;
+mod priorities;
 mod windows;
 
 use std::time::Instant;
