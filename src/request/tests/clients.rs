@@ -485,6 +485,9 @@ fn a_proxy_speaks_for_the_client_whose_certificate_it_forwards() {
     assert!(Arc::ptr_eq(&first, &sender(&proxy, &[app.escaped()], &mut last).unwrap()));
     assert_eq!(root.identity, *sender(&proxy, &[root.escaped()], &mut last).unwrap());
     assert!(last.is_some());
+    let server = Server::new(state.clone());
+    assert_eq!(Some("x-cert".into()), server.connect(&peer.chain).kept_header());
+    server.end();
     // Others speak for themselves, whatever they send.
     assert_eq!(app.identity, *sender(&direct, &[root.escaped()], &mut last).unwrap());
     assert!(last.is_none());
@@ -609,6 +612,10 @@ fn a_log_stream_ends_with_any_right_of_its_client() {
         assert_eq!(goes_on, request.may_go_on(&of.chain));
         while let Lines::Block(_) = request.next_lines() {}
         assert_eq!(goes_on, matches!(request.next_lines(), Lines::Nothing));
+        // If its client does not take what it has, that counts once.
+        request.count_drop();
+        request.count_drop();
+        assert_eq!(1, server.core.log.subscribers_dropped());
         drop(request);
         server.end();
     }

@@ -1,3 +1,4 @@
+mod answers;
 mod endings;
 mod floods;
 mod priorities;
