@@ -39,14 +39,29 @@ for version in 1 2; do
         start
         ASKED="$(others)"
         # Vault escapes names in its own way.
-        redirect PUT "$OTHER_URL$kv/a+$status:" "$status"
-        api POST "/v1/key/create/a%2B$status%3A"; is 200
         redirect GET "$OTHER_URL$kv/a+$status:$query" "$status"
+        api POST "/v1/key/create/a%2B$status%3A"; is 200
+        equal 'requests to the other server: a look, a write, and a look' $((ASKED + 3)) "$(others)"
         api POST "/v1/key/generate/a%2B$status%3A" --data '{}'; is 200
-        equal 'requests to the other server' $((ASKED + 2)) "$(others)"
+        equal 'requests to the other server' $((ASKED + 4)) "$(others)"
         bao_faults '{}'
         stop
     done
+
+    step "KV version $version: a redirect of a write alone may mean that it was done, and is not followed"
+    start
+    ASKED="$(others)"
+    redirect PUT "$OTHER_URL$kv/once"
+    api POST /v1/key/create/once; is 502 '{"message":"bad gateway: failed to create key"}'
+    refused 'it may have been done, and must not be done twice'
+    bao_faults '{}'
+    api POST /v1/key/create/once; is 200
+    redirect DELETE "$OTHER_URL${kv/data/metadata}/once"
+    api DELETE /v1/key/delete/once; is 502 '{"message":"bad gateway: failed to delete key"}'
+    refused 'it may have been done, and must not be done twice'
+    bao_faults '{}'
+    api DELETE /v1/key/delete/once; is 200
+    stop
 
     step "KV version $version: to another path or query, or without TLS, it is not"
     start

@@ -86,16 +86,14 @@ FAULTS
     done
     bao_faults '{}'
 
-    if [ "$version" = 2 ]; then
-        step 'KV version 2: nor is a create, since others may delete the key and it would come back'
-        asked="$(bao_asked PUT)"
-        bao_faults '{"status":{"next":1,"method":"PUT","status":500}}'
-        api POST /v1/key/create/once; is 502
-        bao_faults '{"lose":{"next":1,"method":"PUT"}}'
-        api POST /v1/key/create/once; is 200
-        equal 'creates that OpenBao was asked for' 2 $(($(bao_asked PUT) - asked))
-        bao_faults '{}'
-    fi
+    step "KV version $version: nor is a create, since others may delete the key and it would come back"
+    asked="$(bao_asked PUT)"
+    bao_faults '{"status":{"next":1,"method":"PUT","status":500}}'
+    api POST "/v1/key/create/once$version"; is 502
+    bao_faults '{"lose":{"next":1,"method":"PUT"}}'
+    api POST "/v1/key/create/once$version"; is 200
+    equal 'creates that OpenBao was asked for' 2 $(($(bao_asked PUT) - asked))
+    bao_faults '{}'
 
     step "KV version $version: a 404 of something in front of OpenBao says nothing of keys"
     bao_faults '{"status":{"probability":1,"status":404,"body":"404 page not found"}}'
@@ -157,7 +155,8 @@ within 5 all_wait || fail "they do not wait: $(grep '^kes_keystore_queue ' body)
 equal 'another key' 200 "$(create quick)"
 [ ! -s first ] || fail "the slow key was done sooner: $(cat first)"
 wait "$FIRST" "${RIVALS[@]}"
-equal 'the slow key' 200 "$(cat first)"
-equal 'its rivals' '11 400' "$(cat rival.* | sort | uniq -c | xargs)"
+# It was given up, and came after a rival's key most likely, so that OpenBao refused it.
+equal 'the slow key' 502 "$(cat first)"
+case "$(cat rival.* | sort | uniq -c | xargs)" in '1 200 10 400' | '11 400') ;; *) fail "its rivals: $(cat rival.*)" ;; esac
 api POST /v1/key/generate/slow --data '{}'; is 200
 stop

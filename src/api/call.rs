@@ -2,7 +2,7 @@
 
 use super::{
     changes::Change,
-    core::Core,
+    core::{Answer, Core},
     failure::{Failure, Named},
     state::State,
 };
@@ -148,6 +148,8 @@ pub enum Outcome {
     Key(KeyUse),
     /// Ask the key store on one of its threads. The answer is taken to have so many bytes.
     Ask(Job, usize),
+    /// Make an answer of the status of the key store.
+    Status(Answer),
     /// Change a key on a key store thread.
     Change(Change),
     /// Answer with these events as they come.

@@ -1,10 +1,11 @@
-//! Changes of keys: one at a time for each name, in their order. A change that waits takes no thread.
+//! Changes of keys: one at a time for each name, those of an identity in their order. A change that waits takes no
+//! thread, and waits for the turn of its own identity and for the change that runs, not for the turns of others.
 //!
 //! A change is carried out even if its client goes away: its job shares the [`Exchange`] with the request
 //! that waits, and audits the result.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, PoisonError},
 };
 
@@ -82,7 +83,9 @@ struct Order {
     party: Party,
     /// When the key store has to be done.
     deadline: Deadline,
-    permit: Permit,
+    identity: Arc<str>,
+    /// `None` while it is queued at the key store threads, at most for the first order of each identity.
+    permit: Option<Permit>,
 }
 
 /// The changes that run and wait, by name.
@@ -93,9 +96,26 @@ pub struct Changes {
 }
 
 /// Changes of one name.
+#[derive(Default)]
 struct Line {
-    running: Claim,
-    parked: VecDeque<Order>,
+    running: Option<Claim>,
+    orders: VecDeque<Order>,
+    /// So many of the orders came before the change that runs began.
+    early: usize,
+}
+
+impl Line {
+    /// What to queue so that the next change begins at the first turn of an identity that wants one.
+    fn turns(&mut self) -> Vec<Permit> {
+        let mut turns = Vec::new();
+        let mut seen = HashSet::new();
+        for order in self.orders.iter_mut().filter(|_| self.running.is_none()) {
+            if seen.insert(&*order.identity) {
+                turns.extend(order.permit.take());
+            }
+        }
+        turns
+    }
 }
 
 impl Changes {
@@ -116,59 +136,79 @@ impl Changes {
         deadline: Deadline,
         permit: Permit,
     ) -> bool {
-        let order = Order { change, party, deadline, permit };
-        match self.lock().entry(order.change.name.clone()) {
-            Entry::Vacant(entry) => {
-                let running = order.party.claim.clone();
-                entry.insert(Line { running, parked: VecDeque::new() });
-            }
-            Entry::Occupied(entry) if entry.get().parked.len() >= MAX_PARKED => return false,
-            Entry::Occupied(mut entry) => {
-                entry.get_mut().parked.push_back(order);
-                return true;
-            }
+        let name = change.name.clone();
+        let identity = permit.identity().clone();
+        let mut lines = self.lock();
+        let line = lines.entry(name.clone()).or_default();
+        if line.orders.len() >= MAX_PARKED {
+            return false;
         }
-        self.carry_out(order);
+        line.orders.push_back(Order { change, party, deadline, identity, permit: Some(permit) });
+        let turns = line.turns();
+        drop(lines);
+        self.queue(&name, turns);
         true
     }
 
+    fn queue(&'static self, name: &KeyName, turns: Vec<Permit>) {
+        for permit in turns {
+            let name = name.clone();
+            self.threads.submit(permit, move |permit| {
+                if let Some(order) = self.take(&name, permit) {
+                    self.carry_out(order);
+                }
+            });
+        }
+    }
+
+    /// The change of `name` that begins at this turn of an identity. If another runs, the turn comes again after it.
+    fn take(&self, name: &KeyName, permit: Permit) -> Option<Order> {
+        let mut lines = self.lock();
+        let line = lines.get_mut(name)?;
+        let at = line.orders.iter().position(|order| order.identity == *permit.identity())?;
+        if line.running.is_some() {
+            // Dropped if the order that it was for was answered meanwhile.
+            line.orders[at].permit.get_or_insert(permit);
+            return None;
+        }
+        let order = line.orders.remove(at)?;
+        line.running = Some(order.party.claim.clone());
+        line.early = line.orders.len();
+        Some(Order { permit: Some(permit), ..order })
+    }
+
     fn carry_out(&'static self, order: Order) {
-        let Order { change: Change { name, task, job }, party, deadline, permit } = order;
-        self.threads.submit(permit, move || {
-            let result = match party.claim.is_answered() || deadline.has_passed(clock::now()) {
-                true => Err(Failure::Timeout),
-                false => guarded(|| job(&name, deadline)),
-            };
-            // Creates that wait fail, too, as if they had been sent now.
-            let is_taken =
-                task == Task::Create && matches!(result, Ok(_) | Err(Failure::KeyExists));
-            let (settled, next) = self.leave(&name, is_taken);
-            if let Some(next) = next {
-                self.carry_out(next);
-            }
-            self.settle(&name, task, party, result);
-            for Order { party, .. } in settled {
-                self.settle(&name, task, party, Err(Failure::KeyExists));
-            }
-        });
+        let Order { change: Change { name, task, job }, party, deadline, .. } = order;
+        let result = match party.claim.is_answered() || deadline.has_passed(clock::now()) {
+            true => Err(Failure::Timeout),
+            false => guarded(|| job(&name, deadline)),
+        };
+        // Creates that have waited all the time fail, too: the name was taken meanwhile.
+        let is_taken = task == Task::Create && matches!(result, Ok(_) | Err(Failure::KeyExists));
+        let (settled, turns) = self.leave(&name, is_taken);
+        self.queue(&name, turns);
+        self.settle(&name, task, party, result);
+        for Order { party, .. } in settled {
+            self.settle(&name, task, party, Err(Failure::KeyExists));
+        }
     }
 
     /// Ends the turn of a change of `name`. Returns the creates that need no turn any more, since the
-    /// name `is_taken`, and the change whose turn it is.
-    fn leave(&self, name: &KeyName, is_taken: bool) -> (Vec<Order>, Option<Order>) {
+    /// name `is_taken`, and the turns of those that do.
+    fn leave(&self, name: &KeyName, is_taken: bool) -> (Vec<Order>, Vec<Permit>) {
         let mut lines = self.lock();
         let Some(line) = lines.get_mut(name) else {
-            return (Vec::new(), None);
+            return (Vec::new(), Vec::new());
         };
         let needs_turn = |order: &Order| !is_taken || order.change.task != Task::Create;
-        let first = line.parked.iter().position(needs_turn).unwrap_or(line.parked.len());
-        let settled = line.parked.drain(..first).collect();
-        let next = line.parked.pop_front();
-        match &next {
-            Some(order) => line.running = order.party.claim.clone(),
-            None => drop(lines.remove(name)),
+        let first = line.orders.iter().take(line.early).position(needs_turn).unwrap_or(line.early);
+        let settled = line.orders.drain(..first).collect();
+        line.running = None;
+        let turns = line.turns();
+        if line.orders.is_empty() {
+            lines.remove(name);
         }
-        (settled, next)
+        (settled, turns)
     }
 
     /// Answers a change. If the client was already answered that it took too long, the error log says
@@ -193,10 +233,10 @@ impl Changes {
 
     /// Answers all changes that are not done, at the end of the server. Those that wait never begin.
     pub fn give_up(&self) {
-        for Line { running, parked } in std::mem::take(&mut *self.lock()).into_values() {
-            running.answer(Err(Failure::Timeout));
-            for order in parked {
-                order.party.claim.answer(Err(Failure::Timeout));
+        for Line { running, orders, .. } in std::mem::take(&mut *self.lock()).into_values() {
+            let orders = orders.into_iter().map(|order| order.party.claim);
+            for claim in running.into_iter().chain(orders) {
+                claim.answer(Err(Failure::Timeout));
             }
         }
     }

@@ -18,16 +18,21 @@ use super::{
     threads::Threads,
 };
 use crate::{
-    base::{clock, deadline::Deadline, sync::Mutex},
+    base::{
+        clock,
+        deadline::Deadline,
+        sync::{Mutex, MutexGuard},
+    },
     cache::{Cache, Expiry},
     crypto::{MasterKey, stored},
+    http::reply::Reply,
     keystore::{self, KeyName, KeyStore},
     log::{Cause, Log},
     metrics::{Event, Metrics, Outcome},
 };
 
 const KEY_STORE_THREADS: usize = 8;
-/// Jobs that may wait for the key store threads, half of them of one identity.
+/// Jobs that may wait for the key store threads, at most half of them of one identity.
 const KEY_STORE_QUEUE: usize = 2048;
 /// Keys that the cache holds at most.
 const CACHE_CAPACITY: usize = 16 * 1024;
@@ -40,6 +45,12 @@ pub const HEAD_START: Duration = Duration::from_millis(500);
 
 /// A key from the key store.
 pub type Fetched = Result<Arc<MasterKey>, Failure>;
+
+/// Makes an answer of what the key store says of its status, and how long it took to.
+pub type Answer = fn(&Core, &Result<(), keystore::Error>, Duration) -> Result<Reply, Failure>;
+
+/// A request that waits for the status of the key store, and what makes its answer.
+pub type Asking = (Answer, Waiter<Result<Reply, Failure>>);
 
 /// What all requests share. Lives as long as the process, so that no request counts references.
 pub struct Core {
@@ -56,6 +67,8 @@ pub struct Core {
     pub quotas: Quotas,
     /// Changes of keys.
     pub changes: Changes,
+    /// Requests that wait for the status of the key store.
+    question: Mutex<Vec<Asking>>,
     /// The size of all names as an answer, in bytes, when they were listed last.
     pub list_size: AtomicUsize,
     /// Audit and error log.
@@ -91,6 +104,7 @@ impl Core {
             quotas: Quotas::default(),
             changes: Changes::new(threads.clone(), log),
             threads,
+            question: Mutex::default(),
             list_size: AtomicUsize::new(UNKNOWN_LIST),
             log,
             metrics,
@@ -116,6 +130,11 @@ impl Core {
         let done = change(&mut state)?;
         self.state.store(Arc::new(state));
         Ok(done)
+    }
+
+    /// The requests that wait for the status of the key store.
+    pub fn asking(&self) -> MutexGuard<'_, Vec<Asking>> {
+        self.question.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads a key from the key store.

@@ -13,15 +13,16 @@ use std::{
 use super::{
     call::{Call, Check, Job, KeyUse, Outcome},
     changes::{Change, Claim, Party},
-    core::{Core, Fetched, HEAD_START},
+    core::{Answer, Core, Fetched, HEAD_START},
     exchange::Exchange,
     failure::Failure,
     follow::Follower,
     routes::{self, Argument, Route},
     slot::Slot,
+    status,
     threads::guarded,
 };
-use crate::{base::clock, cache::Lookup, crypto::MasterKey, http::reply::Reply};
+use crate::{base::clock, cache::Lookup, crypto::MasterKey, http::reply::Reply, keystore::KeyName};
 
 /// The log decides about a held answer in less time than this.
 const HOLD_TIMEOUT: Duration = Duration::from_secs(3);
@@ -100,6 +101,7 @@ impl Running {
             Ok(Outcome::Done(reply)) => running.finish(exchange, Ok(reply), waker),
             Ok(Outcome::Key(then)) => running.get_key(core, exchange, then, waker),
             Ok(Outcome::Ask(job, size)) => running.ask(core, exchange, job, size, waker),
+            Ok(Outcome::Status(answer)) => running.ask_status(core, exchange, answer, waker),
             Ok(Outcome::Change(change)) => running.change(core, exchange, change, waker),
             Ok(Outcome::Lines(stream)) => {
                 running.stage = Stage::Lines(Box::new(Follower::new(exchange, stream, waker())));
@@ -221,26 +223,13 @@ impl Running {
             return self.finish(exchange, Err(Failure::Overloaded), waker);
         };
         let (slot, waiter) = Slot::new(waker());
-        match core.cache.get_or_wait(&then.name, waiter, now) {
+        let (party, until) = (&exchange.identity, exchange.deadline.earlier(HEAD_START));
+        match core.cache.get_or_wait(&then.name, waiter, party, until, now) {
             Lookup::Hit(key, _) => return self.finish(exchange, use_key(&key), waker),
             Lookup::Waiting => {}
-            Lookup::Fetch(ticket) => {
-                let deadline = exchange.deadline.earlier(HEAD_START);
-                core.threads.submit(permit, move || {
-                    let name = ticket.name().clone();
-                    let mut key = guarded(|| core.fetch(&name, deadline));
-                    let found = key.as_ref().ok().map(Arc::clone);
-                    for (at, waiter) in
-                        core.cache.complete(ticket, found, clock::now()).into_iter().enumerate()
-                    {
-                        // The key may have been created after it was found missing, and before the others asked,
-                        // all of which have asked by now.
-                        if at == 1 && matches!(key, Err(Failure::KeyNotFound)) {
-                            key = guarded(|| core.fetch(&name, deadline));
-                        }
-                        waiter.deliver(key.clone());
-                    }
-                });
+            Lookup::Queue => {
+                let name = then.name.clone();
+                core.threads.submit(permit, move |_| fetch(core, &name));
             }
         }
         self.stage = Stage::Key(exchange, then, slot);
@@ -259,13 +248,27 @@ impl Running {
         };
         let (slot, waiter) = Slot::new(waker());
         let deadline = exchange.deadline.earlier(HEAD_START);
-        core.threads.submit(permit, move || {
+        core.threads.submit(permit, move |_| {
             waiter.deliver(match deadline.has_passed(clock::now()) {
                 true => Err(Failure::Timeout),
                 false => guarded(|| job(deadline)),
             });
         });
         self.stage = Stage::Asked(exchange, size, slot);
+    }
+
+    fn ask_status(
+        &mut self,
+        core: &'static Core,
+        exchange: Exchange,
+        answer: Answer,
+        waker: NewWaker<'_>,
+    ) {
+        let (slot, waiter) = Slot::new(waker());
+        match status::ask(core, answer, waiter) {
+            true => self.stage = Stage::Asked(exchange, 0, slot),
+            false => self.finish(exchange, Err(Failure::Overloaded), waker),
+        }
     }
 
     fn change(
@@ -288,6 +291,24 @@ impl Running {
             slot.put(reply);
         }
         self.stage = Stage::Change(claim, slot);
+    }
+}
+
+/// Fetches the key for those that wait for it, unless it was fetched at the turn of another identity.
+fn fetch(core: &'static Core, name: &KeyName) {
+    let Some(ticket) = core.cache.begin(name, clock::now()) else { return };
+    let (until, early) = (ticket.until, ticket.early);
+    let mut key = guarded(|| core.fetch(name, until));
+    let found = key.as_ref().ok().map(Arc::clone);
+    let (waiters, last) = core.cache.complete(ticket, found, clock::now());
+    let is_late = until.has_passed(clock::now());
+    for (at, waiter) in waiters.into_iter().enumerate() {
+        // The key may have been created after it was found missing, and before these asked, all of which have
+        // asked by now. They also have more time.
+        if at == early && (is_late && key.is_err() || matches!(key, Err(Failure::KeyNotFound))) {
+            key = guarded(|| core.fetch(name, last));
+        }
+        waiter.deliver(key.clone());
     }
 }
 

@@ -6,9 +6,11 @@ use rustls_pki_types::UnixTime;
 
 use super::{
     call::{Call, Outcome},
-    core::Core,
+    core::{Answer, Core},
     failure::Failure,
     object::Object,
+    slot::Waiter,
+    threads::guarded,
 };
 use crate::{
     base::{clock, deadline::Deadline, generation::Generation},
@@ -22,6 +24,8 @@ use crate::{
 const COMMIT: Option<&str> = option_env!("KES_COMMIT");
 /// The key store has to say its status within this time.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests that may wait for that at once.
+const MAX_WAITING: usize = 2048;
 
 /// `GET /version`
 pub fn version(call: &Call<'_>) -> Result<Outcome, Failure> {
@@ -34,27 +38,22 @@ pub fn metrics(call: &Call<'_>) -> Result<Outcome, Failure> {
 }
 
 /// `GET /v1/ready`: whether the key store can serve now.
-pub fn ready(call: &Call<'_>) -> Result<Outcome, Failure> {
-    let core = call.core;
-    Ok(ask(move |deadline| {
+pub fn ready(_: &Call<'_>) -> Result<Outcome, Failure> {
+    Ok(Outcome::Status(|core, status, _| {
         if core.log.refuses() {
             return Err(Failure::NotAudited);
         }
-        match core.store.status(deadline) {
+        match status {
             Ok(()) => Ok(Reply::empty()),
-            Err(e) if is_unreachable(&e) => Err(Failure::Unreachable),
+            Err(e) if is_unreachable(e) => Err(Failure::Unreachable),
             Err(_) => Err(Failure::Unavailable),
         }
     }))
 }
 
 /// `GET /v1/status`: the process, and how long the key store takes to answer.
-pub fn status(call: &Call<'_>) -> Result<Outcome, Failure> {
-    let core = call.core;
-    Ok(ask(move |deadline| {
-        let asked_at = clock::now();
-        let status = core.store.status(deadline);
-        let latency = (clock::now() - asked_at).as_nanos().max(1);
+pub fn status(_: &Call<'_>) -> Result<Outcome, Failure> {
+    Ok(Outcome::Status(|core, status, took| {
         let up = clock::wall().duration_since(core.started_at).unwrap_or_default();
         let process = Process::now();
         let number = |number: Option<usize>| number.unwrap_or_default().to_string();
@@ -68,7 +67,7 @@ pub fn status(call: &Call<'_>) -> Result<Outcome, Failure> {
             .json("mem_heap_used", &number(process.heap))
             .json("mem_stack_used", &number(process.stack));
         let object = match status {
-            Ok(()) => object.json("keystore_latency", &latency.to_string()),
+            Ok(()) => object.json("keystore_latency", &took.as_nanos().max(1).to_string()),
             // SDKs take the first for an error without the second.
             Err(_) => {
                 object.json("keystore_unreachable", "true").json("keystore_unavailable", "true")
@@ -78,10 +77,30 @@ pub fn status(call: &Call<'_>) -> Result<Outcome, Failure> {
     }))
 }
 
-/// Has a key store thread do `job`, but not for long.
-fn ask(job: impl FnOnce(Deadline) -> Result<Reply, Failure> + Send + 'static) -> Outcome {
-    let limit = Deadline::after(clock::now(), STATUS_TIMEOUT);
-    Outcome::Ask(Box::new(move |deadline| job(deadline.min(limit))), 0)
+/// Answers `waiter` when the key store has said its status, for which it is asked once for all that wait, at a turn
+/// that belongs to no identity. `false` if too many wait.
+pub fn ask(core: &'static Core, answer: Answer, waiter: Waiter<Result<Reply, Failure>>) -> bool {
+    let mut waiting = core.asking();
+    if waiting.is_empty() {
+        let Some(permit) = core.threads.reserve(&"status".into()) else { return false };
+        core.threads.submit(permit, move |_| answer_all(core));
+    }
+    let has_room = waiting.len() < MAX_WAITING;
+    if has_room {
+        waiting.push((answer, waiter));
+    }
+    has_room
+}
+
+fn answer_all(core: &Core) {
+    let asked_at = clock::now();
+    let deadline = Deadline::after(asked_at, STATUS_TIMEOUT);
+    let status = guarded(|| Ok(core.store.status(deadline)));
+    let took = clock::now() - asked_at;
+    let waiting = std::mem::take(&mut *core.asking());
+    for (answer, waiter) in waiting {
+        waiter.deliver(guarded(|| answer(core, status.as_ref().map_err(Clone::clone)?, took)));
+    }
 }
 
 /// Whether the key store is not there, rather than there and not able to serve.

@@ -1,8 +1,7 @@
 //! The key store threads: a fixed number, in front of them a bounded queue.
 //!
 //! All calls that may block run here, so that a key store that hangs fills only these threads and their
-//! queue. Identities take turns: one that asks for much waits behind its own jobs, not in front of others',
-//! except where both want one key.
+//! queue. Identities take turns: one that asks for much waits behind its own jobs, not in front of others'.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,7 +19,8 @@ use crate::base::{
 /// Stack of a key store thread, in bytes.
 const STACK: usize = 256 * 1024;
 
-type Job = (Permit, Box<dyn FnOnce() + Send>);
+/// The permit is for the job: its room is free again when that is dropped.
+type Job = (Permit, Box<dyn FnOnce(Permit) + Send>);
 
 /// Runs jobs that may block: those of an identity in their order, a job of each identity in turn.
 #[derive(Clone)]
@@ -51,6 +51,13 @@ struct Line {
 /// Room for one job of an identity, until it is dropped.
 pub struct Permit(Arc<Shared>, Arc<str>);
 
+impl Permit {
+    /// The identity.
+    pub fn identity(&self) -> &Arc<str> {
+        &self.1
+    }
+}
+
 impl Threads {
     /// Starts `threads` threads; at most `limit` jobs wait or run at any time.
     pub fn start(threads: usize, limit: usize) -> io::Result<Self> {
@@ -72,11 +79,13 @@ impl Threads {
     }
 
     /// Room for one more job of `identity`, or `None` if it has as much as there is left for others: so one alone
-    /// gets half of the queue, the next half of the rest, and eleven can fill it.
+    /// gets half of the queue, the next half of the rest. The last eighth is for the first jobs of identities.
     pub fn reserve(&self, identity: &Arc<str>) -> Option<Permit> {
         let mut queue = self.0.lock();
         let own = queue.lines.get(identity).map_or(0, |line| line.permits);
-        if queue.permits + own >= self.0.limit {
+        let limit = self.0.limit;
+        let has_enough = own > 0 && queue.permits >= limit - limit / 8;
+        if has_enough || queue.permits + own >= limit {
             return None;
         }
         queue.permits += 1;
@@ -84,8 +93,8 @@ impl Threads {
         Some(Permit(self.0.clone(), identity.clone()))
     }
 
-    /// Queues `job`; its room is free again when it has run.
-    pub fn submit(&self, permit: Permit, job: impl FnOnce() + Send + 'static) {
+    /// Queues `job`, which gets `permit` when its turn comes.
+    pub fn submit(&self, permit: Permit, job: impl FnOnce(Permit) + Send + 'static) {
         let identity = permit.1.clone();
         let mut queue = self.0.lock();
         let line = queue.lines.entry(identity.clone()).or_default();
@@ -106,9 +115,8 @@ impl Shared {
     fn run(&self) {
         loop {
             let (permit, job) = self.next();
-            survive(job);
+            survive(|| job(permit));
             secret::wipe_stack();
-            drop(permit);
         }
     }
 
@@ -171,7 +179,7 @@ mod tests {
         let (hold, held) = channel::<()>();
         let (begun, has_begun) = channel();
         let permit = threads.reserve(&"first".into()).unwrap();
-        threads.submit(permit, move || {
+        threads.submit(permit, move |_| {
             begun.send(()).unwrap();
             let _ = held.recv();
         });
@@ -183,7 +191,7 @@ mod tests {
     fn submit(threads: &Threads, identity: &str, names: &Sender<String>) -> bool {
         let Some(permit) = threads.reserve(&identity.into()) else { return false };
         let (names, name) = (names.clone(), identity.to_owned());
-        threads.submit(permit, move || names.send(name).unwrap());
+        threads.submit(permit, move |_| names.send(name).unwrap());
         true
     }
 
@@ -216,6 +224,18 @@ mod tests {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert!(threads.0.lock().lines.is_empty());
+    }
+
+    #[test]
+    fn many_identities_leave_room_for_the_first_jobs_of_others() {
+        let (threads, _hold, names, _ran) = blocked(801);
+        for number in 0..20 {
+            while submit(&threads, &format!("busy-{number}"), &names) {}
+        }
+        for number in 0..80 {
+            assert!(submit(&threads, &format!("quiet-{number}"), &names), "{number}");
+            assert!(!submit(&threads, &format!("quiet-{number}"), &names), "{number}");
+        }
     }
 
     #[test]

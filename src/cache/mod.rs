@@ -15,7 +15,10 @@ use std::{
 };
 
 use crate::{
-    base::sync::{Mutex, MutexGuard},
+    base::{
+        deadline::Deadline,
+        sync::{Mutex, MutexGuard},
+    },
     keystore::KeyName,
 };
 
@@ -52,14 +55,14 @@ struct Shared<V, W> {
 pub enum Lookup<V, W> {
     /// The value; here is the waiter back.
     Hit(V, W),
-    /// The value is being fetched; the waiter is parked behind that.
+    /// The value is being fetched, or will be; the waiter is parked behind that.
     Waiting,
-    /// The caller must fetch the value and [`complete`](Cache::complete) the ticket; the waiter is
-    /// parked behind it like any other.
-    Fetch(Ticket<V, W>),
+    /// The same, but the caller must [`begin`](Cache::begin) the fetch when the turn of its party comes, unless
+    /// that of another comes first.
+    Queue,
 }
 
-/// The duty to fetch one key.
+/// The duty to fetch one key and [`complete`](Cache::complete) the fetch.
 ///
 /// Dropped without [`Cache::complete`], as in a panic, it ends the fetch and drops its waiters; the next
 /// lookup fetches anew.
@@ -69,6 +72,10 @@ pub struct Ticket<V, W> {
     name: KeyName,
     id: u64,
     began: Instant,
+    /// When the last of those that waited when it began needs the value.
+    pub until: Deadline,
+    /// How many of the waiters came before the fetch began.
+    pub early: usize,
     is_complete: bool,
 }
 
@@ -103,8 +110,16 @@ impl<V: Clone, W> Cache<V, W> {
         Some(value)
     }
 
-    /// The value of `name` if it is here and fresh; else parks `waiter` until it is fetched.
-    pub fn get_or_wait(&self, name: &KeyName, waiter: W, now: Instant) -> Lookup<V, W> {
+    /// The value of `name` if it is here and fresh; else parks `waiter`, which needs it by `until`, until it is
+    /// fetched. Each `party` has its own turns; a fetch begins at the first that comes.
+    pub fn get_or_wait(
+        &self,
+        name: &KeyName,
+        waiter: W,
+        party: &Arc<str>,
+        until: Deadline,
+        now: Instant,
+    ) -> Lookup<V, W> {
         let mut state = self.shared.lock();
         if let Some(value) = state.get(name, now) {
             drop(state);
@@ -112,46 +127,72 @@ impl<V: Clone, W> Cache<V, W> {
             return Lookup::Hit(value, waiter);
         }
         self.shared.misses.fetch_add(1, Ordering::Relaxed);
-        let any = state.expiry.any;
-        if let Some(fetch) = state.fetches.get_mut(name) {
-            if any.is_none_or(|any| now.saturating_duration_since(fetch.began) < any) {
-                fetch.waiters.push(waiter);
-                return Lookup::Waiting;
-            }
-            // What it has read may be too old already.
+        // What it has read may be too old already.
+        if let (Some(any), Some(Fetch { began: Some(began), .. })) =
+            (state.expiry.any, state.fetches.get(name))
+            && now.saturating_duration_since(*began) >= any
+        {
             state.end_joining(name);
         }
         let id = state.next_id;
-        state.next_id += 1;
-        let waiters = vec![waiter];
-        state.fetches.insert(name.clone(), Fetch { id, began: now, waiters });
-        Lookup::Fetch(Ticket {
+        let fetch = state.fetches.entry(name.clone()).or_insert_with(|| Fetch {
+            id,
+            began: None,
+            until,
+            parties: Vec::new(),
+            waiters: Vec::new(),
+        });
+        let is_new = fetch.id == id;
+        fetch.waiters.push(waiter);
+        fetch.until = fetch.until.max(until);
+        let must_queue = fetch.began.is_none() && !fetch.parties.contains(party);
+        if must_queue {
+            fetch.parties.push(party.clone());
+        }
+        state.next_id += u64::from(is_new);
+        if must_queue { Lookup::Queue } else { Lookup::Waiting }
+    }
+
+    /// Begins the fetch of `name` that waits for it, if one does. What it finds is as old as `now`.
+    pub fn begin(&self, name: &KeyName, now: Instant) -> Option<Ticket<V, W>> {
+        let mut state = self.shared.lock();
+        let fetch = state.fetches.get_mut(name).filter(|fetch| fetch.began.is_none())?;
+        fetch.began = Some(now);
+        fetch.parties = Vec::new();
+        Some(Ticket {
             shared: self.shared.clone(),
             name: name.clone(),
-            id,
+            id: fetch.id,
             began: now,
+            until: fetch.until,
+            early: fetch.waiters.len(),
             is_complete: false,
         })
     }
 
     /// Ends a fetch: keeps `value`, unless the key was removed since the fetch began, and returns
-    /// all waiters parked behind the fetch, to be answered, in the order in which they came. The value is as old
-    /// as the fetch.
+    /// all waiters parked behind the fetch, to be answered, in the order in which they came, and when the last of
+    /// them needs the value. The value is as old as the fetch.
     ///
-    /// `None` is for a fetch that failed or found nothing, neither of which is remembered. Waiters but the first
-    /// came after it began: a key may have been created since.
-    pub fn complete(&self, mut ticket: Ticket<V, W>, value: Option<V>, now: Instant) -> Vec<W> {
+    /// `None` is for a fetch that failed or found nothing, neither of which is remembered. A key may have been
+    /// created before waiters came that are not [`early`](Ticket::early).
+    pub fn complete(
+        &self,
+        mut ticket: Ticket<V, W>,
+        value: Option<V>,
+        now: Instant,
+    ) -> (Vec<W>, Deadline) {
         debug_assert!(Arc::ptr_eq(&self.shared, &ticket.shared));
         ticket.is_complete = true;
         let mut state = ticket.shared.lock();
-        let (waiters, is_current) = state.end_fetch(&ticket.name, ticket.id);
+        let (fetch, is_current) = state.end_fetch(&ticket.name, ticket.id);
         if let (Some(value), true) = (value, is_current) {
             state.insert(ticket.name.clone(), value, ticket.began, now);
         }
-        waiters
+        fetch.map_or((Vec::new(), ticket.until), |fetch| (fetch.waiters, fetch.until))
     }
 
-    /// Forgets `name`. A fetch that is under way still serves its waiters, but leaves no entry, and the
+    /// Forgets `name`. A fetch that has begun still serves its waiters, but leaves no entry, and the
     /// next lookup starts a new one.
     pub fn remove(&self, name: &KeyName) {
         let mut state = self.shared.lock();
@@ -226,8 +267,8 @@ impl<V, W> Ticket<V, W> {
 impl<V, W> Drop for Ticket<V, W> {
     fn drop(&mut self) {
         if !self.is_complete {
-            let (waiters, _) = self.shared.lock().end_fetch(&self.name, self.id);
-            drop(waiters); // only now, without the lock
+            let fetch = self.shared.lock().end_fetch(&self.name, self.id);
+            drop(fetch); // only now, without the lock
         }
     }
 }
@@ -259,11 +300,10 @@ struct Entries<V, W> {
     entries: Vec<Entry<V>>,
     newest: usize,
     oldest: usize,
-    /// The fetches that a lookup may join.
+    /// The fetches that a lookup may join: they have begun lately, or wait for their turn.
     fetches: HashMap<KeyName, Fetch<W>>,
-    /// The waiters of fetches that leave no entry, by the fetch: their key was removed meanwhile, or they took
-    /// too long.
-    stale: HashMap<u64, Vec<W>>,
+    /// Fetches that leave no entry: their key was removed meanwhile, or they took too long.
+    stale: HashMap<u64, Fetch<W>>,
     next_id: u64,
 }
 
@@ -278,7 +318,11 @@ struct Entry<V> {
 
 struct Fetch<W> {
     id: u64,
-    began: Instant,
+    /// `None` while it waits for its turn.
+    began: Option<Instant>,
+    until: Deadline,
+    /// Those at whose turn it begins.
+    parties: Vec<Arc<str>>,
     waiters: Vec<W>,
 }
 
@@ -351,20 +395,21 @@ impl<V, W> Entries<V, W> {
         is_over(self.expiry.any, entry.fetched_at) || is_over(self.expiry.unused, entry.last_used)
     }
 
-    /// Lets no lookup join the fetch of `name` any more. It serves its waiters, and leaves no entry.
+    /// Lets no lookup join the fetch of `name` any more, if it has begun. It serves its waiters, and leaves no
+    /// entry.
     fn end_joining(&mut self, name: &KeyName) {
-        if let Some(fetch) = self.fetches.remove(name) {
-            self.stale.insert(fetch.id, fetch.waiters);
+        if self.fetches.get(name).is_some_and(|fetch| fetch.began.is_some())
+            && let Some(fetch) = self.fetches.remove(name)
+        {
+            self.stale.insert(fetch.id, fetch);
         }
     }
 
-    /// Forgets a fetch. Returns its waiters, and whether its key was not removed meanwhile.
-    fn end_fetch(&mut self, name: &KeyName, id: u64) -> (Vec<W>, bool) {
-        if self.fetches.get(name).is_some_and(|fetch| fetch.id == id) {
-            let fetch = self.fetches.remove(name);
-            (fetch.map(|fetch| fetch.waiters).unwrap_or_default(), true)
-        } else {
-            (self.stale.remove(&id).unwrap_or_default(), false)
+    /// Forgets a fetch. Returns it, and whether its key was not removed meanwhile.
+    fn end_fetch(&mut self, name: &KeyName, id: u64) -> (Option<Fetch<W>>, bool) {
+        match self.fetches.get(name).is_some_and(|fetch| fetch.id == id) {
+            true => (self.fetches.remove(name), true),
+            false => (self.stale.remove(&id), false),
         }
     }
 

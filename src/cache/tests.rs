@@ -11,15 +11,27 @@ fn key(number: usize) -> KeyName {
 }
 
 fn fetch(cache: &TestCache, name: &KeyName, waiter: u32, now: Instant) -> Ticket<u32, u32> {
-    match cache.get_or_wait(name, waiter, now) {
-        Lookup::Fetch(ticket) => ticket,
-        other => panic!("{other:?}"),
-    }
+    assert!(matches!(ask(cache, name, waiter, now), Lookup::Queue));
+    cache.begin(name, now).unwrap()
+}
+
+/// A lookup for the one party.
+fn ask<V: Clone, W>(cache: &Cache<V, W>, name: &KeyName, waiter: W, now: Instant) -> Lookup<V, W> {
+    cache.get_or_wait(name, waiter, &"".into(), Deadline::after(now, SECOND), now)
+}
+
+fn complete(
+    cache: &TestCache,
+    ticket: Ticket<u32, u32>,
+    value: Option<u32>,
+    now: Instant,
+) -> Vec<u32> {
+    cache.complete(ticket, value, now).0
 }
 
 fn put(cache: &TestCache, name: &KeyName, value: u32, now: Instant) {
     let ticket = fetch(cache, name, 0, now);
-    assert_eq!(vec![0], cache.complete(ticket, Some(value), now));
+    assert_eq!(vec![0], complete(cache, ticket, Some(value), now));
 }
 
 #[test]
@@ -27,14 +39,15 @@ fn one_fetch_serves_all_who_wait() {
     let (cache, now) = (TestCache::new(10, FOR_EVER), Instant::now());
     let ticket = fetch(&cache, &key(1), 1, now);
     assert_eq!(&key(1), ticket.name());
+    assert!(format!("{ticket:?}").contains("key-1"));
     for waiter in 2..5 {
-        let lookup = cache.get_or_wait(&key(1), waiter, now);
+        let lookup = ask(&cache, &key(1), waiter, now);
         assert!(matches!(lookup, Lookup::Waiting));
     }
     assert_eq!(None, cache.get(&key(1), now));
-    assert_eq!(vec![1, 2, 3, 4], cache.complete(ticket, Some(7), now));
+    assert_eq!(vec![1, 2, 3, 4], complete(&cache, ticket, Some(7), now));
     assert_eq!(Some(7), cache.get(&key(1), now));
-    assert!(matches!(cache.get_or_wait(&key(1), 5, now), Lookup::Hit(7, 5)));
+    assert!(matches!(ask(&cache, &key(1), 5, now), Lookup::Hit(7, 5)));
     assert_eq!((2, 4), (cache.hits(), cache.misses()));
 }
 
@@ -42,9 +55,10 @@ fn one_fetch_serves_all_who_wait() {
 fn a_failed_fetch_is_not_remembered() {
     let (cache, now) = (TestCache::new(10, FOR_EVER), Instant::now());
     let ticket = fetch(&cache, &key(1), 1, now);
-    assert_eq!(vec![1], cache.complete(ticket, None, now));
+    assert_eq!(vec![1], complete(&cache, ticket, None, now));
     assert!(cache.is_empty());
     put(&cache, &key(1), 2, now);
+    assert!(!cache.is_empty());
 }
 
 #[test]
@@ -53,10 +67,10 @@ fn a_delete_during_a_fetch_wins() {
     let stale = fetch(&cache, &key(1), 1, now);
     cache.remove(&key(1));
     let fresh = fetch(&cache, &key(1), 2, now);
-    assert!(matches!(cache.get_or_wait(&key(1), 3, now), Lookup::Waiting));
-    assert_eq!(vec![1], cache.complete(stale, Some(10), now));
+    assert!(matches!(ask(&cache, &key(1), 3, now), Lookup::Waiting));
+    assert_eq!(vec![1], complete(&cache, stale, Some(10), now));
     assert_eq!(None, cache.get(&key(1), now));
-    assert_eq!(vec![2, 3], cache.complete(fresh, Some(20), now));
+    assert_eq!(vec![2, 3], complete(&cache, fresh, Some(20), now));
     assert_eq!(Some(20), cache.get(&key(1), now));
 }
 
@@ -66,11 +80,11 @@ fn a_value_is_as_old_as_its_fetch() {
     let any = Expiry { any: Some(2 * SECOND), ..FOR_EVER };
     let (cache, now) = (TestCache::new(10, any), Instant::now());
     let slow = fetch(&cache, &key(1), 1, now);
-    assert!(matches!(cache.get_or_wait(&key(1), 2, now + SECOND), Lookup::Waiting));
+    assert!(matches!(ask(&cache, &key(1), 2, now + SECOND), Lookup::Waiting));
     let fresh = fetch(&cache, &key(1), 3, now + 2 * SECOND);
-    assert_eq!(vec![1, 2], cache.complete(slow, Some(10), now + 3 * SECOND));
+    assert_eq!(vec![1, 2], complete(&cache, slow, Some(10), now + 3 * SECOND));
     assert_eq!(None, cache.get(&key(1), now + 3 * SECOND));
-    assert_eq!(vec![3], cache.complete(fresh, Some(20), now + 3 * SECOND));
+    assert_eq!(vec![3], complete(&cache, fresh, Some(20), now + 3 * SECOND));
     assert_eq!(Some(20), cache.get(&key(1), now + 3 * SECOND));
     assert_eq!(None, cache.get(&key(1), now + 4 * SECOND));
 }
@@ -79,13 +93,40 @@ fn a_value_is_as_old_as_its_fetch() {
 fn a_ticket_that_is_dropped_lets_the_next_one_fetch() {
     let (cache, now) = (Cache::new(10, FOR_EVER), Instant::now());
     let waiter = Arc::new(());
-    let Lookup::Fetch(ticket) = cache.get_or_wait(&key(1), waiter.clone(), now) else {
-        panic!("nobody else fetches");
-    };
-    drop(ticket);
+    let lookup: Lookup<u32, _> = ask(&cache, &key(1), waiter.clone(), now);
+    assert!(matches!(lookup, Lookup::Queue));
+    drop(cache.begin(&key(1), now).unwrap());
     assert_eq!(1, Arc::strong_count(&waiter), "the waiter is dropped");
-    let lookup: Lookup<u32, _> = cache.get_or_wait(&key(1), waiter, now);
-    assert!(matches!(lookup, Lookup::Fetch(_)));
+    let lookup: Lookup<u32, _> = ask(&cache, &key(1), waiter, now);
+    assert!(matches!(lookup, Lookup::Queue));
+}
+
+/// A fetch waits for the turn of each party once.
+#[test]
+fn a_fetch_begins_at_the_first_turn_and_is_as_young_as_its_beginning() {
+    let any = Expiry { any: Some(2 * SECOND), ..FOR_EVER };
+    let (cache, now) = (TestCache::new(10, any), Instant::now());
+    let later = |seconds| now + seconds * SECOND;
+    let ask = |party: &str, seconds, waiter| {
+        let until = Deadline::after(later(seconds), 10 * SECOND);
+        match cache.get_or_wait(&key(1), waiter, &party.into(), until, later(seconds)) {
+            Lookup::Queue => true,
+            Lookup::Waiting => false,
+            Lookup::Hit(..) => panic!("nothing was fetched"),
+        }
+    };
+    assert!(ask("a", 0, 1) && !ask("a", 1, 2) && ask("b", 8, 3) && !ask("a", 9, 4));
+    // A fetch that waits has read nothing yet.
+    cache.remove(&key(1));
+    let ticket = cache.begin(&key(1), later(9)).unwrap();
+    assert_eq!((4, Deadline::after(later(9), 10 * SECOND)), (ticket.early, ticket.until));
+    assert!(cache.begin(&key(1), later(9)).is_none());
+    assert!(!ask("c", 10, 5), "it is under way");
+    let (waiters, until) = cache.complete(ticket, Some(7), later(10));
+    assert_eq!((vec![1, 2, 3, 4, 5], Deadline::after(later(10), 10 * SECOND)), (waiters, until));
+    assert_eq!(Some(7), cache.get(&key(1), later(10)));
+    assert_eq!(None, cache.get(&key(1), later(11)));
+    assert!(cache.begin(&key(1), later(11)).is_none());
 }
 
 #[test]
@@ -137,6 +178,14 @@ fn without_an_offline_time_it_does_not_matter_if_the_key_store_is_available() {
     cache.set_offline(Some(start));
     assert_eq!(Some(1), cache.get(&key(1), start + 2 * SECOND));
     assert_eq!(None, cache.get(&key(1), start + 5 * SECOND));
+}
+
+#[test]
+fn only_an_offline_time_makes_it_matter_if_the_key_store_is_available() {
+    let cache = TestCache::new(10, FOR_EVER);
+    assert!(!cache.has_offline());
+    cache.set_expiry(Expiry { offline: Some(SECOND), ..FOR_EVER });
+    assert!(cache.has_offline());
 }
 
 #[test]
@@ -247,13 +296,13 @@ fn run_model(seed: u64) {
                     .fetches
                     .iter_mut()
                     .find(|(fetched, _, is_stale, _)| *fetched == name && !is_stale);
-                match (cache.get_or_wait(&key(name), step, now), expected, fetch) {
+                match (ask(&cache, &key(name), step, now), expected, fetch) {
                     (Lookup::Hit(value, waiter), Some(expected), _) => {
                         assert_eq!((expected, step), (value, waiter));
                     }
                     (Lookup::Waiting, None, Some((_, waiters, ..))) => waiters.push(step),
-                    (Lookup::Fetch(ticket), None, None) => {
-                        tickets.push(ticket);
+                    (Lookup::Queue, None, None) => {
+                        tickets.push(cache.begin(&key(name), now).unwrap());
                         model.fetches.push((name, vec![step], false, now));
                     }
                     (lookup, expected, fetch) => {
@@ -270,7 +319,7 @@ fn run_model(seed: u64) {
                 } else {
                     let value = (below(4) > 0).then_some(step);
                     let expected = model.complete(at, value, now);
-                    assert_eq!(expected, cache.complete(ticket, value, now));
+                    assert_eq!(expected, complete(&cache, ticket, value, now));
                 }
             }
             15 => {

@@ -210,9 +210,14 @@ impl Connection {
 
     /// The sweeper has seen that the deadline has passed.
     pub fn on_deadline(self: &Arc<Self>, now: Instant) {
+        let is_due = || self.is_due(self.sockets.millis(now));
         self.with(|inner| {
-            // A worker may have moved the deadline while the lock was waited for.
-            if self.is_due(self.sockets.millis(now)) {
+            // A worker may have moved the deadline while the lock was waited for. What came in time may wait in the
+            // socket for a worker that is busy with others.
+            if is_due() {
+                self.take_turn(inner);
+            }
+            if is_due() && !matches!(inner.phase, Phase::Closed) {
                 match inner.expire(self, now) {
                     Ok(()) => self.take_turn(inner),
                     Err(_) => self.settle(inner, End::Closed),

@@ -272,6 +272,20 @@ fn a_body_that_is_cut_off_is_refused_and_a_request_whose_connection_ends_is_drop
     assert_eq!((0, 0), (script.connections.open(), script.connections.idle()));
 }
 
+#[test]
+fn a_body_that_came_in_time_is_read_though_no_worker_had_time_for_it() {
+    let site = Site::start();
+    let mut client = site.idle();
+    site.answer("names");
+    client.write_all(b"POST / HTTP/1.1\r\nHost: kes\r\nContent-Length: 4\r\n\r\nha").unwrap();
+    until(|| site.sockets.registry.select(Connection::is_idle).is_empty());
+    site.sockets.poller.stop();
+    until(|| site.workers.0.iter().all(JoinHandle::is_finished));
+    client.write_all(b"lf").unwrap();
+    site.sockets.sweep(Instant::now() + Duration::from_secs(60));
+    assert_eq!("names", body(&mut client));
+}
+
 impl Site {
     fn drain(&self) {
         self.sockets.is_draining.store(true, Ordering::SeqCst);

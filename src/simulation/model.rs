@@ -59,8 +59,6 @@ struct Key {
     versions: Vec<Version>,
     /// When deletes were carried out.
     deletes: Vec<Duration>,
-    /// The creates of this server, from when to when.
-    creates: Vec<(Duration, Option<Duration>)>,
 }
 
 struct Begun {
@@ -146,19 +144,6 @@ impl Key {
 impl Model {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The server creates a key; the number of that.
-    pub fn begin_create(&self, name: &str) -> usize {
-        let (mut inner, now) = (self.lock(), world::elapsed());
-        let key = inner.keys.entry(name.to_owned()).or_default();
-        key.creates.push((now, None));
-        key.creates.len() - 1
-    }
-
-    pub fn end_create(&self, name: &str, number: usize) {
-        let (mut inner, now) = (self.lock(), world::elapsed());
-        inner.keys.entry(name.to_owned()).or_default().creates[number].1 = Some(now);
     }
 
     /// A client imports this value.
@@ -329,12 +314,7 @@ impl Model {
                 }
             }
             (What::Create | What::Import, 400) => {
-                // One that waits behind another fails with it, though others may have deleted the key since.
-                let running =
-                    |(_, end): &&(Duration, Option<Duration>)| end.is_none_or(|end| end >= sent.at);
-                let since = key.creates.iter().filter(running).map(|(begin, _)| *begin).min();
-                let since = since.map_or(sent.at, |since| since.min(sent.at));
-                ensure!(key.was_there(since, now), "{what}, but there was no such key");
+                ensure!(key.was_there(sent.at, now), "{what}, but there was no such key");
             }
             (What::Delete, 200) => match key.deletes.iter().find(|at| **at >= sent.at) {
                 None => world::fail(format!("{what}, but nothing was deleted")),

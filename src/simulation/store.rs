@@ -25,15 +25,6 @@ pub struct Store {
     pub faults: Faults,
 }
 
-/// A create that runs.
-struct Create<'a>(&'a Shared, &'a str, usize);
-
-impl Drop for Create<'_> {
-    fn drop(&mut self) {
-        self.0.end_create(self.1, self.2);
-    }
-}
-
 fn happens(one_in: u64) -> bool {
     one_in > 0 && world::one_in(one_in)
 }
@@ -67,7 +58,6 @@ impl Store {
 
 impl KeyStore for Store {
     fn create(&self, name: &KeyName, value: &Secret, _: Deadline) -> Result<(), Error> {
-        let _running = Create(&self.model, name.as_str(), self.model.begin_create(name.as_str()));
         self.take("create")?;
         let is_stored = self.model.create(name.as_str(), value, true);
         world::note(|| format!("key store: created {name}: {is_stored}"));

@@ -165,9 +165,10 @@ fn of_many_who_create_a_key_that_takes_long_one_succeeds_and_nobody_else_waits()
     let expected = [vec![200], vec![400; 15]].concat();
     assert_eq!(expected, statuses(creates));
     assert_eq!(1, store.most.load(Ordering::SeqCst), "two at once");
-    // The key store is not asked for those that waited for the first.
+    // The key store is asked once more for those that came when the first had begun: another server may have
+    // deleted the key before that.
     let creates = store.creates.lock().unwrap().clone();
-    assert_eq!(["slow", "other"], *creates);
+    assert!(creates.iter().filter(|name| *name == "slow").count() <= 2, "{creates:?}");
     root.post("/v1/key/create/slow", "").is_failure(400, "key does already exist");
 }
 

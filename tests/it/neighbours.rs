@@ -5,7 +5,7 @@ use std::{
     fs,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -165,24 +165,45 @@ fn a_reload_changes_limits() {
 #[derive(Default)]
 struct Gate {
     is_open: AtomicBool,
-    /// Names that were asked for, in their order.
+    /// So many reads may go on while it is closed.
+    passes: AtomicUsize,
+    /// Names that were asked for, and created, in their order.
     asked: Mutex<Vec<String>>,
+    /// Questions for the status wait until it is open, too.
+    is_slow: AtomicBool,
+    /// Questions for the status at this moment, and the most that there were.
+    questions: AtomicUsize,
+    most: AtomicUsize,
 }
 
 impl Gate {
     fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
+
+    fn has_asked(&self, count: usize) {
+        let is_asked = || (self.asked().len() == count).then_some(());
+        assert!(wait_for(PATIENCE, is_asked).is_some(), "{:?}", self.asked());
+    }
+
+    fn wait(&self) {
+        let passes = |passes: usize| passes.checked_sub(1);
+        let order = Ordering::SeqCst;
+        let may_pass =
+            || self.is_open.load(order) || self.passes.fetch_update(order, order, passes).is_ok();
+        wait_for(4 * PATIENCE, || may_pass().then_some(()));
+    }
 }
 
 impl KeyStore for Gate {
-    fn create(&self, _: &KeyName, _: &Secret, _: Deadline) -> Result<(), Error> {
+    fn create(&self, name: &KeyName, _: &Secret, _: Deadline) -> Result<(), Error> {
+        self.asked.lock().unwrap().push(format!("create {name}"));
         Err(Error::Exists)
     }
 
     fn get(&self, name: &KeyName, _: Deadline) -> Result<Secret, Error> {
         self.asked.lock().unwrap().push(name.to_string());
-        wait_for(PATIENCE, || self.is_open.load(Ordering::SeqCst).then_some(()));
+        self.wait();
         Ok(Secret::new(stored_key(&[1; 32]).into_bytes()))
     }
 
@@ -195,6 +216,12 @@ impl KeyStore for Gate {
     }
 
     fn status(&self, _: Deadline) -> Result<(), Error> {
+        let now = 1 + self.questions.fetch_add(1, Ordering::SeqCst);
+        self.most.fetch_max(now, Ordering::SeqCst);
+        if self.is_slow.load(Ordering::SeqCst) {
+            self.wait();
+        }
+        self.questions.fetch_sub(1, Ordering::SeqCst);
         Ok(())
     }
 
@@ -211,7 +238,9 @@ fn shared(store: &Arc<Gate>, concurrent: Option<usize>) -> (Inside, Client, Clie
         policies.write(
             "all",
             kes::inside::Policy {
-                allow: vec![kes::inside::Rule::glob("/v1/key/generate/*").unwrap()],
+                allow: ["/v1/key/generate/*", "/v1/key/create/*", "/v1/status", "/v1/ready"]
+                    .map(|rule| kes::inside::Rule::glob(rule).unwrap())
+                    .into(),
                 deny: Vec::new(),
             },
         );
@@ -293,4 +322,87 @@ fn a_client_that_waits_for_many_keys_lets_others_go_first() {
     // A key of each in turn. The kernel may hold up threads, of which each has taken one key by then.
     let (last, _) = places.rev().nth(asked - 1).unwrap();
     assert!(last < asked + 2 * theirs.len(), "{last}: {order:?}");
+}
+
+/// A server whose key store threads have 8 of 600 keys in hand for a noisy client, which wants these last; then the
+/// quiet one wants the same.
+fn after_a_crowd(store: &Arc<Gate>, requests: &[&str]) -> (Inside, Vec<Http2>, Http2, Vec<u32>) {
+    let (server, noisy, quiet) = shared(store, None);
+    let mut crowd: Vec<_> = (0..7).map(|_| Http2::open(&noisy)).collect();
+    for (number, http2) in crowd[..6].iter_mut().enumerate() {
+        ask_for(http2, &format!("noisy-{number}"), 100);
+        assert_eq!(200, http2.request("GET", "/version", "").status);
+    }
+    store.has_asked(8);
+    let mut other = Http2::open(&quiet);
+    let [_, theirs] = [&mut crowd[6], &mut other].map(|http2| {
+        let send = |path: &&str| http2.send_body("POST", path, b"{}");
+        let streams: Vec<_> = requests.iter().map(send).collect();
+        assert_eq!(200, http2.request("GET", "/version", "").status);
+        streams
+    });
+    (server, crowd, other, theirs)
+}
+
+#[test]
+fn a_client_that_wants_a_key_of_another_s_backlog_does_not_wait_for_that() {
+    let store = Arc::new(Gate::default());
+    let (_server, _crowd, mut other, theirs) = after_a_crowd(&store, &["/v1/key/generate/shared"]);
+    // The threads take eight more: at the latest the second is for the quiet client.
+    store.passes.store(8, Ordering::SeqCst);
+    store.has_asked(16);
+    assert_eq!("shared", store.asked().into_iter().find(|name| name == "shared").unwrap());
+    let answered = wait_for(PATIENCE, || {
+        store.passes.fetch_max(1, Ordering::SeqCst);
+        other.read_for(Duration::from_millis(20));
+        other.is_answered(theirs[0]).then_some(())
+    });
+    assert!(answered.is_some());
+    let asked = store.asked();
+    assert_eq!(1, asked.iter().filter(|name| *name == "shared").count(), "{asked:?}");
+    store.is_open.store(true, Ordering::SeqCst);
+}
+
+#[test]
+fn a_client_that_changes_a_key_of_another_s_backlog_does_not_wait_for_that() {
+    let store = Arc::new(Gate::default());
+    let (_server, mut crowd, mut other, theirs) =
+        after_a_crowd(&store, &["/v1/key/create/shared", "/v1/key/create/other"]);
+    store.passes.store(8, Ordering::SeqCst);
+    for stream in theirs {
+        other.answer(stream).is_failure(400, "key does already exist");
+        // The next turn of the quiet client.
+        store.passes.store(8, Ordering::SeqCst);
+    }
+    // Those of the noisy one had waited when the key store said that there is such a key.
+    assert_eq!(400, crowd[6].answer(1).status);
+    assert_eq!(400, crowd[6].answer(3).status);
+    let creates: Vec<_> =
+        store.asked().into_iter().filter(|name| name.starts_with("create")).collect();
+    assert_eq!(["create shared", "create other"], *creates);
+    store.is_open.store(true, Ordering::SeqCst);
+}
+
+#[test]
+fn all_who_ask_for_the_status_share_one_question_which_waits_for_no_backlog() {
+    let store = Arc::new(Gate::default());
+    let (_server, _crowd, mut other, _) = after_a_crowd(&store, &[]);
+    store.is_slow.store(true, Ordering::SeqCst);
+    let streams: Vec<_> = (0..50)
+        .map(|number| other.ask("GET", ["/v1/status", "/v1/ready"][number % 2], ""))
+        .collect();
+    assert_eq!(200, other.request("GET", "/version", "").status);
+    store.passes.store(8, Ordering::SeqCst);
+    let is_asked = || (store.most.load(Ordering::SeqCst) >= 1).then_some(());
+    assert!(wait_for(PATIENCE, is_asked).is_some());
+    store.is_open.store(true, Ordering::SeqCst);
+    for (number, stream) in streams.into_iter().enumerate() {
+        let answer = other.answer(stream);
+        assert_eq!(200, answer.status, "{number}");
+        if number % 2 == 0 {
+            assert!(answer.json()["keystore_latency"].as_u64().unwrap() >= 1);
+        }
+    }
+    // The server asks by itself, too.
+    assert!(store.most.load(Ordering::SeqCst) <= 2);
 }

@@ -34,6 +34,29 @@ type rules struct {
 	// A create may replace a key whose create it overlaps, and one that was given up any key: version 1 of
 	// the engine under a policy that lets servers overwrite.
 	overwrites bool
+	// When a node of the key store was stopped.
+	stopped []stop
+}
+
+// stop is a time during which the node that a server asks did not run, in microseconds since 1970. When it goes on, it
+// takes itself for the active one for a moment, and answers reads from its past.
+type stop struct {
+	server   int
+	from, to int64
+}
+
+// moment is how long that may be.
+const moment = int64(1_000_000)
+
+// past is the start of the stop after which a read that was asked and answered between these two may come from
+// before it; never if there is none.
+func (r rules) past(server int, asked, answered int64) int64 {
+	for _, s := range r.stopped {
+		if s.server == server && asked <= s.to+moment && answered >= s.to {
+			return s.from
+		}
+	}
+	return never
 }
 
 // search looks for one order of all operations on a key in which each fits the state that the ones before have

@@ -4,7 +4,7 @@ import "testing"
 
 // said is a call at a server: when it began and ended, in microseconds, its status and the version it saw or made.
 func said(server int, what string, from, to int64, status, version int) call {
-	return call{Key: "k", Server: server, What: what, Call: from, Return: to, Status: status, Version: version}
+	return call{Key: "k", Server: server, What: what, Call: from, Clock: from, Return: to, Status: status, Version: version}
 }
 
 func TestHistories(t *testing.T) {
@@ -81,10 +81,45 @@ func TestHistories(t *testing.T) {
 			said(1, "create", 0, 10, 200, 1), said(1, "decrypt", 60, 70, 400, 1),
 		}},
 	} {
-		verdicts := check(test.calls, stale, rules{test.overwrites})
+		verdicts := check(test.calls, stale, rules{overwrites: test.overwrites})
 		if isGood := len(verdicts[0].lines) == 0; isGood != test.isGood || verdicts[0].err != nil {
 			t.Errorf("%s: order %v, error %v", test.name, isGood, verdicts[0].err)
 		}
+	}
+}
+
+// The node of server 2 was stopped, and answers from before for a moment.
+func TestStops(t *testing.T) {
+	const second, stale = 1_000_000, 2_000_000
+	stopped := []stop{{server: 2, from: 10 * second, to: 15 * second}}
+	// Server 1 creates a key before the stop, deletes it during the stop, and creates another one.
+	before := []call{
+		said(1, "create", second, second+10, 200, 1), said(1, "delete", 12*second, 12*second+10, 200, 0),
+		said(1, "generate", 12*second+20, 12*second+30, 404, 0), said(1, "create", 14*second, 14*second+10, 200, 2),
+	}
+	for _, test := range []struct {
+		name   string
+		isGood bool
+		last   call
+	}{
+		{"a read from before the stop", true, said(2, "generate", 15*second+10, 15*second+20, 200, 1)},
+		{"asked during the stop", true, said(2, "generate", 14*second+50, 15*second+20, 200, 1)},
+		{"then from the cache", true, said(2, "generate", 17*second, 17*second+10, 200, 1)},
+		{"a read of no key, from when there was one", false, said(2, "generate", 16*second+100, 16*second+120, 404, 0)},
+		{"for too long", false, said(2, "generate", 18*second+100, 18*second+110, 200, 1)},
+		{"at another server", false, said(3, "generate", 15*second+10, 15*second+20, 200, 1)},
+		{"before the node went on", false, said(2, "generate", 14*second+600_000, 14*second+600_010, 200, 1)},
+	} {
+		calls := append(append([]call{}, before...), test.last)
+		verdict := check(calls, stale, rules{stopped: stopped})[0]
+		if isGood := len(verdict.lines) == 0; isGood != test.isGood || verdict.err != nil {
+			t.Errorf("%s: order %v, error %v", test.name, isGood, verdict.err)
+		}
+	}
+	// It did not have the key yet when it was stopped.
+	calls := []call{said(1, "create", 12*second, 12*second+10, 200, 1), said(2, "generate", 15*second+10, 15*second+20, 404, 0)}
+	if len(check(calls, stale, rules{stopped: stopped})[0].lines) > 0 || len(check(calls, stale, rules{})[0].lines) == 0 {
+		t.Error("a 404 from before the stop")
 	}
 }
 

@@ -37,7 +37,7 @@ const never = int64(1) << 60
 
 // operations turns the calls for one key into what the search takes. A key may come from the cache of a server, as
 // it was at most stale microseconds before, but not from before a delete or a create that this server has
-// answered 200. Lines are indices into calls.
+// answered 200. What a node answers that was stopped may be older. Lines are indices into calls.
 func operations(calls []call, lines []int, stale int64, rules rules) []op {
 	var ops []op
 	changes := map[int][]int{} // server -> its creates and deletes that were answered 200
@@ -86,6 +86,12 @@ func operations(calls []call, lines []int, stale int64, rules rules) []op {
 		}
 		if o.what == sees || o.what == another {
 			o.low -= stale
+		}
+		if o.what != create && o.what != remove {
+			clock := c.Clock - c.Call // what turns the one into the other
+			if past := rules.past(c.Server, o.low+clock, o.high+clock) - clock; past < o.low {
+				o.low = past
+			}
 		}
 		ops = append(ops, o)
 		if !o.open && (o.what == create || o.what == remove) {

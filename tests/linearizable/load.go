@@ -27,7 +27,7 @@ type sealed struct{ ciphertext, plaintext []byte }
 // load makes calls to the servers, and records them.
 type load struct {
 	servers    []string
-	names      []string
+	names      int // keys in use at a time
 	operations int64
 	seed       int64
 	pause      time.Duration // between two calls of a worker, on average
@@ -59,11 +59,31 @@ var shares = []struct {
 	share int
 }{{"create", 12}, {"import", 8}, {"delete", 14}, {"generate", 28}, {"encrypt", 10}, {"decrypt", 28}}
 
-// work makes calls as one client until all are made. One of three workers asks one server only.
+// keyLife is how many calls are made until other keys take the place of those in use. The search for an order takes
+// longer with each call for one key whose outcome is unknown.
+const keyLife = 2000
+
+// name is that of one of the keys in use at the call of this number.
+func (l *load) name(number int64, key int) string {
+	return fmt.Sprintf("key-%d-%d", (number-1)/keyLife+1, key+1)
+}
+
+// work makes calls as one client until all are made. One of three workers asks one server only. In the end each server
+// is asked once for each key that there was, as a late write may have brought one back.
 func (l *load) work(worker int, client *http.Client) {
 	random := mathrand.New(mathrand.NewSource(l.seed*1000 + int64(worker)))
-	for atomic.AddInt64(&l.asked, 1) <= l.operations {
+	looks := l.looks()
+	for {
+		number := atomic.AddInt64(&l.asked, 1)
+		if number > l.operations+int64(len(looks)) {
+			return
+		}
 		time.Sleep(time.Duration(random.Int63n(int64(2*l.pause) + 1)))
+		if number > l.operations {
+			look := looks[number-l.operations-1]
+			l.ask(worker, client, "generate", look.server, look.name, random)
+			continue
+		}
 		at := random.Intn(100)
 		what := ""
 		for _, s := range shares {
@@ -76,8 +96,25 @@ func (l *load) work(worker int, client *http.Client) {
 		if worker%3 == 0 {
 			server = worker / 3 % len(l.servers)
 		}
-		l.ask(worker, client, what, server, l.names[random.Intn(len(l.names))], random)
+		l.ask(worker, client, what, server, l.name(number, random.Intn(l.names)), random)
 	}
+}
+
+type look struct {
+	server int
+	name   string
+}
+
+func (l *load) looks() []look {
+	var looks []look
+	for number := int64(1); number <= l.operations; number += keyLife {
+		for key := 0; key < l.names; key++ {
+			for server := range l.servers {
+				looks = append(looks, look{server, l.name(number, key)})
+			}
+		}
+	}
+	return looks
 }
 
 func (l *load) ask(worker int, client *http.Client, what string, server int, name string, random *mathrand.Rand) {

@@ -26,16 +26,18 @@ func main() {
 	trust := set.String("trust", "", "`file` with the authority of the servers")
 	operations := set.Int64("operations", 1000, "how many calls")
 	seed := set.Int64("seed", 1, "of the choice of calls")
-	names := set.Int("names", 6, "how many keys")
+	names := set.Int("names", 6, "how many keys are in use at a time")
 	pause := set.Duration("pause", 25*time.Millisecond, "between two calls of a client, on average")
 	identities := set.String("identities", "", "those of the clients, with commas between them")
 	logs := set.String("written", "", "audit `files` of OpenBao that show which keys were written, with commas between them")
+	stops := set.String("stopped", "", "`file` with the times during which the node of a server was stopped")
 	file := set.String("history", "history.json", "`file` to record the history in")
 	_ = set.Parse(os.Args[2:])
 
-	rules := rules{*overwrites}
+	rules := rules{overwrites: *overwrites}
 	switch os.Args[1] {
 	case "check":
+		rules.stopped = readStops(*stops)
 		calls := readHistory(set.Arg(0))
 		report(calls, nil, *stale, rules, set.Arg(0))
 	case "run":
@@ -43,11 +45,8 @@ func main() {
 		if err != nil {
 			fail(err.Error())
 		}
-		l := &load{servers: strings.Split(*servers, ","), operations: *operations, seed: *seed, pause: *pause,
-			start: time.Now(), pool: map[string][]sealed{}}
-		for i := 0; i < *names; i++ {
-			l.names = append(l.names, fmt.Sprintf("key-%d", i+1))
-		}
+		l := &load{servers: strings.Split(*servers, ","), names: *names, operations: *operations, seed: *seed,
+			pause: *pause, start: time.Now(), pool: map[string][]sealed{}}
 		if err := l.run(set.Args(), trusted); err != nil {
 			fail(err.Error())
 		}
@@ -60,6 +59,7 @@ func main() {
 			l.wrong = append(l.wrong, "it was sealed with a key that no server has written:\n"+table(l.calls, []int{i}))
 		}
 		writeHistory(*file, l.calls)
+		rules.stopped = readStops(*stops)
 		fmt.Printf("%d calls in %.0f s\n", len(l.calls), time.Since(l.start).Seconds())
 		report(l.calls, l.wrong, *stale, rules, *file)
 	default:
@@ -141,6 +141,26 @@ func writeHistory(file string, calls []call) {
 	if err := out.Close(); err != nil {
 		fail(err.Error())
 	}
+}
+
+// readStops reads lines of a server, and when its node was stopped and went on, in microseconds since 1970.
+func readStops(file string) []stop {
+	if file == "" {
+		return nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		fail(err.Error())
+	}
+	var stops []stop
+	for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
+		var s stop
+		if _, err := fmt.Sscan(line, &s.server, &s.from, &s.to); err != nil && line != "" {
+			fail(fmt.Sprintf("%s: %q: %v", file, line, err))
+		}
+		stops = append(stops, s)
+	}
+	return stops
 }
 
 func readHistory(file string) []call {

@@ -69,6 +69,8 @@ pub(crate) struct Remote {
     connections: Mutex<Connections>,
     /// The last try got no answer: then there are no retries.
     is_down: AtomicBool,
+    /// Where a standby has sent the last request that may be repeated.
+    active: Mutex<Option<String>>,
 }
 
 struct Connections {
@@ -154,6 +156,7 @@ impl Remote {
             may_pass: settings.may_pass,
             connections: Mutex::new(Connections { agent, number: 0, used: None }),
             is_down: AtomicBool::new(false),
+            active: Mutex::default(),
         })
     }
 
@@ -217,15 +220,25 @@ impl Remote {
         true
     }
 
-    /// Asks once, and once more at the active server if a standby redirects there.
+    /// Asks once, and once more at the active server if a standby redirects there. A standby also redirects after it
+    /// has passed a request on and got no answer, so what must not be done twice goes where the last request went
+    /// in the end, and no further.
     fn call_once(&self, call: Call<'_>, deadline: Deadline) -> Result<Answer, NoAnswer> {
-        let url = self.url(call.path);
+        let active = || self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_repeatable = call.is_repeatable || call.is_look;
+        let url = match &*active() {
+            Some(active) if !is_repeatable => format!("{active}{}", call.path),
+            _ => self.url(call.path),
+        };
         let answer = self.send(&url, call, deadline)?;
         let location = match answer.status().as_u16() {
             301 | 302 | 307 | 308 => answer.headers().get("location"),
             _ => None,
         };
         let Some(location) = location else {
+            if is_repeatable && !call.is_look {
+                *active() = None;
+            }
             return self.read(&url, call, answer);
         };
         let location = String::from_utf8_lossy(location.as_bytes());
@@ -233,19 +246,31 @@ impl Remote {
             true => redirected(&url, &location),
             false => Err("the key store itself does not redirect"),
         };
-        let next = next.map_err(|why| NoAnswer {
+        let why = match next {
+            Ok(_) if !is_repeatable => {
+                "it may have been done, and must not be done twice".to_owned()
+            }
+            Ok(next) => {
+                if !call.is_look {
+                    *active() = next.strip_suffix(call.path).map(str::to_owned);
+                }
+                let answer = self.send(&next, call, deadline)?;
+                return self.read(&next, call, answer);
+            }
+            Err(why) => {
+                format!("{why}; check the endpoint, and what stands in front of the key store")
+            }
+        };
+        Err(NoAnswer {
             // The query may be secret.
             why: format!(
-                "{} {url}: redirected to {:?}, which is not followed: {why}; check the endpoint, and \
-                 what stands in front of the key store",
+                "{} {url}: redirected to {:?}, which is not followed: {why}",
                 call.method,
                 clean(location.split(['?', '#']).next().unwrap_or_default())
             ),
             is_timeout: false,
             may_pass: false,
-        })?;
-        let answer = self.send(&next, call, deadline)?;
-        self.read(&next, call, answer)
+        })
     }
 
     fn send(

@@ -22,7 +22,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// On version 1, a look that finds no key allows a write that is done this long after the look began: a
 /// third of what a request may take, of which a slow Vault may need half for each answer.
 const MAX_LOOK_AGE: Duration = Duration::from_secs(5);
-/// Writes that are tried on version 1, each after a look of its own.
+/// Looks on version 1 that allow a write.
 const MAX_TRIES: u32 = 3;
 
 impl Engine {
@@ -104,7 +104,7 @@ impl Engine {
                 (Ok(None), Some(e)) if tries_left == 0 => return Err(e),
                 (found, _) => found?,
             };
-            // It may be there from an earlier try whose answer was lost.
+            // A write that was refused may have been done: a standby may have passed it on twice.
             if let Some(found) = found {
                 return Ok(may_be_ours && found == *stored);
             }
@@ -121,6 +121,8 @@ impl Engine {
                 continue;
             }
             may_be_ours = true;
+            // It is not repeated unless it was refused: the key may be there, be deleted by others, and
+            // come back.
             let e = match self.ask_once(put, allowed) {
                 Ok(answer) if [200, 204].contains(&answer.status) => break,
                 Ok(answer) => {
@@ -143,11 +145,7 @@ impl Engine {
                 )),
                 Err(e) => e,
             };
-            // Whether it was done or not is seen in the next round.
-            if !self.cluster.remote.pause(deadline) {
-                return Err(e);
-            }
-            failed = Some(e);
+            return self.find(name, stored, e, deadline);
         }
         // A server that looked before we wrote, and writes after us, has most likely done so by then.
         std::thread::sleep(SETTLE);
