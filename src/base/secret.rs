@@ -4,13 +4,14 @@
 //! search for that word finds every place that handles key material. It is wiped when dropped, as is
 //! all memory that is freed.
 
-use std::fmt;
+use std::{fmt, hint::black_box};
 
 use super::arena::{SLOT, Slot};
+use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
 /// Wipes freed memory, so that no buffer leaves a secret behind, not even one that grew or that is inside
-/// rustls, ureq or serde_json. Stacks are wiped by [`on_wiped_stack`] and [`wipe_stack`].
+/// rustls, ureq or serde_json. Stacks and registers are wiped by [`on_wiped_stack`] and [`wipe_stack`].
 #[cfg(not(fuzzing))] // there, fuzz/ counts what is allocated
 #[global_allocator]
 static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> =
@@ -39,13 +40,26 @@ pub fn on_wiped_stack<T>(work: impl FnOnce() -> T) -> T {
 /// there. For threads that go on to wait, and for those that end, since the C library keeps their stacks.
 pub fn wipe_stack() {
     wipe::<DEEP_STACK>();
+    wipe_registers();
+}
+
+/// Puts zeros where copies and hashes leave what they worked on: a thread that waits keeps its vector registers, and a
+/// core file has them.
+fn wipe_registers() {
+    // Copies of these lengths use all registers that the C library copies with, whether they have 16, 32 or 64 bytes.
+    for len in [128, 256, 512, 1024] {
+        let (from, mut to) = ([0_u8; 1024], [0_u8; 1024]);
+        black_box(&mut to)[..black_box(len)].copy_from_slice(&black_box(&from)[..len]);
+        black_box(&to);
+    }
+    black_box(Sha256::digest(black_box([0_u8; 64])));
 }
 
 /// Wipes the stack from the frame of the caller on.
 #[inline(never)]
 fn wipe<const BYTES: usize>() {
     // Mutable, since a constant would live elsewhere.
-    std::hint::black_box(&mut [0_u8; BYTES]);
+    black_box(&mut [0_u8; BYTES]);
 }
 
 pub struct Secret(Bytes);

@@ -39,6 +39,7 @@ fn one_fetch_serves_all_who_wait() {
     let (cache, now) = (TestCache::new(10, FOR_EVER), Instant::now());
     let ticket = fetch(&cache, &key(1), 1, now);
     assert_eq!(&key(1), ticket.name());
+    assert!(format!("{ticket:?}").contains("key-1"));
     for waiter in 2..5 {
         let lookup = ask(&cache, &key(1), waiter, now);
         assert!(matches!(lookup, Lookup::Waiting));
@@ -57,6 +58,7 @@ fn a_failed_fetch_is_not_remembered() {
     assert_eq!(vec![1], complete(&cache, ticket, None, now));
     assert!(cache.is_empty());
     put(&cache, &key(1), 2, now);
+    assert!(!cache.is_empty());
 }
 
 #[test]
@@ -176,6 +178,14 @@ fn without_an_offline_time_it_does_not_matter_if_the_key_store_is_available() {
     cache.set_offline(Some(start));
     assert_eq!(Some(1), cache.get(&key(1), start + 2 * SECOND));
     assert_eq!(None, cache.get(&key(1), start + 5 * SECOND));
+}
+
+#[test]
+fn only_an_offline_time_makes_it_matter_if_the_key_store_is_available() {
+    let cache = TestCache::new(10, FOR_EVER);
+    assert!(!cache.has_offline());
+    cache.set_expiry(Expiry { offline: Some(SECOND), ..FOR_EVER });
+    assert!(cache.has_offline());
 }
 
 #[test]

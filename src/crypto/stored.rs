@@ -325,6 +325,22 @@ mod tests {
     }
 
     #[test]
+    fn an_error_says_what_is_wrong_with_the_value_and_nothing_of_it() {
+        let read = |value: &str| decode(value.as_bytes()).unwrap_err().to_string();
+        for (value, reason) in [
+            ("{", "the stored value is in no known format"),
+            (r#"{"bytes":"QUJD"}"#, "the key has 3 bytes instead of 32"),
+            (
+                r#"{"bytes":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","algorithm":"DES"}"#,
+                "the key is for an unknown algorithm",
+            ),
+        ] {
+            assert_eq!(format!("secret is malformed: {reason}"), read(value));
+        }
+        assert!(Error::HmacKey.to_string().ends_with("the HMAC key is missing or unusable"));
+    }
+
+    #[test]
     fn a_line_end_after_the_value_does_no_harm() {
         let data = testdata::read("stored-keys.json");
         for case in data["cases"].as_array().unwrap() {

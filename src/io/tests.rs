@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use super::{
     dialog::Dialog,
     service::{Begun, Handshake, Lines, NotAccepted, Progress, Request, Service, Session},
-    transport::Transport,
+    transport::{Plain, Transport},
     turn::Turn,
     wire::{Output, Wire},
     *,
@@ -25,6 +25,9 @@ use crate::{
 /// What the requests of a test share with it.
 struct Script {
     connections: Connections,
+    speaks_http2: bool,
+    /// Of the requests that have come, in their order.
+    paths: Mutex<Vec<String>>,
     /// The answer, as soon as it is there.
     answer: Mutex<Option<&'static str>>,
     wakers: Mutex<Vec<Waker>>,
@@ -33,9 +36,11 @@ struct Script {
 }
 
 impl Script {
-    fn new() -> Arc<Self> {
+    fn new(speaks_http2: bool) -> Arc<Self> {
         Arc::new(Self {
             connections: Connections::new(10),
+            speaks_http2,
+            paths: Mutex::default(),
             answer: Mutex::new(None),
             wakers: Mutex::default(),
             ends: Mutex::default(),
@@ -47,7 +52,9 @@ struct Scripted(Arc<Script>);
 
 impl Service for Scripted {
     fn open(&self, _: SocketAddr) -> io::Result<(Transport, Box<dyn Session>)> {
-        Ok((Transport::plain(), Box::new(Scripted(self.0.clone()))))
+        let mut plain = Plain::default();
+        plain.speaks_http2 = self.0.speaks_http2;
+        Ok((Transport::Plain(plain), Box::new(Scripted(self.0.clone()))))
     }
 
     fn idle_timeout(&self) -> Duration {
@@ -80,6 +87,7 @@ impl Session for Scripted {
 
     fn begin(&mut self, head: Head, _: &[CertificateDer<'static>], _: Instant) -> Begun {
         assert_ne!("/panic", head.path, "a bug");
+        self.0.paths.lock().unwrap().push(head.path);
         Begun::Request(Box::new(Asked { script: self.0.clone(), is_answered: false }), 1024)
     }
 }
@@ -152,11 +160,15 @@ struct Site {
 
 impl Site {
     fn start() -> Self {
+        Self::with(2, false)
+    }
+
+    fn with(workers: usize, speaks_http2: bool) -> Self {
         let log: &'static Log =
             Box::leak(Box::new(Log::start(crate::log::Settings::default(), true).unwrap()));
-        let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new(2)));
-        let script = Script::new();
-        let (sockets, workers) = Sockets::start(2, log, metrics).unwrap();
+        let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new(workers)));
+        let script = Script::new(speaks_http2);
+        let (sockets, workers) = Sockets::start(workers, log, metrics).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let service = Box::new(Scripted(script.clone()));
@@ -399,14 +411,49 @@ fn output_for_a_client_that_is_always_behind_does_not_grow() {
     }
 }
 
+/// How HTTP/2 begins.
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// A request on each of so many streams; the path has eight bytes.
+fn streams(path: &str, count: u32) -> Vec<u8> {
+    let mut bytes = HELLO.to_vec();
+    for number in 0..count {
+        let block = [b"\x82\x87\x04\x08", path.as_bytes(), b"\x01\x03kes"].concat();
+        bytes.extend([0, 0, block.len() as u8, 1, 5]);
+        bytes.extend((2 * number + 1).to_be_bytes());
+        bytes.extend(block);
+    }
+    bytes
+}
+
+#[test]
+fn a_client_with_hundreds_of_streams_does_not_make_others_wait_for_all_of_them() {
+    let site = Site::with(1, true);
+    let paths = || site.script.paths.lock().unwrap().clone();
+    *site.script.answer.lock().unwrap() = Some("answer");
+    // The worker stops at it, until what the others ask is there.
+    let gate = site.script.wakers.lock().unwrap();
+    let clients = [("/stopper", 1), ("/greedy-", 500), ("/patient", 1)].map(|(path, count)| {
+        let mut client = site.connect();
+        client.write_all(&streams(path, count)).unwrap();
+        until(|| paths().len() == 1);
+        client
+    });
+    until(|| site.script.connections.open() == clients.len());
+    drop(gate);
+    until(|| paths().len() == 502);
+    let before = paths().iter().position(|path| path == "/patient").unwrap();
+    assert!(before <= 1 + 2 * dialog::TURN as usize, "{before} requests were served first");
+    site.stop();
+}
+
 #[test]
 fn frames_that_ask_for_nothing_do_not_put_off_the_end_of_an_idle_connection() {
-    const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0pingpong";
     const IDLE: Duration = Duration::from_secs(90);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap().into();
-    let mut session = Scripted(Script::new());
+    let mut session = Scripted(Script::new(true));
     let start = Instant::now();
     let mut dialog = Dialog::new(Engine::two(start, &mut Vec::new()), start);
     let mut send = |dialog: &mut Dialog, input, second| {

@@ -183,6 +183,70 @@ fn content(file: &Path) -> Vec<(String, Vec<u8>)> {
     vec![(file.display().to_string(), bytes)]
 }
 
+/// What the vector registers of all threads hold, which a core file has, too.
+fn registers(server: &Server) -> Vec<(String, Vec<u8>)> {
+    const SCRIPT: &str = "
+import gdb
+def words(value):
+    return [int(value['v%d_int64' % count][at]) & (1 << 64) - 1 for at in range(count)]
+for thread in gdb.selected_inferior().threads():
+    thread.switch()
+    frame = gdb.newest_frame()
+    names = [register.name for register in frame.architecture().registers('vector')]
+    wide = [name for name in names if name.startswith('zmm')] or [name for name in names if name.startswith('ymm')]
+    count = 8 if wide[0].startswith('zmm') else 4
+    for name in wide:
+        print('REGISTER', thread.name, name, ''.join('%016x' % word for word in words(frame.read_register(name))))
+";
+    let file = TempDir::new();
+    let script = file.path().join("registers.py");
+    fs::write(&script, SCRIPT).unwrap();
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-batch", "-nx", "-p", &server.pid().to_string(), "-x"]).arg(&script);
+    let output = gdb.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let all: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("REGISTER "))
+        .map(|line| {
+            let (name, words) = line.rsplit_once(' ').unwrap();
+            let words = words.as_bytes().chunks(16).flat_map(|word| {
+                u64::from_str_radix(std::str::from_utf8(word).unwrap(), 16).unwrap().to_le_bytes()
+            });
+            (name.to_owned(), words.collect())
+        })
+        .collect();
+    assert!(
+        !all.is_empty(),
+        "gdb reads no registers: {text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    all
+}
+
+#[test]
+fn threads_at_rest_keep_nothing_in_their_registers() {
+    if !can_run(&["gdb"]) {
+        return;
+    }
+    let (server, mut secrets, _) = scene();
+    let mut connection = server.root().connect();
+    // Long, so that shorter copies that come after leave some of it.
+    let text = base64(bytes("plaintext", 512));
+    secrets.add("a plaintext", &from_base64(&text));
+    let body = format!("{{\"plaintext\":\"{text}\"}}");
+    let sealed = connection.request("POST", "/v1/key/encrypt/kept-1", &body).json();
+    let body = format!("{{\"ciphertext\":{}}}", sealed["ciphertext"]);
+    connection.request("POST", "/v1/key/decrypt/kept-1", &body).is_json_success();
+    server.comes_to_rest();
+    let mut found = Vec::new();
+    wait_for(PATIENCE, || {
+        found = secrets.found_in(&registers(&server));
+        found.is_empty().then_some(())
+    });
+    assert!(found.is_empty(), "registers of threads at rest: {found:#?}");
+}
+
 #[test]
 fn a_core_dump_that_root_forces_has_no_cached_key() {
     if !can_run(&["gcore", "gdb"]) {

@@ -7,12 +7,8 @@ use std::{
 };
 
 use crate::common::{
-    Appliance, Connection, Crowd, Http2, Identity, Server,
-    client::request,
-    http2::{END_HEADERS, END_STREAM, frame, kind},
-    quickly, stored_key, wait_until,
+    Appliance, Connection, Crowd, Server, client::request, quickly, stored_key, wait_until,
 };
-use rustix::process::Signal;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 fn start() -> Server {
@@ -83,41 +79,6 @@ fn one_core_is_enough() {
     wait_until("both are served", || crowd.served() > 50 && crowd_http2.served() > 10);
     crowd.stop();
     crowd_http2.stop();
-}
-
-#[test]
-fn a_client_with_hundreds_of_streams_does_not_make_others_wait_for_all_of_them() {
-    let server = start_on_one_core();
-    let quiet = Identity::new("quiet");
-    let mut greedy = Http2::open(&server.root());
-    // Some of them have the same worker.
-    let mut others: Vec<_> = (0..8).map(|_| server.client(&quiet).connect()).collect();
-    for connection in &mut others {
-        connection.request("GET", "/version", "").is_json_success();
-    }
-    assert_eq!(200, greedy.request("GET", "/version", "").status);
-    server.signal(Signal::STOP);
-    // All in one record of TLS.
-    let streams: Vec<_> = (0..500).map(|_| greedy.stream()).collect();
-    let block = b"\x82\x87\x04\x08/version\x01\x03kes";
-    let flags = END_HEADERS | END_STREAM;
-    let heads = streams.iter().map(|stream| frame(kind::HEADERS, flags, *stream, block));
-    let heads = heads.collect::<Vec<_>>().concat();
-    assert!(heads.len() < 16 * 1024, "{}", heads.len());
-    greedy.send(heads);
-    for connection in &mut others {
-        connection.send(request("GET", "/version", b""));
-    }
-    server.signal(Signal::CONT);
-    others.iter_mut().for_each(|connection| connection.response().is_json_success());
-    assert!(streams.iter().all(|stream| greedy.answer(*stream).status == 200));
-    let order: Vec<_> =
-        server.audit(517).iter().map(|line| line["request"]["identity"] == *quiet.id).collect();
-    assert_eq!(517, order.len());
-    // The first nine lines are of before. Workers that share a core take turns as the kernel likes; a turn without end
-    // would answer all 500 first.
-    let last = order.iter().rposition(|is_quiet| *is_quiet).unwrap() - 9;
-    assert!(last < 450, "{last} requests were answered first");
 }
 
 #[test]

@@ -10,12 +10,15 @@ use std::{
 };
 
 use rustix::{
-    fs::{Access, access, statvfs},
+    fs::{Access, StatVfs, access, statvfs},
     io::Errno,
     process::geteuid,
 };
 
-use super::{Fs, file::TEMP_PREFIX};
+use super::{
+    Fs,
+    file::{TEMP_PREFIX, Unfit},
+};
 use crate::{
     base::{checkup::Checkup, deadline::Deadline},
     crypto::stored,
@@ -62,11 +65,15 @@ pub(super) fn examine(path: &Path, found: &mut Checkup) -> Option<Fs> {
             return None;
         }
         Err(e) => {
-            let text = format!("user {us} may not look at {path:?}: {e}");
-            found.fail(ABOUT, &text, "run this as the user of the server");
+            let text = format!("user {us} can't look at {path:?}: {e}");
+            found.fail(ABOUT, &text, "run this as the user of the server, if the path is right");
             return None;
         }
     };
+    if !directory.is_dir() {
+        found.fail(ABOUT, &Unfit::NotADirectory(path), "set another path, or move that file");
+        return None;
+    }
     let owner = directory.uid();
     if let Err(e) = may_write(&path) {
         let mode = directory.mode() & 0o7777;
@@ -85,7 +92,7 @@ pub(super) fn examine(path: &Path, found: &mut Checkup) -> Option<Fs> {
         found.fail(ABOUT, &text, advice);
         return None;
     }
-    if let (0, 0, Some(user)) = (us, owner, packaged_user()) {
+    if let (0, 0, Some(user)) = (us, owner, packaged_user("/etc/passwd")) {
         let text = format!("{path:?} belongs to root, but the service runs as user kes");
         found.warn(ABOUT, &text, &format!("run 'chown -R {user} {}'", path.display()));
     }
@@ -97,12 +104,14 @@ pub(super) fn examine(path: &Path, found: &mut Checkup) -> Option<Fs> {
             return None;
         }
     };
-    if at_room(&path, owner, count, found) { Some(store) } else { None }
+    // Unknown is no reason to refuse it.
+    let has_room = statvfs(&path).map_or(true, |room| at_room(&path, owner, count, &room, found));
+    has_room.then_some(store)
 }
 
 /// The user of the packaged service, if there is one.
-fn packaged_user() -> Option<String> {
-    let users = fs::read_to_string("/etc/passwd").ok()?;
+pub(super) fn packaged_user(users: &str) -> Option<String> {
+    let users = fs::read_to_string(users).ok()?;
     let line = users.lines().find(|line| line.starts_with("kes:"))?;
     line.split(':').nth(2).map(str::to_owned)
 }
@@ -159,8 +168,13 @@ fn at_entries(store: &Fs, directory: &Metadata, found: &mut Checkup) -> io::Resu
 }
 
 /// Whether there is room for another key.
-fn at_room(path: &Path, owner: u32, count: usize, found: &mut Checkup) -> bool {
-    let Ok(room) = statvfs(path) else { return true };
+pub(super) fn at_room(
+    path: &Path,
+    owner: u32,
+    count: usize,
+    room: &StatVfs,
+    found: &mut Checkup,
+) -> bool {
     let free = room.f_bavail.saturating_mul(room.f_frsize) / MIB;
     // Some file systems have no fixed number.
     let has_files = room.f_files == 0 || room.f_favail > 0;

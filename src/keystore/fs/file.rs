@@ -4,14 +4,14 @@ use std::{
     ffi::OsStr,
     fmt,
     fs::File,
-    io::{self, Read as _},
+    io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::PathBuf,
 };
 
 use rustix::{
     fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat},
-    io::Errno,
+    io::{Errno, retry_on_intr},
 };
 
 use crate::{
@@ -23,7 +23,18 @@ use crate::{
 pub(crate) const TEMP_PREFIX: &str = "\\tmp-";
 
 /// How a directory is opened.
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+pub(crate) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// How an entry that may be anything is opened. That must neither leave the directory (symbolic links) nor
+/// wait (named pipes).
+const ENTRY: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+
+/// How a file is made, which must not be there.
+const NEW: OFlags = OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
 
 /// What is wrong where the operating system sees no error.
 #[derive(Debug)]
@@ -69,10 +80,7 @@ impl<'a> Temp<'a> {
             getrandom::fill(&mut random)?;
             let random = u64::from_ne_bytes(random);
             let name = format!("{TEMP_PREFIX}{}-{random:016x}", std::process::id());
-            let flags =
-                OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mode = Mode::RUSR | Mode::WUSR;
-            let file = match rustix::fs::openat(directory, &name, flags, mode) {
+            let file = match rustix::fs::openat(directory, &name, NEW, Mode::from(0o600)) {
                 Err(Errno::EXIST) => continue,
                 file => File::from(file?),
             };
@@ -170,8 +178,7 @@ pub(crate) fn remove_if_left(directory: &OwnedFd, name: &OsStr) {
     if !name.as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes()) {
         return;
     }
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let Ok(file) = rustix::fs::openat(directory, name, flags, Mode::empty()) else {
+    let Ok(file) = rustix::fs::openat(directory, name, ENTRY, Mode::empty()) else {
         return;
     };
     let is_file = rustix::fs::fstat(&file).is_ok_and(|stat| is_file(&stat));
@@ -185,10 +192,7 @@ pub(crate) fn remove_if_left(directory: &OwnedFd, name: &OsStr) {
 
 /// Reads a regular file of at most [`MAX_VALUE`] bytes, and tells which file it was.
 pub(crate) fn read(directory: &OwnedFd, name: &KeyName) -> io::Result<(Secret, Stat)> {
-    // Opening must neither leave the directory (symbolic links) nor wait (named pipes).
-    let flags =
-        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(directory, name.as_str(), flags, Mode::empty()) {
+    let file = match rustix::fs::openat(directory, name.as_str(), ENTRY, Mode::empty()) {
         Err(Errno::LOOP | Errno::NXIO) => return Err(Unfit::NotAFile.into()),
         file => file?,
     };
@@ -203,14 +207,11 @@ pub(crate) fn read(directory: &OwnedFd, name: &KeyName) -> io::Result<(Secret, S
 
     // The byte more than there should be tells whether the file grows while it is read.
     let mut value = vec![0; size + 1];
-    let mut file = File::from(file);
     let mut len = 0;
-    while len < value.len() {
-        match file.read(&mut value[len..]) {
-            Ok(0) => break,
-            Ok(read) => len += read,
-            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            Err(err) => return Err(err),
+    loop {
+        match retry_on_intr(|| rustix::io::read(&file, &mut value[len..]))? {
+            0 => break,
+            read => len += read,
         }
     }
     if len > size {

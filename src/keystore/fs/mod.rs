@@ -25,14 +25,14 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, OFlags},
+    fs::{AtFlags, Mode, Stat},
     io::Errno,
 };
 
 use super::store::{Error, KeyName, KeyStore, MAX_VALUE, Settings, Start};
 use crate::base::{checkup::Checkup, deadline::Deadline, secret::Secret};
 pub(crate) use file::sync_way_to;
-use file::{Temp, Unfit, read, remove_if_left, sync_directory};
+use file::{DIRECTORY, Temp, Unfit, read, remove_if_left, sync_directory};
 
 /// A directory of keys. Other servers may use the same one at the same time.
 ///
@@ -111,13 +111,18 @@ impl Fs {
     /// Opens the directory anew for one operation, which then can't be led astray by renames, while
     /// the next one finds what has been mounted since.
     fn directory(&self) -> io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(rustix::fs::open(&self.path, flags, Mode::empty())?)
+        Ok(rustix::fs::open(&self.path, DIRECTORY, Mode::empty())?)
     }
 
     /// `verb` and the path of a key: what an error says was being done.
     fn during(&self, verb: &str, name: &KeyName) -> String {
         format!("{verb} {:?}", self.path.join(name.as_str()))
+    }
+
+    /// Whether a power failure may take away the key in this file: its maker has not synced it yet, or could
+    /// not.
+    fn may_vanish(&self, stat: &Stat) -> bool {
+        stat.st_nlink > 1 || !self.has_links
     }
 
     fn remove_leftovers(&self, directory: &OwnedFd) -> io::Result<()> {
@@ -189,9 +194,8 @@ impl KeyStore for Fs {
         // A directory that is gone must not look like a key that is not there.
         let directory = self.directory().map_err(Error::during(self.during("read", name)))?;
         let (value, stat) = read(&directory, name).map_err(during)?;
-        // If its maker has not synced it, or could not, a power failure would take the key away from
-        // what is sealed with it now.
-        if stat.st_nlink > 1 || !self.has_links {
+        if self.may_vanish(&stat) {
+            // It would be missed by what is sealed with it now.
             sync_directory(&directory).map_err(during)?;
         }
         Ok(value)

@@ -1,15 +1,23 @@
 //! Keys in temporary directories.
 
 use std::{
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{PermissionsExt, chown, symlink},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, OFlags, StatVfs, statvfs};
 
-use super::{file::TEMP_PREFIX, *};
-use crate::keystore::store::tests::contract;
+use super::{
+    examine::{at_room, packaged_user},
+    file::TEMP_PREFIX,
+    *,
+};
+use crate::{
+    base::checkup::Outcome,
+    crypto::{MasterKey, stored},
+    keystore::store::tests::contract,
+};
 
 /// A directory that goes with the test.
 struct TempDir(PathBuf);
@@ -22,6 +30,16 @@ impl TempDir {
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path).unwrap();
         Self(path)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) {
+        std::fs::write(self.0.join(name), content).unwrap();
+        self.permit(name, mode);
+    }
+
+    fn permit(&self, name: &str, mode: u32) {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(self.0.join(name), mode).unwrap();
     }
 
     fn names(&self) -> Vec<String> {
@@ -76,6 +94,9 @@ fn a_file_is_no_key_store() {
     std::fs::write(&path, "").unwrap();
     let err = Fs::open(&path).unwrap_err().to_string();
     assert!(err.ends_with(&format!("{path:?} is not a directory")), "{err}");
+    let below = path.join("keys");
+    let err = Fs::open(&below).unwrap_err().to_string();
+    assert!(err.starts_with(&format!("failed to open key store {below:?}: ")), "{err}");
 }
 
 #[test]
@@ -210,4 +231,277 @@ fn a_directory_that_is_gone_is_not_a_key_that_is_not_there() {
     assert!(matches!(store.get(&name("key"), soon()), Err(Error::Unavailable { .. })));
     assert!(store.delete(&name("key"), soon()).is_err());
     assert!(store.list(soon()).is_err());
+}
+
+#[test]
+fn two_paths_of_one_directory_are_one_place_which_is_not_remote() {
+    let dir = TempDir::new();
+    symlink(&dir.0, dir.0.join("again")).unwrap();
+    let place = dir.0.place().unwrap();
+    assert_eq!(format!("directory {:?}", dir.0.canonicalize().unwrap()), place);
+    assert_eq!(Some(place), dir.0.join("again").place());
+    let missing = dir.0.join("missing");
+    assert_eq!(Some(format!("directory {missing:?}")), missing.place());
+    assert!(!dir.0.is_remote());
+}
+
+#[test]
+fn only_a_directory_that_is_made_is_announced() {
+    let dir = TempDir::new();
+    assert_eq!(None, dir.0.opening());
+    let missing = dir.0.join("missing");
+    let text = format!("Creating directory '{}'", missing.display());
+    assert_eq!(Some(text), missing.opening());
+}
+
+#[test]
+fn a_key_that_a_power_failure_may_take_away_is_known() {
+    let dir = TempDir::new();
+    let mut store = Fs::open(&dir.0).unwrap();
+    store.create(&name("key"), &Secret::new(vec![1]), soon()).unwrap();
+    let directory = store.directory().unwrap();
+    let stat = || read(&directory, &name("key")).unwrap().1;
+    assert!(!store.may_vanish(&stat()));
+    let temporary = dir.0.join(format!("{TEMP_PREFIX}1"));
+    std::fs::hard_link(dir.0.join("key"), &temporary).unwrap();
+    assert!(store.may_vanish(&stat()), "its maker is not done");
+    std::fs::remove_file(temporary).unwrap();
+    store.has_links = false;
+    assert!(store.may_vanish(&stat()), "nothing shows whether its maker is done");
+}
+
+#[test]
+fn whether_a_file_can_have_two_names_is_tried() {
+    let dir = TempDir::new();
+    let directory = Fs::open(&dir.0).unwrap().directory().unwrap();
+    let temp = Temp::create(&directory).unwrap();
+    assert_eq!(
+        std::fs::hard_link(dir.0.join(&temp.name), dir.0.join("other")).is_ok(),
+        temp.can_be_linked().unwrap()
+    );
+    let temp = Temp::create(&directory).unwrap();
+    std::fs::write(dir.0.join(format!("{}-2", temp.name)), "in the way").unwrap();
+    assert!(!temp.can_be_linked().unwrap());
+}
+
+#[test]
+fn a_create_that_finds_something_else_under_the_name_fails() {
+    let dir = TempDir::new();
+    let store = Fs::open(&dir.0).unwrap();
+    let directory = store.directory().unwrap();
+    let value = Secret::new(vec![1; 56]);
+    let linked = || {
+        let mut temp = Temp::create(&directory).unwrap();
+        temp.file.write_all(value.expose()).unwrap();
+        temp.link(&name("key")).unwrap();
+        temp
+    };
+    let fails = |mut temp: Temp<'_>| {
+        let err = temp.finish(&name("key"), &value).unwrap_err().to_string();
+        assert_eq!("the file does not contain what was written", err);
+    };
+    let temp = linked();
+    std::fs::write(dir.0.join("key"), [2; 56]).unwrap();
+    fails(temp);
+    assert!(dir.names().is_empty(), "it is taken back");
+
+    let temp = linked();
+    std::fs::remove_file(dir.0.join("key")).unwrap();
+    std::fs::write(dir.0.join("key"), value.expose()).unwrap();
+    fails(temp);
+    assert_eq!(vec!["key"], dir.names(), "another one's stays");
+}
+
+#[test]
+fn a_file_that_grows_while_it_is_read_is_no_value() {
+    // The files there have a size of 0, and more content.
+    let store = Fs::open_for_reading("/proc/self").unwrap();
+    let err = store.get(&name("status"), soon()).unwrap_err().to_string();
+    assert!(err.ends_with("/status\": the file grew while it was read"), "{err}");
+}
+
+#[test]
+fn a_directory_that_can_not_be_synced_is_an_error_which_keeps_both_names() {
+    let dir = TempDir::new();
+    let store = Fs::open_for_reading(&dir.0).unwrap();
+    // Opened so, it can only be passed.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(&dir.0, flags, Mode::empty()).unwrap();
+    assert!(sync_directory(&directory).is_err());
+    assert!(store.anchor(&directory).is_err());
+    let mut temp = Temp::create(&directory).unwrap();
+    temp.link(&name("key")).unwrap();
+    assert!(temp.finish(&name("key"), &Secret::new(Vec::new())).is_err());
+    drop(temp);
+    assert_eq!(2, dir.names().len(), "so that those who read it sync it");
+}
+
+// examination
+
+/// What is found about the directory, as `outcome: text (advice)`.
+fn examined(path: &Path) -> (bool, Vec<String>) {
+    let mut found = Checkup::default();
+    let store = path.to_owned().examine(&mut found);
+    (store.is_some(), lines(found))
+}
+
+fn lines(found: Checkup) -> Vec<String> {
+    let line = |line: crate::base::checkup::Line| {
+        assert_eq!("key directory", line.about);
+        format!("{:?}: {} ({})", line.outcome, line.text, line.advice)
+    };
+    found.lines.into_iter().map(line).collect()
+}
+
+#[track_caller]
+fn refused(path: &Path, start: &str) {
+    let (is_usable, lines) = examined(path);
+    assert!(!is_usable);
+    assert!(lines.len() == 1 && lines[0].starts_with(start), "{start:?}: {lines:?}");
+}
+
+fn key() -> Vec<u8> {
+    let key = MasterKey::generate().unwrap();
+    stored::encode(&key).expose().to_vec()
+}
+
+#[test]
+fn an_examination_counts_keys_and_what_is_wrong_with_them() {
+    let dir = TempDir::new();
+    let path = &dir.0;
+    dir.write("closed", key(), 0o600);
+    dir.write("open", key(), 0o640);
+    dir.write("too-open", key(), 0o604);
+    let (is_usable, lines) = examined(path);
+    assert!(is_usable);
+    let opened = format!("Warning: keys in {path:?} that are open to other users: 2, such as ");
+    assert!(lines.len() == 2 && lines[0].starts_with(&opened), "{lines:?}");
+    assert!(lines[1].contains(" MiB of free space, keys: 3 ("), "{lines:?}");
+
+    for name in ["open", "too-open"] {
+        dir.permit(name, 0o600);
+    }
+    dir.write("README", "keys of the company", 0o600);
+    dir.write("\\tmp-1-0123", "half", 0o600);
+    std::fs::create_dir(path.join("directory")).unwrap();
+    symlink("closed", path.join("link")).unwrap();
+    let (is_usable, lines) = examined(path);
+    assert!(is_usable);
+    let foreign = format!("Warning: entries of {path:?} that are no keys: 3, such as ");
+    assert!(lines.len() == 2 && lines[0].starts_with(&foreign), "{lines:?}");
+    assert!(lines[1].contains(", keys: 4 ("), "{lines:?}");
+}
+
+#[test]
+fn an_examination_tells_what_is_no_directory() {
+    let dir = TempDir::new();
+    let file = dir.0.join("file");
+    dir.write("file", "", 0o600);
+    refused(&file, &format!("Failed: {file:?} is not a directory ("));
+    let below = file.join("keys");
+    refused(
+        &below,
+        &format!("Failed: user {} can't look at {below:?}: ", rustix::process::geteuid()),
+    );
+    let missing = dir.0.join("missing/keys");
+    refused(&missing, &format!("Ok: {missing:?} is not there yet: the server makes it ("));
+    assert!(!dir.0.join("missing").exists());
+}
+
+/// Runs `act` as another user, as only root can.
+fn as_user_4242(act: impl FnOnce() + Send) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let act = || {
+        let user = rustix::thread::Uid::from_raw(4242);
+        rustix::thread::set_thread_res_uid(user, user, user).unwrap(); // of this thread alone
+        act();
+    };
+    std::thread::scope(|scope| scope.spawn(act).join().unwrap());
+}
+
+#[test]
+fn an_examination_asks_for_all_rights() {
+    let dir = TempDir::new();
+    let path = dir.0.join("keys");
+    std::fs::create_dir(&path).unwrap();
+    let missing = path.join("missing");
+    for mode in [0o700, 0o755, 0o766, 0o733] {
+        dir.permit("keys", mode);
+        as_user_4242(|| {
+            let text = format!(
+                "Failed: user 4242 may not read and write {path:?}, which belongs to user 0 (mode {mode:04o}): "
+            );
+            refused(&path, &text);
+        });
+    }
+    dir.permit("keys", 0o755);
+    as_user_4242(|| {
+        let text = format!("Failed: {missing:?} is not there, and user 4242 may not make it: ");
+        refused(&missing, &text);
+    });
+    dir.permit("keys", 0o777);
+    as_user_4242(|| assert!(examined(&path).0));
+}
+
+#[test]
+fn an_examination_finds_the_keys_that_the_owner_of_the_directory_can_not_read() {
+    if !rustix::process::geteuid().is_root() {
+        return; // only root can make one
+    }
+    let dir = TempDir::new();
+    chown(&dir.0, Some(4242), None).unwrap();
+    for (name, mode) in [("lost", 0o600), ("lost-too", 0o600), ("open", 0o644)] {
+        dir.write(name, key(), mode);
+    }
+    dir.write("its-own", key(), 0o600);
+    chown(dir.0.join("its-own"), Some(4242), None).unwrap();
+    let (_, lines) = examined(&dir.0);
+    let lost = lines.iter().find(|line| line.starts_with("Failed: ")).unwrap();
+    assert!(lost.contains("keys that do not belong to user 4242 "), "{lost}");
+    assert!(lost.contains(" can't read them: 2, such as \"lost"), "{lost}");
+}
+
+#[test]
+fn an_examination_warns_of_little_room_and_refuses_none() {
+    let full = StatVfs {
+        f_frsize: 4096,
+        f_bavail: 25_600,
+        f_files: 0,
+        f_favail: 0,
+        ..statvfs("/").unwrap()
+    };
+    let of = |blocks, files, free_files| {
+        let mut found = Checkup::default();
+        let room = StatVfs { f_bavail: blocks, f_files: files, f_favail: free_files, ..full };
+        let has_room = at_room(Path::new("/keys"), 7, 3, &room, &mut found);
+        assert_eq!(has_room, found.count(Outcome::Failed) == 0);
+        lines(found).concat()
+    };
+    let free = |outcome: &str, mib: u64, advice: &str| {
+        format!("{outcome}: \"/keys\" of user 7: {mib} MiB of free space, keys: 3 ({advice})")
+    };
+    assert_eq!(free("Ok", 100, ""), of(25_600, 0, 0), "no fixed number of files");
+    assert_eq!(free("Ok", 100, ""), of(25_600, 1000, 1));
+    assert_eq!(free("Ok", 64, ""), of(16_384, 1000, 1));
+    let little = "free some, or new keys fail soon";
+    assert_eq!(free("Warning", 63, little), of(16_383, 1000, 1));
+    let none = "Failed: no room is left for another key in \"/keys\"";
+    assert!(of(25_600, 1000, 0).starts_with(none));
+    assert!(of(0, 1000, 1).starts_with(none));
+}
+
+#[test]
+fn the_user_of_the_packaged_service_is_known_by_its_name() {
+    let dir = TempDir::new();
+    let of = |text: &str| {
+        dir.write("passwd", text, 0o600);
+        packaged_user(dir.0.join("passwd").to_str().unwrap())
+    };
+    let root = "root:x:0:0::/root:/bin/sh\n";
+    assert_eq!(None, of(root));
+    let kes = "kes:x:998:997:KES:/nonexistent:/usr/sbin/nologin\n";
+    assert_eq!(Some("998".into()), of(&[root, kes].concat()));
+    assert_eq!(None, packaged_user("/nonexistent"));
 }
