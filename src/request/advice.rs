@@ -215,6 +215,29 @@ mod tests {
     }
 
     #[test]
+    fn what_a_terminal_would_not_show_is_escaped_and_all_else_is_as_it_was() {
+        for (text, shown) in [
+            ("/v1/key/create/a-_.~*", r#""/v1/key/create/a-_.~*""#),
+            ("a \"b\" \\", r#""a \"b\" \\""#),
+            ("\u{e9}\u{1f511}", "\"\u{e9}\u{1f511}\""),
+            ("\u{7f}\u{2028}\u{202e}", r#""\u007f\u2028\u202e""#),
+        ] {
+            assert_eq!(shown, quoted(text));
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_to_be_copied_is_advised_as_the_pattern_of_its_api() {
+        for (stars, is_exact) in [(165, true), (166, false)] {
+            let path = format!("/v1/key/create/{}", "*".repeat(stars));
+            let Advice::Add(pattern) = Advice::for_call(&path, OLD) else {
+                panic!("{path}");
+            };
+            assert_eq!(is_exact, pattern != "/v1/key/create/*", "{pattern}");
+        }
+    }
+
+    #[test]
     fn an_advised_path_allows_no_other_call() {
         for (route, path) in calls() {
             let Advice::Add(pattern) = Advice::for_call(&path, OLD) else {

@@ -1,3 +1,5 @@
+mod clients;
+
 use std::{
     sync::{
         Arc, Condvar, Mutex,

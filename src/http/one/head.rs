@@ -88,7 +88,7 @@ pub fn parse(bytes: &[u8], kept: Option<&str>) -> Result<Head, Malformed> {
         keep_alive: is_http11,
         ..Head::new(method, request.path.unwrap_or_default())?
     };
-    let mut hosts = 0;
+    let (mut hosts, mut closes) = (0, false);
     for line in request.headers.iter() {
         if kept.is_some_and(|name| line.name.eq_ignore_ascii_case(name)) {
             head.kept.push(line.value.to_vec());
@@ -103,11 +103,8 @@ pub fn parse(bytes: &[u8], kept: Option<&str>) -> Result<Head, Malformed> {
             })?;
         } else if line.name.eq_ignore_ascii_case("connection") {
             for option in tokens(line.value) {
-                if option.eq_ignore_ascii_case("close") {
-                    head.keep_alive = false;
-                } else if option.eq_ignore_ascii_case("keep-alive") && !is_http11 {
-                    head.keep_alive = true;
-                }
+                closes |= option.eq_ignore_ascii_case("close");
+                head.keep_alive |= option.eq_ignore_ascii_case("keep-alive");
             }
         } else if line.name.eq_ignore_ascii_case("expect") {
             if !line.value.eq_ignore_ascii_case(CONTINUE) {
@@ -126,6 +123,8 @@ pub fn parse(bytes: &[u8], kept: Option<&str>) -> Result<Head, Malformed> {
     if is_http11 && hosts == 0 {
         return Err(Malformed::bad_request("missing required Host header"));
     }
+    // RFC 9112 9.3: whatever else it says.
+    head.keep_alive &= !closes;
     Ok(head)
 }
 
@@ -277,7 +276,14 @@ mod tests {
     #[test]
     fn http_1_0_closes_unless_asked_to_stay() {
         assert!(!head("GET / HTTP/1.0").unwrap().keep_alive);
-        assert!(head("GET / HTTP/1.0\nConnection: keep-alive").unwrap().keep_alive);
+        assert!(!head("GET / HTTP/1.0\nConnection: TE").unwrap().keep_alive);
+        assert!(head("GET / HTTP/1.0\nConnection: TE, Keep-Alive").unwrap().keep_alive);
+        for options in ["close, keep-alive", "keep-alive, close", "close\nConnection: keep-alive"] {
+            for version in ["1.0", "1.1"] {
+                let text = format!("GET / HTTP/{version}\nHost: x\nConnection: {options}");
+                assert!(!head(&text).unwrap().keep_alive, "{text}");
+            }
+        }
         assert!(!head("GET / HTTP/1.1\nHost: x\nConnection: TE, close").unwrap().keep_alive);
     }
 }

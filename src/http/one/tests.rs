@@ -316,6 +316,7 @@ fn each_status_has_the_phrase_of_the_standard() {
         "406 Not Acceptable",
         "417 Expectation Failed",
         "422 Unprocessable Entity",
+        "429 Too Many Requests",
         "431 Request Header Fields Too Large",
         "500 Internal Server Error",
         "501 Not Implemented",

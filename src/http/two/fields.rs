@@ -229,12 +229,69 @@ mod tests {
 
     #[test]
     fn a_malformed_request_is_for_the_path_that_it_seems_to_name() {
-        let mut block = Vec::new();
-        put_field(&mut block, ":method", b"GET");
-        put_field(&mut block, "X", b"/x");
-        put_field(&mut block, ":path", b"/v1/\xff");
-        let fields = read(&mut Decoder::default(), &block, None).unwrap();
-        assert!(fields.request(true).is_err_and(|path| path.starts_with("/v1/")));
+        let path = (":path", &b"/v1/\xff"[..]);
+        let (method, wrong, other) =
+            ((":method", &b"GET"[..]), ("X", &b"/x"[..]), ("y", &b"/y"[..]));
+        for all in [
+            [method, wrong, path],
+            [method, path, wrong],
+            [wrong, other, path],
+            [path, wrong, other],
+        ] {
+            let mut block = Vec::new();
+            for (name, value) in all {
+                put_field(&mut block, name, value);
+            }
+            let fields = read(&mut Decoder::default(), &block, None).unwrap();
+            assert!(fields.request(true).is_err_and(|path| path.starts_with("/v1/")), "{all:?}");
+        }
+    }
+
+    #[test]
+    fn fields_have_64_kib_as_http2_counts_them() {
+        // The three of each request have 125 bytes, and the name and the overhead of this one 33.
+        let value = "v".repeat(MAX_HEADERS - 125 - 33);
+        assert_eq!("Get /a", fate("GET", &[("a", &value)]));
+        assert_eq!("431", fate("GET", &[("a", &(value.clone() + "v"))]));
+        assert_eq!("431", fate("GET", &[("a", &value), ("a", "")]));
+        // The last that fits is still read, and nothing behind it.
+        let wrong = format!(" {}", &value[1..]);
+        assert_eq!("malformed", fate("GET", &[("a", &wrong)]));
+        assert_eq!("431", fate("GET", &[("a", &value), ("Upper", "")]));
+    }
+
+    #[test]
+    fn a_head_says_what_its_fields_say() {
+        let head = |more: &[(&str, &str)]| {
+            let mut block = Vec::new();
+            let first = [(":method", "PUT"), (":scheme", "https"), (":path", "/a?b")];
+            for (name, value) in first.iter().chain(more) {
+                put_field(&mut block, name, value.as_bytes());
+            }
+            let fields = read(&mut Decoder::default(), &block, Some("X-Kept")).unwrap();
+            fields.request(false).unwrap()
+        };
+        let (head_, length) = head(&[]);
+        let plain = Head { framing: Framing::Chunked, ..Head::new(Method::Put, "/a?b").unwrap() };
+        assert_eq!((Ok(plain.clone()), None), (head_, length));
+        let (full, length) = head(&[
+            ("x-kept", "1"),
+            ("content-type", "text/plain"),
+            ("content-length", "5"),
+            ("expect", "100-continue"),
+            ("x-kept", "2"),
+            ("x-other", "3"),
+            ("te", "Trailers"),
+            ("content-length", "5"),
+        ]);
+        let wanted = Head {
+            framing: Framing::Length(5),
+            has_content_type: true,
+            expects_continue: true,
+            kept: vec![b"1".to_vec(), b"2".to_vec()],
+            ..plain
+        };
+        assert_eq!((Ok(wanted), Some(5)), (full, length));
     }
 
     #[test]

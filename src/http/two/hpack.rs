@@ -233,7 +233,7 @@ impl Decoder {
         // The bytes of evicted entries are dropped once they are half of all, so that moving the rest is
         // cheap.
         let unused = self.entries.front().map_or(self.bytes.len(), |entry| entry.0);
-        if unused > 0 && unused >= self.bytes.len() - unused {
+        if unused >= self.bytes.len() - unused {
             self.bytes.drain(..unused);
             for entry in &mut self.entries {
                 entry.0 -= unused;
@@ -242,14 +242,14 @@ impl Decoder {
     }
 }
 
-/// Appends a number of which `bits` fit into the first byte, beside `pattern`.
-fn put_number(out: &mut Vec<u8>, pattern: u8, bits: u32, mut number: usize) {
+/// Appends a number of which `bits` fit into the first byte.
+fn put_number(out: &mut Vec<u8>, bits: u32, mut number: usize) {
     let mask = (1_usize << bits) - 1;
     if number < mask {
-        out.push(pattern | number as u8);
+        out.push(number as u8);
         return;
     }
-    out.push(pattern | mask as u8);
+    out.push(mask as u8);
     number -= mask;
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
@@ -265,10 +265,11 @@ pub fn put_no_table(out: &mut Vec<u8>) {
 
 pub fn put_status(out: &mut Vec<u8>, status: u16) {
     match status {
-        200 => out.push(0x80 | 8),
-        400 => out.push(0x80 | 12),
-        404 => out.push(0x80 | 13),
-        500 => out.push(0x80 | 14),
+        // The static table has these as a whole.
+        200 => out.push(0x88),
+        400 => out.push(0x8c),
+        404 => out.push(0x8d),
+        500 => out.push(0x8e),
         status => {
             let digit = |unit| b'0' + (status / unit % 10) as u8;
             put_indexed(out, STATUS, &[digit(100), digit(10), digit(1)]);
@@ -290,12 +291,12 @@ pub fn put_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 /// Appends a field whose name has this index.
 pub fn put_indexed(out: &mut Vec<u8>, index: usize, value: &[u8]) {
-    put_number(out, 0, 4, index);
+    put_number(out, 4, index);
     put_string(out, value);
 }
 
 fn put_string(out: &mut Vec<u8>, text: &[u8]) {
-    put_number(out, 0, 7, text.len());
+    put_number(out, 7, text.len());
     out.extend_from_slice(text);
 }
 
@@ -351,7 +352,7 @@ mod tests {
         let mut decoder = Decoder::default();
         let field = |value: &[u8]| {
             let mut block = vec![0x40, 1, b'n'];
-            put_number(&mut block, 0, 7, value.len());
+            put_number(&mut block, 7, value.len());
             [block, value.to_vec()].concat()
         };
         for number in 0..1000_usize {
@@ -362,7 +363,15 @@ mod tests {
             let newest = fields(&mut decoder, &[0x80 | 62]).unwrap();
             assert_eq!(format!("n: {}", String::from_utf8(value).unwrap()), newest[0]);
             let last = 61 + decoder.entries.len() as u8;
-            assert!(fields(&mut decoder, &[0x80 | last]).is_ok());
+            let oldest = fields(&mut decoder, &[0x80 | last]).unwrap();
+            let then = number + 1 - decoder.entries.len();
+            assert_eq!(
+                format!(
+                    "n: {}",
+                    char::from(b'a' + (then % 26) as u8).to_string().repeat(600 + then % 7)
+                ),
+                oldest[0]
+            );
             assert_eq!(Err(Broken), fields(&mut decoder, &[0x80 | (last + 1)]));
         }
         fields(&mut decoder, &field(&[b'x'; 5000])).unwrap();
@@ -374,6 +383,60 @@ mod tests {
         assert_eq!(0, decoder.size);
         fields(&mut decoder, &field(b"v")).unwrap();
         assert_eq!(0, decoder.size);
+    }
+
+    #[test]
+    fn a_table_is_filled_to_its_last_byte() {
+        let field = |name: u8, length: usize| {
+            let mut block = vec![0x40, 1, name];
+            put_number(&mut block, 7, length);
+            block.resize(block.len() + length, b'v');
+            block
+        };
+        for lengths in [&[4096 - 33][..], &[2048 - 33, 2048 - 33], &[1000, 3096 - 66]] {
+            let mut decoder = Decoder::default();
+            // The largest size is no other than the one at first.
+            fields(&mut decoder, &[0x3f, 0xe1, 0x1f]).unwrap();
+            for (length, name) in lengths.iter().zip(b'a'..) {
+                fields(&mut decoder, &field(name, *length)).unwrap();
+            }
+            assert_eq!((MAX_TABLE, lengths.len()), (decoder.size, decoder.entries.len()));
+            fields(&mut decoder, &field(b'z', 0)).unwrap();
+            assert_eq!(lengths.len(), decoder.entries.len(), "one has made room");
+            fields(&mut decoder, &field(b'z', 4096 - 32)).unwrap();
+            assert_eq!((0, 0, 0), (decoder.size, decoder.entries.len(), decoder.bytes.len()));
+        }
+    }
+
+    #[test]
+    fn a_connection_keeps_no_long_fields_in_its_buffers() {
+        for (name, value) in [(2000, 0), (0, 2000), (600, 600)] {
+            let mut decoder = Decoder::default();
+            let mut block = vec![0];
+            for length in [name, value] {
+                put_number(&mut block, 7, length);
+                block.resize(block.len() + length, b'v');
+            }
+            assert_eq!(1, fields(&mut decoder, &block).unwrap().len());
+            assert!(decoder.name.capacity() + decoder.value.capacity() <= 1024);
+        }
+    }
+
+    #[test]
+    fn a_string_of_any_length_is_read_as_it_is_written() {
+        for length in (0..600).chain(16_380..16_520) {
+            let text = vec![b'v'; length];
+            let mut block = Vec::new();
+            // Names whose index fits into four bits, just not, and not at all.
+            for index in [1, 14, 15, 16, 61] {
+                put_indexed(&mut block, index, &text);
+            }
+            let found = fields(&mut Decoder::default(), &block).unwrap();
+            let names =
+                [":authority", ":status", "accept-charset", "accept-encoding", "www-authenticate"];
+            let value = String::from_utf8(text).unwrap();
+            assert_eq!(names.map(|name| format!("{name}: {value}")).as_slice(), found);
+        }
     }
 
     #[test]
@@ -407,6 +470,8 @@ mod tests {
         for index in [CONTENT_LENGTH, CONTENT_TYPE, DATE] {
             put_indexed(&mut block, index, b"x");
         }
+        // The most frequent ones are a byte each.
+        assert_eq!([0x20, 0x88, 0x8c, 0x8d, 0x8e], block[..5]);
         let found = fields(&mut Decoder::default(), &block).unwrap();
         let statuses = [200, 400, 404, 500, 503, 301].map(|status| format!(":status: {status}"));
         assert_eq!(statuses.as_slice(), &found[..6]);

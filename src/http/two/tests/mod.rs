@@ -1,4 +1,7 @@
+mod answers;
+mod endings;
 mod floods;
+mod priorities;
 mod windows;
 
 use std::time::Instant;
