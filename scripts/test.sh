@@ -89,7 +89,7 @@ openbao() {
 
 command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs" >&2; exit 1; }
 provide curl openssl ip:iproute2 strace gdb setpriv:util-linux nginx:nginx-light python3 go:golang-go tmux zsh fish groff:groff-base mandoc systemd-analyze:systemd \
-    prometheus promtool:prometheus gnuplot:gnuplot-nox jq multilog:daemontools logger:bsdutils lintian podman skopeo runc \
+    prometheus promtool:prometheus gnuplot:gnuplot-nox jq multilog:daemontools logger:bsdutils lintian podman skopeo runc kubectl:kubernetes-client \
     xfs_io:xfsprogs mkfs.ext4:e2fsprogs c++:g++
 
 # The tests wait more than they work, so the release is built and the lints run beside them.
@@ -158,7 +158,7 @@ run 'static release' built
 # ── Shell tests, several at a time ─────────────────────────────────────────────────────────────
 
 # These take longest, so they begin first. Most of the time they wait.
-readonly LONG=(62-linearizable 18-dead-follower 15-slow-store 39-openbao-faults 48-openbao-slow 19-power-loss 63-power-loss-disk 41-openbao
+readonly LONG=(62-linearizable 59-measuring 18-dead-follower 15-slow-store 39-openbao-faults 48-openbao-slow 19-power-loss 63-power-loss-disk 41-openbao
     22-memory 56-prometheus 47-openbao-cluster 45-openbao-token 38-redirects 46-openbao-bulkhead 43-migrate
     07-full-disk 25-config-cost 54-container 55-kubernetes)
 # These measure, so nothing runs beside them.

@@ -2,6 +2,7 @@
 //! truth about the API and the dependencies.
 
 mod imports;
+mod pages;
 
 use std::{
     fs,

@@ -86,6 +86,7 @@ def fill_layer(tar):
                 add(tar, f"{folder}/")
         file = Path(context, source)
         if file.is_dir():  # an empty one
+            folders.add(Path(path))
             add(tar, f"{path}/", owner=owner)
         else:
             add(tar, path, file.read_bytes(), 0o755 if file.stat().st_mode & 0o100 else 0o644, owner)

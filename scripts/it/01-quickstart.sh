@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The quickstart runs from start to end without help.
+# The quickstart, the first command of README.md, runs from start to end without help.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need curl openssl

@@ -29,6 +29,13 @@ commands_of() {
 }
 listens() { within 20 eval '(exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null'; }
 
+# What is run here in its place, if it is what scripts/build made.
+if [[ $KES = "$REPO"/target/*/release/kes ]]; then
+    step 'the folder of the build'
+    line="$(sed -n 's/^    export PATH=/export PATH=/p' "$REPO/README.md")"
+    equal 'the folder' "$(dirname "$KES")" "$(cd "$REPO" && eval "$line" && echo "${PATH%%:*}")"
+fi
+
 step 'the first data key, with the lines that the server prints'
 commands_of 'The first data key' | sed 's/^kes server .*/&; eval "$(grep "^export " out.log)"/' >first
 equal 'commands' 2 "$(grep -c '^kes ' first)"
@@ -55,7 +62,7 @@ equal 'plaintexts in the answers' 2 "$(grep -o '"plaintext":"[^"]\{44\}"' answer
 step 'examples of configuration are accepted'
 # Each indented block that begins with a section of the file.
 awk '/^    /{text = text substr($0, 5) "\n"; next} {flush()} END {flush()}
-    function flush() { if (text ~ /^(policy|tls|keystore|probe|log|shutdown):\n/) printf "%s", text >("example-" ++n ".yml"); text = "" }' \
+    function flush() { if (text ~ /^(api|limits|policy|tls|keystore|probe|log|shutdown):\n/) printf "%s", text >("example-" ++n ".yml"); text = "" }' \
     "$REPO/README.md" "$REPO"/docs/*.md
 [ "$(find . -name 'example-*.yml' | wc -l)" -ge 5 ] || fail 'examples are missing'
 sed -i 's|/etc/kes/.*\.crt|admin.crt|; s|server\.crt|admin.crt|; s|server\.key|admin.key|' example-*.yml
@@ -66,7 +73,7 @@ export MY_APP_IDENTITY PROMETHEUS_IDENTITY REFRESH_TOKEN=token CREDENTIALS_DIREC
 newest="$(printf '%s\n' 'version: v1' 'admin: {identity: disabled}' 'tls: {key: admin.key, cert: admin.crt}' \
     'keystore: {fs: {path: ./keys}}')"
 for example in example-*.yml; do
-    if grep -q 'allow:' "$example"; then sed -i "1i ${newest//$'\n'/\\n}" "$example"; fi
+    if grep -qE 'allow:|^(api|limits):' "$example"; then sed -i "1i ${newest//$'\n'/\\n}" "$example"; fi
     kes config check --root disabled --key admin.key --cert admin.crt "$example" >findings 2>&1 ||
         fail "$example: $(cat "$example" findings)"
 done

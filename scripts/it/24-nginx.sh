@@ -24,6 +24,16 @@ policy:
     identities: ["$(identity_of app)"]
 YAML
 
+# The example of docs/configuration.md, with the ports and files of this test, and connections that stay.
+awk '/^## /{inside = ($0 == "## TLS proxies")} inside && /^    /' "$REPO/docs/configuration.md" | sed \
+    -e 's/^    //' \
+    -e "s|\(listen  *\)7373 ssl|\1127.0.0.1:${PROXIED##*:} ssl|" \
+    -e "s|^\( *ssl_certificate\(_key\)\{0,1\} .*\)proxy\.|\1$WORK/gate-server.|" \
+    -e "s|^\( *proxy_ssl_certificate\(_key\)\{0,1\} .*\)proxy\.|\1$WORK/gate.|" \
+    -e "s|\(proxy_ssl_trusted_certificate \)|\1$WORK/|" \
+    -e 's|https://kes.example.com:7373;|https://kes; proxy_ssl_name localhost; proxy_set_header Connection ""; proxy_set_header X-Forwarded-For $remote_addr;|' >server.conf
+grep -q "$WORK/gate.key" server.conf || fail "the page has no example: $(cat server.conf)"
+
 cat >nginx.conf <<CONF
 daemon off;
 worker_processes 1;
@@ -38,25 +48,7 @@ http {
     uwsgi_temp_path $WORK/nginx-uwsgi;
     scgi_temp_path $WORK/nginx-scgi;
     upstream kes { server 127.0.0.1:$PORT; keepalive 4; }
-    server {
-        listen 127.0.0.1:${PROXIED##*:} ssl;
-        ssl_certificate $WORK/gate-server.crt;
-        ssl_certificate_key $WORK/gate-server.key;
-        ssl_verify_client optional_no_ca;
-        location / {
-            proxy_pass https://kes;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header X-Tls-Client-Cert \$ssl_client_escaped_cert;
-            proxy_set_header X-Forwarded-For \$remote_addr;
-            proxy_ssl_protocols TLSv1.3;
-            proxy_ssl_name localhost;
-            proxy_ssl_certificate $WORK/gate.crt;
-            proxy_ssl_certificate_key $WORK/gate.key;
-            proxy_ssl_verify on;
-            proxy_ssl_trusted_certificate $WORK/server.crt;
-        }
-    }
+    include $WORK/server.conf;
 }
 CONF
 NGINX=

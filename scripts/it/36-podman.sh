@@ -3,7 +3,7 @@
 # fills in the name of the image, the port, and a folder in the place of a registry.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-need podman skopeo runc curl
+need podman skopeo runc curl python3
 # The words of Docker are those of Podman here.
 docker() { podman "$@"; }
 [ "$(id -u)" = 0 ] || skip 'only root can run containers here'
@@ -34,9 +34,13 @@ at_exit() {
 
 PORT="$(free_port)"
 URL="https://127.0.0.1:$PORT"
-mkdir -p target/image
-export KES
-"$REPO/scripts/image" "$WORK/target/image/kes.tar" >/dev/null 2>image.log || fail "$(cat image.log)"
+# The folder that the page speaks of: what makes an image, and a target of its own.
+mkdir -p scripts target/image && ln -s "$REPO/deploy" deploy && cp "$REPO/scripts/image" "$REPO/scripts/wheel" scripts
+export KES KES_TOOLS="${KES_TOOLS:-$REPO/target/tools}"
+SOURCE_DATE_EPOCH="$(git -C "$REPO" log -1 --format=%ct 2>/dev/null || echo 0)"
+export SOURCE_DATE_EPOCH
+eval "$(awk '/^## The image/{inside = 1} inside && /^    scripts\/image$/' "$REPO/docs/containers.md")" >image.out 2>image.log || fail "$(cat image.log)"
+equal 'the path that it prints' "$WORK/target/image/kes.tar" "$(tail -n 1 image.out)"
 IMAGE="$(sed -n '$s/: [0-9]* bytes$//p' image.log)"
 
 # commands_of SECTION PATTERN: runs them. The network of the machine takes the place of a port that is published.
@@ -58,6 +62,44 @@ commands_of 'The image' '^docker load'
 grep -q "$IMAGE" answers || fail "docker has another one: $(cat answers)"
 commands_of 'The image' '^skopeo copy'
 [ -s copied/manifest.json ] || fail 'skopeo copies nothing'
+
+step 'podman builds the same by the Containerfile'
+sed -n 's/^both. `\(podman build [^`]*\)`.*/\1 --iidfile built/p' "$REPO/docs/containers.md" >commands
+[ -s commands ] || fail 'the page builds nothing'
+# shellcheck source=/dev/null
+. ./commands >answers 2>&1 || fail "$(cat commands answers)"
+podman save --quiet --format oci-archive -o built.tar "$(cat built)" >/dev/null || fail 'the image can not be saved'
+podman load --quiet -i target/image/kes.tar >/dev/null
+python3 - target/image/kes.tar built.tar <<'PYTHON' || fail 'another image'
+import hashlib, io, json, sys, tarfile
+
+def described(path):
+    """What a container sees: the settings, and each file of all layers."""
+    archive = tarfile.open(path)
+    blob = lambda digest: archive.extractfile("blobs/" + digest.replace(":", "/")).read()
+    index = json.load(archive.extractfile("index.json"))
+    manifest = json.loads(blob(index["manifests"][0]["digest"]))
+    config = json.loads(blob(manifest["config"]["digest"]))["config"]
+    # OCI images that Podman builds have no health check, a path where nothing is, and Buildah's name.
+    config.pop("Healthcheck", None)
+    config["Labels"].pop("io.buildah.version", None)
+    config["Env"] = [word for word in config.get("Env") or [] if not word.startswith("PATH=")]
+    config.setdefault("WorkingDir", "/")
+    files = {}
+    for layer in manifest["layers"]:
+        with tarfile.open(fileobj=io.BytesIO(blob(layer["digest"]))) as tar:
+            for entry in tar:
+                content = hashlib.sha256(tar.extractfile(entry).read()).hexdigest() if entry.isfile() else ""
+                files[entry.name.strip("/")] = (entry.type, oct(entry.mode & 0o7777), entry.uid, entry.gid, content)
+    return {"settings": config, "files": files}
+
+ours, theirs = map(described, sys.argv[1:])
+for part in ours:
+    for name in sorted(ours[part].keys() | theirs[part].keys()):
+        if ours[part].get(name) != theirs[part].get(name):
+            print(f"{part}: {name}: {ours[part].get(name)} {theirs[part].get(name)}", file=sys.stderr)
+sys.exit(ours != theirs)
+PYTHON
 
 step 'kes init in a container, and the server'
 commands_of 'Running it' '^(install|podman run --rm|sed)'

@@ -8,6 +8,7 @@ KEYS="${KEYS:-400}"
 scene
 bao_start
 bao_setup
+mkdir bin && ln -s "$KES" bin/kes
 
 # Keys of all kinds that a directory may hold: with and without a line end, with blanks, of K2.
 mkdir -m 700 source
@@ -49,6 +50,12 @@ for version in 1 2; do
     diff -r source back || fail 'the keys are not the same'
     [ -z "$(find back -type f ! -perm 0600)" ] || fail 'a key can be read by others'
 done
+
+step 'the command of docs/command-line.md'
+config fs "$WORK/source"
+command="$(sed -n 's/^    \(kes tool migrate \)/\1/p' "$REPO/docs/command-line.md")"
+PATH="$WORK/bin:$PATH" bash -c "$command" >out.txt || fail "$command: $(cat out.txt)"
+equal 'what it says' "Migrated keys: $KEYS [ OK ]" "$(head -n 1 out.txt)"
 
 step 'a server uses them'
 start

@@ -108,11 +108,19 @@ mkdir -p drop-in
 printf '[Service]\nStandardOutput=append:%s/out.log\nStandardError=append:%s/err.log\nWatchdogSec=5s\n' "$WORK" "$WORK" >drop-in/test.conf
 
 step 'it is installed, and when it is started it serves'
-inside cp deploy/systemd/kes.service deploy/systemd/kes.socket /etc/systemd/system/
+# page_command START: runs the command of docs/operations.md that starts so.
+page_command() {
+    local words
+    words="$(awk -v start="    $1" '/^## /{inside = ($0 == "## systemd")} inside && index($0, start) == 1 {print substr($0, 5)}' "$REPO/docs/operations.md")"
+    [ -n "$words" ] || fail "the page has no '$1'"
+    # shellcheck disable=SC2086
+    inside ${words//kes.vault-secret/kes.tls-password}
+}
+page_command cp
 inside mkdir -p /etc/systemd/system/kes.service.d
 inside cp "$WORK/drop-in/test.conf" /etc/systemd/system/kes.service.d/
-inside systemctl daemon-reload
-inside systemctl enable --now kes.service 2>enabled || fail "$(cat enabled; tail -n 3 err.log)"
+page_command 'systemctl daemon-reload'
+page_command 'systemctl enable --now kes.service' 2>enabled || fail "$(cat enabled; tail -n 3 err.log)"
 api POST /v1/key/create/my-key; is 200
 equal 'status' "Serving clients at 127.0.0.1:$PORT" "$(shown StatusText)"
 equal 'owner and mode of the keys' 'kes kes 700' "$(inside stat -c '%U %G %a' /var/lib/kes/keys)"
@@ -135,8 +143,8 @@ openssl pkcs8 -topk8 -in server.key -out sealed.key -passout pass:hush -v2 aes25
 inside install -o root -g kes -m 640 "$WORK/sealed.key" /etc/kes/private.key
 # shellcheck disable=SC2016  # systemd sets it
 configure '${CREDENTIALS_DIRECTORY}/kes.tls-password'
-inside install -m 0700 -d /etc/credstore
-echo hush | inside install -m 0600 /dev/stdin /etc/credstore/kes.tls-password
+page_command 'install -m 0700'
+echo hush | page_command 'install -m 0600'
 inside systemctl restart kes || fail "$(tail -n 3 err.log)"
 api POST "$GENERATE" --data '{}'; is 200
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# deploy/kubernetes: the manifests pass the schemas of Kubernetes, where an unknown field is an error, and what
-# the pods mount works: it is laid out as the kubelet lays it out, checked, and served on a real OpenBao, into
-# which the server logs in with the token of its service account.
+# deploy/kubernetes: the manifests pass the schemas of Kubernetes, where an unknown field is an error. Then the
+# Kubernetes part of docs/containers.md, word for word, with the real kubectl and a real OpenBao, into which the
+# servers log in with the token of their service account. The cluster is a stand-in: cluster.py takes the objects and
+# lays out the pods' volume, and this test starts the servers, asks their probes and reports them as ready.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
-need python3
+need python3 kubectl
 build_go tests/tools stand-in
 MANIFESTS="$REPO/deploy/kubernetes"
 
@@ -59,31 +60,63 @@ jwt() {
 jwt 1 >token
 ./stand-in token-review --port review.port --token token --namespace kes --account kes &
 REVIEW=$!
-at_exit() { kill "$REVIEW" 2>/dev/null || true; bao_at_exit; }
+CLUSTER='' FIRST=''
+# shellcheck disable=SC2086
+at_exit() { kill "$REVIEW" $CLUSTER $FIRST "$(cat part.pid)" 2>/dev/null || true; bao_at_exit; }
 within 10 test -s review.port || fail 'the Kubernetes API does not start'
-# The commands of the page, with the one address that this test knows. In the place of kubectl is a program that
-# looks whether the files are there.
-mkdir bin page && ln -s "$BAO" bin/bao && ln -s "$KES" bin/kes && ln -s "$REPO/deploy" page/deploy && cp "$BAO_CA" page/openbao-ca.crt
-cat >bin/kubectl <<'STUB'
-#!/bin/sh
-for word; do
-    case "$word" in
-        --cert=* | --key=* | --from-file=*) test -s "${word##*=}" || exit 1 ;;
-        *.yaml) test -s "$word" || exit 1 ;;
-    esac
-done
-STUB
-chmod +x bin/kubectl
+
+step 'a stand-in for the API server, and kubectl'
+cluster() { python3 -W ignore "$REPO/scripts/it/cluster.py" "$@"; }
+python3 -W ignore "$REPO/scripts/it/cluster.py" serve "$SCHEMAS" 1.37 api 2>api.log &
+CLUSTER=$!
+within 20 test -s api || fail "it does not start: $(cat api.log)"
+API="$(cat api)"
+export HOME="$WORK/home" KUBECONFIG="$WORK/home/config"
+mkdir home && : >home/config
+kubectl config set-cluster here --server "$API" >/dev/null
+kubectl config set-context here --cluster here >/dev/null
+kubectl config use-context here >/dev/null
+# refuses TEXT ARGUMENTS...: kubectl fails with it.
+refuses() {
+    local text="$1"; shift
+    if kubectl "$@" >refused 2>&1; then fail "kubectl $* succeeds"; fi
+    contains "$(cat refused)" "$text" || fail "kubectl $*: $(cat refused)"
+}
+refuses 'namespaces "kes" not found' -n kes create configmap early --from-literal=a=b
+
+step 'the commands of the page, until the pods start'
+mkdir bin page page/deploy && ln -s "$BAO" bin/bao && ln -s "$KES" bin/kes
+cp -r "$MANIFESTS" page/deploy/kubernetes && cp "$BAO_CA" page/openbao-ca.crt
+# The one address that this test knows better.
 awk '/^### /{inside = 1; next} /^## /{inside = 0} inside && /^    /' "$REPO/docs/containers.md" | sed \
     -e 's/^    //' -e "s|kubernetes_host=[^ ]*|kubernetes_host=http://127.0.0.1:$(cat review.port) disable_local_ca_jwt=true kubernetes_ca_cert=@$BAO_CA|" >commands
 equal 'commands' '5 bao, 3 kes, 5 kubectl' "$(grep -oE '^(bao|kes|kubectl) ' commands | sort | uniq -c | awk '{print $1 " " $2}' | paste -sd , | sed 's/,/, /g')"
-(
-    cd page
-    export PATH="$WORK/bin:$PATH" BAO_ADDR="$BAO_URL" BAO_CACERT="$BAO_CA" BAO_TOKEN="$BAO_ROOT"
-    bash -eu ../commands >../commands.out 2>&1
-) || fail "the commands of the page: $(cat commands.out)"
-grep -q "^$(kes identity of page/minio.crt)" commands.out || fail "no identity of MinIO: $(cat commands.out)"
+# run FROM TO: the commands from the one that begins so up to that which begins so, without it.
+run() {
+    awk -v from="$1" -v to="$2" 'index($0, from) == 1 { inside = 1 } index($0, to) == 1 { inside = 0 } inside' commands >part
+    [ -s part ] || fail "no commands from '$1' to '$2'"
+    (
+        cd page
+        export PATH="$WORK/bin:$PATH" BAO_ADDR="$BAO_URL" BAO_CACERT="$BAO_CA" BAO_TOKEN="$BAO_ROOT"
+        echo $BASHPID >../part.pid
+        exec timeout 200 bash -eu ../part >../part.out 2>&1   # ends kubectl with it
+    ) || fail "the commands of the page: $(cat part part.out api.log)"
+}
+run 'kes identity new' 'kubectl create namespace'
 contains "$(openssl x509 -in page/tls.crt -noout -checkhost kes.kes.svc.cluster.local)" 'does match' || fail 'the certificate is for another host'
+# What the page says in words.
+IDENTITY="$(tail -n 1 part.out)"
+sed -i "s/\"0\{64\}\"/\"$IDENTITY\"/" page/deploy/kubernetes/kes.yaml
+run 'kubectl create namespace' 'kubectl apply'
+refuses '"kes" already exists' create namespace kes
+awk -v RS='---\n' '/kind: Deployment/' wrong-1.yaml >wrong.yaml
+refuses readOnlyRootFileSystem apply -f wrong.yaml
+run 'kubectl apply' 'kubectl -n kes rollout'
+equal 'objects' 'configmap created, deployment.apps created, namespace configured, networkpolicy.networking.k8s.io created, poddisruptionbudget.policy created, service created, serviceaccount created' \
+    "$(sed -n 's|/kes \([a-z]*\)$| \1|p' part.out | sort | paste -sd , | sed 's/,/, /g')"
+run 'kubectl apply' 'kubectl -n kes rollout'
+# kubectl always writes the selector of a PodDisruptionBudget again.
+equal 'objects that change once more' '' "$(grep -Ev ' unchanged$|^poddisruptionbudget.policy/kes configured$' part.out || true)"
 
 # lay_out FOLDER TEXT: a projected volume at FOLDER with this configuration, which names FOLDER, and the rest.
 lay_out() {
@@ -102,22 +135,37 @@ here() {
         -e "s|https://openbao\.openbao\.svc\.cluster\.local:8200|$BAO_URL|; s|\"0\{64\}\"|\"$(identity_of minio)\"|"
 }
 
-step 'the ConfigMap is accepted as it is, and served'
-get kes ConfigMap data/config.yaml >config.yaml
-lay_out "$WORK/volume" "$(here <config.yaml)"
-kes config check volume/config.yaml >findings 2>&1 || fail "$(cat findings)"
-grep -qx 'volume/config.yaml: ok' findings || fail "something looks wrong: $(cat findings)"
-# Those that the manifests mount, and no others.
-for file in $(sed -n 's|.*: /etc/kes/\(.*\)|\1|p' config.yaml); do
-    contains "$(get kes Deployment spec/template/spec/volumes/0/projected)" "\"path\": \"$file\"" || fail "$file is not mounted"
-done
-"$KES" server --config=volume/config.yaml >>out.log 2>>err.log &
-SERVER=$!
+step 'the pods start with what kubectl has created, and the rollout waits for them'
+run 'kubectl -n kes rollout' 'no more' &
+ROLLOUT=$!
+# pod NAME: starts one, on other addresses than a pod has; it is the one that is asked.
+pod() {
+    local volume="$WORK/$1" path
+    PORT="$(free_port)" PROBE="127.0.0.1:$(free_port)"
+    URL="https://kes.kes.svc.cluster.local:$PORT"
+    cluster mount "$API" kes/kes token "$volume" || fail 'the volume can not be mounted'
+    # Those that the configuration names, and no others.
+    equal 'files' "$(sed -n 's|.*: /etc/kes/\(.*\)|\1|p' "$volume/config.yaml" | sort)" "$(cd "$volume" && find . -type l ! -name ..data ! -name config.yaml -printf '%P\n' | sort)"
+    here <"$volume/config.yaml" | sed "s|$WORK/volume/|$volume/|" >config.yaml
+    cp config.yaml "$volume/..1/config.yaml"
+    kes config check "$volume/config.yaml" >findings 2>&1 || fail "$(cat findings)"
+    grep -qx "$volume/config.yaml: ok" findings || fail "something looks wrong: $(cat findings)"
+    printf 'connect-to = "::127.0.0.1:"\n' >.curlrc
+    "$KES" server --config="$volume/config.yaml" >>out.log 2>>err.log &
+    SERVER=$!
+    for path in startupProbe readinessProbe livenessProbe; do
+        within 20 curl --silent --fail --output /dev/null --max-time 10 "http://$PROBE$(get kes Deployment $container/$path/httpGet/path)" ||
+            fail "$path: $(tail -n 5 err.log)"
+    done
+}
+cp page/tls.crt server.crt && cp page/tls.key server.key && cp page/minio.crt page/minio.key .
 as minio
+export CURL_HOME="$WORK"
+within 20 grep -q '0 of 2 updated replicas are available' part.out || fail "the rollout does not wait: $(cat part.out)"
+pod first
+cluster available "$API" kes/kes 1
+within 20 grep -q '1 of 2 updated replicas are available' part.out || fail "the rollout does not wait for the second pod: $(cat part.out)"
 within 20 is_up || fail "it does not answer: $(cat err.log)"
-for path in startupProbe readinessProbe livenessProbe; do
-    curl --silent --fail --max-time 10 "http://$PROBE$(get kes Deployment $container/$path/httpGet/path)" >/dev/null || fail "$path"
-done
 api PUT /v1/key/create/minio-key; is 200
 api PUT /v1/key/generate/minio-key --data '{}'; is 200
 api GET /v1/status; is 200
@@ -125,13 +173,12 @@ api PUT /v1/key/create/other-key; is 403
 bao kv list -format=json kes >names
 grep -q '"minio-key"' names || fail 'the key is not in OpenBao'
 
-step 'a second server takes over the key'
-cp -r volume second
-PORT="$(free_port)" PROBE="127.0.0.1:$(free_port)"
-lay_out "$WORK/second" "$(here <config.yaml | sed "s|$WORK/volume/|$WORK/second/|")"
-FIRST=$SERVER URL="https://127.0.0.1:$PORT"
-"$KES" server --config=second/config.yaml >>out.log 2>>err.log &
-SERVER=$!
+step 'the second pod takes over the key, and the rollout ends'
+FIRST=$SERVER
+pod second
+cluster available "$API" kes/kes 2
+wait "$ROLLOUT" || fail 'the rollout fails'
+contains "$(tail -n 1 part.out)" '"kes" successfully rolled out' || fail "the rollout: $(cat part.out)"
 within 20 is_up || fail 'the second server does not answer'
 kill -TERM "$FIRST" && wait "$FIRST"
 api PUT /v1/key/generate/minio-key --data '{}'; is 200

@@ -3,7 +3,7 @@
 # little may be locked, it says so. See docs/evidence.md.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-need cargo curl setpriv prlimit gdb
+need cargo curl setpriv prlimit gdb strace
 [ "$(id -u)" = 0 ] || skip 'only root may read the memory of the server'
 export KES
 
@@ -35,6 +35,26 @@ fill() {
     for number in 1 600; do api POST "/v1/key/generate/key-$number" --data '{}'; is 200; done
     ask --request POST --parallel --data '{}' --output /dev/null "$URL/v1/key/generate/key-[1-600]" 2>/dev/null
 }
+
+step 'it has no children'
+if strace -e trace=none true 2>/dev/null; then
+    strace -f -qq -e trace=process,clone,clone3,vfork,fork -o trace "$KES" server --config kes.yml --auth off >>out.log 2>>err.log &
+    SERVER=$!
+    within 20 is_up || fail 'the server does not answer under strace'
+    api POST /v1/key/create/my-key; is 200
+    api POST /v1/key/generate/my-key --data '{}'; is 200
+    server="$(awk 'NR == 1 { print $1 }' trace)"
+    kill -HUP "$server"
+    within 20 grep -q 'SIGHUP' trace || fail 'it was not reloaded'
+    api POST /v1/key/generate/my-key --data '{}'; is 200
+    kill "$server"
+    wait "$SERVER"
+    SERVER=
+    grep -q CLONE_THREAD trace || fail 'the trace shows no threads, so it shows nothing'
+    if grep -E '\<(v?fork|execve|execveat|clone3?)\(' trace | grep -v CLONE_THREAD | tail -n +2 | grep .; then fail 'it has started a process'; fi
+else
+    skip 'strace may not trace here'
+fi
 
 step 'an ordinary user may lock all of it'
 under "${ordinary[@]}" prlimit --memlock=262144:262144

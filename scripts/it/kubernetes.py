@@ -39,25 +39,29 @@ def at(document, path):
     return document
 
 
+def schemas(wheel, version):
+    """How to load a schema of this version, and what its references mean."""
+    load = lambda name: json.loads(wheel.read(f"kubernetes_validate/kubernetes-json-schema/v{version}.0-local-strict/{name}"))
+    return load, RefResolver("", {}, store={DEFINITIONS: load("_definitions.json")})
+
+
 def check(wheel, versions, *files):
-    schemas = zipfile.ZipFile(wheel)
+    wheel = zipfile.ZipFile(wheel)
     failed = False
     for version in versions.split(","):
-        load = lambda name: json.loads(schemas.read(f"kubernetes_validate/kubernetes-json-schema/v{version}.0-local-strict/{name}"))
-        resolver = RefResolver("", {}, store={DEFINITIONS: load("_definitions.json")})
+        load, resolver = schemas(wheel, version)
         for file in files:
-            for complaint in complaints(file, load, resolver):
+            try:
+                found = complaints(read(file), load, resolver)
+            except YAMLError as error:
+                found = [error]
+            for complaint in found:
                 print(f"{file}: {complaint} (Kubernetes {version})")
                 failed = True
     return failed
 
 
-def complaints(file, load, resolver):
-    try:
-        documents = read(file)
-    except YAMLError as error:
-        yield error
-        return
+def complaints(documents, load, resolver):
     for document in documents:
         name = f"{document['apiVersion']} {document['kind']}"
         if name in PARTS:
@@ -83,7 +87,8 @@ def get(file, kind, path):
     print(value if isinstance(value, str) else json.dumps(value), end="")
 
 
-command, *rest = sys.argv[1:]
-if command == "check":
-    sys.exit(1 if check(*rest) else 0)
-get(*rest)
+if __name__ == "__main__":
+    command, *rest = sys.argv[1:]
+    if command == "check":
+        sys.exit(1 if check(*rest) else 0)
+    get(*rest)

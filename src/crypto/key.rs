@@ -313,6 +313,15 @@ mod tests {
     }
 
     #[test]
+    fn an_algorithm_has_the_name_that_is_stored() {
+        for (algorithm, name) in [(Algorithm::Aes256, "AES256"), (Algorithm::ChaCha20, "ChaCha20")]
+        {
+            assert_eq!(name, algorithm.name());
+            assert_eq!(Some(algorithm), Algorithm::from_stored_name(name));
+        }
+    }
+
+    #[test]
     fn only_32_bytes_are_a_key() {
         for len in [0, 31, 33, 64] {
             assert!(MasterKey::from_bytes(&vec![0; len]).is_none());

@@ -8,8 +8,8 @@ use std::{
     collections::HashMap,
     fs,
     io::Read as _,
-    os::unix::process::ExitStatusExt as _,
-    path::Path,
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -270,4 +270,71 @@ fn a_core_dump_that_root_forces_has_no_cached_key() {
     assert!(found.is_empty(), "a core dump has cached keys: {found:#?}");
     // It is honest to know that the arena is what keeps them out.
     assert_eq!(keys.count(), keys.found_in(&memory(&server)).len());
+}
+
+/// A file that the kernel swaps to.
+struct Swap {
+    folder: TempDir,
+}
+
+impl Swap {
+    fn on() -> Result<Self, String> {
+        let swap = Self { folder: TempDir::new() };
+        let file = swap.file();
+        // No holes, and on the disk before the kernel asks where it is.
+        fs::write(&file, vec![0; 64 << 20]).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::File::open(&file).unwrap().sync_all().unwrap();
+        succeeds(Command::new("mkswap").arg(&file))?;
+        succeeds(Command::new("swapon").args(["--priority", "32767"]).arg(&file))?;
+        Ok(swap)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("swap")
+    }
+
+    /// What is on the disk: the cache of the file knows nothing of it.
+    fn content(&self) -> Vec<(String, Vec<u8>)> {
+        let mut dd = Command::new("dd");
+        dd.arg(format!("if={}", self.file().display())).args([
+            "iflag=direct",
+            "bs=1M",
+            "status=none",
+        ]);
+        vec![("swap".to_owned(), dd.output().unwrap().stdout)]
+    }
+}
+
+impl Drop for Swap {
+    fn drop(&mut self) {
+        let _ = Command::new("swapoff").arg(self.file()).output();
+    }
+}
+
+#[test]
+fn a_swapped_page_has_no_cached_key() {
+    if !can_run(&["mkswap", "swapon", "dd", "python3"]) {
+        return;
+    }
+    let (server, keys, control) = scene();
+    server.comes_to_rest();
+    // What came in with the keys is wiped a second later.
+    wait_for(PATIENCE, || keys.found_in(&parts(&server)[0]).is_empty().then_some(()));
+    let swap = match Swap::on() {
+        Ok(swap) => swap,
+        Err(why) => return eprintln!("this machine gives no swap: {why}"),
+    };
+    let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/page_out.py");
+    succeeds(Command::new(tool).arg(server.pid().to_string())).unwrap();
+    let mut content = Vec::new();
+    wait_until("ordinary memory is in the swap", || {
+        content = swap.content();
+        control.found_in(&content).len() == 1
+    });
+    assert_eq!(Vec::<String>::new(), keys.found_in(&content), "keys in the swap");
+    // The arena is where it was.
+    assert_eq!(keys.count(), keys.found_in(&parts(&server)[1]).len());
+    drop(swap);
+    server.root().connect().request("POST", "/v1/key/generate/kept-1", "{}").is_json_success();
 }

@@ -117,7 +117,7 @@ fn the_reference_is_the_table_of_fields() {
     let page = fs::read_to_string(&path).unwrap();
     let (before, rest) = page.split_once("<!-- fields -->\n").unwrap();
     let (table, after) = rest.split_once("<!-- /fields -->").unwrap();
-    if std::env::var_os("KES_WRITE_DOCS").is_some() {
+    if std::env::var_os("KES_WRITE_DOCS").is_some() && reference != table {
         let page = format!("{before}<!-- fields -->\n{reference}<!-- /fields -->{after}");
         return fs::write(&path, page).unwrap();
     }
