@@ -178,6 +178,7 @@ impl Site {
 
     fn connect(&self) -> TcpStream {
         let socket = TcpStream::connect(self.address).unwrap();
+        socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         socket
     }
