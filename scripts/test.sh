@@ -89,7 +89,7 @@ openbao() {
 
 command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs" >&2; exit 1; }
 provide curl openssl ip:iproute2 strace gdb setpriv:util-linux nginx:nginx-light python3 go:golang-go tmux zsh fish groff:groff-base mandoc systemd-analyze:systemd \
-    prometheus promtool:prometheus gnuplot:gnuplot-nox jq multilog:daemontools logger:bsdutils lintian podman skopeo runc kubectl:kubernetes-client \
+    prometheus promtool:prometheus gnuplot:gnuplot-nox jq multilog:daemontools logger:bsdutils lintian podman podman-compose skopeo runc kubectl:kubernetes-client \
     xfs_io:xfsprogs mkfs.ext4:e2fsprogs c++:g++
 
 # The tests wait more than they work, so the release is built and the lints run beside them.

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The commands of docs/containers.md for the image, word for word, with Podman, in the place of Docker too, and skopeo: the test
+# The commands of docs/containers.md for the image, and its file for compose, word for word, with Podman, in the place of Docker too, and skopeo: the test
 # fills in the name of the image, the port, and a folder in the place of a registry.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-need podman skopeo runc curl python3
+need podman podman-compose skopeo runc curl python3
 # The words of Docker are those of Podman here.
 docker() { podman "$@"; }
 [ "$(id -u)" = 0 ] || skip 'only root can run containers here'
@@ -28,7 +28,7 @@ volume_path = "$WORK/volumes"
 END
 export CONTAINERS_STORAGE_CONF="$WORK/storage.conf" CONTAINERS_CONF="$WORK/containers.conf"
 at_exit() {
-    podman rm --force --time 0 kes >/dev/null 2>&1
+    podman rm --force --time 0 --all >/dev/null 2>&1
     umount "$WORK"/images/vfs 2>/dev/null
 }
 
@@ -126,3 +126,19 @@ kes key dek my-key | grep -q plaintext || fail 'no data key after a reload'
 step 'the end'
 podman stop --time 20 kes >/dev/null 2>&1
 equal 'exit code' 0 "$(podman inspect --format '{{.State.ExitCode}}' kes)"
+podman rm kes >/dev/null
+
+step 'the same from a file for compose'
+awk '/^The same for `docker compose`/{inside = 1} inside && /^    /{print substr($0, 5)} inside && /^The memory/{exit}' "$REPO/docs/containers.md" |
+    sed -e "s|localhost/kes:[0-9TZ-]*|$IMAGE|" -e 's/ports: \["7373:7373"\]/network_mode: host/' >compose.yaml
+grep -q network_mode compose.yaml || fail "the page has no such file: $(cat compose.yaml)"
+# The one of Debian 12 can't use the network of the machine; it brings what this one imports.
+"$REPO/scripts/wheel" podman-compose >wheels 2>wheels.log || skip "$(cat wheels.log)"
+compose() { PYTHONPATH="$(cat wheels)" ROLE_ID=unused /usr/bin/python3 -m podman_compose --file compose.yaml "$@"; }
+compose up --detach >answers 2>&1 || fail "$(cat answers)"
+container="$(podman ps --quiet)"
+within 60 eval '(exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null' || fail "no server: $(cat answers; podman logs "$container" 2>&1 | tail -n 5)"
+kes key create my-key || fail "no key: $(podman logs "$container" 2>&1 | tail -n 5)"
+kes key dek my-key | grep -q plaintext || fail 'no data key'
+equal 'read-only root, and capabilities' 'true []' "$(podman inspect --format '{{.HostConfig.ReadonlyRootfs}} {{.EffectiveCaps}}' "$container")"
+compose down --volumes --timeout 20 >answers 2>&1 || fail "$(cat answers)"
