@@ -34,6 +34,9 @@ type rules struct {
 	// A create may replace a key whose create it overlaps, and one that was given up any key: version 1 of
 	// the engine under a policy that lets servers overwrite.
 	overwrites bool
+	// A create may replace the key of one that was given up: version 1 of the engine looks whether there is a key, and then
+	// writes, so that two writes may both find none.
+	races bool
 	// When a node of the key store was stopped.
 	stopped []stop
 }
@@ -263,11 +266,11 @@ func (s *search) from(state int) bool {
 
 // mayReplace says whether the create i may replace the key of version state.
 func (s *search) mayReplace(state, i int) bool {
-	if !s.rules.overwrites {
-		return false
-	}
 	o := s.ops[i]
 	j, isKnown := s.maker[state]
+	if !s.rules.overwrites {
+		return s.rules.races && isKnown && s.ops[j].open
+	}
 	if o.open || !isKnown {
 		return true
 	}

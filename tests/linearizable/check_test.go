@@ -88,6 +88,26 @@ func TestHistories(t *testing.T) {
 	}
 }
 
+// Two creates on version 1 of the engine at once: the write of the first is replaced.
+func TestRaces(t *testing.T) {
+	replaced := func(status int) []call {
+		return []call{
+			said(1, "create", 0, 80, status, 1), said(2, "create", 5, 90, 200, 2),
+			said(3, "generate", 20, 30, 200, 1), said(3, "generate", 200, 210, 200, 2),
+		}
+	}
+	isGood := func(calls []call, rules rules) bool { return len(check(calls, 50, rules)[0].lines) == 0 }
+	if !isGood(replaced(502), rules{races: true}) {
+		t.Error("a key of a create that was given up may be replaced")
+	}
+	if isGood(replaced(200), rules{races: true}) {
+		t.Error("a key that was answered 200 is lost")
+	}
+	if isGood(replaced(502), rules{}) {
+		t.Error("version 2 replaces no key")
+	}
+}
+
 // The node of server 2 was stopped, and answers from before for a moment.
 func TestStops(t *testing.T) {
 	const second, stale = 1_000_000, 2_000_000

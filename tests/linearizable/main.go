@@ -22,6 +22,7 @@ func main() {
 	set := flag.NewFlagSet(os.Args[1], flag.ExitOnError)
 	stale := set.Duration("stale", 2*time.Second, "how long a server may use a key that another one has deleted")
 	overwrites := set.Bool("overwrites", false, "creates that overlap may both succeed, and the later one counts")
+	races := set.Bool("races", false, "a create may replace the key of one that was given up")
 	servers := set.String("servers", "", "`host:port` of the servers, with commas between them")
 	trust := set.String("trust", "", "`file` with the authority of the servers")
 	operations := set.Int64("operations", 1000, "how many calls")
@@ -34,7 +35,7 @@ func main() {
 	file := set.String("history", "history.json", "`file` to record the history in")
 	_ = set.Parse(os.Args[2:])
 
-	rules := rules{overwrites: *overwrites}
+	rules := rules{overwrites: *overwrites, races: *races}
 	switch os.Args[1] {
 	case "check":
 		rules.stopped = readStops(*stops)

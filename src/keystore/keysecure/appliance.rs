@@ -167,8 +167,10 @@ pub(crate) fn lease(answer: &Answer) -> Result<Lease, Failed> {
     }
     if token_type != "Bearer" {
         let found = clean(&token_type);
-        let is_short = found.len() <= 40 && (found.is_empty() || !jwt.contains(&found));
-        let found = if is_short { found.as_str() } else { "..." };
+        let is_word = found.len() <= 20 && found.bytes().all(|byte| byte.is_ascii_alphabetic());
+        // It may be the token, or some of it.
+        let is_other = found.is_empty() || !jwt.contains(&found) && !found.contains(&jwt);
+        let found = if is_word && is_other { found.as_str() } else { "..." };
         return fail(&format!("unexpected auth token type '{found}'"));
     }
     if duration <= 0 {
@@ -249,12 +251,16 @@ mod tests {
                 "server response does not contain an auth token",
             ),
             (
-                r#"{"jwt":"a","token_type":"bearer","duration":1}"#,
+                r#"{"jwt":"x","token_type":"bearer","duration":1}"#,
                 "unexpected auth token type 'bearer'",
             ),
             (r#"{"jwt":"a","duration":1}"#, "unexpected auth token type ''"),
             (
                 r#"{"jwt":"a.b.secret","token_type":"secret","duration":1}"#,
+                "unexpected auth token type '...'",
+            ),
+            (
+                r#"{"jwt":"secret","token_type":"XsecretY","duration":1}"#,
                 "unexpected auth token type '...'",
             ),
             (r#"{"jwt":"a","token_type":"Bearer","duration":0}"#, "invalid auth token expiry '0'"),
