@@ -6,8 +6,8 @@
 All changes of functions are woven into the sources in TREE: the body of a function becomes a match, an arm for each change, and
 KES_MUTANT chooses the change by its place in the LIST, from 1. So a change costs a run of the tests that FILTER names, not a build.
 With REGEX only changes whose names it matches are tried (cargo-mutants ignores its own --re for fields of structs).
-OUTPUT gets the names of the changes, a line each: `caught.txt`, `missed.txt`, `timeout.txt` (ran longer than SECONDS),
-`unviable.txt` (the compiler refuses it) and `single.txt`, those that this can't do and that have to be built one by one:
+OUTPUT gets the names of the changes, a line each: `caught.txt`, `missed.txt`, `timeout.txt` (longer than SECONDS, and than 20
+runs without a change), `unviable.txt` (the compiler refuses it) and `single.txt`, those that have to be built one by one:
 
 - outside of the bodies of functions;
 - in a `const fn`: the compiler may run it, and then a choice at run time would change nothing. No other function can be
@@ -25,6 +25,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 
 NONE, ALL_PANIC = 0, 2**32 - 1
 CHOICE = """
@@ -181,7 +182,10 @@ def main():
     program, refused = build(tree, files)
     woven = {number for parts in files.values() for it in parts if it.can_weave for number in it.changes}
 
-    result, said = attempt(program, tree, NONE, seconds, words)
+    begin = time.monotonic()
+    result, said = attempt(program, tree, NONE, 20 * seconds, words)
+    # On a busy machine a run may take long.
+    seconds = max(seconds, 20 * (time.monotonic() - begin))
     if result != "missed":
         sys.exit(f"the tests fail without a change: {result}\n{said}")
     if woven - refused and attempt(program, tree, ALL_PANIC, seconds, words)[0] == "missed":
