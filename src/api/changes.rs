@@ -1,11 +1,12 @@
 //! Changes of keys: one at a time for each name, those of an identity in their order. A change that waits takes no
-//! thread, and waits for the turn of its own identity and for the change that runs, not for the turns of others.
+//! thread. It waits for the turn of its own identity, and then for the change that runs and for one of each identity
+//! whose turn came before.
 //!
 //! A change is carried out even if its client goes away: its job shares the [`Exchange`] with the request
 //! that waits, and audits the result.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{Arc, PoisonError},
 };
 
@@ -26,8 +27,8 @@ use crate::{
     log::Log,
 };
 
-/// Changes of one name that may wait: a slow name must leave room for the others.
-const MAX_PARKED: usize = 128;
+/// Changes of one name that may wait, and of one identity half as many: a slow name must leave room for the others.
+const MAX_PARKED: usize = 256;
 
 type Result<T> = std::result::Result<T, Failure>;
 /// Changes a key before the deadline.
@@ -84,7 +85,7 @@ struct Order {
     /// When the key store has to be done.
     deadline: Deadline,
     identity: Arc<str>,
-    /// `None` while it is queued at the key store threads, at most for the first order of each identity.
+    /// Its room at the key store threads, until a turn is queued: for the first order of each identity.
     permit: Option<Permit>,
 }
 
@@ -95,26 +96,34 @@ pub struct Changes {
     log: &'static Log,
 }
 
-/// Changes of one name.
+/// Changes of one name. An identity that has orders has a turn that is queued or due.
 #[derive(Default)]
 struct Line {
     running: Option<Claim>,
     orders: VecDeque<Order>,
+    /// Turns that came while a change ran, in their order.
+    due: VecDeque<Permit>,
     /// So many of the orders came before the change that runs began.
     early: usize,
 }
 
 impl Line {
-    /// What to queue so that the next change begins at the first turn of an identity that wants one.
-    fn turns(&mut self) -> Vec<Permit> {
-        let mut turns = Vec::new();
-        let mut seen = HashSet::new();
-        for order in self.orders.iter_mut().filter(|_| self.running.is_none()) {
-            if seen.insert(&*order.identity) {
-                turns.extend(order.permit.take());
-            }
-        }
-        turns
+    fn of<'a>(&'a mut self, identity: &'a str) -> impl Iterator<Item = &'a mut Order> {
+        self.orders.iter_mut().filter(move |order| *order.identity == *identity)
+    }
+
+    /// What to queue for the first order of `identity`, unless it is queued.
+    fn turn(&mut self, identity: &str) -> Option<Permit> {
+        self.of(identity).next()?.permit.take()
+    }
+
+    /// Begins the first order of the identity whose turn this is; `None` if it was answered meanwhile.
+    fn begin(&mut self, permit: Permit) -> Option<Order> {
+        let at = self.orders.iter().position(|order| order.identity == *permit.identity())?;
+        let order = self.orders.remove(at)?;
+        self.running = Some(order.party.claim.clone());
+        self.early = self.orders.len();
+        Some(Order { permit: Some(permit), ..order })
     }
 }
 
@@ -140,44 +149,47 @@ impl Changes {
         let identity = permit.identity().clone();
         let mut lines = self.lock();
         let line = lines.entry(name.clone()).or_default();
-        if line.orders.len() >= MAX_PARKED {
+        let own = line.of(&identity).count();
+        if line.orders.len() + own >= MAX_PARKED {
             return false;
         }
-        line.orders.push_back(Order { change, party, deadline, identity, permit: Some(permit) });
-        let turns = line.turns();
+        let order =
+            Order { change, party, deadline, identity: identity.clone(), permit: Some(permit) };
+        line.orders.push_back(order);
+        let turn = if own == 0 { line.turn(&identity) } else { None };
         drop(lines);
-        self.queue(&name, turns);
+        self.queue(&name, turn);
         true
     }
 
-    fn queue(&'static self, name: &KeyName, turns: Vec<Permit>) {
-        for permit in turns {
-            let name = name.clone();
-            self.threads.submit(permit, move |permit| {
-                if let Some(order) = self.take(&name, permit) {
-                    self.carry_out(order);
-                }
-            });
-        }
+    fn queue(&'static self, name: &KeyName, turn: Option<Permit>) {
+        let Some(permit) = turn else { return };
+        let name = name.clone();
+        self.threads.submit(permit, move |permit| {
+            let mut order = self.take(&name, permit);
+            while let Some(due) = order {
+                order = self.carry_out(due);
+            }
+        });
     }
 
-    /// The change of `name` that begins at this turn of an identity. If another runs, the turn comes again after it.
-    fn take(&self, name: &KeyName, permit: Permit) -> Option<Order> {
+    /// The change of `name` that begins at this turn of an identity. If another runs, the turn is due after it.
+    fn take(&'static self, name: &KeyName, permit: Permit) -> Option<Order> {
         let mut lines = self.lock();
         let line = lines.get_mut(name)?;
-        let at = line.orders.iter().position(|order| order.identity == *permit.identity())?;
         if line.running.is_some() {
-            // Dropped if the order that it was for was answered meanwhile.
-            line.orders[at].permit.get_or_insert(permit);
+            line.due.push_back(permit);
             return None;
         }
-        let order = line.orders.remove(at)?;
-        line.running = Some(order.party.claim.clone());
-        line.early = line.orders.len();
-        Some(Order { permit: Some(permit), ..order })
+        let order = line.begin(permit)?;
+        let turn = line.turn(&order.identity);
+        drop(lines);
+        self.queue(name, turn);
+        Some(order)
     }
 
-    fn carry_out(&'static self, order: Order) {
+    /// Returns the change that is due then.
+    fn carry_out(&'static self, order: Order) -> Option<Order> {
         let Order { change: Change { name, task, job }, party, deadline, .. } = order;
         let result = match party.claim.is_answered() || deadline.has_passed(clock::now()) {
             true => Err(Failure::Timeout),
@@ -185,30 +197,38 @@ impl Changes {
         };
         // Creates that have waited all the time fail, too: the name was taken meanwhile.
         let is_taken = task == Task::Create && matches!(result, Ok(_) | Err(Failure::KeyExists));
-        let (settled, turns) = self.leave(&name, is_taken);
-        self.queue(&name, turns);
+        let (settled, next) = self.leave(&name, is_taken);
         self.settle(&name, task, party, result);
         for Order { party, .. } in settled {
             self.settle(&name, task, party, Err(Failure::KeyExists));
         }
+        next
     }
 
     /// Ends the turn of a change of `name`. Returns the creates that need no turn any more, since the
-    /// name `is_taken`, and the turns of those that do.
-    fn leave(&self, name: &KeyName, is_taken: bool) -> (Vec<Order>, Vec<Permit>) {
+    /// name `is_taken`, and the change that begins.
+    fn leave(&'static self, name: &KeyName, is_taken: bool) -> (Vec<Order>, Option<Order>) {
         let mut lines = self.lock();
         let Some(line) = lines.get_mut(name) else {
-            return (Vec::new(), Vec::new());
+            return (Vec::new(), None);
         };
         let needs_turn = |order: &Order| !is_taken || order.change.task != Task::Create;
         let first = line.orders.iter().take(line.early).position(needs_turn).unwrap_or(line.early);
         let settled = line.orders.drain(..first).collect();
         line.running = None;
-        let turns = line.turns();
-        if line.orders.is_empty() {
+        let mut next = None;
+        while next.is_none()
+            && let Some(permit) = line.due.pop_front()
+        {
+            next = line.begin(permit);
+        }
+        let turn = next.as_ref().and_then(|order| line.turn(&order.identity));
+        if line.running.is_none() && line.orders.is_empty() {
             lines.remove(name);
         }
-        (settled, turns)
+        drop(lines);
+        self.queue(name, turn);
+        (settled, next)
     }
 
     /// Answers a change. If the client was already answered that it took too long, the error log says

@@ -46,7 +46,7 @@ pub const HEAD_START: Duration = Duration::from_millis(500);
 /// A key from the key store.
 pub type Fetched = Result<Arc<MasterKey>, Failure>;
 
-/// Makes an answer of what the key store says of its status, and how long it took to.
+/// Makes an answer of what the key store says of its status, and of how long it took.
 pub type Answer = fn(&Core, &Result<(), keystore::Error>, Duration) -> Result<Reply, Failure>;
 
 /// A request that waits for the status of the key store, and what makes its answer.

@@ -298,7 +298,11 @@ impl Running {
 fn fetch(core: &'static Core, name: &KeyName) {
     let Some(ticket) = core.cache.begin(name, clock::now()) else { return };
     let (until, early) = (ticket.until, ticket.early);
-    let mut key = guarded(|| core.fetch(name, until));
+    let get = |until: crate::base::deadline::Deadline| match until.has_passed(clock::now()) {
+        true => Err(Failure::Timeout),
+        false => guarded(|| core.fetch(name, until)),
+    };
+    let mut key = get(until);
     let found = key.as_ref().ok().map(Arc::clone);
     let (waiters, last) = core.cache.complete(ticket, found, clock::now());
     let is_late = until.has_passed(clock::now());
@@ -306,7 +310,7 @@ fn fetch(core: &'static Core, name: &KeyName) {
         // The key may have been created after it was found missing, and before these asked, all of which have
         // asked by now. They also have more time.
         if at == early && (is_late && key.is_err() || matches!(key, Err(Failure::KeyNotFound))) {
-            key = guarded(|| core.fetch(name, last));
+            key = get(last);
         }
         waiter.deliver(key.clone());
     }

@@ -23,7 +23,7 @@ use crate::{
 /// The commit that this was built from, if `KES_COMMIT` was set then.
 const COMMIT: Option<&str> = option_env!("KES_COMMIT");
 /// The key store has to say its status within this time.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+const STATUS_TIMEOUT: Duration = Duration::from_millis(4_500);
 /// Requests that may wait for that at once.
 const MAX_WAITING: usize = 2048;
 

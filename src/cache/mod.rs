@@ -36,8 +36,8 @@ pub struct Expiry {
 
 /// A cache of values `V` (cheap to clone, such as an `Arc`) for waiters `W`, which get a value later.
 ///
-/// Nothing blocks, and all but [`expire`](Self::expire) takes constant time. Clones share the
-/// entries.
+/// Nothing blocks. [`expire`](Self::expire) looks at all entries, and a request that joins a fetch at the identities
+/// that wait for it; all else takes constant time. Clones share the entries.
 pub struct Cache<V, W> {
     shared: Arc<Shared<V, W>>,
 }
@@ -254,13 +254,6 @@ impl<V: Clone, W> Cache<V, W> {
 impl<V, W> Clone for Cache<V, W> {
     fn clone(&self) -> Self {
         Self { shared: self.shared.clone() }
-    }
-}
-
-impl<V, W> Ticket<V, W> {
-    /// The key to fetch.
-    pub fn name(&self) -> &KeyName {
-        &self.name
     }
 }
 

@@ -38,7 +38,6 @@ fn put(cache: &TestCache, name: &KeyName, value: u32, now: Instant) {
 fn one_fetch_serves_all_who_wait() {
     let (cache, now) = (TestCache::new(10, FOR_EVER), Instant::now());
     let ticket = fetch(&cache, &key(1), 1, now);
-    assert_eq!(&key(1), ticket.name());
     assert!(format!("{ticket:?}").contains("key-1"));
     for waiter in 2..5 {
         let lookup = ask(&cache, &key(1), waiter, now);

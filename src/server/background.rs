@@ -10,7 +10,7 @@ use std::{
 use super::notify::{Notifier, Trouble, watchdog};
 use crate::{
     api::core::Core,
-    base::{clock, deadline::Deadline, panics::survive, sync::thread},
+    base::{clock, deadline::Deadline, panics::survive, secret, sync::thread},
     io::Sockets,
 };
 
@@ -106,6 +106,8 @@ fn every(
     let run = move || {
         while let Some(sockets) = sockets.upgrade() {
             survive(|| action(&sockets, clock::now()));
+            // The sweeper gives connections turns.
+            secret::wipe_stack();
             drop(sockets);
             thread::sleep(interval);
         }

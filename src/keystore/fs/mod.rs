@@ -195,7 +195,7 @@ impl KeyStore for Fs {
         let directory = self.directory().map_err(Error::during(self.during("read", name)))?;
         let (value, stat) = read(&directory, name).map_err(during)?;
         if self.may_vanish(&stat) {
-            // It would be missed by what is sealed with it now.
+            // What is sealed with it now must not outlive it.
             sync_directory(&directory).map_err(during)?;
         }
         Ok(value)

@@ -73,32 +73,41 @@ impl Cluster {
             None => (self.settings.login_namespace.as_deref()).unwrap_or(&self.settings.namespace),
             Some(_) => &self.settings.namespace,
         };
-        let mut headers = vec![("X-Vault-Request", "true")];
+        let mut fixed = vec![("X-Vault-Request", "true")];
         if !namespace.is_empty() && namespace != "/" {
-            headers.push(("X-Vault-Namespace", namespace));
+            fixed.push(("X-Vault-Namespace", namespace));
         }
         if let Some(token) = token {
-            headers.push(("X-Vault-Token", token.text()));
+            fixed.push(("X-Vault-Token", token.text()));
         }
-        let beyond = self.beyond().clone();
-        if let Some(beyond) = &beyond {
-            headers.push(("X-Vault-Index", beyond));
-            headers.push(("X-Vault-Inconsistent", "forward-active-node"));
-        }
-        let answer = self.remote.call(Call { headers: &headers, ..call }, deadline)?;
-        if let Some(index) = answer.index.as_deref().and_then(beyond_index) {
-            let was_known = beyond.as_ref() == Some(&index);
-            *self.beyond() = Some(index);
-            // Of another cluster, as when this one was built anew, a standby ignores the header.
-            if !was_known && call.method == "GET" {
-                return self.ask(call, token, deadline);
+        let mut is_repeat = false;
+        loop {
+            let beyond = self.beyond().clone();
+            let mut headers = fixed.clone();
+            if let Some(beyond) = &beyond {
+                headers.push(("X-Vault-Index", beyond));
+                headers.push(("X-Vault-Inconsistent", "forward-active-node"));
             }
+            let answer = self.remote.call(Call { headers: &headers, ..call }, deadline)?;
+            if let Some(index) = answer.index.as_deref().and_then(beyond_index) {
+                let was_known = beyond.as_ref() == Some(&index);
+                *self.beyond() = Some(index);
+                // Of another cluster, as when this one was built anew, a standby ignores the header.
+                if !was_known && call.method == "GET" {
+                    if is_repeat {
+                        let why = "the servers behind vault.endpoint belong to different clusters";
+                        return Err(answer.unusable(why));
+                    }
+                    is_repeat = true;
+                    continue;
+                }
+            }
+            if answer.status == 503 && said(&answer).is_some_and(|text| text.contains("sealed")) {
+                self.is_sealed.store(true, Relaxed);
+                return Err(Error::Sealed.into());
+            }
+            return Ok(answer);
         }
-        if answer.status == 503 && said(&answer).is_some_and(|text| text.contains("sealed")) {
-            self.is_sealed.store(true, Relaxed);
-            return Err(Error::Sealed.into());
-        }
-        Ok(answer)
     }
 
     fn beyond(&self) -> MutexGuard<'_, Option<String>> {
@@ -308,10 +317,9 @@ mod tests {
         endpoint
     }
 
-    #[test]
-    fn the_active_node_answers_reads_also_after_the_cluster_was_built_anew() {
-        let cluster = Cluster::new(&Settings {
-            endpoint: standby_of(&["0ad41e18-9eac-2b30-4f78-4065599a4b40", "another", "third"]),
+    fn cluster(endpoint: String) -> Cluster {
+        Cluster::new(&Settings {
+            endpoint,
             engine: "kv".to_owned(),
             version: Version::V2,
             namespace: String::new(),
@@ -328,7 +336,26 @@ mod tests {
             ca: None,
             ping: Duration::from_secs(10),
         })
-        .unwrap();
+        .unwrap()
+    }
+
+    #[test]
+    fn an_endpoint_of_two_clusters_is_refused() {
+        // Each answers one question.
+        let cluster =
+            cluster(standby_of(&["0ad41e18-9eac-2b30-4f78-4065599a4b40", "another", "third"]));
+        let deadline = Deadline::after(Instant::now(), Duration::from_secs(30));
+        let Err(Failed::Other(why)) = cluster.ask(Call::new("GET", "/v1/rebuild"), None, deadline)
+        else {
+            panic!("it is answered");
+        };
+        assert!(why.contains("belong to different clusters"), "{why}");
+    }
+
+    #[test]
+    fn the_active_node_answers_reads_also_after_the_cluster_was_built_anew() {
+        let cluster =
+            cluster(standby_of(&["0ad41e18-9eac-2b30-4f78-4065599a4b40", "another", "third"]));
         let ask = |path| {
             let deadline = Deadline::after(Instant::now(), Duration::from_secs(30));
             let Ok(answer) = cluster.ask(Call::new("GET", path), None, deadline) else {

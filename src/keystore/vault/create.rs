@@ -74,6 +74,8 @@ impl Engine {
             204 => return Err(answer.unusable(NOT_VERSION_2)),
             500.. => {
                 let e = self.refusal(&answer, "create");
+                // Before it was given up, another server may have looked, too.
+                std::thread::sleep(SETTLE);
                 return self.find(name, stored, e, deadline);
             }
             _ => return Err(self.refusal(&answer, "create")),
@@ -145,6 +147,8 @@ impl Engine {
                 )),
                 Err(e) => e,
             };
+            // Before it was given up, another server may have looked, too.
+            std::thread::sleep(SETTLE);
             return self.find(name, stored, e, deadline);
         }
         // A server that looked before we wrote, and writes after us, has most likely done so by then.
