@@ -125,7 +125,7 @@ pub fn not_after(der: &[u8]) -> Result<UnixTime, Error> {
 /// [`Error`] if `der` is no certificate.
 pub fn valid_between(der: &[u8]) -> Result<[UnixTime; 2], Error> {
     let validity =
-        parts(der).and_then(|parts| Validity::from_der(parts.validity)).map_err(Error)?;
+        parts(der).and_then(|parts| decode::<Validity>(parts.validity)).map_err(Error)?;
     let unix = |time: Time| UnixTime::since_unix_epoch(time.to_unix_duration());
     Ok([unix(validity.not_before), unix(validity.not_after)])
 }
@@ -135,7 +135,7 @@ pub fn valid_between(der: &[u8]) -> Result<[UnixTime; 2], Error> {
 /// # Errors
 /// [`Error`] if `der` is no certificate.
 pub fn subject(der: &[u8]) -> Result<String, Error> {
-    let subject = parts(der).and_then(|parts| Name::from_der(parts.subject));
+    let subject = parts(der).and_then(|parts| decode::<Name>(parts.subject));
     Ok(subject.map_err(Error)?.to_string())
 }
 
@@ -264,9 +264,32 @@ fn extension<T: AssociatedOid + for<'a> Decode<'a>>(der: &[u8]) -> der::Result<O
     let Some(extensions) = parts(der)?.extensions else {
         return Ok(None);
     };
-    let extensions = Extensions::from_der(extensions)?;
+    let extensions = decode::<Extensions>(extensions)?;
     let found = extensions.iter().find(|extension| extension.extn_id == T::OID);
-    found.map(|found| T::from_der(found.extn_value.as_bytes())).transpose()
+    found.map(|found| decode(found.extn_value.as_bytes())).transpose()
+}
+
+/// Reads all of `der`.
+fn decode<T: for<'a> Decode<'a>>(der: &[u8]) -> der::Result<T> {
+    /// More than any of these have.
+    const DEPTH: usize = 16;
+    check_lengths(der, DEPTH)?;
+    T::from_der(der)
+}
+
+/// Whether each element ends inside of the one around it. For owned values, the crate allocates what a length says,
+/// up to 256 MiB, before it looks whether there is as much.
+fn check_lengths(der: &[u8], depth: usize) -> der::Result<()> {
+    let mut reader = SliceReader::new(der)?;
+    while !reader.is_finished() {
+        let tag = reader.peek_tag()?;
+        let element = reader.tlv_bytes()?;
+        if tag.is_constructed() {
+            let deeper = depth.checked_sub(1).ok_or(der::ErrorKind::Overlength)?;
+            check_lengths(content(element, tag)?, deeper)?;
+        }
+    }
+    Ok(())
 }
 
 /// Parts of a certificate, each a whole DER element.

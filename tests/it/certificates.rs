@@ -538,6 +538,29 @@ fn every_certificate_ends_as_the_table_says() {
 }
 
 /// Kinds of keys, and the two words of `openssl` that make one.
+/// In a certificate, an element that says that it has so many bytes.
+#[test]
+fn a_length_that_is_not_true_takes_no_memory() {
+    const CLAIM: [u8; 5] = [0x84, 0x0b, 0, 0, 0]; // 176 MiB
+    let server = Server::start(|config| config.auth = "off");
+    let key = KeyPair::generate().unwrap();
+    let mut parts = Parts::new("client", "client");
+    parts.subject = sequence(&[&der(
+        0x31,
+        &sequence(&[&der(6, &[85, 4, 3]), &[&[12], &CLAIM[..]].concat()[..]]),
+    )]);
+    let leaf = parts.sign(&key, &key);
+    let mut parts = Parts::new("other", "other");
+    parts.extensions = vec![sequence(&[&der(6, &[85, 29, 19]), &[&[4], &CLAIM[..]].concat()[..]])];
+    let other = parts.sign(&key, &key);
+    let whole = Parts::new("client", "client").sign(&key, &key);
+    for (expected, chain) in [("403", vec![leaf]), ("400", vec![whole, other])] {
+        assert_eq!(expected, ending(&server, &identity(chain, &key)));
+    }
+    let peak = server.peak_memory();
+    assert!(peak < 100 << 10, "{peak} KiB");
+}
+
 const KEYS: [(&str, &str, &str); 14] = [
     ("Ed25519", "403", "-newkey ed25519"),
     ("P-256", "403", "-newkey ec -pkeyopt ec_paramgen_curve:P-256"),
