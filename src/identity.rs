@@ -271,7 +271,7 @@ fn extension<T: AssociatedOid + for<'a> Decode<'a>>(der: &[u8]) -> der::Result<O
 
 /// Reads all of `der`.
 fn decode<T: for<'a> Decode<'a>>(der: &[u8]) -> der::Result<T> {
-    /// More than any of these have.
+    /// More than the types that are read here have.
     const DEPTH: usize = 16;
     check_lengths(der, DEPTH)?;
     T::from_der(der)
@@ -282,11 +282,11 @@ fn decode<T: for<'a> Decode<'a>>(der: &[u8]) -> der::Result<T> {
 fn check_lengths(der: &[u8], depth: usize) -> der::Result<()> {
     let mut reader = SliceReader::new(der)?;
     while !reader.is_finished() {
-        let tag = reader.peek_tag()?;
+        // The crate gets no further than a header that it can't read, nor into a value of any type.
+        let Ok(der::Header { tag, .. }) = reader.peek_header() else { return Ok(()) };
         let element = reader.tlv_bytes()?;
-        if tag.is_constructed() {
-            let deeper = depth.checked_sub(1).ok_or(der::ErrorKind::Overlength)?;
-            check_lengths(content(element, tag)?, deeper)?;
+        if tag.is_constructed() && depth > 0 {
+            check_lengths(content(element, tag)?, depth - 1)?;
         }
     }
     Ok(())
@@ -393,6 +393,19 @@ mod tests {
             assert!(start < end && end == not_after(&der).unwrap() && end.as_secs() > 1);
             assert!(is_ca(&der), "{}", case["name"]);
         }
+    }
+
+    #[test]
+    fn host_names_are_found_beside_names_of_other_kinds() {
+        use rcgen::{CertificateParams, CustomExtension, KeyPair};
+        // The principal of Kerberos has a GeneralString.
+        let principal =
+            b"\xa0\x11\x06\x06\x2b\x06\x01\x05\x02\x02\xa0\x07\x30\x05\xa0\x03\x1b\x01R";
+        let names = [b"\x30\x20", &principal[..], b"\x82\x0bexample.com"].concat();
+        let mut params = CertificateParams::default();
+        params.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 17], names)];
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        assert_eq!(["example.com"], *hosts(certificate.der()));
     }
 
     #[test]

@@ -20,6 +20,8 @@ use crate::{
     base::{
         clock,
         deadline::Deadline,
+        panics::survive,
+        secret,
         sync::{Mutex, MutexGuard},
     },
     http::reply::Reply,
@@ -169,6 +171,7 @@ impl Changes {
             let mut order = self.take(&name, permit);
             while let Some(due) = order {
                 order = self.carry_out(due);
+                secret::wipe_stack();
             }
         });
     }
@@ -178,7 +181,10 @@ impl Changes {
         let mut lines = self.lock();
         let line = lines.get_mut(name)?;
         if line.running.is_some() {
-            line.due.push_back(permit);
+            // It may have another, of a create that needed none any more.
+            if line.due.iter().all(|due| due.identity() != permit.identity()) {
+                line.due.push_back(permit);
+            }
             return None;
         }
         let order = line.begin(permit)?;
@@ -198,10 +204,13 @@ impl Changes {
         // Creates that have waited all the time fail, too: the name was taken meanwhile.
         let is_taken = task == Task::Create && matches!(result, Ok(_) | Err(Failure::KeyExists));
         let (settled, next) = self.leave(&name, is_taken);
-        self.settle(&name, task, party, result);
-        for Order { party, .. } in settled {
-            self.settle(&name, task, party, Err(Failure::KeyExists));
-        }
+        // A panic must not lose the change that begins.
+        survive(|| {
+            self.settle(&name, task, party, result);
+            for Order { party, .. } in settled {
+                self.settle(&name, task, party, Err(Failure::KeyExists));
+            }
+        });
         next
     }
 

@@ -537,7 +537,6 @@ fn every_certificate_ends_as_the_table_says() {
     }
 }
 
-/// Kinds of keys, and the two words of `openssl` that make one.
 /// In a certificate, an element that says that it has so many bytes.
 #[test]
 fn a_length_that_is_not_true_takes_no_memory() {
@@ -561,6 +560,7 @@ fn a_length_that_is_not_true_takes_no_memory() {
     assert!(peak < 100 << 10, "{peak} KiB");
 }
 
+/// Kinds of keys, and the two words of `openssl` that make one.
 const KEYS: [(&str, &str, &str); 14] = [
     ("Ed25519", "403", "-newkey ed25519"),
     ("P-256", "403", "-newkey ec -pkeyopt ec_paramgen_curve:P-256"),

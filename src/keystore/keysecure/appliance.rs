@@ -168,7 +168,7 @@ pub(crate) fn lease(answer: &Answer) -> Result<Lease, Failed> {
     if token_type != "Bearer" {
         let found = clean(&token_type);
         let is_word = found.len() <= 20 && found.bytes().all(|byte| byte.is_ascii_alphabetic());
-        // It may be the token, or some of it.
+        // It may be the token.
         let is_other = found.is_empty() || !jwt.contains(&found) && !found.contains(&jwt);
         let found = if is_word && is_other { found.as_str() } else { "..." };
         return fail(&format!("unexpected auth token type '{found}'"));

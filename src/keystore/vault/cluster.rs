@@ -91,7 +91,9 @@ impl Cluster {
             let answer = self.remote.call(Call { headers: &headers, ..call }, deadline)?;
             if let Some(index) = answer.index.as_deref().and_then(beyond_index) {
                 let was_known = beyond.as_ref() == Some(&index);
-                *self.beyond() = Some(index);
+                if !was_known {
+                    *self.beyond() = Some(index);
+                }
                 // Of another cluster, as when this one was built anew, a standby ignores the header.
                 if !was_known && call.method == "GET" {
                     if is_repeat {

@@ -74,8 +74,6 @@ impl Engine {
             204 => return Err(answer.unusable(NOT_VERSION_2)),
             500.. => {
                 let e = self.refusal(&answer, "create");
-                // Before it was given up, another server may have looked, too.
-                std::thread::sleep(SETTLE);
                 return self.find(name, stored, e, deadline);
             }
             _ => return Err(self.refusal(&answer, "create")),
