@@ -32,6 +32,7 @@ mod http2_shared;
 mod init;
 mod key_store_threads;
 mod keysecure;
+mod kinds_of_keys;
 mod logs;
 mod memory;
 mod metrics;

@@ -319,33 +319,15 @@ mod tests {
         endpoint
     }
 
-    fn cluster(endpoint: String) -> Cluster {
-        Cluster::new(&Settings {
-            endpoint,
-            engine: "kv".to_owned(),
-            version: Version::V2,
-            namespace: String::new(),
-            prefix: String::new(),
-            transit: None,
-            login: Login::AppRole {
-                engine: "approle".to_owned(),
-                id: "id".to_owned(),
-                secret: Secret::new(Vec::new()),
-            },
-            login_namespace: None,
-            retry: Duration::from_secs(5),
-            client_cert: None,
-            ca: None,
-            ping: Duration::from_secs(10),
-        })
-        .unwrap()
+    fn cluster(endpoint: &str) -> Cluster {
+        Cluster::new(&Settings::for_tests(endpoint, Version::V2)).unwrap()
     }
 
     #[test]
     fn an_endpoint_of_two_clusters_is_refused() {
         // Each answers one question.
         let cluster =
-            cluster(standby_of(&["0ad41e18-9eac-2b30-4f78-4065599a4b40", "another", "third"]));
+            cluster(&standby_of(&["0ad41e18-9eac-2b30-4f78-4065599a4b40", "another", "third"]));
         let deadline = Deadline::after(Instant::now(), Duration::from_secs(30));
         let Err(Failed::Other(why)) = cluster.ask(Call::new("GET", "/v1/rebuild"), None, deadline)
         else {
@@ -357,7 +339,7 @@ mod tests {
     #[test]
     fn the_active_node_answers_reads_also_after_the_cluster_was_built_anew() {
         let cluster =
-            cluster(standby_of(&["0ad41e18-9eac-2b30-4f78-4065599a4b40", "another", "third"]));
+            cluster(&standby_of(&["0ad41e18-9eac-2b30-4f78-4065599a4b40", "another", "third"]));
         let ask = |path| {
             let deadline = Deadline::after(Instant::now(), Duration::from_secs(30));
             let Ok(answer) = cluster.ask(Call::new("GET", path), None, deadline) else {

@@ -232,28 +232,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::keystore::vault::settings::{Login, Settings};
+    use crate::keystore::vault::settings::Settings;
 
     fn engine() -> Engine {
-        Engine::new(&Settings {
-            endpoint: "http://127.0.0.1:1".to_owned(),
-            engine: "kv".to_owned(),
-            version: Version::V1,
-            namespace: String::new(),
-            prefix: String::new(),
-            transit: None,
-            login: Login::AppRole {
-                engine: "approle".to_owned(),
-                id: "id".to_owned(),
-                secret: Secret::new(Vec::new()),
-            },
-            login_namespace: None,
-            retry: Duration::from_secs(5),
-            client_cert: None,
-            ca: None,
-            ping: Duration::from_secs(10),
-        })
-        .unwrap()
+        Engine::new(&Settings::for_tests("http://127.0.0.1:1", Version::V1)).unwrap()
     }
 
     #[test]

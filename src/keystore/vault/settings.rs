@@ -39,6 +39,29 @@ impl Settings {
         let parts = [&self.engine, kind, &self.prefix].into_iter().flat_map(|part| part.split('/'));
         parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
     }
+
+    /// Those that tests begin with.
+    #[cfg(test)]
+    pub(crate) fn for_tests(endpoint: &str, version: Version) -> Self {
+        Self {
+            endpoint: endpoint.to_owned(),
+            engine: "kv".to_owned(),
+            version,
+            namespace: String::new(),
+            prefix: String::new(),
+            transit: None,
+            login: Login::AppRole {
+                engine: "approle".to_owned(),
+                id: "id".to_owned(),
+                secret: Secret::new(Vec::new()),
+            },
+            login_namespace: None,
+            retry: Duration::from_secs(5),
+            client_cert: None,
+            ca: None,
+            ping: Duration::from_secs(10),
+        }
+    }
 }
 
 /// The version of the key-value engine.
