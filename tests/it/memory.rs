@@ -26,6 +26,8 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 /// Random bytes never have so many in common by chance.
 const WINDOW: usize = 8;
+const PAGE: usize = 4096;
+const ZEROS: [u8; PAGE + WINDOW] = [0; PAGE + WINDOW];
 
 /// The secrets to look for.
 #[derive(Default)]
@@ -98,14 +100,22 @@ impl Secrets {
         }
         let mut found = HashMap::new();
         for (mapping, bytes) in memory {
-            for (at, part) in bytes.windows(WINDOW).enumerate() {
-                if begins[usize::from(u16::from_le_bytes([part[0], part[1]]))]
-                    && let Some((index, form, byte)) = self.parts.get(part)
-                {
-                    let name = &self.names[*index];
-                    found.entry(*index).or_insert_with(|| {
-                        format!("{name}, {form} from byte {byte} on, at {at:#x} of {mapping}")
-                    });
+            for start in (0..bytes.len()).step_by(PAGE) {
+                let page = &bytes[start..bytes.len().min(start + PAGE + WINDOW - 1)];
+                // A core file has a gigabyte of them.
+                if *page == ZEROS[..page.len()] {
+                    continue;
+                }
+                for (at, part) in page.windows(WINDOW).enumerate() {
+                    if begins[usize::from(u16::from_le_bytes([part[0], part[1]]))]
+                        && let Some((index, form, byte)) = self.parts.get(part)
+                    {
+                        let name = &self.names[*index];
+                        found.entry(*index).or_insert_with(|| {
+                            let at = start + at;
+                            format!("{name}, {form} from byte {byte} on, at {at:#x} of {mapping}")
+                        });
+                    }
                 }
             }
         }
