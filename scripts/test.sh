@@ -173,7 +173,7 @@ begin() {
     while is_in "$slot" "${slots[@]}"; do slot=$((slot + 1)); done
     (
         trap 'kill $! 2>/dev/null; exit 130' TERM
-        SLOT="$slot" timeout 300 "scripts/it/$1.sh" >"$results/$1.output" 2>&1 &
+        SLOT="$slot" timeout 900 "scripts/it/$1.sh" >"$results/$1.output" 2>&1 &
         code=0
         wait $! || code=$?
         echo $((SECONDS - start)) >"$results/$1.seconds"

@@ -121,7 +121,7 @@ cp server.key open.key
 chmod 644 open.key
 : >err.log
 start --key open.key
-within 2 grep -q "^Warning: private key \"open.key\" can be read by every user: run 'chmod 600' on it" err.log || fail 'there is no warning'
+within 20 grep -q "^Warning: private key \"open.key\" can be read by every user: run 'chmod 600' on it" err.log || fail 'there is no warning'
 stop
 : >err.log
 start
@@ -160,7 +160,7 @@ ln -s good keys/link
 mkfifo keys/pipe
 for name in empty short text folder link pipe; do
     api POST "/v1/key/generate/$name" --data '{}'; is 502 '{"message":"bad gateway: failed to access key"}'
-    within 2 grep -q "key.*$name" err.log || fail "the error log does not name $name"
+    within 20 grep -q "key.*$name" err.log || fail "the error log does not name $name"
 done
 api POST /v1/key/create/empty; is 400 '{"message":"key does already exist"}'
 api POST /v1/key/generate/good --data '{}'; is 200

@@ -31,7 +31,7 @@ if mount -t tmpfs -o size=64k,mode=700 kes-it keys 2>/dev/null; then
     step 'no space on a file system of 64 KiB'
     dd if=/dev/zero of=keys/filler bs=4096 2>/dev/null || true
     refused late
-    within 2 grep -q 'No space left on device' err.log || fail 'the error log does not say why'
+    within 20 grep -q 'No space left on device' err.log || fail 'the error log does not say why'
     api POST /v1/key/import/late --data "{\"bytes\":\"$(random_base64 32)\"}"
     is 502 '{"message":"bad gateway: failed to create key"}'
     api DELETE /v1/key/delete/absent; is 200
@@ -53,6 +53,22 @@ if mount -t tmpfs -o size=64k,mode=700 kes-it keys 2>/dev/null; then
         1) contains "$(cat stderr)" 'No space left on device' || fail "it said: $(cat stderr)" ;;
         *) fail "it exited with $code: $(cat stderr)" ;;
     esac
+
+    step 'nor on a disk that is read-only, unless it may go without: then it reads keys, and creates none'
+    rm -f keys/filler*
+    mount -o remount,ro keys
+    code=0
+    timeout 20 "$KES" server --config kes.yml --auth off >/dev/null 2>stderr || code=$?
+    equal 'exit code' 1 "$code"
+    contains "$(cat stderr)" 'Read-only file system' || fail "it said: $(cat stderr)"
+    cp kes.yml required.yml
+    sed -i 's/^keystore:/keystore:\n  required: off/' kes.yml
+    start
+    within 20 grep -q 'started without the key store.*Read-only file system' err.log || fail 'the error log does not say why'
+    api POST /v1/key/generate/good --data '{}'; is 200
+    api POST /v1/key/create/later; is 502
+    stop
+    mv required.yml kes.yml
     umount keys
     mounted=
 else

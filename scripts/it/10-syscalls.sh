@@ -82,7 +82,7 @@ while read -r call count before; do
         if trace -e trace="$call,flock,linkat" -e inject="$call:signal=KILL:when=$n"; then
             create "$CREATES"
         fi
-        within 2 ended || { untrace; fail "the server outlived $call number $n"; }
+        within 20 ended || { untrace; fail "the server outlived $call number $n"; }
         SERVER=
         # Was it a thread that had stored keys, or was about to?
         thread="$(grep -v 'killed by' trace | tail -n 1 | cut -d ' ' -f 1)"

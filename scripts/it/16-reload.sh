@@ -56,7 +56,7 @@ chmod 640 server.key
 chmod 777 keys
 reload 'the configuration is reloaded'
 for part in 'private key .*server.key\\*" can be read by its group' 'directory of keys .* is open to every user'; do
-    within 2 grep -q "$part" err.log || fail "no '$part' in the log"
+    within 20 grep -q "$part" err.log || fail "no '$part' in the log"
 done
 chmod 600 server.key
 chmod 700 keys

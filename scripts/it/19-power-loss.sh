@@ -107,7 +107,7 @@ for links in with without; do
     disk
     # A thread that stores keys syncs the file, then the directory.
     without=() && [ "$links" = with ] || without=(--inject linkat:error=EPERM)
-    serve --inject fsync:delay_enter=2s:when=2 ${without[0]+"${without[@]}"}
+    serve --inject fsync:delay_enter=6s:when=2 ${without[0]+"${without[@]}"}
     asks 'create k1' >created &
     creating=$!
     equal 'answer' 'generate k1 200' "$(asks --retry 20 'generate k1')"

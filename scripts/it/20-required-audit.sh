@@ -33,7 +33,7 @@ longest_wait() { cut -d ' ' -f 2 answers | sort -g | tail -n 1; }
 # The order of seconds; `scripts/soak audit` measures.
 all_answered_in_time() {
     equal 'answers that are neither 200 nor 503' '' "$(grep -vE '^(200|503) ' answers | head -n 3)"
-    awk -v longest="$(longest_wait)" 'BEGIN { exit longest > 3 }' || fail "a request took $(longest_wait) s"
+    awk -v longest="$(longest_wait)" 'BEGIN { exit longest > 15 }' || fail "a request took $(longest_wait) s"
 }
 
 refused() {
@@ -101,7 +101,7 @@ within 5 stream_told || fail "answered $(answered 200) times 200 and $(answered 
 
 step 'every answer with a key has its line in the pipe'
 freeze
-timeout 2 cat <&9 >pipe.log || true
+timeout 10 cat <&9 >pipe.log || true
 equal 'lines of answers with keys' "$(answered 200)" "$(told pipe.log 200)"
 
 step 'once the pipe is read again the service resumes, and the log has all refused requests'

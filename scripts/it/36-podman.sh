@@ -134,7 +134,7 @@ awk '/^The same for `docker compose`/{inside = 1} inside && /^    /{print substr
 grep -q network_mode compose.yaml || fail "the page has no such file: $(cat compose.yaml)"
 # The one of Debian 12 can't use the network of the machine; it brings what this one imports.
 "$REPO/scripts/wheel" podman-compose >wheels 2>wheels.log || skip "$(cat wheels.log)"
-compose() { PYTHONPATH="$(cat wheels)" ROLE_ID=unused /usr/bin/python3 -m podman_compose --file compose.yaml "$@"; }
+compose() { PYTHONPATH="$(cat wheels)" /usr/bin/python3 -m podman_compose --file compose.yaml "$@"; }
 compose up --detach >answers 2>&1 || fail "$(cat answers)"
 container="$(podman ps --quiet)"
 within 60 eval '(exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null' || fail "no server: $(cat answers; podman logs "$container" 2>&1 | tail -n 5)"

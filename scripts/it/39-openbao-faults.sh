@@ -102,7 +102,7 @@ FAULTS
     api POST /v1/key/generate/not-there --data '{}'; is 502
     api POST /v1/key/create/not-there; is 502
     bao_faults '{}'
-    grep -q 'this is no answer of Vault; check vault.endpoint' err.log || fail 'the error log does not say so'
+    within 20 grep -q 'this is no answer of Vault; check vault.endpoint' err.log || fail 'the error log does not say so'
 
     step "KV version $version: a page with 200 deletes nothing, and one with 503 seals nothing"
     bao_faults '{"status":{"next":1,"method":"DELETE","status":200,"body":"<html>log in</html>"}}'
@@ -128,7 +128,7 @@ FAULTS
     api POST "/v1/key/create/cut$version"
     case "$STATUS" in 502 | 503 | 504) ;; *) fail "answered $STATUS $BODY" ;; esac
     [ $((SECONDS - began)) -le 25 ] || fail "answered after $((SECONDS - began)) s"
-    grep -q 'no answer in time\|no connection within' err.log || fail 'the error log does not say so'
+    within 20 grep -q 'no answer in time\|no connection within' err.log || fail 'the error log does not say so'
     bao_faults '{}'
     within 5 eval 'api POST "/v1/key/create/uncut$version" && [ "$STATUS" = 200 ]' || fail "answered $STATUS $BODY"
     stop

@@ -6,7 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$REPO/scripts/it/bao.sh"
 build_go_client
 
-SECONDS_OF_LOAD="${SECONDS_OF_LOAD:-8}"
+SECONDS_OF_LOAD="${SECONDS_OF_LOAD:-16}"
 scene
 bao_start
 bao_setup
@@ -25,9 +25,9 @@ stacks_are_large_enough() {
     [ "${used:-0}" -le 192 ] || fail "$used KiB of a stack were used"
 }
 
-for maximum in 0 10; do
-    step "tokens of 6 s, maximum $maximum s"
-    bao_token_ttl 6 "$maximum"
+for maximum in 0 20; do
+    step "tokens of 12 s, maximum $maximum s"
+    bao_token_ttl 12 "$maximum"
     bao_keystore 2
     sed -i 's/^keystore:/cache: { expiry: { any: 100ms } }\nkeystore:/' kes.yml
     start

@@ -41,7 +41,7 @@ while read -r name seconds faults; do
 done <<'FAULTS'
 slow-reads 2 {"delay":{"probability":1,"method":"GET","seconds":1.1}}
 slow-both 3 {"delay":{"probability":1,"seconds":1.1}}
-slower-both 6 {"delay":{"probability":1,"seconds":2}}
+slower-both 5 {"delay":{"probability":1,"seconds":1.6}}
 FAULTS
 
 step 'a write without an answer is not repeated: others may delete the key, and it would come back'
@@ -51,7 +51,7 @@ create lost-write '{}'; is 200
 works lost-write
 
 step 'a write that arrives after it was given up is found'
-create late-write '{"delay":{"next":1,"method":"PUT","seconds":5.5}}'; is 200
+create late-write '{"delay":{"next":1,"method":"PUT","seconds":5.1}}'; is 200
 equal 'writes' 1 "$WRITES"
 works late-write
 

@@ -100,13 +100,13 @@ bao_api POST /v1/auth/approle/role/kes --data '{"token_policies":"kes","token_no
 
 step 'the secret id is wrong'
 sed 's/^      secret: .*/      secret: 01234567-wrong/' kes.yml >wrong.yml
-"$KES" doctor --config wrong.yml --auth off >report || CODE=$?
+"$KES" doctor --config wrong.yml --auth off >report && CODE=0 || CODE=$?
 cause 'login: ' 'invalid role or secret ID: check vault.approle.id, .secret and .engine'
 ! grep -q 01234567-wrong report || fail 'the secret is printed'
 
 step 'the certificate of OpenBao is not trusted'
 sed "s|^      ca: .*|      ca: $WORK/server.crt|" kes.yml >wrong.yml
-"$KES" doctor --config wrong.yml --auth off >report || CODE=$?
+"$KES" doctor --config wrong.yml --auth off >report && CODE=0 || CODE=$?
 cause 'Vault: ' 'its certificate is not trusted' 'vault.tls.ca'
 
 step 'the clock is wrong, by what OpenBao says'

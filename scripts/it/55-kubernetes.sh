@@ -99,7 +99,7 @@ run() {
         cd page
         export PATH="$WORK/bin:$PATH" BAO_ADDR="$BAO_URL" BAO_CACERT="$BAO_CA" BAO_TOKEN="$BAO_ROOT"
         echo $BASHPID >../part.pid
-        exec timeout 200 bash -eu ../part >../part.out 2>&1   # ends kubectl with it
+        exec timeout 600 bash -eu ../part >../part.out 2>&1   # ends kubectl with it
     ) || fail "the commands of the page: $(cat part part.out api.log)"
 }
 run 'kes identity new' 'kubectl create namespace'

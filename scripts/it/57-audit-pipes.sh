@@ -194,7 +194,7 @@ finds 1 'request.ip' 's/10.1.2.3/127.0.0.5/'
 finds 1 'startswith'
 finds 5 'test\('
 finds 1 'code >='
-finds 0 'response.time'
+finds 0 'response.time' 's/1e9/1e11/'
 finds 3 '@tsv'
 equal 'the first of them' "3 $(identity_of app) 200" "$(head -n 1 found | awk '{print $1 - 1, $2, $3}')"
 printf '{"message":"an error"}\n{"time":"cut o' >>audit.jsonl

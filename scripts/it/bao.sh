@@ -114,7 +114,7 @@ bao_listens() { curl --silent --max-time 2 --output /dev/null --cacert "$BAO_CA"
 
 # bao_health: the status code of an active server is 200, of a sealed one 503, of one that still
 # starts 429 or 500.
-bao_health() { curl --silent --max-time 2 --output /dev/null --write-out '%{http_code}' --cacert "$BAO_CA" "$BAO_URL/v1/sys/health" 2>/dev/null || true; }
+bao_health() { curl --silent --max-time 10 --output /dev/null --write-out '%{http_code}' --cacert "$BAO_CA" "$BAO_URL/v1/sys/health" 2>/dev/null || true; }
 bao_is_active() { [ "$(bao_health)" = 200 ]; }
 
 # bao_unseal: returns when requests are served.

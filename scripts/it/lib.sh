@@ -127,7 +127,7 @@ build_go() {
 build_go_client() { build_go scripts/bench/go-client go-client; }
 go_client() {
     local command="$1"; shift
-    timeout 280 ./go-client "$command" -addr "127.0.0.1:$PORT" -ca server.crt -cert "$CLIENT.crt" -key "$CLIENT.key" "$@"
+    timeout 800 ./go-client "$command" -addr "127.0.0.1:$PORT" -ca server.crt -cert "$CLIENT.crt" -key "$CLIENT.key" "$@"
 }
 # figure NAME: that number of the line of JSON on stdin.
 figure() { sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p"; }

@@ -39,10 +39,6 @@ const CACHE_CAPACITY: usize = 16 * 1024;
 /// The assumed size of a list before the first one, in bytes.
 const UNKNOWN_LIST: usize = 4 << 20;
 
-/// The key store must answer this long before the request's deadline, so that the client gets the reason
-/// rather than a timeout.
-pub const HEAD_START: Duration = Duration::from_millis(500);
-
 /// A key from the key store.
 pub type Fetched = Result<Arc<MasterKey>, Failure>;
 
@@ -173,10 +169,8 @@ impl Core {
             Err(error) => error,
         };
         let failure = Failure::from_key_store(&error, task);
-        if matches!(failure, Failure::Sealed) {
-            self.health.hurry();
-        }
         if matches!(failure, Failure::KeyStore(_) | Failure::Sealed) {
+            self.health.hurry();
             self.log.error_from_outside(Cause::Failure, || match name {
                 Some(name) => format!("key {:?}: {error}", name.as_str()),
                 None => error.to_string(),

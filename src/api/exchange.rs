@@ -16,6 +16,9 @@ use crate::{
     metrics::{Event, Metrics},
 };
 
+/// The key store must answer this long before the request's deadline, or after half of its time.
+const HEAD_START: Duration = Duration::from_millis(500);
+
 /// What the answer to a request looks like.
 #[derive(Clone, Copy)]
 pub struct Manner {
@@ -135,6 +138,11 @@ impl Exchange {
     /// Whether a reply with a key may not leave before its audit line is written.
     pub fn must_be_held(&self) -> bool {
         self.log.requires_audit() && !self.is_audited
+    }
+
+    /// When the key store must have answered, so that the client gets the reason rather than a timeout.
+    pub fn key_store_deadline(&self) -> Deadline {
+        self.deadline.earlier(HEAD_START.min(self.deadline.remaining(self.arrived) / 2))
     }
 
     /// Hands the audit event over ahead of the answer; `waiter` gets whether its line is written.

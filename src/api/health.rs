@@ -28,7 +28,7 @@ const MAX_AGE: Duration = Duration::from_secs(15);
 #[derive(Default)]
 pub struct Health {
     status: Mutex<Option<Status>>,
-    /// A request has found the key store sealed.
+    /// A request has found that the key store fails.
     is_urgent: AtomicBool,
     is_ending: AtomicBool,
 }

@@ -13,7 +13,7 @@ use std::{
 use super::{
     call::{Call, Check, Job, KeyUse, Outcome},
     changes::{Change, Claim, Party},
-    core::{Answer, Core, Fetched, HEAD_START},
+    core::{Answer, Core, Fetched},
     exchange::Exchange,
     failure::Failure,
     follow::Follower,
@@ -223,7 +223,7 @@ impl Running {
             return self.finish(exchange, Err(Failure::Overloaded), waker);
         };
         let (slot, waiter) = Slot::new(waker());
-        let (party, until) = (&exchange.identity, exchange.deadline.earlier(HEAD_START));
+        let (party, until) = (&exchange.identity, exchange.key_store_deadline());
         match core.cache.get_or_wait(&then.name, waiter, party, until, now) {
             Lookup::Hit(key, _) => return self.finish(exchange, use_key(&key), waker),
             Lookup::Waiting => {}
@@ -247,7 +247,7 @@ impl Running {
             return self.finish(exchange, Err(Failure::Overloaded), waker);
         };
         let (slot, waiter) = Slot::new(waker());
-        let deadline = exchange.deadline.earlier(HEAD_START);
+        let deadline = exchange.key_store_deadline();
         core.threads.submit(permit, move |_| {
             waiter.deliver(match deadline.has_passed(clock::now()) {
                 true => Err(Failure::Timeout),
@@ -281,7 +281,7 @@ impl Running {
         let Some(permit) = core.threads.reserve(&exchange.identity) else {
             return self.finish(exchange, Err(Failure::Overloaded), waker);
         };
-        let deadline = exchange.deadline.earlier(HEAD_START);
+        let deadline = exchange.key_store_deadline();
         let claim = Claim::new(exchange);
         let (slot, waiter) = Slot::new(waker());
         let party = Party { claim: claim.clone(), waiter };

@@ -11,7 +11,7 @@ use crate::base::nearest::nearest;
 /// What the program is.
 const WHAT: &str = "\
 kes is a key encryption server, and its command line: it keeps master keys in a key
-store, and makes and opens data keys with them as policies allow.";
+store, and generates and decrypts data keys with them as policies allow.";
 
 /// Variables that the client commands read, and what for.
 pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[

@@ -212,7 +212,7 @@ pub trait Settings: Comparable + fmt::Debug + Send + Sync {
 }
 
 /// What happens in the background, until the error log asks.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Notices(Mutex<VecDeque<String>>);
 
 impl Notices {

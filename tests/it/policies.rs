@@ -458,7 +458,7 @@ fn explanation(server: &Server, client: &Client, method: &str, path: &str) -> St
         client.request(method, path, "{}").is_failure(403, "prohibited by policy");
         let line =
             || errors(server).get(before..)?.iter().find(|e| e.contains(" called ")).cloned();
-        wait_for(Duration::from_millis(500), line)
+        wait_for(Duration::from_secs(3), line)
     });
     found.unwrap_or_else(|| panic!("{path} is not explained"))
 }

@@ -55,7 +55,7 @@ pub(crate) const DELETE: Command = Command {
     path: &["key", "delete"],
     aliases: &[&["key", "rm"]],
     arguments: &[KEY.repeated()],
-    summary: "Delete keys; everything sealed under them is lost",
+    summary: "Delete keys; everything encrypted under them is lost",
     details: "\
 A name is no pattern: 'my-*' is the key of that name. Each failure is reported, and the
 keys after it are deleted all the same.",
@@ -99,7 +99,7 @@ pub(crate) const DERIVE: Command = Command {
     path: &["key", "derive"],
     aliases: &[&["key", "dek"]],
     arguments: &[KEY, CONTEXT],
-    summary: "Make a data key, in plain and sealed",
+    summary: "Generate a data key: its plaintext and its ciphertext",
     details: "The context is base64; '-' reads it from standard input.",
     flags: CLIENT,
     examples: &["kes key derive my-key"],
@@ -110,9 +110,9 @@ pub(crate) const DERIVE: Command = Command {
 pub(crate) const ENCRYPT: Command = Command {
     path: &["key", "encrypt"],
     arguments: &[KEY, MESSAGE, CONTEXT],
-    summary: "Seal a message",
+    summary: "Encrypt a message",
     details: "\
-The message is sealed as it stands; '-' reads it from standard input, so that it is not
+The message is encrypted as it stands; '-' reads it from standard input, so that it is not
 seen in the list of processes, and to the last byte. The context is base64.",
     flags: CLIENT,
     examples: &["kes key encrypt my-key 'Hello World'", "kes key encrypt my-key - <secret.txt"],
@@ -123,7 +123,7 @@ seen in the list of processes, and to the last byte. The context is base64.",
 pub(crate) const DECRYPT: Command = Command {
     path: &["key", "decrypt"],
     arguments: &[KEY, CIPHERTEXT, CONTEXT],
-    summary: "Open a ciphertext (all values in base64)",
+    summary: "Decrypt a ciphertext (all values in base64)",
     details: STDIN,
     flags: CLIENT,
     examples: &["kes key decrypt my-key - <ciphertext.txt"],

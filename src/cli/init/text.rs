@@ -62,8 +62,8 @@ address: {address}
 admin:
   identity: {admin}
 
-# The certificate expires on {expires}. Replace both files, or the certificate alone, before; SIGHUP takes them up
-# without a lost request. A new private key is a new identity (KES_SERVER_IDENTITY) for clients.
+# The certificate expires on {expires}. Replace both files, or the certificate alone, before; the server takes the new
+# pair up within seconds. A new private key is a new identity (KES_SERVER_IDENTITY) for clients.
 tls:
   key: {key}
   cert: {cert}
@@ -73,7 +73,7 @@ tls:
   # ca: /etc/kes/clients.crt
 
 # A policy for each application: the calls that it may make. A * at the end stands for anything. An identity in
-# no policy may do nothing. 'kes identity new' makes one; 'kes policy why' says why a call is refused.
+# no policy may use no key. 'kes identity new' makes one; 'kes policy why' says why a call is refused.
 policy:
   # MinIO, for keys that begin with minio-. Without MinIO, delete this, or make your own application of it.
   minio:

@@ -14,8 +14,9 @@ pub(super) const PATH: &str = "keystore.fs.path";
 
 pub(super) const STORE: Store = Store {
     name: "FS",
-    fields: &[field(PATH, "directory", "directory of keys; made with mode 0700 if missing")
-        .unset("keys are in memory, and gone at exit")],
+    fields: &[field(PATH, "directory", "directory of keys; made with mode 0700 if missing").unset(
+        "with `root` keys are in memory, and gone at exit; with `admin` a key store is required",
+    )],
     read: Some(|reader| Some(Arc::new(PathBuf::from(reader.source.text(PATH))))),
     look,
 };

@@ -203,6 +203,12 @@ impl Reader<'_> {
                 return None;
             }
         };
+        if let Some(rest) = endpoint.strip_prefix("http://")
+            && !["127.", "localhost", "[::1]"].iter().any(|own| rest.starts_with(own))
+        {
+            let message = format_args!("keys and the token go to {store} unencrypted");
+            self.findings.warn(self.source.at(field), message, "write https://");
+        }
         // Another path may be that of a proxy in front of it.
         let path = endpoint.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
         if let Some((_, path)) = path

@@ -9,6 +9,9 @@ use super::huffman;
 
 /// The largest dynamic table of a client (RFC 9113 6.5.2: the default), in bytes as the RFC counts them.
 pub const MAX_TABLE: usize = 4096;
+/// The fields of a block may have so many bytes, which is much more than those of any request: two bytes of a block
+/// can mean thousands.
+const MAX_FIELDS: usize = 1 << 20;
 /// The size of each field besides its bytes (RFC 7541 4.1).
 pub const OVERHEAD: usize = 32;
 
@@ -143,6 +146,12 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// Counts a field.
+fn add(size: &mut usize, name: &[u8], value: &[u8]) -> Result<(), Broken> {
+    *size += name.len() + value.len();
+    if *size > MAX_FIELDS { Err(Broken) } else { Ok(()) }
+}
+
 impl Decoder {
     /// Shows the fields of `block`, names and values, to `field`.
     pub fn decode(
@@ -151,7 +160,7 @@ impl Decoder {
         mut field: impl FnMut(&[u8], &[u8]),
     ) -> Result<(), Broken> {
         let mut rest = Cursor(block);
-        let mut may_resize = true;
+        let (mut may_resize, mut size) = (true, 0);
         while !rest.0.is_empty() {
             let first = rest.byte()?;
             if first & 0xe0 == 0x20 {
@@ -168,6 +177,7 @@ impl Decoder {
             if first & 0x80 != 0 {
                 let index = rest.number(first, 7)?;
                 let (name, value) = self.entry(index)?;
+                add(&mut size, name, value)?;
                 field(name, value);
                 continue;
             }
@@ -184,6 +194,7 @@ impl Decoder {
                 }
             }
             rest.string(&mut value)?;
+            add(&mut size, &name, &value)?;
             field(&name, &value);
             if is_kept {
                 self.insert(&name, &value);
@@ -311,6 +322,20 @@ mod tests {
             found.push(format!("{}: {}", text(name), text(value)));
         })?;
         Ok(found)
+    }
+
+    #[test]
+    fn two_bytes_can_mean_thousands_but_not_again_and_again() {
+        let mut decoder = Decoder::default();
+        let mut block = vec![0x40];
+        put_string(&mut block, &[b'n'; 4000]);
+        put_string(&mut block, b"v");
+        assert_eq!(Ok(1), fields(&mut decoder, &block).map(|fields| fields.len()));
+        // That name with another value, kept as well, and as it is.
+        for again in [&[0x7e, 0][..], &[0xbe]] {
+            assert_eq!(Ok(200), fields(&mut decoder, &again.repeat(200)).map(|found| found.len()));
+            assert_eq!(Err(Broken), fields(&mut decoder, &again.repeat(300)));
+        }
     }
 
     fn bytes(hex: &str) -> Vec<u8> {

@@ -43,6 +43,7 @@ pub(crate) enum Unfit {
     NotAFile,
     TooLarge,
     Changed,
+    Moved,
 }
 
 impl fmt::Display for Unfit {
@@ -52,6 +53,10 @@ impl fmt::Display for Unfit {
             Self::NotAFile => f.write_str("not a regular file"),
             Self::TooLarge => write!(f, "larger than {MAX_VALUE} bytes"),
             Self::Changed => f.write_str("the file does not contain what was written"),
+            Self::Moved => f.write_str(
+                "the directory is on another file system than at the start of the server: mount the right one, or \
+                 restart the server",
+            ),
         }
     }
 }

@@ -25,11 +25,11 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, Stat},
+    fs::{AtFlags, Mode, Stat, fstat},
     io::Errno,
 };
 
-use super::store::{Error, KeyName, KeyStore, MAX_VALUE, Settings, Start};
+use super::store::{Error, KeyName, KeyStore, MAX_VALUE, Notices, Settings, Start};
 use crate::base::{checkup::Checkup, deadline::Deadline, secret::Secret};
 pub(crate) use file::sync_way_to;
 use file::{DIRECTORY, Temp, Unfit, read, remove_if_left, sync_directory};
@@ -44,6 +44,10 @@ pub struct Fs {
     is_anchored: AtomicBool,
     /// Whether a file can have two names, and so a key show that it may not be durable yet.
     has_links: bool,
+    /// The file system that the directory was on when it was opened. If another one is mounted there, or none any
+    /// more, a new key would be hidden when that changes again.
+    device: Option<u64>,
+    notices: Notices,
 }
 
 impl Fs {
@@ -52,8 +56,8 @@ impl Fs {
     ///
     /// # Errors
     /// [`Error::Unavailable`] if it can't be created, is not a directory, or if files in it can't
-    /// be created, listed and removed.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+    /// be listed and removed, or be created: with [`Start::Optional`] there may still be keys to read.
+    pub fn open(path: impl AsRef<Path>, start: Start) -> Result<Self, Error> {
         let given = path.as_ref();
         let during = || format!("open key store {given:?}");
         let path = std::path::absolute(given).map_err(Error::during(during()))?;
@@ -72,13 +76,17 @@ impl Fs {
 
         let mut store = Self::at(path);
         let directory = store.directory().map_err(Error::during(during()))?;
+        // Until it is known otherwise.
+        store.has_links = false;
+        store.device = fstat(&directory).map(|stat| stat.st_dev).ok();
         // A disk that can't sync takes no new keys, but there may be some to read.
         let _ = store.anchor(&directory);
         store.remove_leftovers(&directory).map_err(Error::during(during()))?;
         // Tells at the start, not at the first key, that there are no rights or no space.
-        store.has_links = Temp::create(&directory)
-            .and_then(|temp| temp.can_be_linked())
-            .map_err(Error::during(format!("create a file in {given:?}")))?;
+        let create = format!("create a file in {given:?}");
+        let links = Temp::create(&directory).and_then(|temp| temp.can_be_linked());
+        let ready = links.map(|has_links| store.has_links = has_links);
+        start.go_on(ready.map_err(Error::during(create.as_str())), &create, &store.notices)?;
         Ok(store)
     }
 
@@ -96,7 +104,13 @@ impl Fs {
     }
 
     fn at(path: PathBuf) -> Self {
-        Self { path, is_anchored: AtomicBool::new(false), has_links: true }
+        Self {
+            path,
+            is_anchored: AtomicBool::new(false),
+            has_links: true,
+            device: None,
+            notices: Notices::default(),
+        }
     }
 
     /// Makes the way to the directory durable, once: if a part of it is lost, so is every key.
@@ -135,8 +149,8 @@ impl Fs {
 
 /// The directory is all there is to set.
 impl Settings for PathBuf {
-    fn open(&self, _: Start) -> Result<Arc<dyn KeyStore>, Error> {
-        Ok(Arc::new(Fs::open(self)?))
+    fn open(&self, start: Start) -> Result<Arc<dyn KeyStore>, Error> {
+        Ok(Arc::new(Fs::open(self, start)?))
     }
 
     fn open_for_reading(&self) -> Result<Arc<dyn KeyStore>, Error> {
@@ -169,6 +183,10 @@ impl KeyStore for Fs {
             return Err(during(Unfit::TooLarge.into()));
         }
         let directory = self.directory().map_err(during)?;
+        let device = fstat(&directory).map_err(|e| during(e.into()))?.st_dev;
+        if self.device.is_some_and(|known| known != device) {
+            return Err(during(Unfit::Moved.into()));
+        }
         self.anchor(&directory).map_err(during)?;
         let mut temp = Temp::create(&directory).map_err(during)?;
         temp.file.write_all(value.expose()).map_err(during)?;
@@ -242,5 +260,9 @@ impl KeyStore for Fs {
 
     fn describe(&self) -> String {
         format!("Filesystem: {}", self.path.display())
+    }
+
+    fn notices(&self) -> Vec<String> {
+        self.notices.take()
     }
 }

@@ -64,6 +64,10 @@ fn name(name: &str) -> KeyName {
     KeyName::parse(name).unwrap()
 }
 
+fn open(path: impl AsRef<Path>) -> Result<Fs, Error> {
+    Fs::open(path, Start::Required)
+}
+
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
@@ -71,7 +75,7 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn the_contract_of_a_key_store_holds() {
     let dir = TempDir::new();
-    contract(&Fs::open(&dir.0).unwrap());
+    contract(&open(&dir.0).unwrap());
     assert_eq!(3, dir.names().len(), "no temporary file is left");
 }
 
@@ -79,7 +83,7 @@ fn the_contract_of_a_key_store_holds() {
 fn a_missing_directory_is_created_for_the_owner_only() {
     let dir = TempDir::new();
     let path = dir.0.join("a/b");
-    let store = Fs::open(&path).unwrap();
+    let store = open(&path).unwrap();
     assert_eq!(0o700, mode(&path));
     assert_eq!(format!("Filesystem: {}", path.display()), store.describe());
     store.create(&name("key"), &Secret::new(vec![1]), soon()).unwrap();
@@ -92,24 +96,46 @@ fn a_file_is_no_key_store() {
     let dir = TempDir::new();
     let path = dir.0.join("file");
     std::fs::write(&path, "").unwrap();
-    let err = Fs::open(&path).unwrap_err().to_string();
+    let err = open(&path).unwrap_err().to_string();
     assert!(err.ends_with(&format!("{path:?} is not a directory")), "{err}");
     let below = path.join("keys");
-    let err = Fs::open(&below).unwrap_err().to_string();
+    let err = open(&below).unwrap_err().to_string();
     assert!(err.starts_with(&format!("failed to open key store {below:?}: ")), "{err}");
 }
 
 #[test]
 fn a_directory_without_rights_is_refused() {
     // Root has all rights, but `/proc` takes no files from anyone.
-    let err = Fs::open("/proc").unwrap_err().to_string();
+    let err = open("/proc").unwrap_err().to_string();
     assert!(err.starts_with("failed to create a file in \"/proc\": "), "{err}");
+    // With `required: off` there may be keys to read: a disk that failed is read-only.
+    let store = Fs::open("/proc", Start::Optional).unwrap();
+    assert_eq!(
+        vec![format!("started without the key store, which is used as soon as it can be: {err}")],
+        store.notices()
+    );
+    assert!(store.create(&name("key"), &Secret::new(vec![1]), soon()).is_err());
+}
+
+#[test]
+fn a_directory_that_is_on_another_file_system_takes_no_new_keys() {
+    let dir = TempDir::new();
+    let mut store = open(&dir.0).unwrap();
+    let key = Secret::new(vec![1]);
+    store.create(&name("before"), &key, soon()).unwrap();
+    // Something is mounted there, or not any more.
+    store.device = store.device.map(|device| device + 1);
+    let err = store.create(&name("after"), &key, soon()).unwrap_err().to_string();
+    assert!(err.contains("on another file system than at the start"), "{err}");
+    assert_eq!(vec!["before"], store.list(soon()).unwrap());
+    assert_eq!(key, store.get(&name("before"), soon()).unwrap());
+    store.delete(&name("before"), soon()).unwrap();
 }
 
 #[test]
 fn leftovers_of_a_crash_go_but_files_in_the_making_stay() {
     let dir = TempDir::new();
-    let store = Fs::open(&dir.0).unwrap();
+    let store = open(&dir.0).unwrap();
     std::fs::write(dir.0.join(format!("{TEMP_PREFIX}1-0123")), "half").unwrap();
     std::fs::create_dir(dir.0.join(format!("{TEMP_PREFIX}directory"))).unwrap();
     std::fs::write(dir.0.join("other"), "value").unwrap();
@@ -117,7 +143,7 @@ fn leftovers_of_a_crash_go_but_files_in_the_making_stay() {
     let live = Temp::create(&directory).unwrap();
 
     assert_eq!(vec!["other"], store.list(soon()).unwrap());
-    Fs::open(&dir.0).unwrap();
+    open(&dir.0).unwrap();
     let mut expected = vec!["\\tmp-directory", &live.name, "other"];
     expected.sort_unstable();
     let mut names = dir.names();
@@ -131,12 +157,12 @@ fn leftovers_of_a_crash_go_but_files_in_the_making_stay() {
 #[test]
 fn creating_keys_while_other_servers_start_loses_none() {
     let dir = TempDir::new();
-    let store = Fs::open(&dir.0).unwrap();
+    let store = open(&dir.0).unwrap();
     std::thread::scope(|scope| {
         let store = &store;
         let starter = scope.spawn(|| {
             for _ in 0..100 {
-                Fs::open(&dir.0).unwrap();
+                open(&dir.0).unwrap();
             }
         });
         scope.spawn(move || {
@@ -155,7 +181,7 @@ fn creating_keys_while_other_servers_start_loses_none() {
 #[test]
 fn only_regular_files_are_keys() {
     let dir = TempDir::new();
-    let store = Fs::open(&dir.0).unwrap();
+    let store = open(&dir.0).unwrap();
     std::fs::write(dir.0.join("file"), "value").unwrap();
     std::fs::create_dir(dir.0.join("directory")).unwrap();
     symlink(dir.0.join("file"), dir.0.join("link")).unwrap();
@@ -177,7 +203,7 @@ fn only_regular_files_are_keys() {
 #[test]
 fn a_value_of_more_than_a_mebibyte_is_neither_read_nor_written() {
     let dir = TempDir::new();
-    let store = Fs::open(&dir.0).unwrap();
+    let store = open(&dir.0).unwrap();
     let largest = Secret::new(vec![5; MAX_VALUE]);
     store.create(&name("largest"), &largest, soon()).unwrap();
     assert_eq!(largest, store.get(&name("largest"), soon()).unwrap());
@@ -192,7 +218,7 @@ fn a_value_of_more_than_a_mebibyte_is_neither_read_nor_written() {
 #[test]
 fn a_file_system_without_hard_links_gets_a_rename_that_never_replaces() {
     let dir = TempDir::new();
-    let store = Fs::open(&dir.0).unwrap();
+    let store = open(&dir.0).unwrap();
     let directory = store.directory().unwrap();
     let value = Secret::new(vec![1; 56]);
     let renamed = |value: &Secret| {
@@ -211,7 +237,7 @@ fn a_file_system_without_hard_links_gets_a_rename_that_never_replaces() {
 #[test]
 fn only_the_own_file_is_taken_back_after_a_failure() {
     let dir = TempDir::new();
-    let store = Fs::open(&dir.0).unwrap();
+    let store = open(&dir.0).unwrap();
     let directory = store.directory().unwrap();
     let mut temp = Temp::create(&directory).unwrap();
     temp.link(&name("key")).unwrap();
@@ -225,7 +251,7 @@ fn only_the_own_file_is_taken_back_after_a_failure() {
 #[test]
 fn a_directory_that_is_gone_is_not_a_key_that_is_not_there() {
     let dir = TempDir::new();
-    let store = Fs::open(&dir.0).unwrap();
+    let store = open(&dir.0).unwrap();
     std::fs::remove_dir(&dir.0).unwrap();
     assert!(store.status(soon()).is_err());
     assert!(matches!(store.get(&name("key"), soon()), Err(Error::Unavailable { .. })));
@@ -257,7 +283,7 @@ fn only_a_directory_that_is_made_is_announced() {
 #[test]
 fn a_key_that_a_power_failure_may_take_away_is_known() {
     let dir = TempDir::new();
-    let mut store = Fs::open(&dir.0).unwrap();
+    let mut store = open(&dir.0).unwrap();
     store.create(&name("key"), &Secret::new(vec![1]), soon()).unwrap();
     let directory = store.directory().unwrap();
     let stat = || read(&directory, &name("key")).unwrap().1;
@@ -273,7 +299,7 @@ fn a_key_that_a_power_failure_may_take_away_is_known() {
 #[test]
 fn whether_a_file_can_have_two_names_is_tried() {
     let dir = TempDir::new();
-    let directory = Fs::open(&dir.0).unwrap().directory().unwrap();
+    let directory = open(&dir.0).unwrap().directory().unwrap();
     let temp = Temp::create(&directory).unwrap();
     assert_eq!(
         std::fs::hard_link(dir.0.join(&temp.name), dir.0.join("other")).is_ok(),
@@ -287,7 +313,7 @@ fn whether_a_file_can_have_two_names_is_tried() {
 #[test]
 fn a_create_that_finds_something_else_under_the_name_fails() {
     let dir = TempDir::new();
-    let store = Fs::open(&dir.0).unwrap();
+    let store = open(&dir.0).unwrap();
     let directory = store.directory().unwrap();
     let value = Secret::new(vec![1; 56]);
     let linked = || {

@@ -6,13 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     base::{deadline::Deadline, secret::Secret},
     keystore::{
-        remote::{self, Answer, Call, Failed, Remote, clean},
+        remote::{self, Answer, Call, Failed, Remote, clean, take},
         store::Error,
         token::{Authority, Lease, MAX_LIFETIME, NoLease, Refusal, Token},
     },
@@ -151,16 +150,13 @@ fn is_refused(status: u16) -> bool {
 
 /// Reads the answer to a login. The secret of the lease is the value of the header `Authorization`.
 pub(crate) fn lease(answer: &Answer) -> Result<Lease, Failed> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Login {
-        jwt: Option<String>,
-        token_type: Option<String>,
-        duration: i64,
-    }
-    let Login { jwt, token_type, duration } = answer.json()?;
-    let jwt = jwt.unwrap_or_default();
-    let token_type = token_type.unwrap_or_default();
+    let mut login: Value = answer.json()?;
+    let mut text = |pointer| match take(&mut login, pointer) {
+        Value::String(text) => text,
+        _ => String::new(),
+    };
+    let (jwt, token_type) = (text("/jwt"), text("/token_type"));
+    let duration = login.get("duration").and_then(Value::as_i64).unwrap_or_default();
     let fail = |why: &str| Err(answer.unusable(why));
     if jwt.is_empty() {
         return fail("server response does not contain an auth token");
@@ -187,18 +183,19 @@ pub(crate) fn lease(answer: &Answer) -> Result<Lease, Failed> {
     })
 }
 
-/// An error of the appliance.
-#[derive(Deserialize)]
-struct Said {
-    #[serde(rename = "codeDesc")]
-    text: String,
-    code: i64,
+/// The text and the number of an error of the appliance, which alone has both.
+fn error(answer: &Answer) -> Option<(String, i64)> {
+    let mut json = answer.json().ok()?;
+    match take(&mut json, "/codeDesc") {
+        Value::String(text) => Some((text, json.get("code")?.as_i64()?)),
+        _ => None,
+    }
 }
 
 /// Whether the appliance itself answers with `status`: something in front of it may do so as well, but
 /// knows nothing of secrets.
 pub(crate) fn says(answer: &Answer, status: u16) -> bool {
-    answer.status == status && answer.json::<Said>().is_ok()
+    answer.status == status && error(answer).is_some()
 }
 
 /// What the appliance, or a proxy in front of it, says in an answer that is an error.
@@ -206,9 +203,9 @@ fn said(answer: &Answer) -> String {
     if answer.status < 300 {
         return String::new();
     }
-    match answer.json::<Said>() {
-        Ok(Said { text, code }) => format!("{} ({code})", clean(&text)),
-        Err(_) => answer.text(),
+    match error(answer) {
+        Some((text, code)) => format!("{} ({code})", clean(&text)),
+        None => answer.text(),
     }
 }
 
@@ -272,7 +269,10 @@ mod tests {
                 r#"{"jwt":"a\nb","token_type":"Bearer","duration":1}"#,
                 "the auth token has characters that no header can hold",
             ),
-            (r#"{"jwt":"a","token_type":"Bearer","duration":"1"}"#, not_json),
+            (
+                r#"{"jwt":"a","token_type":"Bearer","duration":"1"}"#,
+                "invalid auth token expiry '0'",
+            ),
             ("<html>", not_json),
             ("", not_json),
         ] {

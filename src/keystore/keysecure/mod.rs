@@ -11,11 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
-    remote::{self, Answer, Call, Failed},
+    remote::{self, Answer, Call, Failed, take},
     store::{self, Error, KeyName, KeyStore, MAX_VALUE, Notices, Start},
     token::{Blame, Keeper, Rules},
 };
@@ -87,10 +86,6 @@ impl KeySecure {
 
     /// The value of `name`: `None` if there is none.
     fn read(&self, name: &KeyName, deadline: Deadline) -> Result<Option<Secret>, Failed> {
-        #[derive(Deserialize)]
-        struct Export {
-            material: Option<String>,
-        }
         let path = format!("{SECRETS}/{}/export?type=name", escape::segment(name.as_str()));
         let answer = self.ask(Call::new("POST", &path), deadline)?;
         match answer.status {
@@ -98,13 +93,14 @@ impl KeySecure {
             _ if says(&answer, 404) => return Ok(None),
             _ => return Err(self.appliance.refusal(&answer, "export", None)),
         }
-        let Export { material } = answer.json()?;
-        match material.unwrap_or_default() {
-            material if material.is_empty() => Err(answer.unusable("the answer has no material")),
-            material if material.len() > MAX_VALUE => {
+        match take(&mut answer.json()?, "/material") {
+            Value::String(material) if material.len() > MAX_VALUE => {
                 Err(answer.unusable(&format!("the value is larger than {MAX_VALUE} bytes")))
             }
-            material => Ok(Some(Secret::new(material.into_bytes()))),
+            Value::String(material) if !material.is_empty() => {
+                Ok(Some(Secret::new(material.into_bytes())))
+            }
+            _ => Err(answer.unusable("the answer has no material")),
         }
     }
 
@@ -114,7 +110,8 @@ impl KeySecure {
         Ok(remote::read_back("KeySecure has accepted the key", read)? == *value)
     }
 
-    /// Creates, as often as it takes to learn what became of it. False if the name is taken.
+    /// Creates, and finds out what became of it. False if the name is taken. A create is not repeated: if others have
+    /// deleted the key meanwhile, it would come back.
     fn write(&self, name: &KeyName, value: &Secret, deadline: Deadline) -> Result<bool, Failed> {
         let material = str::from_utf8(value.expose())
             .map_err(|_| Failed::Other("the value is not text".to_owned()))?;
@@ -125,9 +122,7 @@ impl KeySecure {
         let body = remote::json(&json!({
             "dataType": "seed", "material": material, "name": name.as_str()
         }));
-        let create = Call::new("POST", SECRETS).with(&body);
-        // The appliance refuses a name that it has, so only one try can take effect, and which value
-        // has won is seen afterwards.
+        let create = Call::new("POST", SECRETS).with(&body).once();
         let (is_unclear, failed) = match self.ask(create, deadline) {
             Ok(answer) if answer.status == 201 => {
                 return match self.is_there(name, value, deadline)? {
@@ -137,14 +132,10 @@ impl KeySecure {
                     )),
                 };
             }
-            Ok(answer) if says(&answer, 409) && answer.is_repeat => {
-                return self.is_there(name, value, deadline);
-            }
             Ok(answer) if says(&answer, 409) => return Ok(false),
-            Ok(answer) => (
-                answer.is_repeat || answer.status >= 500,
-                self.appliance.refusal(&answer, "create", Some(value)),
-            ),
+            Ok(answer) => {
+                (answer.status >= 500, self.appliance.refusal(&answer, "create", Some(value)))
+            }
             Err(Failed::NoAnswer(e)) => (e.may_pass, Failed::NoAnswer(e)),
             Err(failed) => (false, failed),
         };
@@ -155,17 +146,6 @@ impl KeySecure {
     }
 
     fn names(&self, deadline: Deadline) -> Result<Vec<String>, Failed> {
-        #[derive(Deserialize)]
-        struct Page {
-            skip: u64,
-            total: u64,
-            /// `null` is an empty list.
-            resources: Option<Vec<Resource>>,
-        }
-        #[derive(Deserialize)]
-        struct Resource {
-            name: Option<String>,
-        }
         let mut names = Vec::new();
         let mut seen = HashSet::new();
         let mut skip = 0;
@@ -175,26 +155,33 @@ impl KeySecure {
             if answer.status != 200 {
                 return Err(self.appliance.refusal(&answer, "list", None));
             }
-            let page: Page = answer.json()?;
-            if page.skip != skip {
-                let why = format!("pagination is out-of-sync: it answers with skip={}", page.skip);
+            let mut page: Value = answer.json()?;
+            let number = |name: &str| page.get(name).and_then(Value::as_u64);
+            let (Some(found), Some(total)) = (number("skip"), number("total")) else {
+                return Err(answer.unusable("the answer is no page of secrets"));
+            };
+            if found != skip {
+                let why = format!("pagination is out-of-sync: it answers with skip={found}");
                 return Err(answer.unusable(&why));
             }
-            let resources = page.resources.unwrap_or_default();
-            let is_empty = resources.is_empty();
+            let resources = match take(&mut page, "/resources") {
+                Value::Array(resources) => resources,
+                Value::Null => Vec::new(),
+                _ => return Err(answer.unusable("the answer is no page of secrets")),
+            };
             skip += resources.len() as u64;
             // Others may keep secrets there as well, with names that no key has.
-            let found = resources.into_iter().filter_map(|secret| secret.name);
-            for name in found.filter_map(|name| KeyName::parse(&name)) {
+            let found = resources.iter().filter_map(|secret| secret.get("name")?.as_str());
+            for name in found.filter_map(KeyName::parse) {
                 if seen.insert(name.clone()) {
                     names.push(name.to_string());
                 }
             }
-            if skip >= page.total {
+            if skip >= total {
                 return Ok(names);
             }
-            if is_empty {
-                let why = format!("the page is empty, but there are {} secrets", page.total);
+            if resources.is_empty() {
+                let why = format!("the page is empty, but there are {total} secrets");
                 return Err(answer.unusable(&why));
             }
         }
@@ -254,7 +241,8 @@ impl KeyStore for KeySecure {
 
     fn delete(&self, name: &KeyName, deadline: Deadline) -> Result<(), Error> {
         let path = format!("{SECRETS}/{}?type=name", escape::segment(name.as_str()));
-        let answer = self.ask(Call::new("DELETE", &path), deadline);
+        // Not repeated: it would delete a key that others have created since the first try.
+        let answer = self.ask(Call::new("DELETE", &path).once(), deadline);
         let result = answer.and_then(|answer| match answer.status {
             204 => Ok(()),
             _ if says(&answer, 404) => Ok(()),

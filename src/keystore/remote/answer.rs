@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Deserialize;
+use serde_json::Value;
 use ureq::Timeout;
 
 use crate::{base::secret::Secret, keystore::store::Error, web::errors};
@@ -20,8 +21,6 @@ pub(crate) struct Answer {
     pub(crate) body: Secret,
     /// The header `X-Vault-Index`.
     pub(crate) index: Option<String>,
-    /// It was not the first try: an earlier one may have taken effect.
-    pub(crate) is_repeat: bool,
 }
 
 impl Answer {
@@ -74,9 +73,13 @@ impl Answer {
             status,
             body: Secret::new(body.as_bytes().to_vec()),
             index: None,
-            is_repeat: false,
         }
     }
+}
+
+/// The value at `pointer` (RFC 6901), or null.
+pub(crate) fn take(json: &mut Value, pointer: &str) -> Value {
+    json.pointer_mut(pointer).map_or(Value::Null, Value::take)
 }
 
 /// The beginning of `text`, in one line without control characters.

@@ -26,7 +26,7 @@ use crate::{
         errors,
     },
 };
-pub(crate) use answer::{Answer, Failed, NoAnswer, clean};
+pub(crate) use answer::{Answer, Failed, NoAnswer, clean, take};
 use redirect::redirected;
 
 /// A connection must be made within this time.
@@ -172,13 +172,11 @@ impl Remote {
     pub(crate) fn call(&self, call: Call<'_>, deadline: Deadline) -> Result<Answer, Failed> {
         let is_down = self.is_down.load(Relaxed);
         let mut tries_left = if call.is_repeatable && !is_down { RETRIES } else { 0 };
-        let mut is_repeat = false;
         loop {
-            let mut result = self.call_once(call, deadline);
-            let may_pass = match &mut result {
+            let result = self.call_once(call, deadline);
+            let may_pass = match &result {
                 Ok(answer) => {
                     self.is_down.store(false, Relaxed);
-                    answer.is_repeat = is_repeat;
                     (self.may_pass)(answer)
                 }
                 Err(e) => e.may_pass,
@@ -190,7 +188,6 @@ impl Remote {
                 return result.map_err(Failed::NoAnswer);
             }
             tries_left -= 1;
-            is_repeat = true;
         }
     }
 
@@ -322,7 +319,6 @@ impl Remote {
             status: answer.status().as_u16(),
             body: Secret::new(body),
             index: index.and_then(|index| index.to_str().ok()).map(str::to_owned),
-            is_repeat: false,
         })
     }
 

@@ -153,9 +153,7 @@ impl Keeper {
             return Ok(answer);
         };
         if let Some(newer) = self.replace(&token, blame, deadline) {
-            let mut second = ask(&newer)?;
-            second.is_repeat |= answer.is_repeat;
-            return Ok(second);
+            return ask(&newer);
         }
         match self.failure() {
             // The token is wrong, and why there is no other one is what helps.

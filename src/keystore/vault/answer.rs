@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::keystore::remote::{Answer, Failed, clean};
+use crate::keystore::remote::{Answer, Failed, clean, take};
 
 /// What an answer to a read holds.
 pub(crate) enum Members {
@@ -51,11 +51,6 @@ impl Members {
 pub(crate) fn version(answer: &Answer) -> Option<u64> {
     let json: Value = answer.json().ok()?;
     json.pointer("/data/metadata/version")?.as_u64()
-}
-
-/// The value at `pointer` (RFC 6901), or null.
-pub(crate) fn take(json: &mut Value, pointer: &str) -> Value {
-    json.pointer_mut(pointer).map_or(Value::Null, Value::take)
 }
 
 const NO_DATA: &str = "the answer has no data";

@@ -12,14 +12,14 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::{
-    answer::{said, take},
+    answer::said,
     settings::{Jwt, Login, Settings, path},
 };
 use crate::{
     base::{deadline::Deadline, secret::Secret},
     crypto::BASE64,
     keystore::{
-        remote::{self, Answer, Call, Failed, Remote},
+        remote::{self, Answer, Call, Failed, Remote, take},
         store::Error,
         token::{Authority, Lease, MAX_LIFETIME, NoLease, Refusal, Token},
     },

@@ -19,14 +19,14 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    remote::{Call, Failed},
+    remote::{Call, Failed, take},
     store::{self, Error, KeyName, KeyStore, Start},
 };
 use crate::{
     base::{checkup::Checkup, deadline::Deadline, secret::Secret},
     web::escape,
 };
-use answer::{is_absent, is_deleted, take};
+use answer::{is_absent, is_deleted};
 use engine::Engine;
 use settings::path;
 pub use settings::{Jwt, Login, Settings, Transit, Version};

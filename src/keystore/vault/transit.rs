@@ -4,14 +4,13 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::{
-    answer::take,
     engine::Engine,
     settings::{Transit, path},
 };
 use crate::{
     base::{deadline::Deadline, secret::Secret},
     crypto::BASE64,
-    keystore::remote::{self, Call, Failed},
+    keystore::remote::{self, Call, Failed, take},
     web::escape,
 };
 
