@@ -6,7 +6,7 @@
 //! that waits, and audits the result.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, PoisonError},
 };
 
@@ -93,7 +93,7 @@ struct Order {
 
 /// The changes that run and wait, by name.
 pub struct Changes {
-    lines: Mutex<HashMap<KeyName, Line>>,
+    lines: Mutex<BTreeMap<KeyName, Line>>,
     threads: Threads,
     log: &'static Log,
 }
@@ -135,7 +135,7 @@ impl Changes {
         Self { lines: Mutex::default(), threads, log }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<KeyName, Line>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<KeyName, Line>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
