@@ -25,7 +25,7 @@ types() { tmux send-keys -t shell C-u && tmux send-keys -t shell -l "$1" && tmux
 # completes TEXT LINE: the line becomes this one; the shell may add to it. The completion gives up a server that takes
 # its time, so it has several tries.
 completes() {
-    within 10 try "$1" "> $2" || { screen >&2; fail "$SHELL_NAME: '$1' does not become '$2'"; }
+    in_one_of 5 try "$1" "> $2" || { screen >&2; fail "$SHELL_NAME: '$1' does not become '$2'"; }
 }
 
 try() { types "$1"; within 3 shows "$2"; }
@@ -77,7 +77,7 @@ if command -v zsh >/dev/null; then
     begin zsh 'zsh -f -i' "PS1='> '; autoload -Uz compinit; compinit -u -d $WORK/dump; source <(kes completion zsh)"
     the_same_everywhere
     completes 'kes key derive orders:' 'kes key derive orders:eu'
-    offers 'kes key ' 'Make a data key'
+    offers 'kes key ' 'Generate a data key'
 else
     [ "${CI-}" != true ] || fail 'zsh is not installed'
     step 'zsh is not installed: not tested'
@@ -88,7 +88,7 @@ if command -v fish >/dev/null; then
     kes completion fish >config/fish/completions/kes.fish
     begin fish 'fish --no-config -i' "function fish_prompt; echo '> '; end; set -g fish_greeting; source $WORK/config/fish/completions/kes.fish"
     the_same_everywhere
-    offers 'kes key ' 'Make a data key'
+    offers 'kes key ' 'Generate a data key'
 else
     [ "${CI-}" != true ] || fail 'fish is not installed'
     step 'fish is not installed: not tested'

@@ -35,7 +35,7 @@ if command -v man >/dev/null && man --version >/dev/null 2>&1; then
     step 'man'
     man -l kes.1 >man.txt 2>man.err || fail "man: $(cat man.err)"
     equal 'warnings' '' "$(cat man.err)"
-    grep -q 'Make a data key' man.txt || fail 'man shows no commands'
+    grep -q 'Generate a data key' man.txt || fail 'man shows no commands'
     checked=yes
 fi
 [ -n "$checked" ] || skip 'neither groff nor mandoc nor man is installed'

@@ -320,6 +320,10 @@ impl Request for Traced {
     }
 
     fn poll(&mut self, now: Instant, waker: &dyn Fn() -> Waker) -> Progress {
+        // The last look before it expires finds an answer that nobody was woken for.
+        if now >= self.deadline() {
+            self.model.check_waiting(self.connection, self.number);
+        }
         self.request.poll(now, waker)
     }
 
