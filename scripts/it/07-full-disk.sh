@@ -64,9 +64,11 @@ if mount -t tmpfs -o size=64k,mode=700 kes-it keys 2>/dev/null; then
     cp kes.yml required.yml
     sed -i 's/^keystore:/keystore:\n  required: off/' kes.yml
     start
-    within 20 grep -q 'started without the key store.*Read-only file system' err.log || fail 'the error log does not say why'
+    within 20 grep -q 'keys can be read, but none created: .*Read-only file system' err.log || fail 'the error log does not say why'
     api POST /v1/key/generate/good --data '{}'; is 200
     api POST /v1/key/create/later; is 502
+    api POST /v1/key/create/good; is 400
+    api DELETE /v1/key/delete/good; is 502
     stop
     mv required.yml kes.yml
     umount keys

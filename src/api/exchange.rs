@@ -16,7 +16,7 @@ use crate::{
     metrics::{Event, Metrics},
 };
 
-/// The key store must answer this long before the request's deadline, or after half of its time.
+/// The key store must answer so long before the request's deadline; with a timeout below a second, after half of it.
 const HEAD_START: Duration = Duration::from_millis(500);
 
 /// What the answer to a request looks like.

@@ -24,7 +24,7 @@ use crate::base::{
 const MAX_KEPT: usize = 1024;
 /// Audit events that may wait for the log thread, in bytes.
 const MAX_WAITING: usize = 4 << 20;
-/// Room for errors, and for events that answers wait for, when there is none for other audit events, in bytes on top.
+/// Room for errors when there is none for audit events, in bytes on top. Events that answers wait for have half of it.
 const RESERVED: usize = 1 << 20;
 /// An event takes about so many bytes besides its text.
 const OVERHEAD: usize = 128;
@@ -55,7 +55,8 @@ impl Message {
     fn limit(&self) -> usize {
         match self {
             Self::Audit(_) => MAX_WAITING,
-            Self::Hold(..) | Self::Error(..) => MAX_WAITING + RESERVED,
+            Self::Hold(..) => MAX_WAITING + RESERVED / 2,
+            Self::Error(..) => MAX_WAITING + RESERVED,
             // Bounded by requests that wait, and by connections.
             Self::Publish(_) | Self::Subscribe(..) | Self::EndStreams => usize::MAX,
         }

@@ -14,7 +14,7 @@ use super::event::Line;
 
 /// Lines that wait to be written may take so many bytes.
 const MAX_BYTES: usize = 1 << 20;
-/// On top for lines that answers wait for: clients without rights can cause others, as many as they like.
+/// Room on top for lines that answers wait for, since clients without rights can cause any number of the other lines.
 const RESERVED: usize = 256 << 10;
 /// A line takes about so many bytes besides its text.
 const OVERHEAD: usize = 64;

@@ -592,6 +592,11 @@ const FOUND: &[(&str, Prepare, &str)] = &[
         "V endpoint: 'http://127.0.0.1:1/v1'",
     ),
     (
+        "warning: keystore.vault.endpoint: keys and the token go to Hashicorp Vault unencrypted",
+        |_| {},
+        "V endpoint: 'http://127.0.0.1.example.com:8200'",
+    ),
+    (
         "error: keystore.vault.tls.ca: failed to connect to Vault: invalid certificate authorities \"none.pem\": No such file",
         |_| {},
         "V tls: { ca: none.pem }",

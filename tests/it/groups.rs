@@ -369,6 +369,7 @@ impl Site {
                 );
                 stream.conn.send_close_notify();
                 let _ = stream.flush();
+                crate::common::site::drain(stream.sock);
             }
         });
         Self { port, authority, seen }

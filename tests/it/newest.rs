@@ -14,7 +14,7 @@ use kes::inside::{
 };
 use serde_json::{Value, json};
 
-use crate::common::{Client, Follower, Identity, Inside, Response, Server, base64};
+use crate::common::{Client, Follower, Identity, Inside, Response, Server, base64, wait_until};
 
 const OLD: Generation = Generation::V0_14;
 const NEWEST: Generation = Generation::Newest;
@@ -761,6 +761,22 @@ fn a_server_of_0_14_takes_the_calls_between_the_generations() {
     let described = root.get("/v1/key/describe/none");
     described.is_failure(404, "key does not exist");
     root.delete("/v1/key/delete/none").is_empty_success();
+}
+
+#[test]
+fn an_api_may_have_less_time_than_the_key_store_gets_by_default() {
+    let server = Server::start(|config| {
+        config.is_newest = true;
+        let timeout = "{timeout: 450ms}";
+        config.more = format!("api:\n  /v1/key/create: {timeout}\n  /v1/key/generate: {timeout}\n");
+    });
+    let root = server.root();
+    // Some may be too late where the machine is busy.
+    let in_time = |path: &str| {
+        wait_until(path, || root.post(path, "{}").status != 503);
+    };
+    in_time("/v1/key/create/short");
+    in_time("/v1/key/generate/short");
 }
 
 #[test]

@@ -203,8 +203,9 @@ impl Reader<'_> {
                 return None;
             }
         };
-        if let Some(rest) = endpoint.strip_prefix("http://")
-            && !["127.", "localhost", "[::1]"].iter().any(|own| rest.starts_with(own))
+        if let Some((scheme, rest)) = endpoint.split_once("://")
+            && scheme.eq_ignore_ascii_case("http")
+            && !is_local(rest)
         {
             let message = format_args!("keys and the token go to {store} unencrypted");
             self.findings.warn(self.source.at(field), message, "write https://");
@@ -222,6 +223,15 @@ impl Reader<'_> {
         }
         Some(endpoint)
     }
+}
+
+/// Whether what comes behind the scheme of a URL begins with a host that is this machine.
+fn is_local(rest: &str) -> bool {
+    let authority = rest.split('/').next().unwrap_or_default();
+    let host = authority.split(':').next().unwrap_or_default();
+    host == "localhost"
+        || authority.starts_with("[::1]")
+        || host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// Why a text is no endpoint.

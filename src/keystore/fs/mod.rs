@@ -25,7 +25,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, Stat, fstat},
+    fs::{AtFlags, Mode, Stat, fstat, statat},
     io::Errno,
 };
 
@@ -44,8 +44,7 @@ pub struct Fs {
     is_anchored: AtomicBool,
     /// Whether a file can have two names, and so a key show that it may not be durable yet.
     has_links: bool,
-    /// The file system that the directory was on when it was opened. If another one is mounted there, or none any
-    /// more, a new key would be hidden when that changes again.
+    /// The file system that the directory was on when it was opened.
     device: Option<u64>,
     notices: Notices,
 }
@@ -76,17 +75,19 @@ impl Fs {
 
         let mut store = Self::at(path);
         let directory = store.directory().map_err(Error::during(during()))?;
-        // Until it is known otherwise.
+        // Assume none until it was tried: then reads sync.
         store.has_links = false;
         store.device = fstat(&directory).map(|stat| stat.st_dev).ok();
         // A disk that can't sync takes no new keys, but there may be some to read.
         let _ = store.anchor(&directory);
         store.remove_leftovers(&directory).map_err(Error::during(during()))?;
         // Tells at the start, not at the first key, that there are no rights or no space.
-        let create = format!("create a file in {given:?}");
         let links = Temp::create(&directory).and_then(|temp| temp.can_be_linked());
-        let ready = links.map(|has_links| store.has_links = has_links);
-        start.go_on(ready.map_err(Error::during(create.as_str())), &create, &store.notices)?;
+        match links.map_err(Error::during(format!("create a file in {given:?}"))) {
+            Ok(has_links) => store.has_links = has_links,
+            Err(e) if start == Start::Required => return Err(e),
+            Err(e) => store.notices.add(format!("keys can be read, but none created: {e}")),
+        }
         Ok(store)
     }
 
@@ -126,6 +127,16 @@ impl Fs {
     /// the next one finds what has been mounted since.
     fn directory(&self) -> io::Result<OwnedFd> {
         Ok(rustix::fs::open(&self.path, DIRECTORY, Mode::empty())?)
+    }
+
+    /// If another file system is mounted there now, or none any more, a new key would be hidden when that changes again,
+    /// and a deleted one come back.
+    fn check_device(&self, directory: &OwnedFd) -> io::Result<()> {
+        let device = fstat(directory)?.st_dev;
+        match self.device {
+            Some(known) if known != device => Err(Unfit::Moved.into()),
+            _ => Ok(()),
+        }
     }
 
     /// `verb` and the path of a key: what an error says was being done.
@@ -183,10 +194,12 @@ impl KeyStore for Fs {
             return Err(during(Unfit::TooLarge.into()));
         }
         let directory = self.directory().map_err(during)?;
-        let device = fstat(&directory).map_err(|e| during(e.into()))?.st_dev;
-        if self.device.is_some_and(|known| known != device) {
-            return Err(during(Unfit::Moved.into()));
+        // Where no file can be made, the answer about a name that is taken is the same.
+        if statat(&directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            sync_directory(&directory).map_err(during)?;
+            return Err(Error::Exists);
         }
+        self.check_device(&directory).map_err(during)?;
         self.anchor(&directory).map_err(during)?;
         let mut temp = Temp::create(&directory).map_err(during)?;
         temp.file.write_all(value.expose()).map_err(during)?;
@@ -222,6 +235,7 @@ impl KeyStore for Fs {
     fn delete(&self, name: &KeyName, _: Deadline) -> Result<(), Error> {
         let during = |err| Error::during(self.during("delete", name))(err);
         let directory = self.directory().map_err(during)?;
+        self.check_device(&directory).map_err(during)?;
         let result = match rustix::fs::unlinkat(&directory, name.as_str(), AtFlags::empty()) {
             Ok(()) => Ok(()),
             // A delete that found the key may have crashed before it was durable.

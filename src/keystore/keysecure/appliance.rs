@@ -156,7 +156,7 @@ pub(crate) fn lease(answer: &Answer) -> Result<Lease, Failed> {
         _ => String::new(),
     };
     let (jwt, token_type) = (text("/jwt"), text("/token_type"));
-    let duration = login.get("duration").and_then(Value::as_i64).unwrap_or_default();
+    let duration = login.get("duration").map_or(Some(0), Value::as_i64);
     let fail = |why: &str| Err(answer.unusable(why));
     if jwt.is_empty() {
         return fail("server response does not contain an auth token");
@@ -169,6 +169,9 @@ pub(crate) fn lease(answer: &Answer) -> Result<Lease, Failed> {
         let found = if is_word && is_other { found.as_str() } else { "..." };
         return fail(&format!("unexpected auth token type '{found}'"));
     }
+    let Some(duration) = duration else {
+        return fail("the duration of the auth token is no whole number");
+    };
     if duration <= 0 {
         return fail(&format!("invalid auth token expiry '{duration}'"));
     }
@@ -271,7 +274,7 @@ mod tests {
             ),
             (
                 r#"{"jwt":"a","token_type":"Bearer","duration":"1"}"#,
-                "invalid auth token expiry '0'",
+                "the duration of the auth token is no whole number",
             ),
             ("<html>", not_json),
             ("", not_json),

@@ -139,7 +139,12 @@ impl KeySecure {
             Err(Failed::NoAnswer(e)) => (e.may_pass, Failed::NoAnswer(e)),
             Err(failed) => (false, failed),
         };
-        match is_unclear.then(|| self.read(name, deadline)) {
+        // The appliance may still be busy with it.
+        let found = is_unclear.then(|| {
+            self.appliance.remote.pause(deadline);
+            self.read(name, deadline)
+        });
+        match found {
             Some(Ok(Some(found))) if found == *value => Ok(true),
             _ => Err(failed),
         }

@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{Shutdown, TcpListener, TcpStream},
     sync::Arc,
     time::Duration,
 };
@@ -41,6 +41,7 @@ impl Site {
         Self::start(move |mut socket| {
             let _ = socket.read(&mut [0; 4096]);
             let _ = socket.write_all(bytes);
+            drain(socket);
         })
     }
 
@@ -96,6 +97,14 @@ impl Site {
             let _ = stream.write_all(answer.as_bytes());
             stream.conn.send_close_notify();
             let _ = stream.flush();
+            drain(stream.sock);
         })
     }
+}
+
+/// Closes a connection once the client has read the answer: bytes of its request that nobody has read would reset it.
+pub fn drain(mut socket: TcpStream) {
+    let _ = socket.shutdown(Shutdown::Write);
+    let _ = socket.set_read_timeout(Some(Duration::from_secs(5)));
+    let _ = socket.read_to_end(&mut Vec::new());
 }
