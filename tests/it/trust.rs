@@ -563,6 +563,9 @@ fn certificates_of_version_1_are_refused_out_of_their_time_or_without_a_trusted_
     is_kept_out(&server, &by_double, &unknown);
     is_kept_out(&server, &by_double.followed_by(&double), &unknown);
     is_kept_out(&server, &openssl.identity("b").followed_by(&ca), &unknown);
+    // The log takes a number of them a second.
+    let next_second = || std::thread::sleep(Duration::from_millis(1100));
+    next_second();
     // A certificate of version 1 that a trusted authority issued is no authority, whatever it issues.
     let between = openssl.version_1("between", "-CA ca.crt -CAkey ca.key");
     let below = openssl.version_1("c", "-CA between.crt -CAkey between.key");
@@ -588,6 +591,7 @@ fn certificates_of_version_1_are_refused_out_of_their_time_or_without_a_trusted_
     server.logs_error(
         "it is of X.509 version 1, so the certificate that issued it must itself be in",
     );
+    next_second();
     // Signed with an algorithm that should not be trusted any more.
     openssl.request("f", "-subj /CN=f");
     openssl
