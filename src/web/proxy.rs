@@ -27,13 +27,18 @@ pub fn from_env(server: &Uri) -> Result<Option<Proxy>, &'static str> {
     }
 }
 
+/// Whether `host`, in lower case and without brackets, is this machine.
+pub(crate) fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// Whether no proxy is used for `host`. `exceptions` are host names (with their subdomains, or only
 /// these after a leading dot), addresses and networks, all but the latter with or without port.
 fn is_direct(host: &str, port: u16, exceptions: &str) -> bool {
-    let address = host.parse::<IpAddr>().ok();
-    if host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
+    if is_this_machine(host) {
         return true;
     }
+    let address = host.parse::<IpAddr>().ok();
     exceptions.split(',').any(|exception| {
         let exception = exception.trim().to_ascii_lowercase();
         if exception == "*" {

@@ -13,7 +13,10 @@ use super::{
     settings::{parse_number, parse_switch},
     source::{Reader, Source},
 };
-use crate::keystore::{Settings, Start, mem};
+use crate::{
+    keystore::{Settings, Start, mem},
+    web::proxy::is_this_machine,
+};
 
 /// A kind of key store, and its section in the file.
 pub(super) struct Store {
@@ -190,8 +193,8 @@ impl Reader<'_> {
     /// The URL of `store`, whose API has paths that begin with one of `own`.
     fn endpoint(&mut self, field: &str, store: &str, own: [&str; 2]) -> Option<String> {
         let (text, at) = (self.source.text(field), self.source.at(field));
-        let endpoint = match parse_endpoint(&text) {
-            Ok(endpoint) => endpoint,
+        let (endpoint, is_readable) = match parse_endpoint(&text) {
+            Ok(found) => found,
             Err(Wrong::Url) => {
                 self.refuse(field, at, &text);
                 return None;
@@ -203,10 +206,7 @@ impl Reader<'_> {
                 return None;
             }
         };
-        if let Some((scheme, rest)) = endpoint.split_once("://")
-            && scheme.eq_ignore_ascii_case("http")
-            && !is_local(rest)
-        {
+        if is_readable {
             let message = format_args!("keys and the token go to {store} unencrypted");
             self.findings.warn(self.source.at(field), message, "write https://");
         }
@@ -225,23 +225,15 @@ impl Reader<'_> {
     }
 }
 
-/// Whether what comes behind the scheme of a URL begins with a host that is this machine.
-fn is_local(rest: &str) -> bool {
-    let authority = rest.split('/').next().unwrap_or_default();
-    let host = authority.split(':').next().unwrap_or_default();
-    host == "localhost"
-        || authority.starts_with("[::1]")
-        || host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback())
-}
-
 /// Why a text is no endpoint.
 enum Wrong {
     Url,
     Port,
 }
 
-/// An http or https URL with a host and without credentials, its trailing slashes removed.
-fn parse_endpoint(text: &str) -> Result<String, Wrong> {
+/// An http or https URL with a host and without credentials, its trailing slashes removed, and whether others can read
+/// what goes there: without TLS, to another machine.
+fn parse_endpoint(text: &str) -> Result<(String, bool), Wrong> {
     let text = text.trim_end_matches('/');
     let (scheme, rest) = text.split_once("://").ok_or(Wrong::Url)?;
     let authority = rest.split('/').next().unwrap_or_default();
@@ -253,7 +245,8 @@ fn parse_endpoint(text: &str) -> Result<String, Wrong> {
         }
         None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
     };
-    let is_sound = (scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http"))
+    let is_http = scheme.eq_ignore_ascii_case("http");
+    let is_sound = (scheme.eq_ignore_ascii_case("https") || is_http)
         && !host.is_empty()
         && !authority.contains('@')
         && !rest.contains(['?', '#'])
@@ -264,7 +257,7 @@ fn parse_endpoint(text: &str) -> Result<String, Wrong> {
     let is_port =
         |port: &str| port.strip_prefix(':').and_then(parse_number::<NonZero<u16>>).is_some();
     match port.is_empty() || is_port(port) {
-        true => Ok(text.to_owned()),
+        true => Ok((text.to_owned(), is_http && !is_this_machine(&host.to_ascii_lowercase()))),
         false => Err(Wrong::Port),
     }
 }
