@@ -9,6 +9,7 @@ mod config;
 mod cursor;
 mod dns;
 mod heads;
+mod heads_plain;
 mod hpack;
 mod http2;
 mod pipeline;
