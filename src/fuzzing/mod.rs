@@ -12,6 +12,9 @@ mod heads;
 mod heads_plain;
 mod hpack;
 mod http2;
+mod http2_fields;
+mod http2_floods;
+mod http2_watch;
 mod pipeline;
 mod rules;
 
