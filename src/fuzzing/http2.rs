@@ -534,7 +534,7 @@ impl<'a> Peer<'a> {
 
     /// Many frames that ask for nothing.
     fn flood(&mut self, stream: u32, cursor: &mut Cursor<'_>) -> Result<(), Code> {
-        let (kind, count) = (cursor.byte() % 9, 16 * usize::from(cursor.byte()));
+        let (kind, count) = (cursor.byte() % 9, 10 * usize::from(cursor.byte()));
         let good: Fields = [(":scheme", "https"), (":method", "PUT"), (":path", "/a")]
             .map(|(name, value)| (name.to_owned(), value.into()))
             .into();
