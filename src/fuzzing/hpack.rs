@@ -23,7 +23,7 @@ pub fn hpack(data: &[u8], mut other: Option<&mut dyn Other>) {
             while !cursor.is_empty() {
                 let (block, fields) = writer.block(&mut cursor);
                 let ours = read(&mut decoder, &mut other, &block);
-                assert!(ours == fields, "{block:02x?} has {fields:02x?}, not {ours:02x?}");
+                assert!(ours == fields, "a block is read wrong: {fields:02x?}, not {ours:02x?}");
                 if ours.is_none_or(|fields| fields.is_empty()) {
                     return;
                 }
@@ -82,7 +82,10 @@ fn read(decoder: &mut Decoder, other: &mut Option<&mut dyn Other>, block: &[u8])
     if let Some(other) = other.as_mut().filter(|_| !is_empty && !is_odd(block)) {
         let theirs = other.decode(block);
         let is_too_large = theirs.as_ref().is_some_and(|fields| size(fields) > MAX_FIELDS);
-        assert!(ours == theirs || is_too_large && ours.is_none(), "{block:02x?}: {theirs:02x?}");
+        assert!(
+            ours == theirs || is_too_large && ours.is_none(),
+            "a block is read wrong: {theirs:02x?}, not {ours:02x?}"
+        );
     }
     ours
 }

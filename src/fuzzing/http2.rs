@@ -314,12 +314,21 @@ impl<'a> Peer<'a> {
             9 => self.ping(cursor.byte()),
             10 => self.frame(PRIORITY, 0, stream, cursor.take(5)),
             11 => {
-                // Any frame but those that change a window or must be acknowledged.
+                // Any frame but those that change a window or must be acknowledged, which are here of a wrong length.
                 let (kind, flags, payload) = (cursor.byte(), cursor.byte(), cursor.bytes());
-                match kind {
-                    WINDOW_UPDATE | SETTINGS | DATA | PING => Ok(()),
-                    kind => self.frame(kind, flags, stream, payload),
+                let is_wrong = match kind {
+                    DATA => return Ok(()),
+                    WINDOW_UPDATE => payload.len() != 4,
+                    SETTINGS => !payload.len().is_multiple_of(6),
+                    PING => payload.len() != 8,
+                    _ => return self.frame(kind, flags, stream, payload),
+                };
+                if is_wrong {
+                    let taken = self.frame(kind, flags, stream, payload);
+                    assert!(taken.is_err(), "a frame of type {kind} with {} bytes", payload.len());
+                    return taken;
                 }
+                Ok(())
             }
             12 => {
                 let length = MAX_FRAME + 1 + usize::from(cursor.short());
