@@ -224,6 +224,7 @@ impl<'a> Peer<'a> {
         }
         self.watch();
         self.floods.check(self.books.sent);
+        assert!(self.engine.resets.len() <= 256, "too many resets are remembered");
         taken
     }
 
@@ -543,7 +544,7 @@ impl<'a> Peer<'a> {
 
     /// Many frames that ask for nothing.
     fn flood(&mut self, stream: u32, cursor: &mut Cursor<'_>) -> Result<(), Code> {
-        let (kind, count) = (cursor.byte() % 9, 10 * usize::from(cursor.byte()));
+        let (kind, count) = (cursor.byte() % 10, 10 * usize::from(cursor.byte()));
         let good: Fields = [(":scheme", "https"), (":method", "PUT"), (":path", "/a")]
             .map(|(name, value)| (name.to_owned(), value.into()))
             .into();
@@ -560,7 +561,13 @@ impl<'a> Peer<'a> {
                 5 => self.data(0, stream, &[])?,
                 6 => self.frame(0xfa, 0, stream, &[])?,
                 7 => self.ask(&good[..2].to_vec(), END_STREAM, MAX_FRAME)?,
-                _ => self.ask(&good, END_STREAM, MAX_FRAME)?,
+                8 => self.ask(&good, END_STREAM, MAX_FRAME)?,
+                _ => {
+                    self.ask(&good, END_STREAM, MAX_FRAME)?;
+                    let given_up = self.engine.give_up(self.last, self.now, &mut self.out);
+                    self.watch();
+                    self.floods.unread(given_up)?;
+                }
             }
         }
         Ok(())

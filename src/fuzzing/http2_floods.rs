@@ -3,8 +3,10 @@
 use crate::http::{Code, two::frame::*};
 
 /// How many frames of a kind may come at once, how many more a second, and with each request.
-const LIMITS: [(usize, usize, usize); 6] =
-    [(500, 100, 0), (20, 1, 0), (500, 20, 0), (64, 16, 0), (1000, 100, 0), (2000, 500, 8)];
+#[rustfmt::skip]
+const LIMITS: [(usize, usize, usize); 7] = [
+    (500, 100, 0), (20, 1, 0), (500, 20, 0), (64, 16, 0), (1000, 100, 0), (2000, 500, 8), (100, 1, 0),
+];
 
 const RESETS: usize = 0;
 const SETTINGS_FRAMES: usize = 1;
@@ -13,6 +15,8 @@ const CONTINUATIONS: usize = 3;
 /// Requests that are refused or ignored, and bodies of streams that are closed.
 const REFUSED: usize = 4;
 const OTHERS: usize = 5;
+/// Answers that the client makes no room for.
+const UNREAD: usize = 6;
 
 #[derive(Default)]
 pub struct Floods {
@@ -47,6 +51,15 @@ impl Floods {
             PING => self.taken[PINGS] += 1,
             _ => self.taken[OTHERS] += 1,
         }
+    }
+
+    /// Counts an answer that the server has given up.
+    pub fn unread(&mut self, given_up: Result<(), Code>) -> Result<(), Code> {
+        match &given_up {
+            Ok(()) => self.taken[UNREAD] += 1,
+            Err(code) => self.check_refusal(*code, false),
+        }
+        given_up
     }
 
     /// `sent`: updates that the answers of the server are a reason for.
