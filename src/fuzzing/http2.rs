@@ -472,7 +472,8 @@ impl<'a> Peer<'a> {
             [Seen::Body { stream: of, bytes, is_complete }] => {
                 assert!(!is_too_much, "more bytes than the window has");
                 assert!(is_of_length, "another length than was announced");
-                assert_eq!((*of, &**bytes, *is_complete), (stream, content, is_last));
+                let sent = (stream, content, is_last);
+                assert_eq!(sent, (*of, &**bytes, *is_complete), "another body than was sent");
             }
             [Seen::Reset(_)] => {
                 let has_reason = is_too_much || !is_of_length || side.is_whole || side.is_refused;
