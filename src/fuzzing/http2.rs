@@ -50,6 +50,7 @@ fn talk(mut cursor: Cursor<'_>, sizes: &[u8]) -> u64 {
         }
         peer.watch();
         peer.books.check();
+        peer.books.forget();
     }
     peer.digest.finish()
 }
@@ -570,6 +571,7 @@ impl<'a> Peer<'a> {
                     self.floods.unread(given_up)?;
                 }
             }
+            self.books.forget();
         }
         Ok(())
     }

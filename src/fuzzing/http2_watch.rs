@@ -50,7 +50,7 @@ pub struct Side {
 
 impl Side {
     pub fn is_open(&self) -> bool {
-        !self.is_gone && !(self.is_whole && self.is_over)
+        !(self.is_gone || self.is_whole && self.is_over)
     }
 
     pub fn is_receiving(&self) -> bool {
@@ -138,6 +138,11 @@ impl Books {
         assert!(status.is_none_or(|status| status == side.status), "another status");
         side.has_head = true;
         side.is_over = is_last;
+    }
+
+    /// Forgets the streams that are closed: the server may send nothing more there.
+    pub fn forget(&mut self) {
+        self.streams.retain(|_, side| side.is_open());
     }
 
     /// Checks what holds whenever the server has seen all that the client has sent.
