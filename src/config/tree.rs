@@ -136,7 +136,7 @@ impl Node {
     pub(super) fn kind(&self) -> &'static str {
         match &self.value {
             Value::Null => "nothing",
-            Value::Text(text) if text.parse::<f64>().is_ok() => "a number",
+            Value::Text(text) if text.parse::<serde_json::Number>().is_ok() => "a number",
             Value::Text(text) if matches!(&**text, "true" | "false") => "true or false",
             Value::Text(_) => "a string",
             Value::List(_) => "a list",
