@@ -126,7 +126,7 @@ impl Anchors {
                 })
                 .map_err(|e| fail(path, e.to_string()))?;
             files.retain(|file| file.is_file());
-            files.sort();
+            files.sort_by_cached_key(|file| file.to_string_lossy().into_owned());
         }
         let mut found = Vec::new();
         for file in &files {
