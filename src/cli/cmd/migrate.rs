@@ -89,9 +89,10 @@ fn migrate(args: &Args) -> Result<()> {
     }
     let source = source_config.open_for_reading()?;
     let target = target_config.open(Start::Required)?;
-    let names = source
+    let mut names = source
         .list(Deadline::after(Instant::now(), TIMEOUT))
         .map_err(|e| format!("failed to list the keys to migrate: {e}"))?;
+    names.sort_unstable();
     let mut effort = Effort::for_names(names.len());
     let mut progress = Progress::default();
     let mut keys = Vec::new();
@@ -105,7 +106,6 @@ fn migrate(args: &Args) -> Result<()> {
         }
     }
     let found = keys.len() + progress.warnings.len();
-    keys.sort();
     if effort.is_exhausted() {
         return Err("pattern takes too long to match".into());
     }

@@ -1,6 +1,6 @@
 //! `kes policy why`: whether an identity may call a path, what decides it, and what would change it.
 
-use std::{borrow::Cow, collections::HashMap, path::Path};
+use std::{borrow::Cow, path::Path};
 
 use serde_json::json;
 
@@ -51,7 +51,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     }
     let identity = &identity_or_file(identity)?;
     let (file, root) = (args.value("config"), args.value("root"));
-    let is_public = |generation, apis: &HashMap<String, ApiOptions>| {
+    let is_public = |generation, apis: &[(String, ApiOptions)]| {
         let route = routes::find(path, generation);
         route.is_some_and(|route| route.access(apis) != Access::Policy)
     };
@@ -62,7 +62,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         Call { args, identity, path, file, generation }
     };
     match file {
-        _ if is_public(Generation::V0_14, &HashMap::new()) => call(Generation::V0_14).tell(None),
+        _ if is_public(Generation::V0_14, &[]) => call(Generation::V0_14).tell(None),
         None if root.is_some() => Err("--root goes with --config: a server has its own".into()),
         Some(file) => {
             let loaded = from_file(file, root)?;
