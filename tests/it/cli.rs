@@ -1,7 +1,7 @@
 //! The command line without a server: usage, exit codes, identities.
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
     path::PathBuf,
     process::{Command, Output},
 };
@@ -616,6 +616,53 @@ fn a_failed_force_leaves_the_old_pair() {
     let args = ["tool", "identity", "new", "-f", "--cert", "no/such/dir.crt", "me"];
     assert_eq!(Some(1), folder.kes(&args).status.code());
     assert_eq!(key, folder.read("private.key"));
+}
+
+/// The service that reads it can read the new one.
+#[test]
+fn a_file_that_is_replaced_keeps_owners_and_mode() {
+    let folder = Folder::new();
+    let files = ["app.key", "app.crt", "tool.key", "tool.crt", "kes.yml"];
+    for file in files {
+        let path = folder.path(&format!("real-{file}"));
+        fs::write(&path, "root: _").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let _ = chown(&path, Some(12345), Some(54321)); // only root can
+        symlink(&path, folder.path(file)).unwrap();
+    }
+    let owners = |file: &str| {
+        let there = fs::metadata(folder.path(file)).unwrap();
+        (there.uid(), there.gid(), there.mode() & 0o7777)
+    };
+    let before = files.map(owners);
+    for args in [
+        &["identity", "new", "-f", "--key", "app.key", "--cert", "app.crt", "app"][..],
+        &["tool", "identity", "new", "-f", "--key", "tool.key", "--cert", "tool.crt", "app"],
+        &[
+            "config", "convert", "kes.yml", "-f", "-o", "kes.yml", "--auth", "off", "--key",
+            "app.key", "--cert", "app.crt",
+        ],
+    ] {
+        let output = folder.kes(args);
+        assert_eq!(Some(0), output.status.code(), "{args:?}: {}", err(&output));
+    }
+    for ((file, (uid, gid, mode)), expected) in
+        files.iter().zip(files.map(owners)).zip([0o640, 0o644, 0o640, 0o644, 0o640])
+    {
+        assert_eq!((before[0].0, before[0].1, expected), (uid, gid, mode), "{file}");
+        assert!(folder.path(file).is_symlink(), "{file}");
+        assert_ne!("root: _", folder.read(file));
+    }
+    let before = fs::read_dir(folder.0.path()).unwrap().count();
+    fs::create_dir(folder.path("folder")).unwrap();
+    for path in ["folder", "/dev/null"] {
+        let text = err(&folder.kes(&["config", "convert", "kes.yml", "-f", "-o", path]));
+        assert!(text.contains(": it is no plain file\n"), "{text}");
+    }
+    assert_eq!(before + 1, fs::read_dir(folder.0.path()).unwrap().count());
+    let text =
+        err(&folder.kes(&["identity", "new", "-f", "--key", "app.key", "--cert", "real-app.key"]));
+    assert_eq!("Error: private key and certificate can't be the same file\n", text);
 }
 
 #[test]

@@ -24,8 +24,7 @@ use crate::{
             folder::{Made, User, remove_leftovers},
             names::Names,
             pairs::{Client, Pair},
-            quote::shell,
-            report::Report,
+            report::{Report, start},
             text::{self, Facts, Keys},
             vault::{self, Place, Vault},
         },
@@ -168,7 +167,7 @@ fn run(args: &Args) -> Result<()> {
     if let Some(content) = &policy_text {
         match fs::read_to_string(&policy) {
             Ok(there) if there == *content => {}
-            Ok(_) => return Err(in_the_way(&folder, &[POLICY])),
+            Ok(_) => return Err(in_the_way(&folder, &[POLICY], is_system)),
             Err(_) => files.push((Wanted { path: &policy, content, mode: 0o644 }, "policy")),
         }
     }
@@ -248,20 +247,20 @@ fn folder(args: &Args) -> Result<PathBuf> {
         return Err(format!("{folder:?} is no folder: name one, as in 'kes init my-server'").into());
     }
     match folder.join(CONFIG).symlink_metadata() {
-        Ok(_) => Err(in_the_way(&folder, ALL)),
+        Ok(_) => Err(in_the_way(&folder, ALL, args.is_set("systemd"))),
         Err(_) => Ok(folder),
     }
 }
 
 /// What to say of those of `names` that are in the folder.
-fn in_the_way(folder: &Path, names: &[&str]) -> Failure {
+fn in_the_way(folder: &Path, names: &[&str], is_system: bool) -> Failure {
     let there = names.iter().filter(|name| folder.join(name).symlink_metadata().is_ok());
     let there = there.copied().collect::<Vec<_>>().join(", ");
     format!(
-        "nothing is overwritten, and {} has {there} already. To start the server that is there: kes server \
-         --config {}. To make another one, name another folder, or move these files away",
+        "nothing is overwritten, and {} has {there} already. To start the server that is there: {}. To make \
+         another one, name another folder, or move these files away",
         folder.display(),
-        shell(&folder.join(CONFIG).to_string_lossy())
+        start(&folder.join(CONFIG), is_system)
     )
     .into()
 }
