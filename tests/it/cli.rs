@@ -246,13 +246,13 @@ fn a_wrong_flag_is_one_line_that_says_what_would_be_right() {
         (
             &["tool", "identity", "new", "--time", "30"],
             "invalid value \"30\" for flag -time: missing unit in duration \"30\"; use a number with a \
-             unit, such as 90s, 30m or 720h. See 'kes tool identity new --help'"
+             unit, such as 90s, 30m or 720h, at most 2562047h. See 'kes tool identity new --help'"
                 .to_owned(),
         ),
         (
             &["log", "trace", "--rate=-1s"],
             "invalid value \"-1s\" for flag -rate: negative duration \"-1s\"; use a number with a \
-             unit, such as 90s, 30m or 720h. See 'kes log trace --help'"
+             unit, such as 90s, 30m or 720h, at most 2562047h. See 'kes log trace --help'"
                 .to_owned(),
         ),
         (
@@ -742,7 +742,7 @@ fn a_file_that_is_replaced_keeps_owners_and_mode() {
         assert_eq!(Some(0), output.status.code(), "{args:?}: {}", err(&output));
     }
     for ((file, (uid, gid, mode)), expected) in
-        files.iter().zip(files.map(owners)).zip([0o640, 0o644, 0o640, 0o644, 0o640])
+        files.iter().zip(files.map(owners)).zip([0o640, 0o644, 0o640, 0o644, 0o644])
     {
         assert_eq!((before[0].0, before[0].1, expected), (uid, gid, mode), "{file}");
         assert!(folder.path(file).is_symlink(), "{file}");
@@ -751,7 +751,7 @@ fn a_file_that_is_replaced_keeps_owners_and_mode() {
     let before = fs::read_dir(folder.0.path()).unwrap().count();
     fs::create_dir(folder.path("folder")).unwrap();
     for path in ["folder", "/dev/null"] {
-        let text = err(&folder.kes(&["config", "convert", "kes.yml", "-f", "-o", path]));
+        let text = err(&folder.kes(&["identity", "new", "-f", "--key", path, "--cert", "app.crt"]));
         assert!(text.contains(": it is no plain file\n"), "{text}");
     }
     assert_eq!(before + 1, fs::read_dir(folder.0.path()).unwrap().count());

@@ -56,7 +56,6 @@ generations of the files. Servers should not create keys in the source meanwhile
         "kes tool migrate --from old.yml --to new.yml --merge 'my-*'",
     ],
     run: migrate,
-    ..Command::NEW
 };
 
 fn migrate(args: &Args) -> Result<()> {
