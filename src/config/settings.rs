@@ -229,7 +229,15 @@ impl Reader<'_> {
             self.findings.refuse(
                 self.source.at(path),
                 message,
-                "write on, off, a number, or DEBUG, INFO, WARN or ERROR, which +1 or -1 may follow",
+                match is_audit {
+                    true => {
+                        "write on, off, changes, required, a number, or DEBUG, INFO, WARN or ERROR, which +1 or \
+                         -1 may follow"
+                    }
+                    false => {
+                        "write on, off, a number, or DEBUG, INFO, WARN or ERROR, which +1 or -1 may follow"
+                    }
+                },
             );
             AuditMode::On
         })

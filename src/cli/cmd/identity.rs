@@ -151,7 +151,7 @@ fn forget(args: &Args) -> Result<()> {
 }
 
 /// Warns of an identity that no client can have, such as the file name of a certificate.
-fn doubt(identity: &str) {
+pub(crate) fn doubt(identity: &str) {
     if is_identity(identity) {
         return;
     }

@@ -47,12 +47,15 @@ generations of the files. Servers should not create keys in the source meanwhile
         value(&["api-key", "a"], "key", ""),
         flag(&["insecure", "k"], ""),
     ],
+    exit_codes: &[
+        (0, "all keys are at the target"),
+        (1, "something failed, or is left where it is, as standard error says"),
+    ],
     examples: &[
         "kes tool migrate --from fs.yml --to vault.yml",
         "kes tool migrate --from old.yml --to new.yml --merge 'my-*'",
     ],
     run: migrate,
-    ..Command::NEW
 };
 
 fn migrate(args: &Args) -> Result<()> {

@@ -12,8 +12,9 @@ use crate::{
     base::{generation::Generation, glob},
     cli::{
         args::{Args, Argument, Command, INSECURE, JSON, Kind, value},
-        certificate::identity_or_file,
+        certificate::{identity_or_file, is_identity},
         client::Client,
+        cmd::identity::doubt,
         output::{Failure, Paint, Style, harmless, print},
         settings::{ROOT, first_error},
     },
@@ -220,6 +221,10 @@ impl Call<'_> {
             (Verdict::Denied { policy, .. }, _) => {
                 format!("To allow it, remove that path from policy.{}.deny.\n", harmless(policy))
             }
+            (Verdict::Unassigned, _) if !is_identity(self.identity) => {
+                doubt(self.identity);
+                String::new()
+            }
             (Verdict::Unassigned, Some(file)) => format!(
                 "To give it one, add to policy.<name>.identities in {file}:\n    - {identity}\n"
             ),
@@ -246,6 +251,10 @@ impl Call<'_> {
             Some(Verdict::PolicyGone { policy }) => (Some(*policy), None, None),
             _ => (None, None, None),
         };
+        let note = match &advice {
+            Advice::Mend(why) => Some(format!("{why}, so the call fails in any case")),
+            Advice::Add(_) => None,
+        };
         let add = match (verdict, advice) {
             (Some(Verdict::Refused { .. }), Advice::Add(pattern)) => Some(pattern),
             _ => None,
@@ -259,6 +268,7 @@ impl Call<'_> {
             "pattern": pattern,
             "nearest": nearest,
             "add": add,
+            "note": note,
         });
         format!("{answer}\n")
     }

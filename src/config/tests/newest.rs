@@ -222,7 +222,7 @@ fn values_that_are_wrong_are_named_with_their_place() {
         ),
         (
             "log: { audit: loud }",
-            "\"loud\" is an invalid audit log configuration (kes.yml line 4 column 15, field log.audit: write on, off, a number, or DEBUG, ",
+            "\"loud\" is an invalid audit log configuration (kes.yml line 4 column 15, field log.audit: write on, off, changes, required, a number, or DEBUG, ",
         ),
         ("log: { error: required }", "\"required\" is an invalid error log configuration ("),
         (
