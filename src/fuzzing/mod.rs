@@ -4,6 +4,7 @@
 //! `fuzz/corpus`, so that each input that once found something is tried forever.
 
 mod answers;
+mod bodies;
 mod ciphertexts;
 mod config;
 mod cursor;
@@ -12,11 +13,13 @@ mod heads;
 mod hpack;
 mod http2;
 mod pipeline;
+mod plain;
 mod rules;
+mod stored_keys;
 
 pub use self::{
     answers::answers,
-    ciphertexts::{ciphertexts, stored_keys},
+    ciphertexts::ciphertexts,
     config::{config, credentials},
     dns::dns,
     heads::heads,
@@ -24,6 +27,7 @@ pub use self::{
     http2::http2,
     pipeline::pipeline,
     rules::rules,
+    stored_keys::stored_keys,
 };
 
 #[cfg(fuzzing)]
