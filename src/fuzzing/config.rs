@@ -1,6 +1,5 @@
 //! Configuration files of all formats, and their conversion.
 
-use super::cursor::Cursor;
 use crate::{
     api::routes::{ROUTES, Served},
     base::{generation::Generation, name},
@@ -62,60 +61,4 @@ fn compare(before: &Config, after: &Config, text: &str) {
             }
         }
     }
-}
-
-/// API keys, private keys with a password, and certificates: what is read is written the same.
-pub fn credentials(data: &[u8]) {
-    use crate::{base::secret::Secret, identity, tls};
-
-    let mut cursor = Cursor(data);
-    match cursor.byte() % 4 {
-        0 => {
-            let text = String::from_utf8_lossy(cursor.0);
-            let Ok(key) = tls::ApiKey::parse(&text) else { return };
-            assert!(identity::is_identity(&key.identity()));
-            assert!(tls::ApiKey::parse(&key.text()).is_ok_and(|again| again == key));
-            let pem = key.pkcs8_pem();
-            assert_eq!(Some(key), tls::ApiKey::from_pkcs8_pem(pem.as_bytes()));
-        }
-        1 => {
-            let password = Secret::new(cursor.bytes().to_vec());
-            let pem = tls::pem::write("PRIVATE KEY", &[0x30, 3, 4, 1, cursor.byte()]);
-            let sealed = tls::encrypt_pem(pem.as_bytes(), &password).expect("random bytes");
-            let sealed = sealed.expect("it has no password yet");
-            assert!(tls::is_encrypted(sealed.as_bytes()));
-            let opened = tls::decrypt(sealed.as_bytes(), &password);
-            let Ok(opened) = opened else { panic!("a key with a password can't be read") };
-            assert_eq!(pem, tls::pem::write("PRIVATE KEY", opened.secret_der()));
-        }
-        2 => {
-            let password = Secret::new(b"password".to_vec());
-            let _ = tls::decrypt(cursor.0, &password);
-            let _ = tls::ApiKey::from_pkcs8_pem(cursor.0);
-        }
-        _ => certificate(cursor.0),
-    }
-}
-
-fn certificate(der: &[u8]) {
-    use crate::{identity, tls};
-    use rustls_pki_types::{CertificateDer, UnixTime};
-
-    let found = identity::of_certificate(der);
-    if let Ok(found) = &found {
-        assert!(identity::is_identity(found));
-        let key = identity::public_key(der).expect("its identity is that of its key");
-        assert_eq!(*found, identity::of_public_key(key, identity::Hash::SHA256));
-    }
-    let _ = (identity::subject(der), identity::hosts(der), identity::key_kind(der));
-    let _ = (identity::is_ca(der), identity::may_issue(der), identity::signed(der));
-    if let Ok([_, end]) = identity::valid_between(der) {
-        assert_eq!(
-            Ok(end.as_secs()),
-            identity::not_after(der).map(|it| it.as_secs()).map_err(|_| ())
-        );
-    }
-    let chain = [CertificateDer::from(der)];
-    let _ = tls::ClientTrust::any()
-        .verify(&chain, UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_700_000_000)));
 }

@@ -5,8 +5,10 @@
 
 mod answers;
 mod bodies;
+mod certificates;
 mod ciphertexts;
 mod config;
+mod credentials;
 mod cursor;
 mod dns;
 mod heads;
@@ -18,15 +20,8 @@ mod rules;
 mod stored_keys;
 
 pub use self::{
-    answers::answers,
-    ciphertexts::ciphertexts,
-    config::{config, credentials},
-    dns::dns,
-    heads::heads,
-    hpack::hpack,
-    http2::http2,
-    pipeline::pipeline,
-    rules::rules,
+    answers::answers, ciphertexts::ciphertexts, config::config, credentials::credentials, dns::dns,
+    heads::heads, hpack::hpack, http2::http2, pipeline::pipeline, rules::rules,
     stored_keys::stored_keys,
 };
 
