@@ -11,6 +11,7 @@ mod config;
 mod credentials;
 mod cursor;
 mod dns;
+mod documents;
 mod heads;
 mod hpack;
 mod http2;
