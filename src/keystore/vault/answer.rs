@@ -64,8 +64,8 @@ pub(crate) fn version(answer: &Answer) -> Option<u64> {
 const NO_DATA: &str = "the answer has no data";
 pub(crate) const NOT_VERSION_2: &str = "the engine is not KV version 2: set vault.version to v1";
 
-/// Whether Vault says that there is nothing of this name. A 404 alone may come from something in front
-/// of Vault.
+/// Whether Vault says that there is nothing of this name: without errors, or with warnings. A 404 alone may come from
+/// something in front of Vault.
 pub(crate) fn is_absent(answer: &Answer) -> bool {
     if answer.status != 404 || is_misplaced(answer) {
         return false;
@@ -209,6 +209,7 @@ mod tests {
             "[]",
             "null",
             "{\"errors\":[\"x\"]}",
+            "{\"data\":null,\"message\":\"no route\"}",
         ] {
             let answer = Answer::fake(404, body);
             assert!(!is_absent(&answer), "{body}");
