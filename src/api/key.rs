@@ -247,11 +247,16 @@ fn lines(names: &[String], pattern: Option<&Pattern>) -> Result<Reply, Failure> 
     Ok(Reply::json_lines(lines))
 }
 
+/// Between what the names of a page start with and the first of them, in `continue_at`. Patterns have one star.
+const CONTINUED: &str = "**";
+
 /// What the names of a page start with, and the first of them. A client that continues sends nothing but the
-/// `continue_at` that it got, so that has both: `my-*my-key-7`, which no one would take for a prefix.
+/// `continue_at` that it got, so that has both: `my-**my-key-7`.
 fn range(call: &Call<'_>) -> Result<(String, String), Failure> {
-    Ok(match call.argument.split_once('*') {
-        Some((prefix, from)) if !from.is_empty() && name::is_plain_text(prefix) => {
+    Ok(match call.argument.split_once(CONTINUED) {
+        Some((prefix, from))
+            if !from.is_empty() && from.starts_with(prefix) && name::is_plain_text(prefix) =>
+        {
             (prefix.to_owned(), from.to_owned())
         }
         _ => (call.prefix()?.to_owned(), String::new()),
@@ -262,7 +267,7 @@ fn range(call: &Call<'_>) -> Result<(String, String), Failure> {
 fn page(mut names: Vec<String>, prefix: &str, from: &str) -> Reply {
     names.retain(|name| name.starts_with(prefix) && **name >= *from);
     names.sort_unstable();
-    let next = names.get(PAGE).map(|next| format!("{prefix}*{next}")).unwrap_or_default();
+    let next = names.get(PAGE).map(|next| format!("{prefix}{CONTINUED}{next}")).unwrap_or_default();
     names.truncate(PAGE);
     Object::new().texts("names", &names).text_if_any("continue_at", &next).into_reply()
 }

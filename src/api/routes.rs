@@ -152,7 +152,8 @@ pub fn as_json(generation: Generation, apis: &HashMap<String, ApiOptions>) -> St
                 route.method_name(generation),
                 route.path,
                 route.max_body(generation),
-                route.timeout(generation, apis).as_secs(),
+                // 0 would mean that there is none.
+                route.timeout(generation, apis).as_millis().div_ceil(1000),
             )
         })
         .collect();

@@ -1,6 +1,6 @@
 //! What the server says about itself.
 
-use std::{error::Error as _, io::ErrorKind, time::Duration};
+use std::{error::Error as _, time::Duration};
 
 use rustls_pki_types::UnixTime;
 
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     base::{clock, deadline::Deadline, generation::Generation},
     http::reply::Reply,
-    keystore,
+    keystore::{self, remote::NoAnswer},
     log::Stream,
     metrics::{self, Family, Process},
 };
@@ -107,17 +107,7 @@ fn answer_all(core: &Core) {
 fn is_unreachable(error: &keystore::Error) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
-        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-        if let Some(
-            ErrorKind::ConnectionRefused
-            | ErrorKind::ConnectionReset
-            | ErrorKind::ConnectionAborted
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::TimedOut
-            | ErrorKind::UnexpectedEof,
-        ) = kind
-        {
+        if error.is::<std::io::Error>() || error.is::<NoAnswer>() {
             return true;
         }
         cause = error.source();

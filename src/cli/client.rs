@@ -282,6 +282,10 @@ impl Client {
         if found.is_newest {
             while let Some(next) = found.continue_at {
                 found = page(&next).map_err(|e| e.to_string())?;
+                // The last names may have been deleted. Servers of MinIO take the name for a prefix.
+                if found.entries.is_empty() && found.continue_at.is_none() && next.contains("**") {
+                    break;
+                }
                 let last = entries.last().map(|entry| entry.name.as_str());
                 // A server that takes the name for a prefix would leave out what follows.
                 let goes_on = found.entries.iter().any(|entry| !entry.name.starts_with(&next));

@@ -65,13 +65,15 @@ impl Reader<'_> {
 
     /// Warns of a path that is not that of an API, with or without the slash before its argument.
     fn check_api(&mut self, path: &str, at: At, endpoints: &[Pattern]) {
-        let is_known = |endpoint: &Pattern| {
-            let fixed = endpoint.as_str().split('*').next().unwrap_or_default();
-            path == fixed || fixed.strip_suffix('/') == Some(path)
-        };
-        if !endpoints.is_empty() && !endpoints.iter().any(is_known) {
+        let mut fixed = endpoints.iter().filter_map(|it| it.as_str().split('*').next());
+        let is_known = |fixed: &str| path == fixed || fixed.strip_suffix('/') == Some(path);
+        if !endpoints.is_empty() && !fixed.clone().any(is_known) {
+            let advice = match fixed.find(|fixed| fixed.ends_with('/') && path.starts_with(fixed)) {
+                Some(fixed) => format!("did you mean \"{fixed}\", without an argument?"),
+                None => closest(&cut(path), endpoints),
+            };
             let message = format_args!("there is no API \"{}\", so this means nothing", cut(path));
-            self.findings.warn(at, message, closest(&cut(path), endpoints));
+            self.findings.warn(at, message, advice);
         }
     }
 }

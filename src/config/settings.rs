@@ -410,6 +410,7 @@ impl Reader<'_> {
         }
         if let (Some(any), Some(unused)) = (cache.any, cache.unused)
             && unused > any
+            && self.source.is_set("cache.expiry.unused")
         {
             self.findings.warn(
                 self.source.at("cache.expiry.unused"),

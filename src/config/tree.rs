@@ -5,7 +5,11 @@
 //! by the size of the text: values that aliases repeat are shared, not copied, and what would be
 //! much larger written out is refused.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    slice,
+    sync::Arc,
+};
 
 use granit_parser::{
     ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, StructureStyle, Tag,
@@ -145,10 +149,10 @@ impl Node {
 /// elsewhere is read all the same: it may be all that matters, as to a health check.
 pub(super) fn parse(text: &str) -> (Node, Option<Fault>) {
     match read(text) {
-        Ok(document) => (document, None),
+        Ok((document, _)) => (document, None),
         Err(fault) => {
             let rest = without_field(text, fault.position);
-            (read(&rest).unwrap_or_default(), Some(fault))
+            (read(&rest).unwrap_or_default().0, Some(fault))
         }
     }
 }
@@ -175,7 +179,12 @@ fn without_field(text: &str, position: Position) -> Zeroizing<String> {
     rest
 }
 
-fn read(text: &str) -> Result<Node, Fault> {
+/// Where "<<" first adds fields of another map; the text of these is elsewhere.
+pub(super) fn merge(text: &str) -> Option<Position> {
+    read(text).ok()?.1
+}
+
+fn read(text: &str) -> Result<(Node, Option<Position>), Fault> {
     let options = granit_parser::options! {
         flow_nesting_limit: MAX_DEPTH,
         block_nesting_limit: MAX_DEPTH,
@@ -186,6 +195,7 @@ fn read(text: &str) -> Result<Node, Fault> {
         anchors: HashMap::new(),
         items: Vec::new(),
         entries: Vec::new(),
+        merge: None,
         // Without aliases each value takes a byte of the file at least. With them, a small file may have
         // as many as the largest without.
         values_left: MAX_FILE as usize + 1,
@@ -204,7 +214,7 @@ fn read(text: &str) -> Result<Node, Fault> {
             event => document = Some(reader.node(event, span, 0)?.0),
         }
     }
-    Ok(document.unwrap_or_default())
+    Ok((document.unwrap_or_default(), reader.merge))
 }
 
 /// Puts a tree together from the events of the parser.
@@ -215,6 +225,8 @@ struct Reader<'a> {
     /// Items and fields of the lists and maps that are not complete yet, the innermost ones last.
     items: Vec<Node>,
     entries: Vec<Entry>,
+    /// Where the first "<<" is.
+    merge: Option<Position>,
     /// How many values the document may still have, written out.
     values_left: usize,
 }
@@ -293,7 +305,7 @@ impl<'a> Reader<'a> {
     /// The fields, how many values they are, and where the map ends.
     fn map(&mut self, depth: usize) -> Result<(Arc<[Entry]>, usize, u32), Fault> {
         let (start, mut total) = (self.entries.len(), 0);
-        let mut name = None;
+        let (mut name, mut is_merge, mut merged) = (None, false, Vec::new());
         let end = loop {
             let (event, span) = self.next()?;
             let is_empty = span.start == span.end;
@@ -301,12 +313,20 @@ impl<'a> Reader<'a> {
                 Event::MappingEnd => break Extent::of(span).end,
                 event if !event.is_node() => {}
                 event => {
+                    if name.is_none() {
+                        is_merge = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, ..) if text == "<<");
+                    }
                     let (mut node, weight) = self.node(event, span, depth + 1)?;
                     match name.take() {
                         None => {
                             // A name is no value.
                             self.values_left += weight;
                             name = Some((field_name(&node)?, node.position, node.span));
+                        }
+                        Some((_, position, _)) if is_merge => {
+                            total += weight;
+                            self.merge.get_or_insert(position);
+                            merged.push(node);
                         }
                         Some((name, position, span)) => {
                             total += weight;
@@ -320,7 +340,30 @@ impl<'a> Reader<'a> {
                 }
             }
         };
+        self.add_merged(start, &merged)?;
         Ok((self.entries.drain(start..).collect(), total, end))
+    }
+
+    /// Adds the fields of the maps that "<<" names to those from `start` on, unless these have them already.
+    fn add_merged(&mut self, start: usize, merged: &[Node]) -> Result<(), Fault> {
+        if merged.is_empty() {
+            return Ok(());
+        }
+        let mut names: HashSet<_> =
+            self.entries[start..].iter().map(|it| it.name.clone()).collect();
+        let maps = merged.iter().flat_map(|node| match &node.value {
+            Value::List(items) => items,
+            _ => slice::from_ref(node),
+        });
+        for map in maps {
+            let Value::Map(entries) = &map.value else {
+                let reason = format!("expected a map after \"<<\", found {}", map.kind());
+                return Err(Fault { position: map.position, reason });
+            };
+            let is_new = |entry: &&Entry| names.insert(entry.name.clone());
+            self.entries.extend(entries.iter().filter(is_new).cloned());
+        }
+        Ok(())
     }
 
     fn count(&mut self, values: usize, span: Span) -> Result<(), Fault> {

@@ -11,6 +11,8 @@ pub enum Method {
     Delete,
     Patch,
     Options,
+    Trace,
+    Connect,
     /// Any other token.
     Other,
 }
@@ -26,6 +28,8 @@ impl Method {
             "DELETE" => Self::Delete,
             "PATCH" => Self::Patch,
             "OPTIONS" => Self::Options,
+            "TRACE" => Self::Trace,
+            "CONNECT" => Self::Connect,
             _ => Self::Other,
         }
     }
@@ -39,6 +43,8 @@ impl Method {
             Self::Delete => "DELETE",
             Self::Patch => "PATCH",
             Self::Options => "OPTIONS",
+            Self::Trace => "TRACE",
+            Self::Connect => "CONNECT",
             Self::Other => "OTHER",
         }
     }

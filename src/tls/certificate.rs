@@ -159,7 +159,7 @@ fn load_private_key(
     };
     provider().key_provider.load_private_key(private_key).map_err(|_| {
         let mut why =
-            "not a key of type Ed25519, P-256, P-384 or RSA (at least 2048 bits)".to_owned();
+            "not a key of type Ed25519, P-256, P-384 or RSA (2048 to 4096 bits)".to_owned();
         if let Some(kind) = identity::key_kind(leaf) {
             why = format!("{why}; the one in certificate {cert:?} is of type {kind}");
         }

@@ -286,6 +286,12 @@ fn a_list_in_pages_is_read_to_its_end() {
     assert_eq!(2050, scene.ok(&["key", "list"]).lines().count());
     let some = scene.ok(&["key", "list", "key-*5", "--json=false"]);
     assert_eq!(205, some.lines().count());
+    // What was left may be deleted meanwhile.
+    let scene = Scene::answering(|request| match request {
+        "GET /v1/key/list/%2A" => page(0..1024, "**key-1024"),
+        _ => page(0..0, ""),
+    });
+    assert_eq!(1024, scene.ok(&["key", "list"]).lines().count());
     // One that takes where the list goes on for a prefix would end it too early.
     let scene = Scene::answering(|request| match request {
         "GET /v1/key/list/%2A" => page(0..1024, "key-1024"),

@@ -740,6 +740,8 @@ fn an_appliance_that_comes_back_is_used_again() {
     is(502, create(&server, "b"));
     assert!(began.elapsed() < Duration::from_secs(12), "as if it were silent");
     server.logs_error("connection refused: is it running, and is the endpoint right?");
+    let ready = server.root().get("/v1/ready");
+    assert_eq!(504, ready.status, "{}", ready.text());
     appliance.tls = "1.2";
     appliance.spawn();
     becomes(true);

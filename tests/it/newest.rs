@@ -390,6 +390,7 @@ fn methods_are_named_and_shorter_paths_are_redirected() {
         ("POST", "/v1/policy/list/*", "GET"),
         ("PATCH", "/v1/key/delete/a", "DELETE"),
         ("OPTIONS", "/v1/status", "GET"),
+        ("TRACE", "/version", "GET"),
     ] {
         let answer = root.request(method, path, "");
         fails(&answer, 405, &format!("received method '{method}' expected '{expected}'"));
@@ -448,6 +449,12 @@ fn names_are_listed_in_pages_that_continue_where_the_last_one_ended() {
         let wanted: Vec<_> = names.iter().filter(|name| name.starts_with(prefix)).collect();
         assert_eq!(wanted, found.iter().collect::<Vec<_>>(), "{start}");
         assert_eq!(wanted.len().div_ceil(1024), pages);
+    }
+    // A star stands at the end: a list that seems to match a pattern would be taken for what matches it.
+    for pattern in ["app-*-1", "*-1", "**", "app-**", "app-***", "b**app-1", "a*1"] {
+        let text = format!("listing pattern '{pattern}' is empty, too long or is invalid");
+        let answer = root.get(&format!("/v1/key/list/{}", pattern.replace('*', "%2A")));
+        fails(&answer, 400, &text);
     }
     // Clients of the newest generation ask for all without a slash.
     assert_eq!(1024, gives(&root.get("/v1/key/list"))["names"].as_array().unwrap().len());
@@ -687,6 +694,18 @@ fn the_status_tells_how_the_key_store_is() {
     store.is_gone.store(false, Ordering::SeqCst);
     store.is_sealed.store(true, Ordering::SeqCst);
     fails(&root.post("/v1/key/generate/a", "{}"), 502, "key store is sealed");
+}
+
+#[test]
+fn a_directory_of_keys_that_is_gone_is_not_reachable() {
+    let server = Server::start(|_| {});
+    let (root, away) = (server.root(), server.file("away"));
+    assert_eq!(200, root.get("/v1/ready").status);
+    std::fs::rename(server.keys(), &away).unwrap();
+    let answer = root.get("/v1/ready");
+    assert_eq!(504, answer.status, "{}", answer.text());
+    std::fs::rename(&away, server.keys()).unwrap();
+    assert_eq!(200, root.get("/v1/ready").status);
 }
 
 #[test]

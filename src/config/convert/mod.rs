@@ -23,7 +23,7 @@ use super::{
     load_text, read_from,
     settings::Config,
     source::Source,
-    tree::{Node, Value},
+    tree::{Node, Value, merge},
     types::{Auth, Flags, Format},
 };
 use crate::{
@@ -108,6 +108,10 @@ pub fn convert_with(
     let refuse = |position, text: String| Note { weight: Weight::Refusal, position, text };
     if before.source.format.is_newest() {
         return Err(vec![refuse(None, "the file has the newest format already".to_owned())]);
+    }
+    if let Some(at) = merge(text) {
+        let text = "\"<<\" adds fields of another map: write them out";
+        return Err(vec![refuse(Some(at), text.to_owned())]);
     }
     let wrong = errors(&before);
     if !wrong.is_empty() {

@@ -89,10 +89,10 @@ impl Reader<'_> {
     }
 
     fn transit(&mut self) -> Option<Transit> {
-        let (engine, key) = ("keystore.vault.transit.engine", "keystore.vault.transit.key");
-        let is_meant = self.source.is_set(engine) || self.source.is_set(key);
-        let key = if is_meant { self.required(key) } else { None };
-        Some(Transit { engine: self.source.text(engine), key: key? })
+        let section = self.source.find("keystore.vault.transit");
+        let is_meant = section.is_some_and(|section| !section.is_null());
+        let key = if is_meant { self.required("keystore.vault.transit.key") } else { None };
+        Some(Transit { engine: self.source.text("keystore.vault.transit.engine"), key: key? })
     }
 
     /// How to log in to Vault, and the part of the section that says so.

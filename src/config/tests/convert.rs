@@ -68,6 +68,15 @@ fn off() -> Flags {
 }
 
 #[test]
+fn a_file_that_merges_maps_is_left_to_its_author() {
+    let text = "root: disabled\ntls: &tls { key: a.key, cert: a.crt }\npolicy:\n  a: &a { paths: [/version] }\n  b: { <<: *a }\n";
+    let notes = convert_with(text, &Flags::default(), &[], env).unwrap_err();
+    let [note] = &notes[..] else { panic!("{notes:?}") };
+    assert_eq!("\"<<\" adds fields of another map: write them out", note.text);
+    assert_eq!(Some(Position { line: 5, column: 8 }), note.position);
+}
+
+#[test]
 fn comments_and_variables_stay_where_they_are() {
     assert_becomes(
         &older("comments"),

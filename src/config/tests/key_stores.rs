@@ -196,6 +196,10 @@ fn the_engines_of_vault_are_checked() {
         "invalid vault keystore: invalid transit config: no key name specified (",
     );
     assert_starts(
+        &vault("transit: { engine: '', key: '' }"),
+        "invalid vault keystore: invalid transit config: no key name specified (",
+    );
+    assert_starts(
         &vault("transit: { key: '${UNSET}' }"),
         "environment variable ${UNSET} is empty or not set (",
     );

@@ -353,6 +353,10 @@ fn what_looks_wrong_is_a_warning() {
             "Warning: there is no API \"/v1/statu\", so this means nothing: did you mean \"/v1/status\"?",
         ),
         (
+            "api: { /v1/key/create/x: { timeout: 1s } }",
+            "Warning: there is no API \"/v1/key/create/x\", so this means nothing: did you mean \"/v1/key/create/\", ",
+        ),
+        (
             "api: { /v1/key/create: { skip_auth: true } }",
             "Warning: anyone can call this API, without a certificate: ",
         ),
@@ -464,6 +468,37 @@ fn each_field_of_another_format_is_a_finding() {
         assert!(found.contains(&expected), "{expected:?}\n{found:#?}");
     }
     assert_eq!(3, found.iter().filter(|(_, message, _)| !message.contains("no identity")).count());
+}
+
+#[test]
+fn one_field_of_the_cache_alone_is_no_contradiction() {
+    let found = warnings(&file("cache: { expiry: { any: 5s } }"), &Flags::default());
+    assert_eq!(Vec::<String>::new(), found);
+    assert_warns(
+        "cache: { expiry: { any: 5s, unused: 30s } }",
+        "Warning: longer than \"cache.expiry.any\", so it means nothing",
+    );
+}
+
+#[test]
+fn a_map_takes_fields_from_others() {
+    let merged = "policy:\n  a: &a { allow: [/v1/key/create/*], deny: [/v1/key/create/x] }\n  b: &b { allow: [/v1/log/*], identities: [i] }\n";
+    let rules = |text: &str| {
+        let config = newest(&format!("{merged}{text}"));
+        format!("{:?}", config.policies.get("c").unwrap())
+    };
+    let written = rules("  c: { allow: [/v1/log/*], deny: [/v1/key/create/x] }");
+    assert_eq!(written, rules("  c:\n    <<: *a\n    allow: [/v1/log/*]"), "its own fields count");
+    assert_eq!(written, rules("  c: { allow: [/v1/log/*], <<: *a }"));
+    let both = "policy:\n  a: &a { deny: [/v1/key/create/x] }\n  b: &b { allow: [/v1/log/*] }\n  d: &d { allow: [/version] }\n";
+    for list in ["[*a, *b, *d]", "[*b, *a, *d]"] {
+        let config = newest(&format!("{both}  c:\n    <<: {list}\n"));
+        assert_eq!(written, format!("{:?}", config.policies.get("c").unwrap()), "{list}");
+    }
+    let refusal = refused("policy: { c: { <<: [/version] } }");
+    assert!(refusal.contains("expected a map after \"<<\", found a string"), "{refusal}");
+    let refusal = refused("policy: { c: { '<<': { allow: [/version] } } }");
+    assert!(refusal.contains("unknown field `<<`"), "{refusal}");
 }
 
 #[test]

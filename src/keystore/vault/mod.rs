@@ -12,6 +12,7 @@ mod settings;
 mod transit;
 
 use std::{
+    io,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -71,7 +72,8 @@ impl Vault {
         };
         cluster.is_sealed.store(is_sealed, Relaxed);
         match health["initialized"].as_bool() {
-            Some(false) => Err(Error::during(ASK)("it is not initialised")),
+            // It answers, but there is nothing behind it yet.
+            Some(false) => Err(Error::during(ASK)(io::Error::other("it is not initialised"))),
             _ if is_sealed => Err(Error::Sealed),
             _ => Ok(health),
         }
