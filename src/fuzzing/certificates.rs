@@ -6,8 +6,8 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::{
-    credentials::{der, sha256},
     cursor::Cursor,
+    plain::{der, sha256},
 };
 use crate::{identity, request::proxy, tls};
 

@@ -2,9 +2,12 @@
 
 use md5::{Digest as _, Md5};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
-use sha2::Sha256;
 
-use super::{certificates, cursor::Cursor, plain};
+use super::{
+    certificates,
+    cursor::Cursor,
+    plain::{self, der, sha256},
+};
 use crate::{base::secret::Secret, tls};
 
 /// Each is read as it was written.
@@ -47,21 +50,6 @@ fn api_key(text: &str) {
     let again = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.pkcs8().expose());
     let again = again.expect("it is PKCS#8");
     assert_eq!(pair.public_key().as_ref(), again.public_key().as_ref());
-}
-
-pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// An element of DER.
-pub fn der(tag: u8, content: &[u8]) -> Vec<u8> {
-    let length = content.len();
-    let head = match length {
-        0..0x80 => vec![tag, length as u8],
-        0x80..0x100 => vec![tag, 0x81, length as u8],
-        _ => vec![tag, 0x82, (length >> 8) as u8, length as u8],
-    };
-    [&head, content].concat()
 }
 
 const LABELS: &[&str] = &["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"];

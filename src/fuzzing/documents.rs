@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::rules::{is_greedy, prefix_reference, reference};
+use super::globs::{is_greedy, prefix_reference, reference};
 use crate::policy::Policy;
 
 /// Longer rules take the reference too long, in bytes.

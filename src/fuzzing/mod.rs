@@ -12,6 +12,7 @@ mod credentials;
 mod cursor;
 mod dns;
 mod documents;
+mod globs;
 mod heads;
 mod hpack;
 mod http2;

@@ -1,4 +1,4 @@
-//! Plain readers of what several targets compare the product with.
+//! Plain readers and writers, which several targets compare the product with.
 
 use std::fmt;
 
@@ -6,6 +6,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, SeqAccess, Visitor},
 };
+use sha2::{Digest as _, Sha256};
 
 /// The bytes of padded base64, whatever the unused bits of its last character are.
 pub fn base64(text: &str) -> Option<Vec<u8>> {
@@ -24,6 +25,22 @@ pub fn base64(text: &str) -> Option<Vec<u8>> {
         }
     }
     Some(bytes)
+}
+
+/// The digest in hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An element of DER.
+pub fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len();
+    let head = match length {
+        0..0x80 => vec![tag, length as u8],
+        0x80..0x100 => vec![tag, 0x81, length as u8],
+        _ => vec![tag, 0x82, (length >> 8) as u8, length as u8],
+    };
+    [&head, content].concat()
 }
 
 /// A value of JSON, with all members of an object in their order.

@@ -82,20 +82,17 @@ fn made(version: u8, mut cursor: Cursor<'_>) {
     let (bytes, hmac_key) = (part(choice & 1 != 0), part(choice & 2 != 0));
     let by = cursor.text();
     // Up to the year 6325, so that other programs can print it.
-    let (seconds, nanos) = (u64::from(cursor.long()) << (cursor.byte() % 6), cursor.long());
-    let date = DateTime::from_unix_duration(Duration::from_secs(seconds)).ok();
-    let at = date.filter(|_| nanos < 1_000_000_000).map(|date| {
-        let fraction = format!(".{nanos:09}");
-        format!(
-            "{}{}Z",
-            date.to_string().trim_end_matches('Z'),
-            match nanos {
-                0 => "",
-                _ => fraction.trim_end_matches('0'),
-            }
-        )
-    });
-    let at = at.filter(|_| (seconds, nanos) != (0, 0));
+    let seconds = u64::from(cursor.long()) << (cursor.byte() % 6);
+    let nanos = cursor.long();
+    let time = Duration::from_secs(seconds) + Duration::from_nanos(nanos.into());
+    let date = DateTime::from_unix_duration(Duration::from_secs(time.as_secs()));
+    let date = date.expect("it is in range").to_string();
+    let fraction = match time.subsec_nanos() {
+        0 => String::new(),
+        nanos => format!(".{nanos:09}").trim_end_matches('0').to_owned(),
+    };
+    let at = Some(format!("{}{fraction}Z", date.trim_end_matches('Z')));
+    let at = at.filter(|_| !time.is_zero());
     if version < 4 {
         let at = at.unwrap_or_default();
         let mut value = json!({ "bytes": BASE64_STANDARD.encode(&bytes) });
@@ -133,9 +130,12 @@ fn made(version: u8, mut cursor: Cursor<'_>) {
         created_at: at.clone(),
         created_by: Some(by.clone()).filter(|by| !by.is_empty()),
     });
-    // As it is written: without fields that are empty.
+    // As it is written: without fields that are empty, and with a second instead of many nanoseconds.
+    let mut own = parts.clone();
+    let time = [number(1, time.as_secs()), number(2, time.subsec_nanos().into())];
+    own[2] = field(3, &message(time));
     let has = [true, true, at.is_some(), !by.is_empty()];
-    let own = parts.iter().zip(has).filter(|(_, has)| *has).flat_map(|(part, _)| part.clone());
+    let own = own.iter().zip(has).filter(|(_, has)| *has).flat_map(|(part, _)| part.clone());
     let own = BASE64_STANDARD.encode(own.collect::<Vec<_>>());
     // Fields come in any order, and may be unknown.
     parts.push(number(15, seconds));
