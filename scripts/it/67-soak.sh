@@ -122,14 +122,20 @@ crowd() {
     rm -f crowded
 }
 is_refused() { [ "$(metric kes_connections_refused)" -gt "$1" ] 2>/dev/null; }
-is_left() { [ "$(metric kes_connections_open)" -lt $((ROOM / 2)) ] 2>/dev/null; }
+is_left() { [ "$(metric kes_connections_open)" -lt $((ROOM / 5)) ] 2>/dev/null; }
 # A follower that has seen a line.
 follower() {
     timeout -s KILL $((1 + RANDOM % 4)) curl --silent --no-buffer --cacert server.crt --key root.key --cert root.crt \
         --output follower.lines "$URL/v1/log/audit" >/dev/null 2>&1 || true
     if [ -s follower.lines ]; then happened 'follower'; rm follower.lines; fi
 }
-sample() { [ -e crowded ] || echo "$(($(milliseconds) - BEGAN)) $(rss) $(pss) $(descriptors) $(threads)" >>samples; }
+# Not while a crowd is there, nor when one has come meanwhile.
+sample() {
+    local line
+    [ ! -e crowded ] || return 0
+    line="$(($(milliseconds) - BEGAN)) $(rss) $(pss) $(descriptors) $(threads)"
+    [ -e crowded ] || echo "$line" >>samples
+}
 
 start
 # What is made at the first request of its kind is there before the count.

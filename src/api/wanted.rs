@@ -64,15 +64,16 @@ pub fn create(
 }
 
 impl Core {
-    /// Creates the key `name` if there is none. An older key of this name, which another server has
-    /// deleted, must not stay in the cache.
+    /// Creates the key `name` if there is none.
     ///
     /// # Errors
     /// Why that is not possible.
     pub fn create_key(&self, name: &KeyName, maker: Option<&str>) -> Result<(), String> {
-        let created = create(name, &*self.store, maker, |created| self.count(created));
+        let created = create(name, &*self.store, maker, |created| {
+            self.count(created);
+            self.has_created(name, created);
+        });
         secret::wipe_stack();
-        self.cache.remove(name);
         created
     }
 }

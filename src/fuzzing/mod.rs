@@ -14,9 +14,17 @@ mod dns;
 mod documents;
 mod globs;
 mod heads;
+mod heads_plain;
 mod hpack;
+mod hpack_plain;
 mod http2;
+mod http2_fields;
+mod http2_floods;
+mod http2_watch;
 mod pipeline;
+mod pipeline_answers;
+mod pipeline_line;
+mod pipeline_site;
 mod plain;
 mod rules;
 mod stored_keys;
@@ -28,7 +36,7 @@ pub use self::{
 };
 
 #[cfg(fuzzing)]
-pub use self::hpack::{Fields, Other};
+pub use self::{hpack::Other, hpack_plain::Fields};
 
 #[cfg(test)]
 mod tests;
