@@ -253,10 +253,9 @@ fn shared(store: &Arc<Gate>, concurrent: Option<usize>) -> (Inside, Client, Clie
         }
         policies
     };
-    let server =
-        Inside::changed(store.clone(), Generation::V0_14, Vec::new(), policies, |state| {
-            state.limits.concurrent = concurrent;
-        });
+    let server = Inside::changed(store.clone(), Generation::V0_14, Vec::new(), policies, |state| {
+        state.limits.concurrent = concurrent;
+    });
     let clients = [&noisy, &quiet].map(|identity| server.client(Some(identity)));
     let [noisy, quiet] = clients;
     (server, noisy, quiet)

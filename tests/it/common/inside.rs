@@ -55,7 +55,7 @@ impl Inside {
         store: Arc<dyn KeyStore>,
         cache: Expiry,
         generation: Generation,
-        apis: HashMap<String, ApiOptions>,
+        apis: Vec<(String, ApiOptions)>,
         policies: impl FnOnce(&str) -> Policies,
         change: impl FnOnce(&mut State),
     ) -> Self {
