@@ -368,7 +368,8 @@ fn a_log_stream_gives_lines_until_its_client_falls_behind_or_may_not_see_it_any_
     assert!(reader.may_go_on(&scene.chain));
     let long = format!("/v1/key/generate/{}", "a".repeat(250));
     let dropped = || scene.api.0.log.subscribers_dropped();
-    let until = Instant::now() + PATIENCE;
+    // Many requests, on a machine that may do other things.
+    let until = Instant::now() + 4 * PATIENCE;
     let cut_off = loop {
         drop(scene.session.begin(
             Head::new(Method::Post, &long).unwrap(),

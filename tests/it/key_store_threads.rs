@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::common::{
-    Client, Follower, Http2, Inside, PATIENCE, Server, base64, stored_key, wait_for,
+    Client, Follower, Http2, Inside, PATIENCE, Server, base64, stored_key, wait_for, wait_until,
 };
 use kes::inside::{
     ApiOptions, Deadline, Expiry, Generation, KeyName, KeyStore, KeyStoreError as Error, Policies,
@@ -326,7 +326,10 @@ fn more_changes_of_a_name_than_may_wait_are_refused_at_once() {
     let store = Arc::new(Store::default());
     let server = Inside::start(store.clone());
     let mut http2 = Http2::open(&server.root());
-    let streams: Vec<_> = (0..140).map(|_| http2.ask("POST", "/v1/key/create/slow", "")).collect();
+    let mut streams = vec![http2.ask("POST", "/v1/key/create/slow", "")];
+    // The first waits no longer.
+    wait_until("it is asked", || store.inside.load(Ordering::SeqCst) == 1);
+    streams.extend((1..140).map(|_| http2.ask("POST", "/v1/key/create/slow", "")));
     for stream in &streams[129..] {
         http2.answer(*stream).is_failure(503, "too many requests wait for the key store");
     }
