@@ -2,4 +2,4 @@
 // Covers: src/http/one src/http/target.rs
 #![no_main]
 
-kes_fuzz::target!(kes::inside::fuzzing::heads, 1 << 20);
+kes_fuzz::target!(kes::inside::fuzzing::heads, 4 << 20);

@@ -30,7 +30,8 @@ var (
 	kesOnly       = flag.String("kes-only", "*", "the pattern of the cases to run")
 )
 
-// No connection may take longer: the server ends handshakes and requests after 5 seconds.
+// No connection may take longer. The server ends handshakes and requests after 5 seconds, but a machine may be slow: tests
+// with a clock of their own (src/io/tests.rs) are exact.
 const patience = 30 * time.Second
 
 const versionRequest = "GET /version HTTP/1.1\r\nHost: kes\r\n\r\n"

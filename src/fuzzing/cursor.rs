@@ -56,3 +56,19 @@ pub fn pieces<'a>(mut input: &'a [u8], sizes: &'a [u8]) -> impl Iterator<Item = 
         (!piece.is_empty()).then_some(piece)
     })
 }
+
+/// `input`, in which 0xff stands for a run: the byte behind it, as often as the next two say. `most` bytes at most.
+pub fn with_runs(input: &[u8], most: usize) -> Vec<u8> {
+    let (mut cursor, mut output) = (Cursor(input), Vec::new());
+    while !cursor.is_empty() && output.len() < most {
+        match cursor.byte() {
+            0xff => {
+                let (byte, count) = (cursor.byte(), cursor.short());
+                output.resize(output.len() + usize::from(count), byte);
+            }
+            byte => output.push(byte),
+        }
+    }
+    output.truncate(most);
+    output
+}

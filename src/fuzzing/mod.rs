@@ -9,9 +9,17 @@ mod config;
 mod cursor;
 mod dns;
 mod heads;
+mod heads_plain;
 mod hpack;
+mod hpack_plain;
 mod http2;
+mod http2_fields;
+mod http2_floods;
+mod http2_watch;
 mod pipeline;
+mod pipeline_answers;
+mod pipeline_line;
+mod pipeline_site;
 mod rules;
 
 pub use self::{
@@ -27,7 +35,7 @@ pub use self::{
 };
 
 #[cfg(fuzzing)]
-pub use self::hpack::{Fields, Other};
+pub use self::{hpack::Other, hpack_plain::Fields};
 
 #[cfg(test)]
 mod tests;

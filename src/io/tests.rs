@@ -7,6 +7,7 @@ use std::{
     task::Waker,
 };
 
+use rustls::{ServerConfig, ServerConnection};
 use rustls_pki_types::CertificateDer;
 
 use super::{
@@ -26,6 +27,8 @@ use crate::{
 struct Script {
     connections: Connections,
     speaks_http2: bool,
+    /// None for connections without TLS.
+    tls: Option<Arc<ServerConfig>>,
     /// Of the requests that have come, in their order.
     paths: Mutex<Vec<String>>,
     /// The answer, as soon as it is there.
@@ -37,9 +40,14 @@ struct Script {
 
 impl Script {
     fn new(speaks_http2: bool) -> Arc<Self> {
+        Self::with(speaks_http2, None)
+    }
+
+    fn with(speaks_http2: bool, tls: Option<Arc<ServerConfig>>) -> Arc<Self> {
         Arc::new(Self {
             connections: Connections::new(10),
             speaks_http2,
+            tls,
             paths: Mutex::default(),
             answer: Mutex::new(None),
             wakers: Mutex::default(),
@@ -54,7 +62,11 @@ impl Service for Scripted {
     fn open(&self, _: SocketAddr) -> io::Result<(Transport, Box<dyn Session>)> {
         let mut plain = Plain::default();
         plain.speaks_http2 = self.0.speaks_http2;
-        Ok((Transport::Plain(plain), Box::new(Scripted(self.0.clone()))))
+        let transport = match &self.0.tls {
+            None => Transport::Plain(plain),
+            Some(tls) => Transport::Tls(ServerConnection::new(tls.clone()).unwrap()),
+        };
+        Ok((transport, Box::new(Scripted(self.0.clone()))))
     }
 
     fn idle_timeout(&self) -> Duration {
@@ -164,10 +176,13 @@ impl Site {
     }
 
     fn with(workers: usize, speaks_http2: bool) -> Self {
+        Self::run(workers, Script::new(speaks_http2))
+    }
+
+    fn run(workers: usize, script: Arc<Script>) -> Self {
         let log: &'static Log =
             Box::leak(Box::new(Log::start(crate::log::Settings::default(), true).unwrap()));
         let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new(workers)));
-        let script = Script::new(speaks_http2);
         let (sockets, workers) = Sockets::start(workers, log, metrics).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -301,6 +316,39 @@ fn a_body_that_came_in_time_is_read_though_no_worker_had_time_for_it() {
     };
     // A kernel that is busy hands the bytes over later.
     assert!((0..20).any(|_| is_read()));
+}
+
+/// The sweeper's clock is the test's, so that neither a late close nor an early one passes on any machine.
+#[test]
+fn a_handshake_has_five_seconds_from_the_connection_on_whatever_comes_meanwhile() {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+    let provider = rustls::crypto::ring::default_provider();
+    let tls = ServerConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.into()], key.into())
+        .unwrap();
+    let site = Site::run(2, Script::with(false, Some(tls.into())));
+    let connections = || site.sockets.registry.select(|_| true);
+
+    let before = clock::now();
+    let (silent, mut crawling) = (site.connect(), site.connect());
+    // The beginning of a greeting of 512 bytes.
+    crawling.write_all(&[22, 3, 1, 2, 0, 1, 0]).unwrap();
+    until(|| connections().len() == 2);
+    let after = clock::now();
+    std::thread::sleep(Duration::from_millis(50));
+    crawling.write_all(&[1]).unwrap();
+    connections().iter().for_each(Connection::drive);
+
+    site.sockets.sweep(before + LIMIT - Duration::from_millis(10));
+    assert_eq!(2, connections().len(), "too early");
+    site.sockets.sweep(after + LIMIT);
+    assert_eq!(0, connections().len(), "too late");
+    [silent, crawling].iter_mut().for_each(|client| assert!(is_closed(client)));
 }
 
 impl Site {

@@ -4,7 +4,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use base64::Engine as _;
 
-use super::model::{SLACK, Sent, Shared, What};
+use super::{
+    identities::client_of,
+    model::{SLACK, Shared},
+    sent::{Sealed, Sent, What},
+};
 use crate::{
     base::sync::{
         thread,
@@ -36,8 +40,6 @@ pub struct Client {
     pub door: Arc<Door>,
     /// The number of its connection.
     pub connection: u32,
-    /// How long the server keeps keys that others have deleted.
-    pub expiry: Duration,
     /// Connections, and requests on each.
     pub rounds: u64,
     pub requests: u64,
@@ -53,19 +55,22 @@ struct Wire {
 }
 
 impl Wire {
-    fn send(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
+    /// Says when the first of them were on their way.
+    fn send(&mut self, bytes: &[u8]) -> Duration {
+        let (mut rest, mut begun) = (bytes, None);
         while !rest.is_empty() {
             let count = match world::below(4) {
                 0 => 1 + world::below(rest.len() as u64) as usize,
                 _ => rest.len(),
             };
             self.pair.send(&rest[..count]);
+            begun.get_or_insert_with(world::elapsed);
             rest = &rest[count..];
             if !rest.is_empty() && world::one_in(3) {
                 thread::sleep(Duration::from_millis(world::below(400)));
             }
         }
+        begun.unwrap_or_else(world::elapsed)
     }
 
     /// More bytes have come, or it is the end; `false` if nothing comes in this time.
@@ -98,32 +103,43 @@ impl Client {
     }
 
     fn choose(&self) -> (Sent, Vec<u8>) {
-        let what = match world::below(12) {
+        let mut what = match world::below(14) {
             0 | 1 => What::Create,
             2 | 3 => What::Import,
             4 | 5 => What::Delete,
-            6..=9 => What::Generate,
-            10 => What::Describe,
+            6..=8 => What::Generate,
+            9 => What::Encrypt,
+            10 | 11 => What::Decrypt,
+            12 => What::Describe,
             _ => What::List,
         };
         let name = NAMES[world::below(2) as usize].to_owned();
+        let sealed = (what == What::Decrypt).then(|| self.model.sealed(&name)).flatten();
+        if what == What::Decrypt && sealed.is_none() {
+            what = What::Encrypt;
+        }
         let mut bytes = [0; 32];
         bytes.iter_mut().for_each(|byte| *byte = world::below(256) as u8);
+        let text = BASE64.encode(bytes);
         let key = MasterKey::from_bytes(&bytes).expect("it has 32 bytes");
         let value = (what == What::Import).then(|| stored::encode(&key));
         value.iter().for_each(|value| self.model.import(value));
+        let sealed = sealed.unwrap_or_else(|| Sealed { plaintext: text.clone(), ..<_>::default() });
         let body = match what {
-            What::Import => format!("{{\"bytes\":\"{}\"}}", BASE64.encode(bytes)),
+            What::Import => format!("{{\"bytes\":\"{text}\"}}"),
+            What::Encrypt => format!("{{\"plaintext\":\"{text}\"}}"),
+            What::Decrypt => format!("{{\"ciphertext\":\"{}\"}}", sealed.ciphertext),
             What::Generate => "{}".to_owned(),
             _ => String::new(),
         };
-        let at = world::elapsed();
-        (Sent { what, name, value, at, whole: at }, body.into_bytes())
+        let (at, client) = (world::elapsed(), client_of(self.connection));
+        let sent = Sent { what, name, client, value, sealed, at, begun: at, whole: at };
+        (sent, body.into_bytes())
     }
 
     fn check(&self, sent: &Sent, status: u16, body: &[u8]) {
         world::note(|| format!("answer to {:?} {}: {status}", sent.what, sent.name));
-        self.model.check(sent, status, body, self.expiry);
+        self.model.check(sent, status, body);
     }
 
     /// The time in which an answer must come; the server has no more than its end.
@@ -134,7 +150,7 @@ impl Client {
     fn is_late(&self, sent: &Sent) {
         let waited = world::elapsed() - sent.whole;
         ensure!(
-            self.model.is_ending(),
+            self.model.is_cut_off(),
             "{:?} {} has no answer after {waited:?}: its deadline has passed",
             sent.what,
             sent.name
@@ -153,7 +169,7 @@ impl Client {
                 "{method} {path}?{number} HTTP/1.1\r\nHost: kes\r\nContent-Length: {length}\r\n\r\n"
             );
             world::note(|| format!("sends {:?} {}", sent.what, sent.name));
-            wire.send(head.as_bytes());
+            sent.begun = wire.send(head.as_bytes());
             if world::one_in(12) {
                 // In the middle of it, or before the answer.
                 if world::one_in(2) {
@@ -177,10 +193,8 @@ impl Client {
                     break;
                 }
                 if wire.is_end {
-                    ensure!(
-                        self.model.is_ending(),
-                        "the server closes without an answer to {path}"
-                    );
+                    let may_close = self.model.may_close(&sent);
+                    ensure!(may_close, "the server closes without an answer to {path}");
                     return;
                 }
                 let left = self.left(&sent);
@@ -224,7 +238,7 @@ impl Client {
                 number += 1;
                 let flags = if body.is_empty() { END_HEADERS | END_STREAM } else { END_HEADERS };
                 world::note(|| format!("sends {:?} {} on stream {id}", sent.what, sent.name));
-                wire.send(&frame(HEADERS, flags, id, &fields(&sent, number - 1)));
+                sent.begun = wire.send(&frame(HEADERS, flags, id, &fields(&sent, number - 1)));
                 let is_reset = world::one_in(6);
                 let half = body.len() / 2;
                 if !body.is_empty() {
@@ -241,8 +255,7 @@ impl Client {
                 if is_reset {
                     world::note(|| format!("resets stream {id}"));
                     wire.send(&frame(RST_STREAM, 0, id, &[0, 0, 0, 8]));
-                    let is_change = matches!(sent.what, What::Create | What::Import | What::Delete);
-                    if wire.is_roomy && (!is_change || !body.is_empty()) {
+                    if wire.is_roomy && (!sent.what.is_change() || !body.is_empty()) {
                         resets.push((number - 1, world::elapsed()));
                     }
                 } else {
@@ -269,12 +282,9 @@ impl Client {
             wire.receive(wait);
             is_goaway |= self.take_frames(&mut wire, &mut open);
             if wire.is_end {
-                let may_end = self.model.is_ending();
-                ensure!(
-                    may_end || open.is_empty(),
-                    "the server closes with {} answers left",
-                    open.len()
-                );
+                let is_owed = |(sent, ..): &&(Sent, _, _)| !self.model.may_close(sent);
+                let owed = open.values().filter(is_owed).count();
+                ensure!(owed == 0, "the server closes without an answer to {owed} requests");
                 return;
             }
             if let Some((sent, ..)) = open.values().find(|(sent, ..)| self.left(sent).is_zero()) {
@@ -304,10 +314,11 @@ impl Client {
                 (GOAWAY, _) => {
                     is_goaway = true;
                     let last = u32::from_be_bytes([payload[0], payload[1], payload[2], payload[3]]);
-                    // Those above it were not looked at.
-                    open.retain(|id, _| *id <= last);
+                    for id in open.split_off(&(last + 1)).into_keys() {
+                        self.model.check_not_begun(self.connection, (id - 1) / 2);
+                    }
                 }
-                (SETTINGS, _) if flags == 0 => wire.send(&frame(SETTINGS, 1, 0, &[])),
+                (SETTINGS, _) if flags == 0 => drop(wire.send(&frame(SETTINGS, 1, 0, &[]))),
                 (HEADERS, Some((_, status @ None, _))) => *status = Some(status_of(&payload)),
                 (DATA, Some((_, _, body))) => body.extend_from_slice(&payload),
                 (RST_STREAM, Some((sent, ..))) => {

@@ -6,7 +6,10 @@
 
 mod client;
 mod followers;
+mod identities;
+mod keys;
 mod model;
+mod sent;
 mod serving;
 mod store;
 mod tokens;
@@ -40,7 +43,7 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn what_must_hold_holds_with_every_seed() {
-    serving::prepare();
+    identities::prepared();
     if let Some(seed) = number("KES_SIM_SEED") {
         let found = run(seed, true);
         println!("{}", found.trace.join("\n"));

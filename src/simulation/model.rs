@@ -6,144 +6,81 @@ use std::{
     time::Duration,
 };
 
+use super::{
+    identities,
+    keys::{Key, Outage, Version},
+    sent::{self, Sealed, Sent, What},
+};
 use crate::{
     base::{
         secret::Secret,
         sync::world::{self, ensure},
     },
-    crypto::{MasterKey, ciphertext, stored},
+    cache::Expiry,
 };
 
 /// Threads may stall, and the clock moves in steps: a moment more or less is no fault.
 pub const SLACK: Duration = Duration::from_secs(3);
 
-/// A value that was stored, from when to when.
-pub struct Version {
-    value: Secret,
-    from: Duration,
-    until: Option<Duration>,
-    /// This server has stored it.
-    is_own: bool,
-    /// When a read of it ended last.
-    read: Option<Duration>,
-    /// A create that was answered 200 stands for it.
-    is_claimed: bool,
-    /// Since when no request of this server may get it: a delete that covers it was answered.
-    gone: Option<Duration>,
+/// The circumstances of a run.
+#[derive(Default)]
+pub struct Terms {
+    pub expiry: Expiry,
+    pub is_audit_required: bool,
+    /// Neither the key store nor the log ever fails.
+    pub is_healthy: bool,
 }
 
 #[derive(Default)]
-pub struct Model(Mutex<Inner>);
+pub struct Model {
+    terms: Terms,
+    inner: Mutex<Inner>,
+}
 
 #[derive(Default)]
 struct Inner {
     keys: BTreeMap<String, Key>,
+    outages: Vec<Outage>,
     /// The values that clients import.
     imports: Vec<Secret>,
+    /// Ciphertexts that clients have got, with the names of their keys.
+    sealed: Vec<(String, Sealed)>,
     /// The requests that the server has begun, by connection and number.
     requests: BTreeMap<(u32, u32), Begun>,
-    /// The answers that clients have got, by path and status.
+    /// The answers that clients have got, by call and status.
     answers: BTreeMap<(String, u16), usize>,
-    /// Lines of the audit log, the same.
+    /// Those that had to wait for their audit lines, by call.
+    held: BTreeMap<String, usize>,
+    /// Lines of the audit log, by call and status.
     lines: BTreeMap<(String, u16), usize>,
-    /// When the client might call, and when not.
-    rights: Vec<(Duration, bool)>,
+    /// When each client might call, and when not.
+    rights: [Vec<(Duration, bool)>; 2],
     /// Until when the key store is busy with calls for requests.
     busy: Duration,
-    /// The server ends: connections may end without an answer.
-    is_ending: bool,
-}
-
-#[derive(Default)]
-struct Key {
-    versions: Vec<Version>,
-    /// When deletes were carried out.
-    deletes: Vec<Duration>,
+    /// Since when the server drains.
+    ending: Option<Duration>,
+    /// Its patience is over: connections may end without an answer.
+    is_cut_off: bool,
 }
 
 struct Begun {
-    path: String,
+    call: String,
     at: Duration,
     is_over: bool,
 }
 
-/// A request as its client sees it.
-#[derive(Clone, Debug)]
-pub struct Sent {
-    pub what: What,
-    pub name: String,
-    /// The value that it imports.
-    pub value: Option<Secret>,
-    /// Before its first byte was sent.
-    pub at: Duration,
-    /// After its last.
-    pub whole: Duration,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    Create,
-    Import,
-    Delete,
-    Generate,
-    List,
-    Describe,
-}
-
-impl What {
-    pub fn method(self) -> &'static str {
-        match self {
-            Self::Create | Self::Import | Self::Generate => "POST",
-            Self::Delete => "DELETE",
-            Self::List | Self::Describe => "GET",
-        }
-    }
-
-    pub fn path(self, name: &str) -> String {
-        match self {
-            Self::Create => format!("/v1/key/create/{name}"),
-            Self::Import => format!("/v1/key/import/{name}"),
-            Self::Delete => format!("/v1/key/delete/{name}"),
-            Self::Generate => format!("/v1/key/generate/{name}"),
-            Self::List => "/v1/key/list/*".to_owned(),
-            Self::Describe => format!("/v1/key/describe/{name}"),
-        }
-    }
-}
-
-impl Key {
-    fn current(&mut self) -> Option<&mut Version> {
-        self.versions.last_mut().filter(|version| version.until.is_none())
-    }
-
-    /// Whether there was no value at some time between the two.
-    fn was_absent(&self, from: Duration, to: Duration) -> bool {
-        let mut at = from;
-        for version in &self.versions {
-            if version.from > at {
-                return true;
-            }
-            match version.until {
-                None => return false,
-                Some(until) => at = at.max(until),
-            }
-            if at > to {
-                return false;
-            }
-        }
-        true
-    }
-
-    fn was_there(&self, from: Duration, to: Duration) -> bool {
-        self.versions
-            .iter()
-            .any(|version| version.from <= to && version.until.is_none_or(|until| until >= from))
-    }
+/// A path and its client, by which answers and lines are counted.
+fn call(path: &str, client: u32) -> String {
+    format!("{path} of client {client}")
 }
 
 impl Model {
+    pub fn new(terms: Terms) -> Self {
+        Self { terms, inner: Mutex::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A client imports this value.
@@ -178,11 +115,34 @@ impl Model {
         Some((value, key.versions.len() - 1))
     }
 
-    /// A read of this value has ended.
-    pub fn has_read(&self, name: &str, number: usize) {
+    /// A read of this value has ended, which began when it was `asked`.
+    pub fn has_read(&self, name: &str, number: usize, asked: Duration) {
         let (mut inner, now) = (self.lock(), world::elapsed());
         let key = inner.keys.get_mut(name).expect("it was read");
-        key.versions[number].read = Some(now);
+        let read = &mut key.versions[number].read;
+        let last = read.map_or(asked, |(last, _)| asked.max(last));
+        *read = Some((last, now));
+    }
+
+    /// The key store has said whether it is available, which it was `asked` then.
+    pub fn status(&self, is_available: bool, asked: Duration) {
+        let (mut inner, now) = (self.lock(), world::elapsed());
+        let outage = inner.outages.last_mut().filter(|outage| outage.until.is_none());
+        match outage {
+            Some(outage) if is_available => outage.until = Some(now),
+            None if !is_available => inner.outages.push(Outage { from: asked, until: None }),
+            _ => {}
+        }
+    }
+
+    /// A ciphertext that some key of this name has made, if there is one.
+    pub fn sealed(&self, name: &str) -> Option<Sealed> {
+        let inner = self.lock();
+        let of_name: Vec<_> = inner.sealed.iter().filter(|(own, _)| own == name).collect();
+        if of_name.is_empty() {
+            return None;
+        }
+        Some(of_name[world::below(of_name.len() as u64) as usize].1.clone())
     }
 
     /// Deletes the value; `by_server` if the server wants that.
@@ -216,7 +176,7 @@ impl Model {
     pub fn check_waiting(&self, connection: u32, number: u32) {
         let inner = self.lock();
         ensure!(
-            inner.is_ending || world::elapsed() <= inner.busy + SLACK,
+            inner.is_cut_off || world::elapsed() <= inner.busy + SLACK,
             "request {number} of connection {connection} is forgotten: its time is over, and the key store has had \
              nothing to do since {:?}",
             inner.busy
@@ -224,23 +184,42 @@ impl Model {
     }
 
     /// The client may call from now on, or may not.
-    pub fn allow(&self, may: bool) {
+    pub fn allow(&self, client: u32, may: bool) {
         let now = world::elapsed();
-        self.lock().rights.push((now, may));
+        self.lock().rights[client as usize].push((now, may));
     }
 
+    /// The server drains from now on.
     pub fn end(&self) {
-        self.lock().is_ending = true;
+        self.lock().ending = Some(world::elapsed());
     }
 
     pub fn is_ending(&self) -> bool {
-        self.lock().is_ending
+        self.lock().ending.is_some()
+    }
+
+    pub fn cut_off(&self) {
+        self.lock().is_cut_off = true;
+    }
+
+    pub fn is_cut_off(&self) -> bool {
+        self.lock().is_cut_off
+    }
+
+    /// Whether the end of the server is a reason for it to close without an answer to this.
+    pub fn may_close(&self, sent: &Sent) -> bool {
+        let inner = self.lock();
+        inner.is_cut_off || inner.ending.is_some_and(|at| sent.begun >= at)
     }
 
     pub fn begin(&self, connection: u32, number: u32, path: &str) {
-        let begun = Begun { path: path.to_owned(), at: world::elapsed(), is_over: false };
+        let (mut inner, now) = (self.lock(), world::elapsed());
         world::note(|| format!("request {number} of connection {connection}: {path}"));
-        self.lock().requests.insert((connection, number), begun);
+        if let Some(name) = sent::used_by(path) {
+            inner.keys.entry(name.to_owned()).or_default().uses.push(now);
+        }
+        let call = call(path, identities::client_of(connection));
+        inner.requests.insert((connection, number), Begun { call, at: now, is_over: false });
     }
 
     pub fn is_over(&self, connection: u32, number: u32) {
@@ -256,7 +235,7 @@ impl Model {
         ensure!(
             begun.is_over,
             "request {number} of connection {connection} was reset and is still held: {}, begun {:?}",
-            begun.path,
+            begun.call,
             begun.at
         );
     }
@@ -270,38 +249,56 @@ impl Model {
     /// A line of the audit log.
     pub fn line(&self, line: &str) {
         let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else { return };
-        let path = line["request"]["path"].as_str().unwrap_or_default().to_owned();
+        let text = |name: &str| line["request"][name].as_str().unwrap_or_default();
+        let call = call(text("path"), identities::prepared().client(text("identity")));
         let code = line["response"]["code"].as_u64().unwrap_or_default() as u16;
-        world::note(|| format!("audit line: {path} {code}"));
-        *self.lock().lines.entry((path, code)).or_default() += 1;
+        world::note(|| format!("audit line: {call} {code}"));
+        *self.lock().lines.entry((call, code)).or_default() += 1;
     }
 
-    /// Checks an answer against all that has happened. `expiry`: how long the server may keep a key that others
-    /// have deleted.
-    pub fn check(&self, sent: &Sent, status: u16, body: &[u8], expiry: Duration) {
+    /// Checks an answer against all that has happened.
+    pub fn check(&self, sent: &Sent, status: u16, body: &[u8]) {
         let (mut inner, now) = (self.lock(), world::elapsed());
-        let path = sent.what.path(&sent.name);
-        *inner.answers.entry((path.clone(), status)).or_default() += 1;
-        let what = format!("{} {path}, sent at {:?}: {status}", sent.what.method(), sent.at);
+        let (expiry, path) = (&self.terms.expiry, sent.what.path(&sent.name));
+        let call = call(&path, sent.client);
+        let what = format!("{} {call}, sent at {:?}: {status}", sent.what.method(), sent.at);
+        let text = || String::from_utf8_lossy(body);
+        *inner.answers.entry((call.clone(), status)).or_default() += 1;
+        let rights = &inner.rights[sent.client as usize];
+        let changes = rights.iter().any(|(at, _)| *at > sent.at && *at <= now);
+        let before = rights.iter().rev().find(|(at, _)| *at <= sent.at);
+        let may = before.is_none_or(|(_, may)| *may);
         if status == 403 {
-            let before = inner.rights.iter().rev().find(|(at, _)| *at <= sent.at);
-            let may = before.is_none_or(|(_, may)| *may);
-            let changes = inner.rights.iter().any(|(at, _)| *at > sent.at && *at <= now);
             ensure!(!may || changes, "{what}, though the client may");
             // The state that takes the rights away has other words.
-            let text = String::from_utf8_lossy(body);
-            ensure!(
-                text.contains("not authorized"),
-                "{what}, in the words of another state: {text}"
-            );
+            let is_told = text().contains("not authorized");
+            ensure!(is_told, "{what}, in the words of another state: {}", text());
             return;
         }
-        if let Some((since, false)) = inner.rights.iter().rev().find(|(at, _)| *at <= sent.at) {
-            let changes = inner.rights.iter().any(|(at, _)| *at > sent.at && *at <= now);
-            ensure!(changes || status >= 500, "{what}, though the client may not since {since:?}");
+        if status >= 500 {
+            let may_fail = !self.terms.is_healthy || inner.is_cut_off;
+            ensure!(may_fail, "{what}, though nothing fails: {}", text());
+            return;
+        }
+        ensure!(may || changes, "{what}, though the client may not since {before:?}");
+        if status == 200
+            && self.terms.is_audit_required
+            && !sent.what.is_change()
+            && !body.is_empty()
+        {
+            let held = inner.held.entry(call.clone()).or_default();
+            *held += 1;
+            let (held, lines) = (*held, inner.lines.get(&(call, 200)).copied().unwrap_or_default());
+            ensure!(held <= lines, "{what}, {held} times, but {lines} audit lines are written");
         }
         let inner = &mut *inner;
         let key = inner.keys.entry(sent.name.clone()).or_default();
+        let forbids =
+            |key: &Key, version| key.forbids(version, (sent.at, now), expiry, &inner.outages);
+        let uses_other_than = |key: &Key, other| {
+            (0..key.versions.len())
+                .any(|version| Some(version) != other && forbids(key, version).is_none())
+        };
         match (sent.what, status) {
             (What::Create | What::Import, 200) => {
                 let is_sent = |value: &Secret| match &sent.value {
@@ -331,31 +328,38 @@ impl Model {
                     covered.for_each(|version| version.gone = Some(now));
                 }
             },
-            (What::Generate, 200) => {
-                let Some(version) = version_of(key, body) else {
+            (What::Generate | What::Encrypt, 200) => {
+                let [plaintext, ciphertext] = texts_of(body, ["plaintext", "ciphertext"]);
+                let Some(sealed) = key.open(&ciphertext) else {
                     return world::fail(format!("{what}, with a key that was never stored"));
                 };
-                ensure!(
-                    version.gone.is_none_or(|gone| gone >= sent.at),
-                    "{what}, with a key whose delete was answered at {:?}",
-                    version.gone
-                );
-                ensure!(version.from <= now, "{what}, with a key of the future");
-                if let Some(until) = version.until {
-                    // Another server has deleted it, or a delete whose answer was lost.
-                    let kept = version.read.map_or(until, |read| read.max(until) + expiry);
-                    ensure!(
-                        sent.at <= kept + SLACK,
-                        "{what}, with a key that was deleted at {until:?} and read last at {:?}",
-                        version.read
-                    );
+                let is_generated = sent.what == What::Generate;
+                let expected = if is_generated { &plaintext } else { &sent.sealed.plaintext };
+                ensure!(sealed.plaintext == *expected, "{what}, but the ciphertext is of another");
+                if let Some(why) = forbids(key, sealed.version) {
+                    world::fail(format!("{what}, {why}"));
+                }
+                inner.sealed.push((sent.name.clone(), sealed));
+            }
+            (What::Decrypt, 200) => {
+                let [plaintext] = texts_of(body, ["plaintext"]);
+                ensure!(plaintext == sent.sealed.plaintext, "{what}, but the plaintext is another");
+                if let Some(why) = forbids(key, sent.sealed.version) {
+                    world::fail(format!("{what}, {why}"));
                 }
             }
-            (What::Generate | What::Describe, 404) => {
+            (What::Decrypt, 400) => {
+                let is_replaced = uses_other_than(key, Some(sent.sealed.version));
+                ensure!(is_replaced, "{what}, but the key was the same: {}", text());
+            }
+            (What::Describe, 200) => {
+                ensure!(uses_other_than(key, None), "{what}, but there was no such key");
+            }
+            (What::Generate | What::Encrypt | What::Decrypt | What::Describe, 404) => {
                 ensure!(key.was_absent(sent.at, now), "{what}, but the key was there all the time");
             }
             (What::List, 200) => {
-                let text = String::from_utf8_lossy(body);
+                let text = text();
                 for (name, key) in &inner.keys {
                     let is_listed = text.contains(&format!("\"{name}\""));
                     ensure!(is_listed || key.was_absent(sent.at, now), "{what}: {name} is missing");
@@ -365,11 +369,7 @@ impl Model {
                     );
                 }
             }
-            (_, 200 | 500 | 503) => {}
-            // The key store failed.
-            (_, 501..=599) => {}
-            (_, 403) => {}
-            _ => world::fail(format!("{what}: {}", String::from_utf8_lossy(body))),
+            _ => world::fail(format!("{what}: {}", text())),
         }
     }
 
@@ -378,11 +378,11 @@ impl Model {
         let inner = self.lock();
         let mut begun: BTreeMap<&str, usize> = BTreeMap::new();
         for ((connection, number), request) in &inner.requests {
-            *begun.entry(&request.path).or_default() += 1;
+            *begun.entry(&request.call).or_default() += 1;
             ensure!(
                 request.is_over,
                 "request {number} of connection {connection} never ended: {}",
-                request.path
+                request.call
             );
         }
         let mut lines: BTreeMap<&str, usize> = BTreeMap::new();
@@ -407,16 +407,10 @@ impl Model {
     }
 }
 
-/// The version whose key has sealed the ciphertext in `body`.
-fn version_of<'a>(key: &'a Key, body: &[u8]) -> Option<&'a Version> {
-    use base64::Engine as _;
-
-    let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let sealed = crate::crypto::BASE64.decode(answer["ciphertext"].as_str()?).ok()?;
-    key.versions.iter().rev().find(|version| {
-        let key = stored::decode(version.value.expose());
-        key.is_ok_and(|key: MasterKey| ciphertext::open(&key, &sealed, b"").is_ok())
-    })
+/// These texts of a JSON object.
+fn texts_of<const N: usize>(body: &[u8], names: [&str; N]) -> [String; N] {
+    let answer = serde_json::from_slice::<serde_json::Value>(body).unwrap_or_default();
+    names.map(|name| answer[name].as_str().unwrap_or_default().to_owned())
 }
 
 pub type Shared = Arc<Model>;

@@ -15,14 +15,12 @@ use rustls_pki_types::CertificateDer;
 
 use super::{
     client::Client,
-    model::{Model, Shared},
+    identities::{chain_of, prepared},
+    model::{Model, Shared, Terms},
     store::{Faults, Store},
 };
 use crate::{
-    api::{
-        core::Core,
-        state::{self, State},
-    },
+    api::{core::Core, state::State},
     base::{
         clock,
         generation::Generation,
@@ -43,7 +41,6 @@ use crate::{
     },
     log::{AuditMode, Log, Settings, Sink},
     metrics::Connections,
-    policy::Policies,
     request::{Api, session::ApiSession},
     server::{background, notify::Notifier},
 };
@@ -51,42 +48,31 @@ use crate::{
 const SECOND: Duration = Duration::from_secs(1);
 /// Requests that wait for the key store, at most.
 const MOST_JOBS: usize = 1024;
-
-/// A client certificate and the state of a server that lets its owner do all; the same in all runs.
-fn prepared() -> &'static (Vec<CertificateDer<'static>>, State, Policies) {
-    static PREPARED: OnceLock<(Vec<CertificateDer<'static>>, State, Policies)> = OnceLock::new();
-    PREPARED.get_or_init(|| {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(vec![]).unwrap();
-        let chain = vec![params.self_signed(&key).unwrap().der().clone()];
-        let root = crate::identity::of_certificate(&chain[0]).unwrap();
-        let policies = Policies::builder(&root, &[]).build();
-        (chain, State { policies: policies.clone(), ..state::for_tests().0 }, policies)
-    })
-}
-
-pub fn prepare() {
-    prepared();
-}
+/// A server that drains for so long owes nothing in the end.
+const LONG_PATIENCE: Duration = Duration::from_secs(25);
 
 pub fn run() {
-    let model: Shared = Arc::new(Model::default());
-    let (_, state, _) = prepared();
     let audit = [AuditMode::On, AuditMode::Required][world::below(2) as usize];
     let failing = if audit == AuditMode::Required && world::one_in(2) { 6 } else { 0 };
-    let stdout = Paper::new(model.clone(), failing);
-    let stderr = Paper::new(Arc::default(), 0);
-    let log = Log::start_on(Settings { audit, error: true }, false, stdout, stderr).unwrap();
-    let log: &'static Log = Box::leak(Box::new(log));
     let faults = match world::below(3) {
         0 => Faults { error: 0, panic: 0, hang: 0 },
         1 => Faults { error: 12, panic: 40, hang: 20 },
         _ => Faults { error: 30, panic: 0, hang: 200 },
     };
+    let expiry = Expiry {
+        any: Some([SECOND, 5 * SECOND, 300 * SECOND][world::below(3) as usize]),
+        unused: world::one_in(3).then_some(SECOND),
+        offline: world::one_in(4).then_some(20 * SECOND),
+    };
+    let is_audit_required = audit == AuditMode::Required;
+    let is_healthy = faults.is_none() && !is_audit_required;
+    let model: Shared = Arc::new(Model::new(Terms { expiry, is_audit_required, is_healthy }));
+    let stdout = Paper::new(model.clone(), failing);
+    let stderr = Paper::new(Arc::default(), 0);
+    let log = Log::start_on(Settings { audit, error: true }, false, stdout, stderr).unwrap();
+    let log: &'static Log = Box::leak(Box::new(log));
     let store = Arc::new(Store { model: model.clone(), faults });
-    let any = [Duration::from_secs(5), Duration::from_secs(300)][world::below(2) as usize];
-    let expiry = Expiry { any: Some(any), unused: None, offline: None };
-    let core = Core::start(state.clone(), expiry, store, log, 2).unwrap();
+    let core = Core::start(prepared().state.clone(), expiry, store, log, 2).unwrap();
     let (sockets, workers) = Sockets::start(2, log, core.metrics).unwrap();
     background::start(core, &sockets, false, notifier()).unwrap();
     let service = Gate { api: Api(core), model: model.clone() };
@@ -98,7 +84,6 @@ pub fn run() {
                 model: model.clone(),
                 door: door.clone(),
                 connection: 0,
-                expiry: any,
                 rounds: 1 + world::below(2),
                 requests: 2 + world::below(6),
             };
@@ -127,7 +112,12 @@ pub fn run() {
     world::note(|| "the server ends".to_owned());
     model.end();
     door.close();
-    sockets.drain(clock::now() + 2 * SECOND, || log.end_streams());
+    let until = clock::now() + if world::one_in(3) { LONG_PATIENCE } else { 2 * SECOND };
+    sockets.drain(until, || log.end_streams());
+    if clock::now() >= until {
+        world::note(|| "its patience is over".to_owned());
+        model.cut_off();
+    }
     sockets.stop(&workers);
     core.changes.give_up();
     drop(sockets);
@@ -148,8 +138,8 @@ fn spawn(name: &str, action: impl FnOnce() + Send + 'static) -> thread::JoinHand
 
 /// Another server that uses the same key store.
 fn use_elsewhere(model: &Model) {
-    for _ in 0..1 + world::below(6) {
-        thread::sleep(Duration::from_millis(world::below(4000)));
+    for _ in 0..1 + world::below(12) {
+        thread::sleep(Duration::from_millis(world::below(2000)));
         let name = ["a", "b"][world::below(2) as usize];
         if world::one_in(2) {
             let is_done = model.delete(name, false);
@@ -164,22 +154,24 @@ fn use_elsewhere(model: &Model) {
     }
 }
 
-/// Takes the client its rights for a while. A request is decided and answered by the state before or the one
+/// Takes a client its rights for a while. A request is decided and answered by the state before or the one
 /// after.
 fn operate(core: &'static Core, model: &Model) {
-    let (_, _, policies) = prepared();
+    let client = world::below(2) as u32;
     for may in [false, true] {
         thread::sleep(Duration::from_millis(world::below(5000)));
+        let State { policies, .. } = &prepared().state;
+        let policies = if may { policies.clone() } else { prepared().without(client) };
         // Some requests see the one, some the other.
-        model.allow(may);
+        model.allow(client, may);
         let Ok(()) = core.change_state(|state| {
-            state.policies = if may { policies.clone() } else { Policies::default() };
+            state.policies = policies;
             state.texts = if may { Generation::V0_14 } else { Generation::Newest };
             state.trust_generation += 1;
             Ok::<(), std::convert::Infallible>(())
         });
-        model.allow(may);
-        world::note(|| format!("the client may call: {may}"));
+        model.allow(client, may);
+        world::note(|| format!("client {client} may call: {may}"));
     }
 }
 
@@ -268,7 +260,7 @@ struct Watched {
 
 impl Session for Watched {
     fn established(&mut self, handshake: &Handshake<'_>) -> Result<(), NotAccepted> {
-        let (chain, ..) = prepared();
+        let chain = chain_of(self.connection);
         let Handshake { is_resumed, group, .. } = *handshake;
         self.session.established(&Handshake { chain, is_resumed, group })
     }
@@ -292,9 +284,8 @@ impl Session for Watched {
             head.query.as_ref().map(|number| number.parse().expect("clients number theirs"));
         let (connection, number) = (self.connection, number.unwrap_or_default());
         self.model.begin(connection, number, &head.path);
-        let (chain, ..) = prepared();
         let model = self.model.clone();
-        match self.session.begin(head, chain, now) {
+        match self.session.begin(head, chain_of(connection), now) {
             Begun::Request(request, max_body) => {
                 let request = Traced { request, model, connection, number };
                 Begun::Request(Box::new(request), max_body)
@@ -345,7 +336,7 @@ impl Request for Traced {
     }
 
     fn may_go_on(&mut self, _: &[CertificateDer<'static>]) -> bool {
-        self.request.may_go_on(&prepared().0)
+        self.request.may_go_on(chain_of(self.connection))
     }
 
     fn count_drop(&mut self) {

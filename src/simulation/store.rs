@@ -20,6 +20,12 @@ pub struct Faults {
     pub hang: u64,
 }
 
+impl Faults {
+    pub fn is_none(self) -> bool {
+        [self.error, self.panic, self.hang] == [0; 3]
+    }
+}
+
 pub struct Store {
     pub model: Shared,
     pub faults: Faults,
@@ -66,6 +72,7 @@ impl KeyStore for Store {
     }
 
     fn get(&self, name: &KeyName, _: Deadline) -> Result<Secret, Error> {
+        let asked = world::elapsed();
         self.take("get")?;
         let found = self.model.read(name.as_str());
         world::note(|| {
@@ -73,7 +80,7 @@ impl KeyStore for Store {
         });
         let answered = self.take("answer to get");
         if let Some((_, number)) = &found {
-            self.model.has_read(name.as_str(), *number);
+            self.model.has_read(name.as_str(), *number, asked);
         }
         answered?;
         found.map(|(value, _)| value).ok_or(Error::NotFound)
@@ -95,7 +102,10 @@ impl KeyStore for Store {
     }
 
     fn status(&self, _: Deadline) -> Result<(), Error> {
-        self.take("status")
+        let asked = world::elapsed();
+        let status = self.take("status");
+        self.model.status(status.is_ok(), asked);
+        status
     }
 
     fn describe(&self) -> String {

@@ -1,6 +1,6 @@
-//! Handshakes that break off, crawl, flood or come from another time: each is closed within the deadline of
-//! handshakes, costs no descriptor after that, and the next client is served. Records and messages out of
-//! order are in `scripts/it/66-tls.sh`.
+//! Handshakes that break off, crawl, flood or come from another time: each is closed, costs no descriptor after that, and
+//! the next client is served. Records and messages out of order are in `scripts/it/66-tls.sh`, the deadline itself in
+//! `src/io/tests.rs`.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -35,7 +35,7 @@ const HANDSHAKE: u8 = 22;
 const DATA: u8 = 23;
 const CHANGE_CIPHER_SPEC: u8 = 20;
 
-/// Sends `bytes` until the server has closed the connection, which must not take longer than two deadlines.
+/// Sends `bytes`, and `forever` again and again, until the server has closed the connection.
 fn is_closed_on(server: &Server, what: &str, bytes: &[u8], forever: Option<&[u8]>) {
     let began = Instant::now();
     let mut socket = TcpStream::connect(server.address).unwrap();

@@ -6,12 +6,13 @@ import "fmt"
 type kind int
 
 const (
-	create  kind = iota // made the key of this version
-	remove              // the key is gone
-	exists              // there was a key
-	absent              // there was no key
-	sees                // the key had this version
-	another             // there was a key, of another version than this one
+	create    kind = iota // made the key of this version
+	remove                // the key is gone
+	exists                // there was a key
+	absent                // there was no key
+	sees                  // the key had this version
+	another               // there was a key, of another version than this one
+	unwritten             // said to have made a key, which was never written: no order explains that
 )
 
 // op is one operation on one key, as the search sees it.

@@ -42,6 +42,12 @@ func TestHistories(t *testing.T) {
 		{"a key that was answered 200 is lost", false, false, []call{
 			said(1, "create", 0, 10, 200, 1), said(2, "generate", 20, 30, 404, 0),
 		}},
+		{"a key that was answered 200 was never written", false, false, []call{
+			said(1, "create", 0, 10, 200, 0), said(2, "generate", 20, 30, 404, 0),
+		}},
+		{"nor was one that was imported, and is deleted", false, false, []call{
+			said(1, "import", 0, 10, 200, 0), said(1, "delete", 20, 30, 200, 0),
+		}},
 		{"another server has it in the cache", true, false, []call{
 			said(1, "create", 0, 10, 200, 1), said(2, "generate", 20, 30, 200, 1),
 			said(1, "delete", 40, 50, 200, 0), said(2, "generate", 120, 130, 200, 1),

@@ -61,6 +61,8 @@ func operations(calls []call, lines []int, stale int64, rules rules) []op {
 				}
 			} else if c.Status != 200 {
 				o.open = true
+			} else if c.Version == 0 {
+				o.what = unwritten
 			}
 		case c.What == "delete":
 			o.what = remove

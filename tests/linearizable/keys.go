@@ -138,24 +138,36 @@ func open(key, ciphertext []byte) ([]byte, error) {
 // lateClock is how late the time of a key may be: the servers read a clock of the kernel that moves in steps.
 const lateClock = 10 * time.Millisecond
 
+// makerOf is the call, of those that an identity has made for this name, that has made the key; -1 if there is none. A
+// client makes one call at a time. Where one follows at once on another, both may have done so: then it is the first of
+// them that was answered 200 and lacks a key, as later keys come later, or the second.
+func makerOf(key *written, calls []call, mine []int) int {
+	found, at := -1, key.at.UnixMicro()
+	for _, i := range mine {
+		c := calls[i]
+		isMeanwhile := c.Clock <= at+lateClock.Microseconds() && at <= c.Clock+c.Return-c.Call
+		if isMeanwhile && c.Version == 0 && (found < 0 || calls[found].Status != 200) {
+			found = i
+		}
+	}
+	return found
+}
+
 // identify finds out of each call which key it has made, or seen. It returns the calls that have used a key that was
 // never written.
 func identify(calls []call, identities []string, keys map[string][]*written) []int {
-	byWorker := map[string][]int{} // identity -> its creates and imports, in their order
+	byMaker := map[[2]string][]int{} // identity and key -> its creates and imports, in their order
 	for i, c := range calls {
 		if c.What == "create" || c.What == "import" {
-			byWorker[identities[c.Worker]] = append(byWorker[identities[c.Worker]], i)
+			maker := [2]string{identities[c.Worker], c.Key}
+			byMaker[maker] = append(byMaker[maker], i)
 		}
 	}
-	for _, list := range keys {
+	for name, list := range keys {
 		for _, key := range list {
-			at := key.at.UnixMicro() + lateClock.Microseconds()
-			mine := byWorker[key.by]
-			// A worker makes one call at a time, and the server makes the key before it asks the key store twice.
-			next := sort.Search(len(mine), func(i int) bool { return calls[mine[i]].Clock > at })
-			if next > 0 {
-				key.version = mine[next-1] + 1
-				calls[mine[next-1]].Version = key.version
+			if i := makerOf(key, calls, byMaker[[2]string{key.by, name}]); i >= 0 {
+				key.version = i + 1
+				calls[i].Version = key.version
 			}
 		}
 	}

@@ -73,6 +73,12 @@ func fail(why string) {
 	os.Exit(2)
 }
 
+// leastDone: of each kind, one of so many calls at least is answered 200, whatever fails meanwhile.
+const leastDone = 20
+
+// mostShown is how many violations are printed.
+const mostShown = 30
+
 // report prints what was answered and whether an order explains it, and ends with 1 if not.
 func report(calls []call, wrong []string, stale time.Duration, rules rules, file string) {
 	counts, unknown := map[string]map[int]int{}, 0
@@ -103,22 +109,32 @@ func report(calls []call, wrong []string, stale time.Duration, rules rules, file
 		fmt.Printf("  %-9s %s\n", s.what, strings.Join(parts, ", "))
 	}
 	fmt.Printf("%d changes with an unknown outcome\n", unknown)
-	began, steps := time.Now(), 0
-	violations := len(wrong)
-	for i, why := range wrong {
-		if i < 10 {
-			fmt.Print("VIOLATION: " + why)
+	began, steps, violations := time.Now(), 0, 0
+	violation := func(why string) {
+		if violations++; violations <= mostShown {
+			fmt.Print(why)
+		}
+	}
+	for _, why := range wrong {
+		violation("VIOLATION: " + why)
+	}
+	// An order of refusals alone shows nothing.
+	for _, s := range shares {
+		all := 0
+		for _, count := range counts[s.what] {
+			all += count
+		}
+		if done := counts[s.what][200]; done*leastDone < all || all == 0 {
+			violation(fmt.Sprintf("VIOLATION: only %d of %d calls to %s were answered 200\n", done, all, s.what))
 		}
 	}
 	for _, v := range check(calls, stale.Microseconds(), rules) {
 		steps += v.steps
 		if v.err != nil {
-			violations++
-			fmt.Printf("%s is not decided: %v\n", v.key, v.err)
+			violation(fmt.Sprintf("%s is not decided: %v\n", v.key, v.err))
 		}
 		if len(v.lines) > 0 {
-			violations++
-			fmt.Printf("VIOLATION: no order of these calls for %s explains their answers:\n%s", v.key, table(calls, v.lines))
+			violation(fmt.Sprintf("VIOLATION: no order of these calls for %s explains their answers:\n%s", v.key, table(calls, v.lines)))
 		}
 	}
 	fmt.Printf("%d violations; checked in %.1f s, %d steps\n", violations, time.Since(began).Seconds(), steps)

@@ -14,7 +14,8 @@ import (
 )
 
 // runSoak finds out what the server can do, then asks for a share of that: data keys, plaintexts, key lists and
-// the status, as object servers do. Each line has the statuses of a second, and its times.
+// the status, as object servers do. Each line has the statuses of a second, its times, and how many requests met no
+// outage, so that 200 alone would do.
 func runSoak(args []string) error {
 	var s server
 	set := flag.NewFlagSet("soak", flag.ContinueOnError)
@@ -59,7 +60,7 @@ func runSoak(args []string) error {
 	}
 	var counted tally
 	var mutex sync.Mutex
-	unexpected := map[string]int{}
+	unexpected, strict := map[string]int{}, 0
 	work := func(_ int, due time.Time) {
 		number, turn, method := rand.Intn(*keys), rand.Intn(100), http.MethodPost
 		path, body := fmt.Sprintf("/v1/key/decrypt/%s-%d", *name, number), sealed[number]
@@ -76,11 +77,15 @@ func runSoak(args []string) error {
 		kind := status
 		// While the key store is out, keys in the cache go on, and the others fail so.
 		mayFail := status == "502" || status == "503" && bytes.Contains(text, []byte("timeout"))
-		if status != "200" && !(mayFail && (wasOut || isOut())) {
-			mutex.Lock()
-			unexpected[fmt.Sprintf("%s %s: %s %s", method, path, status, text)]++
-			mutex.Unlock()
+		isStrict := !wasOut && !isOut()
+		mutex.Lock()
+		if isStrict {
+			strict++
 		}
+		if status != "200" && (isStrict || !mayFail) {
+			unexpected[fmt.Sprintf("%s %s: %s %s", method, path, status, text)]++
+		}
+		mutex.Unlock()
 		if strings.HasPrefix(kind, "error") {
 			kind = "error"
 		}
@@ -94,6 +99,7 @@ func runSoak(args []string) error {
 		if calibrated := *share * float64(counted.take()["requests"].(int)) / length.Seconds(); calibrated < rate {
 			rate = calibrated
 		}
+		strict = 0
 	}
 	out := json.NewEncoder(os.Stdout)
 	begin := time.Now()
@@ -103,7 +109,8 @@ func runSoak(args []string) error {
 		line := counted.take()
 		mutex.Lock()
 		line["second"], line["rate"], line["unexpected"] = int(time.Since(begin).Seconds()+0.5), rate, unexpected
-		unexpected = map[string]int{}
+		line["strict"] = strict
+		unexpected, strict = map[string]int{}, 0
 		mutex.Unlock()
 		return out.Encode(line)
 	}

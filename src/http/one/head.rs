@@ -103,8 +103,8 @@ pub fn parse(bytes: &[u8], kept: Option<&str>) -> Result<Head, Malformed> {
             })?;
         } else if line.name.eq_ignore_ascii_case("connection") {
             for option in tokens(line.value) {
-                closes |= option.eq_ignore_ascii_case("close");
-                head.keep_alive |= option.eq_ignore_ascii_case("keep-alive");
+                closes |= option.eq_ignore_ascii_case(b"close");
+                head.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
             }
         } else if line.name.eq_ignore_ascii_case("expect") {
             if !line.value.eq_ignore_ascii_case(CONTINUE) {
@@ -139,8 +139,8 @@ fn set_once(
     Ok(())
 }
 
-fn tokens(value: &[u8]) -> impl Iterator<Item = &str> {
-    std::str::from_utf8(value).unwrap_or_default().split(',').map(str::trim)
+fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// Digits only: `+5`, `5 ` and `5, 5` are lengths to some parsers and not to others.

@@ -18,13 +18,21 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let wanted: Vec<_> = arguments.collect();
+    let cases = cases::all();
+    if let Some(part) =
+        wanted.iter().find(|part| !cases.iter().any(|case| case.name.contains(&***part)))
+    {
+        eprintln!("no case has '{part}' in its name; they are:");
+        cases.iter().for_each(|case| eprintln!("  {}", case.name));
+        return ExitCode::from(2);
+    }
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).expect("the system has randomness");
     let mut order = Order(u64::from_le_bytes(seed) | 1);
     let begin = Instant::now();
     let (mut leaks, mut is_blind) = (0, false);
     println!("    |t|   difference  {samples} measurements each");
-    for mut case in cases::all() {
+    for mut case in cases {
         let is_wanted = wanted.is_empty() || wanted.iter().any(|part| case.name.contains(part));
         if !is_wanted && !case.is_leak {
             continue;
