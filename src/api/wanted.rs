@@ -1,6 +1,10 @@
 //! Keys that the configuration asks for. A thread creates those that could not be created at the start.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use super::core::Core;
 use crate::{
@@ -10,7 +14,7 @@ use crate::{
         generation::Generation,
         panics::survive,
         secret,
-        sync::{mpsc::sync_channel, thread},
+        sync::{self, Mutex, mpsc::sync_channel, thread},
     },
     crypto::{MasterKey, stored},
     keystore::{self, KeyName, KeyStore},
@@ -89,15 +93,19 @@ impl Core {
         let Some(permit) = self.threads.reserve(&nobody) else {
             return Err("too many requests wait for the key store".to_owned());
         };
-        let (done, outcome) = sync_channel(1);
-        let (own, maker) = (name.clone(), maker.map(str::to_owned));
+        let (done, is_done) = sync_channel(1);
+        let created = Arc::new(Mutex::new(Err("the key store does not answer".to_owned())));
+        let (outcome, own, maker) = (created.clone(), name.clone(), maker.map(str::to_owned));
         self.threads.submit(permit, move |_| {
             if !deadline.has_passed(clock::now()) {
-                let _ = done.try_send(self.create_key(&own, maker.as_deref(), deadline));
+                let created = self.create_key(&own, maker.as_deref(), deadline);
+                *outcome.lock().unwrap_or_else(PoisonError::into_inner) = created;
+                let _ = done.try_send(());
             }
         });
-        let created = outcome.recv_timeout(deadline.remaining(clock::now()));
-        created.unwrap_or_else(|_| Err("the key store does not answer".to_owned()))
+        // It also ends if the job does without an outcome.
+        let _ = is_done.recv_timeout(deadline.remaining(clock::now()));
+        created.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Creates the key `name` if there is none. An older key of this name, which another server has
@@ -138,22 +146,20 @@ pub fn start(core: &'static Core, names: Vec<KeyName>) -> io::Result<()> {
     }
     let missing = |name| Missing { name, complaint: None };
     let mut missing: Vec<_> = names.into_iter().map(missing).collect();
-    thread::Builder::new().name("wanted-keys".to_owned()).stack_size(256 * 1024).spawn(
-        move || {
-            let mut next = clock::now();
-            while !missing.is_empty() {
-                thread::sleep(INTERVAL);
-                let state = core.state();
-                missing.retain(|key| state.keys.contains(&key.name));
-                drop(state);
-                if clock::now() >= next && core.health.is_fit() {
-                    survive(|| missing.retain_mut(|key| !key.is_created(core)));
-                    next = clock::now() + RETRY;
-                }
+    let run = move || {
+        let mut next = clock::now();
+        while !missing.is_empty() {
+            thread::sleep(INTERVAL);
+            let state = core.state();
+            missing.retain(|key| state.keys.contains(&key.name));
+            drop(state);
+            if clock::now() >= next && core.health.is_fit() {
+                survive(|| missing.retain_mut(|key| !key.is_created(core)));
+                next = clock::now() + RETRY;
             }
-        },
-    )?;
-    Ok(())
+        }
+    };
+    sync::start("wanted-keys", 256 * 1024, Box::new(run)).map(drop)
 }
 
 impl Missing {

@@ -26,8 +26,8 @@ use crate::{
         generation::Generation,
         panics::survive,
         sync::{
+            self,
             mpsc::{Receiver, RecvTimeoutError},
-            thread,
         },
     },
     config::Config,
@@ -97,11 +97,7 @@ impl Reloader {
 
     /// Starts the thread; each message asks for a reload.
     pub fn start(self, asked: Receiver<()>) -> std::io::Result<()> {
-        thread::Builder::new()
-            .name("reload".to_owned())
-            .stack_size(512 * 1024)
-            .spawn(move || self.run(&asked))?;
-        Ok(())
+        sync::start("reload", 512 * 1024, Box::new(move || self.run(&asked))).map(drop)
     }
 
     fn run(mut self, asked: &Receiver<()>) {

@@ -34,8 +34,8 @@ use crate::{
     base::{
         arena, clock,
         sync::{
+            self,
             mpsc::{Receiver, sync_channel},
-            thread,
         },
     },
     keystore::Start,
@@ -237,7 +237,7 @@ impl Signalled {
                 }
             }
         };
-        thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024).spawn(run)?;
+        sync::start("signals", 64 * 1024, Box::new(run))?;
         Ok(Self { reload, end, is_listening })
     }
 }
@@ -256,6 +256,5 @@ fn refuse_reloads(
             notifier.has("READY=1\n", Trouble::Reload, complaint);
         }
     };
-    thread::Builder::new().name("reload".to_owned()).stack_size(64 * 1024).spawn(run)?;
-    Ok(())
+    sync::start("reload", 64 * 1024, Box::new(run)).map(drop)
 }
