@@ -42,6 +42,43 @@ creates_again() { kes key create -k again 2>/dev/null; }
 within 10 creates_again || fail 'no key can be created'
 stop
 
+step 'a create and a reload that name a cached key leave it there'
+expiry 'any: 2s, unused: 2s, offline: 1h'
+start
+for key in one two three; do kes key create -k "$key"; uses "$key" 200; done
+bao_kill
+api POST /v1/key/create/one; is 502
+uses one 200 || fail "answered $STATUS $BODY"
+within 20 grep -q 'the key store is not available' err.log || fail 'the error log does not say so'
+printf 'keys: [{name: two}]\n' >>kes.yml
+: >err.log
+kill -HUP "$SERVER"
+within 30 grep -q 'two\|reload' err.log || fail 'the error log says nothing about the reload'
+uses two 200 || fail "answered $STATUS $BODY"
+sed -i '/^keys:/d' kes.yml
+
+step 'a key store that is back for a moment takes no keys along'
+bao_start
+bao_kill
+for key in one two three; do within 20 uses "$key" 200 || fail "answered $STATUS $BODY"; done
+
+step 'keys that come due while the key store hangs are used'
+stop
+bao_start
+start
+for key in one two three; do within 20 uses "$key" 200 || fail "answered $STATUS $BODY"; done
+: >err.log
+bao_pause
+sleep 2.2
+for key in one two three; do uses "$key" 200 || fail "answered $STATUS $BODY"; done
+within 20 grep -q 'the key store is not available' err.log || fail 'the error log does not say so'
+bao_resume
+within 30 grep -q 'the key store is available again' err.log || fail 'the error log does not say so'
+bao_api DELETE /v1/kv/one; is 204
+sleep 2.2
+within 20 uses one 404 || fail "a key that expired is still used: $STATUS"
+stop
+
 step 'without an offline time nothing changes'
 expiry 'any: 6s'
 start

@@ -154,6 +154,17 @@ impl Core {
         Ok(Arc::new(key))
     }
 
+    /// The cache learns how a create of `name` has ended. Nothing is cached here: a key that is not durable yet must
+    /// not encrypt anything. But a key of this name that another server has deleted must go.
+    pub fn has_created(&self, name: &KeyName, created: &Result<(), keystore::Error>) {
+        match created {
+            Ok(()) => self.cache.remove(name),
+            Err(keystore::Error::Exists) => self.cache.doubt(name, clock::now()),
+            // Nothing is known of the key, which may be the only way to serve it for a while.
+            Err(_) => {}
+        }
+    }
+
     /// Counts how a call of the key store ended.
     pub fn count<T>(&self, result: &Result<T, keystore::Error>) {
         use keystore::Error::{Exists, NotFound, Sealed, Unavailable};

@@ -28,6 +28,8 @@ const MAX_AGE: Duration = Duration::from_secs(15);
 #[derive(Default)]
 pub struct Health {
     status: Mutex<Option<Status>>,
+    /// When the key store was asked for the status that it has not said yet.
+    asked: Mutex<Option<Instant>>,
     /// A request has found that the key store fails.
     is_urgent: AtomicBool,
     is_ending: AtomicBool,
@@ -36,8 +38,7 @@ pub struct Health {
 #[derive(Clone, Copy)]
 struct Status {
     at: Instant,
-    /// Since when the key store is not available, if it is not.
-    unfit_since: Option<Instant>,
+    is_fit: bool,
     is_sealed: bool,
     /// How long the answer took.
     took: Duration,
@@ -48,9 +49,14 @@ impl Health {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// When the key store was asked for the status that it has not said yet.
+    pub fn asked(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the key store was available when it was asked last.
     pub fn is_fit(&self) -> bool {
-        self.status().is_some_and(|status| status.unfit_since.is_none())
+        self.status().is_some_and(|status| status.is_fit)
     }
 
     /// Whether the key store said that it is sealed, and how long its answer took, when it was asked last.
@@ -71,7 +77,7 @@ impl Health {
             Some(status) if now.saturating_duration_since(status.at) > MAX_AGE => {
                 Some("the key store does not answer\n")
             }
-            Some(status) => status.unfit_since.map(|_| "the key store is not available\n"),
+            Some(status) => (!status.is_fit).then_some("the key store is not available\n"),
         }
     }
 
@@ -98,7 +104,7 @@ impl Health {
         let Some(status) = *self.status() else {
             return true;
         };
-        let is_urgent = is_urgent || is_watched || status.unfit_since.is_some();
+        let is_urgent = is_urgent || is_watched || !status.is_fit;
         let interval = match ping {
             _ if is_urgent => Duration::ZERO,
             ping if has_probe => ping.unwrap_or(INTERVAL).min(INTERVAL),
@@ -107,17 +113,16 @@ impl Health {
         now.saturating_duration_since(status.at) >= interval
     }
 
-    /// Notes what the key store, asked at `asked`, has answered. Returns since when it was not available
-    /// before, and since when it is not now.
-    pub fn note(&self, answer: &Result<(), Error>, asked: Instant) -> [Option<Instant>; 2] {
+    /// Notes what the key store, asked at `asked`, has answered. Returns whether it was available before, or was
+    /// not asked.
+    pub fn note(&self, answer: &Result<(), Error>, asked: Instant) -> bool {
         let at = clock::now();
         let mut status = self.status();
-        let before = status.and_then(|last| last.unfit_since);
-        let unfit_since = answer.is_err().then(|| before.unwrap_or(asked));
+        let was_fit = status.is_none_or(|last| last.is_fit);
         let is_sealed = matches!(answer, Err(Error::Sealed));
         let took = at.saturating_duration_since(asked);
-        *status = Some(Status { at, unfit_since, is_sealed, took });
-        [before, unfit_since]
+        *status = Some(Status { at, is_fit: answer.is_ok(), is_sealed, took });
+        was_fit
     }
 }
 
@@ -130,13 +135,13 @@ mod tests {
         let (health, asked) = (Health::default(), Instant::now());
         assert!(!health.is_fit());
         assert_eq!((false, Duration::ZERO), health.last_answer());
-        assert_eq!([None, Some(asked)], health.note(&Err(Error::Sealed), asked));
+        assert!(health.note(&Err(Error::Sealed), asked), "nothing was known");
         assert!(health.last_answer().0 && !health.is_fit());
         let failed = Err(Error::during("ask")("refused"));
-        assert_eq!([Some(asked), Some(asked)], health.note(&failed, asked));
+        assert!(!health.note(&failed, asked));
         assert!(!health.last_answer().0 && !health.is_fit());
         let before = asked.checked_sub(Duration::from_secs(3)).unwrap();
-        assert_eq!([Some(asked), None], health.note(&Ok(()), before));
+        assert!(!health.note(&Ok(()), before));
         assert!(health.last_answer().1 >= Duration::from_secs(3) && health.is_fit());
     }
 }

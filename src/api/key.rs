@@ -87,7 +87,6 @@ fn no_key(core: &Core, name: &KeyName, error: &getrandom::Error) -> Failure {
     Failure::Internal("failed to generate a random key")
 }
 
-/// Nothing is cached here: a key that is not durable yet must not encrypt anything.
 fn store(
     core: &Core,
     name: &KeyName,
@@ -95,8 +94,7 @@ fn store(
     deadline: Deadline,
 ) -> Result<Reply, Failure> {
     let created = core.store.create(name, &stored::encode(key), deadline);
-    // An older key of this name, which another server has deleted, must not stay in the cache.
-    core.cache.remove(name);
+    core.has_created(name, &created);
     core.called(created, Task::Create, Some(name))?;
     Ok(Reply::empty())
 }

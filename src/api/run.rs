@@ -5,7 +5,6 @@
 //! key outlives its request ([`changes`](super::changes)).
 
 use std::{
-    sync::Arc,
     task::Waker,
     time::{Duration, Instant},
 };
@@ -22,7 +21,13 @@ use super::{
     status,
     threads::guarded,
 };
-use crate::{base::clock, cache::Lookup, crypto::MasterKey, http::reply::Reply, keystore::KeyName};
+use crate::{
+    base::clock,
+    cache::{Found, Lookup},
+    crypto::MasterKey,
+    http::reply::Reply,
+    keystore::KeyName,
+};
 
 /// The log decides about a held answer in less time than this.
 const HOLD_TIMEOUT: Duration = Duration::from_secs(3);
@@ -213,8 +218,8 @@ impl Running {
         then: KeyUse,
         waker: NewWaker<'_>,
     ) {
-        // The cache knows seconds; when the request came is near enough.
-        let now = exchange.arrived;
+        // Not when its head came: the body may have taken its time, in which the key came due.
+        let now = clock::now();
         let use_key = |key: &MasterKey| (then.then)(key, &then);
         if let Some(key) = core.cache.get(&then.name, now) {
             return self.finish(exchange, use_key(&key), waker);
@@ -303,8 +308,13 @@ fn fetch(core: &'static Core, name: &KeyName) {
         false => guarded(|| core.fetch(name, until)),
     };
     let mut key = get(until);
-    let found = key.as_ref().ok().map(Arc::clone);
-    let (waiters, last) = core.cache.complete(ticket, found, clock::now());
+    let found = match &key {
+        Ok(key) => Found::Value(key.clone()),
+        Err(Failure::KeyNotFound) => Found::Nothing,
+        Err(_) => Found::Unknown,
+    };
+    let (waiters, last, kept) = core.cache.complete(ticket, found, clock::now());
+    key = kept.map_or(key, Ok);
     let is_late = until.has_passed(clock::now());
     for (at, waiter) in waiters.into_iter().enumerate() {
         // The key may have been created after it was found missing, and before these asked, all of which have

@@ -108,8 +108,7 @@ impl Core {
         created.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Creates the key `name` if there is none. An older key of this name, which another server has
-    /// deleted, must not stay in the cache.
+    /// Creates the key `name` if there is none.
     ///
     /// # Errors
     /// Why that is not possible.
@@ -119,12 +118,11 @@ impl Core {
         maker: Option<&str>,
         deadline: Deadline,
     ) -> Result<(), String> {
-        let created = create(name, &*self.store, maker, deadline, |created| self.count(created));
+        let created = create(name, &*self.store, maker, deadline, |created| {
+            self.count(created);
+            self.has_created(name, created);
+        });
         secret::wipe_stack();
-        // While the key store is away, the key that is cached may be all there is.
-        if created.is_ok() {
-            self.cache.remove(name);
-        }
         created
     }
 }

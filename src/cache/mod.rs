@@ -1,11 +1,14 @@
 //! Keys fetched lately, so that a busy key costs the key store one read, not one per request.
 //!
-//! An entry leaves when it is too old (`any`), unused (`unused`) or the least recently used of a full
-//! cache. A request for a key that is being fetched waits behind that fetch, without a thread. Knows
-//! nothing of policies, HTTP or which key store is behind it.
+//! An entry is due when it is too old (`any`), unused (`unused`) or in doubt, and a lookup does not find it any more.
+//! Then it leaves, or with an `offline` time waits for the key store to answer, be it about this key or about its
+//! status. The least recently used of a full cache leaves, too. A request for a key that is being fetched waits behind
+//! that fetch, without a thread. Knows nothing of policies, HTTP or which key store is behind it.
+
+mod availability;
+mod entries;
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{
         Arc, PoisonError,
@@ -21,6 +24,8 @@ use crate::{
     },
     keystore::KeyName,
 };
+pub use availability::Status;
+use entries::{Entries, Fetch};
 
 /// How long entries live. `None` is for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +53,17 @@ struct Shared<V, W> {
     state: Mutex<Entries<V, W>>,
     hits: AtomicU64,
     misses: AtomicU64,
+}
+
+/// What a fetch has found.
+#[derive(Clone, Copy, Debug)]
+pub enum Found<V> {
+    /// The value.
+    Value(V),
+    /// There is none.
+    Nothing,
+    /// The key store has not said.
+    Unknown,
 }
 
 /// What [`Cache::get_or_wait`] found.
@@ -83,20 +99,11 @@ impl<V: Clone, W> Cache<V, W> {
     /// An empty cache for at most `capacity` entries; zero is a cache that keeps nothing, but
     /// still lets one fetch serve all that wait for it.
     pub fn new(capacity: usize, expiry: Expiry) -> Self {
-        let state = Entries {
-            capacity,
-            expiry,
-            offline_since: None,
-            index: HashMap::new(),
-            entries: Vec::new(),
-            newest: NONE,
-            oldest: NONE,
-            fetches: HashMap::new(),
-            stale: HashMap::new(),
-            next_id: 0,
+        let shared = Shared {
+            state: Mutex::new(Entries::new(capacity, expiry)),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
         };
-        let shared =
-            Shared { state: Mutex::new(state), hits: AtomicU64::new(0), misses: AtomicU64::new(0) };
         Self { shared: Arc::new(shared) }
     }
 
@@ -105,7 +112,7 @@ impl<V: Clone, W> Cache<V, W> {
     /// Counts a hit. Counts no miss: that is left to [`get_or_wait`](Self::get_or_wait), which
     /// comes next.
     pub fn get(&self, name: &KeyName, now: Instant) -> Option<V> {
-        let value = self.shared.lock().get(name, now)?;
+        let value = self.shared.lock().find(name, now)?;
         self.shared.hits.fetch_add(1, Ordering::Relaxed);
         Some(value)
     }
@@ -121,7 +128,7 @@ impl<V: Clone, W> Cache<V, W> {
         now: Instant,
     ) -> Lookup<V, W> {
         let mut state = self.shared.lock();
-        if let Some(value) = state.get(name, now) {
+        if let Some(value) = state.find(name, now) {
             drop(state);
             self.shared.hits.fetch_add(1, Ordering::Relaxed);
             return Lookup::Hit(value, waiter);
@@ -170,26 +177,35 @@ impl<V: Clone, W> Cache<V, W> {
         })
     }
 
-    /// Ends a fetch: keeps `value`, unless the key was removed since the fetch began, and returns
+    /// Ends a fetch: keeps the value, unless the key was removed since the fetch began, and returns
     /// all waiters parked behind the fetch, to be answered, in the order in which they came, and when the last of
-    /// them needs the value. The value is as old as the fetch.
+    /// them needs the value. The value is as old as the fetch. Where the fetch found out nothing, the value that is
+    /// here, if one is, serves in its place.
     ///
-    /// `None` is for a fetch that failed or found nothing, neither of which is remembered. A key may have been
-    /// created before waiters came that are not [`early`](Ticket::early).
+    /// That there is no value is not remembered. A key may have been created before waiters came that are not
+    /// [`early`](Ticket::early).
     pub fn complete(
         &self,
         mut ticket: Ticket<V, W>,
-        value: Option<V>,
+        found: Found<V>,
         now: Instant,
-    ) -> (Vec<W>, Deadline) {
+    ) -> (Vec<W>, Deadline, Option<V>) {
         debug_assert!(Arc::ptr_eq(&self.shared, &ticket.shared));
         ticket.is_complete = true;
         let mut state = ticket.shared.lock();
         let (fetch, is_current) = state.end_fetch(&ticket.name, ticket.id);
-        if let (Some(value), true) = (value, is_current) {
-            state.insert(ticket.name.clone(), value, ticket.began, now);
+        let mut kept = None;
+        match found {
+            Found::Value(value) if is_current => {
+                state.insert(ticket.name.clone(), value, ticket.began, now);
+            }
+            Found::Nothing if is_current => state.remove_named(&ticket.name),
+            Found::Unknown => kept = state.get(&ticket.name, now, Entries::is_kept),
+            _ => {}
         }
-        fetch.map_or((Vec::new(), ticket.until), |fetch| (fetch.waiters, fetch.until))
+        let (waiters, until) =
+            fetch.map_or((Vec::new(), ticket.until), |fetch| (fetch.waiters, fetch.until));
+        (waiters, until, kept)
     }
 
     /// Forgets `name`. A fetch that has begun still serves its waiters, but leaves no entry, and the
@@ -197,17 +213,24 @@ impl<V: Clone, W> Cache<V, W> {
     pub fn remove(&self, name: &KeyName) {
         let mut state = self.shared.lock();
         state.end_joining(name);
+        state.remove_named(name);
+    }
+
+    /// `name` may have another value since `now`: the next lookup fetches it.
+    pub fn doubt(&self, name: &KeyName, now: Instant) {
+        let mut state = self.shared.lock();
+        state.end_joining(name);
         if let Some(&at) = state.index.get(name) {
-            state.remove(at);
+            state.entries[at].in_doubt = Some(now);
         }
     }
 
-    /// Drops all entries that are due. Takes time in proportion to the size of the cache.
+    /// Drops all entries that nothing will use any more. Takes time in proportion to the size of the cache.
     pub fn expire(&self, now: Instant) {
         let mut state = self.shared.lock();
         let mut at = 0;
         while at < state.entries.len() {
-            if state.is_due(at, now) {
+            if !state.is_usable(at, now) && !state.is_kept(at, now) {
                 state.remove(at); // puts another entry in its place
             } else {
                 at += 1;
@@ -220,17 +243,32 @@ impl<V: Clone, W> Cache<V, W> {
         self.shared.lock().expiry = expiry;
     }
 
-    /// The key store is not available since `since`, or is again with `None`.
-    pub fn set_offline(&self, since: Option<Instant>) {
-        self.shared.lock().offline_since = since;
+    /// The key store, asked at `asked`, has said its status, or has not by `now`. If it is not available, returns the
+    /// waiters that need not wait for it any more, with their values.
+    pub fn note(&self, status: Status, asked: Instant, now: Instant) -> Vec<(V, Vec<W>)> {
+        let mut state = self.shared.lock();
+        let state = &mut *state;
+        state.availability.note(status, asked, now);
+        let mut served = Vec::new();
+        if state.availability.is_down() && state.expiry.offline.is_some() {
+            let names: Vec<_> = state.fetches.keys().cloned().collect();
+            for name in names {
+                if let Some(value) = state.get(&name, now, Entries::is_usable)
+                    && let Some(fetch) = state.fetches.remove(&name)
+                {
+                    served.push((value, fetch.waiters));
+                }
+            }
+        }
+        served
     }
 
-    /// Whether it matters if the key store is available.
+    /// Whether it matters here if the key store is available.
     pub fn has_offline(&self) -> bool {
         self.shared.lock().expiry.offline.is_some()
     }
 
-    /// The number of entries, with those that are due but not dropped yet.
+    /// The number of entries, with those that are due but not dropped.
     pub fn len(&self) -> usize {
         self.shared.lock().entries.len()
     }
@@ -275,167 +313,6 @@ impl<V, W> fmt::Debug for Ticket<V, W> {
 impl<V, W> Shared<V, W> {
     fn lock(&self) -> MutexGuard<'_, Entries<V, W>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The place of no entry.
-const NONE: usize = usize::MAX;
-
-struct Entries<V, W> {
-    capacity: usize,
-    expiry: Expiry,
-    /// Since when the key store is not available, if it is not.
-    offline_since: Option<Instant>,
-    /// Where in `entries` a key is.
-    index: HashMap<KeyName, usize>,
-    /// In no order, without gaps; linked into a queue from the entry used last to the one not used
-    /// for longest.
-    entries: Vec<Entry<V>>,
-    newest: usize,
-    oldest: usize,
-    /// The fetches that a lookup may join: they have begun lately, or wait for their turn.
-    fetches: HashMap<KeyName, Fetch<W>>,
-    /// Fetches that leave no entry: their key was removed meanwhile, or they took too long.
-    stale: HashMap<u64, Fetch<W>>,
-    next_id: u64,
-}
-
-struct Entry<V> {
-    name: KeyName,
-    value: V,
-    fetched_at: Instant,
-    last_used: Instant,
-    newer: usize,
-    older: usize,
-}
-
-struct Fetch<W> {
-    id: u64,
-    /// `None` while it waits for its turn.
-    began: Option<Instant>,
-    until: Deadline,
-    /// Those at whose turn it begins.
-    parties: Vec<Arc<str>>,
-    waiters: Vec<W>,
-}
-
-impl<V, W> Entries<V, W> {
-    fn get(&mut self, name: &KeyName, now: Instant) -> Option<V>
-    where
-        V: Clone,
-    {
-        let at = *self.index.get(name)?;
-        if self.is_due(at, now) {
-            self.remove(at);
-            return None;
-        }
-        let entry = &mut self.entries[at];
-        // Threads read the clock before they get the lock, so `now` may be in the past.
-        entry.last_used = entry.last_used.max(now);
-        let value = entry.value.clone();
-        if self.newest != at {
-            self.unlink(at);
-            self.link_newest(at);
-        }
-        Some(value)
-    }
-
-    fn insert(&mut self, name: KeyName, value: V, fetched_at: Instant, now: Instant) {
-        if let Some(&at) = self.index.get(&name) {
-            self.remove(at);
-        }
-        if self.capacity == 0 {
-            return;
-        }
-        if self.entries.len() >= self.capacity {
-            self.remove(self.oldest);
-        }
-        let at = self.entries.len();
-        self.index.insert(name.clone(), at);
-        self.entries.push(Entry {
-            name,
-            value,
-            fetched_at,
-            last_used: now,
-            newer: NONE,
-            older: NONE,
-        });
-        self.link_newest(at);
-    }
-
-    /// Removes the entry at `at`; the last entry takes its place.
-    fn remove(&mut self, at: usize) {
-        self.unlink(at);
-        let removed = self.entries.swap_remove(at);
-        self.index.remove(&removed.name);
-        let Some(moved) = self.entries.get(at) else {
-            return;
-        };
-        let (newer, older) = (moved.newer, moved.older);
-        *self.index.get_mut(&moved.name).expect("every entry is in the index") = at;
-        self.set_older(newer, at);
-        self.set_newer(older, at);
-    }
-
-    fn is_due(&self, at: usize, now: Instant) -> bool {
-        let entry = &self.entries[at];
-        let is_over = |limit: Option<Duration>, since| {
-            limit.is_some_and(|limit| now.saturating_duration_since(since) >= limit)
-        };
-        if let (Some(_), Some(offline_since)) = (self.expiry.offline, self.offline_since) {
-            return is_over(self.expiry.offline, entry.fetched_at.max(offline_since));
-        }
-        is_over(self.expiry.any, entry.fetched_at) || is_over(self.expiry.unused, entry.last_used)
-    }
-
-    /// Lets no lookup join the fetch of `name` any more, if it has begun. It serves its waiters, and leaves no
-    /// entry.
-    fn end_joining(&mut self, name: &KeyName) {
-        if self.fetches.get(name).is_some_and(|fetch| fetch.began.is_some())
-            && let Some(fetch) = self.fetches.remove(name)
-        {
-            self.stale.insert(fetch.id, fetch);
-        }
-    }
-
-    /// Forgets a fetch. Returns it, and whether its key was not removed meanwhile.
-    fn end_fetch(&mut self, name: &KeyName, id: u64) -> (Option<Fetch<W>>, bool) {
-        match self.fetches.get(name).is_some_and(|fetch| fetch.id == id) {
-            true => (self.fetches.remove(name), true),
-            false => (self.stale.remove(&id), false),
-        }
-    }
-
-    /// Takes the entry at `at` out of the queue.
-    fn unlink(&mut self, at: usize) {
-        let Entry { newer, older, .. } = self.entries[at];
-        self.set_older(newer, older);
-        self.set_newer(older, newer);
-    }
-
-    /// Puts the entry at `at`, which is not in the queue, at its front.
-    fn link_newest(&mut self, at: usize) {
-        let second = self.newest;
-        self.entries[at].newer = NONE;
-        self.entries[at].older = second;
-        self.set_newer(second, at);
-        self.newest = at;
-    }
-
-    /// Sets what comes after `at` in the queue; after `NONE` comes its front.
-    fn set_older(&mut self, at: usize, older: usize) {
-        match self.entries.get_mut(at) {
-            Some(entry) => entry.older = older,
-            None => self.newest = older,
-        }
-    }
-
-    /// Sets what comes before `at` in the queue; before `NONE` comes its end.
-    fn set_newer(&mut self, at: usize, newer: usize) {
-        match self.entries.get_mut(at) {
-            Some(entry) => entry.newer = newer,
-            None => self.oldest = newer,
-        }
     }
 }
 

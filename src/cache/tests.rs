@@ -1,4 +1,4 @@
-use super::*;
+use super::{entries::NONE, *};
 
 type TestCache = Cache<u32, u32>;
 
@@ -26,7 +26,7 @@ fn complete(
     value: Option<u32>,
     now: Instant,
 ) -> Vec<u32> {
-    cache.complete(ticket, value, now).0
+    cache.complete(ticket, value.map_or(Found::Nothing, Found::Value), now).0
 }
 
 fn put(cache: &TestCache, name: &KeyName, value: u32, now: Instant) {
@@ -121,7 +121,7 @@ fn a_fetch_begins_at_the_first_turn_and_is_as_young_as_its_beginning() {
     assert_eq!((4, Deadline::after(later(9), 10 * SECOND)), (ticket.early, ticket.until));
     assert!(cache.begin(&key(1), later(9)).is_none());
     assert!(!ask("c", 10, 5), "it is under way");
-    let (waiters, until) = cache.complete(ticket, Some(7), later(10));
+    let (waiters, until, _) = cache.complete(ticket, Found::Value(7), later(10));
     assert_eq!((vec![1, 2, 3, 4, 5], Deadline::after(later(10), 10 * SECOND)), (waiters, until));
     assert_eq!(Some(7), cache.get(&key(1), later(10)));
     assert_eq!(None, cache.get(&key(1), later(11)));
@@ -145,6 +145,17 @@ fn entries_leave_when_too_old_or_unused() {
     assert!(cache.is_empty());
 }
 
+/// An entry is used for two seconds, and for 100 more in an outage.
+fn with_offline() -> TestCache {
+    let any = Some(2 * SECOND);
+    TestCache::new(10, Expiry { any, unused: None, offline: Some(100 * SECOND) })
+}
+
+/// The key store says its status at once.
+fn note(cache: &TestCache, status: Status, now: Instant) {
+    assert!(cache.note(status, now, now).is_empty(), "nobody waits");
+}
+
 #[test]
 fn without_a_key_store_entries_live_for_exactly_the_offline_time() {
     let start = Instant::now();
@@ -153,19 +164,153 @@ fn without_a_key_store_entries_live_for_exactly_the_offline_time() {
     let at = |millis| start + Duration::from_millis(millis);
     let cache = TestCache::new(10, expiry);
     put(&cache, &key(1), 1, start);
-    cache.set_offline(Some(at(1000)));
+    note(&cache, Status::Unavailable, at(1000));
     put(&cache, &key(2), 2, at(5000));
+    note(&cache, Status::Unavailable, at(15_000));
     assert_eq!(Some(1), cache.get(&key(1), at(20_999)));
     cache.expire(at(21_000));
     assert_eq!(None, cache.get(&key(1), at(21_000)));
     assert_eq!(Some(2), cache.get(&key(2), at(24_999)), "it came later");
     assert_eq!(None, cache.get(&key(2), at(25_000)));
-    // The key store is there again, and with it the usual limits.
-    put(&cache, &key(3), 3, at(30_000));
-    cache.set_offline(Some(at(30_500)));
-    assert_eq!(Some(3), cache.get(&key(3), at(45_000)));
-    cache.set_offline(None);
-    assert_eq!(None, cache.get(&key(3), at(45_000)));
+}
+
+#[test]
+fn a_key_store_that_is_back_is_asked_for_a_key_that_is_due() {
+    let (cache, start) = (with_offline(), Instant::now());
+    let at = |seconds| start + seconds * SECOND;
+    put(&cache, &key(1), 1, at(0));
+    put(&cache, &key(2), 2, at(0));
+    note(&cache, Status::Unavailable, at(1));
+    assert_eq!(Some(1), cache.get(&key(1), at(50)));
+    note(&cache, Status::Available, at(60));
+    assert_eq!(None, cache.get(&key(1), at(60)));
+    put(&cache, &key(1), 10, at(60));
+    assert_eq!(Some(10), cache.get(&key(1), at(61)));
+    // It is deleted elsewhere.
+    let ticket = fetch(&cache, &key(2), 0, at(61));
+    complete(&cache, ticket, None, at(61));
+    note(&cache, Status::Unavailable, at(62));
+    assert_eq!(None, cache.get(&key(2), at(62)));
+}
+
+#[test]
+fn a_key_store_that_is_back_for_a_moment_takes_no_keys_along_and_gives_them_no_more_time() {
+    let (cache, start) = (with_offline(), Instant::now());
+    let at = |seconds| start + seconds * SECOND;
+    put(&cache, &key(1), 1, at(0));
+    for seconds in (1..100).step_by(4) {
+        note(&cache, Status::Unavailable, at(seconds));
+        assert_eq!(Some(1), cache.get(&key(1), at(seconds)));
+        note(&cache, Status::Available, at(seconds + 2));
+        cache.expire(at(seconds + 3));
+        assert_eq!(None, cache.get(&key(1), at(seconds + 3)));
+    }
+    note(&cache, Status::Unavailable, at(101));
+    assert_eq!(None, cache.get(&key(1), at(101)));
+}
+
+#[test]
+fn a_key_that_is_due_goes_when_the_key_store_was_available_for_a_while() {
+    let start = Instant::now();
+    let at = |seconds| start + seconds * SECOND;
+    // Also if it never was away, where the last status counts, not the time: it may be long in coming.
+    for outage in [false, true] {
+        let cache = with_offline();
+        put(&cache, &key(1), 1, at(0));
+        if outage {
+            note(&cache, Status::Unavailable, at(1));
+        }
+        note(&cache, Status::Available, at(2));
+        cache.expire(at(31));
+        note(&cache, Status::Available, at(31));
+        cache.expire(at(90));
+        assert_eq!(1, cache.len());
+        note(&cache, Status::Available, at(32));
+        cache.expire(at(90));
+        assert_eq!(0, cache.len(), "outage: {outage}");
+    }
+}
+
+#[test]
+fn while_logins_fail_a_key_store_that_answers_proves_nothing() {
+    let (cache, start) = (with_offline(), Instant::now());
+    let at = |seconds| start + seconds * SECOND;
+    put(&cache, &key(1), 1, at(0));
+    for seconds in 1..101 {
+        note(&cache, Status::Doubtful, at(seconds));
+        cache.expire(at(seconds));
+        assert_eq!(1, cache.len());
+        assert_eq!(seconds < 2, cache.get(&key(1), at(seconds)).is_some(), "{seconds}");
+    }
+    cache.expire(at(101));
+    assert_eq!(0, cache.len(), "it has had its time");
+}
+
+#[test]
+fn a_fetch_without_an_answer_is_answered_with_what_is_here() {
+    let (cache, start) = (with_offline(), Instant::now());
+    let at = |seconds| start + seconds * SECOND;
+    put(&cache, &key(1), 1, at(0));
+    let unknown = |seconds| {
+        let ticket = fetch(&cache, &key(1), 5, at(seconds));
+        let (waiters, _, kept) = cache.complete(ticket, Found::Unknown, at(seconds + 15));
+        assert_eq!(vec![5], waiters);
+        kept
+    };
+    assert_eq!(Some(1), unknown(2));
+    assert_eq!(Some(1), unknown(30));
+    note(&cache, Status::Available, at(40));
+    assert_eq!(None, unknown(41), "it was available all the time");
+    // Not after a delete.
+    put(&cache, &key(1), 2, at(60));
+    let ticket = fetch(&cache, &key(1), 5, at(62));
+    cache.remove(&key(1));
+    assert_eq!(None, cache.complete(ticket, Found::Unknown, at(62)).2);
+    // Nor without an offline time.
+    cache.set_expiry(Expiry { any: Some(SECOND), ..FOR_EVER });
+    put(&cache, &key(1), 3, at(70));
+    assert_eq!(None, unknown(71));
+}
+
+#[test]
+fn those_who_wait_for_a_key_store_that_is_gone_get_what_is_here() {
+    let (cache, start) = (with_offline(), Instant::now());
+    let at = |seconds| start + seconds * SECOND;
+    put(&cache, &key(1), 1, at(0));
+    let ticket = fetch(&cache, &key(1), 5, at(2));
+    let other = fetch(&cache, &key(2), 6, at(2));
+    assert!(matches!(ask(&cache, &key(1), 7, at(3)), Lookup::Waiting));
+    assert_eq!(vec![(1, vec![5, 7])], cache.note(Status::Unavailable, at(3), at(8)));
+    assert_eq!(Some(1), cache.get(&key(1), at(9)));
+    assert!(complete(&cache, ticket, Some(9), at(9)).is_empty());
+    assert_eq!(vec![6], complete(&cache, other, Some(2), at(9)));
+    // One that waits for its turn finds nobody, and leaves the turn to the next.
+    note(&cache, Status::Available, at(10));
+    assert!(matches!(ask(&cache, &key(1), 8, at(10)), Lookup::Queue));
+    assert_eq!(vec![(1, vec![8])], cache.note(Status::Unavailable, at(11), at(11)));
+    assert!(cache.begin(&key(1), at(11)).is_none());
+}
+
+#[test]
+fn a_key_in_doubt_is_fetched_and_serves_without_a_key_store() {
+    let (cache, start) = (with_offline(), Instant::now());
+    let at = |seconds| start + seconds * SECOND;
+    put(&cache, &key(1), 1, at(0));
+    let old = fetch(&cache, &key(2), 0, at(1));
+    cache.doubt(&key(1), at(1));
+    cache.doubt(&key(2), at(1));
+    complete(&cache, old, Some(2), at(1));
+    assert_eq!(None, cache.get(&key(1), at(1)));
+    assert_eq!(None, cache.get(&key(2), at(1)), "its fetch may have seen the old value");
+    note(&cache, Status::Unavailable, at(1));
+    assert_eq!(Some(1), cache.get(&key(1), at(1)));
+    note(&cache, Status::Available, at(2));
+    put(&cache, &key(1), 10, at(2));
+    assert_eq!(Some(10), cache.get(&key(1), at(3)));
+    cache.set_expiry(FOR_EVER);
+    cache.doubt(&key(1), at(3));
+    assert_eq!(None, cache.get(&key(1), at(3)));
+    assert_eq!(0, cache.len());
 }
 
 #[test]
@@ -174,9 +319,10 @@ fn without_an_offline_time_it_does_not_matter_if_the_key_store_is_available() {
     let expiry = Expiry { any: None, unused: Some(3 * SECOND), offline: None };
     let cache = TestCache::new(10, expiry);
     put(&cache, &key(1), 1, start);
-    cache.set_offline(Some(start));
+    note(&cache, Status::Unavailable, start);
     assert_eq!(Some(1), cache.get(&key(1), start + 2 * SECOND));
     assert_eq!(None, cache.get(&key(1), start + 5 * SECOND));
+    assert_eq!(0, cache.len());
 }
 
 #[test]
@@ -222,6 +368,8 @@ struct Model {
     entries: Vec<(usize, u32, Instant, Instant)>,
     /// Name, waiters, whether none may join it any more, and when it began.
     fetches: Vec<(usize, Vec<u32>, bool, Instant)>,
+    /// What the key store has said of its status, and when.
+    statuses: Vec<(Status, Instant)>,
 }
 
 impl Model {
@@ -230,26 +378,104 @@ impl Model {
             || self.expiry.unused.is_some_and(|idle| last_used + idle <= now)
     }
 
-    fn get(&mut self, name: usize, now: Instant) -> Option<u32> {
-        let at = self.entries.iter().position(|entry| entry.0 == name)?;
-        let (_, value, fetched_at, last_used) = self.entries.remove(at);
-        if self.is_due(fetched_at, last_used, now) {
-            return None;
+    /// Since when there is an outage, as long as the key store was not available for half a minute.
+    fn outage(&self) -> Option<Instant> {
+        let (mut since, mut back) = (None, None);
+        for &(status, at) in &self.statuses {
+            match (status, back) {
+                (Status::Available, Some(back)) if at >= back + 30 * SECOND => since = None,
+                (Status::Available, Some(_)) => {}
+                (Status::Available, None) => back = Some(at),
+                (status, _) => {
+                    since = since.or(Some(at));
+                    back = (status == Status::Doubtful).then_some(at);
+                }
+            }
         }
-        self.entries.push((name, value, fetched_at, now));
-        Some(value)
+        since
     }
 
-    fn complete(&mut self, at: usize, value: Option<u32>, now: Instant) -> Vec<u32> {
+    fn is_kept(&self, fetched_at: Instant, last_used: Instant, now: Instant) -> bool {
+        let Some(offline) = self.expiry.offline else { return false };
+        match (self.outage(), self.statuses.last()) {
+            (Some(since), _) => now < fetched_at.max(since) + offline,
+            (None, None) => true,
+            (None, Some((_, at))) => {
+                at.checked_sub(30 * SECOND).is_none_or(|at| !self.is_due(fetched_at, last_used, at))
+            }
+        }
+    }
+
+    fn is_usable(&self, fetched_at: Instant, last_used: Instant, now: Instant) -> bool {
+        let is_down = self.statuses.last().is_some_and(|last| last.0 == Status::Unavailable);
+        match self.expiry.offline.is_some() && is_down {
+            true => self.is_kept(fetched_at, last_used, now),
+            false => !self.is_due(fetched_at, last_used, now),
+        }
+    }
+
+    fn get(&mut self, name: usize, now: Instant) -> Option<u32> {
+        let at = self.entries.iter().position(|entry| entry.0 == name)?;
+        let (_, value, fetched_at, last_used) = self.entries[at];
+        if self.is_usable(fetched_at, last_used, now) {
+            self.entries.remove(at);
+            self.entries.push((name, value, fetched_at, now));
+            return Some(value);
+        }
+        if !self.is_kept(fetched_at, last_used, now) {
+            self.entries.remove(at);
+        }
+        None
+    }
+
+    fn complete(&mut self, at: usize, found: Found<u32>, now: Instant) -> (Vec<u32>, Option<u32>) {
         let (name, waiters, is_stale, began) = self.fetches.remove(at);
-        if let (Some(value), false) = (value, is_stale) {
-            self.entries.retain(|entry| entry.0 != name);
+        let mut kept = None;
+        let entry = self.entries.iter().position(|entry| entry.0 == name);
+        match (found, entry) {
+            (Found::Unknown, Some(at)) => {
+                let (_, value, fetched_at, last_used) = self.entries[at];
+                if self.is_kept(fetched_at, last_used, now) {
+                    self.entries.remove(at);
+                    self.entries.push((name, value, fetched_at, now));
+                    kept = Some(value);
+                }
+            }
+            (Found::Value(_) | Found::Nothing, Some(at)) if !is_stale => {
+                self.entries.remove(at);
+            }
+            _ => {}
+        }
+        if let (Found::Value(value), false) = (found, is_stale) {
             self.entries.push((name, value, began, now));
             if self.entries.len() > self.capacity {
                 self.entries.remove(0);
             }
         }
-        waiters
+        (waiters, kept)
+    }
+
+    /// The waiters that are served since the key store is gone.
+    fn note(&mut self, status: Status, now: Instant) -> Vec<(u32, Vec<u32>)> {
+        self.statuses.push((status, now));
+        let mut served = Vec::new();
+        if status == Status::Unavailable && self.expiry.offline.is_some() {
+            for at in 0..self.fetches.len() {
+                let (name, _, is_stale, _) = self.fetches[at];
+                if !is_stale
+                    && self
+                        .entries
+                        .iter()
+                        .any(|entry| entry.0 == name && self.is_usable(entry.2, entry.3, now))
+                {
+                    let value = self.get(name, now).unwrap();
+                    let fetch = &mut self.fetches[at];
+                    fetch.2 = true;
+                    served.push((value, std::mem::take(&mut fetch.1)));
+                }
+            }
+        }
+        served
     }
 }
 
@@ -274,6 +500,7 @@ fn run_model(seed: u64) {
         expiry: FOR_EVER,
         entries: Vec::new(),
         fetches: Vec::new(),
+        statuses: Vec::new(),
     };
     let cache = TestCache::new(model.capacity, FOR_EVER);
     let mut tickets = Vec::new();
@@ -316,9 +543,13 @@ fn run_model(seed: u64) {
                     drop(ticket);
                     model.fetches.remove(at);
                 } else {
-                    let value = (below(4) > 0).then_some(step);
-                    let expected = model.complete(at, value, now);
-                    assert_eq!(expected, complete(&cache, ticket, value, now));
+                    let found = match below(6) {
+                        0 => Found::Nothing,
+                        1 | 2 => Found::Unknown,
+                        _ => Found::Value(step),
+                    };
+                    let (waiters, _, kept) = cache.complete(ticket, found, now);
+                    assert_eq!(model.complete(at, found, now), (waiters, kept));
                 }
             }
             15 => {
@@ -330,10 +561,15 @@ fn run_model(seed: u64) {
             }
             16 => {
                 cache.expire(now);
-                let entries = std::mem::take(&mut model.entries);
+                let entries = model.entries.clone();
                 model.entries = entries
-                    .into_iter()
-                    .filter(|entry| !model.is_due(entry.2, entry.3, now))
+                    .iter()
+                    .copied()
+                    .filter(|entry| {
+                        let (_, _, fetched_at, last_used) = *entry;
+                        model.is_usable(fetched_at, last_used, now)
+                            || model.is_kept(fetched_at, last_used, now)
+                    })
                     .collect();
             }
             17 if below(10) == 0 => {
@@ -341,8 +577,21 @@ fn run_model(seed: u64) {
                     0 => None,
                     seconds => Some(2 * seconds as u32 * SECOND),
                 };
-                model.expiry = Expiry { any: limit(), unused: limit(), offline: None };
+                let (any, unused) = (limit(), limit());
+                model.expiry = Expiry { any, unused, offline: limit().map(|limit| 4 * limit) };
                 cache.set_expiry(model.expiry);
+            }
+            18 if below(4) == 0 => {
+                let status = match below(12) {
+                    0 | 1 => Status::Unavailable,
+                    2 => Status::Doubtful,
+                    _ => Status::Available,
+                };
+                let mut served = cache.note(status, now, now);
+                served.sort_unstable();
+                let mut expected = model.note(status, now);
+                expected.sort_unstable();
+                assert_eq!(expected, served);
             }
             _ => now += below(3) as u32 * SECOND,
         }

@@ -17,12 +17,17 @@ use crate::{
         secret,
         sync::{self, thread},
     },
+    cache::Status,
     io::Sockets,
+    keystore::Error,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The key store has to say its status within this time.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// A status that takes longer counts as a failure: the key store hangs, past its deadline.
+const LATE: Duration = Duration::from_secs(6);
+const ASK: &str = "ask the key store for its status";
 
 /// Starts the sweeper, the cache expiry, the look at the key store and, if the service manager wants it, the
 /// watchdog; they end with `sockets`.
@@ -51,6 +56,13 @@ pub fn start(
         sockets,
         "expiry",
         Box::new(|_, now| {
+            let is_late = |asked: &mut Instant| now.saturating_duration_since(*asked) >= LATE;
+            // Nobody else notices: the thread that asks waits, and may do so for ever.
+            let asked = core.health.asked().take_if(is_late);
+            if let Some(asked) = asked {
+                let why = "it has not answered for 6 s";
+                note_status(core, notifier, asked, &Err(Error::during(ASK)(why)));
+            }
             core.cache.expire(now);
             core.store.tidy(now);
         }),
@@ -80,18 +92,32 @@ pub fn start(
     )
 }
 
-/// Asks the key store for its status, passes it on to the cache, and logs changes.
+/// Asks the key store for its status.
 fn ask_key_store(core: &Core, notifier: &Notifier, now: Instant) {
+    *core.health.asked() = Some(now);
     let status = core.store.status(Deadline::after(now, STATUS_TIMEOUT));
-    let [before, unfit_since] = core.health.note(&status, now);
-    core.cache.set_offline(unfit_since);
+    *core.health.asked() = None;
+    note_status(core, notifier, now, &status);
+}
+
+/// Passes the status of the key store, asked at `asked`, on to the cache, and logs changes.
+fn note_status(core: &Core, notifier: &Notifier, asked: Instant, status: &Result<(), Error>) {
+    let was_fit = core.health.note(status, asked);
+    let for_cache = match status {
+        Err(_) => Status::Unavailable,
+        Ok(()) if core.store.is_login_failing() => Status::Doubtful,
+        Ok(()) => Status::Available,
+    };
+    for (key, waiters) in core.cache.note(for_cache, asked, clock::now()) {
+        waiters.into_iter().for_each(|waiter| waiter.deliver(Ok(key.clone())));
+    }
     match status {
-        Err(e) if before.is_none() => {
+        Err(e) if was_fit => {
             let trouble = format!("the key store is not available: {e}");
             core.log.error(&trouble);
             notifier.has("", Trouble::KeyStore, &trouble);
         }
-        Ok(()) if before.is_some() => {
+        Ok(()) if !was_fit => {
             core.log.error("the key store is available again");
             notifier.has("", Trouble::KeyStore, "");
         }

@@ -14,6 +14,12 @@ use crate::{
 /// A thread that has looked at the clock may stall; a look later than this was another.
 const MOMENT: Duration = Duration::from_millis(200);
 
+/// With an offline time, a key that is due serves for so long where a read of it gets no answer: the half minute of the
+/// cache, and the time until a status has told.
+const GRACE: Duration = Duration::from_secs(45);
+/// The key store is not waited for any longer, in its queue too.
+const LONGEST: Duration = Duration::from_secs(14);
+
 /// A value that was stored, from when to when.
 pub struct Version {
     pub value: Secret,
@@ -36,6 +42,8 @@ pub struct Key {
     pub deletes: Vec<Duration>,
     /// When requests came that use it.
     pub uses: Vec<Duration>,
+    /// Reads that got no answer, or have none yet: from when to when.
+    pub unanswered: Vec<(Duration, Option<Duration>)>,
 }
 
 /// A time in which the key store said that it is not available.
@@ -113,8 +121,22 @@ impl Key {
             };
             let mut offline =
                 outages.iter().filter(is_offline).filter(|_| expiry.offline.is_some());
-            !is_over(asked, expiry.any) && !is_over(used, expiry.unused)
-                || offline.any(|outage| !is_over(asked.max(outage.from), expiry.offline))
+            let is_fresh = |grace| {
+                !is_over(asked + grace, expiry.any) && !is_over(used + grace, expiry.unused)
+            };
+            let is_within = |outage: &Outage| {
+                outage.from <= now && !is_over(asked.max(outage.from), expiry.offline)
+            };
+            let is_unanswered = sent + LONGEST <= now
+                || self
+                    .unanswered
+                    .iter()
+                    .any(|(from, to)| *from <= now && to.is_none_or(|to| to + MOMENT >= sent));
+            is_fresh(Duration::ZERO)
+                || offline.any(is_within)
+                || expiry.offline.is_some()
+                    && is_unanswered
+                    && (is_fresh(GRACE) || outages.iter().any(is_within))
         });
         (!is_kept).then(|| {
             format!("with a key that was deleted at {until:?} and read last at {:?}", version.read)

@@ -41,6 +41,8 @@ pub struct Model {
 struct Inner {
     keys: BTreeMap<String, Key>,
     outages: Vec<Outage>,
+    /// When the key store was asked for the status that it has not said yet.
+    asked: Option<Duration>,
     /// The values that clients import.
     imports: Vec<Secret>,
     /// Ciphertexts that clients have got, with the names of their keys.
@@ -72,6 +74,18 @@ struct Begun {
 /// A path and its client, by which answers and lines are counted.
 fn call(path: &str, client: u32) -> String {
     format!("{path} of client {client}")
+}
+
+impl Inner {
+    /// A key store that does not say its status is not available.
+    fn notice_silence(&mut self, now: Duration) {
+        /// Half a second early, as the server may have looked at the clock before.
+        const LATE: Duration = Duration::from_millis(5_500);
+        let is_on = self.outages.last().is_some_and(|outage| outage.until.is_none());
+        if let Some(from) = self.asked.filter(|asked| !is_on && now >= *asked + LATE) {
+            self.outages.push(Outage { from, until: None });
+        }
+    }
 }
 
 impl Model {
@@ -115,6 +129,24 @@ impl Model {
         Some((value, key.versions.len() - 1))
     }
 
+    /// A read of this key begins. It counts as one without an answer until it has one.
+    pub fn begin_read(&self, name: &str) -> usize {
+        let (mut inner, now) = (self.lock(), world::elapsed());
+        let unanswered = &mut inner.keys.entry(name.to_owned()).or_default().unanswered;
+        unanswered.push((now, None));
+        unanswered.len() - 1
+    }
+
+    /// The read with this number has ended.
+    pub fn end_read(&self, name: &str, number: usize, is_answered: bool) {
+        let (mut inner, now) = (self.lock(), world::elapsed());
+        let key = inner.keys.get_mut(name).expect("it was read");
+        key.unanswered[number] = match is_answered {
+            true => (Duration::MAX, None),
+            false => (key.unanswered[number].0, Some(now)),
+        };
+    }
+
     /// A read of this value has ended, which began when it was `asked`.
     pub fn has_read(&self, name: &str, number: usize, asked: Duration) {
         let (mut inner, now) = (self.lock(), world::elapsed());
@@ -124,9 +156,16 @@ impl Model {
         *read = Some((last, now));
     }
 
+    /// The key store is asked whether it is available.
+    pub fn ask_status(&self) {
+        self.lock().asked = Some(world::elapsed());
+    }
+
     /// The key store has said whether it is available, which it was `asked` then.
     pub fn status(&self, is_available: bool, asked: Duration) {
         let (mut inner, now) = (self.lock(), world::elapsed());
+        inner.notice_silence(now);
+        inner.asked = None;
         let outage = inner.outages.last_mut().filter(|outage| outage.until.is_none());
         match outage {
             Some(outage) if is_available => outage.until = Some(now),
@@ -259,6 +298,7 @@ impl Model {
     /// Checks an answer against all that has happened.
     pub fn check(&self, sent: &Sent, status: u16, body: &[u8]) {
         let (mut inner, now) = (self.lock(), world::elapsed());
+        inner.notice_silence(now);
         let (expiry, path) = (&self.terms.expiry, sent.what.path(&sent.name));
         let call = call(&path, sent.client);
         let what = format!("{} {call}, sent at {:?}: {status}", sent.what.method(), sent.at);

@@ -60,18 +60,8 @@ impl Store {
         }
         Ok(())
     }
-}
 
-impl KeyStore for Store {
-    fn create(&self, name: &KeyName, value: &Secret, _: Deadline) -> Result<(), Error> {
-        self.take("create")?;
-        let is_stored = self.model.create(name.as_str(), value, true);
-        world::note(|| format!("key store: created {name}: {is_stored}"));
-        self.take("answer to create")?;
-        if is_stored { Ok(()) } else { Err(Error::Exists) }
-    }
-
-    fn get(&self, name: &KeyName, _: Deadline) -> Result<Secret, Error> {
+    fn read(&self, name: &KeyName) -> Result<Secret, Error> {
         let asked = world::elapsed();
         self.take("get")?;
         let found = self.model.read(name.as_str());
@@ -84,6 +74,24 @@ impl KeyStore for Store {
         }
         answered?;
         found.map(|(value, _)| value).ok_or(Error::NotFound)
+    }
+}
+
+impl KeyStore for Store {
+    fn create(&self, name: &KeyName, value: &Secret, _: Deadline) -> Result<(), Error> {
+        self.take("create")?;
+        let is_stored = self.model.create(name.as_str(), value, true);
+        world::note(|| format!("key store: created {name}: {is_stored}"));
+        self.take("answer to create")?;
+        if is_stored { Ok(()) } else { Err(Error::Exists) }
+    }
+
+    fn get(&self, name: &KeyName, _: Deadline) -> Result<Secret, Error> {
+        let number = self.model.begin_read(name.as_str());
+        let found = self.read(name);
+        let is_answered = matches!(found, Ok(_) | Err(Error::NotFound));
+        self.model.end_read(name.as_str(), number, is_answered);
+        found
     }
 
     fn delete(&self, name: &KeyName, _: Deadline) -> Result<(), Error> {
@@ -103,6 +111,7 @@ impl KeyStore for Store {
 
     fn status(&self, _: Deadline) -> Result<(), Error> {
         let asked = world::elapsed();
+        self.model.ask_status();
         let status = self.take("status");
         self.model.status(status.is_ok(), asked);
         status

@@ -10,8 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::{Client, Follower, Http2, Inside, PATIENCE, base64, stored_key, wait_for};
-use kes::inside::{Deadline, KeyName, KeyStore, KeyStoreError as Error, Secret};
+use crate::common::{
+    Client, Follower, Http2, Inside, PATIENCE, Server, base64, stored_key, wait_for,
+};
+use kes::inside::{
+    ApiOptions, Deadline, Expiry, Generation, KeyName, KeyStore, KeyStoreError as Error, Policies,
+    Secret,
+};
 use serde_json::{Value, json};
 
 const AUDIT: &str = "/v1/log/audit/trace";
@@ -31,6 +36,10 @@ struct Store {
     /// Calls for `slow` at this moment, and the most that there were.
     inside: AtomicUsize,
     most: AtomicUsize,
+    /// It does not answer questions about keys and its status.
+    is_silent: AtomicBool,
+    /// It refuses to create and to read.
+    is_gone: AtomicBool,
     /// So many times threads that ask by themselves meet a bug.
     bugs: AtomicUsize,
 }
@@ -44,6 +53,14 @@ impl Store {
         let left = |left: usize| left.checked_sub(1);
         let (order, bugs) = (Ordering::SeqCst, &self.bugs);
         assert!(bugs.fetch_update(order, order, left).is_err(), "a bug");
+    }
+
+    fn answer(&self) -> Result<(), Error> {
+        wait_for(2 * PATIENCE, || (!self.is_silent.load(Ordering::SeqCst)).then_some(()));
+        match self.is_gone.load(Ordering::SeqCst) {
+            true => Err(Error::during("ask")("it is gone")),
+            false => Ok(()),
+        }
     }
 
     fn wait(&self, name: &KeyName) {
@@ -60,6 +77,7 @@ impl KeyStore for Store {
     fn create(&self, name: &KeyName, value: &Secret, _: Deadline) -> Result<(), Error> {
         Self::bug(name);
         self.creates.lock().unwrap().push(name.to_string());
+        self.answer()?;
         self.wait(name);
         let mut values = self.values.lock().unwrap();
         match values.contains_key(name.as_str()) {
@@ -76,6 +94,7 @@ impl KeyStore for Store {
         if name.as_str() == "broken" {
             return Err(Error::during("read the key")("it is broken"));
         }
+        self.answer()?;
         let value = self.values.lock().unwrap().get(name.as_str()).cloned();
         if name.as_str() == "late" {
             self.late.fetch_add(1, Ordering::SeqCst);
@@ -98,7 +117,7 @@ impl KeyStore for Store {
 
     fn status(&self, _: Deadline) -> Result<(), Error> {
         self.bug_by_itself();
-        Ok(())
+        self.answer()
     }
 
     fn describe(&self) -> String {
@@ -215,6 +234,69 @@ fn a_key_that_is_there_when_a_request_comes_is_found_although_an_older_read_foun
     assert_eq!(vec![200; 3], statuses(later));
     let reads = store.late.load(Ordering::SeqCst);
     assert!(reads <= 3, "{reads} reads: those that wait share one");
+}
+
+#[test]
+fn a_create_without_an_answer_leaves_the_cached_key_and_one_of_a_key_that_exists_asks_again() {
+    let store = Arc::new(Store::default());
+    let server = Inside::start(store.clone());
+    let root = server.root();
+    let uses = |status| assert_eq!(status, root.get("/v1/key/describe/a").status);
+    root.post("/v1/key/create/a", "").is_empty_success();
+    uses(200);
+    store.is_gone.store(true, Ordering::SeqCst);
+    root.post("/v1/key/create/a", "").is_failure(502, "bad gateway: failed to create key");
+    uses(200);
+    store.is_gone.store(false, Ordering::SeqCst);
+    // Another server may have deleted the cached key and created this one.
+    root.post("/v1/key/create/a", "").is_failure(400, "key does already exist");
+    store.values.lock().unwrap().clear();
+    uses(404);
+}
+
+/// Such as a directory on a network, or Vault behind a firewall that drops its packets.
+#[test]
+fn while_the_key_store_hangs_keys_that_came_due_serve_and_nobody_waits_for_it_to_return() {
+    let store = Arc::new(Store::default());
+    let any = Duration::from_secs(1);
+    let expiry = Expiry { any: Some(any), unused: None, offline: Some(Duration::from_secs(3600)) };
+    let patient = ApiOptions { timeout: Some(2 * PATIENCE), ..ApiOptions::default() };
+    let apis = [("/v1/key/describe/".to_owned(), patient)].into();
+    let (policies, generation) =
+        (|root: &str| Policies::builder(root, &[]).build(), Generation::Newest);
+    let server = Inside::caching(store.clone(), expiry, generation, apis, policies, |_| {});
+    let root = server.root();
+    for name in ["a", "b"] {
+        assert_eq!(200, root.post(&format!("/v1/key/create/{name}"), "").status);
+        assert_eq!(200, root.get(&format!("/v1/key/describe/{name}")).status);
+    }
+    store.is_silent.store(true, Ordering::SeqCst);
+    std::thread::sleep(2 * any);
+    let began = Instant::now();
+    let those_who_wait = at_once(&root, 3, "GET", "/v1/key/describe/a");
+    assert_eq!(vec![200; 3], statuses(those_who_wait));
+    assert_eq!(200, root.get("/v1/key/describe/b").status);
+    assert!(began.elapsed() < PATIENCE, "the key store was waited for");
+    assert_eq!(0, root.get("/v1/metrics").sample("kes_keystore_available"));
+    // It returns, and is asked again.
+    store.values.lock().unwrap().remove("b");
+    store.is_silent.store(false, Ordering::SeqCst);
+    let is_gone = || (root.get("/v1/key/describe/b").status == 404).then_some(());
+    assert!(wait_for(PATIENCE, is_gone).is_some());
+}
+
+#[test]
+fn a_key_that_comes_due_while_a_body_is_on_its_way_is_read_again() {
+    let server = Server::start(|config| config.expiry = "{any: 1s}");
+    let root = server.root();
+    root.post("/v1/key/create/old", "").is_empty_success();
+    root.post("/v1/key/generate/old", "{}").is_json_success();
+    let mut slow = root.connect();
+    slow.send("POST /v1/key/generate/old HTTP/1.1\r\nHost: kes\r\nContent-Length: 2\r\n\r\n{");
+    std::fs::remove_file(server.keys().join("old")).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    slow.send("}");
+    slow.response().is_failure(404, "key does not exist");
 }
 
 #[test]

@@ -179,7 +179,11 @@ impl Keeper {
     fn failure(&self) -> Option<Error> {
         let logins = self.0.lock();
         let (why, _) = logins.failure.as_ref()?;
-        Some(Error::during("get an auth token")(why.clone()))
+        // A sealed key store takes no logins either, and clients are to see the cause.
+        Some(match *why == Error::Sealed.to_string() {
+            true => Error::Sealed,
+            false => Error::during("get an auth token")(why.clone()),
+        })
     }
 
     /// A newer token than `token`, which the key store has refused. Logs in for that, but not over

@@ -1,10 +1,7 @@
 //! Requests to the servers of a Vault cluster, logins, and what refusals mean.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -31,8 +28,6 @@ use crate::{
 pub(crate) struct Cluster {
     pub(crate) remote: Remote,
     pub(crate) settings: Settings,
-    /// Vault has said that it is sealed.
-    pub(crate) is_sealed: AtomicBool,
     /// The header that keeps standbys of OpenBao from answering by themselves, once one is known.
     beyond: Mutex<Option<String>>,
 }
@@ -54,12 +49,7 @@ impl Cluster {
             has_standbys: true,
             may_pass: |answer| answer.may_pass() && !answer.says("sealed"),
         })?;
-        Ok(Self {
-            remote,
-            settings: settings.clone(),
-            is_sealed: AtomicBool::new(false),
-            beyond: Mutex::default(),
-        })
+        Ok(Self { remote, settings: settings.clone(), beyond: Mutex::default() })
     }
 
     /// Sends `call` with the headers of Vault.
@@ -105,7 +95,6 @@ impl Cluster {
                 }
             }
             if answer.status == 503 && said(&answer).is_some_and(|text| text.contains("sealed")) {
-                self.is_sealed.store(true, Relaxed);
                 return Err(Error::Sealed.into());
             }
             return Ok(answer);

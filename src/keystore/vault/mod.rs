@@ -13,7 +13,7 @@ mod transit;
 
 use std::{
     io,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -34,6 +34,8 @@ pub use settings::{Jwt, Login, Settings, Transit, Version};
 
 /// The largest list of names, in bytes.
 const MAX_LIST: u64 = 64 << 20;
+/// Names in a list, at most: each takes memory, however short it is.
+const MAX_NAMES: usize = 2 << 20;
 /// The first login must be done within this time.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -70,7 +72,6 @@ impl Vault {
         let Some(is_sealed) = health["sealed"].as_bool() else {
             return Err(Error::during(ASK)("the answer does not say whether it is sealed"));
         };
-        cluster.is_sealed.store(is_sealed, Relaxed);
         match health["initialized"].as_bool() {
             // It answers, but there is nothing behind it yet.
             Some(false) => Err(Error::during(ASK)(io::Error::other("it is not initialised"))),
@@ -78,14 +79,12 @@ impl Vault {
             _ => Ok(health),
         }
     }
+}
 
-    /// Does `work`, which is called `what`, unless Vault is sealed.
-    fn work<T>(&self, what: &str, work: impl FnOnce() -> Result<T, Failed>) -> Result<T, Error> {
-        match self.0.cluster.is_sealed.load(Relaxed) {
-            true => Err(Error::Sealed),
-            false => work().map_err(|failed| failed.during(format!("{what} in Vault"))),
-        }
-    }
+/// Does `work`, which is called `what`. A Vault that is sealed says so at once, and says so for itself alone: behind
+/// one endpoint there may be others.
+fn work<T>(what: &str, work: impl FnOnce() -> Result<T, Failed>) -> Result<T, Error> {
+    work().map_err(|failed| failed.during(format!("{what} in Vault")))
 }
 
 impl store::Settings for Settings {
@@ -140,7 +139,7 @@ impl store::Settings for Settings {
 impl KeyStore for Vault {
     fn create(&self, name: &KeyName, value: &Secret, deadline: Deadline) -> Result<(), Error> {
         let engine = &self.0;
-        let is_ours = self.work("create the key", || {
+        let is_ours = work("create the key", || {
             engine.check(deadline)?;
             if str::from_utf8(value.expose()).is_err() {
                 return Err(Failed::Other("the value is not text".to_owned()));
@@ -157,7 +156,7 @@ impl KeyStore for Vault {
     }
 
     fn get(&self, name: &KeyName, deadline: Deadline) -> Result<Secret, Error> {
-        let found = self.work("read the key", || {
+        let found = work("read the key", || {
             let found = match self.0.read(name, deadline) {
                 Err(Failed::Deleted) => None,
                 Ok(None) => {
@@ -172,7 +171,7 @@ impl KeyStore for Vault {
     }
 
     fn delete(&self, name: &KeyName, deadline: Deadline) -> Result<(), Error> {
-        self.work("delete the key", || {
+        work("delete the key", || {
             // This may be repeated, and finds out whether Vault answers.
             if let Err(e @ (Failed::NoAnswer(_) | Failed::NotReady(_))) =
                 self.0.read(name, deadline)
@@ -190,7 +189,7 @@ impl KeyStore for Vault {
     }
 
     fn list(&self, deadline: Deadline) -> Result<Vec<String>, Error> {
-        self.work("list keys", || {
+        work("list keys", || {
             let path = self.0.place("metadata", "?list=true");
             let answer = self.0.ask(Call::new("GET", &path).limit(MAX_LIST), deadline)?;
             if is_absent(&answer) {
@@ -198,6 +197,9 @@ impl KeyStore for Vault {
             }
             if answer.status != 200 {
                 return Err(self.0.refusal(&answer, "list"));
+            }
+            if answer.body.expose().iter().filter(|byte| **byte == b',').count() > MAX_NAMES {
+                return Err(answer.unusable(&format!("it has more than {MAX_NAMES} names")));
             }
             let Value::Array(keys) = take(&mut answer.json()?, "/data/keys") else {
                 return Err(answer.unusable("the answer has no list of keys"));
@@ -236,5 +238,82 @@ impl KeyStore for Vault {
 
     fn tidy(&self, now: Instant) {
         self.0.cluster.remote.tidy(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        thread,
+    };
+
+    use super::*;
+
+    /// A Vault that answers the path of a request, the first time with the number 0, with this status and body, and
+    /// logs in everyone.
+    fn fake(answer: impl Fn(&str, usize) -> (u16, String) + Send + 'static) -> Vault {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            let mut count = 0;
+            for connection in listener.incoming() {
+                let mut connection = connection.unwrap();
+                let (mut request, mut part) = (Vec::new(), [0; 4096]);
+                // The bodies of logins end in a brace.
+                while !request.ends_with(b"\r\n\r\n") && !request.ends_with(b"}") {
+                    let read = connection.read(&mut part).unwrap();
+                    assert!(read > 0, "a whole request comes");
+                    request.extend_from_slice(&part[..read]);
+                }
+                let request = String::from_utf8(request).unwrap();
+                let path = request.split(' ').nth(1).unwrap();
+                let (status, body) = match path.contains("/login") {
+                    true => (200, r#"{"auth":{"client_token":"t","lease_duration":0}}"#.to_owned()),
+                    false => answer(path, count),
+                };
+                count += usize::from(!path.contains("/login"));
+                let length = body.len();
+                let head = "x\r\nconnection: close\r\ncontent-length:";
+                let answer = format!("HTTP/1.1 {status} {head} {length}\r\n\r\n{body}");
+                connection.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        let vault = Vault(Engine::new(&Settings::for_tests(&endpoint, Version::V1)).unwrap());
+        vault.0.keeper.log_in(&vault.0.cluster, deadline()).unwrap();
+        vault
+    }
+
+    fn deadline() -> Deadline {
+        Deadline::after(Instant::now(), Duration::from_secs(60))
+    }
+
+    #[test]
+    fn of_three_servers_behind_one_endpoint_one_that_is_sealed_fails_a_third_of_the_requests() {
+        let vault = fake(|path, count| {
+            assert!(path.ends_with("/my-key"), "{path}");
+            match count % 3 {
+                0 => (503, r#"{"errors":["Vault is sealed"]}"#.to_owned()),
+                _ => (200, r#"{"data":{"my-key":"value"}}"#.to_owned()),
+            }
+        });
+        let name = KeyName::parse("my-key").unwrap();
+        for count in 0..30 {
+            match vault.get(&name, deadline()) {
+                Err(Error::Sealed) => assert_eq!(0, count % 3),
+                found => assert!(found.is_ok() && count % 3 > 0, "{count}: {found:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_of_more_names_than_fit_into_memory_is_refused() {
+        let names =
+            |count| (200, format!(r#"{{"data":{{"keys":[{}"end"]}}}}"#, r#""","#.repeat(count)));
+        let vault = fake(move |_, count| names([2, MAX_NAMES + 1][count]));
+        assert_eq!(["", "", "end"], *vault.list(deadline()).unwrap());
+        let error = vault.list(deadline()).unwrap_err().to_string();
+        assert!(error.ends_with("it has more than 2097152 names"), "{error}");
     }
 }

@@ -48,6 +48,18 @@ impl Inside {
         policies: impl FnOnce(&str) -> Policies,
         change: impl FnOnce(&mut State),
     ) -> Self {
+        Self::caching(store, Expiry::default(), generation, apis, policies, change)
+    }
+
+    /// The same with a cache whose keys expire.
+    pub fn caching(
+        store: Arc<dyn KeyStore>,
+        cache: Expiry,
+        generation: Generation,
+        apis: HashMap<String, ApiOptions>,
+        policies: impl FnOnce(&str) -> Policies,
+        change: impl FnOnce(&mut State),
+    ) -> Self {
         let certificate = Identity::self_signed("server", &Profile::server());
         let root = Identity::new("root");
         let directory = TempDir::new();
@@ -93,7 +105,7 @@ impl Inside {
             Listeners { api: api.into(), probe: None },
             limits,
             state,
-            Expiry::default(),
+            cache,
             store,
             Box::leak(Box::new(log.unwrap())),
             Box::leak(Box::new(Notifier::default())),
