@@ -14,10 +14,17 @@ pub fn run(body: impl FnOnce(&[u8]), data: &[u8], limit: usize) {
     assert!(used <= limit, "it took {used} bytes of memory, more than {limit}");
 }
 
-/// A program that runs a target, which may take so many bytes of memory.
+/// A program that runs a target, which may take so many bytes of memory, and so many more for each byte of the input.
 #[macro_export]
 macro_rules! target {
     ($body:expr, $limit:expr) => {
-        libfuzzer_sys::fuzz_target!(|data: &[u8]| $crate::run($body, data, $limit));
+        $crate::target!($body, $limit, 0);
+    };
+    ($body:expr, $limit:expr, $for_each_byte:expr) => {
+        libfuzzer_sys::fuzz_target!(|data: &[u8]| $crate::run(
+            $body,
+            data,
+            $limit + $for_each_byte * data.len()
+        ));
     };
 }

@@ -139,7 +139,7 @@ echo text >file
 with "s|path: .*|path: $WORK/file|"
 refuses 'is not a directory'
 with "s|path: .*|path: $WORK/file/below|"
-refuses "$WORK/file/below"
+refuses "\"$WORK/file\" is not a directory"
 with 's|path: .*|path: /proc/kes|'
 refuses '/proc/kes'
 if [ "$(id -u)" != 0 ]; then

@@ -59,6 +59,7 @@ the_same_everywhere() {
     completes 'kes server --con' 'kes server --config '
     completes 'kes server --auth of' 'kes server --auth off'
     completes 'kes server --auth=of' 'kes server --auth=off'
+    completes 'kes server --config=pol' 'kes server --config=policy-file.json'
     completes 'kes config check pol' 'kes config check policy-file.json'
     completes 'kes key derive orders-' 'kes key derive orders-2024'
     completes 'kes key derive -k orders-' 'kes key derive -k orders-2024'

@@ -137,7 +137,7 @@ prints_why 3 'refused: no path of policy "app" matches, the nearest is "/v1/key/
 prints_why 3 '    - /v1/key/create/other' "$APP" /v1/key/create/other
 prints_why 3 'assigned to no policy' "$OTHER" /v1/key/create/app-7
 prints_why 0 'any client' "$OTHER" /version
-prints '{"add":null,"allowed":true,"identity":"'"$APP"'","nearest":null,"path":"/v1/key/create/app-7","pattern":"/v1/key/create/app-*","policy":"app","reason":"policy \"app\" has the path \"/v1/key/create/app-*\""}
+prints '{"add":null,"allowed":true,"identity":"'"$APP"'","nearest":null,"note":null,"path":"/v1/key/create/app-7","pattern":"/v1/key/create/app-*","policy":"app","reason":"policy \"app\" has the path \"/v1/key/create/app-*\""}
 ' kes policy why --json "$APP" /v1/key/create/app-7
 cat >>kes.yml <<YAML
 policy:

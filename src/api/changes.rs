@@ -6,7 +6,7 @@
 //! that waits, and audits the result.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, PoisonError},
 };
 
@@ -93,14 +93,15 @@ struct Order {
 
 /// The changes that run and wait, by name.
 pub struct Changes {
-    lines: Mutex<BTreeMap<KeyName, Line>>,
+    /// Sorted by their names.
+    lines: Mutex<Vec<Line>>,
     threads: Threads,
     log: &'static Log,
 }
 
 /// Changes of one name. An identity that has orders has a turn that is queued or due.
-#[derive(Default)]
 struct Line {
+    name: KeyName,
     running: Option<Claim>,
     orders: VecDeque<Order>,
     /// Turns that came while a change ran, in their order.
@@ -109,7 +110,16 @@ struct Line {
     early: usize,
 }
 
+/// Where the line of `name` is, or belongs.
+fn place(lines: &[Line], name: &KeyName) -> std::result::Result<usize, usize> {
+    lines.binary_search_by(|line| line.name.cmp(name))
+}
+
 impl Line {
+    fn new(name: KeyName) -> Self {
+        Self { name, running: None, orders: VecDeque::new(), due: VecDeque::new(), early: 0 }
+    }
+
     fn of<'a>(&'a mut self, identity: &'a str) -> impl Iterator<Item = &'a mut Order> {
         self.orders.iter_mut().filter(move |order| *order.identity == *identity)
     }
@@ -135,7 +145,7 @@ impl Changes {
         Self { lines: Mutex::default(), threads, log }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<KeyName, Line>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Line>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -150,7 +160,11 @@ impl Changes {
         let name = change.name.clone();
         let identity = permit.identity().clone();
         let mut lines = self.lock();
-        let line = lines.entry(name.clone()).or_default();
+        let at = place(&lines, &name).unwrap_or_else(|at| {
+            lines.insert(at, Line::new(name.clone()));
+            at
+        });
+        let line = &mut lines[at];
         let own = line.of(&identity).count();
         if line.orders.len() + own >= MAX_PARKED {
             return false;
@@ -179,7 +193,8 @@ impl Changes {
     /// The change of `name` that begins at this turn of an identity. If another runs, the turn is due after it.
     fn take(&'static self, name: &KeyName, permit: Permit) -> Option<Order> {
         let mut lines = self.lock();
-        let line = lines.get_mut(name)?;
+        let at = place(&lines, name).ok()?;
+        let line = &mut lines[at];
         if line.running.is_some() {
             // It may have another, of a create that needed none any more.
             if line.due.iter().all(|due| due.identity() != permit.identity()) {
@@ -218,9 +233,10 @@ impl Changes {
     /// name `is_taken`, and the change that begins.
     fn leave(&'static self, name: &KeyName, is_taken: bool) -> (Vec<Order>, Option<Order>) {
         let mut lines = self.lock();
-        let Some(line) = lines.get_mut(name) else {
+        let Ok(at) = place(&lines, name) else {
             return (Vec::new(), None);
         };
+        let line = &mut lines[at];
         let needs_turn = |order: &Order| !is_taken || order.change.task != Task::Create;
         let first = line.orders.iter().take(line.early).position(needs_turn).unwrap_or(line.early);
         let settled = line.orders.drain(..first).collect();
@@ -233,7 +249,7 @@ impl Changes {
         }
         let turn = next.as_ref().and_then(|order| line.turn(&order.identity));
         if line.running.is_none() && line.orders.is_empty() {
-            lines.remove(name);
+            lines.remove(at);
         }
         drop(lines);
         self.queue(name, turn);
@@ -262,7 +278,7 @@ impl Changes {
 
     /// Answers all changes that are not done, at the end of the server. Those that wait never begin.
     pub fn give_up(&self) {
-        for Line { running, orders, .. } in std::mem::take(&mut *self.lock()).into_values() {
+        for Line { running, orders, .. } in std::mem::take(&mut *self.lock()) {
             let orders = orders.into_iter().map(|order| order.party.claim);
             for claim in running.into_iter().chain(orders) {
                 claim.answer(Err(Failure::Timeout));

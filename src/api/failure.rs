@@ -5,8 +5,7 @@
 
 use std::borrow::Cow;
 
-use serde::Serialize;
-
+use super::object::Object;
 use crate::{
     base::generation::Generation,
     crypto::ciphertext::OpenError,
@@ -242,10 +241,6 @@ impl Failure {
 
     /// The answer that the client gets: in the words of `texts`, in the form of `generation`.
     pub fn reply(&self, texts: Generation, generation: Generation) -> Reply {
-        #[derive(Serialize)]
-        struct Message<'a> {
-            message: &'a str,
-        }
         let is_old = generation == Generation::V0_14;
         let (status, message) = self.answer(texts);
         let mut reply = Reply { status, announces_trailers: is_old, ..Reply::empty() };
@@ -271,8 +266,7 @@ impl Failure {
                     Generation::V0_14 => "application/json; charset=utf-8",
                     Generation::Newest => "application/json",
                 });
-                reply.body = serde_json::to_vec(&Message { message: &message })
-                    .unwrap_or_else(|_| b"{}".to_vec());
+                reply.body = Object::new().text("message", &message).into_json().into_bytes();
                 if !is_old {
                     // The newest generation writes it so.
                     reply.body.insert(reply.body.len() - 1, b'\n');

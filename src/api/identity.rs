@@ -1,13 +1,11 @@
 //! The identity API: describe, list; in generation 0.14 also assign and forget. Changes last until the server
 //! ends or a reload says otherwise.
 
-use std::collections::BTreeMap;
-
 use super::{
     call::{Call, Outcome},
     failure::{Failure, Named},
     object::Object,
-    policy::{self, json, with_origin},
+    policy::{self, with_origin},
 };
 use crate::base::clock;
 
@@ -30,8 +28,10 @@ pub fn list(call: &Call<'_>) -> Result<Outcome, Failure> {
         return Ok(Outcome::Done(object.into_reply()));
     }
     let found = call.select(assigned)?;
-    let policy = |identity| Some((identity, policies.policy_name_of(identity)?));
-    json(&found.into_iter().filter_map(policy).collect::<BTreeMap<_, _>>())
+    let object = found.into_iter().fold(Object::new(), |object, identity| {
+        object.text(identity, policies.policy_name_of(identity).unwrap_or_default())
+    });
+    Ok(Outcome::Done(object.into_reply()))
 }
 
 /// `GET /v1/identity/describe/<identity>`

@@ -1,6 +1,6 @@
 //! The API as a table: what is served, how, in which generations, and by which handler.
 
-use std::{borrow::Cow, collections::HashMap, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use super::{
     call::{Call, Outcome},
@@ -143,7 +143,7 @@ pub fn is_of_another_generation(path: &str) -> bool {
 }
 
 /// What is served in `generation`, with the settings in `apis`, as JSON.
-pub fn as_json(generation: Generation, apis: &HashMap<String, ApiOptions>) -> String {
+pub fn as_json(generation: Generation, apis: &[(String, ApiOptions)]) -> String {
     let served = ROUTES.iter().filter(|route| route.is_served(generation));
     let rows: Vec<_> = served
         .map(|route| {
@@ -189,15 +189,14 @@ impl Route {
     }
 
     /// What the configuration says of it.
-    fn options<'o>(&self, apis: &'o HashMap<String, ApiOptions>) -> Option<&'o ApiOptions> {
-        if apis.is_empty() {
-            return None;
-        }
-        apis.get(self.path).or_else(|| apis.get(self.path.strip_suffix('/')?))
+    fn options<'o>(&self, apis: &'o [(String, ApiOptions)]) -> Option<&'o ApiOptions> {
+        let short = self.path.strip_suffix('/').unwrap_or(self.path);
+        let of = |path| apis.iter().find(|(known, _)| known == path);
+        of(self.path).or_else(|| of(short)).map(|(_, options)| options)
     }
 
     /// How long the answer may take; zero if it goes on until either side ends it.
-    pub fn timeout(&self, generation: Generation, apis: &HashMap<String, ApiOptions>) -> Duration {
+    pub fn timeout(&self, generation: Generation, apis: &[(String, ApiOptions)]) -> Duration {
         let timeout = self.timeout[generation as usize];
         match self.options(apis).and_then(|options| options.timeout) {
             Some(other) if !self.is_endless() && !other.is_zero() => other,
@@ -206,7 +205,7 @@ impl Route {
     }
 
     /// Who may call it.
-    pub fn access(&self, apis: &HashMap<String, ApiOptions>) -> Access {
+    pub fn access(&self, apis: &[(String, ApiOptions)]) -> Access {
         match self.options(apis) {
             Some(options) if options.skip_auth => Access::Anyone,
             _ => self.access,
@@ -304,10 +303,10 @@ mod tests {
         for path in ["/v1/key/create/", "/v1/key/create"] {
             let timeout = Some(Duration::from_secs(3));
             let options = ApiOptions { skip_auth: true, timeout };
-            let apis = HashMap::from([(path.to_owned(), options)]);
+            let apis = [(path.to_owned(), options)];
             assert_eq!(Access::Anyone, create.access(&apis));
             assert_eq!(timeout, Some(create.timeout(Generation::Newest, &apis)));
         }
-        assert_eq!(Access::Policy, create.access(&HashMap::new()));
+        assert_eq!(Access::Policy, create.access(&[]));
     }
 }

@@ -1,9 +1,6 @@
 //! What a reload replaces as a whole: who may connect, who may do what, the certificate.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use rustls::{ServerConfig, sign::CertifiedKey};
 use rustls_pki_types::UnixTime;
@@ -11,7 +8,7 @@ use rustls_pki_types::UnixTime;
 use super::exchange::Manner;
 use crate::{
     base::generation::Generation,
-    config::{ApiOptions, Config, Limits, Material, Shutdown},
+    config::{Apis, Config, Limits, Material, Shutdown},
     keystore::KeyName,
     policy::Policies,
     tls::{self, ClientTrust},
@@ -38,7 +35,7 @@ pub struct State {
     /// The generation whose error texts clients get.
     pub texts: Generation,
     /// What the configuration says of single APIs, by their paths.
-    pub apis: HashMap<String, ApiOptions>,
+    pub apis: Apis,
     /// The header in which TLS proxies forward the certificates of their clients or, in the newest
     /// generation, the addresses.
     pub proxy_header: Option<Arc<str>>,
@@ -83,7 +80,7 @@ impl State {
 
     /// Whether there is an API for clients without a certificate.
     pub fn takes_clients_without_certificate(&self) -> bool {
-        self.apis.values().any(|options| options.skip_auth)
+        self.apis.iter().any(|(_, options)| options.skip_auth)
     }
 
     /// Replaces the certificate; `tls` is the setting of TLS with it.
@@ -120,7 +117,7 @@ pub fn for_tests() -> (State, Arc<CertifiedKey>) {
         keys: Vec::new(),
         generation: Generation::default(),
         texts: Generation::default(),
-        apis: HashMap::new(),
+        apis: Vec::new(),
         proxy_header: None,
         limits: Limits::default(),
         shutdown: Shutdown { delay: Duration::ZERO, timeout: Duration::from_millis(800) },

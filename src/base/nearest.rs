@@ -2,14 +2,13 @@
 
 /// The one of `known` that `word` may be meant to be: it starts like that, or is nearly the same.
 pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let letters = |word: &str| {
-        let mut letters: Vec<char> = word.chars().collect();
-        letters.sort_unstable();
-        letters
+    let has_letters_of = |known: &str| {
+        let count = |text: &str, letter| text.chars().filter(|c| *c == letter).count();
+        known.len() == word.len() && word.chars().all(|c| count(word, c) == count(known, c))
     };
     let far = |known: &str| match word.len() > 1 {
         true if known.starts_with(word) => 0,
-        true if letters(known) == letters(word) => 1,
+        true if has_letters_of(known) => 1,
         _ => distance(word, known),
     };
     let nearest = known.min_by_key(|known| far(known));

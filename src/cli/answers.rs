@@ -3,9 +3,6 @@
 //! The same path has other answers in other generations, and nothing but the answer itself tells which.
 //! What is none of them is an error: taken for another form, it would look like an empty list.
 
-use std::collections::BTreeMap;
-
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::policy::Policy;
@@ -57,8 +54,8 @@ impl List {
         let wrong = |e: serde_json::Error| none(e.to_string());
         // 0.15 and later list policies and identities as 0.14 lists keys.
         if is_ndjson {
-            let lines = serde_json::Deserializer::from_slice(answer).into_iter::<Line>();
-            let entries = lines.map(|line| line.map_err(wrong)?.entry());
+            let lines = serde_json::Deserializer::from_slice(answer).into_iter();
+            let entries = lines.map(|line| Entry::read(&line.map_err(wrong)?));
             return Ok(Page::whole(entries.collect::<Result<_, _>>()?));
         }
         let value: Value = serde_json::from_slice(answer).map_err(wrong)?;
@@ -78,11 +75,14 @@ impl List {
             let continue_at = continue_at.map(str::to_owned);
             return Ok(Page { entries, continue_at, is_newest: true });
         }
-        if self == Self::Identities
-            && let Ok(policies) = serde_json::from_value::<BTreeMap<String, String>>(value)
+        let entry = |(name, policy): (String, Value)| match policy {
+            Value::String(policy) => Some(Entry { name, policy: Some(policy), is_admin: false }),
+            _ => None,
+        };
+        if let (Self::Identities, Value::Object(policies)) = (self, value)
+            && let Some(entries) = policies.into_iter().map(entry).collect()
         {
-            let entry = |(name, policy)| Entry { name, policy: Some(policy), is_admin: false };
-            return Ok(Page::whole(policies.into_iter().map(entry).collect()));
+            return Ok(Page::whole(entries));
         }
         Err(none(format!("its answer has another form than those of {}s", self.api())))
     }
@@ -94,28 +94,18 @@ impl Page {
     }
 }
 
-/// A line of a list.
-#[derive(Deserialize)]
-struct Line {
-    #[serde(alias = "Name", alias = "identity")]
-    name: Option<String>,
-    policy: Option<String>,
-    #[serde(default)]
-    admin: bool,
-    /// What ended the list, in its last line.
-    error: Option<String>,
-}
-
-impl Line {
-    fn entry(self) -> Result<Entry, String> {
-        match self {
-            Self { error: Some(error), .. } => Err(error),
-            Self { name: Some(name), policy, admin, .. } => {
-                let policy = policy.filter(|policy| !policy.is_empty());
-                Ok(Entry { name, policy, is_admin: admin })
-            }
-            _ => Err("the server sent no list: a line without a name".to_owned()),
+impl Entry {
+    /// Reads a line of a list. The last one may be the error that ended it.
+    fn read(line: &Value) -> Result<Self, String> {
+        let text = |member| line[member].as_str().map(str::to_owned);
+        if let Some(error) = text("error") {
+            return Err(error);
         }
+        let Some(name) = ["name", "Name", "identity"].into_iter().find_map(text) else {
+            return Err("the server sent no list: a line without a name".to_owned());
+        };
+        let policy = text("policy").filter(|policy| !policy.is_empty());
+        Ok(Self { name, policy, is_admin: line["admin"] == true })
     }
 }
 

@@ -331,7 +331,8 @@ impl Args {
                     duration::parse_non_negative(&value).map_err(|e| {
                         let e = e.to_string();
                         let e = e.trim_start_matches("time: ");
-                        let why = "use a number with a unit, such as 90s, 30m or 720h";
+                        let why =
+                            "use a number with a unit, such as 90s, 30m or 720h, at most 2562047h";
                         invalid(&value, &format!("{e}; {why}"))
                     })?;
                 }
@@ -520,7 +521,7 @@ mod tests {
         assert_eq!("invalid value \"x\" for flag -k: use true or false", text(&["-k=x"]));
         assert_eq!(
             "invalid value \"1d\" for flag -time: unknown unit \"d\" in duration \"1d\"; use a \
-             number with a unit, such as 90s, 30m or 720h",
+             number with a unit, such as 90s, 30m or 720h, at most 2562047h",
             text(&["--time", "1d"])
         );
     }

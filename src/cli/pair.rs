@@ -4,14 +4,14 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use rcgen::SanType;
 use rustix::{
-    fs::{CWD, Gid, Mode, RenameFlags, fchmod, fchown, renameat_with},
+    fs::{CWD, Gid, Mode, RenameFlags, Uid, fchmod, fchown, renameat_with},
     io::Errno,
 };
 
@@ -31,7 +31,7 @@ pub(crate) struct Wanted<'a> {
 
 /// Writes both, each in place of an older one if `force` is set.
 pub(crate) fn write(key: Wanted<'_>, cert: Wanted<'_>, force: bool) -> Result<()> {
-    if key.path == cert.path {
+    if real(key.path) == real(cert.path) {
         return Err("private key and certificate can't be the same file".into());
     }
     write_all(&[(key, "private key"), (cert, "certificate")], None, force).map(drop)
@@ -42,13 +42,14 @@ pub(crate) fn write_one(file: Wanted<'_>, what: &'static str, force: bool) -> Re
     write_all(&[(file, what)], None, force).map(drop)
 }
 
-/// Writes files, each with the word that errors call it, in this order; each in place of an older one if
-/// `force` is set. With a `group`, they belong to it, and have their mode whatever the umask is.
-pub(crate) fn write_all<'a>(
-    files: &[(Wanted<'a>, &'static str)],
+/// Writes files, each with the word that errors call it, in this order; each in place of an older one, with its
+/// owners and its mode, if `force` is set. With a `group`, new ones belong to it, and have their mode whatever the
+/// umask is.
+pub(crate) fn write_all(
+    files: &[(Wanted<'_>, &'static str)],
     group: Option<u32>,
     force: bool,
-) -> Result<Written<'a>> {
+) -> Result<Written> {
     let drafts = files.iter().map(|(wanted, what)| Draft::new(*wanted, what, group, force));
     let mut written = Written(Vec::new());
     for mut draft in drafts.collect::<Result<Vec<_>>>()? {
@@ -62,9 +63,9 @@ pub(crate) fn write_all<'a>(
 }
 
 /// Files that are in their places.
-pub(crate) struct Written<'a>(Vec<Draft<'a>>);
+pub(crate) struct Written(Vec<Draft>);
 
-impl Written<'_> {
+impl Written {
     /// Undoes the writing, the last file first.
     pub(crate) fn take_back(&mut self) {
         self.0.iter_mut().rev().for_each(Draft::take_back);
@@ -99,8 +100,8 @@ pub(crate) fn addresses(args: &Args) -> Result<Vec<SanType>> {
 }
 
 /// A file that is complete, but not in its place yet. Dropped, only the file in its place is left.
-struct Draft<'a> {
-    path: &'a Path,
+struct Draft {
+    path: PathBuf,
     what: &'static str,
     mode: u32,
     /// The draft or, after it took the place of a file, that file.
@@ -108,26 +109,41 @@ struct Draft<'a> {
     has_replaced: bool,
 }
 
-impl<'a> Draft<'a> {
+impl Draft {
     /// Writes a file beside the wanted one, which may not be there unless `force` is set.
     fn new(
-        wanted: Wanted<'a>,
+        wanted: Wanted<'_>,
         what: &'static str,
         group: Option<u32>,
         force: bool,
     ) -> Result<Self> {
-        let Wanted { path, content, mode } = wanted;
-        let mut temp = path.as_os_str().to_owned();
+        let Wanted { path, content, mut mode } = wanted;
+        let path = if force { real(path) } else { path.to_owned() };
+        let mut temp = path.clone().into_os_string();
         // In a container, each run may have the number of the one that a power failure ended.
         let random = getrandom::u32().map_err(|e| format!("failed to name a file: {e}"))?;
         temp.push(format!(".{}-{random:08x}.new", std::process::id()));
-        let draft = Self { path, what, mode, temp: temp.into(), has_replaced: false };
-        if !force && path.symlink_metadata().is_ok() {
-            return Err(draft.failed(&io::ErrorKind::AlreadyExists.into()));
+        let mut draft = Self { path, what, mode, temp: temp.into(), has_replaced: false };
+        let mut owners = group.map(|group| (None, group));
+        // Through the wanted path, as the system may refuse to follow the links of others.
+        match wanted.path.metadata() {
+            Ok(there) if force && there.is_file() => {
+                owners = Some((Some(there.uid()), there.gid()));
+                // Others read a private key no longer.
+                mode = there.mode() & if what == "private key" { 0o770 } else { 0o777 };
+            }
+            Ok(_) if force => return Err(draft.failed(&io::Error::other("it is no plain file"))),
+            Err(e) if force && e.kind() != io::ErrorKind::NotFound => return Err(draft.failed(&e)),
+            _ if !force && draft.path.symlink_metadata().is_ok() => {
+                return Err(draft.failed(&io::ErrorKind::AlreadyExists.into()));
+            }
+            _ => {}
         }
+        draft.mode = mode;
         let written = new_file(&draft.temp, mode).and_then(|mut file| {
-            if group.is_some() {
-                fchown(&file, None, group.map(Gid::from_raw))?;
+            if let Some((user, group)) = owners {
+                fchown(&file, user.map(Uid::from_raw), Some(Gid::from_raw(group)))
+                    .map_err(|e| io::Error::other(format!("can't set owner and group: {e}")))?;
                 fchmod(&file, Mode::from_raw_mode(mode))?;
             }
             file.write_all(content.as_bytes())?;
@@ -141,14 +157,14 @@ impl<'a> Draft<'a> {
         self.has_replaced = force && self.rename(RenameFlags::EXCHANGE).is_ok();
         let placed = match (self.has_replaced, force) {
             (true, _) => Ok(()),
-            (false, true) => fs::rename(&self.temp, self.path),
+            (false, true) => fs::rename(&self.temp, &self.path),
             (false, false) => match self.rename(RenameFlags::NOREPLACE) {
                 // Some file systems can't; a few of them have no hard links either.
-                Err(Errno::INVAL | Errno::NOSYS) => match fs::hard_link(&self.temp, self.path) {
+                Err(Errno::INVAL | Errno::NOSYS) => match fs::hard_link(&self.temp, &self.path) {
                     Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
                         // There, a crash may leave an empty file.
-                        let placed = new_file(self.path, self.mode);
-                        placed.and_then(|_| fs::rename(&self.temp, self.path))
+                        let placed = new_file(&self.path, self.mode);
+                        placed.and_then(|_| fs::rename(&self.temp, &self.path))
                     }
                     linked => linked,
                 },
@@ -156,7 +172,7 @@ impl<'a> Draft<'a> {
             },
         };
         placed.map_err(|e| self.failed(&e))?;
-        sync_entry(self.path).map_err(|e| {
+        sync_entry(&self.path).map_err(|e| {
             self.take_back();
             self.failed(&e)
         })
@@ -166,13 +182,13 @@ impl<'a> Draft<'a> {
     fn take_back(&mut self) {
         let undone = match self.has_replaced {
             true => self.rename(RenameFlags::EXCHANGE).map_err(io::Error::from),
-            false => fs::remove_file(self.path),
+            false => fs::remove_file(&self.path),
         };
-        let _ = undone.and_then(|()| sync_entry(self.path));
+        let _ = undone.and_then(|()| sync_entry(&self.path));
     }
 
     fn rename(&self, flags: RenameFlags) -> rustix::io::Result<()> {
-        renameat_with(CWD, &self.temp, CWD, self.path, flags)
+        renameat_with(CWD, &self.temp, CWD, &self.path, flags)
     }
 
     fn failed(&self, e: &io::Error) -> Failure {
@@ -186,11 +202,16 @@ impl<'a> Draft<'a> {
     }
 }
 
-impl Drop for Draft<'_> {
+impl Drop for Draft {
     fn drop(&mut self) {
         // A private key that was replaced does not come back after a power failure.
-        let _ = fs::remove_file(&self.temp).and_then(|()| sync_entry(self.path));
+        let _ = fs::remove_file(&self.temp).and_then(|()| sync_entry(&self.path));
     }
+}
+
+/// What the link `path` leads to, if that is there.
+fn real(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Creates a file that did not exist.

@@ -1,12 +1,10 @@
 //! What a file says of single APIs: which need no certificate, and how long answers may take.
 
-use std::collections::HashMap;
-
 use super::{
     expand::Expansion,
     findings::{At, cut},
     policies::closest,
-    settings::ApiOptions,
+    settings::{ApiOptions, Apis},
     source::Reader,
     tree::Node,
 };
@@ -20,9 +18,9 @@ const HARMLESS: [&str; 5] = ["/version", "/v1/status", "/v1/metrics", "/v1/ready
 impl Reader<'_> {
     /// The options of all APIs in the file, by path. `endpoints` are the patterns of all API paths; without
     /// any, it is not checked whether there is such an API.
-    pub(super) fn apis(&mut self, endpoints: &[Pattern]) -> HashMap<String, ApiOptions> {
+    pub(super) fn apis(&mut self, endpoints: &[Pattern]) -> Apis {
         let source = self.source;
-        let mut apis = HashMap::new();
+        let mut apis = Vec::new();
         let entries = source.find("api").map_or(&[][..], Node::entries);
         // Beside `texts`, older formats have nothing there.
         for entry in entries.iter().filter(|_| source.format.is_newest()) {
@@ -58,7 +56,7 @@ impl Reader<'_> {
             if let Some((text, at)) = given("timeout") {
                 options.timeout = self.parse_duration(&text, at);
             }
-            apis.insert(path.to_owned(), options);
+            apis.push((path.to_owned(), options));
         }
         apis
     }

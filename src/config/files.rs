@@ -144,10 +144,15 @@ impl Look<'_> {
             tls::Error::Unreadable(_, "private key", _) | tls::Error::Unusable(_, "private key", _)
         );
         let field = if is_about_key { &key_field } else { &cert_field };
-        let advice = match error.to_string().ends_with("password required") {
-            true if section == "tls" && self.config.generation.is_newest() => {
+        let advice = match (error.to_string().ends_with("password required"), section) {
+            (true, "tls") if self.config.generation.is_newest() => {
                 "set \"tls.password\", such as to ${KES_TLS_PASSWORD}"
             }
+            (true, "tls") => {
+                "decrypt it with 'openssl pkey', or set \"tls.password\" in the newest format, which 'kes \
+                 config convert' writes"
+            }
+            (true, _) => "decrypt it with 'openssl pkey'",
             _ => "",
         };
         self.refuse(field, format_args!("{during}{error}"), advice);

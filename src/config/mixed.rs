@@ -96,7 +96,7 @@ pub(super) fn refuse(
         differences.into_iter().map(move |difference| (difference, is_older))
     });
     let mut all: Vec<_> = all.collect();
-    all.sort_by_key(|(difference, _)| difference.position);
+    all.sort_by_cached_key(|(difference, _)| (difference.position.rank(), 0_u64));
     let more = all.len().saturating_sub(MAX_ROWS);
     for (Difference { name, position, counterpart, caution }, is_older) in
         all.into_iter().take(MAX_ROWS)

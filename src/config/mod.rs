@@ -41,7 +41,7 @@ pub use convert::convert_with;
 pub use convert::{Converted, Note, Weight, convert};
 pub use files::Material;
 pub use findings::{Error, Finding, Position, Severity};
-pub use settings::{ApiOptions, Config, parse_address};
+pub use settings::{ApiOptions, Apis, Config, parse_address};
 pub use types::{Auth, Flags, Limits, Shutdown};
 
 use self::{

@@ -1,7 +1,7 @@
 //! What the fields mean, but those of policies and key stores, and what is wrong with their values.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -31,7 +31,7 @@ pub struct Config {
     /// The generation whose error texts clients get.
     pub texts: Generation,
     /// What the file says of single APIs, by their paths.
-    pub apis: HashMap<String, ApiOptions>,
+    pub apis: Apis,
     /// Where to listen.
     pub address: SocketAddr,
     /// The identity that may do everything, which is called root or admin; never empty. Text that is no
@@ -76,7 +76,7 @@ pub struct Config {
 impl Config {
     /// What TLS demands of clients. They need no certificate for APIs that skip its check.
     pub fn server_tls(&self) -> ServerTls {
-        let is_optional = self.apis.values().any(|api| api.skip_auth);
+        let is_optional = self.apis.iter().any(|(_, api)| api.skip_auth);
         ServerTls {
             versions: self.generation,
             client_certificate: match is_optional {
@@ -86,6 +86,9 @@ impl Config {
         }
     }
 }
+
+/// What the configuration says of single APIs, with their paths.
+pub type Apis = Vec<(String, ApiOptions)>;
 
 /// What the file says of an API.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -226,7 +229,15 @@ impl Reader<'_> {
             self.findings.refuse(
                 self.source.at(path),
                 message,
-                "write on, off, a number, or DEBUG, INFO, WARN or ERROR, which +1 or -1 may follow",
+                match is_audit {
+                    true => {
+                        "write on, off, changes, required, a number, or DEBUG, INFO, WARN or ERROR, which +1 or \
+                         -1 may follow"
+                    }
+                    false => {
+                        "write on, off, a number, or DEBUG, INFO, WARN or ERROR, which +1 or -1 may follow"
+                    }
+                },
             );
             AuditMode::On
         })

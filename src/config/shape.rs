@@ -205,7 +205,7 @@ impl Walk<'_> {
 /// Says that these environment variables are not set.
 fn unset(names: &[String]) -> String {
     let mut names: Vec<_> = names.iter().map(|name| format!("${{{name}}}")).collect();
-    names.sort();
+    names.sort_unstable();
     names.dedup();
     match names.as_slice() {
         [one] => format!("environment variable {one} is empty or not set"),

@@ -5,11 +5,7 @@
 //! by the size of the text: values that aliases repeat are shared, not copied, and what would be
 //! much larger written out is refused.
 
-use std::{
-    collections::{HashMap, HashSet},
-    slice,
-    sync::Arc,
-};
+use std::{collections::HashSet, slice, sync::Arc};
 
 use granit_parser::{
     ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, StructureStyle, Tag,
@@ -136,7 +132,7 @@ impl Node {
     pub(super) fn kind(&self) -> &'static str {
         match &self.value {
             Value::Null => "nothing",
-            Value::Text(text) if text.parse::<f64>().is_ok() => "a number",
+            Value::Text(text) if text.parse::<serde_json::Number>().is_ok() => "a number",
             Value::Text(text) if matches!(&**text, "true" | "false") => "true or false",
             Value::Text(_) => "a string",
             Value::List(_) => "a list",
@@ -192,7 +188,7 @@ fn read(text: &str) -> Result<(Node, Option<Position>), Fault> {
     };
     let mut reader = Reader {
         parser: Parser::new_from_str_with_options(text, options),
-        anchors: HashMap::new(),
+        anchors: Vec::new(),
         items: Vec::new(),
         entries: Vec::new(),
         merge: None,
@@ -220,8 +216,8 @@ fn read(text: &str) -> Result<(Node, Option<Position>), Fault> {
 /// Puts a tree together from the events of the parser.
 struct Reader<'a> {
     parser: Parser<'a, StrInput<'a>>,
-    /// Values with an anchor, and how many values each is.
-    anchors: HashMap<usize, (Node, usize)>,
+    /// Values with an anchor, and how many values each is, by the parser's numbers.
+    anchors: Vec<Option<(Node, usize)>>,
     /// Items and fields of the lists and maps that are not complete yet, the innermost ones last.
     items: Vec<Node>,
     entries: Vec<Entry>,
@@ -250,7 +246,7 @@ impl<'a> Reader<'a> {
         let (value, weight, anchor) = match event {
             Event::Alias(anchor) => {
                 // An anchor counts from the end of its value on, so nothing holds itself.
-                let Some((node, weight)) = self.anchors.get(&anchor).cloned() else {
+                let Some((node, weight)) = self.anchors.get(anchor).cloned().flatten() else {
                     return Err(fault(span.start, "the value refers to itself; write it out"));
                 };
                 self.count(weight, span)?;
@@ -279,7 +275,9 @@ impl<'a> Reader<'a> {
         };
         let node = Node { position: position(span.start), span: extent, is_flow, value };
         if anchor != 0 {
-            self.anchors.insert(anchor, (node.clone(), weight));
+            let count = self.anchors.len().max(anchor + 1);
+            self.anchors.resize(count, None);
+            self.anchors[anchor] = Some((node.clone(), weight));
         }
         Ok((node, weight))
     }
@@ -349,8 +347,9 @@ impl<'a> Reader<'a> {
         if merged.is_empty() {
             return Ok(());
         }
-        let mut names: HashSet<_> =
-            self.entries[start..].iter().map(|it| it.name.clone()).collect();
+        let mut own = self.entries.split_off(start);
+        let mut added = Vec::new();
+        let mut names: HashSet<&str> = own.iter().map(|it| &*it.name).collect();
         let maps = merged.iter().flat_map(|node| match &node.value {
             Value::List(items) => items,
             _ => slice::from_ref(node),
@@ -360,9 +359,10 @@ impl<'a> Reader<'a> {
                 let reason = format!("expected a map after \"<<\", found {}", map.kind());
                 return Err(Fault { position: map.position, reason });
             };
-            let is_new = |entry: &&Entry| names.insert(entry.name.clone());
-            self.entries.extend(entries.iter().filter(is_new).cloned());
+            added.extend(entries.iter().filter(|entry| names.insert(&entry.name)).cloned());
         }
+        self.entries.append(&mut own);
+        self.entries.append(&mut added);
         Ok(())
     }
 

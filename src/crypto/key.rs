@@ -49,6 +49,9 @@ impl Algorithm {
     }
 }
 
+/// Nanoseconds in a second.
+const NANOS: u32 = 1_000_000_000;
+
 /// The time when a key was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CreatedAt {
@@ -65,6 +68,9 @@ impl CreatedAt {
         if (seconds, nanos) == (0, 0) {
             return None;
         }
+        // Of too many nanoseconds, Go makes seconds.
+        let seconds = seconds.checked_add((nanos / NANOS).into())?;
+        let nanos = nanos % NANOS;
         let time = tz::UtcDateTime::from_timespec(seconds, nanos).ok()?;
         let mut text = format!(
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
@@ -295,6 +301,15 @@ mod tests {
                 assert_eq!(testdata::hex(case, "out"), derived.as_slice());
             }
         }
+    }
+
+    #[test]
+    fn the_time_of_a_key_is_one_that_others_can_read() {
+        let text = |seconds, nanos| CreatedAt::from_timestamp(seconds, nanos).map(|at| at.text);
+        assert_eq!(None, text(0, 0));
+        assert_eq!(Some("1970-01-01T00:00:00.5Z"), text(0, 500_000_000).as_deref());
+        assert_eq!(Some("1970-01-01T00:00:02.5Z"), text(1, 1_500_000_000).as_deref());
+        assert_eq!(None, text(i64::MAX, u32::MAX));
     }
 
     #[test]

@@ -4,10 +4,15 @@
 //! `fuzz/corpus`, so that each input that once found something is tried forever.
 
 mod answers;
+mod bodies;
+mod certificates;
 mod ciphertexts;
 mod config;
+mod credentials;
 mod cursor;
 mod dns;
+mod documents;
+mod globs;
 mod heads;
 mod heads_plain;
 mod hpack;
@@ -20,18 +25,14 @@ mod pipeline;
 mod pipeline_answers;
 mod pipeline_line;
 mod pipeline_site;
+mod plain;
 mod rules;
+mod stored_keys;
 
 pub use self::{
-    answers::answers,
-    ciphertexts::{ciphertexts, stored_keys},
-    config::{config, credentials},
-    dns::dns,
-    heads::heads,
-    hpack::hpack,
-    http2::http2,
-    pipeline::pipeline,
-    rules::rules,
+    answers::answers, ciphertexts::ciphertexts, config::config, credentials::credentials, dns::dns,
+    heads::heads, hpack::hpack, http2::http2, pipeline::pipeline, rules::rules,
+    stored_keys::stored_keys,
 };
 
 #[cfg(fuzzing)]

@@ -1,6 +1,7 @@
 //! Copies keys from one key store to another.
 
 use std::{
+    io,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -9,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::store::{Error, KeyName, KeyStore};
+use super::{
+    fs::Unfit,
+    store::{Error, KeyName, KeyStore},
+};
 use crate::{
     base::deadline::Deadline,
     crypto::{MasterKey, stored},
@@ -141,6 +145,9 @@ impl Migration<'_> {
                 let why = "is not copied: it is listed, but there is no key";
                 return Ok(Done::Left(why.to_owned()));
             }
+            Err(Error::Unavailable { source, .. }) if is_unfit(&*source) => {
+                return Ok(Done::Left(format!("is left where it is: {source}")));
+            }
             Err(e) => return Err(e.to_string()),
         };
         let is_of_newest = match stored::decode(value.expose()) {
@@ -192,6 +199,12 @@ impl Migration<'_> {
         let deleted = self.target.delete(&name, deadline());
         created.and(deleted).map_err(|e| e.to_string())
     }
+}
+
+/// Whether this is the error of a file that can't be a key.
+fn is_unfit(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    let error = error.downcast_ref().and_then(io::Error::get_ref);
+    error.is_some_and(|error| error.is::<Unfit>())
 }
 
 fn deadline() -> Deadline {

@@ -1,7 +1,7 @@
 //! Keys in memory, for trying things out: they are gone when the server ends.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::HashMap,
     sync::{Arc, PoisonError},
 };
 
@@ -16,11 +16,11 @@ use crate::base::{
 #[derive(Default)]
 pub struct Mem {
     /// All there is; every operation is one step on the map.
-    values: Mutex<BTreeMap<KeyName, Secret>>,
+    values: Mutex<HashMap<KeyName, Secret>>,
 }
 
 impl Mem {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<KeyName, Secret>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<KeyName, Secret>> {
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -45,13 +45,12 @@ impl store::Settings for Settings {
 
 impl KeyStore for Mem {
     fn create(&self, name: &KeyName, value: &Secret, _: Deadline) -> Result<(), Error> {
-        match self.lock().entry(name.clone()) {
-            Entry::Occupied(_) => Err(Error::Exists),
-            Entry::Vacant(entry) => {
-                entry.insert(value.clone());
-                Ok(())
-            }
+        let mut values = self.lock();
+        if values.contains_key(name) {
+            return Err(Error::Exists);
         }
+        values.insert(name.clone(), value.clone());
+        Ok(())
     }
 
     fn get(&self, name: &KeyName, _: Deadline) -> Result<Secret, Error> {
@@ -63,7 +62,9 @@ impl KeyStore for Mem {
     }
 
     fn list(&self, _: Deadline) -> Result<Vec<String>, Error> {
-        Ok(self.lock().keys().map(KeyName::to_string).collect())
+        let mut names: Vec<_> = self.lock().keys().map(KeyName::to_string).collect();
+        names.sort_unstable();
+        Ok(names)
     }
 
     fn status(&self, _: Deadline) -> Result<(), Error> {

@@ -182,11 +182,11 @@ impl Metrics {
         }
         let (mut ended, mut from) = (0, 0);
         for (name, help, end) in REQUESTS {
-            let mut counts: Vec<_> = (0..STATUSES.len())
-                .filter(|at| (from..end).contains(&STATUSES[*at]))
-                .map(|at| (STATUSES[at], self.sum(|shard| &shard.statuses[at])))
+            let place = |status| STATUSES.iter().position(|counted| *counted == status);
+            let counts: Vec<_> = (from..end)
+                .filter_map(|status| Some((status, place(status)?)))
+                .map(|(status, at)| (status, self.sum(|shard| &shard.statuses[at])))
                 .collect();
-            counts.sort_unstable();
             let sum = counts.iter().map(|(_, count)| count).sum();
             let value = if by_status { Value::ByStatus(counts) } else { Value::Counter(sum) };
             families.push(Family { name, help, value });
@@ -217,12 +217,10 @@ impl Metrics {
                 },
             },
         ]);
-        families.sort_by_key(|family| family.name);
-        families.iter().fold(String::new(), |mut page, family| {
-            // Writing to a `String` cannot fail.
-            let _ = family.write(&mut page);
-            page
-        })
+        // Each begins with its name.
+        let mut texts: Vec<_> = families.iter().map(Family::text).collect();
+        texts.sort_unstable();
+        texts.concat()
     }
 }
 
@@ -259,6 +257,13 @@ impl Family {
     pub fn gauge(name: &'static str, help: &'static str, value: f64) -> Self {
         let value = Value::Gauge(value);
         Self { name, help, value }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a `String` cannot fail.
+        let _ = self.write(&mut text);
+        text
     }
 
     fn write(&self, page: &mut String) -> std::fmt::Result {

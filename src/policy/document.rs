@@ -1,8 +1,6 @@
 //! A policy as JSON, in files and in the API. Its members differ by generation: `{"paths":[...]}` up to
 //! 0.14, `{"allow":[...],"deny":[...]}` in 2022, and `{"allow":{"<rule>":{},...},"deny":{...}}` since.
 
-use std::collections::BTreeSet;
-
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use serde_json::Value;
 
@@ -111,7 +109,9 @@ pub struct RuleMap<'a>(pub &'a [Rule]);
 
 impl Serialize for RuleMap<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let rules: BTreeSet<_> = self.0.iter().map(Rule::as_str).collect();
+        let mut rules: Vec<_> = self.0.iter().map(Rule::as_str).collect();
+        rules.sort_unstable();
+        rules.dedup();
         to.collect_map(rules.into_iter().map(|rule| (rule, serde_json::Map::new())))
     }
 }

@@ -131,7 +131,7 @@ impl Forwarded {
 }
 
 /// The one certificate in `header`: PEM text, escaped as in a query.
-fn certificate(header: &[u8]) -> Option<CertificateDer<'static>> {
+pub fn certificate(header: &[u8]) -> Option<CertificateDer<'static>> {
     if header.len() > MAX_CERTIFICATE {
         return None;
     }

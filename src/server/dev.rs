@@ -91,11 +91,13 @@ pub fn tell(
 /// A self-signed certificate for all addresses of this machine.
 fn material(config: &Config) -> Result<Material, Error> {
     let mut addresses: Vec<_> = self_signed::dns("localhost").into_iter().collect();
-    let mut ips = local_addresses();
-    ips.push(config.address.ip());
-    ips.sort();
-    ips.dedup();
-    addresses.extend(ips.iter().filter_map(|ip| self_signed::ip(&ip.to_string())));
+    for ip in local_addresses().into_iter().chain([config.address.ip()]) {
+        if let Some(ip) = self_signed::ip(&ip.to_string())
+            && !addresses.contains(&ip)
+        {
+            addresses.push(ip);
+        }
+    }
     let holder =
         Holder { name: "kes server --dev", usage: Usage::Server, addresses, validity: VALIDITY };
     let certificate = self_signed::certified(holder, KeyKind::P256).map_err(|e| failed(&e))?;

@@ -70,7 +70,11 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(e) => e.fmt(f),
-            Self::Mlock(e) => write!(f, "failed to lock memory: {e} - See: 'man mlockall'"),
+            Self::Mlock(e) => write!(
+                f,
+                "failed to lock memory: {e}: --mlock needs LimitMEMLOCK=infinity in a unit, or 'ulimit -l \
+                 unlimited' in a shell"
+            ),
             Self::Tls(e) => e.fmt(f),
             Self::KeyStore(e) => e.fmt(f),
             Self::Key(name, why) => write!(f, "failed to create key {:?}: {why}", name.as_str()),

@@ -46,6 +46,9 @@ use crate::{
 /// The log queues may be written out within this time after all requests.
 const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// What a server locks with --mlock, and more.
+pub const ENOUGH_LOCKED: u64 = 256 << 20;
+
 /// How to let a server lock the keys that it keeps.
 pub const MEMLOCK: &str = "LimitMEMLOCK=8M in a unit, 'ulimit -l 8192' in a shell";
 
@@ -176,12 +179,25 @@ enum Kind {
 }
 
 fn lock_memory(options: &Options) -> Result<(), Error> {
-    use rustix::mm::{MlockAllFlags, mlockall};
-    match options.mlock {
-        true => mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)
-            .map_err(|e| Error::Mlock(e.into())),
-        false => Ok(()),
+    use rustix::{
+        io::Errno,
+        mm::{MlockAllFlags, mlockall},
+        process::{getrlimit, setrlimit},
+        thread::{CapabilitySet, capabilities},
+    };
+    if !options.mlock {
+        return Ok(());
     }
+    let maximum = getrlimit(Resource::Memlock).maximum;
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: maximum, maximum });
+    let is_free =
+        || capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    // Within a limit that is too low, the server would not get its threads.
+    match maximum.is_none_or(|most| most >= ENOUGH_LOCKED) || is_free() {
+        true => mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE),
+        false => Err(Errno::NOMEM),
+    }
+    .map_err(|e| Error::Mlock(e.into()))
 }
 
 /// No core file and no debugger of the same user shall see the keys.

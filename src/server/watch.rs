@@ -114,7 +114,7 @@ fn digest(path: &Path) -> Option<[u8; 32]> {
     if path.is_dir() {
         let entries = fs::read_dir(path).ok()?;
         files = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        files.sort();
+        files.sort_by_cached_key(|file| file.to_string_lossy().into_owned());
     }
     // A pipe can be read once only.
     files.retain(|file: &PathBuf| file.is_file());

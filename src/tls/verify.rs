@@ -4,7 +4,7 @@
 //! (`openssl req -x509` calls all it makes one), or if an authority there issued it, directly or
 //! through others. Its validity and its usage count in both cases. Knows nothing of handshakes.
 
-use std::{collections::HashSet, fmt, fs, path::Path, sync::Arc};
+use std::{fmt, fs, path::Path, sync::Arc};
 
 use ring::digest;
 use rustls::{
@@ -83,7 +83,7 @@ pub struct Anchors {
     /// Those that may issue others.
     issuers: Vec<TrustAnchor<'static>>,
     /// SHA-256 of all certificates.
-    certificates: HashSet<[u8; 32]>,
+    certificates: Vec<[u8; 32]>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -92,7 +92,7 @@ impl Anchors {
     pub fn new(certificates: &[CertificateDer<'_>]) -> Self {
         let mut anchors = Self {
             issuers: Vec::new(),
-            certificates: HashSet::new(),
+            certificates: Vec::new(),
             algorithms: default_provider().signature_verification_algorithms,
         };
         for certificate in certificates {
@@ -103,7 +103,7 @@ impl Anchors {
             if identity::may_issue(certificate) {
                 anchors.issuers.push(anchor.to_owned());
             }
-            anchors.certificates.insert(fingerprint(certificate));
+            anchors.certificates.push(fingerprint(certificate));
         }
         anchors
     }
@@ -131,7 +131,7 @@ impl Anchors {
                 })
                 .map_err(|e| fail(path, e.to_string()))?;
             files.retain(|file| file.is_file());
-            files.sort();
+            files.sort_by_cached_key(|file| file.to_string_lossy().into_owned());
         }
         let mut found = Vec::new();
         for file in &files {

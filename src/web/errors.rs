@@ -58,7 +58,17 @@ pub fn reason(error: &Error, hints: &Hints, connect_timeout: Duration) -> String
         Error::BadUri(_) | Error::Http(_) => {
             "this can't be asked over HTTP: look for odd characters in {endpoint} and in what is sent"
         }
-        Error::ConnectProxyFailed(_) => "the proxy does not connect us to it",
+        Error::ConnectProxyFailed(why) => {
+            const REFUSED: &str = "the proxy does not connect us to it";
+            let status = why.rsplit('/').next().filter(|status| status.parse::<u16>().is_ok());
+            return match status {
+                None => REFUSED.to_owned(),
+                Some("407") => {
+                    format!("{REFUSED} (status 407): write user and password into HTTPS_PROXY")
+                }
+                Some(status) => format!("{REFUSED} (status {status})"),
+            };
+        }
         _ => "there is no connection: is {endpoint} right?",
     };
     text.replace("{endpoint}", hints.endpoint).replace("{certificate}", hints.certificate)
@@ -105,6 +115,7 @@ mod tests {
             BodyExceedsLimit(1),
             BadUri("BadUri".into()),
             ConnectProxyFailed("ProxyText".into()),
+            ConnectProxyFailed("ProxyText 403/403".into()),
             ConnectionFailed,
             TlsRequired,
         ]) {

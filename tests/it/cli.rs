@@ -1,12 +1,15 @@
 //! The command line without a server: usage, exit codes, identities.
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
+        process::CommandExt as _,
+    },
     path::PathBuf,
     process::{Command, Output},
 };
 
-use crate::common::TempDir;
+use crate::common::{Site, TempDir, stored_key};
 
 struct Folder(TempDir);
 
@@ -243,13 +246,13 @@ fn a_wrong_flag_is_one_line_that_says_what_would_be_right() {
         (
             &["tool", "identity", "new", "--time", "30"],
             "invalid value \"30\" for flag -time: missing unit in duration \"30\"; use a number with a \
-             unit, such as 90s, 30m or 720h. See 'kes tool identity new --help'"
+             unit, such as 90s, 30m or 720h, at most 2562047h. See 'kes tool identity new --help'"
                 .to_owned(),
         ),
         (
             &["log", "trace", "--rate=-1s"],
             "invalid value \"-1s\" for flag -rate: negative duration \"-1s\"; use a number with a \
-             unit, such as 90s, 30m or 720h. See 'kes log trace --help'"
+             unit, such as 90s, 30m or 720h, at most 2562047h. See 'kes log trace --help'"
                 .to_owned(),
         ),
         (
@@ -577,6 +580,97 @@ fn the_client_says_which_variable_or_file_is_wrong() {
 }
 
 #[test]
+fn a_proxy_that_refuses_says_how() {
+    let folder = Folder::new();
+    folder.kes(&["tool", "identity", "new", "me"]);
+    for (answer, text) in [
+        (&b"HTTP/1.1 403 Forbidden\r\n\r\n"[..], "does not connect us to it (status 403)\n"),
+        (
+            b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n",
+            "does not connect us to it (status 407): write user and password into HTTPS_PROXY\n",
+        ),
+    ] {
+        let proxy = format!("http://127.0.0.1:{}", Site::saying(answer).port);
+        let environment = [
+            ("KES_CLIENT_KEY", "private.key"),
+            ("KES_CLIENT_CERT", "public.crt"),
+            ("KES_SERVER", "https://kes.invalid:7373"),
+            ("HTTPS_PROXY", &proxy),
+        ];
+        let refused = err(&folder.0.kes(&["key", "list"], &environment, ""));
+        assert!(refused.ends_with(text), "{refused}");
+    }
+}
+
+#[test]
+fn a_migration_leaves_a_file_that_is_too_large_for_a_key() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path("from")).unwrap();
+    fs::write(folder.path("from/my-key"), stored_key(&[1; 32])).unwrap();
+    fs::write(folder.path("from/keys-backup"), vec![0; 2 << 20]).unwrap();
+    for store in ["from", "to"] {
+        let text = format!("root: _\nkeystore: {{ fs: {{ path: {store} }} }}\n");
+        fs::write(folder.path(&format!("{store}.yml")), text).unwrap();
+    }
+    let output = folder.kes(&["migrate", "--json", "--from", "from.yml", "--to", "to.yml"]);
+    assert_eq!(Some(1), output.status.code());
+    let text = err(&output);
+    assert!(text.contains("\"keys-backup\" is left where it is: larger than "), "{text}");
+    assert!(
+        out(&output).contains("\"migrated\":1,\"not_copied\":1,\"ok\":true"),
+        "{}",
+        out(&output)
+    );
+    assert_eq!(folder.read("from/my-key"), folder.read("to/my-key"));
+}
+
+/// Within the limit, it would start and then get no threads.
+#[test]
+fn a_server_that_may_not_lock_its_memory_says_what_it_needs() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -l 64; exec \"$0\" server --dev --addr 127.0.0.1:0 --mlock"]);
+    command.arg(env!("CARGO_BIN_EXE_kes")).env_clear();
+    if rustix::process::geteuid().is_root() {
+        command.uid(65534);
+    }
+    let output = command.output().unwrap();
+    assert_eq!(Some(1), output.status.code());
+    assert!(err(&output).contains("--mlock needs LimitMEMLOCK=infinity"), "{}", err(&output));
+}
+
+#[test]
+fn flags_of_a_log_that_contradict_each_other_are_refused() {
+    let folder = Folder::new();
+    for args in [
+        &["log", "--audit", "--error"][..],
+        &["log", "trace", "--type", "audit", "--error"],
+        &["log", "trace", "--type", "metric", "--audit"],
+    ] {
+        let output = folder.kes(args);
+        assert_eq!(Some(1), output.status.code(), "{args:?}");
+        assert_eq!("Error: --type, --audit and --error can't be used together\n", err(&output));
+    }
+}
+
+#[test]
+fn why_has_the_same_for_programs_and_doubts_what_no_client_can_have() {
+    let folder = Folder::new();
+    fs::write(folder.path("kes.yml"), "root: _\n").unwrap();
+    let why =
+        |args: &[&str]| folder.kes(&[&["policy", "why", "--config", "kes.yml"], args].concat());
+    let output = why(&["--json", "app", "/v1/foo"]);
+    let note = "\"note\":\"no API has this path, so the call fails in any case\"";
+    assert!(out(&output).contains(note), "{}", out(&output));
+    let output = why(&["--json", "app", "/v1/key/create/a"]);
+    assert!(out(&output).contains("\"note\":null"), "{}", out(&output));
+    let output = why(&["app", "/v1/key/create/a"]);
+    assert!(err(&output).contains("no client has the identity \"app\": "), "{}", err(&output));
+    assert!(!out(&output).contains("To give it one"), "{}", out(&output));
+    let output = why(&[&"0a".repeat(32), "/v1/key/create/a"]);
+    assert!(out(&output).contains("To give it one"), "{}", out(&output));
+}
+
+#[test]
 fn an_identity_is_made_and_never_overwritten_by_accident() {
     let folder = Folder::new();
     let new = ["tool", "identity", "new", "--ip", "127.0.0.1", "--dns", "localhost", "me"];
@@ -616,6 +710,54 @@ fn a_failed_force_leaves_the_old_pair() {
     let args = ["tool", "identity", "new", "-f", "--cert", "no/such/dir.crt", "me"];
     assert_eq!(Some(1), folder.kes(&args).status.code());
     assert_eq!(key, folder.read("private.key"));
+}
+
+/// The service that reads it can read the new one.
+#[test]
+fn a_file_that_is_replaced_keeps_owners_and_mode() {
+    const TEXT: &str = "root: _\nkeystore: {fs: {path: keys}}\n";
+    let folder = Folder::new();
+    let files = ["app.key", "app.crt", "tool.key", "tool.crt", "kes.yml"];
+    for file in files {
+        let path = folder.path(&format!("real-{file}"));
+        fs::write(&path, TEXT).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let _ = chown(&path, Some(12345), Some(54321)); // only root can
+        symlink(&path, folder.path(file)).unwrap();
+    }
+    let owners = |file: &str| {
+        let there = fs::metadata(folder.path(file)).unwrap();
+        (there.uid(), there.gid(), there.mode() & 0o7777)
+    };
+    let before = files.map(owners);
+    for args in [
+        &["identity", "new", "-f", "--key", "app.key", "--cert", "app.crt", "app"][..],
+        &["tool", "identity", "new", "-f", "--key", "tool.key", "--cert", "tool.crt", "app"],
+        &[
+            "config", "convert", "kes.yml", "-f", "-o", "kes.yml", "--auth", "off", "--key",
+            "app.key", "--cert", "app.crt",
+        ],
+    ] {
+        let output = folder.kes(args);
+        assert_eq!(Some(0), output.status.code(), "{args:?}: {}", err(&output));
+    }
+    for ((file, (uid, gid, mode)), expected) in
+        files.iter().zip(files.map(owners)).zip([0o640, 0o644, 0o640, 0o644, 0o644])
+    {
+        assert_eq!((before[0].0, before[0].1, expected), (uid, gid, mode), "{file}");
+        assert!(folder.path(file).is_symlink(), "{file}");
+        assert_ne!(TEXT, folder.read(file));
+    }
+    let before = fs::read_dir(folder.0.path()).unwrap().count();
+    fs::create_dir(folder.path("folder")).unwrap();
+    for path in ["folder", "/dev/null"] {
+        let text = err(&folder.kes(&["identity", "new", "-f", "--key", path, "--cert", "app.crt"]));
+        assert!(text.contains(": it is no plain file\n"), "{text}");
+    }
+    assert_eq!(before + 1, fs::read_dir(folder.0.path()).unwrap().count());
+    let text =
+        err(&folder.kes(&["identity", "new", "-f", "--key", "app.key", "--cert", "real-app.key"]));
+    assert_eq!("Error: private key and certificate can't be the same file\n", text);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `kes config check`: what it finds, where, and that it agrees with what a server says.
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{PermissionsExt as _, symlink},
     process::{Command, Output},
 };
 
@@ -597,6 +597,22 @@ const FOUND: &[(&str, Prepare, &str)] = &[
         "V endpoint: 'http://127.0.0.1.example.com:8200'",
     ),
     (
+        "error: keystore.fs.path: \"KEYS\" is a link that leads nowhere",
+        |scene| symlink("nowhere", scene.0.path().join("keys")).unwrap(),
+        "F keys/below",
+    ),
+    (
+        "error: keystore.fs.path: \"KEYS\" is a link that leads nowhere",
+        |scene| symlink("keys", scene.0.path().join("keys")).unwrap(),
+        "F keys",
+    ),
+    (
+        "error: keystore.fs.path: \"HERE/server.crt\" is not a directory",
+        |_| {},
+        "F server.crt/below",
+    ),
+    ("error: keystore.fs.path: can't look at \"HERE/nnnnnnnn", |_| {}, "F LONG"),
+    (
         "error: keystore.vault.tls.ca: failed to connect to Vault: invalid certificate authorities \"none.pem\": No such file",
         |_| {},
         "V tls: { ca: none.pem }",
@@ -653,6 +669,7 @@ impl Scene {
         let (own, store) = match text.split_once(' ').unwrap_or((text, "")) {
             ("V", fields) if fields.starts_with("endpoint") => ("", format!("{fields}, {login}")),
             ("V", fields) => ("", format!("endpoint: 'http://127.0.0.1:1', {login}, {fields}")),
+            ("F", path) => ("", path.replace("LONG", &"n".repeat(300))),
             ("K", jwt) => (
                 "",
                 format!("endpoint: 'http://127.0.0.1:1', kubernetes: {{ role: r, jwt: {jwt} }}"),
@@ -661,6 +678,7 @@ impl Scene {
         };
         let store = match store.as_str() {
             "" => STORE.to_owned(),
+            path if text.starts_with("F ") => format!("keystore: {{ fs: {{ path: {path} }} }}\n"),
             fields => format!("keystore: {{ vault: {{ {fields} }} }}\n"),
         };
         let root = if own.starts_with("root") { "" } else { "root: _\n" };
@@ -674,6 +692,7 @@ fn the_check_and_the_start_of_a_server_find_the_same() {
         let scene = Scene::new();
         let keys = scene.0.path().join("keys");
         let expected = expected.replace("KEYS", keys.to_str().unwrap());
+        let expected = expected.replace("HERE", scene.0.path().to_str().unwrap());
         prepare(&scene);
         let is_error = expected.starts_with("error");
         let text = scene.text(text);
@@ -698,6 +717,17 @@ fn the_check_and_the_start_of_a_server_find_the_same() {
             assert!(line.contains(&place), "{place} is not in {line}");
         }
     }
+}
+
+#[test]
+fn a_key_with_a_password_in_a_file_of_0_14_has_two_ways_out() {
+    let scene = Scene::new();
+    let block = "ENCRYPTED PRIVATE KEY-----\n";
+    scene.file("server.key", &format!("-----BEGIN {block}AAAA\n-----END {block}"));
+    let (code, lines) = scene.check(&format!("root: _\n{TLS}{STORE}"), &[]);
+    assert_eq!((78, 1), (code, lines.len()), "{lines:#?}");
+    let advice = "password required (decrypt it with 'openssl pkey', or set \"tls.password\" in the newest format";
+    assert!(lines[0].contains(advice), "{lines:#?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::{
-        fs::{DirBuilderExt as _, PermissionsExt as _},
+        fs::{DirBuilderExt as _, PermissionsExt as _, symlink},
         process::CommandExt as _,
     },
     path::PathBuf,
@@ -234,6 +234,43 @@ fn a_directory_of_another_user_is_the_cause() {
     fs::set_permissions(scene.file("kes.yml"), fs::Permissions::from_mode(0o644)).unwrap();
     let found = scene.server(&["--write"]);
     found.fails("key directory", &["others/keys\" is not there, and user 4242 may not make it"]);
+}
+
+#[test]
+fn a_path_on_which_no_directory_can_be_made_is_the_cause() {
+    let scene = Scene::new();
+    symlink("nowhere", scene.file("link")).unwrap();
+    symlink("loop", scene.file("loop")).unwrap();
+    let long = "n".repeat(300);
+    for (path, words) in [
+        ("link", "leads nowhere"),
+        ("loop", "leads nowhere"),
+        ("server.crt/keys", "server.crt\" is not a directory"),
+        (&long, "too long"),
+    ] {
+        scene.configure(&format!("fs: {{path: {path}}}"), "");
+        scene.server(&[]).fails("configuration", &["keystore.fs.path", words]);
+    }
+}
+
+#[test]
+fn what_answers_in_the_place_of_a_vault_is_repeated() {
+    let site = Site::saying(
+        b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n",
+    );
+    let scene = Scene::new();
+    let url = format!("http://127.0.0.1:{}", site.port);
+    scene.configure(&format!("vault: {{endpoint: '{url}', approle: {{id: a, secret: b}}}}"), "");
+    let words =
+        ["status 400: Client sent an HTTP request to an HTTPS server.: this is no answer of Vault"];
+    scene.server(&[]).fails("Vault", &words);
+    let init = scene.kes(&["init", "--json", "--vault", &url]);
+    let told: Value = serde_json::from_slice(&init.stdout).unwrap();
+    let told = told["vault"][0].as_str().unwrap();
+    assert!(
+        told.ends_with("status 400: Client sent an HTTP request to an HTTPS server."),
+        "{told}"
+    );
 }
 
 #[test]

@@ -212,6 +212,10 @@ fn a_second_run_changes_nothing_and_names_what_is_there() {
                 To start the server that is there: kes server --config /";
     scene.fails(&["init"], text);
     scene.fails(&["init", "--yes", "--json", "--cert"], text);
+    if rustix::process::geteuid().is_root() {
+        let text = "To start the server that is there: systemctl enable --now kes. To make another";
+        scene.fails(&["init", "--systemd", "kes"], text);
+    }
 }
 
 #[test]
@@ -233,6 +237,24 @@ fn a_key_and_a_certificate_that_are_there_are_used() {
     assert!(text.contains("/kes/private.key, which was there\n"), "{text}");
     assert!(text.contains(", for own.example.com\n"), "{text}");
     assert_eq!([&key, &cert], [&scene.read("kes/private.key"), &scene.read("kes/public.crt")]);
+
+    // They are for a certificate, and none is made.
+    fs::remove_file(scene.path("kes/config.yaml")).unwrap();
+    for (flag, value) in [("dns", "other.example.com"), ("ip", "192.0.2.9"), ("expiry", "48h")] {
+        let text = format!(
+            "--{flag} is for a new certificate, and the one that is there, {:?}, is for own.example.com: move it \
+             away, or leave out --{flag}",
+            scene.path("kes/public.crt")
+        );
+        scene.fails(&["init", &format!("--{flag}"), value], &text);
+    }
+    for more in [&[][..], &["--dns", "Own.example.com"]] {
+        let made = scene.init(&[&["--address", "127.0.0.1:7373"], more].concat());
+        let endpoint = &made["minio_environment"]["MINIO_KMS_KES_ENDPOINT"];
+        assert_eq!("https://own.example.com:7373", endpoint);
+        fs::remove_file(scene.path("kes/config.yaml")).unwrap();
+    }
+    scene.init(&["--cert", "--expiry", "48h"]);
 
     // As after a power failure in the middle.
     fs::remove_file(scene.path("kes/config.yaml")).unwrap();

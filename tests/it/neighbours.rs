@@ -1,7 +1,6 @@
 //! Clients that share a server: limits of requests of an identity, and turns of identities at the key store.
 
 use std::{
-    collections::HashMap,
     fs,
     sync::{
         Arc, Mutex,
@@ -254,10 +253,9 @@ fn shared(store: &Arc<Gate>, concurrent: Option<usize>) -> (Inside, Client, Clie
         }
         policies
     };
-    let server =
-        Inside::changed(store.clone(), Generation::V0_14, HashMap::new(), policies, |state| {
-            state.limits.concurrent = concurrent;
-        });
+    let server = Inside::changed(store.clone(), Generation::V0_14, Vec::new(), policies, |state| {
+        state.limits.concurrent = concurrent;
+    });
     let clients = [&noisy, &quiet].map(|identity| server.client(Some(identity)));
     let [noisy, quiet] = clients;
     (server, noisy, quiet)

@@ -1,6 +1,6 @@
 //! `kes identity info|assign|list|forget`
 
-use std::collections::BTreeMap;
+use serde_json::{Map, Value};
 
 use crate::{
     cli::{
@@ -128,9 +128,9 @@ fn list(args: &Args) -> Result<()> {
     let policy = |entry: &Entry| entry.policy.clone().unwrap_or_default();
     match args.wants_json() {
         true => {
-            let map: BTreeMap<_, _> =
-                found.iter().map(|entry| (&entry.name, policy(entry))).collect();
-            print(&serde_json::to_string(&map).unwrap_or_default())
+            let mut map = Map::new();
+            map.extend(found.iter().map(|entry| (entry.name.clone(), policy(entry).into())));
+            print(&Value::Object(map).to_string())
         }
         false => {
             let line = |entry: &Entry| format!("  {} => {}", entry.name, policy(entry));
@@ -151,7 +151,7 @@ fn forget(args: &Args) -> Result<()> {
 }
 
 /// Warns of an identity that no client can have, such as the file name of a certificate.
-fn doubt(identity: &str) {
+pub(crate) fn doubt(identity: &str) {
     if is_identity(identity) {
         return;
     }

@@ -24,8 +24,7 @@ use crate::{
             folder::{Made, User, remove_leftovers},
             names::Names,
             pairs::{Client, Pair},
-            quote::shell,
-            report::Report,
+            report::{Report, start},
             text::{self, Facts, Keys},
             vault::{self, Place, Vault},
         },
@@ -112,7 +111,11 @@ fn run(args: &Args) -> Result<()> {
         (text, _) => text.unwrap_or(ADDRESS).to_owned(),
     };
     let address = to_address(&address)?;
-    let (names, outer) = names(args, address, may_ask)?;
+    let old = Pair::find(SERVER.map(file))?;
+    let (names, outer) = match &old {
+        None => names(args, address, may_ask)?,
+        Some(old) => (Names::default(), old_name(args, address.ip(), old)?),
+    };
     let vault = vault(args, may_ask)?;
     if may_ask {
         let question = format!("Write the server to {}? (yes or no)", folder.display());
@@ -133,7 +136,10 @@ fn run(args: &Args) -> Result<()> {
     let name = names.dns.first().map_or("kes", String::as_str);
     let addresses = names.to_addresses();
     let holder = Holder { name, usage: Usage::Server, addresses, validity };
-    let server = Pair::find_or_make(SERVER.map(file), holder, KeyKind::P256)?;
+    let server = match old {
+        Some(old) => old,
+        None => Pair::find_or_make(SERVER.map(file), holder, KeyKind::P256)?,
+    };
     let client = |name, files: [&str; 2]| match args.is_set("cert") {
         false => Client::with_api_key(),
         true => {
@@ -165,10 +171,13 @@ fn run(args: &Args) -> Result<()> {
     let mode = if is_system { 0o640 } else { 0o600 };
     let mut files = server.wanted(mode);
     files.extend([&admin, &minio].into_iter().flat_map(Client::wanted));
+    if args.value("expiry").is_some() && files.iter().all(|(_, what)| *what != "certificate") {
+        return Err(not_new("expiry", &server));
+    }
     if let Some(content) = &policy_text {
         match fs::read_to_string(&policy) {
             Ok(there) if there == *content => {}
-            Ok(_) => return Err(in_the_way(&folder, &[POLICY])),
+            Ok(_) => return Err(in_the_way(&folder, &[POLICY], is_system)),
             Err(_) => files.push((Wanted { path: &policy, content, mode: 0o644 }, "policy")),
         }
     }
@@ -248,20 +257,20 @@ fn folder(args: &Args) -> Result<PathBuf> {
         return Err(format!("{folder:?} is no folder: name one, as in 'kes init my-server'").into());
     }
     match folder.join(CONFIG).symlink_metadata() {
-        Ok(_) => Err(in_the_way(&folder, ALL)),
+        Ok(_) => Err(in_the_way(&folder, ALL, args.is_set("systemd"))),
         Err(_) => Ok(folder),
     }
 }
 
 /// What to say of those of `names` that are in the folder.
-fn in_the_way(folder: &Path, names: &[&str]) -> Failure {
+fn in_the_way(folder: &Path, names: &[&str], is_system: bool) -> Failure {
     let there = names.iter().filter(|name| folder.join(name).symlink_metadata().is_ok());
     let there = there.copied().collect::<Vec<_>>().join(", ");
     format!(
-        "nothing is overwritten, and {} has {there} already. To start the server that is there: kes server \
-         --config {}. To make another one, name another folder, or move these files away",
+        "nothing is overwritten, and {} has {there} already. To start the server that is there: {}. To make \
+         another one, name another folder, or move these files away",
         folder.display(),
-        shell(&folder.join(CONFIG).to_string_lossy())
+        start(&folder.join(CONFIG), is_system)
     )
     .into()
 }
@@ -316,6 +325,48 @@ fn names(args: &Args, address: SocketAddr, may_ask: bool) -> Result<(Names, Stri
         None => ip.to_string(),
     };
     Ok((names, outer))
+}
+
+/// The host by which other machines know the server, whose certificate is there.
+fn old_name(args: &Args, ip: IpAddr, old: &Pair) -> Result<String> {
+    let mut names = Names::default();
+    // A certificate may have names that no other can be made for.
+    old.names.iter().for_each(|name| drop(names.add(name)));
+    let all = names.list();
+    let mut outer = None;
+    for flag in ["dns", "ip"] {
+        for name in args.values(flag) {
+            let mut given = Names::default();
+            given.add(name)?;
+            let given = given.list().swap_remove(0);
+            if !all.contains(&given) {
+                return Err(not_new(flag, old));
+            }
+            if !given.starts_with('*') {
+                outer.get_or_insert(given);
+            }
+        }
+    }
+    let is_outer = |name: &&String| !name.starts_with('*') && *name != "localhost";
+    Ok(match outer {
+        Some(name) => name,
+        None if names.ips.contains(&ip) => ip.to_string(),
+        None => match names.outer() {
+            Some(ip) => ip.to_string(),
+            None => names.dns.iter().find(is_outer).cloned().unwrap_or(to_loopback(ip).to_string()),
+        },
+    })
+}
+
+/// What to say of a flag for the certificate that is there.
+fn not_new(flag: &str, old: &Pair) -> Failure {
+    format!(
+        "--{flag} is for a new certificate, and the one that is there, {:?}, is for {}: move it away, or leave \
+         out --{flag}",
+        old.cert,
+        old.names.join(", ")
+    )
+    .into()
 }
 
 /// The Vault, and what a server uses of it, if keys are to be there.

@@ -3,7 +3,7 @@
 use std::io::{self, Read as _};
 
 use base64::{DecodeError, Engine as _, engine::general_purpose::STANDARD};
-use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     cli::{
@@ -223,11 +223,10 @@ fn list(args: &Args) -> Result<()> {
 
 fn derive(args: &Args) -> Result<()> {
     let members = [("context", value(args, 1, "context")?)];
-    let Answer { plaintext: Some(plaintext), ciphertext: Some(ciphertext) } =
-        ask(args, "generate", &members, "derive key")?
-    else {
+    let [plaintext, ciphertext] = ask(args, "generate", &members, "derive key")?;
+    if plaintext.is_empty() || ciphertext.is_empty() {
         return Err("failed to derive key: the server sent no key".into());
-    };
+    }
     print(&match args.wants_json() {
         true => format!("{{\"plaintext\":\"{plaintext}\",\"ciphertext\":\"{ciphertext}\"}}"),
         false if args.by_alias => {
@@ -246,9 +245,10 @@ fn encrypt(args: &Args) -> Result<()> {
     }
     let members =
         [("plaintext", STANDARD.encode(message)), ("context", value(args, 2, "context")?)];
-    match ask(args, "encrypt", &members, "encrypt plaintext")?.ciphertext {
-        Some(ciphertext) => show(args, "ciphertext", &ciphertext),
-        None => Err("failed to encrypt plaintext: the server sent no ciphertext".into()),
+    let [_, ciphertext] = ask(args, "encrypt", &members, "encrypt plaintext")?;
+    match ciphertext.is_empty() {
+        false => show(args, "ciphertext", &ciphertext),
+        true => Err("failed to encrypt plaintext: the server sent no ciphertext".into()),
     }
 }
 
@@ -256,38 +256,34 @@ fn decrypt(args: &Args) -> Result<()> {
     only_one_from_stdin(args)?;
     let ciphertext = value(args, 1, "ciphertext")?;
     let members = [("ciphertext", ciphertext), ("context", value(args, 2, "context")?)];
-    let answer = ask(args, "decrypt", &members, "decrypt ciphertext")?;
-    // An empty plaintext may come as `null`.
-    show(args, "plaintext", &answer.plaintext.unwrap_or_default())
+    // An empty one may come as `null`.
+    let [plaintext, _] = ask(args, "decrypt", &members, "decrypt ciphertext")?;
+    show(args, "plaintext", &plaintext)
 }
 
-/// The members that answers have.
-#[derive(Deserialize)]
-struct Answer {
-    plaintext: Option<String>,
-    ciphertext: Option<String>,
-}
-
-/// Asks an API of a key; `what` is what could not be done. Members of the answer are not empty.
-fn ask(args: &Args, api: &str, members: &[(&str, String)], what: &str) -> Result<Answer> {
+/// Asks an API of a key; `what` is what could not be done. Returns the plaintext and the ciphertext in the answer.
+fn ask(args: &Args, api: &str, members: &[(&str, String)], what: &str) -> Result<[String; 2]> {
     let failed = |why: String| format!("failed to {what}: {why}");
     let answer = Client::try_new(args)
         .and_then(|client| {
             client.post(&path(&format!("key/{api}"), &[args.get(0)]), Some(&body(members)))
         })
         .map_err(|e| failed(e.to_string()))?;
-    let answer: Answer = serde_json::from_slice(&answer)
-        .map_err(|e| failed(format!("the server sent no valid answer: {e}")))?;
-    let checked = |member: Option<String>| {
-        let member = member.filter(|text| !text.is_empty());
-        // What goes to the terminal as it is must not hold more than base64.
-        let is_base64 = |c: u8| c.is_ascii_alphanumeric() || b"+/=".contains(&c);
-        match member.as_ref().is_none_or(|text| text.bytes().all(is_base64)) {
-            true => Ok(member),
-            false => Err(failed("the server sent no valid answer: not base64".to_owned())),
-        }
+    let invalid = |why: &str| failed(format!("the server sent no valid answer: {why}"));
+    let Ok(Value::Object(answer)) = serde_json::from_slice(&answer) else {
+        return Err(invalid("no JSON object").into());
     };
-    Ok(Answer { plaintext: checked(answer.plaintext)?, ciphertext: checked(answer.ciphertext)? })
+    // What goes to the terminal as it is must not hold more than base64.
+    let is_base64 = |c: u8| c.is_ascii_alphanumeric() || b"+/=".contains(&c);
+    let texts = ["plaintext", "ciphertext"].map(|name| match answer.get(name) {
+        None | Some(Value::Null) => Some(String::new()),
+        Some(Value::String(text)) if text.bytes().all(is_base64) => Some(text.clone()),
+        Some(_) => None,
+    });
+    match texts {
+        [Some(plaintext), Some(ciphertext)] => Ok([plaintext, ciphertext]),
+        _ => Err(invalid("not base64").into()),
+    }
 }
 
 fn show(args: &Args, label: &str, value: &str) -> Result<()> {

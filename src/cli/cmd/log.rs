@@ -59,6 +59,13 @@ const TYPE: Flag = value(&["type"], "audit|error|metric", "");
 const RATE: Flag = Flag { names: &["rate"], takes: Takes::Duration, help: "" };
 
 fn kind(args: &Args) -> Result<Kind> {
+    let others = ["type", "audit", "error"].into_iter().filter(|flag| match *flag {
+        "type" => args.value(flag).is_some(),
+        flag => args.is_set(flag),
+    });
+    if others.count() > 1 {
+        return Err("--type, --audit and --error can't be used together".into());
+    }
     match args.value("type") {
         None if args.is_set("error") => Ok(Kind::Error),
         None => Ok(Kind::Audit),

@@ -47,12 +47,15 @@ generations of the files. Servers should not create keys in the source meanwhile
         value(&["api-key", "a"], "key", ""),
         flag(&["insecure", "k"], ""),
     ],
+    exit_codes: &[
+        (0, "all keys are at the target"),
+        (1, "something failed, or is left where it is, as standard error says"),
+    ],
     examples: &[
         "kes tool migrate --from fs.yml --to vault.yml",
         "kes tool migrate --from old.yml --to new.yml --merge 'my-*'",
     ],
     run: migrate,
-    ..Command::NEW
 };
 
 fn migrate(args: &Args) -> Result<()> {
@@ -89,9 +92,10 @@ fn migrate(args: &Args) -> Result<()> {
     }
     let source = source_config.open_for_reading()?;
     let target = target_config.open(Start::Required)?;
-    let names = source
+    let mut names = source
         .list(Deadline::after(Instant::now(), TIMEOUT))
         .map_err(|e| format!("failed to list the keys to migrate: {e}"))?;
+    names.sort_unstable();
     let mut effort = Effort::for_names(names.len());
     let mut progress = Progress::default();
     let mut keys = Vec::new();
@@ -105,7 +109,6 @@ fn migrate(args: &Args) -> Result<()> {
         }
     }
     let found = keys.len() + progress.warnings.len();
-    keys.sort();
     if effort.is_exhausted() {
         return Err("pattern takes too long to match".into());
     }

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
@@ -92,24 +91,23 @@ fn status(args: &Args, client: &Client) -> Result<()> {
 }
 
 fn apis(args: &Args, client: &Client) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Api {
-        method: String,
-        path: String,
-        timeout: u64,
-    }
     let failed = |why: String| format!("failed to list the APIs: {why}");
     let answer = client.get("/v1/api").map_err(|e| failed(client.too_old(e).to_string()))?;
-    let mut apis: Vec<Api> = serde_json::from_slice(&answer)
-        .map_err(|e| failed(format!("the server sent no list of them: {e}")))?;
+    let api = |api: &Value| {
+        let text = |member| api[member].as_str().map(str::to_owned);
+        Some((text("path")?, text("method")?, api["timeout"].as_u64()?))
+    };
+    let sent: Value = serde_json::from_slice(&answer).unwrap_or_default();
+    let apis = sent.as_array().and_then(|apis| apis.iter().map(api).collect::<Option<Vec<_>>>());
+    let mut apis = apis.ok_or_else(|| failed("the server sent no list of them".to_owned()))?;
     if args.is_set("json") {
         return print(&format!("{}\n", String::from_utf8_lossy(&answer).trim_end()));
     }
-    apis.sort_by(|a, b| a.path.cmp(&b.path));
-    let width = apis.iter().map(|api| api.path.len()).max().unwrap_or_default();
+    apis.sort_by_cached_key(|(path, ..)| path.clone());
+    let width = apis.iter().map(|(path, ..)| path.len()).max().unwrap_or_default();
     let head = format!("{:<7} {:<width$} Timeout", "Method", "API");
     let mut text = format!("{}\n", Style::of_stdout().paint(Paint::Bold, &head));
-    for Api { method, path, timeout } in &apis {
+    for (path, method, timeout) in &apis {
         let timeout = match timeout {
             0 => "none".to_owned(),
             seconds => format!("{seconds}s"),

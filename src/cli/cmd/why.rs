@@ -1,6 +1,6 @@
 //! `kes policy why`: whether an identity may call a path, what decides it, and what would change it.
 
-use std::{borrow::Cow, collections::HashMap, path::Path};
+use std::{borrow::Cow, path::Path};
 
 use serde_json::json;
 
@@ -12,8 +12,9 @@ use crate::{
     base::{generation::Generation, glob},
     cli::{
         args::{Args, Argument, Command, INSECURE, JSON, Kind, value},
-        certificate::identity_or_file,
+        certificate::{identity_or_file, is_identity},
         client::Client,
+        cmd::identity::doubt,
         output::{Failure, Paint, Style, harmless, print},
         settings::{ROOT, first_error},
     },
@@ -51,7 +52,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     }
     let identity = &identity_or_file(identity)?;
     let (file, root) = (args.value("config"), args.value("root"));
-    let is_public = |generation, apis: &HashMap<String, ApiOptions>| {
+    let is_public = |generation, apis: &[(String, ApiOptions)]| {
         let route = routes::find(path, generation);
         route.is_some_and(|route| route.access(apis) != Access::Policy)
     };
@@ -62,7 +63,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         Call { args, identity, path, file, generation }
     };
     match file {
-        _ if is_public(Generation::V0_14, &HashMap::new()) => call(Generation::V0_14).tell(None),
+        _ if is_public(Generation::V0_14, &[]) => call(Generation::V0_14).tell(None),
         None if root.is_some() => Err("--root goes with --config: a server has its own".into()),
         Some(file) => {
             let loaded = from_file(file, root)?;
@@ -220,6 +221,10 @@ impl Call<'_> {
             (Verdict::Denied { policy, .. }, _) => {
                 format!("To allow it, remove that path from policy.{}.deny.\n", harmless(policy))
             }
+            (Verdict::Unassigned, _) if !is_identity(self.identity) => {
+                doubt(self.identity);
+                String::new()
+            }
             (Verdict::Unassigned, Some(file)) => format!(
                 "To give it one, add to policy.<name>.identities in {file}:\n    - {identity}\n"
             ),
@@ -246,6 +251,10 @@ impl Call<'_> {
             Some(Verdict::PolicyGone { policy }) => (Some(*policy), None, None),
             _ => (None, None, None),
         };
+        let note = match &advice {
+            Advice::Mend(why) => Some(format!("{why}, so the call fails in any case")),
+            Advice::Add(_) => None,
+        };
         let add = match (verdict, advice) {
             (Some(Verdict::Refused { .. }), Advice::Add(pattern)) => Some(pattern),
             _ => None,
@@ -259,6 +268,7 @@ impl Call<'_> {
             "pattern": pattern,
             "nearest": nearest,
             "add": add,
+            "note": note,
         });
         format!("{answer}\n")
     }

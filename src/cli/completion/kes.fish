@@ -6,7 +6,10 @@ function __kes_complete
     set -l current (commandline -ct)
     set -l lines ($before[1] completion words -- $before[2..] "$current" 2>/dev/null)
     if test "$lines[1]" = \tfiles
-        __fish_complete_path "$current"
+        set -l given (string match -r '^--[^=]*=' -- "$current")
+        for path in (__fish_complete_path (string replace -- "$given" '' "$current"))
+            printf '%s%s\n' "$given" "$path"
+        end
     else if set -q lines[1]
         printf '%s\n' $lines
     end

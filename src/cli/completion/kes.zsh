@@ -7,6 +7,7 @@ _kes() {
     local line
     lines=("${(@f)$("${~words[1]}" completion words -- "${(@Q)words[2,CURRENT]}" 2>/dev/null)}")
     if [[ "${lines[1]}" == $'\tfiles' ]]; then
+        [[ "$PREFIX" == --*=* ]] && compset -P '*='
         _files
         return
     fi

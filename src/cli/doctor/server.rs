@@ -42,8 +42,6 @@ const GLANCE: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_secs(15);
 /// Connections that a server should be able to take.
 const MANY: usize = 4096;
-/// What a server locks with --mlock, and more.
-const ENOUGH_LOCKED: u64 = 256 << 20;
 
 /// Looks at the server that `file` and `flags` configure.
 pub(crate) fn examine(args: &Args, flags: &Flags, file: &Path, found: &mut Checkup) {
@@ -236,7 +234,7 @@ fn at_limits(config: &Config, found: &mut Checkup) {
                 "{files} open files allow no more than {} connections",
                 room::connections(config.limits.connections)
             ),
-            "raise the limit: LimitNOFILE=65536 in a unit, 'ulimit -Hn' in a shell",
+            "raise the limit: LimitNOFILE=65536 in a unit, 'ulimit -Hn 65536' of root in a shell",
         ),
         None => {
             let connections = room::connections(config.limits.connections);
@@ -247,8 +245,9 @@ fn at_limits(config: &Config, found: &mut Checkup) {
     match (swaps.lines().count() > 1, arena::can_lock()) {
         (false, _) => found.ok(LIMITS, &"no swap, so no key gets onto a disk"),
         (true, Ok(())) => {
-            let may_lock =
-                getrlimit(Resource::Memlock).maximum.is_none_or(|most| most >= ENOUGH_LOCKED);
+            let may_lock = getrlimit(Resource::Memlock)
+                .maximum
+                .is_none_or(|most| most >= start::ENOUGH_LOCKED);
             let may = if may_lock { "as it may" } else { "with LimitMEMLOCK=infinity" };
             let text = format!(
                 "the first 2048 keys that are kept are never swapped to a disk; data keys, plaintexts and the private key \

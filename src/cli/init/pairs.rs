@@ -41,6 +41,20 @@ pub(crate) enum Client {
 }
 
 impl Pair {
+    /// The pair in these files, if both are there.
+    ///
+    /// # Errors
+    /// Why it can't be used.
+    pub(crate) fn find([key, cert]: [PathBuf; 2]) -> Result<Option<Self>> {
+        check_owner(&key)?;
+        if [&key, &cert].iter().any(|path| path.symlink_metadata().is_err()) {
+            return Ok(None);
+        }
+        let certified = tls::load_certificate(&cert, &key, None)?;
+        tls::check_expiry(&certified, &cert, clock::unix())?;
+        Self::of(key, cert, &certified.cert[0]).map(Some)
+    }
+
     /// The pair in these files, a certificate for the key that is there, or both.
     ///
     /// # Errors
@@ -50,53 +64,48 @@ impl Pair {
         holder: Holder<'_>,
         kind: KeyKind,
     ) -> Result<Self> {
-        let is_there = [&key, &cert].map(|path| path.symlink_metadata().is_ok());
-        check_owner(&key)?;
+        if let Some(old) = Self::find([key.clone(), cert.clone()])? {
+            return Ok(old);
+        }
         let failed = |e| format!("failed to make a certificate: {e}");
-        let (mut new_key, mut new_cert) = (None, None);
-        let leaf = match is_there {
-            [true, true] => {
-                let certified = tls::load_certificate(&cert, &key, None)?;
-                tls::check_expiry(&certified, &cert, clock::unix())?;
-                certified.cert[0].clone()
-            }
-            [true, false] => match PrivateKeyDer::from_pem_file(&key) {
-                Ok(PrivateKeyDer::Pkcs8(der)) => {
-                    let key = Secret::new(der.secret_pkcs8_der().to_vec());
-                    let der = self_signed::certify(holder, &key).map_err(failed)?;
-                    new_cert = Some(pem::write("CERTIFICATE", &der));
-                    der
-                }
-                _ => {
-                    return Err(format!(
-                        "private key {key:?} is there, but not its certificate {cert:?}, and none can be \
-                         made for that key: put the certificate there, or move the key away"
-                    )
-                    .into());
-                }
-            },
-            [false, true] => {
+        if cert.symlink_metadata().is_ok() {
+            return Err(format!(
+                "certificate {cert:?} is there, but not its private key {key:?}: put the key there, or \
+                 move the certificate away"
+            )
+            .into());
+        }
+        let mut new_key = None;
+        let (leaf, new_cert) = if key.symlink_metadata().is_ok() {
+            let Ok(PrivateKeyDer::Pkcs8(old)) = PrivateKeyDer::from_pem_file(&key) else {
                 return Err(format!(
-                    "certificate {cert:?} is there, but not its private key {key:?}: put the key there, or \
-                     move the certificate away"
+                    "private key {key:?} is there, but not its certificate {cert:?}, and none can be \
+                     made for that key: put the certificate there, or move the key away"
                 )
                 .into());
-            }
-            [false, false] => {
-                let (key, cert) = self_signed::generate(holder, kind).map_err(failed)?;
-                let der = CertificateDer::from_pem_slice(cert.as_bytes())?;
-                (new_key, new_cert) = (Some(Zeroizing::new(key)), Some(cert));
-                der
-            }
+            };
+            let old = Secret::new(old.secret_pkcs8_der().to_vec());
+            let leaf = self_signed::certify(holder, &old).map_err(failed)?;
+            let text = pem::write("CERTIFICATE", &leaf);
+            (leaf, text)
+        } else {
+            let (key, cert) = self_signed::generate(holder, kind).map_err(failed)?;
+            new_key = Some(Zeroizing::new(key));
+            (CertificateDer::from_pem_slice(cert.as_bytes())?, cert)
         };
+        Ok(Self { new_key, new_cert: Some(new_cert), ..Self::of(key, cert, &leaf)? })
+    }
+
+    /// The pair whose files are there, and hold this certificate.
+    fn of(key: PathBuf, cert: PathBuf, leaf: &CertificateDer<'_>) -> Result<Self> {
         Ok(Self {
-            identity: identity::of_certificate(&leaf)?,
-            names: identity::hosts(&leaf),
-            expires: identity::not_after(&leaf)?.as_secs(),
+            identity: identity::of_certificate(leaf)?,
+            names: identity::hosts(leaf),
+            expires: identity::not_after(leaf)?.as_secs(),
             key,
             cert,
-            new_key,
-            new_cert,
+            new_key: None,
+            new_cert: None,
         })
     }
 

@@ -92,23 +92,23 @@ impl Report<'_> {
             }
         }
         let (mut notes, mut commands) = (Vec::new(), Vec::new());
-        let mut start = format!("kes server --config {config}");
+        let mut start = start(self.config, self.is_system);
         if let Some((vault, place, policy, secrets)) = self.vault {
             let _ = write!(written, "\n{}", path(policy));
             notes.clone_from(&place.notes);
             commands =
                 place.commands(vault, policy, secrets, self.is_system.then_some(self.config));
-            start = format!("(set -a; . {}; exec {start})", path(secrets));
-        }
-        let mut access = String::new();
-        if self.lacks_user {
-            access = format!("chgrp kes {} {config} {key}", path(self.folder));
-        }
-        if self.is_system {
-            start = "systemctl enable --now kes".to_owned();
-            if self.server.is_old() {
-                access += &format!("\nchgrp kes {key} && chmod 640 {key}");
+            if !self.is_system {
+                start = format!("(set -a; . {}; exec {start})", path(secrets));
             }
+        }
+        let (mut access, mut once) = (String::new(), "");
+        if self.lacks_user {
+            access = format!("chgrp kes {} {config} {key}\n", path(self.folder));
+            once = ", once there is a user kes";
+        }
+        if self.is_system && self.server.is_old() {
+            access += &format!("chgrp kes {key} && chmod 640 {key}");
         }
 
         let local = format!("https://{}", self.local);
@@ -162,7 +162,7 @@ impl Report<'_> {
                     "",
                 )
             },
-            part("access", "Let the server read its files", ", once there is a user kes", &access),
+            part("access", "Let the server read its files", once, &access),
             part("start", "Start it", "", &start),
             Part {
                 variables: environment,
@@ -186,6 +186,14 @@ impl Report<'_> {
             part("admin", "", "", self.admin.identity()),
             part("minio", "", "", self.minio.identity()),
         ]
+    }
+}
+
+/// The command that starts the server of this configuration file.
+pub(crate) fn start(config: &Path, is_system: bool) -> String {
+    match is_system {
+        true => "systemctl enable --now kes".to_owned(),
+        false => format!("kes server --config {}", shell(&config.to_string_lossy())),
     }
 }
 

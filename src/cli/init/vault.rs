@@ -13,6 +13,7 @@ use ureq::http::Uri;
 use super::quote::shell;
 use crate::{
     cli::output::{Result, harmless},
+    keystore::remote::clean,
     tls::{self, ServerTrust, words::Hints},
     web::{
         agent::{self, Agent, Call, Options},
@@ -174,7 +175,10 @@ impl Vault {
         match (answer.status().as_u16(), serde_json::from_slice::<Value>(&body)) {
             (200, Ok(value)) => Ok(value),
             (403, _) => Err(format!("the token may not read sys/{path}")),
-            (status, _) => Err(format!("GET {url} was answered with status {status}")),
+            (status, _) => {
+                let said = clean(&String::from_utf8_lossy(&body));
+                Err(format!("GET {url} was answered with status {status}: {said}"))
+            }
         }
     }
 }

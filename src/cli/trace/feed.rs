@@ -53,7 +53,7 @@ fn lines(mut stream: impl BufRead, take: Take<'_>) -> Result<String> {
     loop {
         let mut line = Vec::new();
         match (&mut stream).take(MAX_LINE).read_until(b'\n', &mut line) {
-            Ok(0) => return Ok("<nil>".to_owned()),
+            Ok(0) => return Ok("its end: has the server stopped?".to_owned()),
             Ok(_) => take(Message::Line(line, SystemTime::now()))?,
             Err(e) => return Ok(e.to_string()),
         }

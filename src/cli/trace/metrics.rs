@@ -1,13 +1,13 @@
 //! The metrics that are shown, out of the text that Prometheus reads.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use serde::Serialize;
+use serde_json::{Map, Number};
 
 const SECOND: f64 = 1e9;
 
 /// Other metrics that are shown if a server has them, in the order of their output.
-const MORE: &[&str] = &[
+const MORE: [&str; 8] = [
     "kes_log_error_events",
     "kes_log_audit_events",
     "kes_system_num_cpu",
@@ -18,31 +18,22 @@ const MORE: &[&str] = &[
     "kes_system_mem_stack_used",
 ];
 
-/// The state of a server at one moment. Serialized as KES 0.14 prints it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+/// The state of a server at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
-    #[serde(rename = "kes_http_request_success")]
     pub success: u64,
-    #[serde(rename = "kes_http_request_error")]
     pub error: u64,
-    #[serde(rename = "kes_http_request_failure")]
     pub failure: u64,
-    #[serde(rename = "kes_http_request_active")]
     pub active: u64,
-    /// Answers that took at most so many nanoseconds; the numbers are keys, and sorted, as texts.
-    #[serde(rename = "kes_http_response_time")]
-    response_time: BTreeMap<String, u64>,
+    /// Nanoseconds, and how many answers took so long at most.
+    response_time: Vec<(u64, u64)>,
     /// Nanoseconds, whole seconds of them.
-    #[serde(rename = "kes_system_up_time")]
     up_time: u64,
     /// Answers, and how many nanoseconds they took in all.
-    #[serde(skip)]
     answers: u64,
-    #[serde(skip)]
     all_response_times: u64,
-    /// Names, of [`MORE`], and values.
-    #[serde(skip)]
-    more: BTreeMap<&'static str, u64>,
+    /// The values of [`MORE`], of those that the server has.
+    more: [Option<u64>; MORE.len()],
 }
 
 impl Sample {
@@ -63,17 +54,15 @@ impl Sample {
                 "kes_http_request_active" => add(&mut sample.active, count),
                 "kes_system_up_time" => sample.up_time = nanoseconds(value.floor()),
                 "kes_http_response_time_bucket" => {
-                    let bound = bound(labels).filter(|bound| bound.is_finite());
-                    if let Some(bound) = bound {
-                        let bucket = nanoseconds(bound).to_string();
-                        add(sample.response_time.entry(bucket).or_default(), count);
+                    if let Some(bound) = bound(labels) {
+                        sample.add_answers(nanoseconds(bound), count);
                     }
                 }
                 "kes_http_response_time_sum" => sample.all_response_times = nanoseconds(value),
                 "kes_http_response_time_count" => add(&mut sample.answers, count),
                 name => {
-                    if let Some(name) = MORE.iter().find(|known| **known == name) {
-                        add(sample.more.entry(name).or_default(), count);
+                    if let Some(at) = MORE.iter().position(|known| *known == name) {
+                        add(sample.more[at].get_or_insert(0), count);
                     }
                     continue;
                 }
@@ -86,8 +75,24 @@ impl Sample {
         }
     }
 
+    fn add_answers(&mut self, bound: u64, count: u64) {
+        match self.response_time.iter_mut().find(|(known, _)| *known == bound) {
+            Some((_, answers)) => add(answers, count),
+            None => self.response_time.push((bound, count)),
+        }
+    }
+
+    /// As KES 0.14 prints it: the bounds are names, and sorted, as texts.
     pub fn as_json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
+        let Self { success, error, failure, active, response_time, up_time, .. } = self;
+        let mut buckets = Map::new();
+        buckets.extend(response_time.iter().map(|(bound, n)| (bound.to_string(), (*n).into())));
+        let buckets = serde_json::Value::Object(buckets);
+        format!(
+            "{{\"kes_http_request_success\":{success},\"kes_http_request_error\":{error},\
+             \"kes_http_request_failure\":{failure},\"kes_http_request_active\":{active},\
+             \"kes_http_response_time\":{buckets},\"kes_system_up_time\":{up_time}}}"
+        )
     }
 
     /// As [`Self::as_json`], with all else that the server counts.
@@ -102,7 +107,7 @@ impl Sample {
 
     /// The value of another metric, if the server has it.
     pub fn get(&self, name: &str) -> Option<u64> {
-        self.more.get(name).copied()
+        self.more[MORE.iter().position(|known| *known == name)?]
     }
 
     /// Requests that were answered.
@@ -116,8 +121,9 @@ impl Sample {
     }
 
     pub fn within(&self, bound: Duration) -> u64 {
-        let bucket = bound.as_nanos().to_string();
-        self.response_time.get(&bucket).copied().unwrap_or_default()
+        let mut buckets = self.response_time.iter();
+        let bucket = buckets.find(|(known, _)| u128::from(*known) == bound.as_nanos());
+        bucket.map_or(0, |(_, count)| *count)
     }
 
     pub fn up_time(&self) -> Duration {
@@ -132,13 +138,18 @@ fn split(line: &str) -> Option<(&str, &str, f64)> {
         true => rest.rsplit_once('}')?,
         false => ("", rest),
     };
-    Some((name, labels, rest.split_whitespace().next()?.parse().ok()?))
+    Some((name, labels, number(rest.split_whitespace().next()?)?))
 }
 
 /// The number in `le="0.01"`.
 fn bound(labels: &str) -> Option<f64> {
     let (_, rest) = labels.split_once("le=\"")?;
-    rest.split('"').next()?.parse().ok()
+    number(rest.split('"').next()?)
+}
+
+/// The number in `text`, but neither `NaN` nor `+Inf`.
+fn number(text: &str) -> Option<f64> {
+    text.parse::<Number>().ok()?.as_f64()
 }
 
 fn add(sum: &mut u64, count: u64) {

@@ -283,7 +283,7 @@ impl<'a> Edits<'a> {
 
     /// The text with all changes. One that is made twice, as a value may be in two places, counts once.
     pub(super) fn apply(mut self) -> Zeroizing<String> {
-        self.changes.sort_by_key(|(extent, _)| (extent.start, extent.end));
+        self.changes.sort_by_cached_key(|(at, _)| (u64::from(at.start), u64::from(at.end)));
         self.changes.dedup_by(|a, b| a == b && a.0.start < a.0.end);
         let mut out = Zeroizing::new(String::with_capacity(self.text.len() * 2 + 1024));
         let mut at = 0;

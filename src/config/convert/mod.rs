@@ -129,7 +129,7 @@ pub fn convert_with(
         let after = load_text(Some(Path::new("")), &text, &addr, &[], env);
         notes.extend(differences(&before, &after, has_new_path));
     }
-    notes.sort_by_key(|note| (note.weight, note.position));
+    notes.sort_by_cached_key(|note| (note.weight as u64, note.position.map_or(0, Position::rank)));
     match notes.iter().any(|note| note.weight == Weight::Refusal) {
         true => {
             notes.retain(|note| note.weight == Weight::Refusal);
@@ -180,7 +180,7 @@ fn differences(before: &Loaded, after: &Loaded, has_new_path: bool) -> Vec<Note>
         let mut all: Vec<_> =
             config.policies.assigned().map(|(identity, _)| identity.to_owned()).collect();
         all.retain(|identity| name::is_plain(identity));
-        all.sort();
+        all.sort_unstable();
         all
     };
     let differ = [

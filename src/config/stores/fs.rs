@@ -1,11 +1,6 @@
 //! The section of a directory of keys.
 
-use std::{
-    fs, io,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::PathBuf, sync::Arc};
 
 use super::{Store, field};
 use crate::config::files::Look;
@@ -34,17 +29,22 @@ fn look(look: &mut Look<'_>) {
             look.warn(PATH, message, "run 'chmod 700' on it");
         }
         Ok(_) => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            let mut parents = path.ancestors().skip(1);
-            let exists = |parent: &&Path| parent.exists();
-            if let Some(parent) = parents.find(exists).filter(|parent| !parent.is_dir()) {
-                look.refuse(PATH, format!("{parent:?} is not a directory"), "");
-            }
-        }
         Err(e) => {
-            // The server may run as another user, who has the right.
             let message = format!("can't look at {path:?}: {e}");
-            look.warn(PATH, message, "");
+            // Of links themselves.
+            let there = path.ancestors().find(|path| path.symlink_metadata().is_ok());
+            match (e.kind(), there.filter(|there| !there.is_dir())) {
+                // The server may run as another user, who has the right.
+                (io::ErrorKind::PermissionDenied, _) => look.warn(PATH, message, ""),
+                (_, Some(there)) if there.exists() => {
+                    look.refuse(PATH, format!("{there:?} is not a directory"), "");
+                }
+                (_, Some(there)) => {
+                    look.refuse(PATH, format!("{there:?} is a link that leads nowhere"), "");
+                }
+                (io::ErrorKind::NotFound, None) => {} // the server makes it
+                (_, None) => look.refuse(PATH, message, ""),
+            }
         }
     }
 }

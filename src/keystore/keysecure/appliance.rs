@@ -101,11 +101,7 @@ impl Appliance {
             500.. => "look at the state and the logs of the appliance".to_owned(),
             _ => "is it a KeySecure or CipherTrust appliance?".to_owned(),
         };
-        let mut said = said(answer);
-        if secret.is_some_and(|secret| holds_part(&said, secret)) {
-            said = "a text that repeats what is secret".to_owned();
-        }
-        answer.refusal(&said, &hint)
+        answer.refusal(&quoted(answer, secret), &hint)
     }
 
     fn log_in(&self, deadline: Deadline) -> Result<Lease, (Failed, Refusal)> {
@@ -209,6 +205,15 @@ fn said(answer: &Answer) -> String {
     match error(answer) {
         Some((text, code)) => format!("{} ({code})", clean(&text)),
         None => answer.text(),
+    }
+}
+
+/// What an error quotes of an answer to a request that holds `secret`.
+pub(crate) fn quoted(answer: &Answer, secret: Option<&Secret>) -> String {
+    let said = said(answer);
+    match secret.is_some_and(|secret| holds_part(&said, secret)) {
+        true => "a text that repeats what is secret".to_owned(),
+        false => said,
     }
 }
 

@@ -177,9 +177,9 @@ impl KeySecure {
             skip += resources.len() as u64;
             // Others may keep secrets there as well, with names that no key has.
             let found = resources.iter().filter_map(|secret| secret.get("name")?.as_str());
-            for name in found.filter_map(KeyName::parse) {
-                if seen.insert(name.clone()) {
-                    names.push(name.to_string());
+            for name in found.filter(|name| KeyName::parse(name).is_some()) {
+                if seen.insert(name.to_owned()) {
+                    names.push(name.to_owned());
                 }
             }
             if skip >= total {

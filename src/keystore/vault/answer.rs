@@ -1,8 +1,16 @@
 //! What the answers of Vault mean.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
-use crate::keystore::remote::{Answer, Failed, clean, take};
+use crate::{
+    base::secret::Secret,
+    keystore::{
+        remote::{Answer, Failed, clean, take},
+        token::{Lease, MAX_LIFETIME, Refusal},
+    },
+};
 
 /// What an answer to a read holds.
 pub(crate) enum Members {
@@ -56,15 +64,15 @@ pub(crate) fn version(answer: &Answer) -> Option<u64> {
 const NO_DATA: &str = "the answer has no data";
 pub(crate) const NOT_VERSION_2: &str = "the engine is not KV version 2: set vault.version to v1";
 
-/// Whether Vault says that there is nothing of this name. A 404 alone may come from something in front
-/// of Vault.
+/// Whether Vault says that there is nothing of this name: without errors, or with warnings. A 404 alone may come from
+/// something in front of Vault.
 pub(crate) fn is_absent(answer: &Answer) -> bool {
     if answer.status != 404 || is_misplaced(answer) {
         return false;
     }
     answer.json::<Value>().is_ok_and(|json| match json.get("errors") {
         Some(errors) => errors.as_array().is_some_and(Vec::is_empty),
-        None => json.get("data").is_some(),
+        None => json.get("data").is_some() && json.get("request_id").is_some(),
     })
 }
 
@@ -123,6 +131,40 @@ pub(crate) fn said(answer: &Answer) -> Option<String> {
     Some(clean(&texts.join("; ")))
 }
 
+/// What an error quotes: what Vault says, or the beginning of what somebody else does. A 2xx answer may hold a
+/// value.
+pub(crate) fn quoted(answer: &Answer) -> String {
+    match said(answer) {
+        None if answer.status >= 300 => answer.text(),
+        said => said.unwrap_or_default(),
+    }
+}
+
+/// Reads the answer with status 200 to a login or a renewal, which gives no token.
+pub(crate) fn lease(answer: &Answer) -> Result<Lease, Failed> {
+    let mut auth = take(&mut answer.json()?, "/auth");
+    let lifetime = auth["lease_duration"].as_u64().unwrap_or(0);
+    Ok(Lease {
+        token: match take(&mut auth, "/client_token") {
+            Value::String(token) => Some(Secret::new(token.into_bytes())),
+            _ => None,
+        },
+        lifetime: (lifetime > 0).then(|| Duration::from_secs(lifetime).min(MAX_LIFETIME)),
+        is_renewable: auth["renewable"].as_bool().unwrap_or(false),
+    })
+}
+
+/// What the answer to a login says about the credentials. Wrong ones of AppRole are a 400, which
+/// `is_counted`; a role that is locked, or a method that is not there, is a 403.
+pub(crate) fn refusal(answer: &Answer, is_counted: bool) -> Refusal {
+    match answer.status {
+        400 | 401 | 403 if said(answer).is_none() => Refusal::No,
+        400 if is_counted => Refusal::Counted,
+        400 | 401 | 403 => Refusal::Yes,
+        _ => Refusal::No,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +209,7 @@ mod tests {
             "[]",
             "null",
             "{\"errors\":[\"x\"]}",
+            "{\"data\":null,\"message\":\"no route\"}",
         ] {
             let answer = Answer::fake(404, body);
             assert!(!is_absent(&answer), "{body}");

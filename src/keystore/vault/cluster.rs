@@ -1,24 +1,21 @@
 //! Requests to the servers of a Vault cluster, logins, and what refusals mean.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::{
-    answer::said,
+    answer::{self, quoted, said},
     settings::{Jwt, Login, Settings, path},
 };
 use crate::{
     base::{deadline::Deadline, secret::Secret},
     crypto::BASE64,
     keystore::{
-        remote::{self, Answer, Call, Failed, Remote, take},
+        remote::{self, Answer, Call, Failed, Remote},
         store::Error,
-        token::{Authority, Lease, MAX_LIFETIME, NoLease, Refusal, Token},
+        token::{Authority, Lease, NoLease, Refusal, Token},
     },
     tls,
     tls::words::Hints,
@@ -139,12 +136,7 @@ impl Cluster {
         } else {
             String::new()
         };
-        // A 2xx answer may hold a value.
-        let said = match said {
-            None if answer.status >= 300 => answer.text(),
-            said => said.unwrap_or_default(),
-        };
-        answer.refusal(&said, &hint)
+        answer.refusal(&quoted(answer), &hint)
     }
 
     /// Reads the answer to a login or a renewal.
@@ -182,35 +174,17 @@ impl Cluster {
         if answer.status != 200 {
             return Err(self.refusal(answer, "update"));
         }
-        let mut auth = take(&mut answer.json()?, "/auth");
-        let lifetime = auth["lease_duration"].as_u64().unwrap_or(0);
-        Ok(Lease {
-            token: match take(&mut auth, "/client_token") {
-                Value::String(token) => Some(Secret::new(token.into_bytes())),
-                _ => None,
-            },
-            lifetime: (lifetime > 0).then(|| Duration::from_secs(lifetime).min(MAX_LIFETIME)),
-            is_renewable: auth["renewable"].as_bool().unwrap_or(false),
-        })
+        answer::lease(answer)
     }
 
     fn log_in(&self, deadline: Deadline) -> Result<Lease, (Failed, Refusal)> {
         let answer = self.ask_to_log_in(deadline).map_err(|failed| (failed, Refusal::No))?;
-        let lease = self.lease(&answer).map_err(|failed| (failed, self.refusal_in(&answer)))?;
+        let is_counted = matches!(self.settings.login, Login::AppRole { .. });
+        let refusal = answer::refusal(&answer, is_counted);
+        let lease = self.lease(&answer).map_err(|failed| (failed, refusal))?;
         match lease.token.as_ref().is_none_or(Secret::is_empty) {
             true => Err((answer.unusable("the answer has no auth token"), Refusal::No)),
             false => Ok(lease),
-        }
-    }
-
-    /// What the answer to a login says about the credentials. Wrong ones of AppRole are a 400, which
-    /// is counted; a role that is locked, or a method that is not there, is a 403.
-    fn refusal_in(&self, answer: &Answer) -> Refusal {
-        match answer.status {
-            400 | 401 | 403 if said(answer).is_none() => Refusal::No,
-            400 if matches!(self.settings.login, Login::AppRole { .. }) => Refusal::Counted,
-            400 | 401 | 403 => Refusal::Yes,
-            _ => Refusal::No,
         }
     }
 
@@ -268,7 +242,7 @@ mod tests {
         io::{BufRead as _, BufReader, Write as _},
         net::TcpListener,
         thread,
-        time::Instant,
+        time::{Duration, Instant},
     };
 
     use super::*;

@@ -209,17 +209,18 @@ impl<'a> Turn<'a> {
         let wait = deadline.remaining(Instant::now());
         let waited = left.wait_timeout_while(names, wait, |names| names.contains(name));
         let (mut names, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        match names.insert(name.clone()) {
-            true => Ok(Self(engine, name)),
-            false => Err(Failed::Other("the same key was being created all the time".to_owned())),
+        if names.contains(name) {
+            return Err(Failed::Other("the same key was being created all the time".to_owned()));
         }
+        names.push(name.clone());
+        Ok(Self(engine, name))
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let (names, left) = &self.0.creating;
-        names.lock().unwrap_or_else(PoisonError::into_inner).remove(self.1);
+        names.lock().unwrap_or_else(PoisonError::into_inner).retain(|name| name != self.1);
         left.notify_all();
     }
 }

@@ -2,7 +2,6 @@
 //! engine, and reading.
 
 use std::{
-    collections::HashSet,
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -49,7 +48,7 @@ pub(crate) struct Engine {
     /// The path inside it, escaped, with a slash at its end if it is not empty.
     prefix: String,
     /// The keys that are being created here on version 1, and the sign that one of them is done.
-    pub(crate) creating: (Mutex<HashSet<KeyName>>, Condvar),
+    pub(crate) creating: (Mutex<Vec<KeyName>>, Condvar),
     /// It is known to be of the version that is configured.
     is_version_known: AtomicBool,
     /// The error log knows that it can't be seen.

@@ -65,8 +65,7 @@ impl Vault {
         let call = Call { headers, ..Call::new("GET", HEALTH).once().look() };
         let answer = cluster.remote.call(call, deadline).map_err(|e| e.during(ASK))?;
         if !(200..400).contains(&answer.status) {
-            let url = cluster.remote.url("/v1/sys/health");
-            return Err(Error::during(ASK)(format!("GET {url}: status {}", answer.status)));
+            return Err(cluster.refusal(&answer, "read").during(ASK));
         }
         let health: Value = answer.json().map_err(|e| e.during(ASK))?;
         let Some(is_sealed) = health["sealed"].as_bool() else {

@@ -3,7 +3,7 @@
 mod proxies;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     fs,
     io::{PipeReader, Read as _},
     net::IpAddr,
@@ -83,8 +83,8 @@ fn policies(root: &str, proxies: &[&str], app: &str, name: &str) -> Policies {
 }
 
 /// No client needs a certificate for this.
-fn open_to_all(path: &str) -> HashMap<String, ApiOptions> {
-    HashMap::from([(path.to_owned(), ApiOptions { skip_auth: true, timeout: None })])
+fn open_to_all(path: &str) -> Vec<(String, ApiOptions)> {
+    vec![(path.to_owned(), ApiOptions { skip_auth: true, timeout: None })]
 }
 
 struct Server {

@@ -1,7 +1,6 @@
 //! A server in the process of the test, with a key store of the test's own.
 
 use std::{
-    collections::HashMap,
     net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
@@ -25,7 +24,7 @@ pub struct Inside {
 
 impl Inside {
     pub fn start(store: Arc<dyn KeyStore>) -> Self {
-        Self::with(store, Generation::V0_14, HashMap::new(), |root| {
+        Self::with(store, Generation::V0_14, Vec::new(), |root| {
             Policies::builder(root, &[]).build()
         })
     }
@@ -34,7 +33,7 @@ impl Inside {
     pub fn with(
         store: Arc<dyn KeyStore>,
         generation: Generation,
-        apis: HashMap<String, ApiOptions>,
+        apis: Vec<(String, ApiOptions)>,
         policies: impl FnOnce(&str) -> Policies,
     ) -> Self {
         Self::changed(store, generation, apis, policies, |_| {})
@@ -44,7 +43,7 @@ impl Inside {
     pub fn changed(
         store: Arc<dyn KeyStore>,
         generation: Generation,
-        apis: HashMap<String, ApiOptions>,
+        apis: Vec<(String, ApiOptions)>,
         policies: impl FnOnce(&str) -> Policies,
         change: impl FnOnce(&mut State),
     ) -> Self {
@@ -56,7 +55,7 @@ impl Inside {
         store: Arc<dyn KeyStore>,
         cache: Expiry,
         generation: Generation,
-        apis: HashMap<String, ApiOptions>,
+        apis: Vec<(String, ApiOptions)>,
         policies: impl FnOnce(&str) -> Policies,
         change: impl FnOnce(&mut State),
     ) -> Self {
@@ -75,7 +74,7 @@ impl Inside {
         )
         .unwrap();
         let trust = Arc::new(ClientTrust::any());
-        let skips_auth = apis.values().any(|api| api.skip_auth);
+        let skips_auth = apis.iter().any(|(_, api)| api.skip_auth);
         let client_certificate = match skips_auth {
             true => ClientCertificate::Optional,
             false => ClientCertificate::Required,
