@@ -57,6 +57,7 @@ struct Inner {
     lines: BTreeMap<(String, u16), usize>,
     /// When each client might call, and when not.
     rights: [Vec<(Duration, bool)>; 2],
+    are_rights_changing: [bool; 2],
     /// Until when the key store is busy with calls for requests.
     busy: Duration,
     /// Since when the server drains.
@@ -222,10 +223,12 @@ impl Model {
         );
     }
 
-    /// The client may call from now on, or may not.
+    /// The client may call, or may not, from some time between the first and the second of two calls.
     pub fn allow(&self, client: u32, may: bool) {
-        let now = world::elapsed();
-        self.lock().rights[client as usize].push((now, may));
+        let (mut inner, now) = (self.lock(), world::elapsed());
+        inner.rights[client as usize].push((now, may));
+        let is_changing = &mut inner.are_rights_changing[client as usize];
+        *is_changing = !*is_changing;
     }
 
     /// The server drains from now on.
@@ -305,7 +308,8 @@ impl Model {
         let text = || String::from_utf8_lossy(body);
         *inner.answers.entry((call.clone(), status)).or_default() += 1;
         let rights = &inner.rights[sent.client as usize];
-        let changes = rights.iter().any(|(at, _)| *at > sent.at && *at <= now);
+        let changes = inner.are_rights_changing[sent.client as usize]
+            || rights.iter().any(|(at, _)| *at > sent.at && *at <= now);
         let before = rights.iter().rev().find(|(at, _)| *at <= sent.at);
         let may = before.is_none_or(|(_, may)| *may);
         if status == 403 {
