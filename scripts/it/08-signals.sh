@@ -100,6 +100,76 @@ code=0; wait "$SERVER" || code=$?
 SERVER=
 case "$code" in 0 | 1) ;; *) fail "exit code $code" ;; esac
 
+# A Vault that takes connections and says nothing; they are closed once there is the file `go`.
+need python3
+VAULT_PORT="$(free_port)"
+cat >vault.py <<'PYTHON'
+import os, socket, sys, threading, time
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+open("vault.up", "w").close()
+def hold(connection):
+    open("asked", "w").close()
+    while not os.path.exists("go"):
+        time.sleep(0.02)
+    connection.close()
+while True:
+    threading.Thread(target=hold, args=[listener.accept()[0]], daemon=True).start()
+PYTHON
+python3 vault.py "$VAULT_PORT" 2>vault.log &
+vault=$!
+at_exit() { kill "$vault" 2>/dev/null || true; }
+within 20 test -e vault.up || fail 'the fake Vault does not listen'
+
+# starting [COMMAND...]: a server, run by COMMAND, that waits for its key store; KES_PID is its process.
+starting() {
+    rm -f asked go
+    sed -e '/^keystore:/,$d' kes.yml >slow.yml
+    cat >>slow.yml <<YAML
+keystore:
+  required: off
+  vault:
+    endpoint: http://127.0.0.1:$VAULT_PORT
+    approle: { id: role, secret: secret }
+YAML
+    "$@" "$KES" server --config slow.yml --auth off >>out.log 2>>err.log &
+    SERVER=$! KES_PID=$!
+    if [ $# -gt 0 ]; then
+        within 20 has_child || fail 'the server does not start'
+    fi
+    within 20 test -e asked || fail 'the server does not ask its key store'
+}
+has_child() { KES_PID="$(pgrep -P "$SERVER")"; }
+
+as_init=(unshare --pid --fork)
+"${as_init[@]}" true 2>/dev/null || as_init=()
+for command in '' "${as_init[*]}"; do
+    for signal in TERM INT; do
+        step "SIG$signal ends a server that still starts${command:+ as the first process of a container}"
+        # shellcheck disable=SC2086  # a command, or none
+        starting $command
+        kill -"$signal" "$KES_PID"
+        # For longer than the key store may take, it would go on.
+        within 10 eval '! kill -0 "$KES_PID" 2>/dev/null' || fail 'it goes on'
+        code=0; wait "$SERVER" || code=$?
+        SERVER=
+        equal 'exit code' 0 "$code"
+    done
+    step "a reload that is asked for during the start comes after it${command:+, there too}"
+    # shellcheck disable=SC2086
+    starting $command
+    sed -i "s/^root: .*/root: disabled/" slow.yml
+    before="$(grep -c 'the configuration is reloaded' err.log || true)"
+    kill -HUP "$KES_PID"
+    touch go
+    is_reloaded() { [ "$(grep -c 'the configuration is reloaded' err.log || true)" -gt "$before" ]; }
+    within 60 is_reloaded || fail 'nothing is reloaded'
+    api GET /v1/metrics; is 403
+    kill -TERM "$KES_PID"
+    code=0; wait "$SERVER" || code=$?
+    SERVER=
+    equal 'exit code' 0 "$code"
+done
+
 step 'all keys are there after the restart'
 start
 api POST /v1/key/generate/my-key --data '{}'; is 200

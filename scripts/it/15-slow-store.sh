@@ -2,7 +2,8 @@
 # A key store hangs: requests that need it are answered in time, others notice nothing, and once it goes
 # on everything works again. Beside that, a connection stays idle until it is closed.
 #
-# strace holds each call that opens a file, which only the key store threads make by now.
+# strace holds each call that opens a file, which only the key store threads make by now; later, those that link a
+# new key.
 # shellcheck source=scripts/it/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need strace openssl
@@ -36,9 +37,9 @@ idle() {
     idle lines &
 idle_began=$(date +%s)
 
-# hang / go_on: the key store.
+# hang [CALL [SECONDS]] / go_on: the key store.
 hang() {
-    strace -f -qq -o trace -p "$SERVER" -e trace=openat -e inject=openat:delay_enter=60000000 2>strace.log &
+    strace -f -qq -o trace -p "$SERVER" -e "trace=${1-openat}" -e "inject=${1-openat}:delay_enter=${2-60}000000" 2>strace.log &
     tracer=$!
     # Attached when each thread has a tracer.
     within 10 is_traced || fail "strace does not attach: $(cat strace.log)"
@@ -121,6 +122,22 @@ api POST /v1/key/generate/new --data '{}'; is 200
 equal 'audit lines of the creates that took too long' 3 "$(grep '/v1/key/create/new' out.log | grep -c '"code":503')"
 api POST /v1/key/create/after; is 200
 api POST /v1/key/generate/after --data '{}'; is 200
+
+step 'a reload that wants a new key fails in time; then certificates are renewed, and rights withdrawn'
+hang linkat 200
+cp kes.yml before.yml
+printf 'keys:\n  - name: wanted\n' >>kes.yml
+kill -HUP "$SERVER"
+within 90 grep -q 'everything stays as it was: failed to create key ..wanted..: the key store does not answer' err.log ||
+    fail 'the reload goes on'
+identity server --server --ip 127.0.0.1 --dns localhost --force
+within 60 grep -q 'the certificate has changed: the new one is in use' err.log || fail 'the old certificate is used'
+api POST /v1/key/generate/warm --data '{}'; is 200
+sed "s/^root: .*/root: disabled/" before.yml >kes.yml
+kill -HUP "$SERVER"
+within 60 grep -q 'the configuration is reloaded' err.log || fail 'nothing is reloaded'
+api POST /v1/key/generate/warm --data '{}'; is 403
+go_on
 
 step 'a connection without a request is closed after 100 seconds, whatever else comes'
 for name in http1 http2 lines; do

@@ -134,11 +134,24 @@ unsynced() {
     equal 'the last create' "create k$KEY $2" "$(tail -n 1 creates)"
 }
 
-step 'a key whose directory could not be synced, so that its create was refused, is used'
-unsynced error=EIO 502
-equal 'answer' "generate k$KEY 200" "$(asks "generate k$KEY")"
+# A file system that was mounted read-only syncs without an error: the second one is of one that has just failed.
+for error in EIO EROFS; do
+    step "a key whose directory could not be synced ($error), so that its create was refused, is used"
+    unsynced "error=$error" 502
+    equal 'answer' "generate k$KEY 200" "$(asks "generate k$KEY")"
+    served
+    survives file folder parent
+done
+
+step 'on a disk that failed, deletes and creates are refused, and keys can be used'
+disk
+serve
+equal 'answers' $'create k1 200\ncreate k2 200' "$(asks 'create k1' 'create k2')"
 served
-survives file folder parent
+serve --inject fsync:error=EROFS
+equal 'answers' $'delete k1 502\ncreate k3 502\ncreate k2 400\ngenerate k2 200' \
+    "$(asks 'delete k1' 'create k3' 'create k2' 'generate k2')"
+served
 
 step 'a key whose create was killed before it synced the directory is used after the restart'
 unsynced signal=KILL 0

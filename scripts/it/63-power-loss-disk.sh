@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The power is cut under a running server and under each command that writes files, on a file system that loses
-# what was not synced (over /dev/fuse), and on xfs and ext4, which the kernel shuts down. See tests/tools/power_cut.py.
+# what was not synced (over /dev/fuse), and on xfs and ext4, which the kernel shuts down. A disk that fails loses
+# nothing that was answered either. See tests/tools/power_cut.py.
 #
 #   ROUNDS   cuts under the server, per file system
 #   EVERY    commands are cut before each so many-th operation
@@ -17,6 +18,9 @@ cut() { python3 "$REPO/tests/tools/power_cut.py" "$@" --kes "$KES" --port "$(fre
 step 'a server, on a file system that loses what was not synced'
 cut server --disk lossy --rounds "$rounds"
 
+step 'a directory of keys that is replaced under a server, on the same'
+cut remade
+
 step 'commands, on the same'
 cut commands --every "$every"
 
@@ -27,3 +31,6 @@ for disk in xfs ext4; do
     (exec 3<>/dev/loop-control) 2>/dev/null || skip 'there are no loop devices'
     cut server --disk "$disk" --rounds "$rounds"
 done
+
+step 'a server on ext4, which stops writing after an error'
+cut failed

@@ -9,6 +9,7 @@ use super::exchange::Manner;
 use crate::{
     base::generation::Generation,
     config::{Apis, Config, Limits, Material, Shutdown},
+    keystore::KeyName,
     policy::Policies,
     tls::{self, ClientTrust},
 };
@@ -27,6 +28,8 @@ pub struct State {
     pub trust_generation: u64,
     /// Who may do what.
     pub policies: Policies,
+    /// The keys that the configuration asks for.
+    pub keys: Vec<KeyName>,
     /// The generation that is served.
     pub generation: Generation,
     /// The generation whose error texts clients get.
@@ -56,6 +59,7 @@ impl State {
             trust: material.trust,
             trust_generation: 0,
             policies: config.policies.clone(),
+            keys: config.keys.clone(),
             generation: config.generation,
             texts: config.texts,
             apis: config.apis.clone(),
@@ -110,6 +114,7 @@ pub fn for_tests() -> (State, Arc<CertifiedKey>) {
         trust,
         trust_generation: 0,
         policies: Policies::default(),
+        keys: Vec::new(),
         generation: Generation::default(),
         texts: Generation::default(),
         apis: Vec::new(),

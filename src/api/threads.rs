@@ -13,7 +13,7 @@ use super::failure::Failure;
 use crate::base::{
     panics::survive,
     secret,
-    sync::{Condvar, Mutex, MutexGuard, thread},
+    sync::{self, Condvar, Mutex, MutexGuard},
 };
 
 /// Stack of a key store thread, in bytes.
@@ -65,10 +65,7 @@ impl Threads {
         let shared = Arc::new(shared);
         for number in 0..threads {
             let shared = shared.clone();
-            thread::Builder::new()
-                .name(format!("key-store-{number}"))
-                .stack_size(STACK)
-                .spawn(move || shared.run())?;
+            sync::start(&format!("key-store-{number}"), STACK, Box::new(move || shared.run()))?;
         }
         Ok(Self(shared))
     }

@@ -1,11 +1,20 @@
 //! Keys that the configuration asks for. A thread creates those that could not be created at the start.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use super::core::Core;
 use crate::{
     base::{
-        clock, deadline::Deadline, generation::Generation, panics::survive, secret, sync::thread,
+        clock,
+        deadline::Deadline,
+        generation::Generation,
+        panics::survive,
+        secret,
+        sync::{self, Mutex, mpsc::sync_channel, thread},
     },
     crypto::{MasterKey, stored},
     keystore::{self, KeyName, KeyStore},
@@ -15,8 +24,13 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(1);
 /// After a failure it leaves the key store alone for this time.
 const RETRY: Duration = Duration::from_secs(5);
-/// A key must be there within this time.
+/// A key, or all the new ones of a reload, must be there within this time.
 const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// When a key that is asked for now must be there.
+pub fn deadline() -> Deadline {
+    Deadline::after(clock::now(), TIMEOUT)
+}
 
 /// The identity that a new key names as its maker: the administrator, in the newest generation. Keys of 0.14
 /// name none.
@@ -51,10 +65,10 @@ pub fn create(
     name: &KeyName,
     store: &dyn KeyStore,
     maker: Option<&str>,
+    deadline: Deadline,
     count: impl FnOnce(&Result<(), keystore::Error>),
 ) -> Result<(), String> {
     let key = new_key(maker).map_err(|e| e.to_string())?;
-    let deadline = Deadline::after(clock::now(), TIMEOUT);
     let created = store.create(name, &stored::encode(&key), deadline);
     count(&created);
     match created {
@@ -64,12 +78,47 @@ pub fn create(
 }
 
 impl Core {
+    /// As [`create_key`](Self::create_key), on a key store thread: a key store that hangs must not keep others waiting
+    /// beyond the deadline.
+    ///
+    /// # Errors
+    /// Why that is not possible. The key may be created nevertheless, or later.
+    pub fn ask_for_key(
+        &'static self,
+        name: &KeyName,
+        maker: Option<&str>,
+        deadline: Deadline,
+    ) -> Result<(), String> {
+        let nobody = Arc::from("");
+        let Some(permit) = self.threads.reserve(&nobody) else {
+            return Err("too many requests wait for the key store".to_owned());
+        };
+        let (done, is_done) = sync_channel(1);
+        let created = Arc::new(Mutex::new(Err("the key store does not answer".to_owned())));
+        let (outcome, own, maker) = (created.clone(), name.clone(), maker.map(str::to_owned));
+        self.threads.submit(permit, move |_| {
+            if !deadline.has_passed(clock::now()) {
+                let created = self.create_key(&own, maker.as_deref(), deadline);
+                *outcome.lock().unwrap_or_else(PoisonError::into_inner) = created;
+                let _ = done.try_send(());
+            }
+        });
+        // It also ends if the job does without an outcome.
+        let _ = is_done.recv_timeout(deadline.remaining(clock::now()));
+        created.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Creates the key `name` if there is none.
     ///
     /// # Errors
     /// Why that is not possible.
-    pub fn create_key(&self, name: &KeyName, maker: Option<&str>) -> Result<(), String> {
-        let created = create(name, &*self.store, maker, |created| {
+    fn create_key(
+        &self,
+        name: &KeyName,
+        maker: Option<&str>,
+        deadline: Deadline,
+    ) -> Result<(), String> {
+        let created = create(name, &*self.store, maker, deadline, |created| {
             self.count(created);
             self.has_created(name, created);
         });
@@ -84,7 +133,8 @@ struct Missing {
     complaint: Option<String>,
 }
 
-/// Creates `names` on a thread, which ends when all are there.
+/// Creates `names` on a thread, which ends when all are there. Those that a reload takes out of the configuration are
+/// wanted no more.
 ///
 /// # Errors
 /// If the system refuses the thread.
@@ -94,19 +144,20 @@ pub fn start(core: &'static Core, names: Vec<KeyName>) -> io::Result<()> {
     }
     let missing = |name| Missing { name, complaint: None };
     let mut missing: Vec<_> = names.into_iter().map(missing).collect();
-    thread::Builder::new().name("wanted-keys".to_owned()).stack_size(256 * 1024).spawn(
-        move || {
-            let mut next = clock::now();
-            while !missing.is_empty() {
-                thread::sleep(INTERVAL);
-                if clock::now() >= next && core.health.is_fit() {
-                    survive(|| missing.retain_mut(|key| !key.is_created(core)));
-                    next = clock::now() + RETRY;
-                }
+    let run = move || {
+        let mut next = clock::now();
+        while !missing.is_empty() {
+            thread::sleep(INTERVAL);
+            let state = core.state();
+            missing.retain(|key| state.keys.contains(&key.name));
+            drop(state);
+            if clock::now() >= next && core.health.is_fit() {
+                survive(|| missing.retain_mut(|key| !key.is_created(core)));
+                next = clock::now() + RETRY;
             }
-        },
-    )?;
-    Ok(())
+        }
+    };
+    sync::start("wanted-keys", 256 * 1024, Box::new(run)).map(drop)
 }
 
 impl Missing {
@@ -117,7 +168,7 @@ impl Missing {
             let state = core.state();
             maker(state.generation, state.policies.root()).map(str::to_owned)
         };
-        match core.create_key(&self.name, maker.as_deref()) {
+        match core.create_key(&self.name, maker.as_deref(), deadline()) {
             Ok(()) => {
                 if self.complaint.is_some() {
                     core.log.error(&format!("key {name:?}, which was missing, is there now"));

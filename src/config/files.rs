@@ -70,6 +70,11 @@ impl Look<'_> {
             (None, false) => "--auth",
         };
         let trust = trust.map(Arc::new).map_err(|e| self.refuse(field, e, "")).ok();
+        if let Some(flaw) = trust.as_ref().and_then(|trust| trust.flaws.first()) {
+            let message =
+                format!("parts of the certificate store of the system can't be read: {flaw}");
+            self.warn(field, message, "mend it: clients whose authority is missing are refused");
+        }
         if *auth == Auth::Off {
             self.at_authorities("", CA);
         }

@@ -41,7 +41,10 @@ use crate::{
     base::{
         clock,
         panics::survive,
-        sync::thread::{self, JoinHandle},
+        sync::{
+            self,
+            thread::{self, JoinHandle},
+        },
     },
     log::Log,
     metrics::Metrics,
@@ -80,13 +83,12 @@ impl Sockets {
         });
         let workers = (0..workers).map(|number| {
             let sockets = sockets.clone();
-            thread::Builder::new().name(format!("worker-{number}")).stack_size(WORKER_STACK).spawn(
-                move || {
-                    if let Err(e) = sockets.poller.run(number, &*sockets) {
-                        sockets.log.error(&format!("a worker has to stop: {e}"));
-                    }
-                },
-            )
+            let run = move || {
+                if let Err(e) = sockets.poller.run(number, &*sockets) {
+                    sockets.log.error(&format!("a worker has to stop: {e}"));
+                }
+            };
+            sync::start(&format!("worker-{number}"), WORKER_STACK, Box::new(run))
         });
         let workers = Workers(workers.collect::<io::Result<_>>()?);
         Ok((sockets, workers))

@@ -34,7 +34,7 @@ use self::{hub::Hub, inbox::Message, limiter::Limiter};
 use crate::base::{
     clock,
     sync::{
-        Mutex,
+        self, Mutex,
         thread::{self, JoinHandle},
     },
 };
@@ -105,10 +105,7 @@ impl Log {
         let hub = Arc::new(Hub { settings, error_is_plain, ..Hub::default() });
         let start = |name: &str, run: Box<dyn FnOnce(&Hub) + Send>| {
             let hub = hub.clone();
-            thread::Builder::new()
-                .name(name.to_owned())
-                .stack_size(128 * 1024)
-                .spawn(move || run(&hub))
+            sync::start(name, 128 * 1024, Box::new(move || run(&hub)))
         };
         let write = move |hub: &Hub| hub.stdout.run(&stdout, |effects| hub.apply(effects));
         let threads = vec![

@@ -10,7 +10,13 @@ use std::{
 use super::notify::{Notifier, Trouble, watchdog};
 use crate::{
     api::core::Core,
-    base::{clock, deadline::Deadline, panics::survive, secret, sync::thread},
+    base::{
+        clock,
+        deadline::Deadline,
+        panics::survive,
+        secret,
+        sync::{self, thread},
+    },
     cache::Status,
     io::Sockets,
     keystore::Error,
@@ -138,6 +144,5 @@ fn every(
             thread::sleep(interval);
         }
     };
-    thread::Builder::new().name(name.to_owned()).stack_size(256 * 1024).spawn(run)?;
-    Ok(())
+    sync::start(name, 256 * 1024, Box::new(run)).map(drop)
 }

@@ -26,8 +26,8 @@ use crate::{
         generation::Generation,
         panics::survive,
         sync::{
-            mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
-            thread,
+            self,
+            mpsc::{Receiver, RecvTimeoutError},
         },
     },
     config::Config,
@@ -56,6 +56,8 @@ pub struct Reloader {
     seen: Files,
     /// The latest complaint about a certificate that can't be used.
     complaint: String,
+    /// The files that it is about, and the time before which reading them again is of no use.
+    unfit: Option<(Files, UnixTime)>,
     /// The latest settings that can't be used.
     refused: Option<Refused>,
 }
@@ -88,19 +90,14 @@ impl Reloader {
             read,
             seen: read.files,
             complaint: String::new(),
+            unfit: None,
             refused: None,
         }
     }
 
-    /// Starts the thread; each message asks for a reload. One message may wait: a second one would find
-    /// the same files.
-    pub fn start(self) -> std::io::Result<SyncSender<()>> {
-        let (ask, asked) = sync_channel(1);
-        thread::Builder::new()
-            .name("reload".to_owned())
-            .stack_size(512 * 1024)
-            .spawn(move || self.run(&asked))?;
-        Ok(ask)
+    /// Starts the thread; each message asks for a reload.
+    pub fn start(self, asked: Receiver<()>) -> std::io::Result<()> {
+        sync::start("reload", 512 * 1024, Box::new(move || self.run(&asked))).map(drop)
     }
 
     fn run(mut self, asked: &Receiver<()>) {
@@ -159,26 +156,48 @@ impl Reloader {
     /// Returns notes for the error log.
     fn try_reload(&mut self, at_rest: Option<Files>) -> Result<Vec<String>, Error> {
         watch::check(&self.options.config)?;
-        let (loaded, read) = watch::load(&self.options)?;
+        let (loaded, mut read) = watch::load(&self.options)?;
         let Config { tls_cert, tls_key, tls_ca, .. } = loaded.config();
         watch::check([tls_cert, tls_key].into_iter().chain(tls_ca))?;
         let in_use = Some(&*self.certificate);
-        let (config, material, mut notes) =
+        let (mut config, mut material, mut notes) =
             loaded.accept_with_files(in_use).map_err(Error::Config)?;
         if let Some(at_rest) = at_rest
             && (self.files() != at_rest || Files::of(&self.options, &config) != read.files)
         {
             return Err(Error::Changing);
         }
+        if let Some(flaw) = material.trust.new_flaw(&self.core.state().trust) {
+            let why =
+                format!("the certificate store of the system can't be read as before: {flaw}");
+            return Err(tls::Error::Other(why).into());
+        }
+        if self.valid_until(&material.certificate).is_some() {
+            // The next look at the files says so, and waits.
+            read.files.pair = [None, None];
+            material.certificate = self.certificate.clone();
+            material.tls = tls::server_config(
+                material.certificate.clone(),
+                material.trust.clone(),
+                &config.tls_groups,
+                config.server_tls(),
+            )?;
+        }
+        let known = &self.config.keys;
+        let (mut new_keys, deadline) = (config.keys.clone(), wanted::deadline());
+        new_keys.retain(|name| !known.contains(name));
+        if *config.key_store != *self.started.key_store {
+            // New keys are for the other one: made here, they would not be there after the restart.
+            config.keys.retain(|name| known.contains(name));
+        }
         let certificate = material.certificate.clone();
         let fresh = State::new(&config, material);
         check_audit(&config)?;
-        let known = &self.config.keys;
-        let mut new_keys = config.keys.iter().filter(|name| !known.contains(name));
         let maker = wanted::maker(config.generation, &config.root);
-        new_keys.try_for_each(|name| {
-            self.core.create_key(name, maker).map_err(|why| Error::Key(name.clone(), why))
-        })?;
+        for name in new_keys.iter().filter(|name| config.keys.contains(name)) {
+            let created = self.core.ask_for_key(name, maker, deadline);
+            created.map_err(|why| Error::Key(name.clone(), why))?;
+        }
 
         // From here on nothing can fail.
         let Ok(()) = self.core.change_state(|state| {
@@ -198,22 +217,25 @@ impl Reloader {
         self.core.cache.set_expiry(config.cache);
         self.core.log.configure(config.log);
         self.core.metrics.connections.set_limit(room::connections(config.limits.connections));
-        notes.extend(self.needs_restart(&config));
+        let has_all = new_keys.iter().all(|name| config.keys.contains(name));
+        notes.extend(self.needs_restart(&config, has_all));
         self.certificate = certificate;
         (self.read, self.seen) = (read, read.files);
         self.complaint.clear();
+        self.unfit = None;
         self.refused = None;
         self.config = config;
         Ok(notes)
     }
 
-    /// The changes in `config` that need a restart.
-    fn needs_restart(&self, config: &Config) -> Option<String> {
+    /// The changes in `config` that need a restart. `has_all` says whether it has all keys of its file.
+    fn needs_restart(&self, config: &Config, has_all: bool) -> Option<String> {
         let started = &self.started;
         let settings = [
             ("address", config.address != started.address),
             ("probe.address", config.probe != started.probe),
             ("the key store", *config.key_store != *started.key_store),
+            ("new names under keys", !has_all),
         ];
         let changed: Vec<_> =
             settings.iter().filter_map(|(name, is_changed)| is_changed.then_some(*name)).collect();
@@ -271,26 +293,51 @@ impl Reloader {
 
     /// Uses the certificate of changed files. The configuration, which may be half edited, is not read.
     fn renew(&mut self, files: Files) {
-        match self.load_renewed() {
-            Ok(_) if self.files() != files => {}
-            Ok(certificate) => {
-                self.read.files.pair = files.pair;
-                self.complaint.clear();
-                if certificate.cert != self.certificate.cert {
-                    self.take_up(certificate);
-                }
-            }
-            Err(e) => {
-                let complaint = e.to_string();
-                if complaint != self.complaint {
-                    self.core.log.error(&format!(
-                        "the certificate has changed and can't be used, the old one stays in use: \
-                         {complaint}"
-                    ));
-                    self.complaint = complaint;
-                }
-            }
+        // To decrypt a key takes long.
+        let waits = |(unfit, until): &(Files, UnixTime)| {
+            unfit.pair == files.pair && UnixTime::now() < *until
+        };
+        if self.unfit.as_ref().is_some_and(waits) {
+            return;
         }
+        let (error, until) = match self.load_renewed() {
+            Ok(_) if self.files() != files => return,
+            Ok(certificate) => match self.valid_until(&certificate) {
+                Some(until) => {
+                    let cert = &self.config.tls_cert;
+                    let why = format!("certificate {cert:?} is not valid yet, and used once it is");
+                    (tls::Error::Other(why).into(), until)
+                }
+                None => {
+                    self.read.files.pair = files.pair;
+                    self.complaint.clear();
+                    if certificate.cert != self.certificate.cert {
+                        self.take_up(certificate);
+                    }
+                    return;
+                }
+            },
+            // The reason may be elsewhere.
+            Err(e @ Error::Tls(tls::Error::Unreadable(..))) => (e, UnixTime::now()),
+            Err(e) => (e, UnixTime::since_unix_epoch(Duration::MAX)),
+        };
+        self.unfit = Some((files, until));
+        let complaint = error.to_string();
+        if complaint != self.complaint {
+            self.core.log.error(&format!(
+                "the certificate has changed and can't be used, the old one stays in use: {complaint}"
+            ));
+            self.complaint = complaint;
+        }
+    }
+
+    /// Until when the certificate in use is to be preferred to this one, which is not valid yet; `None` if it is
+    /// not.
+    fn valid_until(&self, certificate: &CertifiedKey) -> Option<UnixTime> {
+        let ([start, _], now) = (tls::validity(certificate), UnixTime::now());
+        let [began, end] = tls::validity(&self.certificate);
+        let until = start.min(end);
+        (began <= now && now < until).then_some(until)
     }
 
     fn load_renewed(&self) -> Result<Arc<CertifiedKey>, Error> {

@@ -2,7 +2,11 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    sync::Arc,
+    process::exit,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -27,7 +31,13 @@ use super::{
 };
 use crate::{
     api::{state::State, wanted},
-    base::{arena, clock, sync::mpsc::SyncSender},
+    base::{
+        arena, clock,
+        sync::{
+            self,
+            mpsc::{Receiver, sync_channel},
+        },
+    },
     keystore::Start,
     log::{Cause, Log},
     tls::{self, ApiKey},
@@ -42,8 +52,8 @@ pub const ENOUGH_LOCKED: u64 = 256 << 20;
 /// How to let a server lock the keys that it keeps.
 pub const MEMLOCK: &str = "LimitMEMLOCK=8M in a unit, 'ulimit -l 8192' in a shell";
 
-/// Runs a server until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP reloads, SIGUSR1
-/// and SIGUSR2 mean nothing. The service manager hears of all of it.
+/// Runs a server until SIGTERM or SIGINT; a second signal, or one during the start, ends the process at once. SIGHUP
+/// reloads, after the start at the earliest, SIGUSR1 and SIGUSR2 mean nothing. The service manager hears of all of it.
 ///
 /// # Errors
 /// [`Error`] if the server can't start. Nothing listens then.
@@ -62,6 +72,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
 }
 
 fn serve(options: &Options, notifier: &'static Notifier) -> Result<(), Error> {
+    let signals = Signalled::start().map_err(Error::System)?;
     if let Err(e) = arena::can_lock() {
         let _ = writeln!(
             io::stderr(),
@@ -98,7 +109,7 @@ fn serve(options: &Options, notifier: &'static Notifier) -> Result<(), Error> {
     let store = stores::open(&*config.key_store, config.key_store_start, &mut text)?;
     let maker = wanted::maker(config.generation, &config.root);
     let missing_keys = match config.keys.iter().try_for_each(|name| {
-        wanted::create(name, store.as_ref(), maker, |_| {})
+        wanted::create(name, store.as_ref(), maker, wanted::deadline(), |_| {})
             .map_err(|why| Error::Key(name.clone(), why))
     }) {
         Ok(()) => Vec::new(),
@@ -106,8 +117,7 @@ fn serve(options: &Options, notifier: &'static Notifier) -> Result<(), Error> {
         Err(_) => config.keys.clone(),
     };
 
-    // Until here a signal simply ends the process.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Error::System)?;
+    signals.is_listening.store(true, Relaxed);
     room::raise_descriptor_limit();
     let listeners = listen(&config)?;
     let address = listeners.api.socket.local_addr().unwrap_or(config.address);
@@ -138,18 +148,19 @@ fn serve(options: &Options, notifier: &'static Notifier) -> Result<(), Error> {
         .map_err(Error::System)?;
     wanted::start(server.core, missing_keys).map_err(Error::System)?;
     let is_newest = config.generation.is_newest();
-    let reload = match kind {
+    match kind {
         Kind::Configured(read) => {
             let reloader =
                 Reloader::new(server.core, notifier, options, config, certificate, *read);
-            Some(reloader.start().map_err(Error::System)?)
+            reloader.start(signals.reload)
         }
-        Kind::Dev(_) => None,
-    };
+        Kind::Dev(_) => refuse_reloads(signals.reload, log, notifier),
+    }
+    .map_err(Error::System)?;
 
     notifier.does("READY=1\n", &format!("Serving clients at {address}"));
 
-    wait_for_end(signals, reload.as_ref(), log, notifier);
+    let _ = signals.end.recv();
     notifier.does("STOPPING=1\n", "Stopping");
     server.stop();
     log.finish(LOG_TIMEOUT);
@@ -211,31 +222,55 @@ fn log_panics(log: &'static Log) {
     }));
 }
 
-/// Passes SIGHUP on to `reload` until another signal comes.
-fn wait_for_end(
-    mut signals: Signals,
-    reload: Option<&SyncSender<()>>,
-    log: &Log,
-    notifier: &Notifier,
-) {
-    for signal in signals.forever() {
-        if signal != SIGHUP {
-            break;
-        }
-        match reload {
-            // If it can't be sent, one is waiting already, which will see the same files.
-            Some(reload) => drop(reload.try_send(())),
-            None => {
-                let complaint = "nothing is reloaded: this server has no configuration file";
-                notifier.reloads();
-                log.error(complaint);
-                notifier.has("READY=1\n", Trouble::Reload, complaint);
+/// What signals ask for, from the beginning of the start to the end of the process. As the first process of a
+/// container, the server would not even notice signals that it has no handler for.
+struct Signalled {
+    /// SIGHUP. One message may wait: a second one would find the same files.
+    reload: Receiver<()>,
+    /// The first SIGTERM or SIGINT of a server that listens.
+    end: Receiver<()>,
+    is_listening: Arc<AtomicBool>,
+}
+
+impl Signalled {
+    fn start() -> io::Result<Self> {
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let ((ask, reload), (finish, end)) = (sync_channel(1), sync_channel(1));
+        let is_listening = Arc::new(AtomicBool::new(false));
+        let listens = is_listening.clone();
+        let mut is_ending = false;
+        let run = move || {
+            for signal in signals.forever() {
+                match signal {
+                    SIGHUP => drop(ask.try_send(())),
+                    // The key store may keep the start waiting, and nobody waits for an answer.
+                    _ if !listens.load(Relaxed) => exit(0),
+                    _ if is_ending => exit(1),
+                    _ => {
+                        is_ending = true;
+                        let _ = finish.try_send(());
+                    }
+                }
             }
-        }
+        };
+        sync::start("signals", 64 * 1024, Box::new(run))?;
+        Ok(Self { reload, end, is_listening })
     }
-    std::thread::spawn(move || {
-        if signals.forever().any(|signal| signal != SIGHUP) {
-            std::process::exit(1);
+}
+
+/// Says that a server without a configuration file reloads nothing, each time it is asked.
+fn refuse_reloads(
+    asked: Receiver<()>,
+    log: &'static Log,
+    notifier: &'static Notifier,
+) -> io::Result<()> {
+    let run = move || {
+        while asked.recv().is_ok() {
+            let complaint = "nothing is reloaded: this server has no configuration file";
+            notifier.reloads();
+            log.error(complaint);
+            notifier.has("READY=1\n", Trouble::Reload, complaint);
         }
-    });
+    };
+    sync::start("reload", 64 * 1024, Box::new(run)).map(drop)
 }

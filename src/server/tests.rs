@@ -14,11 +14,11 @@ use super::{
     watch::{Contents, Files, Snapshot},
 };
 use crate::{
-    api::state,
-    base::{deadline::Deadline, secret::Secret},
+    api::{state, wanted},
+    base::{deadline::Deadline, secret::Secret, sync::mpsc},
     cache::Expiry,
     config::{self, Flags, Origin},
-    keystore::{Error, KeyName, KeyStore},
+    keystore::{Error, KeyName, KeyStore, mem::Mem},
     log::{Log, Settings},
 };
 
@@ -87,7 +87,8 @@ fn the_thread_that_reloads_survives_a_bug() {
     let notifier = Box::leak(Box::default());
     let reloader =
         Reloader::new(server.core, notifier, &options, config, state::for_tests().1, read);
-    let ask = reloader.start().unwrap();
+    let (ask, asked) = mpsc::sync_channel(1);
+    reloader.start(asked).unwrap();
     for times in 1..4 {
         ask.send(()).unwrap();
         let until = Instant::now() + Duration::from_secs(10);
@@ -96,4 +97,23 @@ fn the_thread_that_reloads_survives_a_bug() {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+#[test]
+fn a_missing_key_that_the_configuration_wants_no_more_is_not_created() {
+    let server = start(Arc::new(Mem::default()));
+    let [wanted, other] = ["wanted", "other"].map(|name| KeyName::parse(name).unwrap());
+    let keep = |state: &mut state::State| {
+        state.keys = vec![wanted.clone()];
+        Ok::<_, ()>(())
+    };
+    server.core.change_state(keep).unwrap();
+    wanted::start(server.core, vec![other, wanted]).unwrap();
+    let deadline = || Deadline::after(Instant::now(), Duration::from_secs(30));
+    let until = deadline();
+    while server.core.store.list(deadline()).unwrap().is_empty() {
+        assert!(!until.has_passed(Instant::now()), "none is created");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(vec!["wanted"], server.core.store.list(deadline()).unwrap());
 }

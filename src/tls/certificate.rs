@@ -65,10 +65,13 @@ pub fn check_expiry(certified: &CertifiedKey, cert: &Path, now: UnixTime) -> Res
 
 /// When a certificate that [`load_certificate`] returned expires.
 pub fn expiry(certified: &CertifiedKey) -> UnixTime {
-    certified
-        .cert
-        .first()
-        .and_then(|leaf| identity::not_after(leaf).ok())
+    validity(certified)[1]
+}
+
+/// The first and the last moment at which a certificate that [`load_certificate`] returned is valid.
+pub fn validity(certified: &CertifiedKey) -> [UnixTime; 2] {
+    let leaf = certified.cert.first();
+    leaf.and_then(|leaf| identity::valid_between(leaf).ok())
         .expect("the certificate was read when it was loaded")
 }
 

@@ -17,7 +17,7 @@ use super::{
     certificate::Error,
     group::provider,
     signature::{verify_tls12, verify_tls13},
-    verify::{Anchors, Refusal},
+    verify::{Anchors, Refusal, in_brackets},
 };
 use crate::identity;
 
@@ -70,8 +70,8 @@ pub fn client_config(
 ) -> Result<ClientTls, Error> {
     let accepted = match trust {
         ServerTrust::System => {
-            let (anchors, why) = Anchors::of_system();
-            Accepted::Trusted(anchors, why)
+            let (anchors, flaws) = Anchors::of_system();
+            Accepted::Trusted(anchors, in_brackets(&flaws))
         }
         ServerTrust::Files(path) => Accepted::Trusted(Anchors::of_files(path)?, String::new()),
         ServerTrust::Identity(identity) => Accepted::Identity(identity.clone()),

@@ -19,7 +19,7 @@ pub use self::{
     api_key::{API_KEY_PREFIX, ApiKey},
     certificate::{
         Error, check_expiry, expiry, is_for_host, load_certificate, load_client_certificate,
-        server_identity,
+        server_identity, validity,
     },
     client::{ClientTls, ServerTrust, client_config},
     encrypted::{decrypt, encrypt_pem, is_encrypted},

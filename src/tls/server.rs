@@ -18,7 +18,7 @@ use super::{
     certificate::Error,
     group::{Group, provider, provider_with},
     signature::{public_key, verify_tls12, verify_tls13},
-    verify::Anchors,
+    verify::{Anchors, in_brackets},
 };
 use crate::base::generation::Generation;
 
@@ -26,41 +26,53 @@ use crate::base::generation::Generation;
 pub struct ClientTrust {
     /// `None`: any certificate will do (`--auth off`), policies still apply.
     anchors: Option<Anchors>,
+    /// Why parts of the system store could not be read.
+    pub flaws: Vec<String>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ClientTrust {
     /// Accepts any certificate whose key the client holds.
     pub fn any() -> Self {
-        Self { anchors: None, algorithms: provider().signature_verification_algorithms }
+        let algorithms = provider().signature_verification_algorithms;
+        Self { anchors: None, flaws: Vec::new(), algorithms }
     }
 
     /// Accepts the certificates of the system store (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured)
     /// and those that its authorities issued, within their validity and usable for client
     /// authentication.
     pub fn system() -> Result<Self, Error> {
-        let (anchors, why) = Anchors::of_system();
+        let (anchors, flaws) = Anchors::of_system();
         if anchors.is_empty() {
+            let why = in_brackets(&flaws);
             return Err(Error::Other(format!(
                 "no trusted certificate authority found, so no client could connect{why}: install CA \
                  certificates, set SSL_CERT_FILE or SSL_CERT_DIR, or start with --auth off (with \
                  \"admin\" in the file: set tls.ca, or tls.auth to off)"
             )));
         }
-        Ok(Self { anchors: Some(anchors), ..Self::any() })
+        Ok(Self { anchors: Some(anchors), flaws, ..Self::any() })
     }
 
     /// As [`ClientTrust::system`], and those in the PEM file at `path`, or in all files of the directory
     /// there; the system store may be empty.
     pub fn with(path: &Path) -> Result<Self, Error> {
-        let (mut anchors, _) = Anchors::of_system();
+        let (mut anchors, flaws) = Anchors::of_system();
         anchors.add(Anchors::of_files(path)?);
-        Ok(Self { anchors: Some(anchors), ..Self::any() })
+        Ok(Self { anchors: Some(anchors), flaws, ..Self::any() })
     }
 
     /// Whether certificates are checked at all (`--auth on`).
     pub fn is_checked(&self) -> bool {
         self.anchors.is_some()
+    }
+
+    /// What could not be read this time, and could when these `others` were made.
+    pub fn new_flaw(&self, others: &Self) -> Option<&String> {
+        // Those of two files may have the same text, so more of them count, too.
+        let is_new = |flaw: &&String| !others.flaws.contains(flaw);
+        let found = self.flaws.iter().find(is_new).or_else(|| self.flaws.get(others.flaws.len()));
+        found.filter(|_| others.is_checked())
     }
 
     /// Checks the chain that a client showed, leaf first.

@@ -73,6 +73,11 @@ pub fn refusal_in(error: &TlsError) -> Option<&Refusal> {
     }
 }
 
+/// The first of these, in brackets; empty if there is none.
+pub(super) fn in_brackets(flaws: &[String]) -> String {
+    flaws.first().map(|flaw| format!(" ({flaw})")).unwrap_or_default()
+}
+
 #[derive(Debug)]
 pub struct Anchors {
     /// Those that may issue others.
@@ -103,12 +108,12 @@ impl Anchors {
         anchors
     }
 
-    /// The store of the system, or what `SSL_CERT_FILE` and `SSL_CERT_DIR` say. With the first thing
-    /// that can't be read, in brackets; empty if there is none.
-    pub fn of_system() -> (Self, String) {
+    /// The store of the system, or what `SSL_CERT_FILE` and `SSL_CERT_DIR` say, and why parts of it could not be
+    /// read.
+    pub fn of_system() -> (Self, Vec<String>) {
         let found = rustls_native_certs::load_native_certs();
-        let why = found.errors.first().map(|e| format!(" ({e})"));
-        (Self::new(&found.certs), why.unwrap_or_default())
+        let flaws = found.errors.iter().map(ToString::to_string).collect();
+        (Self::new(&found.certs), flaws)
     }
 
     /// Trusts the certificates in the PEM file at `path`, or in all files of the directory there.

@@ -4,11 +4,11 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::common::{
-    Authority, Client, Config, Connection, Identity, PATIENCE, Profile, Server, quickly,
+    Authority, Client, Config, Connection, Identity, OpenSsl, PATIENCE, Profile, Server, quickly,
     stored_key, wait_for,
 };
 use rustix::process::Signal;
@@ -216,6 +216,25 @@ fn what_needs_a_restart_is_told_and_everything_else_taken_up() {
     assert!(!server.file("other-keys").exists());
 }
 
+#[test]
+fn new_keys_for_another_key_store_are_not_made_in_this_one() {
+    let server = start(&Identity::new("app"), |_| {});
+    edit(&server, "keys: {fs", "keystore: {fs");
+    let file = server.file("config.yml");
+    let before = fs::read_to_string(&file).unwrap() + "keys: [{name: my-key}, {name: new-key}]\n";
+    fs::write(&file, before.replace("/keys}}", "/other-keys}}")).unwrap();
+    reload(&server, DONE);
+    server.logs_error(
+        "changed since the start, and not in use before a restart: the key store, new names under keys",
+    );
+    assert_eq!(["my-key"], *server.key_files());
+    server.root().post("/v1/key/generate/new-key", "{}").is_failure(404, "key does not exist");
+    // In this one they are made once the file names it again.
+    fs::write(&file, before).unwrap();
+    reload(&server, DONE);
+    assert_eq!(["my-key", "new-key"], *server.key_files());
+}
+
 // what is not
 
 #[test]
@@ -298,6 +317,22 @@ fn a_key_that_can_not_be_made_keeps_the_old_settings() {
     assert_eq!(200, generate(&mut server.client(&app).connect()));
     reload(&server, DONE);
     assert_eq!(200, generate(&mut server.client(&other).connect()));
+}
+
+#[test]
+fn a_key_in_the_cache_stays_if_it_can_not_be_made() {
+    let app = Identity::new("app");
+    let server = start(&app, |_| {});
+    let mut connection = server.client(&app).connect();
+    assert_eq!(200, generate(&mut connection));
+    edit(&server, "keys: {fs", "keystore: {fs");
+    let file = server.file("config.yml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text + "keys: [{name: my-key}]\n").unwrap();
+    // The key store is away: what is cached is all there is.
+    fs::rename(server.keys(), server.file("moved")).unwrap();
+    reload(&server, FAILED);
+    assert_eq!(200, generate(&mut connection));
 }
 
 // the certificate
@@ -391,6 +426,72 @@ fn an_expired_certificate_is_not_taken_but_keeps_no_reload_from_happening() {
         assert_eq!(200, generate(&mut server.client(&other).connect()));
         assert!(server.is_running());
     });
+}
+
+#[test]
+fn a_certificate_that_is_not_valid_yet_is_used_when_it_is() {
+    let app = Identity::new("app");
+    let mut server = start(&app, |_| {});
+    let told = "is not valid yet, and used once it is";
+    let begins = |in_seconds: i64| {
+        let profile = Profile { valid_since: -in_seconds, ..Profile::server() };
+        Identity::self_signed("server", &profile)
+    };
+    let replace_pair = |server: &Server, new: &Identity| {
+        replace(server, "server.crt", &new.certificate_pem());
+        replace(server, "server.key", &new.key_pem());
+    };
+    replace_pair(&server, &begins(100_000));
+    server.logs_error(told);
+    // Neither by itself, nor with a reload.
+    reload(&server, DONE);
+    assert_eq!(200, generate(&mut server.client(&app).connect()));
+    assert_eq!(0, count(&server, "the new one is in use"));
+
+    let begin = SystemTime::now();
+    let new = begins(8);
+    replace_pair(&server, &new);
+    reload(&server, DONE);
+    server.logs_error("the certificate has changed: the new one is in use");
+    // Certificates count seconds.
+    assert!(begin.elapsed().unwrap() > Duration::from_secs(7));
+    server.certificate = new;
+    assert_eq!(200, generate(&mut server.client(&app).connect()));
+}
+
+#[test]
+fn a_pair_that_does_not_fit_is_read_once() {
+    let Some(openssl) = OpenSsl::find() else { return };
+    let old = openssl.self_signed("old", "-subj /CN=old -addext subjectAltName=IP:127.0.0.1");
+    // Each attempt to decrypt it takes long.
+    openssl.run(
+        "pkcs8 -topk8 -in old.key -out slow.key -passout pass:secret -v2 aes-256-cbc -iter 2000000",
+    );
+    let server = Server::start(|config| {
+        let path = |name| config.keys().with_file_name(name).display().to_string();
+        let [key, cert, keys] = ["server.key", "server.crt", "keys"].map(path);
+        config.is_newest = true;
+        config.certificate = old.certificate_pem();
+        config.key = fs::read_to_string(openssl.file("slow.key")).unwrap();
+        config.server_identity = old.clone();
+        config.text = format!(
+            "version: v1\naddress: @ADDRESS@\nadmin: {{identity: {}}}\n\
+             tls: {{key: {key}, cert: {cert}, password: secret}}\n\
+             keystore: {{fs: {{path: {keys}}}}}\n",
+            config.root
+        );
+    });
+    let other = Identity::self_signed("server", &Profile::server());
+    let before = server.cpu_time();
+    replace(&server, "server.crt", &other.certificate_pem());
+    server.logs_error("does not belong to certificate");
+    let told = server.cpu_time();
+    std::thread::sleep(Duration::from_secs(9));
+    let (once, more) = (told - before, server.cpu_time() - told);
+    assert!(more < once, "{more:?} after {once:?}");
+    // Once it has changed, it is read again.
+    replace(&server, "server.key", &other.key_pem());
+    server.logs_error("the certificate has changed: the new one is in use");
 }
 
 // trust

@@ -59,6 +59,25 @@ fn the_server_ends_after_the_delay_and_a_reload_may_change_it() {
 }
 
 #[test]
+fn rights_can_be_withdrawn_while_the_server_serves_on() {
+    let mut server = Server::start(|config| {
+        fs::write(config.keys().join("my-key"), stored_key(&[1; 32])).unwrap();
+        config.more += "shutdown: {delay: 1h}\n";
+    });
+    server.signal(Signal::TERM);
+    server.root().post("/v1/key/generate/my-key", "{}").is_json_success();
+    let file = server.file("config.yml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace(&server.root_identity.id, "disabled")).unwrap();
+    server.signal(Signal::HUP);
+    server.logs_error("the configuration is reloaded");
+    assert_eq!(403, server.root().post("/v1/key/generate/my-key", "{}").status);
+    assert!(server.is_running());
+    server.signal(Signal::TERM);
+    assert_eq!(Some(1), server.wait_for_exit().code());
+}
+
+#[test]
 fn requests_may_take_as_long_as_the_configuration_says() {
     let mut server = Server::start(|config| {
         config.more += "shutdown: {timeout: 10m}\n";

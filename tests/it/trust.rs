@@ -900,3 +900,40 @@ fn a_second_signal_ends_the_server_at_once() {
     });
     assert!(quick, "it never ends before its time");
 }
+
+#[test]
+fn a_half_written_system_store_is_told_at_the_start_and_not_taken_up_by_a_reload() {
+    let authorities = [Authority::new("first"), Authority::new("second")];
+    let [first, second] = authorities.each_ref().map(|one| one.identity.certificate_pem());
+    let (whole, half) = (first.clone() + &second, first + &second[..second.len() / 2]);
+    let start = |store: &str| {
+        Server::start(|config| {
+            config.auth = "on";
+            config.root_identity = authorities[0].issue("root", &Profile::client());
+            config.root = config.root_identity.id.clone();
+            let file = config.file("authorities.pem", store);
+            config.environment.push(("SSL_CERT_FILE".to_owned(), file.display().to_string()));
+        })
+    };
+    let reload = |server: &Server, store: &str, outcome: &str| {
+        fs::write(server.file("authorities.pem"), store).unwrap();
+        server.signal(Signal::HUP);
+        server.logs_error(outcome);
+    };
+    let flaw = "parts of the certificate store of the system can't be read: ";
+    let done = "the configuration is reloaded";
+
+    let server = start(&whole);
+    let client = server.client(&authorities[1].issue("client", &Profile::client()));
+    assert_eq!(403, client.get("/v1/metrics").status);
+    assert!(!server.stderr().contains(flaw));
+    reload(&server, &half, "the certificate store of the system can't be read as before: ");
+    assert!(!server.stderr().contains(done));
+    assert_eq!(403, client.get("/v1/metrics").status, "it is trusted as before");
+    reload(&server, &whole, done);
+
+    // One that was broken before keeps nobody from a reload.
+    let server = start(&half);
+    server.logs_error(flaw);
+    reload(&server, &half, done);
+}

@@ -282,7 +282,7 @@ class Lossy:
 class Shut:
     """A file system of the kernel in a file, which is shut down. A journal is written as seldom as possible."""
 
-    OPTIONS = {"xfs": [], "ext4": ["-o", "commit=600"]}
+    OPTIONS = {"xfs": [], "ext4": ["-o", "commit=600,errors=remount-ro"]}
 
     def __init__(self, path, kind):
         self.path, self.kind, self.image = path, kind, f"{path}.{kind}"
@@ -300,6 +300,12 @@ class Shut:
         # Without -f, not even the journal is flushed.
         run("xfs_io", "-x", "-c", "shutdown", self.path)
 
+    def fails(self):
+        """As after an error of the disk: ext4 stops writing, and lets files be read."""
+        device = run("findmnt", "-n", "-o", "SOURCE", self.path).strip()
+        with open(f"/sys/fs/ext4/{os.path.basename(device)}/trigger_fs_error", "w", encoding="ascii") as file:
+            file.write("an error")
+
     def off(self):
         run("umount", self.path)
 
@@ -316,3 +322,4 @@ def run(*command):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: {done.stderr or done.stdout}")
+    return done.stdout

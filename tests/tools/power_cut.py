@@ -3,6 +3,8 @@
 
     power_cut.py server --disk lossy|xfs|ext4 --rounds N    clients create, import, use and delete keys until a cut
     power_cut.py commands --every N                         before each N-th operation of each command that writes
+    power_cut.py remade                                     after the directory of keys was made anew under a server
+    power_cut.py failed                                     no cut: ext4 stops writing after an error
 
 Needs root, `openssl`, and for xfs and ext4 `xfs_io` of xfsprogs.
 """
@@ -206,6 +208,90 @@ def server(options, scene):
         subprocess.run(["umount", "-l", "disk"], check=False, stderr=subprocess.DEVNULL)
 
 
+def remade(options, scene):
+    """A key that was created after its directory was replaced is there after a cut, as any other."""
+    def make_anew():
+        os.rename("disk/a", "disk/old")
+        os.makedirs(scene.keys, 0o700)
+
+    def move_into_another():
+        os.mkdir("disk/b")
+        os.rename("disk/a/keys", "disk/b/keys")
+        os.rename("disk/a", "disk/old")
+        os.rename("disk/b", "disk/a")
+
+    for replace in (make_anew, move_into_another):
+        disk = Lossy("disk", options.seed)
+        disk.on()
+        process = scene.start()
+        try:
+            client = Client(scene)
+            expect(200, client.create("before"), "the create before")
+            replace()
+            expect(200, client.create("after"), "the create after")
+            disk.cut(keeps_nothing=True)
+            process.kill()
+            process.wait()
+            disk.off()
+            disk.on()
+            process = scene.start()
+            expect(200, Client(scene).generate("after")[0], f"{replace.__name__}: the key that was created after it")
+        finally:
+            process.kill()
+            process.wait()
+            subprocess.run(["umount", "-l", "disk"], check=False)
+    print("a directory that is replaced: promises broken 0")
+
+
+def failed(options, scene):
+    """On a disk that failed nothing changes, and what is there can be read."""
+    disk = Shut("disk", "ext4")
+    disk.on()
+    process = scene.start()
+
+    def restart(is_on):
+        process.kill()
+        process.wait()
+        if is_on:
+            disk.off()
+            disk.on()
+        return scene.start()
+
+    try:
+        client = Client(scene)
+        expect(200, client.create("there"), "a create")
+        sealed = client.generate("there")[1]
+        disk.fails()
+        for is_restarted in (False, True):
+            if is_restarted:
+                with open("kes.yml", "a", encoding="ascii") as file:
+                    file.write("cache: { expiry: { offline: 1s } }\n")
+                process = restart(False)
+                client = Client(scene)
+            expect(502, client.create("new"), "a create on a disk that failed")
+            expect(502, client.create("new"), "a second one")
+            expect(404, client.generate("new")[0], "the key that was not created")
+            expect(400, client.create("there"), "the create of a key that is there")
+            expect(502, client.delete("there"), "a delete on a disk that failed")
+            if not client.opens("there", sealed):
+                fail("the key that is there can't be used")
+        process = restart(True)
+        client = Client(scene)
+        if not client.opens("there", sealed):
+            fail("the key is gone")
+        expect(404, client.generate("new")[0], "the key that was not created")
+    finally:
+        process.kill()
+        process.wait()
+        subprocess.run(["umount", "-l", "disk"], check=False)
+    print("a disk that fails: promises broken 0")
+
+
+def expect(status, found, what):
+    if found != status:
+        fail(f"{what} is answered {found}, not {status}")
+
+
 # ── Commands ───────────────────────────────────────────────────────────────────────────────────
 
 class Init:
@@ -337,7 +423,7 @@ def commands(options, scene):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["server", "commands"])
+    parser.add_argument("what", choices=["server", "commands", "remade", "failed"])
     parser.add_argument("--kes", required=True, help="the binary")
     parser.add_argument("--port", type=int, default=7373)
     parser.add_argument("--disk", choices=["lossy", "xfs", "ext4"], default="lossy")
@@ -350,7 +436,7 @@ def main():
     scene = Scene(options)
     print(f"seed {options.seed}", flush=True)
     try:
-        {"server": server, "commands": commands}[options.what](options, scene)
+        {"server": server, "commands": commands, "remade": remade, "failed": failed}[options.what](options, scene)
     finally:
         os.chdir("/")
         shutil.rmtree(scene.folder)

@@ -260,7 +260,7 @@ pub mod mpsc {
         time::Duration,
     };
 
-    pub use std::sync::mpsc::{RecvTimeoutError, SendError, TrySendError};
+    pub use std::sync::mpsc::{RecvError, RecvTimeoutError, SendError, TrySendError};
 
     use super::{Condvar, Mutex, MutexGuard};
 
@@ -283,7 +283,6 @@ pub mod mpsc {
     }
 
     pub struct Sender<T>(Arc<Channel<T>>);
-    pub type SyncSender<T> = Sender<T>;
     pub struct Receiver<T>(Arc<Channel<T>>);
 
     /// A queue with room for `limit` values.
@@ -349,6 +348,15 @@ pub mod mpsc {
     }
 
     impl<T> Receiver<T> {
+        pub fn recv(&self) -> Result<T, RecvError> {
+            loop {
+                match self.recv_timeout(Duration::from_secs(3600)) {
+                    Err(RecvTimeoutError::Timeout) => {}
+                    received => return received.map_err(|_| RecvError),
+                }
+            }
+        }
+
         pub fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
             let mut queue = self.0.lock();
             let until = crate::base::clock::now() + timeout;

@@ -9,7 +9,6 @@ use std::{
         Mutex, PoisonError,
         mpsc::{self, Receiver, SyncSender},
     },
-    thread,
     time::{Instant, SystemTime},
 };
 
@@ -29,7 +28,10 @@ use super::{
     metrics::Sample,
     view::{Size, View},
 };
-use crate::cli::output::{Failure, Result, Style, print, write};
+use crate::{
+    base::sync,
+    cli::output::{Failure, Result, Style, print, write},
+};
 
 /// Other screen, no cursor, no line wrapping.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
@@ -171,7 +173,7 @@ fn give_back() {
 
 /// Starts a thread that ends with the process.
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
+    sync::start(name, 1 << 20, Box::new(run)).map(drop)
 }
 
 fn watch_keys(mut keyboard: File, sender: &SyncSender<Message>) {

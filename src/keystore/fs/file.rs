@@ -12,6 +12,7 @@ use std::{
 use rustix::{
     fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat},
     io::{Errno, retry_on_intr},
+    process::{Gid, Uid, geteuid},
 };
 
 use crate::{
@@ -90,6 +91,7 @@ impl<'a> Temp<'a> {
                 file => File::from(file?),
             };
             let temp = Self { directory, name, file, removed: false };
+            temp.give_away()?;
             // A server that starts right now may take the file for a leftover before it is locked.
             // Without support for locks nobody can, so nobody will remove it.
             let lock = FlockOperation::NonBlockingLockExclusive;
@@ -98,6 +100,18 @@ impl<'a> Temp<'a> {
                 return Ok(temp);
             }
         }
+    }
+
+    /// Gives the file to the owner of the directory if root has made it: commands of root's must not leave keys that a
+    /// server of that user can't read.
+    fn give_away(&self) -> io::Result<()> {
+        let owner = rustix::fs::fstat(self.directory)?;
+        if geteuid().is_root() && owner.st_uid != 0 {
+            let (uid, gid) = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
+            // A root without this right, as in many containers, is the user of the server itself.
+            let _ = rustix::fs::fchown(&self.file, Some(uid), Some(gid));
+        }
+        Ok(())
     }
 
     /// Makes the file the value of `name`, unless there is one.
@@ -229,9 +243,9 @@ pub(crate) fn read(directory: &OwnedFd, name: &KeyName) -> io::Result<(Secret, S
 /// Makes new and removed entries durable.
 pub(crate) fn sync_directory(directory: &OwnedFd) -> io::Result<()> {
     match rustix::fs::fsync(directory) {
-        // Some network file systems have nothing to do for directories and say so; one that has
-        // become read-only has nothing left to do.
-        Ok(()) | Err(Errno::INVAL | Errno::ROFS) => {}
+        // Some file systems have nothing to do for directories and say so. One that was mounted read-only has no
+        // error; `ROFS` comes from one that failed, on which the last changes are in memory only.
+        Ok(()) | Err(Errno::INVAL) => {}
         Err(err) => return Err(err.into()),
     }
     // XFS that shut down, as it does when it can't write its journal, reports no error here, although
@@ -258,6 +272,21 @@ pub(crate) fn sync_way_to(directory: &OwnedFd) -> io::Result<()> {
         sync_directory(&above)?;
         below = above;
     }
+}
+
+/// The directories from `directory` to the root of its file system, as far as they can be looked at, each by its
+/// device and number.
+pub(crate) fn way_to(directory: &OwnedFd) -> Vec<(u64, u64)> {
+    let (mut path, mut way) = (".".to_owned(), Vec::new());
+    while let Ok(stat) = rustix::fs::statat(directory, &path, AtFlags::empty()) {
+        let this = (stat.st_dev, stat.st_ino);
+        if way.last().is_some_and(|below: &(u64, u64)| below.0 != this.0 || *below == this) {
+            break; // the root, of the file system or of all
+        }
+        way.push(this);
+        path.push_str("/..");
+    }
+    way
 }
 
 fn is_file(stat: &Stat) -> bool {

@@ -18,10 +18,7 @@ use std::{
     io::{self, Write as _},
     os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, PoisonError},
 };
 
 use rustix::{
@@ -30,10 +27,10 @@ use rustix::{
 };
 
 use super::store::{Error, KeyName, KeyStore, MAX_VALUE, Notices, Settings, Start};
-use crate::base::{checkup::Checkup, deadline::Deadline, secret::Secret};
+use crate::base::{checkup::Checkup, deadline::Deadline, secret::Secret, sync::Mutex};
 pub(crate) use file::Unfit;
 pub(crate) use file::sync_way_to;
-use file::{DIRECTORY, Temp, read, remove_if_left, sync_directory};
+use file::{DIRECTORY, Temp, read, remove_if_left, sync_directory, way_to};
 
 /// A directory of keys. Other servers may use the same one at the same time.
 ///
@@ -41,8 +38,8 @@ use file::{DIRECTORY, Temp, read, remove_if_left, sync_directory};
 #[derive(Debug)]
 pub struct Fs {
     path: PathBuf,
-    /// Whether the way from the root of the file system to the directory is durable.
-    is_anchored: AtomicBool,
+    /// The directories on the way to the root of the file system that were made durable last.
+    anchored: Mutex<Vec<(u64, u64)>>,
     /// Whether a file can have two names, and so a key show that it may not be durable yet.
     has_links: bool,
     /// The file system that the directory was on when it was opened.
@@ -80,14 +77,20 @@ impl Fs {
         store.has_links = false;
         store.device = fstat(&directory).map(|stat| stat.st_dev).ok();
         // A disk that can't sync takes no new keys, but there may be some to read.
-        let _ = store.anchor(&directory);
+        let anchored = store.anchor(&directory);
         store.remove_leftovers(&directory).map_err(Error::during(during()))?;
         // Tells at the start, not at the first key, that there are no rights or no space.
         let links = Temp::create(&directory).and_then(|temp| temp.can_be_linked());
         match links.map_err(Error::during(format!("create a file in {given:?}"))) {
             Ok(has_links) => store.has_links = has_links,
             Err(e) if start == Start::Required => return Err(e),
-            Err(e) => store.notices.add(format!("keys can be read, but none created: {e}")),
+            Err(e) => {
+                // A disk that failed since it was mounted syncs nothing any more. Those that say so in this way have
+                // hard links, so keys show that they are durable.
+                let is_failed = |e| Errno::from_io_error(e) == Some(Errno::ROFS);
+                store.has_links = anchored.as_ref().is_err_and(is_failed);
+                store.notices.add(format!("keys can be read, but none created: {e}"));
+            }
         }
         Ok(store)
     }
@@ -108,18 +111,22 @@ impl Fs {
     fn at(path: PathBuf) -> Self {
         Self {
             path,
-            is_anchored: AtomicBool::new(false),
+            anchored: Mutex::default(),
             has_links: true,
             device: None,
             notices: Notices::default(),
         }
     }
 
-    /// Makes the way to the directory durable, once: if a part of it is lost, so is every key.
+    /// Makes the way to the directory durable, unless it is: if a part of it is lost, so is every key. While the
+    /// server runs, the directory may be moved, and another one be made in its place.
     fn anchor(&self, directory: &OwnedFd) -> io::Result<()> {
-        if !self.is_anchored.load(Relaxed) {
+        let way = way_to(directory);
+        let anchored = || self.anchored.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_anchored = *anchored() == way;
+        if !is_anchored {
             sync_way_to(directory)?;
-            self.is_anchored.store(true, Relaxed);
+            *anchored() = way;
         }
         Ok(())
     }
@@ -196,8 +203,10 @@ impl KeyStore for Fs {
         }
         let directory = self.directory().map_err(during)?;
         // Where no file can be made, the answer about a name that is taken is the same.
-        if statat(&directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).is_ok() {
-            sync_directory(&directory).map_err(during)?;
+        if let Ok(taken) = statat(&directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+            if self.may_vanish(&taken) {
+                sync_directory(&directory).map_err(during)?;
+            }
             return Err(Error::Exists);
         }
         self.check_device(&directory).map_err(during)?;

@@ -1,7 +1,7 @@
 //! Keys in temporary directories.
 
 use std::{
-    os::unix::fs::{PermissionsExt, chown, symlink},
+    os::unix::fs::{MetadataExt as _, PermissionsExt, chown, symlink},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
@@ -363,6 +363,37 @@ fn a_directory_that_can_not_be_synced_is_an_error_which_keeps_both_names() {
     assert!(temp.finish(&name("key"), &Secret::new(Vec::new())).is_err());
     drop(temp);
     assert_eq!(2, dir.names().len(), "so that those who read it sync it");
+}
+
+#[test]
+fn a_way_to_the_root_is_another_one_if_a_directory_in_it_is() {
+    let dir = TempDir::new();
+    let path = dir.0.join("a/keys");
+    let store = open(&path).unwrap();
+    let way = || way_to(&store.directory().unwrap());
+    let at_first = way();
+    store.create(&name("key"), &Secret::new(vec![1]), soon()).unwrap();
+    assert_eq!(at_first, way(), "keys change nothing above");
+    std::fs::rename(dir.0.join("a"), dir.0.join("old")).unwrap();
+    std::fs::create_dir_all(&path).unwrap();
+    let anew = way();
+    assert_ne!(at_first, anew);
+    std::fs::rename(dir.0.join("a"), dir.0.join("a2")).unwrap();
+    std::fs::create_dir(dir.0.join("a")).unwrap();
+    std::fs::rename(dir.0.join("a2/keys"), &path).unwrap();
+    assert_ne!(anew, way(), "the directory itself is the same");
+}
+
+#[test]
+fn a_key_that_root_makes_belongs_to_the_owner_of_the_directory() {
+    if !rustix::process::geteuid().is_root() {
+        return; // others make files of their own only
+    }
+    let dir = TempDir::new();
+    chown(&dir.0, Some(4242), Some(4343)).unwrap();
+    open(&dir.0).unwrap().create(&name("key"), &Secret::new(vec![1]), soon()).unwrap();
+    let key = std::fs::metadata(dir.0.join("key")).unwrap();
+    assert_eq!((4242, 4343, 0o600), (key.uid(), key.gid(), key.mode() & 0o777));
 }
 
 // examination

@@ -15,7 +15,7 @@ use crate::{
         clock,
         deadline::Deadline,
         panics::survive,
-        sync::{Condvar, Mutex, MutexGuard, thread},
+        sync::{self, Condvar, Mutex, MutexGuard},
     },
     keystore::{
         remote::{Answer, Failed},
@@ -130,10 +130,7 @@ impl Keeper {
             self.0.notices.add(next);
         }
         let shared = self.0.clone();
-        thread::Builder::new()
-            .name("key-store-token".to_owned())
-            .stack_size(256 * 1024)
-            .spawn(move || shared.run(&authority))?;
+        sync::start("key-store-token", 256 * 1024, Box::new(move || shared.run(&authority)))?;
         Ok(())
     }
 

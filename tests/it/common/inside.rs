@@ -87,6 +87,7 @@ impl Inside {
             trust,
             trust_generation: 0,
             policies: policies(&root.id),
+            keys: Vec::new(),
             generation,
             texts: generation,
             apis,
