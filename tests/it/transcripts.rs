@@ -161,6 +161,10 @@ impl Scene {
         let command = command.stdout(File::create(&out).unwrap());
         let mut child = command.stderr(File::create(&err).unwrap()).spawn().unwrap();
         let pid = Pid::from_child(&child);
+        let is_waiting = match words.iter().any(|word| word == "server") {
+            true => waits_for_reloads,
+            false => catches_signals,
+        };
         wait_until("it waits for signals, or has ended", || {
             child.try_wait().unwrap().is_some() || is_waiting(child.id())
         });
@@ -267,8 +271,15 @@ impl Scene {
     }
 }
 
+/// Whether this server has started: it sets its signals first of all, and begins to wait for reloads last.
+fn waits_for_reloads(process: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let name = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("comm"));
+    threads.filter_map(|thread| name(thread).ok()).any(|name| name == "reload\n")
+}
+
 /// Whether this process has set SIGTERM to be more than its end.
-fn is_waiting(process: u32) -> bool {
+fn catches_signals(process: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
