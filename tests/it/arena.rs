@@ -11,12 +11,15 @@ use std::{
     os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use crate::{
-    common::{Identity, PATIENCE, Server, TempDir, base64, from_base64, hex, wait_for, wait_until},
+    common::{
+        Identity, PATIENCE, Server, TempDir, base64, client, from_base64, hex, wait_for, wait_until,
+    },
     memory::{Secrets, bytes, may_read_memory, memory},
 };
 
@@ -88,7 +91,7 @@ fn a_cached_key_is_in_locked_memory_alone() {
     let (server, keys, _) = scene();
     let mut found = Vec::new();
     wait_for(PATIENCE, || {
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        std::thread::sleep(Duration::from_millis(500));
         found = keys.found_in(&parts(&server)[0]);
         found.is_empty().then_some(())
     });
@@ -242,6 +245,36 @@ fn threads_at_rest_keep_nothing_in_their_registers() {
     let mut found = Vec::new();
     wait_for(PATIENCE, || {
         found = secrets.found_in(&registers(&server));
+        found.is_empty().then_some(())
+    });
+    assert!(found.is_empty(), "registers of threads at rest: {found:#?}");
+}
+
+/// The ciphers of TLS leave what they opened in registers that nothing else uses.
+#[test]
+fn the_last_bytes_that_a_thread_decrypted_are_not_in_its_registers() {
+    if !can_run(&["gdb"]) {
+        return;
+    }
+    let server = Server::start(|_| {});
+    let root = server.root();
+    let (mut keys, mut connections) = (Secrets::default(), Vec::new());
+    // Requests without their last byte: workers that have opened them have nothing more to do.
+    for number in 0..16 {
+        // Blocks of the cipher begin at another byte of each.
+        let name = format!("last-{}", "x".repeat(number));
+        let key = bytes(&name, 32);
+        let body = format!("{{\"bytes\":\"{}\"}}", base64(key.clone()));
+        let request = client::request("POST", &format!("/v1/key/import/{name}"), body.as_bytes());
+        let mut connection = root.connect();
+        connection.send(&request[..request.len() - 1]);
+        keys.add_master_key(name, &key);
+        connections.push(connection);
+    }
+    // They are answered after 5 s.
+    let mut found = Vec::new();
+    wait_for(Duration::from_secs(4), || {
+        found = keys.found_in(&registers(&server));
         found.is_empty().then_some(())
     });
     assert!(found.is_empty(), "registers of threads at rest: {found:#?}");
