@@ -122,6 +122,8 @@ struct Answer {
     body: usize,
     is_whole: bool,
     is_given_up: bool,
+    /// The frames about its priority that are wrong, each of which is answered with a reset, at any time.
+    wrong: usize,
     /// The answer: its status, its length if it says that, its bytes, and whether it has ended.
     status: Option<u16>,
     length: Option<usize>,
@@ -158,6 +160,9 @@ impl Answers {
                 answer.is_whole |= ends && frame.has(END_STREAM);
                 match frame.kind {
                     frame::DATA => answer.body += frame.content().expect("it was taken").len(),
+                    frame::PRIORITY if frame.payload.len() != 5 || frame.depends_on_itself() => {
+                        answer.wrong += 1;
+                    }
                     frame::RST_STREAM => {
                         let is_open = !answer.is_whole && answer.reset.is_none();
                         resets = usize::from(is_open && !answer.is_given_up);
@@ -185,8 +190,12 @@ impl Answers {
             }
             let answer = self.streams.get_mut(&frame.stream).expect("a stream of the client");
             // Behind the answer, a reset says that nobody wants the rest of the body.
-            let ends_body = frame.kind == frame::RST_STREAM && !answer.is_whole;
-            assert!(!answer.is_over || ends_body, "more of an answer behind its end: {answer:?}");
+            let is_reset = frame.kind == frame::RST_STREAM;
+            let is_meant = is_reset && (!answer.is_whole || answer.wrong > 0);
+            assert!(!answer.is_over || is_meant, "more of an answer behind its end: {answer:?}");
+            if is_reset {
+                answer.wrong = answer.wrong.saturating_sub(1);
+            }
             match frame.kind {
                 frame::HEADERS => {
                     assert!(frame.has(END_HEADERS), "no answer has so long a head");
