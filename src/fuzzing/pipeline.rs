@@ -35,6 +35,7 @@ pub fn pipeline(data: &[u8]) {
         let action = cursor.byte();
         let line = &mut lines[usize::from(action >> 6) % 3];
         match action & 15 {
+            0..=9 if line.is_stuck() => {}
             0 | 1 => line.receive(cursor.bytes()),
             2 => line.receive(&with_runs(cursor.bytes(), MOST)),
             3..=5 => line.ask(&mut cursor),

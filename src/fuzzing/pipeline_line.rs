@@ -40,6 +40,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(10);
 const IDLE_TIME: Duration = Duration::from_secs(100);
 /// From so many bytes of bodies on, a connection takes no more requests.
 const MAX_HELD: usize = 4 << 20;
+/// So many bytes fit between client and server, and those of one action.
+const MAX_UNTAKEN: usize = 1 << 20;
 
 const BODIES: [&str; 6] = [
     "{}",
@@ -174,6 +176,11 @@ impl Line {
         if !self.is_eof && self.dialog.is_some() {
             self.input.extend_from_slice(bytes);
         }
+    }
+
+    /// Whether a client has to wait, as the server does not take what is there.
+    pub fn is_stuck(&self) -> bool {
+        self.input.len() > MAX_UNTAKEN
     }
 
     /// Sends a request for a path of the API.
