@@ -110,6 +110,8 @@ pub struct Answers {
     /// The streams that the client has opened.
     streams: BTreeMap<u32, Answer>,
     floods: Floods,
+    /// Those that the client has reset in this turn.
+    given_up: Vec<u32>,
     /// Frames of bodies, and 2,048 bytes each: the client has good reasons for updates.
     sent: usize,
     /// The last stream that the server takes, if it has said so.
@@ -147,7 +149,6 @@ impl Answers {
         }
         while let Some(frame) = Frame::read(bytes).expect("it was taken") {
             bytes = &bytes[HEADER + frame.payload.len()..];
-            let mut resets = 0;
             if frame.kind == frame::HEADERS {
                 let newest = self.streams.last_key_value().map_or(0, |(id, _)| *id);
                 // Trailers end a body.
@@ -165,14 +166,17 @@ impl Answers {
                     }
                     frame::RST_STREAM => {
                         let is_open = !answer.is_whole && answer.reset.is_none();
-                        resets = usize::from(is_open && !answer.is_given_up);
-                        answer.is_given_up = true;
+                        let is_first = !std::mem::replace(&mut answer.is_given_up, true);
+                        if is_open && is_first {
+                            self.given_up.push(frame.stream);
+                            continue;
+                        }
                     }
                     _ => {}
                 }
             }
             let is_idle = frame.payload.is_empty() && !frame.has(END_STREAM);
-            self.floods.count(frame.kind, resets, false, is_idle, false);
+            self.floods.count(frame.kind, 0, false, is_idle, false);
         }
         assert!(bytes.is_empty(), "a part of a frame was taken");
     }
@@ -225,6 +229,14 @@ impl Answers {
     /// Checks what holds after each turn, so many seconds after the beginning: there are as many requests as the client
     /// has made, and no flood.
     pub fn check(&mut self, seconds: usize, asked: usize) {
+        for stream in std::mem::take(&mut self.given_up) {
+            // Nothing is answered behind a reset: an answer that is over came before it, in the same turn.
+            let answer = &self.streams[&stream];
+            let is_ignored = self.last.is_some_and(|last| stream > last);
+            let is_over = is_ignored || answer.is_over || answer.reset.is_some();
+            let resets = usize::from(!is_over);
+            self.floods.count(frame::RST_STREAM, resets, false, false, false);
+        }
         self.floods.seconds = seconds;
         self.floods.requests = asked;
         self.floods.check(self.sent);
