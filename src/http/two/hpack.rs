@@ -338,6 +338,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_block_has_1_mib_of_fields_at_most() {
+        let mut block = vec![0x40];
+        put_string(&mut block, &[b'n'; 2040]);
+        put_string(&mut block, b"8 bytes.");
+        block.extend_from_slice(&[0xbe; 511]);
+        assert_eq!(Ok(512), fields(&mut Decoder::default(), &block).map(|found| found.len()));
+        put_field(&mut block, "n", b"");
+        assert_eq!(Err(Broken), fields(&mut Decoder::default(), &block));
+    }
+
     fn bytes(hex: &str) -> Vec<u8> {
         let digits: Vec<u8> = hex.bytes().filter(|byte| *byte != b' ').collect();
         let byte = |pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
