@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::SocketAddr, path::Path};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::{
@@ -42,6 +42,7 @@ struct Part {
 
 impl Report<'_> {
     /// An object whose members are lists of lines, objects for environments, and the identities of clients.
+    /// `written` are paths, and `certificate` is what the certificate of the server says.
     pub(crate) fn as_json(&self) -> Zeroizing<String> {
         let mut all = Map::new();
         for part in self.parts() {
@@ -55,6 +56,10 @@ impl Report<'_> {
             };
             all.insert(part.key.to_owned(), value);
         }
+        let files = self.files().into_iter().map(|(path, _)| path.to_string_lossy().into_owned());
+        all.insert("written".to_owned(), files.collect());
+        let certificate = json!({ "expires": self.expires, "names": self.server.names });
+        all.insert("certificate".to_owned(), certificate);
         Zeroizing::new(format!("{}\n", Value::Object(all)))
     }
 
@@ -76,25 +81,35 @@ impl Report<'_> {
         text
     }
 
+    /// The files that the server and its clients have now, with a word about each.
+    fn files(&self) -> Vec<(&Path, String)> {
+        let was_there = if self.server.is_old() { ", which was there" } else { "" };
+        let of_cert = format!(", until {}, for {}", self.expires, self.server.names.join(", "));
+        let mut files = vec![
+            (self.config, String::new()),
+            (&self.server.key, was_there.to_owned()),
+            (&self.server.cert, of_cert),
+        ];
+        for client in [self.admin, self.minio] {
+            if let Client::Files(pair) = client {
+                files.extend([&pair.key, &pair.cert].map(|path| (path.as_path(), String::new())));
+            }
+        }
+        files.extend(self.vault.map(|(_, _, policy, _)| (policy, String::new())));
+        files
+    }
+
     fn parts(&self) -> Vec<Part> {
         let path = |path: &Path| shell(&path.to_string_lossy());
-        let Pair { key, cert, identity, names, .. } = self.server;
+        let Pair { key, cert, identity, .. } = self.server;
         let has_api_key = matches!(self.admin, Client::Key(..));
         let (config, key, cert_word) = (path(self.config), path(key), path(cert));
 
-        let names = names.join(", ");
-        let was_there = if self.server.is_old() { ", which was there" } else { "" };
-        let mut written =
-            format!("{config}\n{key}{was_there}\n{cert_word}, until {}, for {names}", self.expires);
-        for client in [self.admin, self.minio] {
-            if let Client::Files(pair) = client {
-                let _ = write!(written, "\n{}\n{}", path(&pair.key), path(&pair.cert));
-            }
-        }
+        let written: Vec<_> =
+            self.files().into_iter().map(|(file, word)| path(file) + &word).collect();
         let (mut notes, mut commands) = (Vec::new(), Vec::new());
         let mut start = start(self.config, self.is_system);
         if let Some((vault, place, policy, secrets)) = self.vault {
-            let _ = write!(written, "\n{}", path(policy));
             notes.clone_from(&place.notes);
             commands =
                 place.commands(vault, policy, secrets, self.is_system.then_some(self.config));
@@ -151,7 +166,12 @@ impl Report<'_> {
             lines: text.lines().map(str::to_owned).collect(),
         };
         vec![
-            part("written", "Written", ": configuration, private key and certificate", &written),
+            part(
+                "written",
+                "Written",
+                ": configuration, private key and certificate",
+                &written.join("\n"),
+            ),
             Part { lines: notes, ..part("vault", "Vault", "", "") },
             Part {
                 lines: commands,
