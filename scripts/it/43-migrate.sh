@@ -92,7 +92,7 @@ step 'a value that is no key stays where it is, and is named'
 echo 'not a key' >other/notes
 fails 1 'Warning: "notes" is left where it is' kes tool migrate --from other.yml --to back.yml
 [ ! -e back/notes ] || fail 'it was copied'
-equal json "{\"found\":$((KEYS + 1)),\"kept\":0,\"migrated\":0,\"not_copied\":1,\"ok\":true,\"same\":$KEYS}" \
+equal json "{\"found\":$((KEYS + 1)),\"kept\":0,\"migrated\":0,\"not_copied\":1,\"ok\":false,\"same\":$KEYS}" \
     "$("$KES" tool migrate --json --from other.yml --to back.yml 2>/dev/null)"
 
 step 'clear errors'

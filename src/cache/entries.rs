@@ -135,6 +135,15 @@ impl<V, W> Entries<V, W> {
         }
     }
 
+    /// Removes the entry of `name`, unless it was fetched after `asked`.
+    pub(super) fn remove_if_as_old(&mut self, name: &KeyName, asked: Instant) {
+        if let Some(&at) = self.index.get(name)
+            && self.entries[at].fetched_at <= asked
+        {
+            self.remove(at);
+        }
+    }
+
     /// Removes the entry at `at`; the last entry takes its place.
     pub(super) fn remove(&mut self, at: usize) {
         self.unlink(at);

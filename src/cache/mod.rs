@@ -199,7 +199,8 @@ impl<V: Clone, W> Cache<V, W> {
             Found::Value(value) if is_current => {
                 state.insert(ticket.name.clone(), value, ticket.began, now);
             }
-            Found::Nothing if is_current => state.remove_named(&ticket.name),
+            // Also where its waiters were served meanwhile; an entry that is newer than the question stays.
+            Found::Nothing => state.remove_if_as_old(&ticket.name, ticket.began),
             Found::Unknown => kept = state.get(&ticket.name, now, Entries::is_kept),
             _ => {}
         }

@@ -196,6 +196,24 @@ fn a_key_store_that_is_back_is_asked_for_a_key_that_is_due() {
 }
 
 #[test]
+fn a_key_that_turns_out_to_be_deleted_is_used_no_more_also_where_its_waiters_were_served_before() {
+    let (cache, start) = (with_offline(), Instant::now());
+    let at = |seconds| start + seconds * SECOND;
+    put(&cache, &key(1), 1, at(0));
+    let ticket = fetch(&cache, &key(1), 5, at(3));
+    assert_eq!(vec![(1, vec![5])], cache.note(Status::Unavailable, at(3), at(9)));
+    assert_eq!(Some(1), cache.get(&key(1), at(9)));
+    assert!(complete(&cache, ticket, None, at(10)).is_empty());
+    assert_eq!(None, cache.get(&key(1), at(10)));
+    // An entry that is newer than the question stays.
+    let late = fetch(&cache, &key(2), 6, at(20));
+    cache.remove(&key(2));
+    put(&cache, &key(2), 2, at(21));
+    assert_eq!(vec![6], complete(&cache, late, None, at(22)));
+    assert_eq!(Some(2), cache.get(&key(2), at(22)));
+}
+
+#[test]
 fn a_key_store_that_is_back_for_a_moment_takes_no_keys_along_and_gives_them_no_more_time() {
     let (cache, start) = (with_offline(), Instant::now());
     let at = |seconds| start + seconds * SECOND;

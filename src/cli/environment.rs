@@ -6,7 +6,7 @@
 use std::{env, ffi::OsString, path::Path, sync::Arc};
 
 use rustls::sign::CertifiedKey;
-use ureq::http::Uri;
+use ureq::http::{Uri, uri::Authority};
 
 use super::{args::Args, certificate::is_identity, password};
 use crate::tls::{self, ApiKey, ServerTrust};
@@ -59,9 +59,16 @@ fn url(name: &str, text: &str) -> Result<String, String> {
     };
     let url = url.trim_end_matches('/').to_owned();
     match url.parse::<Uri>() {
+        Ok(uri) if !has_good_port(&uri) => invalid("the port must be a number from 1 to 65535"),
         Ok(uri) if uri.host().is_some_and(|host| !host.is_empty()) && uri.path() == "/" => Ok(url),
         _ => invalid("it must look like https://host:7373"),
     }
+}
+
+/// Whether `uri` names a port that there can be, or none.
+fn has_good_port(uri: &Uri) -> bool {
+    let has_none = |authority: &Authority| authority.as_str().ends_with(authority.host());
+    uri.port_u16().map_or_else(|| uri.authority().is_none_or(has_none), |port| port > 0)
 }
 
 /// Which servers are trusted.

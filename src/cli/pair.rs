@@ -130,7 +130,7 @@ impl Draft {
             Ok(there) if force && there.is_file() => {
                 owners = Some((Some(there.uid()), there.gid()));
                 // Others read a private key no longer.
-                mode = there.mode() & if what == "private key" { 0o770 } else { 0o777 };
+                mode = there.mode() & if what == "private key" { 0o740 } else { 0o777 };
             }
             Ok(_) if force => return Err(draft.failed(&io::Error::other("it is no plain file"))),
             Err(e) if force && e.kind() != io::ErrorKind::NotFound => return Err(draft.failed(&e)),

@@ -117,7 +117,6 @@ fn serve(options: &Options, notifier: &'static Notifier) -> Result<(), Error> {
         Err(_) => config.keys.clone(),
     };
 
-    signals.is_listening.store(true, Relaxed);
     room::raise_descriptor_limit();
     let listeners = listen(&config)?;
     let address = listeners.api.socket.local_addr().unwrap_or(config.address);
@@ -144,6 +143,8 @@ fn serve(options: &Options, notifier: &'static Notifier) -> Result<(), Error> {
     let workers = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     let limits = Limits { workers, connections: room::connections(config.limits.connections) };
     let expiry = config.cache;
+    // Until here there is no client that would wait for an answer.
+    signals.is_listening.store(true, Relaxed);
     let server = Server::start(listeners, limits, state, expiry, store, log, notifier)
         .map_err(Error::System)?;
     wanted::start(server.core, missing_keys).map_err(Error::System)?;

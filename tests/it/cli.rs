@@ -617,7 +617,7 @@ fn a_migration_leaves_a_file_that_is_too_large_for_a_key() {
     let text = err(&output);
     assert!(text.contains("\"keys-backup\" is left where it is: larger than "), "{text}");
     assert!(
-        out(&output).contains("\"migrated\":1,\"not_copied\":1,\"ok\":true"),
+        out(&output).contains("\"migrated\":1,\"not_copied\":1,\"ok\":false"),
         "{}",
         out(&output)
     );

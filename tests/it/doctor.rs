@@ -201,6 +201,8 @@ fn a_port_that_another_program_has_is_told_from_one_that_the_server_has() {
     let taken = format!("127.0.0.1:{} is taken: what is there speaks HTTP without TLS", scene.port);
     let advice = format!("ss -ltnp sport = :{}", scene.port);
     scene.server(&[]).fails("port", &[&taken, &advice]);
+    let elsewhere = scene.server(&["--addr", "192.0.2.1:7373"]);
+    elsewhere.fails("port", &["192.0.2.1:7373", "this machine has no such address"]);
 
     let other = Identity::self_signed("other", &Profile::server());
     scene.port = Site::tls(&other, None).port;

@@ -382,6 +382,9 @@ fn variables_of_newer_versions_and_object_servers_are_read() {
             "invalid --server-identity \"abc\": it must be the 64 digits",
         ),
         (&["-s", "ftp://a"], "invalid --server \"ftp://a\": it must start with https://"),
+        (&["-s", "a:99999"], "invalid --server \"a:99999\": the port must be a number from 1 to"),
+        (&["-s", "a:x"], "invalid --server \"a:x\": the port must be"),
+        (&["-s", "a:0"], "invalid --server \"a:0\": the port must be"),
         (&["-s", ","], "invalid --server \",\": it must look like https://host:7373"),
     ] {
         let text_of = stderr(&scene.kes(&[&["key", "list"], flags].concat()));

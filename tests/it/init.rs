@@ -243,10 +243,13 @@ fn a_key_and_a_certificate_that_are_there_are_used() {
 
     // They are for a certificate, and none is made.
     fs::remove_file(scene.path("kes/config.yaml")).unwrap();
-    for (flag, value) in [("dns", "other.example.com"), ("ip", "192.0.2.9"), ("expiry", "48h")] {
+    for (flag, value, why) in [
+        ("dns", "other.example.com", "is for own.example.com: move it away, or leave out --dns"),
+        ("ip", "192.0.2.9", "is for own.example.com: "),
+        ("expiry", "48h", "expires on 20"),
+    ] {
         let text = format!(
-            "--{flag} is for a new certificate, and the one that is there, {:?}, is for own.example.com: move it \
-             away, or leave out --{flag}",
+            "--{flag} is for a new certificate, and the one that is there, {:?}, {why}",
             scene.path("kes/public.crt")
         );
         scene.fails(&["init", &format!("--{flag}"), value], &text);

@@ -392,6 +392,13 @@ fn without_a_probe_healthcheck_asks_the_server_itself() {
             .env("KES_SERVER", server.address.to_string())
             .output();
         assert_eq!(0, parts(&from_environment.unwrap()).0);
+        let of_two = Command::new(env!("CARGO_BIN_EXE_kes"))
+            .args(["healthcheck", "--json"])
+            .env("KES_SERVER", format!("127.0.0.1:1,{}", server.address))
+            .output();
+        let (code, text, _) = parts(&of_two.unwrap());
+        let is_one = text.lines().count() == 1 && text.starts_with("{\"healthy\":true,");
+        assert!(code == 0 && is_one, "{text}");
         // Another server at its place is not this one.
         let other = Identity::self_signed("other", &Profile::server());
         let whole = fs::read(server.file("server.crt")).unwrap();

@@ -83,7 +83,10 @@ impl Model {
                     kept = Some(value);
                 }
             }
-            (Found::Value(_) | Found::Nothing, Some(at)) if !is_stale => {
+            (Found::Value(_), Some(at)) if !is_stale => {
+                self.entries.remove(at);
+            }
+            (Found::Nothing, Some(at)) if self.entries[at].2 <= began => {
                 self.entries.remove(at);
             }
             _ => {}

@@ -84,7 +84,7 @@ fn run(args: &Args) -> Result<(), Failure> {
             let (status, text) = match looked.answer {
                 Ok(answer) => answer,
                 Err(_) if speaks_tls(address) => return Err(is_for_clients(address).into()),
-                Err(why) => return no_answer(args, &url, &why),
+                Err(why) => return tell(args, &url, None, false, &why),
             };
             let says = said(&text);
             if status == 400 && says == NEEDS_TLS {
@@ -110,36 +110,31 @@ fn at_servers(
         }
         false => (look::nobody(), "version"),
     };
-    let mut last = Ok(());
-    for server in servers {
+    for (at, server) in servers.iter().enumerate() {
         let url = format!("{server}/{path}");
         let Look { identity, answer, is_picky, .. } =
             look::look(&url, "its address", trust, certificate.clone(), way)?;
-        last = match answer {
+        let (status, is_healthy, says) = match answer {
             Ok((status, text)) => {
                 // Others than its clients may not ask whether it is ready, and 0.14 does not tell.
                 let answers = path != "version" && [403, 404].contains(&status);
-                tell(args, &url, Some(status), status == 200 || answers, &said(&text))
+                (Some(status), status == 200 || answers, said(&text))
             }
             // It speaks TLS, and takes other clients.
             Err(_) if is_picky && identity.is_some() => {
-                tell(args, &url, None, true, "it takes no unknown clients")
+                (None, true, "it takes no unknown clients".to_owned())
             }
-            Err(why) => no_answer(args, &url, &why),
+            Err(why) => (None, false, why),
         };
-        if last.is_ok() {
-            break;
+        if is_healthy || at + 1 == servers.len() {
+            return tell(args, &url, status, is_healthy, &says);
         }
     }
-    last
+    Ok(())
 }
 
 fn said(text: &str) -> String {
     text.trim().replace(char::is_control, " ")
-}
-
-fn no_answer(args: &Args, url: &str, why: &str) -> Result<(), Failure> {
-    tell(args, url, None, false, why)
 }
 
 fn tell(

@@ -172,7 +172,8 @@ fn run(args: &Args) -> Result<()> {
     let mut files = server.wanted(mode);
     files.extend([&admin, &minio].into_iter().flat_map(Client::wanted));
     if args.value("expiry").is_some() && files.iter().all(|(_, what)| *what != "certificate") {
-        return Err(not_new("expiry", &server));
+        let why = format!("expires on {}", &expires[..10]);
+        return Err(not_new("expiry", &server, &why));
     }
     if let Some(content) = &policy_text {
         match fs::read_to_string(&policy) {
@@ -340,7 +341,7 @@ fn old_name(args: &Args, ip: IpAddr, old: &Pair) -> Result<String> {
             given.add(name)?;
             let given = given.list().swap_remove(0);
             if !all.contains(&given) {
-                return Err(not_new(flag, old));
+                return Err(not_new(flag, old, &format!("is for {}", old.names.join(", "))));
             }
             if !given.starts_with('*') {
                 outer.get_or_insert(given);
@@ -359,12 +360,11 @@ fn old_name(args: &Args, ip: IpAddr, old: &Pair) -> Result<String> {
 }
 
 /// What to say of a flag for the certificate that is there.
-fn not_new(flag: &str, old: &Pair) -> Failure {
+fn not_new(flag: &str, old: &Pair, why: &str) -> Failure {
     format!(
-        "--{flag} is for a new certificate, and the one that is there, {:?}, is for {}: move it away, or leave \
+        "--{flag} is for a new certificate, and the one that is there, {:?}, {why}: move it away, or leave \
          out --{flag}",
-        old.cert,
-        old.names.join(", ")
+        old.cert
     )
     .into()
 }

@@ -154,7 +154,7 @@ fn report(args: &Args, progress: &Progress, found: usize) -> Result<()> {
             "same": same,
             "kept": kept,
             "not_copied": warnings.len(),
-            "ok": failure.is_none(),
+            "ok": failure.is_none() && warnings.is_empty(),
         });
         print(&format!("{counts}\n"))?;
     } else if !args.is_set("quiet") {

@@ -172,7 +172,17 @@ fn at_port(
     if address.port() == 0 {
         return false;
     }
-    if TcpStream::connect_timeout(&here, GLANCE).is_ok() {
+    let error = match TcpListener::bind(address) {
+        Ok(_) => {
+            found.ok(PORT, &format_args!("{address} is free"));
+            return false;
+        }
+        Err(error) => error,
+    };
+    // What answers at an address that this machine does not have is another one.
+    let is_of_user = error.kind() == io::ErrorKind::PermissionDenied;
+    let may_be_taken = is_of_user || error.kind() == io::ErrorKind::AddrInUse;
+    if may_be_taken && TcpStream::connect_timeout(&here, GLANCE).is_ok() {
         match who(here) {
             Ok(sign) => {
                 found.ok(PORT, &format_args!("this server listens on {address} already ({sign})"))
@@ -190,16 +200,10 @@ fn at_port(
         }
         return true;
     }
-    match TcpListener::bind(address) {
-        Ok(_) => found.ok(PORT, &format_args!("{address} is free")),
-        Err(e) => {
-            let is_of_user = e.kind() == io::ErrorKind::PermissionDenied;
-            let text = Error::Listen(address, setting, e).to_string();
-            match is_of_user {
-                true => found.warn(PORT, &text, "run this as the user of the server"),
-                false => found.fail(PORT, &text, ""),
-            }
-        }
+    let text = Error::Listen(address, setting, error).to_string();
+    match is_of_user {
+        true => found.warn(PORT, &text, "run this as the user of the server"),
+        false => found.fail(PORT, &text, ""),
     }
     false
 }

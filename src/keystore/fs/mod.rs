@@ -228,13 +228,16 @@ impl KeyStore for Fs {
     }
 
     fn get(&self, name: &KeyName, _: Deadline) -> Result<Secret, Error> {
-        let during = |err: io::Error| match err.kind() {
-            io::ErrorKind::NotFound => Error::NotFound,
-            _ => Error::during(self.during("read", name))(err),
+        let during = |err| Error::during(self.during("read", name))(err);
+        // A directory that is gone, or another one in its place, must not look like a key that is not there.
+        let directory = self.directory().map_err(during)?;
+        let (value, stat) = match read(&directory, name) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                self.check_device(&directory).map_err(during)?;
+                return Err(Error::NotFound);
+            }
+            read => read.map_err(during)?,
         };
-        // A directory that is gone must not look like a key that is not there.
-        let directory = self.directory().map_err(Error::during(self.during("read", name)))?;
-        let (value, stat) = read(&directory, name).map_err(during)?;
         if self.may_vanish(&stat) {
             // What is sealed with it now must not outlive it.
             sync_directory(&directory).map_err(during)?;
@@ -259,6 +262,7 @@ impl KeyStore for Fs {
     fn list(&self, _: Deadline) -> Result<Vec<String>, Error> {
         let during = |err| Error::during(format!("list {:?}", self.path))(err);
         let mut names = Vec::new();
+        self.directory().and_then(|directory| self.check_device(&directory)).map_err(during)?;
         for entry in std::fs::read_dir(&self.path).map_err(during)? {
             let entry = entry.map_err(during)?;
             let Ok(name) = entry.file_name().into_string() else {
@@ -279,7 +283,10 @@ impl KeyStore for Fs {
     }
 
     fn status(&self, _: Deadline) -> Result<(), Error> {
-        self.directory().map(drop).map_err(Error::during(format!("open {:?}", self.path)))
+        let directory = self.directory();
+        directory
+            .and_then(|directory| self.check_device(&directory))
+            .map_err(Error::during(format!("open {:?}", self.path)))
     }
 
     fn describe(&self) -> String {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     base::{deadline::Deadline, secret::Secret},
     keystore::{
-        remote::{self, Answer, Call, Failed, Remote, clean, take},
+        remote::{self, Answer, Call, Failed, REPEATED, Remote, clean, holds_part, take},
         store::Error,
         token::{Authority, Lease, MAX_LIFETIME, NoLease, Refusal, Token},
     },
@@ -212,19 +212,9 @@ fn said(answer: &Answer) -> String {
 pub(crate) fn quoted(answer: &Answer, secret: Option<&Secret>) -> String {
     let said = said(answer);
     match secret.is_some_and(|secret| holds_part(&said, secret)) {
-        true => "a text that repeats what is secret".to_owned(),
+        true => REPEATED.to_owned(),
         false => said,
     }
-}
-
-/// Whether `text` repeats a part of `secret` that is more than a word.
-fn holds_part(text: &str, secret: &Secret) -> bool {
-    const TELLING: usize = 8;
-    let is_between = |byte: &u8| !byte.is_ascii_graphic() || b"\"\\{}:,".contains(byte);
-    let parts = secret.expose().split(is_between);
-    parts
-        .flat_map(|part| part.windows(TELLING))
-        .any(|part| memchr::memmem::find(text.as_bytes(), part).is_some())
 }
 
 #[cfg(test)]

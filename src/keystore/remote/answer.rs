@@ -19,6 +19,8 @@ pub(crate) struct Answer {
     pub(crate) path: String,
     pub(crate) status: u16,
     pub(crate) body: Secret,
+    /// What the question held that no error may repeat.
+    pub(crate) hidden: Secret,
     /// The header `X-Vault-Index`.
     pub(crate) index: Option<String>,
 }
@@ -56,8 +58,10 @@ impl Answer {
     }
 
     /// The error for an answer with the wrong status: what the key store `said`, and what to check;
-    /// both may be empty.
+    /// both may be empty. What repeats a secret of the question, as something in front of the key store may, is left
+    /// out.
     pub(crate) fn refusal(&self, said: &str, hint: &str) -> Failed {
+        let said = if holds_part(said, &self.hidden) { REPEATED } else { said };
         let mut why = format!("status {}", self.status);
         for part in [said, hint].into_iter().filter(|part| !part.is_empty()) {
             why = format!("{why}: {part}");
@@ -72,6 +76,7 @@ impl Answer {
             path: "/".to_owned(),
             status,
             body: Secret::new(body.as_bytes().to_vec()),
+            hidden: Secret::new(Vec::new()),
             index: None,
         }
     }
@@ -80,6 +85,19 @@ impl Answer {
 /// The value at `pointer` (RFC 6901), or null.
 pub(crate) fn take(json: &mut Value, pointer: &str) -> Value {
     json.pointer_mut(pointer).map_or(Value::Null, Value::take)
+}
+
+/// Stands for a text that must not be quoted.
+pub(crate) const REPEATED: &str = "a text that repeats what is secret";
+
+/// Whether `text` repeats a part of `secret` that is more than a word.
+pub(crate) fn holds_part(text: &str, secret: &Secret) -> bool {
+    const TELLING: usize = 8;
+    let is_between = |byte: &u8| !byte.is_ascii_graphic() || b"\"\\{}:,".contains(byte);
+    let parts = secret.expose().split(is_between);
+    parts
+        .flat_map(|part| part.windows(TELLING))
+        .any(|part| memchr::memmem::find(text.as_bytes(), part).is_some())
 }
 
 /// The beginning of `text`, in one line without control characters.

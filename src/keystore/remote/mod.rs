@@ -26,7 +26,7 @@ use crate::{
         errors,
     },
 };
-pub(crate) use answer::{Answer, Failed, NoAnswer, clean, take};
+pub(crate) use answer::{Answer, Failed, NoAnswer, REPEATED, clean, holds_part, take};
 use redirect::redirected;
 
 /// A connection must be made within this time.
@@ -90,6 +90,8 @@ pub(crate) struct Call<'a> {
     pub(crate) headers: &'a [(&'a str, &'a str)],
     /// JSON.
     pub(crate) body: Option<&'a Secret>,
+    /// What no error may repeat; of the headers, those with tokens are not to be repeated either.
+    pub(crate) hidden: Option<&'a Secret>,
     /// It does no harm if it takes effect more than once.
     pub(crate) is_repeatable: bool,
     /// The largest answer, in bytes.
@@ -105,6 +107,7 @@ impl<'a> Call<'a> {
             path,
             headers: &[],
             body: None,
+            hidden: None,
             is_repeatable: true,
             limit: MAX_ANSWER,
             is_look: false,
@@ -112,7 +115,12 @@ impl<'a> Call<'a> {
     }
 
     pub(crate) fn with(self, body: &'a Secret) -> Self {
-        Self { body: Some(body), ..self }
+        Self { body: Some(body), hidden: Some(body), ..self }
+    }
+
+    /// Of the body, no more than this is secret.
+    pub(crate) fn hiding(self, secret: &'a Secret) -> Self {
+        Self { hidden: Some(secret), ..self }
     }
 
     pub(crate) fn limit(self, limit: u64) -> Self {
@@ -313,11 +321,16 @@ impl Remote {
         let body = agent::read(&mut answer, call.limit);
         let body = body.map_err(|e| self.no_answer(url, call, &e))?;
         let index = answer.headers().get("x-vault-index");
+        let is_token = |name: &str| ["X-Vault-Token", "Authorization"].contains(&name);
+        let tokens = call.headers.iter().filter(|(name, _)| is_token(name));
+        let mut hidden: Vec<_> = tokens.map(|(_, token)| token.as_bytes()).collect();
+        hidden.extend(call.hidden.map(Secret::expose));
         Ok(Answer {
             asked: format!("{} {}", call.method, self.url(call.path)),
             path: call.path.to_owned(),
             status: answer.status().as_u16(),
             body: Secret::new(body),
+            hidden: Secret::new(hidden.join(&b' ')),
             index: index.and_then(|index| index.to_str().ok()).map(str::to_owned),
         })
     }

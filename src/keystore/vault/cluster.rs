@@ -191,9 +191,10 @@ impl Cluster {
     /// Sends the credentials.
     fn ask_to_log_in(&self, deadline: Deadline) -> Result<Answer, Failed> {
         let text = |secret: &Secret| String::from_utf8_lossy(secret.expose()).into_owned();
-        let (engine, body) = match &self.settings.login {
+        let (engine, body, hidden) = match &self.settings.login {
             Login::AppRole { engine, id, secret } => {
-                (engine, json!({ "role_id": id, "secret_id": text(secret) }))
+                let secret = text(secret);
+                (engine, json!({ "role_id": id, "secret_id": secret }), secret)
             }
             Login::Kubernetes { engine, role, jwt } => {
                 let jwt = match jwt {
@@ -205,11 +206,13 @@ impl Cluster {
                         ))
                     })?,
                 };
-                (engine, json!({ "role": role, "jwt": jwt.trim() }))
+                (engine, json!({ "role": role, "jwt": jwt.trim() }), jwt)
             }
         };
         let path = format!("/v1/auth/{}/login", path(engine));
-        self.ask(Call::new("PUT", &path).with(&remote::json(&body)), None, deadline)
+        let (body, hidden) = (remote::json(&body), Secret::new(hidden.into_bytes()));
+        let call = Call::new("PUT", &path).with(&body).hiding(&hidden);
+        self.ask(call, None, deadline)
     }
 }
 
@@ -239,7 +242,7 @@ impl Authority for Arc<Cluster> {
 #[cfg(test)]
 mod tests {
     use std::{
-        io::{BufRead as _, BufReader, Write as _},
+        io::{BufRead as _, BufReader, Read as _, Write as _},
         net::TcpListener,
         thread,
         time::{Duration, Instant},
@@ -284,6 +287,56 @@ mod tests {
 
     fn cluster(endpoint: &str) -> Cluster {
         Cluster::new(&Settings::for_tests(endpoint, Version::V2)).unwrap()
+    }
+
+    /// Something that answers each request with all of it.
+    fn mirror(status: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                let connection = connection.unwrap();
+                let mut reader = BufReader::new(&connection);
+                let mut seen = Vec::new();
+                while !seen.ends_with(b"\r\n\r\n") {
+                    reader.read_until(b'\n', &mut seen).unwrap();
+                }
+                let head = String::from_utf8(seen.clone()).unwrap().to_lowercase();
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+                reader.read_exact(&mut body).unwrap();
+                let text = [b"blocked: ", &body[..], &seen].concat();
+                let text = String::from_utf8(text).unwrap();
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{text}",
+                    text.len()
+                );
+                (&connection).write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        endpoint
+    }
+
+    #[test]
+    fn what_repeats_keys_credentials_or_tokens_is_not_quoted() {
+        let deadline = Deadline::after(Instant::now(), Duration::from_secs(30));
+        let mut settings = Settings::for_tests(&mirror("400 Bad Request"), Version::V2);
+        let secret = Secret::new(b"my-very-secret-id".to_vec());
+        settings.login =
+            Login::AppRole { engine: "approle".to_owned(), id: "id".to_owned(), secret };
+        let cluster = Cluster::new(&settings).unwrap();
+        let why = |answer: Answer| match cluster.refusal(&answer, "create") {
+            Failed::Other(why) => why,
+            other => panic!("{other:?}"),
+        };
+        let body = remote::json(&json!({ "data": { "my-key": "CiQKIGG+4D56uLsyEAES" } }));
+        let call = Call::new("PUT", "/v1/kv/my-key").with(&body);
+        let text = why(cluster.ask(call, None, deadline).unwrap());
+        assert!(text.contains("400: a text that repeats what is secret: this is no"), "{text}");
+        let said = why(cluster.ask(Call::new("GET", "/v1/kv/my-key"), None, deadline).unwrap());
+        assert!(said.contains("blocked: GET /v1/kv/my-key"), "{said}");
+        let text = cluster.ask_to_log_in(deadline).map(why).unwrap();
+        assert!(text.contains("400: a text that repeats what is secret"), "{text}");
     }
 
     #[test]
