@@ -57,7 +57,7 @@ commands_of() {
 
 step 'the checklist'
 commands_of Checklist >commands
-equal 'commands' 8 "$(grep -c 'kes ' commands)"
+equal 'commands' 9 "$(grep -c 'kes ' commands)"
 # shellcheck source=/dev/null
 . ./commands >answers || fail "a command failed: $(cat answers err.log)"
 grep -q '"plaintext":"' answers || fail "no data key: $(cat answers)"

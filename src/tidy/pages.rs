@@ -29,7 +29,7 @@ const BLOCKS: &[(&str, &str, usize, usize, &str)] = &[
     ("docs/containers.md", "Starting", 1, 2, "55-kubernetes"),
     ("docs/evidence.md", "Mutation", 1, 1, "69-mutation"),
     ("docs/keysecure.md", "KeySecure and CipherTrust", 1, 0, "14-readme"),
-    ("docs/migrating.md", "Checklist", 5, 9, "32-migrating"),
+    ("docs/migrating.md", "Checklist", 5, 10, "32-migrating"),
     ("docs/migrating.md", "Converting the file", 1, 2, "32-migrating"),
     ("docs/minio.md", "Step by step", 4, 6, "35-minio"),
     ("docs/minio.md", "If it does not work", 1, 3, "35-minio"),
