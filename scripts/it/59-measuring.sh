@@ -7,7 +7,7 @@ need cargo go curl
 
 # With the libraries that the tests have built already; that it is slow does not matter here.
 (cd "$REPO" && cargo build --quiet --locked --manifest-path scripts/bench/tool/Cargo.toml --target-dir target) || fail 'the client does not build'
-export BENCH_TOOL="$REPO/target/debug/bench-tool" KES REQUESTS=200
+export BENCH_TOOL="$REPO/target/debug/bench-tool" KES REQUESTS=200 MOST=60
 
 sed -n 's/^| `\(scripts\/[^`]*\)` |.*/\1/p' "$REPO/docs/measuring.md" >commands
 equal 'commands' '5 scripts/bench/run, 3 scripts/soak' "$(cut -d ' ' -f 1 commands | sort | uniq -c | awk '{print $1 " " $2}' | paste -sd , | sed 's/,/, /g')"
