@@ -112,7 +112,7 @@ impl Client {
             hints: Hints {
                 trust: match trust {
                     ServerTrust::System if env::var_os(SYSTEM_CA).is_some() => SYSTEM_CA,
-                    _ => environment::CA,
+                    _ => environment::CA[0],
                 },
                 endpoint: named.unwrap_or("KES_SERVER"),
                 certificate: advice,

@@ -17,7 +17,7 @@ const SERVER: Names = ["MINIO_KES_SERVER", "KES_SERVER", "MINIO_KMS_KES_ENDPOINT
 const API_KEY: Names = ["MINIO_KES_API_KEY", "KES_API_KEY", "MINIO_KMS_KES_API_KEY"];
 const KEY_FILE: Names = ["MINIO_KES_KEY_FILE", "KES_CLIENT_KEY", "MINIO_KES_CLIENT_KEY"];
 const CERT_FILE: Names = ["MINIO_KES_CERT_FILE", "KES_CLIENT_CERT", "MINIO_KES_CLIENT_CERT"];
-pub(crate) const CA: &str = "KES_CA_FILE";
+pub(crate) const CA: [&str; 2] = ["KES_CA_FILE", "MINIO_KMS_KES_CAPATH"];
 pub(crate) const SERVER_IDENTITY: &str = "KES_SERVER_IDENTITY";
 
 /// The servers to ask.
@@ -94,7 +94,7 @@ pub(crate) fn trust(args: &Args) -> Result<ServerTrust, String> {
         (Some(text), _) => identity("--server-identity", text),
         (None, Some(file)) => Ok(ServerTrust::Files(file.into())),
         (None, None) if is_insecure => Ok(ServerTrust::Anything),
-        (None, None) => match (first([SERVER_IDENTITY]), first([CA])) {
+        (None, None) => match (first([SERVER_IDENTITY]), first(CA)) {
             (Some((name, text)), _) => identity(name, &text.to_string_lossy()),
             (None, Some((_, file))) => Ok(ServerTrust::Files(file.into())),
             (None, None) => Ok(ServerTrust::System),

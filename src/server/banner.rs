@@ -137,7 +137,7 @@ impl Banner<'_> {
             ("Auth", one(self.auth())),
             ("Logs", vec![format!("error: {error}"), format!("audit: {audit}")]),
             ("MLock", one(if self.locks_memory { "on" } else { "off" })),
-            ("CLI", self.client().to_vec()),
+            ("CLI", self.client()),
         ];
         for (name, lines) in rows {
             for (row, line) in lines.iter().enumerate() {
@@ -170,18 +170,25 @@ impl Banner<'_> {
     }
 
     /// What a client of this server sets.
-    fn client(&self) -> [String; 5] {
+    fn client(&self) -> Vec<String> {
         let ip = match self.address.ip() {
             ip if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
             ip => ip,
         };
-        [
+        let mut lines = vec![
             format!("export KES_SERVER=https://{}", SocketAddr::new(ip, self.address.port())),
             format!("export KES_SERVER_IDENTITY={}", self.identity),
-            "export KES_CLIENT_KEY=<client-private-key>   // e.g. $HOME/root.key".to_owned(),
-            "export KES_CLIENT_CERT=<client-certificate>  // e.g. $HOME/root.cert".to_owned(),
-            "kes --help".to_owned(),
-        ]
+        ];
+        // The certificate of an API key is in no trust store.
+        let credentials: &[&str] = match (self.generation, self.checks_certificates) {
+            (Generation::Newest, false) => &["export KES_API_KEY=<api-key>  // kes:v1:..."],
+            _ => &[
+                "export KES_CLIENT_KEY=<client-private-key>   // e.g. $HOME/root.key",
+                "export KES_CLIENT_CERT=<client-certificate>  // e.g. $HOME/root.cert",
+            ],
+        };
+        lines.extend(credentials.iter().chain(&["kes --help"]).map(|line| (*line).to_owned()));
+        lines
     }
 
     /// The URLs that clients can use: for an unspecified address, all IPv4 addresses of the host.

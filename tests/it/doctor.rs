@@ -152,6 +152,9 @@ fn with_write_a_key_is_made_and_deleted() {
     let found = scene.server(&["--write"]);
     found.has("was created, read and deleted");
     assert_eq!(0, fs::read_dir(scene.file("keys")).unwrap().count());
+    fs::remove_dir(scene.file("keys")).unwrap();
+    let found = scene.server(&["--write"]);
+    found.warns("none was written: the key store can't be used yet");
 }
 
 #[test]

@@ -404,6 +404,10 @@ fn the_message_about_an_untrusted_server_has_the_identity_that_makes_it_trusted(
     assert!(text.contains("Compare it with the one that the server prints"), "{text}");
     let by_system = scene.kes_with(&["key", "list"], &[("KES_CA_FILE", "")]);
     assert!(stderr(&by_system).contains("set KES_CA_FILE to"), "{}", stderr(&by_system));
+    // As object servers call it.
+    let capath = [("KES_CA_FILE", ""), ("MINIO_KMS_KES_CAPATH", "server.crt")];
+    let output = scene.kes_with(&["key", "list"], &capath);
+    assert!(output.status.success(), "{}", stderr(&output));
     let (_, identity) = text.trim_end().split_once("export KES_SERVER_IDENTITY=").unwrap();
     let own = scene.ok(&["tool", "identity", "of", "server.crt"]);
     assert_eq!(own, identity);

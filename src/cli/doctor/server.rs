@@ -87,10 +87,12 @@ pub(crate) fn examine(args: &Args, flags: &Flags, file: &Path, found: &mut Check
     }
     at_names(args, &config, &material.certificate, found);
     at_ports(&config, &tls::server_identity(&material.certificate), found);
-    if let Some(store) = config.key_store.examine(found)
-        && args.is_set("write")
-    {
-        at_writing(&*store, &config, found);
+    match config.key_store.examine(found) {
+        Some(store) if args.is_set("write") => at_writing(&*store, &config, found),
+        None if args.is_set("write") => {
+            found.warn(PROBE_KEY, &"none was written: the key store can't be used yet", "");
+        }
+        _ => {}
     }
     at_limits(&config, found);
 }

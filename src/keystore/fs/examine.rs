@@ -134,17 +134,18 @@ fn at_entries(store: &Fs, directory: &Metadata, found: &mut Checkup) -> io::Resu
             foreign.add(&file_name);
             continue;
         };
-        count += 1;
-        if metadata.mode() & 0o077 != 0 {
-            open.add(&file_name);
-        }
         if metadata.uid() != directory.uid() && metadata.mode() & 0o044 == 0 {
             lost.add(&file_name);
-        } else if count <= MAX_READ {
+        } else if count + foreign.0 < MAX_READ {
             let value = store.get(&name, deadline);
             if !value.is_ok_and(|value| stored::decode(value.expose()).is_ok()) {
                 foreign.add(&file_name);
+                continue;
             }
+        }
+        count += 1;
+        if metadata.mode() & 0o077 != 0 {
+            open.add(&file_name);
         }
     }
     let (owner, path) = (directory.uid(), &store.path);

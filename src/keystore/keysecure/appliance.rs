@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     base::{deadline::Deadline, secret::Secret},
     keystore::{
-        remote::{self, Answer, Call, Failed, REPEATED, Remote, clean, holds_part, take},
+        remote::{self, Answer, Call, Failed, Remote, clean, take},
         store::Error,
         token::{Authority, Lease, MAX_LIFETIME, NoLease, Refusal, Token},
     },
@@ -74,9 +74,8 @@ impl Appliance {
         self.remote.call(Call { headers: header.as_slice(), ..call }, deadline)
     }
 
-    /// What the appliance said, unless it repeats a part of `secret`, and what to check. `right` is
-    /// what the user must be allowed to do.
-    pub(crate) fn refusal(&self, answer: &Answer, right: &str, secret: Option<&Secret>) -> Failed {
+    /// What the appliance said, and what to check. `right` is what the user must be allowed to do.
+    pub(crate) fn refusal(&self, answer: &Answer, right: &str) -> Failed {
         let is_login = answer.path == TOKENS;
         let domain = match self.settings.domain.as_str() {
             "" => "the root domain".to_owned(),
@@ -101,7 +100,7 @@ impl Appliance {
             500.. => "look at the state and the logs of the appliance".to_owned(),
             _ => "is it a KeySecure or CipherTrust appliance?".to_owned(),
         };
-        answer.refusal(&quoted(answer, secret), &hint)
+        answer.refusal(&said(answer), &hint)
     }
 
     fn log_in(&self, deadline: Deadline) -> Result<Lease, (Failed, Refusal)> {
@@ -111,7 +110,7 @@ impl Appliance {
                 true => Refusal::Yes,
                 false => Refusal::No,
             };
-            return Err((self.refusal(&answer, "log in", Some(&self.settings.token)), refusal));
+            return Err((self.refusal(&answer, "log in"), refusal));
         }
         lease(&answer).map_err(|failed| (failed, Refusal::No))
     }
@@ -198,22 +197,13 @@ pub(crate) fn says(answer: &Answer, status: u16) -> bool {
 }
 
 /// What the appliance, or a proxy in front of it, says in an answer that is an error.
-fn said(answer: &Answer) -> String {
+pub(crate) fn said(answer: &Answer) -> String {
     if answer.status < 300 {
         return String::new();
     }
     match error(answer) {
         Some((text, code)) => format!("{} ({code})", clean(&text)),
         None => answer.text(),
-    }
-}
-
-/// What an error quotes of an answer to a request that holds `secret`.
-pub(crate) fn quoted(answer: &Answer, secret: Option<&Secret>) -> String {
-    let said = said(answer);
-    match secret.is_some_and(|secret| holds_part(&said, secret)) {
-        true => REPEATED.to_owned(),
-        false => said,
     }
 }
 
@@ -317,14 +307,6 @@ mod tests {
         ] {
             assert!(!says(&Answer::fake(404, other), 404), "{other}");
         }
-    }
-
-    #[test]
-    fn parts_of_secrets_are_found() {
-        let secret = Secret::new(br#"{"bytes":"AbCdEfGhIjKl+/=="}"#.to_vec());
-        assert!(holds_part("bad value: AbCdEfGhIjKl", &secret));
-        assert!(holds_part("...EfGhIjKl", &secret));
-        assert!(!holds_part("bytes: bad value AbCdEfG", &secret));
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl KeySecure {
         let answer = self.ask(Call::new("GET", &path).limit(MAX_PAGE), deadline);
         let answer = answer.and_then(|answer| match answer.status {
             200 => Ok(()),
-            _ => Err(self.appliance.refusal(&answer, "list", None)),
+            _ => Err(self.appliance.refusal(&answer, "list")),
         });
         answer.map_err(|e| e.during("list keys in KeySecure"))?;
         found.ok(ABOUT, &"it gives a token, which may list secrets");
@@ -91,7 +91,7 @@ impl KeySecure {
         match answer.status {
             200 => {}
             _ if says(&answer, 404) => return Ok(None),
-            _ => return Err(self.appliance.refusal(&answer, "export", None)),
+            _ => return Err(self.appliance.refusal(&answer, "export")),
         }
         match take(&mut answer.json()?, "/material") {
             Value::String(material) if material.len() > MAX_VALUE => {
@@ -133,9 +133,7 @@ impl KeySecure {
                 };
             }
             Ok(answer) if says(&answer, 409) => return Ok(false),
-            Ok(answer) => {
-                (answer.status >= 500, self.appliance.refusal(&answer, "create", Some(value)))
-            }
+            Ok(answer) => (answer.status >= 500, self.appliance.refusal(&answer, "create")),
             Err(Failed::NoAnswer(e)) => (e.may_pass, Failed::NoAnswer(e)),
             Err(failed) => (false, failed),
         };
@@ -158,7 +156,7 @@ impl KeySecure {
             let path = format!("{SECRETS}?limit={PAGE}&skip={skip}");
             let answer = self.ask(Call::new("GET", &path).limit(MAX_PAGE), deadline)?;
             if answer.status != 200 {
-                return Err(self.appliance.refusal(&answer, "list", None));
+                return Err(self.appliance.refusal(&answer, "list"));
             }
             let mut page: Value = answer.json()?;
             let number = |name: &str| page.get(name).and_then(Value::as_u64);
@@ -251,7 +249,7 @@ impl KeyStore for KeySecure {
         let result = answer.and_then(|answer| match answer.status {
             204 => Ok(()),
             _ if says(&answer, 404) => Ok(()),
-            _ => Err(self.appliance.refusal(&answer, "delete", None)),
+            _ => Err(self.appliance.refusal(&answer, "delete")),
         });
         result.map_err(|e| e.during(during("delete", name)))
     }

@@ -88,10 +88,10 @@ pub(crate) fn take(json: &mut Value, pointer: &str) -> Value {
 }
 
 /// Stands for a text that must not be quoted.
-pub(crate) const REPEATED: &str = "a text that repeats what is secret";
+const REPEATED: &str = "a text that repeats what is secret";
 
 /// Whether `text` repeats a part of `secret` that is more than a word.
-pub(crate) fn holds_part(text: &str, secret: &Secret) -> bool {
+fn holds_part(text: &str, secret: &Secret) -> bool {
     const TELLING: usize = 8;
     let is_between = |byte: &u8| !byte.is_ascii_graphic() || b"\"\\{}:,".contains(byte);
     let parts = secret.expose().split(is_between);
@@ -187,6 +187,14 @@ mod tests {
     fn texts_are_one_short_line() {
         assert_eq!("a b", clean("\r\n a\tb\u{7}\n"));
         assert_eq!("\u{e9}".repeat(MAX_SAID) + "...", clean(&"\u{e9}".repeat(1000)));
+    }
+
+    #[test]
+    fn parts_of_secrets_are_found() {
+        let secret = Secret::new(br#"{"bytes":"AbCdEfGhIjKl+/=="}"#.to_vec());
+        assert!(holds_part("bad value: AbCdEfGhIjKl", &secret));
+        assert!(holds_part("...EfGhIjKl", &secret));
+        assert!(!holds_part("bytes: bad value AbCdEfG", &secret));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::{
         errors,
     },
 };
-pub(crate) use answer::{Answer, Failed, NoAnswer, REPEATED, clean, holds_part, take};
+pub(crate) use answer::{Answer, Failed, NoAnswer, clean, take};
 use redirect::redirected;
 
 /// A connection must be made within this time.
