@@ -18,7 +18,10 @@ pub fn hpack(data: &[u8], mut other: Option<&mut dyn Other>) {
     let mut cursor = Cursor(data);
     let mut decoder = Decoder::default();
     match cursor.byte() {
-        0x80.. => {
+        choice @ 0x80.. => {
+            // Its table of Huffman codes, which it makes for each text, takes a hundred times as long as all else, and the
+            // fields are known. Now and then it reads what the plain writer wrote all the same.
+            let mut other = other.filter(|_| choice & 0x3c == 0);
             let mut writer = Writer::default();
             while !cursor.is_empty() {
                 let (block, fields) = writer.block(&mut cursor);
