@@ -245,15 +245,17 @@ impl Findings {
     /// The first error. A mixture of formats comes first: it explains others.
     pub(super) fn first_error(self) -> Option<Finding> {
         let mut errors = self.found.into_iter().filter(|found| found.severity == Severity::Error);
-        match self.mixture {
-            mixture if mixture.is_empty() => errors.next(),
-            mixture => errors.find(|found| found.subject == Subject::Mixed).map(|found| Finding {
-                message: mixture,
-                position: None,
-                field: String::new(),
-                ..found
-            }),
+        let first = errors.next()?;
+        if self.mixture.is_empty() {
+            return Some(first);
         }
+        Some(Finding {
+            position: None,
+            field: String::new(),
+            message: self.mixture,
+            subject: Subject::Mixed,
+            ..first
+        })
     }
 
     /// All of them in the order of the file, those without a place first, and a line about those

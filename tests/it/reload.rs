@@ -247,7 +247,10 @@ fn a_broken_file_changes_nothing_and_the_error_log_says_where_it_is_wrong() {
     let changed = text.replace(&app.id, &other.id);
     let root = server.root_identity.id.clone();
     let app_twice = format!("identities: [\\\"{0}\\\", \\\"{0}\\\"]", app.id).replace('\\', "");
+    // More errors than are shown, and of the newest format.
+    let mixed = "no-field: x\n".repeat(200) + "api: { /v1/status: { skip_auth: true } }\n";
     for (broken, reason) in [
+        (mixed + &changed, "mixes two formats"),
         (changed.replace("policy:", "policies:"), "unknown field `policies`"),
         (changed.clone() + "x: [", "config.yml line"),
         (changed.replace("generate/*", "generate/["), "field policy.apps.paths[0]"),

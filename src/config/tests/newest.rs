@@ -445,6 +445,13 @@ fn a_file_that_mixes_formats_is_told_in_one_table() {
 }
 
 #[test]
+fn a_file_that_mixes_formats_behind_too_many_errors_to_show_is_no_less_wrong() {
+    let more: String = (0..200).map(|number| format!("field-{number}: x\n")).collect();
+    let error = error(&format!("root: x\ntls: {{ auth: on }}\n{more}"));
+    assert!(error.contains("kes.yml mixes two formats: "), "{error}");
+}
+
+#[test]
 fn each_field_of_another_format_is_a_finding() {
     let text =
         "admin: { identity: x }\nroot: y\npolicy: { a: { paths: [/a] } }\nlog: { eror: on }\n";
