@@ -19,15 +19,17 @@ import (
 type written struct {
 	bytes []byte
 	// What the key itself says: the identity that has made it, and when.
-	by      string
-	at      time.Time
+	by string
+	at time.Time
+	// When the key store was first asked to take it.
+	sent    time.Time
 	version int
 }
 
 // readWritten collects the keys of all writes in the audit logs of OpenBao, by name.
 func readWritten(files []string) (map[string][]*written, error) {
 	keys := map[string][]*written{}
-	known := map[string]bool{}
+	known := map[string]*written{}
 	for _, file := range files {
 		log, err := os.Open(file)
 		if err != nil {
@@ -41,7 +43,8 @@ func readWritten(files []string) (map[string][]*written, error) {
 				break
 			}
 			var entry struct {
-				Type    string `json:"type"`
+				Type    string    `json:"type"`
+				Time    time.Time `json:"time"`
 				Request struct {
 					Data map[string]json.RawMessage `json:"data"`
 				} `json:"request"`
@@ -57,11 +60,16 @@ func readWritten(files []string) (map[string][]*written, error) {
 			}
 			for name, value := range data {
 				var text string
-				if json.Unmarshal(value, &text) != nil || known[name+"\n"+text] {
+				if json.Unmarshal(value, &text) != nil {
 					continue
 				}
-				if key := parseKey(text); key != nil {
-					known[name+"\n"+text] = true
+				if key := known[name+"\n"+text]; key != nil {
+					if entry.Time.Before(key.sent) {
+						key.sent = entry.Time
+					}
+				} else if key := parseKey(text); key != nil {
+					key.sent = entry.Time
+					known[name+"\n"+text] = key
 					keys[name] = append(keys[name], key)
 				}
 			}
@@ -135,17 +143,22 @@ func open(key, ciphertext []byte) ([]byte, error) {
 	return gcm.Open(nil, ciphertext[end+16:], ciphertext[:end], nil)
 }
 
-// lateClock is how late the time of a key may be: the servers read a clock of the kernel that moves in steps.
-const lateClock = 10 * time.Millisecond
+// lateClock is how late the time of a key may be: the servers read a clock of the kernel that moves in steps of 4 ms, and
+// later on a virtual machine that waits for a processor.
+const lateClock = 100 * time.Millisecond
 
 // makerOf is the call, of those that an identity has made for this name, that has made the key; -1 if there is none. A
 // client makes one call at a time. Where one follows at once on another, both may have done so: then it is the first of
 // them that was answered 200 and lacks a key, as later keys come later, or the second.
 func makerOf(key *written, calls []call, mine []int) int {
 	found, at := -1, key.at.UnixMicro()
+	latest := at + lateClock.Microseconds()
+	if sent := key.sent.UnixMicro(); sent < latest {
+		latest = sent
+	}
 	for _, i := range mine {
 		c := calls[i]
-		isMeanwhile := c.Clock <= at+lateClock.Microseconds() && at <= c.Clock+c.Return-c.Call
+		isMeanwhile := c.Clock <= latest && at <= c.Clock+c.Return-c.Call
 		if isMeanwhile && c.Version == 0 && (found < 0 || calls[found].Status != 200) {
 			found = i
 		}

@@ -2,7 +2,8 @@
 // what was answered, and then looks for one order of all calls for each key that explains every answer.
 //
 //	linearizable run FLAGS CLIENT...   makes the calls and checks them; a client is the pair CLIENT.key, CLIENT.crt
-//	linearizable check FLAGS FILE      checks a history that was recorded
+//	linearizable check FLAGS FILE      checks a history that was recorded; with -identities and -written, also whose keys
+//	                                   were used
 package main
 
 import (
@@ -40,7 +41,14 @@ func main() {
 	case "check":
 		rules.stopped = readStops(*stops)
 		calls := readHistory(set.Arg(0))
-		report(calls, nil, *stale, rules, set.Arg(0))
+		var wrong []string
+		if *logs != "" {
+			for i := range calls {
+				calls[i].Version = 0
+			}
+			wrong = unknownKeys(calls, *identities, *logs)
+		}
+		report(calls, wrong, *stale, rules, set.Arg(0))
 	case "run":
 		trusted, err := roots(*trust)
 		if err != nil {
@@ -51,14 +59,8 @@ func main() {
 		if err := l.run(set.Args(), trusted); err != nil {
 			fail(err.Error())
 		}
-		keys, err := readWritten(strings.Split(*logs, ","))
-		if err != nil {
-			fail(err.Error())
-		}
 		sort.Slice(l.calls, func(a, b int) bool { return l.calls[a].Call < l.calls[b].Call })
-		for _, i := range identify(l.calls, strings.Split(*identities, ","), keys) {
-			l.wrong = append(l.wrong, "it was sealed with a key that no server has written:\n"+table(l.calls, []int{i}))
-		}
+		l.wrong = append(l.wrong, unknownKeys(l.calls, *identities, *logs)...)
 		writeHistory(*file, l.calls)
 		rules.stopped = readStops(*stops)
 		fmt.Printf("%d calls in %.0f s\n", len(l.calls), time.Since(l.start).Seconds())
@@ -66,6 +68,19 @@ func main() {
 	default:
 		fail("run or check?")
 	}
+}
+
+// unknownKeys finds out which keys were made and used, and says which calls used one that is in no log.
+func unknownKeys(calls []call, identities, logs string) []string {
+	keys, err := readWritten(strings.Split(logs, ","))
+	if err != nil {
+		fail(err.Error())
+	}
+	var wrong []string
+	for _, i := range identify(calls, strings.Split(identities, ","), keys) {
+		wrong = append(wrong, "it was sealed with a key that no server has written:\n"+table(calls, []int{i}))
+	}
+	return wrong
 }
 
 func fail(why string) {
