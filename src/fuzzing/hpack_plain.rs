@@ -29,7 +29,7 @@ const CODES: [(u32, u32, &[u8]); 4] = [
     (0xf8, 8, b"&*,;XZ"),
 ];
 
-pub fn size(fields: &Fields) -> usize {
+pub fn size(fields: &[Field]) -> usize {
     fields.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
@@ -50,6 +50,7 @@ impl Writer {
     /// The next block, and its fields; `None` if it has to be refused.
     pub fn block(&mut self, cursor: &mut Cursor<'_>) -> (Vec<u8>, Option<Fields>) {
         let (mut block, mut fields, mut is_good) = (Vec::new(), Fields::new(), true);
+        let mut total = 0;
         for _ in 0..cursor.byte() % 16 {
             let form = cursor.byte();
             if form >= 240 {
@@ -68,9 +69,10 @@ impl Writer {
                 _ => Some((text(cursor, form & 1), text(cursor, form & 2))),
             };
             for _ in 0..times {
-                if size(&fields) > MAX_FIELDS {
+                if total > MAX_FIELDS {
                     break;
                 }
+                let count = fields.len();
                 match (&texts, &indexed) {
                     (Some((name, value)), None) => {
                         self.literal(&mut block, form, (0, name), value);
@@ -93,9 +95,10 @@ impl Writer {
                         fields.extend(entry.clone());
                     }
                 }
+                total += size(&fields[count..]);
             }
         }
-        let is_good = is_good && size(&fields) <= MAX_FIELDS;
+        let is_good = is_good && total <= MAX_FIELDS;
         (block, is_good.then_some(fields))
     }
 
