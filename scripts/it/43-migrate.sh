@@ -69,7 +69,8 @@ config other "$WORK/other"
 fails 1 'Failed to migrate "key-1": Error: another key of this name exists at the target' kes tool migrate --from other.yml --to back.yml 'key-1'
 grep -q 'FAIL' stdout || fail "it said '$(cat stdout)'"
 cmp source/key-1 back/key-1
-kes tool migrate --merge --from other.yml --to back.yml | grep '1 different at the target and kept there' >/dev/null || fail 'nothing is said'
+fails 3 'Warning: "key-1" is not copied: the target keeps another key of this name' kes tool migrate --merge --from other.yml --to back.yml
+grep -q '1 different at the target and kept there' stdout || fail "it said '$(cat stdout)'"
 cmp source/key-1 back/key-1
 fails 1 'mutually exclusive' kes tool migrate --merge --force --from other.yml --to back.yml
 kes tool migrate --quiet --force --from other.yml --to back.yml
@@ -96,6 +97,7 @@ equal json "{\"found\":$((KEYS + 1)),\"kept\":0,\"migrated\":0,\"not_copied\":1,
     "$("$KES" tool migrate --json --from other.yml --to back.yml 2>/dev/null)"
 
 step 'clear errors'
+fails 1 'no key of "other.yml" matches "kye-*"' kes tool migrate --from other.yml --to back.yml 'kye-*'
 fails 1 "no migration source specified. Use '--from' to specify a config file" kes tool migrate --to back.yml
 fails 1 "no migration target specified. Use '--to' to specify a config file" kes tool migrate --from back.yml
 fails 1 'have the same key store' kes tool migrate --from back.yml --to back.yml

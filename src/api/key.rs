@@ -246,7 +246,7 @@ fn lines(names: &[String], pattern: Option<&Pattern>) -> Result<Reply, Failure> 
 }
 
 /// Between what the names of a page start with and the first of them, in `continue_at`. Patterns have one star.
-const CONTINUED: &str = "**";
+pub(super) const CONTINUED: &str = "**";
 
 /// What the names of a page start with, and the first of them. A client that continues sends nothing but the
 /// `continue_at` that it got, so that has both: `my-**my-key-7`.

@@ -3,7 +3,10 @@
 
 use std::borrow::Cow;
 
-use super::routes::{self, Argument};
+use super::{
+    key::CONTINUED,
+    routes::{self, Argument},
+};
 use crate::base::generation::Generation;
 
 /// Paths with the path of the same call; where both end with a slash, any argument may follow. Files that
@@ -47,14 +50,20 @@ fn others<'a>(
     argument: Argument,
 ) -> impl Iterator<Item = Cow<'a, str>> {
     let names = path.strip_prefix(api).unwrap_or_default();
-    let lists_all = argument == Argument::Pattern && matches!(names, "" | "*");
-    let lists = || [api.trim_end_matches('/').into(), api.into(), format!("{api}*").into()];
-    let lists = lists_all.then(lists).into_iter().flatten();
+    let lists = (argument == Argument::Pattern).then(|| lists(api, names)).into_iter().flatten();
     let same = SAME.iter().filter(move |(own, _)| *own == api);
     let same = same.map(move |(_, other)| Cow::Owned(format!("{other}{names}")));
     let assigns = argument == Argument::PolicyAndIdentity;
     let policy = names.split_once('/').filter(|_| assigns).map(|(policy, _)| policy);
     same.chain(lists).chain(policy.map(|policy| format!("/v1/policy/assign/{policy}").into()))
+}
+
+/// The paths of the list that `pattern`, or a page that continues a list, asks for.
+fn lists<'a>(api: &'a str, pattern: &str) -> impl Iterator<Item = Cow<'a, str>> {
+    let start = pattern.split_once(CONTINUED).map(|(start, _)| start);
+    let start = start.unwrap_or_else(|| pattern.strip_suffix('*').unwrap_or(pattern));
+    let all = start.is_empty().then(|| api.trim_end_matches('/').into());
+    [format!("{api}{start}"), format!("{api}{start}*")].map(Cow::Owned).into_iter().chain(all)
 }
 
 #[cfg(test)]
@@ -76,7 +85,10 @@ mod tests {
             ("/v1/identity/assign/p/a", &["/v1/policy/assign/p"]),
             ("/v1/key/list", &["/v1/key/list", "/v1/key/list/", "/v1/key/list/*"]),
             ("/v1/policy/list/*", &["/v1/policy/list", "/v1/policy/list/"]),
-            ("/v1/identity/list/a*", &[]),
+            ("/v1/key/list/**-", &["/v1/key/list", "/v1/key/list/", "/v1/key/list/*"]),
+            ("/v1/key/list/a", &["/v1/key/list/a*"]),
+            ("/v1/key/list/a**ab", &["/v1/key/list/a", "/v1/key/list/a*"]),
+            ("/v1/identity/list/a*", &["/v1/identity/list/a"]),
             ("/v1/key/create/a", &[]),
         ] {
             for other in others {

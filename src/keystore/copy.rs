@@ -44,8 +44,8 @@ pub struct Progress {
     pub copied: usize,
     /// Keys that were there already.
     pub same: usize,
-    /// Keys that are different at the target, and left alone.
-    pub kept: usize,
+    /// The names of keys that are different at the target, and left alone.
+    pub kept: Vec<String>,
     /// Of those that are at the target, the ones in the format of the newest generation.
     pub of_newest: usize,
     /// What is not copied, and why.
@@ -93,7 +93,7 @@ impl Progress {
                 self.same += 1;
                 self.of_newest += usize::from(is_of_newest);
             }
-            Ok(Done::Kept) => self.kept += 1,
+            Ok(Done::Kept) => self.kept.push(name.to_owned()),
             Ok(Done::Left(why)) => self.warnings.push(format!("{name:?} {why}")),
             Err(why) => {
                 self.failure.get_or_insert_with(|| (name.to_owned(), why));
@@ -178,10 +178,16 @@ impl Migration<'_> {
         let Err(e) = target.create(name, &value, deadline()) else {
             return Ok(Done::Copied { is_of_newest });
         };
-        // Nothing is lost: it is put back as it was.
-        Err(match target.create(name, &found, deadline()) {
-            Ok(()) => format!("{e} (the target has its old key again)"),
-            Err(why) => format!(
+        // Nothing is lost: it is put back as it was, unless what failed has taken effect all the same.
+        let why = match target.create(name, &found, deadline()) {
+            Ok(()) => return Err(format!("{e} (the target has its old key again)")),
+            Err(why) => why,
+        };
+        Err(match target.get(name, deadline()) {
+            Ok(now) if now == value => format!("{e} (the target has the new key all the same)"),
+            Ok(now) if now == found => format!("{e} (the target has its old key again)"),
+            Ok(_) => format!("{e} (the target has a third key now)"),
+            Err(_) => format!(
                 "{e} (the target has neither key now, and its old one can't be put back: {why})"
             ),
         })

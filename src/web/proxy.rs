@@ -22,8 +22,10 @@ pub fn from_env(server: &Uri) -> Result<Option<Proxy>, &'static str> {
     }
     let proxy = Proxy::new(&proxy).map_err(|_| "it must look like http://host:3128")?;
     match proxy.protocol() {
-        ProxyProtocol::Http | ProxyProtocol::Https => Ok(Some(proxy)),
-        _ => Err("it must start with http:// or https://"),
+        ProxyProtocol::Http => Ok(Some(proxy)),
+        // Who vouches for the server must not have to vouch for the proxy, nor the other way round.
+        ProxyProtocol::Https => Err("a proxy is reached without TLS: it must start with http://"),
+        _ => Err("it must start with http://"),
     }
 }
 

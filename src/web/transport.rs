@@ -34,8 +34,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
         let Some(transport) = chained else {
             return Ok(None);
         };
-        // A proxy that was reached over TLS is none that the server itself was.
-        if !details.needs_tls() || transport.is_tls() {
+        if !details.needs_tls() {
             return Ok(Some(Either::A(transport)));
         }
         let host = details.uri.host().unwrap_or_default();

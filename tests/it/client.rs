@@ -502,12 +502,17 @@ impl Scene {
 fn a_proxy_of_a_kind_that_is_not_supported_is_refused() {
     let mut scene = Scene::asking("socks", 1);
     scene.env[0].1 = "https://kes.example.com".to_owned();
-    scene.env.push(("HTTPS_PROXY", "socks5://127.0.0.1:1".to_owned()));
-    let output = scene.run(&["key", "list"]);
-    let text = stderr(&output);
-    assert_eq!(Some(1), output.status.code(), "{text}");
-    let why = "invalid HTTPS_PROXY: it must start with http:// or https://";
-    assert!(text.contains(why), "{text}");
+    scene.env.push(("HTTPS_PROXY", String::new()));
+    for (proxy, why) in [
+        ("socks5://127.0.0.1:1", "invalid HTTPS_PROXY: it must start with http://"),
+        ("https://127.0.0.1:1", "invalid HTTPS_PROXY: a proxy is reached without TLS"),
+    ] {
+        scene.env.last_mut().unwrap().1 = proxy.to_owned();
+        let output = scene.run(&["key", "list"]);
+        let text = stderr(&output);
+        assert_eq!(Some(1), output.status.code(), "{text}");
+        assert!(text.contains(why), "{text}");
+    }
 }
 
 const SELF_SIGNED: &str = "-subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1";

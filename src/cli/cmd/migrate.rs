@@ -50,6 +50,10 @@ generations of the files. Servers should not create keys in the source meanwhile
     exit_codes: &[
         (0, "all keys are at the target"),
         (1, "something failed, or is left where it is, as standard error says"),
+        (
+            DIFFERENT,
+            "with --merge, the target keeps other keys of the names that standard error has",
+        ),
     ],
     examples: &[
         "kes tool migrate --from fs.yml --to vault.yml",
@@ -57,6 +61,9 @@ generations of the files. Servers should not create keys in the source meanwhile
     ],
     run: migrate,
 };
+
+/// The exit code where keys of the target were kept.
+const DIFFERENT: u8 = 3;
 
 fn migrate(args: &Args) -> Result<()> {
     let mut flags = MIGRATE.flags.iter().filter(|flag| flag.help.is_empty());
@@ -109,6 +116,9 @@ fn migrate(args: &Args) -> Result<()> {
         }
     }
     let found = keys.len() + progress.warnings.len();
+    if found == 0 && args.pattern() != "*" {
+        return Err(format!("no key of {from:?} matches {:?}", args.pattern()).into());
+    }
     if effort.is_exhausted() {
         return Err("pattern takes too long to match".into());
     }
@@ -144,6 +154,15 @@ fn report(args: &Args, progress: &Progress, found: usize) -> Result<()> {
     for warning in warnings {
         complain(&format!("Warning: {}\n", harmless(warning)));
     }
+    for name in kept {
+        let what = "is not copied: the target keeps another key of this name";
+        complain(&format!("Warning: {name:?} {what}\n"));
+    }
+    let end = match (failure, warnings.is_empty(), kept.is_empty()) {
+        (None, true, true) => Ok(()),
+        (None, true, false) => Err(Failure::Exit(DIFFERENT)),
+        _ => Err(Failure::Exit(1)),
+    };
     if let Some((name, why)) = failure {
         complain(&format!("Failed to migrate {name:?}: Error: {}\n", harmless(why)));
     }
@@ -152,34 +171,32 @@ fn report(args: &Args, progress: &Progress, found: usize) -> Result<()> {
             "found": found,
             "migrated": copied,
             "same": same,
-            "kept": kept,
+            "kept": kept.len(),
             "not_copied": warnings.len(),
-            "ok": failure.is_none() && warnings.is_empty(),
+            "ok": end.is_ok(),
         });
         print(&format!("{counts}\n"))?;
     } else if !args.is_set("quiet") {
         let style = Style::of_stdout();
-        let end = match failure {
-            None => style.paint(Paint::Green, "[ OK ]"),
-            Some(_) => style.paint(Paint::Red, "[ FAIL ]"),
+        let outcome = match (&end, failure) {
+            (Ok(()), _) => style.paint(Paint::Green, "[ OK ]"),
+            (Err(_), None) => style.paint(Paint::Yellow, "[ INCOMPLETE ]"),
+            (Err(_), Some(_)) => style.paint(Paint::Red, "[ FAIL ]"),
         };
-        let mut text = match (args.by_alias, failure) {
-            (true, None) => format!("Migrated {} keys successfully!\n", progress.done()),
-            _ => format!("Migrated keys: {} {end}\n", progress.done()),
+        let mut text = match (args.by_alias, &end) {
+            (true, Ok(())) => format!("Migrated {} keys successfully!\n", progress.done()),
+            _ => format!("Migrated keys: {} {outcome}\n", progress.done()),
         };
         for (number, what) in
-            [(same, "there already"), (kept, "different at the target and kept there")]
+            [(*same, "there already"), (kept.len(), "different at the target and kept there")]
         {
-            if *number > 0 {
+            if number > 0 {
                 text += &format!("  {number} {what}\n");
             }
         }
         print(&text)?;
     }
-    match failure.is_some() || !warnings.is_empty() {
-        true => Err(Failure::Exit(1)),
-        false => Ok(()),
-    }
+    end
 }
 
 /// The key store of the configuration file `file`, whatever else is in it or not, and the generation of the

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use rustls::{Error as TlsError, sign::CertifiedKey};
+use rustls::{AlertDescription, Error as TlsError, sign::CertifiedKey};
 
 use crate::{
     base::clock,
@@ -74,10 +74,28 @@ pub(crate) fn look(
         Ok((answer.status().as_u16(), String::from_utf8_lossy(&text).into_owned()))
     });
     let answer = answer.map_err(|e| {
-        is_picky = matches!(errors::tls_error(&e), Some(TlsError::AlertReceived(_)));
+        is_picky = matches!(errors::tls_error(&e), Some(TlsError::AlertReceived(alert)) if is_refusal(*alert));
         errors::reason(&e, &hints, TIMEOUT)
     });
     Ok(Look { identity: tls.server(), ahead, answer, is_picky })
+}
+
+/// Whether a server says so that it does not take the certificate of its client, or wants one.
+fn is_refusal(alert: AlertDescription) -> bool {
+    use AlertDescription::*;
+    matches!(
+        alert,
+        CertificateRequired
+            | UnknownCA
+            | BadCertificate
+            | CertificateUnknown
+            | UnsupportedCertificate
+            | CertificateExpired
+            | CertificateRevoked
+            | NoCertificate
+            | AccessDenied
+            | HandshakeFailure
+    )
 }
 
 /// A certificate of nobody: servers that take any take it, and others show theirs before they refuse it.

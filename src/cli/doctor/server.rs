@@ -22,7 +22,7 @@ use crate::{
     cli::{args::Args, environment, stranger},
     config::{Config, Flags},
     crypto::stored,
-    keystore::KeyStore,
+    keystore::{self, KeyStore},
     server::{
         options::{Error, Options},
         room, start,
@@ -216,18 +216,27 @@ fn at_writing(store: &dyn KeyStore, config: &Config, found: &mut Checkup) {
     let (Ok(name), Ok(key)) = (probe_key(), key) else { return };
     let value = stored::encode(&key);
     let deadline = || Deadline::after(Instant::now(), STEP);
-    if let Err(e) = store.create(&name, &value, deadline()) {
-        return found.fail(PROBE_KEY, &e, "");
-    }
-    let read = store.get(&name, deadline());
-    let deleted = store.delete(&name, deadline());
-    match (&read, &deleted) {
-        (Ok(read), Ok(())) if *read == value => {
+    let created = store.create(&name, &value, deadline());
+    let read = created.and_then(|()| store.get(&name, deadline()));
+    // What failed may have taken effect all the same.
+    let deleted = match store.delete(&name, deadline()) {
+        Err(keystore::Error::NotFound) => Ok(()),
+        deleted => deleted,
+    };
+    let is_left =
+        deleted.is_err() && !matches!(store.get(&name, deadline()), Err(keystore::Error::NotFound));
+    let advice = match is_left {
+        true => &format!("delete the key {name} by hand: it may be there"),
+        false => "",
+    };
+    match (read, deleted) {
+        (Ok(read), _) if read != value => {
+            found.fail(PROBE_KEY, &"what was read is not what was written", advice);
+        }
+        (Err(e), _) | (_, Err(e)) => found.fail(PROBE_KEY, &e, advice),
+        (Ok(_), Ok(())) => {
             found.ok(PROBE_KEY, &format_args!("{name} was created, read and deleted"));
         }
-        (Ok(_), Ok(())) => found.fail(PROBE_KEY, &"what was read is not what was written", ""),
-        (Err(e), _) => found.fail(PROBE_KEY, e, ""),
-        (_, Err(e)) => found.fail(PROBE_KEY, e, "delete the key by hand"),
     }
 }
 
