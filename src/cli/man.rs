@@ -38,8 +38,8 @@ const SIGNALS: &[(&str, &str)] = &[
     ),
     (
         "SIGTERM, SIGINT",
-        "The server lets running requests finish for at most 0.8 s and exits with 0; a second signal \
-         ends it at once.",
+        "The server lets running requests finish for at most shutdown.timeout (0.8 s by default) after \
+         shutdown.delay, and exits with 0; a second signal ends it at once.",
     ),
 ];
 

@@ -5,7 +5,7 @@
 //! anything new in it: Kubernetes replaces all files of a folder when one of them changes.
 
 use std::{
-    fs,
+    fs::{self, Metadata},
     io::Read as _,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -79,9 +79,24 @@ impl Files {
     }
 }
 
+/// The metadata of a file; of a directory, with the sums of those of its files, as it does not change itself when one
+/// of them is written.
 fn look(path: &Path) -> Look {
     let file = fs::metadata(path).ok()?;
-    Some([
+    let mut all = facts(&file);
+    if file.is_dir() {
+        for file in fs::read_dir(path).ok()?.flatten().flat_map(|entry| fs::metadata(entry.path()))
+        {
+            for (sum, fact) in all.iter_mut().zip(facts(&file)) {
+                *sum = sum.wrapping_add(fact);
+            }
+        }
+    }
+    Some(all)
+}
+
+fn facts(file: &Metadata) -> [i64; 7] {
+    [
         file.dev() as i64,
         file.ino() as i64,
         file.size() as i64,
@@ -89,7 +104,7 @@ fn look(path: &Path) -> Look {
         file.mtime_nsec(),
         file.ctime(),
         file.ctime_nsec(),
-    ])
+    ]
 }
 
 /// What is in the configuration file, and in that or those of the authorities of clients.

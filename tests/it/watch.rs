@@ -213,12 +213,13 @@ fn authorities_of_clients_are_taken_up_from_a_folder_too() {
     let app = old.issue("app", &Profile::client());
     let renewed = new.issue("renewed", &Profile::client());
     let mut authorities = None;
+    let mut folder = PathBuf::new();
     let server = start(&app, |config| {
         config.is_newest = true;
         config.policy("renewed", &["/v1/key/generate/*"], &[&renewed]);
         config.root_identity = old.issue("root", &Profile::client());
         config.root = config.root_identity.id.clone();
-        let folder = config.keys().parent().unwrap().join("authorities");
+        folder = config.keys().parent().unwrap().join("authorities");
         authorities = Some(Mount::new(&folder, &["ca.crt"]));
         fs::write(folder.join("ca.crt"), old.identity.certificate_pem()).unwrap();
         config.more = "reload: {watch: on}\n".to_owned();
@@ -230,6 +231,11 @@ fn authorities_of_clients_are_taken_up_from_a_folder_too() {
     let both = old.identity.certificate_pem() + &new.identity.certificate_pem();
     authorities.unwrap().swap(&[("ca.crt", &both)]);
     waits_for(&server, DONE, 1);
+    assert_eq!(200, generate(&mut server.client(&renewed).connect()));
+    // A file that is written in its place changes nothing about the folder.
+    fs::write(folder.join("ca.crt"), new.identity.certificate_pem()).unwrap();
+    waits_for(&server, DONE, 2);
+    assert!(server.client(&app).try_request("POST", "/v1/key/generate/my-key", b"{}").is_err());
     assert_eq!(200, generate(&mut server.client(&renewed).connect()));
 }
 

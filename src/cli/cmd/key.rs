@@ -136,6 +136,14 @@ fn create(args: &Args) -> Result<()> {
         && is_value(value)
     {
         NEW_KEY.check(name)?;
+        if value != "-" {
+            checked(value, "key").map_err(|why| {
+                format!(
+                    "{why}; a second word that is long, or has other characters than a-z, A-Z, 0-9, - and _, is \
+                     taken for a key to import: create such keys one by one"
+                )
+            })?;
+        }
         return import(args);
     }
     for_each(args, "create", |client, name| client.post(&path("key/create", &[name]), None))
@@ -264,11 +272,16 @@ fn decrypt(args: &Args) -> Result<()> {
 /// Asks an API of a key; `what` is what could not be done. Returns the plaintext and the ciphertext in the answer.
 fn ask(args: &Args, api: &str, members: &[(&str, String)], what: &str) -> Result<[String; 2]> {
     let failed = |why: String| format!("failed to {what}: {why}");
+    let body = body(members);
     let answer = Client::try_new(args)
-        .and_then(|client| {
-            client.post(&path(&format!("key/{api}"), &[args.get(0)]), Some(&body(members)))
-        })
-        .map_err(|e| failed(e.to_string()))?;
+        .and_then(|client| client.post(&path(&format!("key/{api}"), &[args.get(0)]), Some(&body)))
+        .map_err(|e| match e {
+            // The least that servers take of any request with a message; they say nothing of its size.
+            Error::Refused(400, _) if body.len() > 512 << 10 => failed(format!(
+                "{e}; it may be too large: encrypt what has more than 380 KB with a data key ('kes key dek')"
+            )),
+            _ => failed(e.to_string()),
+        })?;
     let invalid = |why: &str| failed(format!("the server sent no valid answer: {why}"));
     let Ok(Value::Object(answer)) = serde_json::from_slice(&answer) else {
         return Err(invalid("no JSON object").into());
@@ -319,7 +332,13 @@ fn value(args: &Args, at: usize, what: &str) -> Result<String> {
         read_stdin(what, |stdin| stdin.read_to_string(&mut text))?;
         text = text.trim().to_owned();
     }
-    let invalid = |why: &str| Err(format!("invalid {what}: {why}").into());
+    checked(&text, what)?;
+    Ok(text)
+}
+
+/// Refuses what is not base64 of a `what`.
+fn checked(text: &str, what: &str) -> std::result::Result<(), String> {
+    let invalid = |why: &str| Err(format!("invalid {what}: {why}"));
     if text.is_empty() && matches!(what, "key" | "ciphertext") {
         return invalid("it is empty");
     }
@@ -327,7 +346,7 @@ fn value(args: &Args, at: usize, what: &str) -> Result<String> {
         Ok(key) if what == "key" && key.len() != KEY_SIZE => {
             invalid(&format!("it has {} bytes, and must have {KEY_SIZE}", key.len()))
         }
-        Ok(_) => Ok(text),
+        Ok(_) => Ok(()),
         Err(DecodeError::InvalidByte(at, _)) => {
             invalid(&format!("illegal base64 data at input byte {at}"))
         }
@@ -340,7 +359,9 @@ fn read_stdin(
     what: &str,
     read: impl FnOnce(&mut io::Take<io::Stdin>) -> io::Result<usize>,
 ) -> Result<()> {
-    let read = read(&mut stdin(what).take(MAX_STDIN));
-    read.map_err(|e| format!("failed to read {what} from standard input: {e}"))?;
-    Ok(())
+    let read = read(&mut stdin(what).take(MAX_STDIN + 1));
+    match read.map_err(|e| format!("failed to read {what} from standard input: {e}"))? {
+        size if size as u64 > MAX_STDIN => Err(format!("the {what} has more than 2 MiB").into()),
+        _ => Ok(()),
+    }
 }

@@ -35,8 +35,8 @@ pub(crate) const WHY: Command = Command {
     summary: "Tell whether an identity may call a path, and why",
     details: "\
 With --config, the configuration file decides; otherwise the server is asked for the
-policy of the identity. A server of 0.14 does not tell who is root, and none who is a
-TLS proxy; a file does.
+policy of the identity. KES 0.14 itself does not tell who is root, and no server who is a
+TLS proxy, or which APIs take clients without a certificate; a file does.
 In place of the identity, the file of its certificate will do.",
     flags: &[value(&["config"], "file", "look into this configuration file"), ROOT, INSECURE, JSON],
     exit_codes: &[(0, "allowed"), (REFUSED, "refused"), (1, "failed")],
@@ -60,7 +60,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         let route = routes::find(path, generation);
         // As the server asks the policy.
         let path = route.map_or(path.into(), |route| route.slashed(path));
-        Call { args, identity, path, file, generation }
+        Call { args, identity, path, file, generation, tells_root: true }
     };
     match file {
         _ if is_public(Generation::V0_14, &[]) => call(Generation::V0_14).tell(None),
@@ -82,14 +82,14 @@ fn run(args: &Args) -> Result<(), Failure> {
             let generation = client.generation();
             let generation =
                 generation.map_err(|e| format!("failed to ask for the version: {e}"))?;
-            let call = call(generation);
             let (is_root, name) = assignment(&client, generation, identity)?;
+            let call = Call { tells_root: is_root.is_some(), ..call(generation) };
             let policy = match &name {
-                Some(name) if !is_root => policy(&client, name)?,
+                Some(name) if is_root != Some(true) => policy(&client, name)?,
                 _ => None,
             };
             call.tell(Some(match (&name, &policy) {
-                _ if is_root => Verdict::Root,
+                _ if is_root == Some(true) => Verdict::Root,
                 (None, _) => Verdict::Unassigned,
                 (Some(policy), None) => Verdict::PolicyGone { policy },
                 (Some(name), Some(policy)) => {
@@ -117,27 +117,30 @@ fn from_file(file: &str, root: Option<&str>) -> Result<Loaded, Failure> {
     }
 }
 
-/// Whether the server says that `identity` is root, and the name of its policy.
+/// Whether `identity` is root, if the server tells, and the name of its policy.
 fn assignment(
     client: &Client,
     generation: Generation,
     identity: &str,
-) -> Result<(bool, Option<String>), Failure> {
-    if generation.is_newest() {
-        return match client.describe(Some(identity)) {
-            Ok(found) => {
-                let name = Some(found.policy_name).filter(|name| !name.is_empty());
-                Ok((found.is_admin, name))
-            }
-            Err(e) if e == "identity does not exist" => Ok((false, None)),
-            Err(e) => Err(format!("failed to describe identity {identity:?}: {e}").into()),
-        };
+) -> Result<(Option<bool>, Option<String>), Failure> {
+    match client.describe(Some(identity)) {
+        Ok(found) => {
+            let name = Some(found.policy_name).filter(|name| !name.is_empty());
+            // What KES 0.14 itself lists has a policy, and so is not root.
+            Ok((Some(found.is_admin), name))
+        }
+        Err(e) if e == "identity does not exist" => Ok((Some(false), None)),
+        Err(e) if generation.is_newest() => {
+            Err(format!("failed to describe identity {identity:?}: {e}").into())
+        }
+        // KES 0.14 has no such API, and its rules rarely name that of others.
+        Err(_) => {
+            let assigned = client.identities(&glob::escape(identity));
+            let assigned = assigned.map_err(|e| format!("failed to list identities: {e}"))?;
+            let entry = assigned.into_iter().find(|entry| entry.name == *identity);
+            Ok((None, entry.and_then(|entry| entry.policy)))
+        }
     }
-    let assigned = client
-        .identities(&glob::escape(identity))
-        .map_err(|e| format!("failed to list identities: {e}"))?;
-    let entry = assigned.into_iter().find(|entry| entry.name == *identity);
-    Ok(entry.map_or((false, None), |entry| (entry.is_admin, entry.policy)))
 }
 
 /// The policy called `name`, unless it does not exist.
@@ -157,6 +160,8 @@ struct Call<'a> {
     /// The file that the policies are from, instead of a server.
     file: Option<&'a str>,
     generation: Generation,
+    /// Whether the file or the server says who is root.
+    tells_root: bool,
 }
 
 impl Call<'_> {
@@ -228,10 +233,12 @@ impl Call<'_> {
             (Verdict::Unassigned, Some(file)) => format!(
                 "To give it one, add to policy.<name>.identities in {file}:\n    - {identity}\n"
             ),
-            (Verdict::Unassigned, None) => format!(
-                "To give it one: kes identity assign {identity} <policy>\n\
-                 If it is the root identity, it may do everything: the server does not tell.\n"
-            ),
+            (Verdict::Unassigned, None) => {
+                let root =
+                    "If it is the root identity, it may do everything: the server does not tell.\n";
+                let root = if self.tells_root { "" } else { root };
+                format!("To give it one: kes identity assign {identity} <policy>\n{root}")
+            }
             _ => String::new(),
         }
     }

@@ -52,6 +52,9 @@ impl Made {
         if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
             self.make(above, 0o755, (None, None))?;
         }
+        if path.exists() {
+            return Err(format!("{path:?} is no folder"));
+        }
         let failed = |e| format!("failed to make the folder {path:?}: {e}");
         DirBuilder::new().mode(mode).create(path).map_err(failed)?;
         self.0.push(path.to_owned());
