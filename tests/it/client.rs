@@ -109,7 +109,11 @@ fn arguments_are_checked_before_the_environment() {
         scene.fails(&["key", command, "1", "2", "3", "4"], "too many arguments");
     }
     scene
-        .fails(&["key", "create", "name", "%"], "invalid key: illegal base64 data at input byte 0");
+        .fails(
+            &["key", "create", "name", "%"],
+            "invalid key: illegal base64 data at input byte 0; a second word that is long, or has other \
+             characters than a-z, A-Z, 0-9, - and _, is taken for a key to import: create such keys one by one",
+        );
     scene.fails(&["key", "decrypt", "name"], "no ciphertext specified");
     scene.fails(&["key", "encrypt", "name"], "no message specified");
     scene.fails(

@@ -198,7 +198,7 @@ fn wrong_arguments_leave_nothing() {
         ),
         (&["--expiry", "0s"], "the certificate would expire at once"),
         (&["file"], "is no folder: name one, as in 'kes init my-server'"),
-        (&["file/below"], "/file\": File exists"),
+        (&["file/below"], "/file\" is no folder"),
         (&["/proc/none"], "failed to make the folder \"/proc/none\": No such file or directory"),
         (&["a\nb"], "has characters that a configuration file can't have"),
         (&["a", "b"], "too many arguments"),
