@@ -30,6 +30,10 @@ impl fmt::Display for Unsafe {
 /// The longest name of the newest generation, in characters.
 const MAX_PLAIN: usize = 80;
 
+/// What names of the newest generation look like, as advice.
+pub const PLAIN: &str =
+    "use 1 to 80 letters, digits, \"-\" and \"_\", no \"-\" at either end, and not only \"_\"";
+
 /// Whether all of `text` may stand in a name of the newest generation: ASCII letters, digits, `-` and `_`.
 pub fn is_plain_text(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))

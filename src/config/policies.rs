@@ -11,7 +11,6 @@ use std::{
 use super::{
     expand::Expansion,
     findings::{At, cut},
-    settings::PLAIN_NAME,
     source::Reader,
     tree::{Entry, Node},
     types::Proxy,
@@ -53,7 +52,7 @@ impl Reader<'_> {
             if is_newest && !name::is_plain(&policy.name) {
                 let at = At::new(format!("policy.{}", cut(&policy.name)), Some(policy.position));
                 let message = format_args!("invalid policy name \"{}\"", cut(&policy.name));
-                self.findings.refuse(at, message, PLAIN_NAME);
+                self.findings.refuse(at, message, name::PLAIN);
             }
             if paths.is_empty() && self.findings.is_whole {
                 self.findings.warn(
@@ -87,7 +86,7 @@ impl Reader<'_> {
                 let at = at(policy, "identities", index, node);
                 if is_newest && !identity.is_empty() && !name::is_plain(&identity) {
                     let message = format_args!("invalid identity \"{}\"", cut(&identity));
-                    self.findings.refuse(at.clone(), message, PLAIN_NAME);
+                    self.findings.refuse(at.clone(), message, name::PLAIN);
                 }
                 if is_newest && !identity.is_empty() && identity == root {
                     let message = format!(

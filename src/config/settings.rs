@@ -99,10 +99,6 @@ pub struct ApiOptions {
     pub timeout: Option<Duration>,
 }
 
-/// What names of the newest generation look like.
-pub(super) const PLAIN_NAME: &str =
-    "use 1 to 80 letters, digits, \"-\" and \"_\", no \"-\" at either end, and not only \"_\"";
-
 /// Words in the place of an identity that mean no one.
 const NOBODY: [&str; 9] = ["_", "-", "disabled", "disable", "none", "nobody", "no", "off", "false"];
 
@@ -392,7 +388,7 @@ impl Reader<'_> {
                 Some(_) if is_newest && !name::is_plain(&name) => self.findings.refuse(
                     at,
                     format_args!("failed to create key \"{}\": invalid key name", cut(&name)),
-                    PLAIN_NAME,
+                    name::PLAIN,
                 ),
                 // An item that is no map has been refused already.
                 None if at.position.is_none() && !self.findings.is_whole => {}

@@ -63,7 +63,7 @@ fn missing(route: &Route, names: &str, generation: Generation) -> Option<String>
         Err(Unsafe::Empty) => Some(format!("the request names no {what}")),
         Err(why) => Some(format!("the name of the {what} {why}")),
         Ok(()) if is_newest && !name::is_plain(name) => {
-            Some(format!("the name of the {what} is not one of up to 80 letters, digits, - and _"))
+            Some(format!("the name of the {what} can't be one ({})", name::PLAIN))
         }
         Ok(()) => None,
     };

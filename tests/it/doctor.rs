@@ -154,7 +154,7 @@ fn with_write_a_key_is_made_and_deleted() {
     assert_eq!(0, fs::read_dir(scene.file("keys")).unwrap().count());
     fs::remove_dir(scene.file("keys")).unwrap();
     let found = scene.server(&["--write"]);
-    found.warns("none was written: the key store can't be used yet");
+    found.warns("none was written: there is no key store yet");
 }
 
 #[test]

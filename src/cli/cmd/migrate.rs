@@ -7,6 +7,7 @@ use crate::{
         deadline::Deadline,
         generation::Generation,
         glob::{Effort, Pattern},
+        name,
     },
     cli::{
         args::{Args, Argument, Command, JSON, Kind, flag, value},
@@ -123,6 +124,18 @@ fn migrate(args: &Args) -> Result<()> {
         return Err("pattern takes too long to match".into());
     }
 
+    let unusable: Vec<_> = keys.iter().filter(|key| !name::is_plain(key.as_str())).collect();
+    if generation == Some(Generation::Newest)
+        && let [first, ..] = &*unusable
+    {
+        warn(&format!(
+            "{} of the keys have names, such as {:?}, that clients can't use with a file as {to:?}: it is one of \
+             the newest generation",
+            unusable.len(),
+            first.as_str()
+        ));
+    }
+
     let migration = Migration { source: source.as_ref(), target: target.as_ref(), clash };
     if clash == Clash::Replace {
         // Before anything is deleted there.
@@ -138,7 +151,7 @@ fn migrate(args: &Args) -> Result<()> {
     let draw = |progress: &Progress| show(&format!("Migrated keys: {}", progress.done()));
     let progress = migration.run(&keys, progress, draw);
     show("");
-    if progress.of_newest > 0 && !generation.is_newest() {
+    if progress.of_newest > 0 && generation == Some(Generation::V0_14) && !args.is_set("quiet") {
         warn(&format!(
             "{} of the keys are stored in the format of newer versions, which KES 0.14 itself can't read; \
              {to:?} has its configuration",
@@ -199,20 +212,23 @@ fn report(args: &Args, progress: &Progress, found: usize) -> Result<()> {
     end
 }
 
-/// The key store of the configuration file `file`, whatever else is in it or not, and the generation of the
-/// file.
-fn key_store_of(file: &str) -> Result<(Arc<dyn Settings>, Generation)> {
+/// The key store of the configuration file `file`, whatever else is in it or not, and the generation of a server with
+/// it, unless it is no file for one.
+fn key_store_of(file: &str) -> Result<(Arc<dyn Settings>, Option<Generation>)> {
     let path = Path::new(file);
     let loaded = config::load(Origin::File(path), &Flags::default(), &[])?;
     if let Some(wrong) = first_error(&loaded.findings(), &["keystore", "keys"]) {
         return Err(wrong.sentence(Some(path)).into());
     }
-    let Config { key_store, generation, .. } = loaded.config();
+    let Config { key_store, generation, root, .. } = loaded.config();
     match key_store.place() {
         None => {
             Err(format!("{file:?} has no key store that outlives a server: set \"keystore\"")
                 .into())
         }
-        Some(_) => Ok((key_store.clone(), *generation)),
+        Some(_) => {
+            let is_of_server = generation.is_newest() || !root.is_empty();
+            Ok((key_store.clone(), is_of_server.then_some(*generation)))
+        }
     }
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api::wanted,
-    base::{arena, checkup::Checkup, deadline::Deadline},
+    base::{arena, checkup::Checkup, deadline::Deadline, name},
     cli::{args::Args, environment, stranger},
     config::{Config, Flags},
     crypto::stored,
@@ -36,6 +36,7 @@ const CONFIGURATION: &str = "configuration";
 const CERTIFICATE: &str = "certificate";
 const PORT: &str = "port";
 const LIMITS: &str = "limits";
+const KEY_NAMES: &str = "key names";
 /// What listens on this machine takes a connection within this time.
 const GLANCE: Duration = Duration::from_secs(1);
 /// A step with the probe key may take this time.
@@ -87,10 +88,15 @@ pub(crate) fn examine(args: &Args, flags: &Flags, file: &Path, found: &mut Check
     }
     at_names(args, &config, &material.certificate, found);
     at_ports(&config, &tls::server_identity(&material.certificate), found);
-    match config.key_store.examine(found) {
+    let store = config.key_store.examine(found);
+    if let Some(store) = &store {
+        at_key_names(&**store, &config, found);
+    }
+    match store {
         Some(store) if args.is_set("write") => at_writing(&*store, &config, found),
         None if args.is_set("write") => {
-            found.warn(PROBE_KEY, &"none was written: the key store can't be used yet", "");
+            let why = "none was written: there is no key store yet, or it can't be used";
+            found.warn(PROBE_KEY, &why, "try again once the server has been started");
         }
         _ => {}
     }
@@ -208,6 +214,24 @@ fn at_port(
         false => found.fail(PORT, &text, ""),
     }
     false
+}
+
+/// Whether clients can use the names of all keys.
+fn at_key_names(store: &dyn KeyStore, config: &Config, found: &mut Checkup) {
+    let names = store.list(Deadline::after(Instant::now(), STEP)).unwrap_or_default();
+    let unusable = |name: &&String| config.generation.is_newest() && !name::is_plain(name);
+    let unusable: Vec<_> = names.iter().filter(unusable).collect();
+    if let [first, ..] = &*unusable {
+        let text = format!(
+            "names that clients can't use with a file of the newest generation: {}, such as {first:?}",
+            unusable.len()
+        );
+        found.warn(
+            KEY_NAMES,
+            &text,
+            "these keys are for a server with a file of KES 0.14 (\"root\")",
+        );
+    }
 }
 
 /// Creates a key, reads it, and deletes it.

@@ -70,8 +70,8 @@ pub enum Weight {
 const ALWAYS: &[&str] = &[
     "clients may also use TLS 1.2",
     "policies, and the identities that have them, change with the file only: there are no APIs for that",
-    "keys, policies and identities have names of 1 to 80 letters, digits, \"-\" and \"_\"; others can't be used or \
-     asked for, and a path that goes on is part of the name",
+    "keys, policies and identities have names of 1 to 80 letters, digits, - and _, no - at either end, and not only _; \
+     others can't be used or asked for, and a path that goes on is part of the name",
     "lists find names by their start, and are one JSON object each, as are policies that are read: see docs/api.md",
     "a key to delete that is not there is answered with 404, and a generate without a body is as one with {}",
     "answers have other headers, limits and times, and metrics tell status codes apart: see docs/api.md",

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{
     Conversion, Note, Weight,
-    prefix::{Translation, covers, translate},
+    prefix::{Translation, covers, has_names, translate},
 };
 use crate::{
     base::name,
@@ -99,6 +99,11 @@ impl<'a> Conversion<'a> {
                     Weight::Loss,
                     format!("is left out: the newest generation has no {}", gone.join(", ")),
                 );
+            }
+            if rules.iter().any(|rule| !has_names(rule, &self.apis)) {
+                let text = "is for names that can't be used in the newest generation, which has letters, digits, - and _: \
+                            the keys stay where they are, but no client reaches them";
+                about(Weight::Loss, text.to_owned());
             }
             let has_more = translate_is_wider(pattern, &rules);
             let fresh: Vec<String> = rules

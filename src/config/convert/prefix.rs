@@ -3,7 +3,10 @@
 //! A pattern is followed through the path of each API; what is left of it says which arguments match. That is
 //! a rule if it is text, with or without a `*` at its end. Knows nothing of files.
 
-use crate::base::glob::{Effort, Pattern};
+use crate::base::{
+    glob::{Effort, Pattern},
+    name,
+};
 
 /// An API, as far as paths go.
 pub(super) struct Api<'a> {
@@ -59,6 +62,20 @@ pub(super) fn translate(pattern: &str, apis: &[Api<'_>]) -> Translation {
 /// Whether `known` allows all that `rule` does.
 pub(super) fn covers(known: &str, rule: &str) -> bool {
     known == rule || known.strip_suffix('*').is_some_and(|start| rule.starts_with(start))
+}
+
+/// Whether there is a name of the newest generation with which `rule` allows a path.
+pub(super) fn has_names(rule: &str, apis: &[Api<'_>]) -> bool {
+    let (text, is_prefix) = match rule.strip_suffix('*') {
+        Some(start) => (start, true),
+        None => (rule, false),
+    };
+    apis.iter().any(|api| match text.strip_prefix(api.path) {
+        None => is_prefix && api.path.starts_with(text),
+        Some("") => true,
+        Some(start) if is_prefix => name::is_plain(&format!("{start}x")),
+        Some(name) => name::is_plain(name),
+    })
 }
 
 fn push(paths: &mut Vec<String>, path: String) {

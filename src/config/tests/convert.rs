@@ -202,7 +202,8 @@ fn what_cannot_be_said_is_refused_or_announced() {
     }
     let text = format!(
         "{HEAD}policy:\n  a.b: {{ paths: ['/v1/key/create/*-x', /v1/policy/write/a, /version] }}\n  a-b: {{}}\n  \
-         c:\n    identities:\n    - not/one\n    - fine\n    paths: [/version]\n\
+         c:\n    identities:\n    - not/one\n    - fine\n    paths: [/version]\n  \
+         d: {{ paths: [/v1/key/create/my.app-*, /v1/key/create/my-*, '/v1/key/*', /v1/key/create/my_] }}\n\
          keys:\n- name: a.b\n- name: a\n- name: a\nkeystore: {{ fs: {{ path: /k }} }}\n"
     );
     let Converted { text, notes } = converted(&text, &off());
@@ -214,6 +215,10 @@ fn what_cannot_be_said_is_refused_or_announced() {
         (
             Weight::Loss,
             "policy \"a.b\": \"/v1/policy/write/a\" is left out: the newest generation has no /v1/policy/write/",
+        ),
+        (
+            Weight::Loss,
+            "policy \"d\": \"/v1/key/create/my.app-*\" is for names that can't be used in the newest generation",
         ),
         (Weight::Loss, "key \"a.b\" can't be used in the newest generation"),
         (Weight::Change, "key \"a\" is listed twice"),
