@@ -151,7 +151,7 @@ if unshare --map-root-user --mount true 2>/dev/null; then
     # shellcheck disable=SC2016
     unshare --map-root-user --mount sh -euc 'mount -t tmpfs none /etc; mkdir /etc/kes; cp kes.yml /etc/kes/config.yaml
         "$0" doctor --auth off; "$0" healthcheck' "$KES" >report || fail "an installed server: '$(cat report)'"
-    grep -q "a server starts with /etc/kes/config.yaml" report || fail "an installed server: '$(cat report)'"
+    grep -q "the settings in /etc/kes/config.yaml are right" report || fail "an installed server: '$(cat report)'"
     grep -q "^ok       port: this server listens on 127.0.0.1:$PORT already" report || fail "its port: '$(cat report)'"
 fi
 stop

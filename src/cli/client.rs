@@ -488,7 +488,8 @@ impl Client {
         };
         let may_pass = match &error {
             ureq::Error::Io(_) => tls.is_none(),
-            ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve)
+            // One that hangs has had its time.
+            ureq::Error::Timeout(Timeout::Resolve)
             | ureq::Error::ConnectionFailed
             | ureq::Error::HostNotFound
             | ureq::Error::ConnectProxyFailed(_) => true,

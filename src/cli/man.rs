@@ -25,7 +25,8 @@ const VARIABLES: &[(&str, &str)] = &[
 ];
 
 const CONFIGURATION: &str = "\
-The configuration file has no fixed place: 'kes server --config' names it. It is YAML; a value of the \
+The configuration file has no fixed place: 'kes server --config' names it. That of the packages is \
+/etc/kes/config.yaml, where 'kes healthcheck' and 'kes doctor' look, too. It is YAML; a value of the \
 form ${NAME} is taken from the environment, and refused if that is not set. 'kes config check' finds what is \
 wrong with the file.";
 
@@ -59,8 +60,13 @@ const EXIT_CODES: &[(&str, &str)] = &[
         "1",
         "Failed, and the reason is on standard error; also if arguments are missing, too many or wrong.",
     ),
-    ("2", "An unknown flag, a flag without its value, or a wrong value; 'kes key' alone."),
-    ("others", "As the commands say."),
+    (
+        "2",
+        "An unknown flag, or one without its value; a value that is no duration, no true or false, or none of \
+         --color; 'kes key' alone.",
+    ),
+    ("3", "Refused ('kes policy why'); incomplete ('kes config convert', 'kes migrate --merge')."),
+    ("78", "Wrong configuration ('kes config check', 'kes config convert', 'kes server --check')."),
 ];
 
 pub(crate) fn page(table: Table) -> String {

@@ -47,7 +47,7 @@ pub fn reason(error: &Error, hints: &Hints, connect_timeout: Duration) -> String
         }
         Error::Timeout(Timeout::Connect) => {
             return format!(
-                "no connection within {} s: is it running, and does a firewall let us through?",
+                "no connection within {} s: is it running, does it hang, and does a firewall let us through?",
                 connect_timeout.as_secs()
             );
         }

@@ -11,7 +11,8 @@ use std::{
 };
 
 use crate::common::{
-    Appliance, Identity, Profile, Server, Site, TempDir, appliance::TOKEN, free_port, stored_key,
+    Appliance, Identity, PATIENCE, Profile, Server, Site, TempDir, appliance::TOKEN, free_port,
+    stored_key, wait_for,
 };
 use serde_json::{Value, json};
 
@@ -133,7 +134,7 @@ fn a_sound_server_has_nothing_that_failed_and_nothing_is_changed() {
     scene.write("keys/my-key", &stored_key(&[7; 32]), 0o600);
     let found = scene.server(&["--server", "127.0.0.1"]);
     assert_eq!(0, found.0["failed"], "{found:#?}");
-    found.has("a server starts with kes.yml");
+    found.has("the settings in kes.yml are right");
     found.has("it is for \"127.0.0.1\"");
     found.has(&format!("127.0.0.1:{} is free", scene.port));
     found.has(" MiB of free space, keys: 1");
@@ -141,7 +142,10 @@ fn a_sound_server_has_nothing_that_failed_and_nothing_is_changed() {
     assert_eq!(1, fs::read_dir(scene.file("keys")).unwrap().count());
     let text = scene.kes(&["doctor", "--config", "kes.yml"]);
     let text = String::from_utf8(text.stdout).unwrap();
-    assert!(text.starts_with("ok       configuration: a server starts with kes.yml\n"), "{text}");
+    assert!(
+        text.starts_with("ok       configuration: the settings in kes.yml are right\n"),
+        "{text}"
+    );
     assert!(text.contains("\n0 failed, "), "{text}");
     assert!(!text.contains(&stored_key(&[7; 32])[10..]));
 }
@@ -417,6 +421,23 @@ fn a_sound_client_knows_its_servers_and_what_it_may_do() {
     let found = client(&server, &app).doctor(&["--config", config.to_str().unwrap(), "--auth=off"]);
     found.has("this server listens on ");
     found.has("policy \"app\" allows ");
+}
+
+#[test]
+fn a_server_that_has_lost_its_directory_of_keys_is_not_sound() {
+    let server = Server::start(|config| config.is_newest = true);
+    let root = client(&server, &server.root_identity);
+    assert_eq!(0, root.doctor(&[]).0["failed"]);
+    fs::rename(server.keys(), server.file("moved")).unwrap();
+    let gone = ["key store: it is gone, and the server runs", "server: https://"];
+    let config = server.file("config.yml");
+    let found = wait_for(PATIENCE, || {
+        let found = root.doctor(&["--config", config.to_str().unwrap()]);
+        (found.0["failed"] == 2).then_some(found)
+    });
+    let failed = found.expect("both sides see it").all("failed");
+    let are_it = failed.iter().zip(gone).all(|(line, start)| line.starts_with(start));
+    assert!(are_it && failed[1].contains("key store is not "), "{failed:#?}");
 }
 
 #[test]

@@ -23,12 +23,12 @@ pub(crate) const CHECK: Command = Command {
     details: "\
 Finds what a server that is started with this file and these flags would refuse, and
 what it would accept but is probably a mistake, such as a certificate with less than 30
-days and less than a third of its life left. Changes nothing. '-' reads the file from
-standard input.",
+days and less than a third of its life left. Changes nothing, and tries neither the key
+store nor the ports, as 'kes doctor' does. '-' reads the file from standard input.",
     flags: &[ADDR, ROOT, KEY, CERT, AUTH, flag(&["strict"], "warnings count as errors"), JSON],
     exit_codes: &[
-        (0, "a server would start"),
-        (EX_CONFIG, "it would not (with --strict: there is anything to say)"),
+        (0, "the settings are right"),
+        (EX_CONFIG, "they are wrong (with --strict: there is anything to say)"),
     ],
     examples: &["kes config check --strict /etc/kes/config.yaml"],
     run: check,

@@ -71,7 +71,11 @@ fn info(args: &Args) -> Result<()> {
     let identity = identity.as_deref();
     let shown = identity.unwrap_or(client.identity());
     let found = client.describe(identity);
-    let found = found.map_err(|e| format!("failed to describe identity {shown:?}: {e}"))?;
+    let found = found.map_err(|e| {
+        // What there is are admin and those that a policy names.
+        let why = if e == "identity does not exist" { ": no policy is for it" } else { "" };
+        format!("failed to describe identity {shown:?}: {e}{why}")
+    })?;
     if args.is_set("json") {
         return print(&format!("{}\n", found.json));
     }

@@ -17,7 +17,8 @@ pub(crate) const SERVER: Command = Command {
     details: "\
 A flag wins over the configuration file. The identity of a certificate is what
 'kes identity of' prints; '--root disabled' switches the root identity off. With --check,
-the exit code is 0, or 78 if the server would not start.",
+the exit code is 0, or 78 if the settings are wrong. 'kes doctor' tries the key
+store and the ports, too.",
     flags: &[
         value(&["config"], "file", "configuration file"),
         ADDR,

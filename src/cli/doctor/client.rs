@@ -1,12 +1,17 @@
 //! The set-up of a client: each of its servers, whether it is trusted, and what the client may do there.
 
+use serde_json::Value;
+
 use super::{
     at_clock,
     look::{self, Way},
 };
 use crate::{
     base::{checkup::Checkup, generation::Generation},
-    cli::{args::Args, client::Client},
+    cli::{
+        args::Args,
+        client::{Client, Error},
+    },
     policy::Rule,
     tls::ServerTrust,
 };
@@ -39,10 +44,15 @@ fn at_server(client: &Client, found: &mut Checkup) {
         Ok(version) => version,
         Err(e) => return fail(SERVER, &e.to_string(), found),
     };
-    let version: serde_json::Value = serde_json::from_slice(&version).unwrap_or_default();
+    let version: Value = serde_json::from_slice(&version).unwrap_or_default();
     let version = version["version"].as_str().unwrap_or("of unknown version").to_owned();
     let identity = client.server_identity().unwrap_or_default();
     found.ok(SERVER, &format_args!("{server} answers: {version}, its identity is {identity}"));
+    if let Some(why) = lacks_key_store(client) {
+        let advice =
+            "its error log says why; on its machine, 'kes doctor --config FILE' looks for it";
+        found.fail(SERVER, &format_args!("{server}: {why}"), advice);
+    }
     match client.describe(None) {
         Ok(own) if own.is_admin => {
             found.ok(RIGHTS, &format_args!("{server}: all of them, as this client is the admin"));
@@ -77,6 +87,18 @@ fn at_server(client: &Client, found: &mut Checkup) {
             }
         }
     }
+}
+
+/// What a server says of a key store that it can't use, if it says so to this client.
+fn lacks_key_store(client: &Client) -> Option<String> {
+    match client.get("/v1/ready") {
+        Err(Error::Refused(500.., why)) => return Some(why),
+        Err(Error::Refused(..)) => {}
+        _ => return None,
+    }
+    let status: Value = serde_json::from_slice(&client.get("/v1/status").ok()?).ok()?;
+    let is_down = status["keystore_unreachable"] == true || status["keystore_unavailable"] == true;
+    is_down.then(|| "the key store is not available".to_owned())
 }
 
 /// A message of several lines, which are one here: the first says what is wrong, the others what to do.

@@ -18,7 +18,12 @@ use super::{
 };
 use crate::{
     api::wanted,
-    base::{arena, checkup::Checkup, deadline::Deadline, name},
+    base::{
+        arena,
+        checkup::{Checkup, Outcome},
+        deadline::Deadline,
+        name,
+    },
     cli::{args::Args, environment, stranger},
     config::{Config, Flags},
     crypto::stored,
@@ -36,6 +41,7 @@ const CONFIGURATION: &str = "configuration";
 const CERTIFICATE: &str = "certificate";
 const PORT: &str = "port";
 const LIMITS: &str = "limits";
+const KEY_STORE: &str = "key store";
 const KEY_NAMES: &str = "key names";
 /// What listens on this machine takes a connection within this time.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -81,20 +87,27 @@ pub(crate) fn examine(args: &Args, flags: &Flags, file: &Path, found: &mut Check
             return found.fail(CONFIGURATION, &text, advice);
         }
     };
-    found.ok(CONFIGURATION, &format_args!("a server starts with {file}"));
+    found.ok(CONFIGURATION, &format_args!("the settings in {file} are right"));
     for warning in warnings {
         let text = warning.trim_start_matches("Warning: ");
         found.warn(CONFIGURATION, &text, "");
     }
     at_names(args, &config, &material.certificate, found);
-    at_ports(&config, &tls::server_identity(&material.certificate), found);
+    let is_running = at_ports(&config, &tls::server_identity(&material.certificate), found);
+    let failures = found.count(Outcome::Failed);
     let store = config.key_store.examine(found);
+    let is_missing = store.is_none() && config.key_store.place().is_some();
+    if is_running && is_missing && found.count(Outcome::Failed) == failures {
+        let advice =
+            "bring back the directory, or what is mounted there: the server has no keys until then";
+        found.fail(KEY_STORE, &"it is gone, and the server runs", advice);
+    }
     if let Some(store) = &store {
         at_key_names(&**store, &config, found);
     }
     match store {
         Some(store) if args.is_set("write") => at_writing(&*store, &config, found),
-        None if args.is_set("write") => {
+        None if is_missing && args.is_set("write") => {
             let why = "none was written: there is no key store yet, or it can't be used";
             found.warn(PROBE_KEY, &why, "try again once the server has been started");
         }
@@ -141,8 +154,8 @@ fn at_names(args: &Args, config: &Config, certificate: &CertifiedKey, found: &mu
     }
 }
 
-/// Whether the addresses are free, or this server listens there already.
-fn at_ports(config: &Config, own: &str, found: &mut Checkup) {
+/// Whether the addresses are free, or this server listens there already, as it returns.
+fn at_ports(config: &Config, own: &str, found: &mut Checkup) -> bool {
     let is_ours = at_port(config.address, "--addr", found, &|address| {
         let url = format!("https://{address}");
         let asked = format!("{url}/version");
@@ -167,6 +180,7 @@ fn at_ports(config: &Config, own: &str, found: &mut Checkup) {
             }
         });
     }
+    is_ours
 }
 
 /// Whether this server has `address` already: `who` says by what it is recognised, or who has it.

@@ -86,7 +86,12 @@ pub(super) fn examine(path: &Path, found: &mut Checkup) -> Option<Fs> {
                     "user {us} may not read and write {path:?}, which belongs to user {owner} (mode \
                      {mode:04o}): {e}"
                 ),
-                "run the server, and this, as its owner, or 'chown' it to the user of the server",
+                match us == owner {
+                    true => "'chmod 700' it, and look at the folders above it",
+                    false => {
+                        "run the server, and this, as its owner, or 'chown' it to the user of the server"
+                    }
+                },
             ),
         };
         found.fail(ABOUT, &text, advice);
