@@ -97,6 +97,7 @@ kes key create my-key
 section 'key already exists' -- kes key create my-key
 section 'key does not exist' -- kes key dek no-key
 shows '^my-key$'
+section 'contains invalid characters' -- kes key dek my.key
 
 kes key create my-other
 SEALED="$(kes key dek my-key | member ciphertext)"
@@ -132,7 +133,7 @@ shows 'notAfter='
 
 # These have other words at other clients, or are Vault's.
 for word in 'certificate signed by unknown authority' 'certificate is valid for' 'is not valid yet' 'prohibited by policy' \
-    'key does already exist' 'bad gateway' 'invalid role or secret ID' 'permission denied' 'key store is sealed'; do
+    'key does already exist' 'invalid key name' 'bad gateway' 'invalid role or secret ID' 'permission denied' 'key store is sealed'; do
     grep -q "^### .*\`$word\`" "$PAGE" || fail "no heading has '$word'"
     grep -rqF -- "$word" "$REPO/src" "$REPO/testdata" || [ "$word" = 'certificate is valid for' ] || fail "nothing says '$word'"
     DONE=$((DONE + 1))
