@@ -17,6 +17,7 @@ use super::{
 use crate::{
     base::{duration, generation::Generation, glob::Pattern, name, secret::Secret},
     cache::Expiry,
+    identity::is_identity,
     keystore::{self, KeyName, Start},
     log::{self, AuditMode},
     policy::Policies,
@@ -241,10 +242,8 @@ impl Reader<'_> {
 
     /// Warns of text that is neither an identity nor one of [`NOBODY`].
     pub(super) fn check_identity(&mut self, at: At, identity: &str, or: &str) {
-        let is_hex = |c| matches!(c, b'0'..=b'9' | b'a'..=b'f');
-        let is_identity = identity.len() == 64 && identity.bytes().all(is_hex);
         let is_nobody = NOBODY.iter().any(|word| identity.eq_ignore_ascii_case(word));
-        if identity.is_empty() || is_identity || is_nobody {
+        if identity.is_empty() || is_identity(identity) || is_nobody {
             return;
         }
         match ApiKey::parse(identity) {

@@ -12,6 +12,7 @@ use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject as _};
 use super::client::Client;
 use crate::{
     api::{failure::Failure, state::State},
+    base::clock,
     http::{request::Head, target},
     tls::words,
 };
@@ -73,7 +74,7 @@ pub fn sender<'a>(
         [header] => header,
         _ => return Err(Failure::TooManyClientCertificates),
     };
-    let now = UnixTime::now();
+    let now = clock::unix();
     let known = last.take().and_then(|mut last| last.serves(header, state, now).then_some(last));
     let forwarded = match known {
         Some(forwarded) => forwarded,

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, task::Waker, time::Instant};
 
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::CertificateDer;
 
 use super::{
     admit::{Arrival, admit, allows, begin, check_nothing, check_policy},
@@ -74,7 +74,7 @@ impl Session for ApiSession {
             return Ok(());
         }
         let (checked, generation) = match handshake.is_resumed {
-            true => (state.trust.verify(chain, UnixTime::now()), state.trust_generation),
+            true => (state.trust.verify(chain, clock::unix()), state.trust_generation),
             false => (Ok(()), self.trust_generation),
         };
         let client = checked.map_err(|e| words::of_client(&e));
@@ -267,7 +267,7 @@ impl Request for ApiRequest {
         let Some(follower) = running.follower() else {
             return false;
         };
-        let ((client, forwarded), now) = (&mut **witness, UnixTime::now());
+        let ((client, forwarded), now) = (&mut **witness, clock::unix());
         let state = self.core.state();
         let may = client.is_still_trusted(&state, chain, now)
             && proxy::still_speaks_for(&state, client, forwarded, now)

@@ -14,6 +14,7 @@ use rustix::{
 use crate::{
     api::status::architecture,
     base::generation::Generation,
+    identity::is_identity,
     log::{self, AuditMode},
 };
 
@@ -157,9 +158,7 @@ impl Banner<'_> {
     }
 
     fn root(&self) -> &str {
-        let is_identity = self.root.len() == 64
-            && self.root.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-        if is_identity { self.root } else { "_     [ disabled ]" }
+        if is_identity(self.root) { self.root } else { "_     [ disabled ]" }
     }
 
     fn auth(&self) -> &'static str {

@@ -1,6 +1,9 @@
 //! The proxy on the way to a server, as the environment names it and as Go programs read it.
 
-use std::{env, net::IpAddr};
+use std::{
+    env,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ureq::{Proxy, ProxyProtocol, http::Uri};
 
@@ -32,6 +35,15 @@ pub fn from_env(server: &Uri) -> Result<Option<Proxy>, &'static str> {
 /// Whether `host`, in lower case and without brackets, is this machine.
 pub(crate) fn is_this_machine(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Where this machine asks what listens at `ip`, which may be all of its addresses.
+pub(crate) fn to_loopback(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    }
 }
 
 /// Whether no proxy is used for `host`. `exceptions` are host names (with their subdomains, or only

@@ -662,7 +662,11 @@ fn why_has_the_same_for_programs_and_doubts_what_no_client_can_have() {
     let note = "\"note\":\"no API has this path, so the call fails in any case\"";
     assert!(out(&output).contains(note), "{}", out(&output));
     let output = why(&["--json", "app", "/v1/key/create/a"]);
-    assert!(out(&output).contains("\"note\":\"what is asked about is no identity"), "{}", out(&output));
+    assert!(
+        out(&output).contains("\"note\":\"what is asked about is no identity"),
+        "{}",
+        out(&output)
+    );
     let output = why(&["--json", &"0a".repeat(32), "/v1/key/create/a"]);
     assert!(out(&output).contains("\"note\":null"), "{}", out(&output));
     let output = why(&["app", "/v1/key/create/a"]);

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, UNIX_EPOCH},
@@ -33,6 +33,7 @@ use crate::{
     },
     config::parse_address,
     tls::self_signed::{Holder, KeyKind, Usage},
+    web::proxy::to_loopback,
 };
 
 pub(crate) const INIT: Command = Command {
@@ -282,15 +283,6 @@ fn to_address(text: &str) -> std::result::Result<SocketAddr, String> {
         _ => Err(format!(
             "invalid address {text:?}: write IP:port, such as 0.0.0.0:7373 or 127.0.0.1:7373"
         )),
-    }
-}
-
-/// The address of this machine for one that listens on all.
-fn to_loopback(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
     }
 }
 

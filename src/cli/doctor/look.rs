@@ -2,7 +2,7 @@
 //! believed in no more than what it shows.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
@@ -105,12 +105,7 @@ pub(crate) fn nobody() -> Option<Arc<CertifiedKey>> {
 
 /// Where `address`, which something may listen on, can be asked from this machine.
 pub(crate) fn from_here(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
+    SocketAddr::new(proxy::to_loopback(address.ip()), address.port())
 }
 
 fn now() -> i64 {

@@ -67,7 +67,9 @@ impl Vault {
         if !(200..400).contains(&answer.status) {
             return Err(cluster.refusal(&answer, "read").during(ASK));
         }
-        let health: Value = answer.json().map_err(|e| e.during(ASK))?;
+        let Ok(health) = answer.json::<Value>() else {
+            return Err(cluster.refusal(&answer, "read").during(ASK));
+        };
         let Some(is_sealed) = health["sealed"].as_bool() else {
             return Err(Error::during(ASK)("the answer does not say whether it is sealed"));
         };
