@@ -99,7 +99,7 @@ impl Client {
         let wrong = Error::Environment;
         let Shown { certificate, advice } =
             environment::certificate(args, may_ask).map_err(wrong)?;
-        let Servers { urls, named } = environment::servers(args).map_err(wrong)?;
+        let Servers { urls, named, .. } = environment::servers(args).map_err(wrong)?;
         let trust = environment::trust(args).map_err(wrong)?;
         let tls = tls::client_config(&trust, Some(certificate.clone()));
         let tls = tls.map_err(|e| wrong(e.to_string()))?;

@@ -26,6 +26,8 @@ pub(crate) struct Servers {
     pub(crate) urls: Vec<String>,
     /// The flag or variable that names them; `None` if nothing does.
     pub(crate) named: Option<&'static str>,
+    /// One of them is written as `http://`, which other clients would take at its word.
+    pub(crate) has_http: bool,
 }
 
 /// The servers that `--server` or the environment names.
@@ -43,7 +45,7 @@ pub(crate) fn servers(args: &Args) -> Result<Servers, String> {
     let urls: Vec<_> = items.map(|item| url(name, item)).collect::<Result<_, _>>()?;
     match urls.is_empty() {
         true => Err(format!("invalid {name} {list:?}: it must look like https://host:7373")),
-        false => Ok(Servers { urls, named }),
+        false => Ok(Servers { urls, named, has_http: list.contains("http://") }),
     }
 }
 

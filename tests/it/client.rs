@@ -130,10 +130,15 @@ fn arguments_are_checked_before_the_environment() {
 #[test]
 fn a_full_disk_is_an_error() {
     let scene = Scene::new("full");
-    let full = fs::File::options().write(true).open("/dev/full").unwrap();
-    let output = scene.command(&["--help"]).stdout(full).output().unwrap();
-    assert_eq!(Some(1), output.status.code());
-    assert!(stderr(&output).contains("failed to write to standard output"));
+    let new = ["identity", "new", "--key", "new.key", "--cert", "new.crt", "me"];
+    for (args, end) in [(&["--help"][..], "(os error 28)"), (&new, "certificate are written)")] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = scene.command(args).stdout(full).output().unwrap();
+        assert_eq!(Some(1), output.status.code());
+        let text = stderr(&output);
+        assert!(text.contains("failed to write to standard output"), "{text}");
+        assert!(text.trim_end().ends_with(end), "{text}");
+    }
 }
 
 #[test]

@@ -416,6 +416,9 @@ fn a_sound_client_knows_its_servers_and_what_it_may_do() {
     let found = client(&server, &server.root_identity).doctor(&[]);
     assert_eq!(0, found.0["failed"].as_u64().unwrap() + found.0["warnings"].as_u64().unwrap());
     found.has("all of them, as this client is the admin");
+    let mut plain = client(&server, &app);
+    plain.environment[0].1 = format!("http://{}", server.address);
+    plain.doctor(&[]).warns("the address of the server has http://");
     // Both sides at once.
     let config = server.file("config.yml");
     let found = client(&server, &app).doctor(&["--config", config.to_str().unwrap(), "--auth=off"]);

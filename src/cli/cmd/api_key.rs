@@ -9,7 +9,7 @@ use crate::{
     cli::{
         args::{Args, Argument, Command, Flag, JSON, Kind, Takes, flag, value},
         certificate::{HASH, Source, hash, identity_in_any, print_identity},
-        output::{Result, is_terminal, print, stdin, warn},
+        output::{Failure, Result, is_terminal, print, stdin, warn},
         pair::{self, Wanted, addresses, validity},
         password,
     },
@@ -148,10 +148,14 @@ fn new(args: &Args) -> Result<()> {
         key_file.display(),
         cert_file.display()
     );
-    match args.value("api-key") {
+    let shown = match args.value("api-key") {
         Some(_) if !args.is_set("json") => print(&files[1..]),
         _ => introduce(args, &api_key, &files),
-    }
+    };
+    shown.map_err(|failure| match failure {
+        Failure::Message(why) => format!("{why} (private key and certificate are written)").into(),
+        other => other,
+    })
 }
 
 /// Prints a new key, and what to do with it.

@@ -11,6 +11,7 @@ use crate::{
     cli::{
         args::Args,
         client::{Client, Error},
+        environment,
     },
     policy::Rule,
     tls::ServerTrust,
@@ -29,6 +30,10 @@ pub(crate) fn examine(args: &Args, found: &mut Checkup) {
         Err(e) => return fail(CLIENT, &e.to_string(), found),
     };
     found.ok(CLIENT, &format_args!("its identity is {}", client.identity()));
+    if environment::servers(args).is_ok_and(|servers| servers.has_http) {
+        let text = "the address of the server has http://, which is taken for https://";
+        found.warn(CLIENT, &text, "write https://, as other clients, such as MinIO, need it");
+    }
     for client in client.alone() {
         at_server(&client, found);
     }
