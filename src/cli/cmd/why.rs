@@ -37,7 +37,8 @@ pub(crate) const WHY: Command = Command {
 With --config, the configuration file decides; otherwise the server is asked for the
 policy of the identity. KES 0.14 itself does not tell who is root, and no server who is a
 TLS proxy, or which APIs take clients without a certificate; a file does.
-In place of the identity, the file of its certificate will do.",
+In place of the identity, the file of its certificate will do. The path is taken as rules
+are compared with it: a '%' or '?' in it is a part of a name.",
     flags: &[value(&["config"], "file", "look into this configuration file"), ROOT, INSECURE, JSON],
     exit_codes: &[(0, "allowed"), (REFUSED, "refused"), (1, "failed")],
     examples: &["kes policy why --config config.yml \"$APP\" /v1/key/create/my-key"],

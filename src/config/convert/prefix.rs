@@ -26,6 +26,11 @@ impl<'a> Api<'a> {
         };
         Self { path, takes_argument, is_newest }
     }
+
+    /// Whether the argument is a pattern, and in the newest generation what names begin with.
+    fn is_list(&self) -> bool {
+        self.path.ends_with("/list/")
+    }
 }
 
 /// What a pattern is in the newest generation.
@@ -186,6 +191,8 @@ fn rule(tokens: &[Token], api: &Api<'_>) -> Option<Option<String>> {
     }
     Some(match rest {
         [] if rule.ends_with('*') => None,
+        // That would list all names that begin so.
+        [] if api.is_list() && rule != api.path => None,
         [] => Some(rule),
         rest if rest.iter().all(is_run) => Some(rule + "*"),
         _ => None,
@@ -215,7 +222,7 @@ mod tests {
             ("/v1/key/*/my*", &["/v1/key/create/my*", "/v1/key/list/my*"]),
             ("/v1/key/*/*", &["/v1/key/create/*", "/v1/key/list/*"]),
             ("/v1/*/*", &["/v1/log/audit"]),
-            ("/v1/k?y/[cl]*/a", &["/v1/key/create/a", "/v1/key/list/a"]),
+            ("/v1/k?y/[cl]*/a*", &["/v1/key/create/a*", "/v1/key/list/a*"]),
             ("/v1/key/[^l]*/\\a", &["/v1/key/create/a"]),
             ("/v1/key/*", &[]),
             ("/v1/key/create", &[]),
@@ -245,6 +252,10 @@ mod tests {
                 "{pattern}"
             );
         }
+        // One name is not all that begin so.
+        let found = translate("/v1/k?y/[cl]*/a", &apis());
+        assert_eq!(vec!["/v1/key/create/a"], found.rules);
+        assert_eq!(vec!["/v1/key/list/"], found.lost);
         // A part of it can be said.
         let mut apis = apis();
         apis.push(Api::new("/v1/a/*", true));
