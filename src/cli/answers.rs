@@ -7,6 +7,11 @@ use serde_json::Value;
 
 use crate::policy::Policy;
 
+/// Whether a server says in its `status` that it can't use its key store.
+pub(crate) fn lacks_key_store(status: &Value) -> bool {
+    ["keystore_unreachable", "keystore_unavailable"].iter().any(|name| status[name] == true)
+}
+
 /// What a server lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum List {

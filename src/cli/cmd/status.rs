@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::{
     base::duration,
     cli::{
+        answers,
         args::{Args, Command, INSECURE, JSON, flag},
         client::{Client, Error},
         layout,
@@ -60,7 +61,7 @@ fn status(args: &Args, client: &Client) -> Result<()> {
     }
     let number = |name: &str| status[name].as_u64();
     let text = |name: &str| status[name].as_str().map(str::to_owned);
-    let is_down = status["keystore_unreachable"] == true || status["keystore_unavailable"] == true;
+    let is_down = answers::lacks_key_store(&status);
     let up_time = |seconds: u64| {
         duration::format(i64::try_from(seconds.saturating_mul(SECOND)).unwrap_or(i64::MAX))
     };

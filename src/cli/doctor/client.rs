@@ -9,6 +9,7 @@ use super::{
 use crate::{
     base::{checkup::Checkup, generation::Generation},
     cli::{
+        answers,
         args::Args,
         client::{Client, Error},
         environment,
@@ -102,8 +103,7 @@ fn lacks_key_store(client: &Client) -> Option<String> {
         _ => return None,
     }
     let status: Value = serde_json::from_slice(&client.get("/v1/status").ok()?).ok()?;
-    let is_down = status["keystore_unreachable"] == true || status["keystore_unavailable"] == true;
-    is_down.then(|| "the key store is not available".to_owned())
+    answers::lacks_key_store(&status).then(|| "the key store is not available".to_owned())
 }
 
 /// A message of several lines, which are one here: the first says what is wrong, the others what to do.

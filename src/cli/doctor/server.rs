@@ -232,9 +232,11 @@ fn at_port(
 
 /// Whether clients can use the names of all keys.
 fn at_key_names(store: &dyn KeyStore, config: &Config, found: &mut Checkup) {
+    if !config.generation.is_newest() {
+        return;
+    }
     let names = store.list(Deadline::after(Instant::now(), STEP)).unwrap_or_default();
-    let unusable = |name: &&String| config.generation.is_newest() && !name::is_plain(name);
-    let unusable: Vec<_> = names.iter().filter(unusable).collect();
+    let unusable: Vec<_> = names.iter().filter(|name| !name::is_plain(name)).collect();
     if let [first, ..] = &*unusable {
         let text = format!(
             "names that clients can't use with a file of the newest generation: {}, such as {first:?}",
