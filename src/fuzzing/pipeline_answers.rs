@@ -9,6 +9,7 @@ use crate::http::two::{
     hpack::Decoder,
 };
 
+const NO_ERROR: u32 = 0;
 const REFUSED_STREAM: u32 = 7;
 
 /// A request that has begun.
@@ -112,6 +113,8 @@ pub struct Answers {
     floods: Floods,
     /// Those that the client has reset in this turn.
     given_up: Vec<u32>,
+    /// Those that the client has ended in this turn, or tried to: the frame may break a rule.
+    ended: Vec<u32>,
     /// Frames of bodies, and 2,048 bytes each: the client has good reasons for updates.
     sent: usize,
     /// The last stream that the server takes, if it has said so.
@@ -147,6 +150,7 @@ impl Answers {
         if !bytes.is_empty() && !std::mem::replace(&mut self.has_begun, true) {
             bytes = &bytes[PREFACE.len()..];
         }
+        self.ended.clear();
         while let Some(frame) = Frame::read(bytes).expect("it was taken") {
             bytes = &bytes[HEADER + frame.payload.len()..];
             if frame.kind == frame::HEADERS {
@@ -158,7 +162,9 @@ impl Answers {
             }
             if let Some(answer) = self.streams.get_mut(&frame.stream) {
                 let ends = matches!(frame.kind, frame::DATA | frame::HEADERS);
-                answer.is_whole |= ends && frame.has(END_STREAM);
+                if ends && frame.has(END_STREAM) && !std::mem::replace(&mut answer.is_whole, true) {
+                    self.ended.push(frame.stream);
+                }
                 match frame.kind {
                     frame::DATA => answer.body += frame.content().expect("it was taken").len(),
                     frame::PRIORITY if frame.payload.len() != 5 || frame.depends_on_itself() => {
@@ -195,7 +201,9 @@ impl Answers {
             let answer = self.streams.get_mut(&frame.stream).expect("a stream of the client");
             // Behind the answer, a reset says that nobody wants the rest of the body.
             let is_reset = frame.kind == frame::RST_STREAM;
-            let is_meant = is_reset && (!answer.is_whole || answer.wrong > 0);
+            let is_refused = self.ended.contains(&frame.stream)
+                && frame.number().is_ok_and(|code| code != NO_ERROR);
+            let is_meant = is_reset && (!answer.is_whole || answer.wrong > 0 || is_refused);
             assert!(!answer.is_over || is_meant, "more of an answer behind its end: {answer:?}");
             if is_reset {
                 answer.wrong = answer.wrong.saturating_sub(1);
