@@ -23,8 +23,6 @@ use crate::{
 
 /// The longest pattern of a list, in bytes.
 const MAX_PATTERN: usize = 4096;
-/// The longest start of a name in the newest generation, in bytes.
-const MAX_PREFIX: usize = 80;
 
 type Result<T> = std::result::Result<T, Failure>;
 
@@ -91,10 +89,8 @@ impl Call<'_> {
     /// before a `*` at its end.
     pub fn prefix(&self) -> Result<&str> {
         let prefix = self.argument.strip_suffix('*').unwrap_or(self.argument);
-        match prefix.len() <= MAX_PREFIX && name::is_plain_text(prefix) {
-            true => Ok(prefix),
-            false => Err(invalid(Named::Pattern, self.argument)),
-        }
+        let can_be = name::is_plain_start(prefix);
+        can_be.then_some(prefix).ok_or_else(|| invalid(Named::Pattern, self.argument))
     }
 
     /// Those of `names` that the argument matches, sorted.

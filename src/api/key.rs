@@ -253,7 +253,7 @@ pub(super) const CONTINUED: &str = "**";
 fn range(call: &Call<'_>) -> Result<(String, String), Failure> {
     Ok(match call.argument.split_once(CONTINUED) {
         Some((prefix, from))
-            if !from.is_empty() && from.starts_with(prefix) && name::is_plain_text(prefix) =>
+            if !from.is_empty() && from.starts_with(prefix) && name::is_plain_start(prefix) =>
         {
             (prefix.to_owned(), from.to_owned())
         }

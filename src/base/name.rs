@@ -35,8 +35,13 @@ pub const PLAIN: &str =
     "use 1 to 80 letters, digits, \"-\" and \"_\", no \"-\" at either end, and not only \"_\"";
 
 /// Whether all of `text` may stand in a name of the newest generation: ASCII letters, digits, `-` and `_`.
-pub fn is_plain_text(text: &str) -> bool {
+fn is_plain_text(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// Whether names of the newest generation can start with `text`.
+pub fn is_plain_start(text: &str) -> bool {
+    text.len() <= MAX_PLAIN && is_plain_text(text)
 }
 
 /// Whether `name` can be the name of a key or policy, or an identity, in the newest generation: at most 80

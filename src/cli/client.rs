@@ -503,8 +503,8 @@ impl Server {
     /// # Errors
     /// If the proxy on the way is none.
     fn new(url: String, tls: Arc<ClientConfig>) -> Result<Self, Error> {
-        let proxy = proxy::from_env(&url.parse().unwrap_or_default())
-            .map_err(|e| Error::Environment(format!("invalid HTTPS_PROXY: {e}")))?;
+        let proxy =
+            proxy::from_env(&url.parse().unwrap_or_default()).map_err(Error::Environment)?;
         let shown = proxy.as_ref().map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
         let agent = Agent::new(Options {
             tls: Some(tls),

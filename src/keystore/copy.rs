@@ -13,9 +13,10 @@ use std::{
 use super::{
     fs::Unfit,
     store::{Error, KeyName, KeyStore},
+    trial,
 };
 use crate::{
-    base::deadline::Deadline,
+    base::{deadline::Deadline, name},
     crypto::{MasterKey, stored},
 };
 
@@ -48,6 +49,8 @@ pub struct Progress {
     pub kept: Vec<String>,
     /// Of those that are at the target, the ones in the format of the newest generation.
     pub of_newest: usize,
+    /// The names of those that no server of the newest generation takes.
+    pub unusable: Vec<String>,
     /// What is not copied, and why.
     pub warnings: Vec<String>,
     /// Why the migration ends early: the key and the reason.
@@ -84,6 +87,10 @@ impl Progress {
     }
 
     fn note(&mut self, name: &str, result: Result<Done, String>) {
+        let is_there = matches!(result, Ok(Done::Copied { .. } | Done::Same { .. } | Done::Kept));
+        if is_there && !name::is_plain(name) {
+            self.unusable.push(name.to_owned());
+        }
         match result {
             Ok(Done::Copied { is_of_newest }) => {
                 self.copied += 1;
@@ -171,25 +178,26 @@ impl Migration<'_> {
             }
             Clash::Replace => {}
         }
+        // What failed may have taken effect all the same.
+        let left = || match target.get(name, deadline()) {
+            Ok(now) if now == value => "the target has the new key all the same".to_owned(),
+            Ok(now) if now == found => "the target has its old key".to_owned(),
+            Ok(_) => "the target has a third key now".to_owned(),
+            Err(Error::NotFound) => "the target has neither key now".to_owned(),
+            Err(e) => format!("which key the target has now is not known: {e}"),
+        };
         match target.delete(name, deadline()) {
             Ok(()) | Err(Error::NotFound) => {}
-            Err(e) => return Err(format!("{e} (the target has its old key)")),
+            Err(e) => return Err(format!("{e} ({})", left())),
         }
         let Err(e) = target.create(name, &value, deadline()) else {
             return Ok(Done::Copied { is_of_newest });
         };
-        // Nothing is lost: it is put back as it was, unless what failed has taken effect all the same.
-        let why = match target.create(name, &found, deadline()) {
-            Ok(()) => return Err(format!("{e} (the target has its old key again)")),
-            Err(why) => why,
-        };
-        Err(match target.get(name, deadline()) {
-            Ok(now) if now == value => format!("{e} (the target has the new key all the same)"),
-            Ok(now) if now == found => format!("{e} (the target has its old key again)"),
-            Ok(_) => format!("{e} (the target has a third key now)"),
-            Err(_) => format!(
-                "{e} (the target has neither key now, and its old one can't be put back: {why})"
-            ),
+        // Nothing is lost: it is put back as it was.
+        let put_back = target.create(name, &found, deadline());
+        Err(match put_back {
+            Ok(()) => format!("{e} (the target has its old key again)"),
+            Err(why) => format!("{e} ({}; its old one was to be put back: {why})", left()),
         })
     }
 
@@ -201,9 +209,12 @@ impl Migration<'_> {
         let number = getrandom::u64().map_err(|e| e.to_string())?;
         let name = KeyName::parse(&format!("kes-migrate-{number:016x}")).ok_or("no name")?;
         let key = MasterKey::generate().map_err(|e| e.to_string())?;
-        let created = self.target.create(&name, &stored::encode(&key), deadline());
-        let deleted = self.target.delete(&name, deadline());
-        created.and(deleted).map_err(|e| e.to_string())
+        trial::run(self.target, &name, &stored::encode(&key), TIMEOUT).map_err(
+            |failed| match failed.advice.is_empty() {
+                true => failed.why,
+                false => format!("{} ({})", failed.why, failed.advice),
+            },
+        )
     }
 }
 

@@ -10,6 +10,7 @@ pub mod mem;
 pub mod remote;
 mod store;
 pub(crate) mod token;
+pub mod trial;
 pub mod vault;
 
 #[cfg(test)]

@@ -204,9 +204,9 @@ pub trait Settings: Comparable + fmt::Debug + Send + Sync {
         None
     }
 
-    /// Looks for all that keeps it from being used, or makes it unsafe, and changes nothing. The key store
-    /// that was found, unless it is of no use.
-    fn examine(&self, _found: &mut Checkup) -> Option<Arc<dyn KeyStore>> {
+    /// Looks for all that keeps it from being used, or makes it unsafe, and changes nothing. A server `is_running` with
+    /// it, unless its file was changed since its start. The key store that was found, unless it is of no use.
+    fn examine(&self, _found: &mut Checkup, _is_running: bool) -> Option<Arc<dyn KeyStore>> {
         None
     }
 }

@@ -67,9 +67,21 @@ fn missing(route: &Route, names: &str, generation: Generation) -> Option<String>
         }
         Ok(()) => None,
     };
-    let check_identity =
-        |identity: &str| identity.is_empty().then(|| "the request names no identity".to_owned());
+    let check_identity = |identity: &str| match identity {
+        "" => Some("the request names no identity".to_owned()),
+        _ if is_newest && !name::is_plain(identity) => {
+            Some(format!("the identity can't be one ({})", name::PLAIN))
+        }
+        _ => None,
+    };
     match route.argument {
+        Argument::Pattern if is_newest => {
+            // `my-**my-key` goes on with the list `my-*`.
+            let (start, rest) = names.split_once('*').unwrap_or((names, ""));
+            let goes_on = rest.is_empty() || rest.starts_with('*');
+            (!name::is_plain_start(start) || !goes_on)
+                .then(|| format!("no names begin so ({})", name::PLAIN))
+        }
         Argument::None | Argument::Pattern => None,
         Argument::KeyName => check("key", names),
         Argument::PolicyName => check("policy", names),
@@ -295,13 +307,21 @@ mod tests {
             ("/v1/key/create/my-key", "/v1/key/create/my-key"),
             ("/v1/key/list", "/v1/key/list/"),
             ("/v1/key/list/my-*", "/v1/key/list/my-*"),
+            ("/v1/key/list/my-**my-key", "/v1/key/list/my-**my-key"),
+            ("/v1/identity/describe/a-1", "/v1/identity/describe/a-1"),
             ("/v1/status", "/v1/status"),
         ] {
             assert_eq!(Advice::Add(pattern.to_owned()), advice(path), "{path}");
         }
-        for path in
-            ["/v1/key/create/", "/v1/key/create/a.b", "/v1/key/create/a*", "/v1/policy/write/a"]
-        {
+        for path in [
+            "/v1/key/create/",
+            "/v1/key/create/a.b",
+            "/v1/key/create/a*",
+            "/v1/policy/write/a",
+            "/v1/identity/describe/a.b",
+            "/v1/key/list/my.app*",
+            "/v1/key/list/*-app",
+        ] {
             assert!(matches!(advice(path), Advice::Mend(_)), "{path}");
         }
     }

@@ -9,7 +9,11 @@ use ureq::{Proxy, ProxyProtocol, http::Uri};
 
 /// The proxy on the way to `server`: none to this machine itself. Says what is wrong with `HTTPS_PROXY`,
 /// which may hold a password and is not shown.
-pub fn from_env(server: &Uri) -> Result<Option<Proxy>, &'static str> {
+pub fn from_env(server: &Uri) -> Result<Option<Proxy>, String> {
+    on_way(server).map_err(|why| format!("invalid HTTPS_PROXY: {why}"))
+}
+
+fn on_way(server: &Uri) -> Result<Option<Proxy>, &'static str> {
     let first_of = |names: [&str; 2]| {
         let mut values = names.into_iter().filter_map(|name| env::var(name).ok());
         values.find(|value| !value.is_empty())

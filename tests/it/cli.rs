@@ -624,6 +624,30 @@ fn a_migration_leaves_a_file_that_is_too_large_for_a_key() {
     assert_eq!(folder.read("from/my-key"), folder.read("to/my-key"));
 }
 
+#[test]
+fn a_migration_names_a_key_that_no_client_of_the_target_can_name() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path("from")).unwrap();
+    for (name, text) in [("my.key", stored_key(&[1; 32])), ("README.md", "no key".to_owned())] {
+        fs::write(folder.path(&format!("from/{name}")), text).unwrap();
+    }
+    for (store, start) in [("from", "root: _"), ("to", "version: v1\nadmin: { identity: a }")] {
+        let text = format!("{start}\nkeystore: {{ fs: {{ path: {store} }} }}\n");
+        fs::write(folder.path(&format!("{store}.yml")), text).unwrap();
+    }
+    let migrate = ["migrate", "--from", "from.yml", "--to", "to.yml"];
+    let told = err(&folder.kes(&migrate));
+    assert!(
+        told.contains("1 of the keys have names, such as \"my.key\", that clients can't use"),
+        "{told}"
+    );
+    let told = err(&folder.kes(&[&migrate[..], &["--quiet"]].concat()));
+    assert!(
+        !told.contains("clients can't use") && told.contains("\"README.md\" is left"),
+        "{told}"
+    );
+}
+
 /// Within the limit, it would start and then get no threads.
 #[test]
 fn a_server_that_may_not_lock_its_memory_says_what_it_needs() {

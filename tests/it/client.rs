@@ -517,10 +517,12 @@ fn a_proxy_of_a_kind_that_is_not_supported_is_refused() {
         ("https://127.0.0.1:1", "invalid HTTPS_PROXY: a proxy is reached without TLS"),
     ] {
         scene.env.last_mut().unwrap().1 = proxy.to_owned();
-        let output = scene.run(&["key", "list"]);
-        let text = stderr(&output);
-        assert_eq!(Some(1), output.status.code(), "{text}");
-        assert!(text.contains(why), "{text}");
+        for command in [&["key", "list"][..], &["healthcheck"]] {
+            let output = scene.run(command);
+            let text = stderr(&output);
+            assert_eq!(Some(1), output.status.code(), "{text}");
+            assert!(text.contains(why), "{text}");
+        }
     }
 }
 

@@ -309,6 +309,15 @@ fn files_that_are_no_keys_and_files_that_others_can_read_are_warnings() {
 }
 
 #[test]
+fn keys_that_no_client_can_name_are_a_warning_and_files_that_are_no_keys_are_not_among_them() {
+    let scene = Scene::new();
+    scene.write("keys/my.key", &stored_key(&[1; 32]), 0o600);
+    scene.write("keys/my-key", &stored_key(&[2; 32]), 0o600);
+    scene.write("keys/README.md", "keys of the company", 0o600);
+    scene.server(&[]).warns("file of the newest generation: 1, such as \"my.key\"");
+}
+
+#[test]
 fn a_vault_that_nobody_reaches_is_the_cause() {
     let scene = Scene::new();
     let port = free_port();
@@ -432,7 +441,7 @@ fn a_server_that_has_lost_its_directory_of_keys_is_not_sound() {
     let root = client(&server, &server.root_identity);
     assert_eq!(0, root.doctor(&[]).0["failed"]);
     fs::rename(server.keys(), server.file("moved")).unwrap();
-    let gone = ["key store: it is gone, and the server runs", "server: https://"];
+    let gone = ["key directory: ", "server: https://"];
     let config = server.file("config.yml");
     let found = wait_for(PATIENCE, || {
         let found = root.doctor(&["--config", config.to_str().unwrap()]);
@@ -441,6 +450,8 @@ fn a_server_that_has_lost_its_directory_of_keys_is_not_sound() {
     let failed = found.expect("both sides see it").all("failed");
     let are_it = failed.iter().zip(gone).all(|(line, start)| line.starts_with(start));
     assert!(are_it && failed[1].contains("key store is not "), "{failed:#?}");
+    assert!(failed[0].contains("is not there, but the server runs"), "{failed:#?}");
+    assert!(failed[0].contains("make no other one"), "{failed:#?}");
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn lists_of_any_length_are_complete() {
         ),
         (
             json!({ "path": SECRETS, "status": 200, "body": "<html>secret</html>" }),
-            "the answer is not the JSON that is expected",
+            "the answer is a web page, and not JSON: check the endpoint",
         ),
     ] {
         appliance.fault(fault);
@@ -267,6 +267,12 @@ fn reads_are_repeated_and_changes_are_not() {
     let answer = server.root().post("/v1/key/import/repeated", &import);
     assert_eq!(502, answer.status);
     server.logs_error("status 422: a text that repeats what is secret");
+    // Its own words are no secret, though what it was sent has them as well.
+    appliance.fault(
+        json!({ "path": SECRETS, "status": 422, "body": "material of my-other-key is too long" }),
+    );
+    is(502, create(&server, "my-other-key"));
+    server.logs_error("status 422: material of my-other-key is too long: does the appliance limit");
     assert!(!server.stderr().contains(&secret[..8]));
     assert!(!server.stderr().contains(TOKEN));
     // An answer with a key that is no JSON is not quoted either.
@@ -372,7 +378,11 @@ fn a_server_that_can_not_log_in_does_not_start() {
         (json!({ "jwt": "" }), "server response does not contain an auth token"),
         (
             json!({ "faults": [{ "status": 200, "body": "<html>" }] }),
-            "the answer is not the JSON that is expected",
+            "the answer is a web page, and not JSON: check the endpoint",
+        ),
+        (
+            json!({ "faults": [{ "status": 400, "body": "invalid refresh_token" }] }),
+            "status 400: invalid refresh_token: check gemalto.keysecure.credentials.token",
         ),
         (
             json!({ "faults": [{ "status": 404, "body": "404 page not found" }] }),

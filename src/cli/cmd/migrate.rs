@@ -7,7 +7,6 @@ use crate::{
         deadline::Deadline,
         generation::Generation,
         glob::{Effort, Pattern},
-        name,
     },
     cli::{
         args::{Args, Argument, Command, JSON, Kind, flag, value},
@@ -116,26 +115,13 @@ fn migrate(args: &Args) -> Result<()> {
             }
         }
     }
+    if effort.is_exhausted() {
+        return Err("pattern takes too long to match".into());
+    }
     let found = keys.len() + progress.warnings.len();
     if found == 0 && args.pattern() != "*" {
         return Err(format!("no key of {from:?} matches {:?}", args.pattern()).into());
     }
-    if effort.is_exhausted() {
-        return Err("pattern takes too long to match".into());
-    }
-
-    let unusable: Vec<_> = keys.iter().filter(|key| !name::is_plain(key.as_str())).collect();
-    if generation == Some(Generation::Newest)
-        && let [first, ..] = &*unusable
-    {
-        warn(&format!(
-            "{} of the keys have names, such as {:?}, that clients can't use with a file as {to:?}: it is one of \
-             the newest generation",
-            unusable.len(),
-            first.as_str()
-        ));
-    }
-
     let migration = Migration { source: source.as_ref(), target: target.as_ref(), clash };
     if clash == Clash::Replace {
         // Before anything is deleted there.
@@ -151,6 +137,16 @@ fn migrate(args: &Args) -> Result<()> {
     let draw = |progress: &Progress| show(&format!("Migrated keys: {}", progress.done()));
     let progress = migration.run(&keys, progress, draw);
     show("");
+    if let [first, ..] = &*progress.unusable
+        && generation == Some(Generation::Newest)
+        && !args.is_set("quiet")
+    {
+        warn(&format!(
+            "{} of the keys have names, such as {first:?}, that clients can't use with a file as {to:?}: it is one of \
+             the newest generation",
+            progress.unusable.len()
+        ));
+    }
     if progress.of_newest > 0 && generation == Some(Generation::V0_14) && !args.is_set("quiet") {
         warn(&format!(
             "{} of the keys are stored in the format of newer versions, which KES 0.14 itself can't read; \

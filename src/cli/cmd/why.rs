@@ -261,7 +261,9 @@ impl Call<'_> {
         };
         let note = match &advice {
             Advice::Mend(why) => Some(format!("{why}, so the call fails in any case")),
-            Advice::Add(_) if !is_identity(self.identity) => {
+            Advice::Add(_)
+                if matches!(verdict, Some(Verdict::Unassigned)) && !is_identity(self.identity) =>
+            {
                 Some("what is asked about is no identity, which has 64 digits 0-9 a-f".to_owned())
             }
             Advice::Add(_) => None,

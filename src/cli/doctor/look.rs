@@ -56,8 +56,14 @@ pub(crate) fn look(
     let tls = tls::client_config(trust, certificate)?;
     let is_secure = url.starts_with("https:");
     let proxy = match way {
-        Way::Proxy => proxy::from_env(&url.parse().unwrap_or_default()).ok().flatten(),
-        Way::Direct => None,
+        Way::Proxy => proxy::from_env(&url.parse().unwrap_or_default()),
+        Way::Direct => Ok(None),
+    };
+    let proxy = match proxy {
+        Ok(proxy) => proxy,
+        Err(e) => {
+            return Ok(Look { identity: None, ahead: None, answer: Err(e), is_picky: false });
+        }
     };
     let agent = Agent::new(Options {
         tls: is_secure.then(|| tls.config.clone()),

@@ -18,16 +18,11 @@ use super::{
 };
 use crate::{
     api::wanted,
-    base::{
-        arena,
-        checkup::{Checkup, Outcome},
-        deadline::Deadline,
-        name,
-    },
+    base::{arena, checkup::Checkup, deadline::Deadline, name},
     cli::{args::Args, environment, stranger},
     config::{Config, Flags},
     crypto::stored,
-    keystore::{self, KeyStore},
+    keystore::{KeyName, KeyStore, trial},
     server::{
         options::{Error, Options},
         room, start,
@@ -41,7 +36,6 @@ const CONFIGURATION: &str = "configuration";
 const CERTIFICATE: &str = "certificate";
 const PORT: &str = "port";
 const LIMITS: &str = "limits";
-const KEY_STORE: &str = "key store";
 const KEY_NAMES: &str = "key names";
 /// What listens on this machine takes a connection within this time.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -94,14 +88,8 @@ pub(crate) fn examine(args: &Args, flags: &Flags, file: &Path, found: &mut Check
     }
     at_names(args, &config, &material.certificate, found);
     let is_running = at_ports(&config, &tls::server_identity(&material.certificate), found);
-    let failures = found.count(Outcome::Failed);
-    let store = config.key_store.examine(found);
+    let store = config.key_store.examine(found, is_running);
     let is_missing = store.is_none() && config.key_store.place().is_some();
-    if is_running && is_missing && found.count(Outcome::Failed) == failures {
-        let advice =
-            "bring back the directory, or what is mounted there: the server has no keys until then";
-        found.fail(KEY_STORE, &"it is gone, and the server runs", advice);
-    }
     if let Some(store) = &store {
         at_key_names(&**store, &config, found);
     }
@@ -235,8 +223,14 @@ fn at_key_names(store: &dyn KeyStore, config: &Config, found: &mut Checkup) {
     if !config.generation.is_newest() {
         return;
     }
-    let names = store.list(Deadline::after(Instant::now(), STEP)).unwrap_or_default();
-    let unusable: Vec<_> = names.iter().filter(|name| !name::is_plain(name)).collect();
+    let deadline = Deadline::after(Instant::now(), STEP);
+    let is_key = |name: &String| {
+        let value = KeyName::parse(name).and_then(|name| store.get(&name, deadline).ok());
+        value.is_some_and(|value| stored::decode(value.expose()).is_ok())
+    };
+    let names = store.list(deadline).unwrap_or_default();
+    let unusable: Vec<_> =
+        names.iter().filter(|name| !name::is_plain(name) && is_key(name)).collect();
     if let [first, ..] = &*unusable {
         let text = format!(
             "names that clients can't use with a file of the newest generation: {}, such as {first:?}",
@@ -254,29 +248,9 @@ fn at_key_names(store: &dyn KeyStore, config: &Config, found: &mut Checkup) {
 fn at_writing(store: &dyn KeyStore, config: &Config, found: &mut Checkup) {
     let key = wanted::new_key(wanted::maker(config.generation, &config.root));
     let (Ok(name), Ok(key)) = (probe_key(), key) else { return };
-    let value = stored::encode(&key);
-    let deadline = || Deadline::after(Instant::now(), STEP);
-    let created = store.create(&name, &value, deadline());
-    let read = created.and_then(|()| store.get(&name, deadline()));
-    // What failed may have taken effect all the same.
-    let deleted = match store.delete(&name, deadline()) {
-        Err(keystore::Error::NotFound) => Ok(()),
-        deleted => deleted,
-    };
-    let is_left =
-        deleted.is_err() && !matches!(store.get(&name, deadline()), Err(keystore::Error::NotFound));
-    let advice = match is_left {
-        true => &format!("delete the key {name} by hand: it may be there"),
-        false => "",
-    };
-    match (read, deleted) {
-        (Ok(read), _) if read != value => {
-            found.fail(PROBE_KEY, &"what was read is not what was written", advice);
-        }
-        (Err(e), _) | (_, Err(e)) => found.fail(PROBE_KEY, &e, advice),
-        (Ok(_), Ok(())) => {
-            found.ok(PROBE_KEY, &format_args!("{name} was created, read and deleted"));
-        }
+    match trial::run(store, &name, &stored::encode(&key), STEP) {
+        Ok(()) => found.ok(PROBE_KEY, &format_args!("{name} was created, read and deleted")),
+        Err(failed) => found.fail(PROBE_KEY, &failed.why, &failed.advice),
     }
 }
 

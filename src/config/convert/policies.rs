@@ -76,25 +76,37 @@ impl<'a> Conversion<'a> {
 
     /// The paths of a policy.
     fn rules(&mut self, policy: &Entry, list: &Node) {
+        let patterns = list.items().iter().map(|item| item.text().map_or("", |text| text));
+        let translations: Vec<_> =
+            patterns.clone().map(|pattern| translate(pattern, &self.apis)).collect();
+        let is_allowed = |start: &str| {
+            let mut rules = translations.iter().flat_map(|one| &one.rules);
+            rules.any(|rule| rule.ends_with('*') && covers(rule, start))
+        };
         let mut known: Vec<String> = Vec::new();
-        for (index, item) in list.items().iter().enumerate() {
-            let pattern: &str = item.text().map_or("", |text| text);
-            let Translation { rules, lost, gone } = translate(pattern, &self.apis);
+        let items = list.items().iter().zip(patterns).zip(&translations);
+        for (index, ((item, pattern), Translation { rules, lost, gone })) in items.enumerate() {
+            let (others, lost): (Vec<_>, Vec<_>) =
+                lost.iter().partition(|lost| is_allowed(&lost.start));
             let mut about = |weight, text: String| {
                 let name = cut(&policy.name);
                 let text = format!("policy \"{name}\": \"{}\" {text}", cut(pattern));
                 self.notes.push(Note { weight, position: Some(item.position), text });
             };
             if !lost.is_empty() {
+                let apis: Vec<_> = lost.iter().map(|lost| &*lost.api).collect();
+                let how = match lost.iter().all(|lost| lost.is_list) {
+                    true => "allow",
+                    false => "allow the names one by one, or",
+                };
                 let text = format!(
-                    "can't be said by a prefix, so {} is left out: allow the names one by one, or what they begin \
-                     with, such as \"{}my-app*\"",
-                    lost.join(", "),
-                    lost[0]
+                    "can't be said by a prefix, so {} is left out: {how} what they begin with, such as \"{}my-app*\"",
+                    apis.join(", "),
+                    apis[0]
                 );
                 about(Weight::Loss, text);
             }
-            if !gone.is_empty() && rules.is_empty() && lost.is_empty() {
+            if !gone.is_empty() && rules.is_empty() && lost.is_empty() && others.is_empty() {
                 about(
                     Weight::Loss,
                     format!("is left out: the newest generation has no {}", gone.join(", ")),
@@ -105,13 +117,13 @@ impl<'a> Conversion<'a> {
                             the keys stay where they are, but no client reaches them";
                 about(Weight::Loss, text.to_owned());
             }
-            let has_more = translate_is_wider(pattern, &rules);
+            let has_more = translate_is_wider(pattern, rules);
             let fresh: Vec<String> = rules
                 .iter()
                 .filter(|rule| !known.iter().any(|known| covers(known, rule)))
                 .cloned()
                 .collect();
-            match (&*fresh, &*rules) {
+            match (&*fresh, &**rules) {
                 ([only], _) if *only == *pattern => {
                     // What it stands for may become something else in another policy.
                     if self.edits.is_alias(item.span) {
@@ -119,7 +131,7 @@ impl<'a> Conversion<'a> {
                     }
                 }
                 ([], []) => {
-                    if lost.is_empty() && gone.is_empty() {
+                    if lost.is_empty() && others.is_empty() && gone.is_empty() {
                         let text = match has_more {
                             true => {
                                 "matched no request, but would match many as a prefix: it is left out"
@@ -128,10 +140,11 @@ impl<'a> Conversion<'a> {
                         };
                         about(Weight::Change, text.to_owned());
                     }
-                    let why = match (lost.is_empty(), gone.is_empty()) {
-                        (false, _) => "can't be said by a prefix",
-                        (true, false) => "not in the newest generation",
-                        (true, true) => "matched no request",
+                    let why = match () {
+                        () if !lost.is_empty() => "can't be said by a prefix",
+                        () if !others.is_empty() => "allowed by another rule",
+                        () if !gone.is_empty() => "not in the newest generation",
+                        () => "matched no request",
                     };
                     self.edits.replace_item(list, index, &[], why);
                 }

@@ -38,10 +38,20 @@ impl<'a> Api<'a> {
 pub(super) struct Translation {
     /// The rules, the first ones for the first APIs.
     pub(super) rules: Vec<String>,
-    /// The paths of APIs whose arguments match in a way that no rule can say.
-    pub(super) lost: Vec<String>,
+    /// What can't be said by a rule.
+    pub(super) lost: Vec<Lost>,
     /// The paths of APIs that match and that the newest generation does not have.
     pub(super) gone: Vec<String>,
+}
+
+/// Some arguments of an API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// The path of the API.
+    pub(super) api: String,
+    /// What the paths start with.
+    pub(super) start: String,
+    pub(super) is_list: bool,
 }
 
 /// Translates a pattern that is well formed.
@@ -53,11 +63,14 @@ pub(super) fn translate(pattern: &str, apis: &[Api<'_>]) -> Translation {
             let Some(rule) = rule(&tokens[rest..], api) else { continue };
             match rule {
                 _ if !api.is_newest => push(&mut all.gone, api.path.to_owned()),
-                Some(rule) if !all.rules.iter().any(|known| covers(known, &rule)) => {
+                Ok(rule) if !all.rules.iter().any(|known| covers(known, &rule)) => {
                     all.rules.push(rule);
                 }
-                Some(_) => {}
-                None => push(&mut all.lost, api.path.to_owned()),
+                Ok(_) => {}
+                Err(start) => {
+                    let (api, is_list) = (api.path.to_owned(), api.is_list());
+                    push(&mut all.lost, Lost { api, start, is_list });
+                }
             }
         }
     }
@@ -83,9 +96,9 @@ pub(super) fn has_names(rule: &str, apis: &[Api<'_>]) -> bool {
     })
 }
 
-fn push(paths: &mut Vec<String>, path: String) {
-    if !paths.contains(&path) {
-        paths.push(path);
+fn push<T: PartialEq>(all: &mut Vec<T>, one: T) {
+    if !all.contains(&one) {
+        all.push(one);
     }
 }
 
@@ -172,12 +185,12 @@ fn with_skipped(places: &[usize], tokens: &[Token]) -> Vec<usize> {
     all
 }
 
-/// The rule for `tokens` behind the path of `api`; an inner `None` if no rule can say it, the outer one if no
+/// The rule for `tokens` behind the path of `api`, or what the paths start with if no rule can say it; `None` if no
 /// request matches.
-fn rule(tokens: &[Token], api: &Api<'_>) -> Option<Option<String>> {
+fn rule(tokens: &[Token], api: &Api<'_>) -> Option<Result<String, String>> {
     let is_run = |token: &Token| matches!(token, Token::Run);
     if !api.takes_argument {
-        return tokens.iter().all(is_run).then(|| Some(api.path.to_owned()));
+        return tokens.iter().all(is_run).then(|| Ok(api.path.to_owned()));
     }
     // No argument has a slash.
     if tokens.iter().any(|token| matches!(token, Token::Char('/'))) {
@@ -190,12 +203,12 @@ fn rule(tokens: &[Token], api: &Api<'_>) -> Option<Option<String>> {
         rest = after;
     }
     Some(match rest {
-        [] if rule.ends_with('*') => None,
+        [] if rule.ends_with('*') => Err(rule),
         // That would list all names that begin so.
-        [] if api.is_list() && rule != api.path => None,
-        [] => Some(rule),
-        rest if rest.iter().all(is_run) => Some(rule + "*"),
-        _ => None,
+        [] if api.is_list() && rule != api.path => Err(rule),
+        [] => Ok(rule),
+        rest if rest.iter().all(is_run) => Ok(rule + "*"),
+        _ => Err(rule),
     })
 }
 
@@ -237,6 +250,10 @@ mod tests {
         }
     }
 
+    fn lost(found: &Translation) -> Vec<&str> {
+        found.lost.iter().map(|lost| &*lost.api).collect()
+    }
+
     #[test]
     fn what_no_rule_can_say_is_lost_and_not_widened() {
         for pattern in [
@@ -247,21 +264,21 @@ mod tests {
         ] {
             let found = translate(pattern, &apis());
             assert_eq!(
-                (0, vec!["/v1/key/create/".to_owned()]),
-                (found.rules.len(), found.lost),
+                (0, vec!["/v1/key/create/"]),
+                (found.rules.len(), lost(&found)),
                 "{pattern}"
             );
         }
         // One name is not all that begin so.
         let found = translate("/v1/k?y/[cl]*/a", &apis());
         assert_eq!(vec!["/v1/key/create/a"], found.rules);
-        assert_eq!(vec!["/v1/key/list/"], found.lost);
+        assert_eq!(vec!["/v1/key/list/"], lost(&found));
         // A part of it can be said.
         let mut apis = apis();
         apis.push(Api::new("/v1/a/*", true));
         let found = translate("/v1/*/?????", &apis);
         assert_eq!(vec!["/v1/log/audit"], found.rules);
-        assert_eq!(vec!["/v1/a/"], found.lost);
+        assert_eq!(vec!["/v1/a/"], lost(&found));
     }
 
     #[test]

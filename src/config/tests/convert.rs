@@ -238,6 +238,35 @@ fn what_cannot_be_said_is_refused_or_announced() {
 }
 
 #[test]
+fn what_another_rule_allows_is_not_lost() {
+    let converted = |paths: &str| {
+        let file = format!(
+            "root: x\ntls: {{ key: a, cert: b }}\nkeystore: {{ fs: {{ path: /k }} }}\npolicy: {{ p: {{ paths: {paths} }} }}\n"
+        );
+        let Converted { text, notes } = converted(&file, &off());
+        let lost: Vec<_> = notes
+            .into_iter()
+            .filter(|note| note.weight == Weight::Loss)
+            .map(|note| note.text)
+            .collect();
+        let config = load_with(&text, &Flags::default()).unwrap();
+        let (_, policy) = config.policies.iter().next().unwrap();
+        (policy.allow.iter().map(|rule| rule.as_str().to_owned()).collect::<Vec<_>>(), lost)
+    };
+    let all = "[/v1/key/list/my-key, '/v1/key/create/a?', /v1/key/list/*, /v1/key/create/a*]";
+    let (rules, lost) = converted(all);
+    assert_eq!(
+        (vec!["/v1/key/list/*".to_owned(), "/v1/key/create/a*".to_owned()], vec![]),
+        (rules, lost)
+    );
+    // Others of a list are not those that begin so.
+    let (rules, lost) = converted("[/v1/key/list/my-key, /v1/key/list/my-key-*]");
+    assert_eq!(vec!["/v1/key/list/my-key-*".to_owned()], rules);
+    let [lost] = &*lost else { panic!("{lost:?}") };
+    assert!(lost.ends_with("/v1/key/list/ is left out: allow what they begin with, such as \"/v1/key/list/my-app*\""), "{lost}");
+}
+
+#[test]
 fn variables_need_not_be_set_where_a_file_is_converted() {
     let text = "root: ${UNSET}\ntls: { key: '${NO_KEY}', cert: b }\nkeystore: { fs: { path: '${NO_PATH}' } }\n";
     let Converted { text, .. } = converted(text, &off());

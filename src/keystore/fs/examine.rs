@@ -43,14 +43,22 @@ impl Few {
     }
 }
 
-/// The directory, unless a server can't use it or will only make it.
-pub(super) fn examine(path: &Path, found: &mut Checkup) -> Option<Fs> {
+/// The directory, unless a server can't use it or will only make it. `is_running`: one has it open.
+pub(super) fn examine(path: &Path, found: &mut Checkup, is_running: bool) -> Option<Fs> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let may_write =
         |path: &Path| access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK);
     let us = geteuid().as_raw();
     let directory = match fs::metadata(&path) {
         Ok(directory) => directory,
+        // An empty one in its place would be a key store without keys.
+        Err(e) if e.kind() == io::ErrorKind::NotFound && is_running => {
+            let text = format!("{path:?} is not there, but the server runs");
+            let advice = "bring it back, or what is mounted there, and make no other one: if the server was started with \
+                          this path, it has no keys until then";
+            found.fail(ABOUT, &text, advice);
+            return None;
+        }
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let parent = path.ancestors().find(|parent| parent.exists()).unwrap_or(&path);
             match may_write(parent) {

@@ -189,8 +189,8 @@ impl Settings for PathBuf {
         false
     }
 
-    fn examine(&self, found: &mut Checkup) -> Option<Arc<dyn KeyStore>> {
-        let store = examine::examine(self, found)?;
+    fn examine(&self, found: &mut Checkup, is_running: bool) -> Option<Arc<dyn KeyStore>> {
+        let store = examine::examine(self, found, is_running)?;
         Some(Arc::new(store))
     }
 }

@@ -406,7 +406,7 @@ fn a_key_that_root_makes_belongs_to_the_owner_of_the_directory() {
 /// What is found about the directory, as `outcome: text (advice)`.
 fn examined(path: &Path) -> (bool, Vec<String>) {
     let mut found = Checkup::default();
-    let store = path.to_owned().examine(&mut found);
+    let store = path.to_owned().examine(&mut found, false);
     (store.is_some(), lines(found))
 }
 

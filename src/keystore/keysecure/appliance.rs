@@ -123,7 +123,7 @@ impl Appliance {
         let body = remote::json(&json!({
             "grant_type": "refresh_token", "refresh_token": token, "domain": domain
         }));
-        self.ask(Call::new("POST", TOKENS).with(&body), None, deadline)
+        self.ask(Call::new("POST", TOKENS).with(&body).hiding(&self.settings.token), None, deadline)
     }
 }
 
@@ -261,7 +261,7 @@ mod tests {
                 r#"{"jwt":"a","token_type":"Bearer","duration":"1"}"#,
                 "the duration of the auth token is no whole number",
             ),
-            ("<html>", not_json),
+            ("\n<html>", "the answer is a web page, and not JSON"),
             ("", not_json),
         ] {
             let found = lease(&Answer::fake(200, body)).unwrap_err();

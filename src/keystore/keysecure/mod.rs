@@ -122,7 +122,7 @@ impl KeySecure {
         let body = remote::json(&json!({
             "dataType": "seed", "material": material, "name": name.as_str()
         }));
-        let create = Call::new("POST", SECRETS).with(&body).once();
+        let create = Call::new("POST", SECRETS).with(&body).hiding(value).once();
         let (is_unclear, failed) = match self.ask(create, deadline) {
             Ok(answer) if answer.status == 201 => {
                 return match self.is_there(name, value, deadline)? {
@@ -223,7 +223,7 @@ impl store::Settings for Settings {
         Some(self.endpoint.clone())
     }
 
-    fn examine(&self, found: &mut Checkup) -> Option<Arc<dyn KeyStore>> {
+    fn examine(&self, found: &mut Checkup, _: bool) -> Option<Arc<dyn KeyStore>> {
         let store = KeySecure::new(self).map_err(Error::during("connect to Gemalto KeySecure"));
         let checked = store.and_then(|store| store.check(found).map(|()| store));
         checked.map_err(|e| found.fail(ABOUT, &e, "")).ok().map(|store| Arc::new(store) as _)

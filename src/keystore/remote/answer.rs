@@ -40,6 +40,11 @@ impl Answer {
     pub(crate) fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Failed> {
         // The text of the parser's error may hold parts of the value.
         serde_json::from_slice(self.body.expose()).map_err(|e| {
+            if self.body.expose().trim_ascii_start().starts_with(b"<") {
+                return self.unusable(
+                    "the answer is a web page, and not JSON: check the endpoint, and what stands in front of it",
+                );
+            }
             let (line, column) = (e.line(), e.column());
             self.unusable(&format!(
                 "the answer is not the JSON that is expected (line {line} column {column})"

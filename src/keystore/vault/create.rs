@@ -52,7 +52,7 @@ impl Engine {
         let data = json!({ name.as_str(): text(stored)? });
         let body = remote::json(&json!({ "options": { "cas": 0 }, "data": data }));
         // It is not repeated: the key may be there, be deleted by others, and come back.
-        let put = Call::new("PUT", &path).with(&body).once();
+        let put = Call::new("PUT", &path).with(&body).hiding(stored).once();
         let mut answer = match self.ask_once(put, deadline) {
             Err(e @ Failed::NoAnswer(_)) => return self.find(name, stored, e, deadline),
             answer => answer?,
@@ -93,7 +93,7 @@ impl Engine {
         let _turn = Turn::enter(self, name, deadline)?;
         let path = self.location(name);
         let body = remote::json(&json!({ name.as_str(): text(stored)? }));
-        let put = Call::new("PUT", &path).with(&body).once();
+        let put = Call::new("PUT", &path).with(&body).hiding(stored).once();
         let (mut tries_left, mut may_be_ours) = (MAX_TRIES, false);
         let mut failed: Option<Failed> = None;
         loop {

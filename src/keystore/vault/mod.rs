@@ -131,7 +131,7 @@ impl store::Settings for Settings {
         Some(self.endpoint.clone() + HEALTH)
     }
 
-    fn examine(&self, found: &mut Checkup) -> Option<Arc<dyn KeyStore>> {
+    fn examine(&self, found: &mut Checkup, _: bool) -> Option<Arc<dyn KeyStore>> {
         let vault = examine::examine(self, found)?;
         Some(Arc::new(vault))
     }

@@ -23,8 +23,8 @@ impl Engine {
         let Some(transit) = &self.cluster.settings.transit else {
             return Ok(value.clone());
         };
-        let body = json!({ "plaintext": BASE64.encode(value.expose()) });
-        self.transform(transit, "encrypt", body, deadline, |data| {
+        let plaintext = Secret::new(BASE64.encode(value.expose()).into_bytes());
+        self.transform(transit, ("encrypt", "plaintext"), &plaintext, deadline, |data| {
             let text = take(data, "/ciphertext");
             let text = text.as_str().filter(|text| text.starts_with(WRAPPED));
             let text = text.ok_or("the answer is no ciphertext of transit")?;
@@ -41,8 +41,7 @@ impl Engine {
             let why = "the value is encrypted by transit: set vault.transit";
             return Err(Failed::Other(why.to_owned()));
         };
-        let body = json!({ "ciphertext": String::from_utf8_lossy(text.expose()) });
-        self.transform(transit, "decrypt", body, deadline, |data| {
+        self.transform(transit, ("decrypt", "ciphertext"), &text, deadline, |data| {
             let Value::String(plaintext) = take(data, "/plaintext") else {
                 return Err("the answer has no plaintext");
             };
@@ -51,18 +50,18 @@ impl Engine {
         })
     }
 
-    /// Has transit encrypt or decrypt what `body` holds; `read` takes the result from its `data`.
+    /// Has transit do this with `text`, which is sent as this member; `read` takes the result from its `data`.
     fn transform(
         &self,
         Transit { engine, key }: &Transit,
-        what: &str,
-        body: Value,
+        (what, member): (&str, &str),
+        text: &Secret,
         deadline: Deadline,
         read: impl FnOnce(&mut Value) -> Result<Secret, &'static str>,
     ) -> Result<Secret, Failed> {
         let path = format!("/v1/{}/{what}/{}", path(engine), escape::segment(key));
-        let body = remote::json(&body);
-        let answer = self.ask(Call::new("POST", &path).with(&body), deadline)?;
+        let body = remote::json(&json!({ member: String::from_utf8_lossy(text.expose()) }));
+        let answer = self.ask(Call::new("POST", &path).with(&body).hiding(text), deadline)?;
         if answer.status != 200 {
             return Err(self.refusal(&answer, "update"));
         }
