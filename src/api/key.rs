@@ -251,14 +251,17 @@ pub(super) const CONTINUED: &str = "**";
 /// What the names of a page start with, and the first of them. A client that continues sends nothing but the
 /// `continue_at` that it got, so that has both: `my-**my-key-7`.
 fn range(call: &Call<'_>) -> Result<(String, String), Failure> {
-    Ok(match call.argument.split_once(CONTINUED) {
-        Some((prefix, from))
-            if !from.is_empty() && from.starts_with(prefix) && name::is_plain_start(prefix) =>
-        {
-            (prefix.to_owned(), from.to_owned())
-        }
-        _ => (call.prefix()?.to_owned(), String::new()),
+    Ok(match continued(call.argument) {
+        Some((prefix, from)) => (prefix.to_owned(), from.to_owned()),
+        None => (call.prefix()?.to_owned(), String::new()),
     })
+}
+
+/// The same of an argument that is a `continue_at`.
+pub fn continued(argument: &str) -> Option<(&str, &str)> {
+    let (prefix, from) = argument.split_once(CONTINUED)?;
+    let is_one = !from.is_empty() && from.starts_with(prefix) && name::is_plain_start(prefix);
+    is_one.then_some((prefix, from))
 }
 
 /// The first names that start with `prefix` and do not come before `from`.

@@ -74,6 +74,8 @@ pub struct Route {
 const METRICS: &str = "/v1/metrics";
 const IMPORT: &str = "/v1/key/import/";
 /// Documented with POST in 0.14, called with GET: both are accepted there.
+/// Its answers come in pages.
+pub const KEY_LIST: &str = "/v1/key/list/";
 const POLICY_LIST: &str = "/v1/policy/list/";
 /// Paths of generations between the two that are served by neither: 501 tells clients to do without.
 const NOT_SERVED: [&str; 3] = ["/v1/enclave/", "/v1/secret/", "/v1/sys/"];
@@ -104,7 +106,7 @@ pub static ROUTES: &[Route] = &[
     Route { method: Method::Post, path: "/v1/key/bulk/decrypt/", pattern: "/v1/key/bulk/decrypt/*", argument: Argument::KeyName, served: Served::Both, max_body: BULK, timeout: LONG, access: Access::Policy, handler: key::decrypt_all },
     Route { method: Method::Post, path: "/v1/key/hmac/", pattern: "/v1/key/hmac/*", argument: Argument::KeyName, served: Served::Both, max_body: BODY, timeout: LONG, access: Access::Policy, handler: key::hmac },
     Route { method: Method::Get, path: "/v1/key/describe/", pattern: "/v1/key/describe/*", argument: Argument::KeyName, served: Served::Both, max_body: NONE, timeout: LONG, access: Access::Policy, handler: key::describe },
-    Route { method: Method::Get, path: "/v1/key/list/", pattern: "/v1/key/list/*", argument: Argument::Pattern, served: Served::Both, max_body: NONE, timeout: LONG, access: Access::Policy, handler: key::list },
+    Route { method: Method::Get, path: KEY_LIST, pattern: "/v1/key/list/*", argument: Argument::Pattern, served: Served::Both, max_body: NONE, timeout: LONG, access: Access::Policy, handler: key::list },
     Route { method: Method::Get, path: "/v1/policy/describe/", pattern: "/v1/policy/describe/*", argument: Argument::PolicyName, served: Served::Both, max_body: NONE, timeout: LONGER, access: Access::Policy, handler: policy::describe },
     Route { method: Method::Get, path: "/v1/policy/read/", pattern: "/v1/policy/read/*", argument: Argument::PolicyName, served: Served::Both, max_body: NONE, timeout: LONGER, access: Access::Policy, handler: policy::read },
     Route { method: Method::Get, path: POLICY_LIST, pattern: "/v1/policy/list/*", argument: Argument::Pattern, served: Served::Both, max_body: NONE, timeout: LONGER, access: Access::Policy, handler: policy::list },

@@ -9,7 +9,8 @@ use crate::http::two::{
     hpack::Decoder,
 };
 
-const NO_ERROR: u32 = 0;
+/// For a wrong length or trailers, and for more than the window has: PROTOCOL_ERROR, FLOW_CONTROL_ERROR.
+const BROKEN: [u32; 2] = [1, 3];
 const REFUSED_STREAM: u32 = 7;
 
 /// A request that has begun.
@@ -113,7 +114,7 @@ pub struct Answers {
     floods: Floods,
     /// Those that the client has reset in this turn.
     given_up: Vec<u32>,
-    /// Those that the client has ended in this turn, or tried to: the frame may break a rule.
+    /// Those whose body the client has ended in this turn, or tried to: the frame may break a rule.
     ended: Vec<u32>,
     /// Frames of bodies, and 2,048 bytes each: the client has good reasons for updates.
     sent: usize,
@@ -153,16 +154,16 @@ impl Answers {
         self.ended.clear();
         while let Some(frame) = Frame::read(bytes).expect("it was taken") {
             bytes = &bytes[HEADER + frame.payload.len()..];
-            if frame.kind == frame::HEADERS {
-                let newest = self.streams.last_key_value().map_or(0, |(id, _)| *id);
-                // Trailers end a body.
-                if frame.stream > newest {
-                    self.streams.insert(frame.stream, Answer::default());
-                }
+            let newest = self.streams.last_key_value().map_or(0, |(id, _)| *id);
+            // Trailers end a body.
+            if frame.kind == frame::HEADERS && frame.stream > newest {
+                self.streams.insert(frame.stream, Answer::default());
             }
             if let Some(answer) = self.streams.get_mut(&frame.stream) {
                 let ends = matches!(frame.kind, frame::DATA | frame::HEADERS);
-                if ends && frame.has(END_STREAM) && !std::mem::replace(&mut answer.is_whole, true) {
+                let ends = ends && frame.has(END_STREAM);
+                if ends && !std::mem::replace(&mut answer.is_whole, true) && frame.stream <= newest
+                {
                     self.ended.push(frame.stream);
                 }
                 match frame.kind {
@@ -202,10 +203,11 @@ impl Answers {
             // Behind the answer, a reset says that nobody wants the rest of the body.
             let is_reset = frame.kind == frame::RST_STREAM;
             let is_refused = self.ended.contains(&frame.stream)
-                && frame.number().is_ok_and(|code| code != NO_ERROR);
+                && frame.number().is_ok_and(|code| BROKEN.contains(&code));
             let is_meant = is_reset && (!answer.is_whole || answer.wrong > 0 || is_refused);
             assert!(!answer.is_over || is_meant, "more of an answer behind its end: {answer:?}");
             if is_reset {
+                self.ended.retain(|ended| *ended != frame.stream);
                 answer.wrong = answer.wrong.saturating_sub(1);
             }
             match frame.kind {

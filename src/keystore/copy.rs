@@ -1,7 +1,6 @@
 //! Copies keys from one key store to another.
 
 use std::{
-    io,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -11,7 +10,7 @@ use std::{
 };
 
 use super::{
-    fs::Unfit,
+    fs::is_unfit,
     store::{Error, KeyName, KeyStore},
     trial,
 };
@@ -186,8 +185,10 @@ impl Migration<'_> {
             Err(Error::NotFound) => "the target has neither key now".to_owned(),
             Err(e) => format!("which key the target has now is not known: {e}"),
         };
+        let is_gone = || matches!(target.get(name, deadline()), Err(Error::NotFound));
         match target.delete(name, deadline()) {
             Ok(()) | Err(Error::NotFound) => {}
+            Err(_) if is_gone() => {}
             Err(e) => return Err(format!("{e} ({})", left())),
         }
         let Err(e) = target.create(name, &value, deadline()) else {
@@ -216,12 +217,6 @@ impl Migration<'_> {
             },
         )
     }
-}
-
-/// Whether this is the error of a file that can't be a key.
-fn is_unfit(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
-    let error = error.downcast_ref().and_then(io::Error::get_ref);
-    error.is_some_and(|error| error.is::<Unfit>())
 }
 
 fn deadline() -> Deadline {

@@ -13,6 +13,7 @@ pub(crate) mod token;
 pub mod trial;
 pub mod vault;
 
+pub(crate) use fs::is_unfit;
 #[cfg(test)]
 pub(crate) use store::Notices;
 pub use store::{ClientCert, Error, KeyName, KeyStore, Settings, Start};

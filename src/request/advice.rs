@@ -2,7 +2,10 @@
 //! wrong with the call, so that no policy helps.
 
 use crate::{
-    api::routes::{self, Argument, Route},
+    api::{
+        key,
+        routes::{self, Argument, Route},
+    },
     base::{
         generation::Generation,
         glob,
@@ -76,10 +79,9 @@ fn missing(route: &Route, names: &str, generation: Generation) -> Option<String>
     };
     match route.argument {
         Argument::Pattern if is_newest => {
-            // `my-**my-key` goes on with the list `my-*`.
-            let (start, rest) = names.split_once('*').unwrap_or((names, ""));
-            let goes_on = rest.is_empty() || rest.starts_with('*');
-            (!name::is_plain_start(start) || !goes_on)
+            let goes_on = route.path == routes::KEY_LIST && key::continued(names).is_some();
+            let start = names.strip_suffix('*').unwrap_or(names);
+            (!goes_on && !name::is_plain_start(start))
                 .then(|| format!("no names begin so ({})", name::PLAIN))
         }
         Argument::None | Argument::Pattern => None,
@@ -321,6 +323,8 @@ mod tests {
             "/v1/identity/describe/a.b",
             "/v1/key/list/my.app*",
             "/v1/key/list/*-app",
+            "/v1/key/list/my-**other",
+            "/v1/policy/list/my-**my-policy",
         ] {
             assert!(matches!(advice(path), Advice::Mend(_)), "{path}");
         }

@@ -22,7 +22,7 @@ use crate::{
     cli::{args::Args, environment, stranger},
     config::{Config, Flags},
     crypto::stored,
-    keystore::{KeyName, KeyStore, trial},
+    keystore::{self, KeyName, KeyStore, trial},
     server::{
         options::{Error, Options},
         room, start,
@@ -41,6 +41,8 @@ const KEY_NAMES: &str = "key names";
 const GLANCE: Duration = Duration::from_secs(1);
 /// A step with the probe key may take this time.
 const STEP: Duration = Duration::from_secs(15);
+/// So many values of keys with strange names are looked at.
+const MAX_READ: usize = 1000;
 /// Connections that a server should be able to take.
 const MANY: usize = 4096;
 
@@ -96,8 +98,14 @@ pub(crate) fn examine(args: &Args, flags: &Flags, file: &Path, found: &mut Check
     match store {
         Some(store) if args.is_set("write") => at_writing(&*store, &config, found),
         None if is_missing && args.is_set("write") => {
-            let why = "none was written: there is no key store yet, or it can't be used";
-            found.warn(PROBE_KEY, &why, "try again once the server has been started");
+            let (why, advice) = match is_running {
+                true => ("none was written: the key store can't be used", ""),
+                false => (
+                    "none was written: there is no key store yet, or it can't be used",
+                    "try again once the server has been started",
+                ),
+            };
+            found.warn(PROBE_KEY, &why, advice);
         }
         _ => {}
     }
@@ -223,14 +231,22 @@ fn at_key_names(store: &dyn KeyStore, config: &Config, found: &mut Checkup) {
     if !config.generation.is_newest() {
         return;
     }
-    let deadline = Deadline::after(Instant::now(), STEP);
-    let is_key = |name: &String| {
-        let value = KeyName::parse(name).and_then(|name| store.get(&name, deadline).ok());
-        value.is_some_and(|value| stored::decode(value.expose()).is_ok())
+    let deadline = || Deadline::after(Instant::now(), STEP);
+    let until = deadline();
+    // What can't be read, or not in time, counts as a key.
+    let is_key = |(at, name): (usize, &String)| match KeyName::parse(name) {
+        Some(name) if at < MAX_READ => match store.get(&name, until) {
+            Ok(value) => stored::decode(value.expose()).is_ok(),
+            Err(keystore::Error::NotFound) => false,
+            Err(keystore::Error::Unavailable { source, .. }) => !keystore::is_unfit(&*source),
+            Err(_) => true,
+        },
+        name => name.is_some(),
     };
-    let names = store.list(deadline).unwrap_or_default();
+    let names = store.list(deadline()).unwrap_or_default();
+    let strange = names.iter().filter(|name| !name::is_plain(name));
     let unusable: Vec<_> =
-        names.iter().filter(|name| !name::is_plain(name) && is_key(name)).collect();
+        strange.enumerate().filter(|found| is_key(*found)).map(|(_, name)| name).collect();
     if let [first, ..] = &*unusable {
         let text = format!(
             "names that clients can't use with a file of the newest generation: {}, such as {first:?}",

@@ -64,6 +64,12 @@ impl fmt::Display for Unfit {
 
 impl std::error::Error for Unfit {}
 
+/// Whether this is the error of a file that can't be a key.
+pub(crate) fn is_unfit(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    let error = error.downcast_ref().and_then(io::Error::get_ref);
+    error.is_some_and(|error| error.is::<Unfit>())
+}
+
 impl From<Unfit> for io::Error {
     fn from(unfit: Unfit) -> Self {
         Self::other(unfit)

@@ -28,9 +28,9 @@ use rustix::{
 
 use super::store::{Error, KeyName, KeyStore, MAX_VALUE, Notices, Settings, Start};
 use crate::base::{checkup::Checkup, deadline::Deadline, secret::Secret, sync::Mutex};
-pub(crate) use file::Unfit;
 pub(crate) use file::sync_way_to;
 use file::{DIRECTORY, Temp, read, remove_if_left, sync_directory, way_to};
+pub(crate) use file::{Unfit, is_unfit};
 
 /// A directory of keys. Other servers may use the same one at the same time.
 ///

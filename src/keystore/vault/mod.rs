@@ -250,11 +250,23 @@ mod tests {
         thread,
     };
 
+    use base64::Engine as _;
+
     use super::*;
+    use crate::crypto::BASE64;
 
     /// A Vault that answers the path of a request, the first time with the number 0, with this status and body, and
     /// logs in everyone.
     fn fake(answer: impl Fn(&str, usize) -> (u16, String) + Send + 'static) -> Vault {
+        let answer = move |request: &str, count| answer(request.split(' ').nth(1).unwrap(), count);
+        fake_with(|_| {}, answer)
+    }
+
+    /// The same of a whole request, with other settings.
+    fn fake_with(
+        change: impl FnOnce(&mut Settings),
+        answer: impl Fn(&str, usize) -> (u16, String) + Send + 'static,
+    ) -> Vault {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         thread::spawn(move || {
@@ -262,8 +274,7 @@ mod tests {
             for connection in listener.incoming() {
                 let mut connection = connection.unwrap();
                 let (mut request, mut part) = (Vec::new(), [0; 4096]);
-                // The bodies of logins end in a brace.
-                while !request.ends_with(b"\r\n\r\n") && !request.ends_with(b"}") {
+                while !is_whole(&request) {
                     let read = connection.read(&mut part).unwrap();
                     assert!(read > 0, "a whole request comes");
                     request.extend_from_slice(&part[..read]);
@@ -272,7 +283,7 @@ mod tests {
                 let path = request.split(' ').nth(1).unwrap();
                 let (status, body) = match path.contains("/login") {
                     true => (200, r#"{"auth":{"client_token":"t","lease_duration":0}}"#.to_owned()),
-                    false => answer(path, count),
+                    false => answer(&request, count),
                 };
                 count += usize::from(!path.contains("/login"));
                 let length = body.len();
@@ -281,9 +292,18 @@ mod tests {
                 connection.write_all(answer.as_bytes()).unwrap();
             }
         });
-        let vault = Vault(Engine::new(&Settings::for_tests(&endpoint, Version::V1)).unwrap());
+        let mut settings = Settings::for_tests(&endpoint, Version::V1);
+        change(&mut settings);
+        let vault = Vault(Engine::new(&settings).unwrap());
         vault.0.keeper.log_in(&vault.0.cluster, deadline()).unwrap();
         vault
+    }
+
+    fn is_whole(request: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(request).to_lowercase();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        body.len() >= length.map_or(0, |length| length.parse().unwrap())
     }
 
     fn deadline() -> Deadline {
@@ -304,6 +324,43 @@ mod tests {
             match vault.get(&name, deadline()) {
                 Err(Error::Sealed) => assert_eq!(0, count % 3),
                 found => assert!(found.is_ok() && count % 3 > 0, "{count}: {found:?}"),
+            }
+        }
+    }
+
+    /// Something in front of Vault may answer so.
+    #[test]
+    fn an_answer_that_repeats_a_key_is_not_quoted_and_one_that_repeats_its_name_is() {
+        let name = KeyName::parse("my-long-key-name").unwrap();
+        let bytes = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        let value = Secret::new(format!(r#"{{"bytes":"{bytes}"}}"#).into_bytes());
+        let wrapped = BASE64.encode(value.expose());
+        for (version, transit) in
+            [Version::V1, Version::V2].map(|v| [(v, false), (v, true)]).concat()
+        {
+            for repeats in [true, false] {
+                let change = |settings: &mut Settings| {
+                    settings.version = version;
+                    let (engine, key) = ("transit".to_owned(), "kes".to_owned());
+                    settings.transit = transit.then_some(settings::Transit { engine, key });
+                };
+                let vault = fake_with(change, move |request, _| {
+                    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+                    match () {
+                        () if head.starts_with("GET") => (404, r#"{"errors":[]}"#.to_owned()),
+                        () if repeats => (400, format!("blocked: {body}")),
+                        () => (400, "blocked: plaintext, options of my-long-key-name".to_owned()),
+                    }
+                });
+                let error = vault.create(&name, &value, deadline()).unwrap_err().to_string();
+                let says = |text: &str| error.contains(text);
+                assert!(!says(&bytes[..8]) && !says(&wrapped[..8]), "{error}");
+                assert_eq!(repeats, says("400: a text that repeats what is secret"), "{error}");
+                assert_eq!(
+                    !repeats,
+                    says("400: blocked: plaintext, options of my-long-key-name"),
+                    "{error}"
+                );
             }
         }
     }
