@@ -222,3 +222,102 @@ impl Migration<'_> {
 fn deadline() -> Deadline {
     Deadline::after(Instant::now(), TIMEOUT)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::{base::secret::Secret, keystore::mem::Mem};
+
+    /// Fails in these calls, by their names and how many of them came before; `true` if they take effect all the same.
+    struct Faulty {
+        inner: Mem,
+        faults: &'static [(&'static str, usize, bool)],
+        calls: Mutex<HashMap<&'static str, usize>>,
+    }
+
+    impl Faulty {
+        fn call<T>(
+            &self,
+            call: &'static str,
+            work: impl FnOnce() -> Result<T, Error>,
+        ) -> Result<T, Error> {
+            let mut calls = self.calls.lock().unwrap();
+            let count = calls.entry(call).or_default();
+            *count += 1;
+            let is_it = |fault: &&(&str, usize, bool)| fault.0 == call && fault.1 == *count - 1;
+            match self.faults.iter().find(is_it) {
+                None => return work(),
+                Some((.., true)) => drop(work()),
+                Some(_) => {}
+            }
+            Err(Error::during(call)("broken pipe"))
+        }
+    }
+
+    impl KeyStore for Faulty {
+        fn create(&self, name: &KeyName, value: &Secret, by: Deadline) -> Result<(), Error> {
+            self.call("create", || self.inner.create(name, value, by))
+        }
+
+        fn get(&self, name: &KeyName, by: Deadline) -> Result<Secret, Error> {
+            self.call("get", || self.inner.get(name, by))
+        }
+
+        fn delete(&self, name: &KeyName, by: Deadline) -> Result<(), Error> {
+            self.call("delete", || self.inner.delete(name, by))
+        }
+
+        fn list(&self, by: Deadline) -> Result<Vec<String>, Error> {
+            self.inner.list(by)
+        }
+
+        fn status(&self, by: Deadline) -> Result<(), Error> {
+            self.inner.status(by)
+        }
+
+        fn describe(&self) -> String {
+            self.inner.describe()
+        }
+    }
+
+    /// The first create finds the name taken, the second one is that of the new key, the third one of the old one.
+    #[test]
+    fn a_replacement_that_fails_says_which_key_the_target_has() {
+        type Faults = &'static [(&'static str, usize, bool)];
+        let cases: [(Faults, &str, Option<bool>); 7] = [
+            (&[], "", Some(true)),
+            (&[("delete", 0, true)], "", Some(true)),
+            (&[("delete", 0, false)], "(the target has its old key)", Some(false)),
+            (
+                &[("delete", 0, false), ("get", 1, true), ("get", 2, true)],
+                "(which key the target has now is not known: ",
+                Some(false),
+            ),
+            (&[("create", 1, false)], "(the target has its old key again)", Some(false)),
+            (&[("create", 1, true)], "(the target has the new key all the same; ", Some(true)),
+            (
+                &[("create", 1, false), ("create", 2, false)],
+                "(the target has neither key now; its old one was to be put back: ",
+                None,
+            ),
+        ];
+        for (faults, why, is_new) in cases {
+            let (source, inner) = (Mem::default(), Mem::default());
+            let name = KeyName::parse("my-key").unwrap();
+            let [new, old] = [(); 2].map(|()| stored::encode(&MasterKey::generate().unwrap()));
+            source.create(&name, &new, deadline()).unwrap();
+            inner.create(&name, &old, deadline()).unwrap();
+            let target = Faulty { inner, faults, calls: Mutex::default() };
+            let migration = Migration { source: &source, target: &target, clash: Clash::Replace };
+            let done =
+                migration.run(std::slice::from_ref(&name), Progress::default(), |_| {}).failure;
+            let said = done.map(|(_, why)| why).unwrap_or_default();
+            assert_eq!(why.is_empty(), said.is_empty(), "{faults:?}: {said}");
+            assert!(said.contains(why), "{faults:?}: {said}");
+            let now = target.inner.get(&name, deadline()).ok();
+            assert_eq!(is_new, now.map(|now| now == new), "{faults:?}");
+        }
+    }
+}
